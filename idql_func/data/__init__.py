@@ -1,0 +1,1 @@
+"""Datasets, their loaders and D4RL's reference scores."""

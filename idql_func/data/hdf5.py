@@ -1,0 +1,203 @@
+"""HDF5 files in D4RL's format: read in full, written whole or not at all.
+
+The format is one HDF5 dataset per array (``observations``, ``actions``, ``rewards``, ``terminals``
+and, in newer files, ``timeouts``; optional groups such as ``infos/qpos``) and free attributes at
+the root. It is what ``d4rl.offline_env.OfflineEnv.get_dataset`` reads.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from idql_func.types import InputError
+
+__all__ = ["atomic_path", "check_hdf5", "read_d4rl_hdf5", "write_d4rl_hdf5"]
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary neighbour of ``path`` to write to; on success it becomes ``path``.
+
+    The temporary file is flushed to disk and renamed when the block ends, and removed when the
+    block raises, so that ``path`` holds either what it held before or the whole new content.
+    Missing parent folders are made.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic_path(f"{folder}/a.txt") as temporary:
+        ...         _ = temporary.write_text("whole")
+        ...     pathlib.Path(folder, "a.txt").read_text(), len(os.listdir(folder))
+        ('whole', 1)
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Same folder, since a rename is atomic only within one file system.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_d4rl_hdf5(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, Any],
+    attributes: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write arrays and root attributes to an HDF5 file, whole or not at all.
+
+    The bytes depend on the content and the library versions only (no time stamps, no compression),
+    so the same arrays give the same file.
+
+    Args:
+        path: where the file goes; an older file there is replaced at the end.
+        arrays: name -> array, any shape and numeric or bool dtype; ``"infos/qpos"`` makes a group;
+            a nested mapping makes a group too.
+        attributes: name -> str, bool, number or numeric array.
+
+    Returns:
+        The path written.
+
+    Raises:
+        InputError: there is nothing to write, or an array or attribute is of no such type.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = write_d4rl_hdf5(f"{folder}/d.hdf5", {"rewards": np.ones(2)}, {"seed": 3})
+        ...     read_d4rl_hdf5(path)
+        ({'rewards': array([1., 1.])}, {'seed': 3})
+    """
+    flat = dict(_flatten(arrays))
+    if not flat:
+        raise InputError(f"There is no array to write to {path}: give at least one.")
+    for name, array in flat.items():
+        if array.dtype.kind not in "biufc":
+            raise InputError(
+                f"Array {name!r} for {path} has dtype {array.dtype}; HDF5 in D4RL's format holds "
+                "numbers and booleans."
+            )
+    with atomic_path(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            for name, array in flat.items():
+                file.create_dataset(name, data=array, track_times=False)
+            for name, value in (attributes or {}).items():
+                try:
+                    file.attrs[name] = value
+                except TypeError as error:
+                    raise InputError(
+                        f"Attribute {name!r} for {path} is a {type(value).__name__}; HDF5 attributes "
+                        "are strings, booleans, numbers or numeric arrays."
+                    ) from error
+    return Path(path)
+
+
+def read_d4rl_hdf5(
+    path: str | os.PathLike[str], keys: Iterable[str] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the arrays and the root attributes of an HDF5 file.
+
+    Args:
+        path: an HDF5 file.
+        keys: names to read; those that the file lacks are left out of the result. Default: all.
+
+    Returns:
+        ``(arrays, attributes)``: name -> array (groups give ``"infos/qpos"``; a scalar gives a
+        scalar), and name -> Python value or array.
+
+    Raises:
+        InputError: no such file, a folder, no HDF5, or a file that is cut off or damaged.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = write_d4rl_hdf5(f"{folder}/d.hdf5", {"a": np.ones(2), "infos/b": np.zeros(1)})
+        ...     arrays, attributes = read_d4rl_hdf5(path)
+        ...     sorted(arrays), attributes, read_d4rl_hdf5(path, keys=["a", "x"])[0]
+        (['a', 'infos/b'], {}, {'a': array([1., 1.])})
+    """
+    check_hdf5(path)
+    wanted = None if keys is None else set(keys)
+    arrays: dict[str, Any] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and (wanted is None or name in wanted):
+            arrays[name] = item[()]
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(visit)
+            attributes = {name: _plain(value) for name, value in file.attrs.items()}
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"{path} is a damaged HDF5 file ({_first_line(error)}); make or download it again."
+        ) from error
+    return arrays, attributes
+
+
+def check_hdf5(path: str | os.PathLike[str]) -> None:
+    """Raise unless ``path`` is an HDF5 file of its full length.
+
+    HDF5 writes its own length into the header, which is how a cut-off file is found without
+    reading the arrays.
+
+    Raises:
+        InputError: no such file, a folder, not readable, no HDF5, or a file that is cut off.
+
+    Example:
+        >>> check_hdf5("no/such.hdf5")
+        Traceback (most recent call last):
+        ...
+        idql_func.types.InputError: There is no file no/such.hdf5; give the path of an HDF5 file in \
+D4RL's format.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the path of an HDF5 file in D4RL's format.")
+    if not path.exists():
+        raise InputError(f"There is no file {path}; give the path of an HDF5 file in D4RL's format.")
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from error
+    if not h5py.is_hdf5(path):
+        raise InputError(
+            f"{path} ({size} bytes) is no HDF5 file; give an HDF5 file in D4RL's format."
+        )
+    try:
+        h5py.File(path, "r").close()
+    except OSError as error:
+        raise InputError(
+            f"{path} is a cut-off or damaged HDF5 file of {size} bytes ({_first_line(error)}); make "
+            "or download it again."
+        ) from error
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", np.asarray(value)
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as the Python value it stands for; arrays and strings as they are."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
