@@ -1,0 +1,440 @@
+"""The built-in dataset: a noisy way-point controller wandering through the point maze.
+
+The behaviour knows nothing of the goal. It drives to places drawn at random, stays a while, and
+goes on; afterwards the transitions are relabelled with the sparse reward of one fixed goal. So
+every piece of the best route is in the data, and hardly any episode follows it: what an offline
+learner gains over the behaviour it gains by putting the pieces together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from tqdm import tqdm
+
+from idql_func.data.hdf5 import read_d4rl_hdf5, write_d4rl_hdf5
+from idql_func.envs.pointmaze import (
+    CELLS,
+    ENV_NAME,
+    EPISODE_STEPS,
+    GOAL,
+    GOAL_RADIUS,
+    GYMNASIUM_ID,
+    FixedGoalPointMaze,
+    cell_centre,
+    cell_of,
+    checked_goal,
+    make_pointmaze_env,
+    sparse_reward,
+)
+from idql_func.types import InputError
+
+__all__ = [
+    "ENV_NAME",
+    "REF_MAX_SCORE",
+    "REF_MIN_SCORE",
+    "ControllerConfig",
+    "WaypointController",
+    "arrays_sha256",
+    "behaviour_returns",
+    "cache_dir",
+    "collect",
+    "make_pointmaze_dataset",
+    "make_pointmaze_env",
+    "relabel",
+    "route",
+]
+
+# Raised whenever the same seed would give other arrays, so that old cached files are not taken.
+FORMAT_VERSION = 1
+
+# The ends of the 0..100 scale: mean returns over 200 episodes (seeds 0 to 199) of uniformly random
+# actions and of the noise-free controller bound for the goal. `tests/data` measures them again.
+REF_MIN_SCORE = 12.475
+REF_MAX_SCORE = 221.625
+
+
+@dataclass(frozen=True)
+class ControllerConfig:
+    """How the way-point controller drives.
+
+    Args:
+        speed: largest speed it aims for, m/s (the maze caps each component at 5).
+        approach: desired speed per metre of distance, 1/s.
+        gain: action per m/s of speed error.
+        noise: standard deviation of the Gaussian added to each action before clipping.
+        dwell: it stays at a way-point for a number of steps drawn from 0 to this.
+        jitter: way-points lie up to this far from the cell's centre in x and y, metres.
+        passing: an intermediate way-point counts as reached at this distance, metres.
+        arriving: the last one at this distance, metres.
+    """
+
+    speed: float = 4.0
+    approach: float = 5.0
+    gain: float = 0.5
+    noise: float = 0.5
+    dwell: int = 40
+    jitter: float = 0.3
+    passing: float = 0.3
+    arriving: float = 0.15
+
+
+BEHAVIOUR = ControllerConfig()
+EXPERT = ControllerConfig(speed=6.0, gain=1.0, noise=0.0)
+
+
+def route(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
+    """Shortest way between two free cells ``(row, column)``, both ends included.
+
+    Raises:
+        InputError: a cell is a wall or outside the maze.
+
+    Example:
+        >>> route((2, 3), (3, 2))
+        [(2, 3), (3, 3), (3, 2)]
+    """
+    for cell in (start, end):
+        if cell not in CELLS:
+            raise InputError(f"Cell {cell} is no free cell of the maze; free are {CELLS}.")
+    came_from: dict[tuple[int, int], tuple[int, int] | None] = {end: None}
+    frontier = deque([end])
+    while start not in came_from:
+        row, column = frontier.popleft()
+        for neighbour in (
+            (row - 1, column),
+            (row + 1, column),
+            (row, column - 1),
+            (row, column + 1),
+        ):
+            if neighbour in CELLS and neighbour not in came_from:
+                came_from[neighbour] = (row, column)
+                frontier.append(neighbour)
+    path: list[tuple[int, int]] = []
+    cell: tuple[int, int] | None = start
+    while cell is not None:
+        path.append(cell)
+        cell = came_from[cell]
+    return path
+
+
+class WaypointController:
+    """Drives from way-point to way-point: random ones, or one fixed target for ever.
+
+    Args:
+        rng: where way-points, dwell times and noise are drawn from.
+        config: see :class:`ControllerConfig`.
+        target: ``[2]``: go there and stay; None: wander.
+
+    Example:
+        >>> controller = WaypointController(np.random.default_rng(0), EXPERT, target=GOAL)
+        >>> controller.reset()
+        >>> controller.act(np.array([1.0, 1.0, 0.0, 0.0]))  # down the right-hand side first
+        array([ 0., -1.], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        config: ControllerConfig = BEHAVIOUR,
+        target: ArrayLike | None = None,
+    ) -> None:
+        self.rng = rng
+        self.config = config
+        self.target = None if target is None else checked_goal(target)
+        self._waypoints: deque[NDArray[np.float64]] = deque()
+        self._dwell = 0
+
+    def reset(self) -> None:
+        """Forget the way: a new episode begins."""
+        self._waypoints.clear()
+        self._dwell = 0
+
+    def act(self, observation: NDArray[Any]) -> NDArray[np.float32]:
+        """Action ``[2]`` in [-1, 1] for an observation ``[4]``."""
+        config = self.config
+        position, velocity = observation[:2].astype(np.float64), observation[2:].astype(np.float64)
+        if not self._waypoints:
+            self._waypoints.extend(self._plan(position))
+        offset = self._waypoints[0] - position
+        distance = float(np.hypot(*offset))
+        if len(self._waypoints) > 1:
+            if distance < config.passing:
+                self._waypoints.popleft()
+                offset = self._waypoints[0] - position
+        elif self.target is None and distance < config.arriving:
+            self._dwell -= 1
+            if self._dwell <= 0:
+                self._waypoints.clear()
+        desired = offset * config.approach
+        # Full speed until the last way-point comes near: only there does it have to stop.
+        speed = float(np.hypot(*desired))
+        if speed > config.speed or len(self._waypoints) > 1:
+            desired *= config.speed / max(speed, 1e-9)
+        action = config.gain * (desired - velocity)
+        if config.noise:
+            action = action + config.noise * self.rng.standard_normal(2)
+        return np.clip(action, -1.0, 1.0).astype(np.float32)
+
+    def _plan(self, position: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        start = cell_of(position)
+        if self.target is not None:
+            return [cell_centre(cell) for cell in route(start, cell_of(self.target))[1:-1]] + [
+                self.target
+            ]
+        jitter = self.config.jitter
+        end = CELLS[self.rng.integers(len(CELLS))]
+        self._dwell = int(self.rng.integers(self.config.dwell + 1))
+        return [
+            cell_centre(cell) + self.rng.uniform(-jitter, jitter, 2)
+            for cell in route(start, end)[1:]
+        ] or [cell_centre(end) + self.rng.uniform(-jitter, jitter, 2)]
+
+
+def collect(
+    env: FixedGoalPointMaze,
+    controller: WaypointController,
+    steps: int,
+    seed: int,
+    progress: bool = False,
+) -> dict[str, NDArray[Any]]:
+    """Let a controller drive for a number of steps; arrays in D4RL's layout, rewards the maze's.
+
+    Args:
+        env: the maze.
+        controller: who drives.
+        steps: transitions to collect; the last episode is cut off there.
+        seed: draws the start of each episode.
+        progress: show a progress bar.
+
+    Returns:
+        ``observations, next_observations [steps, 4]``, ``actions [steps, 2]`` and
+        ``rewards [steps]``, float32; ``terminals`` (all False: the task goes on) and
+        ``timeouts [steps]``, bool.
+
+    Raises:
+        InputError: ``steps`` is below 1.
+
+    Example:
+        >>> env = make_pointmaze_env()
+        >>> arrays = collect(env, WaypointController(np.random.default_rng(0)), steps=10, seed=0)
+        >>> {name: array.shape for name, array in arrays.items()}["observations"]
+        (10, 4)
+    """
+    starts = np.random.default_rng(seed)
+    if steps < 1:
+        raise InputError(f"steps must be at least 1; got {steps}.")
+    observations, next_observations = np.zeros((2, steps, 4), np.float32)
+    actions = np.zeros((steps, 2), np.float32)
+    rewards = np.zeros(steps, np.float32)
+    terminals, timeouts = np.zeros(steps, bool), np.zeros(steps, bool)
+    fresh, observation = True, np.zeros(4, np.float32)
+    with tqdm(total=steps, disable=not progress, desc="making the maze dataset") as bar:
+        for step in range(steps):
+            if fresh:
+                observation, _ = env.reset(seed=int(starts.integers(2**31)))
+                controller.reset()
+            observations[step] = observation
+            actions[step] = controller.act(observation)
+            observation, rewards[step], terminals[step], timeouts[step], _ = env.step(actions[step])
+            next_observations[step] = observation
+            fresh = bool(terminals[step] or timeouts[step])
+            if step % 1000 == 999:
+                bar.update(1000)
+        bar.update(steps % 1000)
+    # A file that stops in mid-episode must not look as if the next file's start followed.
+    timeouts[-1] = not terminals[-1]
+    return {
+        "observations": observations,
+        "actions": actions,
+        "rewards": rewards,
+        "terminals": terminals,
+        "timeouts": timeouts,
+        "next_observations": next_observations,
+    }
+
+
+def relabel(
+    arrays: Mapping[str, NDArray[Any]], goal: ArrayLike = GOAL, radius: float = GOAL_RADIUS
+) -> dict[str, NDArray[Any]]:
+    """The same transitions with the sparse reward of another goal; nothing is changed in place.
+
+    Args:
+        arrays: what :func:`collect` gives; ``next_observations [n, 4]`` is read.
+        goal: ``[2]``, in a free cell, metres.
+        radius: metres.
+
+    Raises:
+        InputError: ``next_observations`` is missing, or the goal lies in a wall.
+
+    Example:
+        >>> arrays = {"next_observations": np.array([[1.0, 1, 0, 0], [-1, -1, 0, 0]], np.float32)}
+        >>> relabel(arrays, goal=(1.0, 1.0))["rewards"]
+        array([1., 0.], dtype=float32)
+    """
+    if "next_observations" not in arrays:
+        raise InputError(
+            f"Relabelling needs the array 'next_observations'; there are {sorted(arrays)}."
+        )
+    rewards = sparse_reward(arrays["next_observations"], checked_goal(goal), radius)
+    return {**arrays, "rewards": rewards}
+
+
+def behaviour_returns(
+    arrays: Mapping[str, NDArray[Any]], episode_steps: int = EPISODE_STEPS
+) -> NDArray[np.float64]:
+    """Undiscounted returns ``[episodes]`` of the full-length episodes in the data.
+
+    An episode that the end of the data cut short would count for less than it is worth; with no
+    full-length episode at all the result is empty.
+
+    Example:
+        >>> behaviour_returns({"rewards": np.ones(5), "terminals": np.zeros(5, bool),
+        ...                    "timeouts": np.array([0, 1, 0, 1, 1], bool)}, episode_steps=2)
+        array([2., 2.])
+    """
+    ends = np.flatnonzero(arrays["timeouts"] | arrays["terminals"]) + 1
+    starts = np.concatenate([[0], ends[:-1]])
+    total = np.concatenate([[0.0], np.cumsum(arrays["rewards"], dtype=np.float64)])
+    full = ends - starts == episode_steps
+    return (total[ends] - total[starts])[full]
+
+
+def arrays_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 of the arrays' names, types, shapes and bytes, whatever file they lie in.
+
+    Example:
+        >>> arrays_sha256({"a": np.zeros(2)}) == arrays_sha256({"a": np.zeros((2, 1))})
+        False
+    """
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def cache_dir() -> Path:
+    """Where data made or downloaded is kept: ``$IDQL_DATA_DIR``, else ``~/.cache/idql_func``.
+
+    Example:
+        >>> isinstance(cache_dir(), Path)
+        True
+    """
+    folder = os.environ.get("IDQL_DATA_DIR")
+    return Path(folder).expanduser() if folder else Path.home() / ".cache" / "idql_func"
+
+
+def make_pointmaze_dataset(
+    path: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    steps: int = 100_000,
+    progress: bool = True,
+    goal: ArrayLike = GOAL,
+) -> Path:
+    """Make the built-in dataset, or find it made already; a few seconds for 100,000 steps.
+
+    The arrays depend on the arguments and on the versions of MuJoCo, gymnasium-robotics,
+    Gymnasium and NumPy only. All of these stand in the file's attributes, with the SHA-256 of the
+    arrays, the behaviour's mean return and the ends of the normalised scale.
+
+    Args:
+        path: the HDF5 file; default: a file in :func:`cache_dir` named after all of the above.
+        seed: draws the starts, the way-points and the noise.
+        steps: transitions.
+        progress: show a progress bar while it is made.
+        goal: ``[2]``, in a free cell, metres.
+
+    Returns:
+        The path of a file in D4RL's format. It is written under a temporary name and renamed.
+
+    Raises:
+        InputError: ``steps`` below 1, a negative seed, a goal in a wall, or ``path`` is a file that
+            holds something else.
+        ImportError: gymnasium-robotics or MuJoCo is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = make_pointmaze_dataset(f"{folder}/maze.hdf5", steps=50, progress=False)
+        ...     arrays, attributes = read_d4rl_hdf5(path)
+        >>> arrays["observations"].shape, attributes["env"]
+        ((50, 4), 'pointmaze-umaze-builtin')
+    """
+    if steps < 1:
+        raise InputError(f"steps must be at least 1; got {steps}.")
+    if seed < 0:
+        raise InputError(f"seed must not be negative; got {seed}.")
+    goal = checked_goal(goal)
+    env = make_pointmaze_env(goal)
+    try:
+        recipe = _recipe(seed, steps, goal)
+        if path is None:
+            digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
+            target = cache_dir() / f"{ENV_NAME}-seed{seed}-steps{steps}-{digest}.hdf5"
+        else:
+            target = Path(path)
+        if _holds(target, recipe):
+            return target
+        if path is not None and target.exists():
+            raise InputError(
+                f"{target} exists and is not the maze dataset of seed {seed} and {steps} steps "
+                "(for these library versions); delete it or choose another path."
+            )
+        # Two streams from one seed: the starts stay the same when the controller changes.
+        controller = WaypointController(np.random.default_rng([seed, 1]), BEHAVIOUR)
+        arrays = relabel(collect(env, controller, steps, seed, progress), goal)
+    finally:
+        env.close()
+    returns = behaviour_returns(arrays)
+    measured: dict[str, Any] = {
+        "sha256": arrays_sha256(arrays),
+        "behaviour_episodes": len(returns),
+        "ref_min_score": REF_MIN_SCORE,
+        "ref_max_score": REF_MAX_SCORE,
+    }
+    if len(returns):
+        measured["behaviour_return"] = float(returns.mean())
+        measured["behaviour_return_std"] = float(returns.std())
+    write_d4rl_hdf5(target, arrays, {**recipe, **measured})
+    return target
+
+
+def _recipe(seed: int, steps: int, goal: NDArray[np.float64]) -> dict[str, Any]:
+    """Everything that the arrays depend on, as attributes that HDF5 can hold."""
+    return {
+        "env": ENV_NAME,
+        "gymnasium_id": GYMNASIUM_ID,
+        "format_version": FORMAT_VERSION,
+        "seed": int(seed),
+        "steps": int(steps),
+        "goal": " ".join(repr(float(value)) for value in goal),
+        "goal_radius": GOAL_RADIUS,
+        "episode_steps": EPISODE_STEPS,
+        "versions": " ".join(
+            f"{package}=={version(package)}"
+            for package in ("gymnasium", "gymnasium-robotics", "mujoco", "numpy")
+        ),
+    }
+
+
+def _holds(path: Path, recipe: Mapping[str, Any]) -> bool:
+    """Whether the file is there, whole, and made by this recipe."""
+    if not path.is_file():
+        return False
+    try:
+        arrays, attributes = read_d4rl_hdf5(path)
+    except InputError:
+        return False
+    same = all(attributes.get(name) == value for name, value in recipe.items())
+    return same and attributes.get("sha256") == arrays_sha256(arrays)

@@ -1,0 +1,1 @@
+"""Environments: Gymnasium wrappers, names to environments, and the built-in point maze."""
