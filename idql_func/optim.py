@@ -1,0 +1,324 @@
+"""Gradient transformations as init/update pairs, equal to optax's arithmetic.
+
+Each is a frozen dataclass, hashable and equal by value, so that two learners made alike
+share one compiled program. States are optax's named tuples: the count and moments of
+``adam`` sit at ``opt_state[0]``, as in optax.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from idql_func._switches import float_dtype
+from idql_func.tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from idql_func.types import Params
+
+OptState: TypeAlias = Any
+Schedule: TypeAlias = Callable[[Tensor], Tensor]
+"""From the number of steps taken so far (int32, scalar) to a value."""
+
+
+class GradientTransformation(Protocol):
+    """An optimiser or a part of one (``optax.GradientTransformation``)."""
+
+    def init(self, params: Params) -> OptState:
+        """The state before the first step."""
+        ...
+
+    def update(
+        self, updates: Params, state: OptState, params: Params | None = None
+    ) -> tuple[Params, OptState]:
+        """The updates to add to the parameters, and the next state."""
+        ...
+
+
+class EmptyState(NamedTuple):
+    """The state of a transformation without one."""
+
+
+class ScaleByAdamState(NamedTuple):
+    """Step count (int32, scalar) and the two moments of each gradient."""
+
+    count: Tensor
+    mu: Params
+    nu: Params
+
+
+class ScaleByScheduleState(NamedTuple):
+    """The number of steps taken (int32, scalar)."""
+
+    count: Tensor
+
+
+class MaskedState(NamedTuple):
+    """The state of a transformation that acts on some leaves only."""
+
+    inner_state: OptState
+
+
+# --- schedules ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ConstantSchedule:
+    """Always the same value; see :func:`constant_schedule`."""
+
+    value: float
+
+    def __call__(self, count: Tensor) -> Tensor:
+        return torch.full_like(count, self.value, dtype=float_dtype())
+
+
+@dataclass(frozen=True)
+class CosineDecaySchedule:
+    """Half a cosine from ``init_value`` down; see :func:`cosine_decay_schedule`."""
+
+    init_value: float
+    decay_steps: int
+    alpha: float = 0.0
+
+    def __call__(self, count: Tensor) -> Tensor:
+        count = torch.clamp(count, max=self.decay_steps).to(float_dtype())
+        decay = 0.5 * (1 + torch.cos(math.pi * count / self.decay_steps))
+        return self.init_value * ((1 - self.alpha) * decay + self.alpha)
+
+
+def constant_schedule(value: float) -> ConstantSchedule:
+    """A schedule that never changes (``optax.constant_schedule``).
+
+    >>> constant_schedule(0.5)(torch.tensor(3)).item()
+    0.5
+    """
+    return ConstantSchedule(float(value))
+
+
+def cosine_decay_schedule(
+    init_value: float, decay_steps: int, alpha: float = 0.0
+) -> CosineDecaySchedule:
+    """``init * ((1 - alpha) * (1 + cos(pi * t / decay_steps)) / 2 + alpha)`` (arXiv 1608.03983).
+
+    With ``alpha`` 0 it is exactly zero from ``decay_steps`` on (quirk U15).
+
+    Raises:
+        ValueError: decay_steps is not positive.
+
+    >>> [round(cosine_decay_schedule(1.0, 4)(torch.tensor(t)).item(), 3) for t in (0, 2, 4, 9)]
+    [1.0, 0.5, 0.0, 0.0]
+    """
+    if decay_steps <= 0:
+        raise ValueError(f"cosine_decay_schedule: decay_steps must be positive, got {decay_steps}.")
+    return CosineDecaySchedule(float(init_value), int(decay_steps), float(alpha))
+
+
+# --- parts ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ScaleByAdam:
+    """Adam's rescaling (Kingma and Ba, arXiv 1412.6980, algorithm 1): eps outside the root."""
+
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+    def init(self, params: Params) -> ScaleByAdamState:
+        return ScaleByAdamState(
+            _zero_count(params), tree_map(torch.zeros_like, params), tree_map(torch.zeros_like, params)
+        )
+
+    def update(
+        self, updates: Params, state: ScaleByAdamState, params: Params | None = None
+    ) -> tuple[Params, ScaleByAdamState]:
+        b1, b2 = self.b1, self.b2
+        mu = tree_map(lambda g, m: (1 - b1) * g + b1 * m, updates, state.mu)
+        nu = tree_map(lambda g, v: (1 - b2) * g**2 + b2 * v, updates, state.nu)
+        count = _increment(state.count)
+        # 1 - b**count in the default float, as optax computes it
+        correction1 = 1 - torch.pow(torch.full_like(count, b1, dtype=float_dtype()), count)
+        correction2 = 1 - torch.pow(torch.full_like(count, b2, dtype=float_dtype()), count)
+        updates = tree_map(
+            lambda m, v: (
+                (m / correction1.to(m.dtype))
+                / (torch.sqrt(v / correction2.to(v.dtype)) + self.eps)
+            ),
+            mu,
+            nu,
+        )
+        return updates, ScaleByAdamState(count, mu, nu)
+
+
+@dataclass(frozen=True)
+class AddDecayedWeights:
+    """Adds ``weight_decay * params`` to the updates, on all leaves or on masked ones."""
+
+    weight_decay: float
+    mask: Callable[[Params], Any] | None = None
+
+    def init(self, params: Params) -> OptState:
+        return EmptyState() if self.mask is None else MaskedState(EmptyState())
+
+    def update(
+        self, updates: Params, state: OptState, params: Params | None = None
+    ) -> tuple[Params, OptState]:
+        if params is None:
+            raise ValueError("adamw: update needs the parameters that it decays; pass params.")
+        if self.mask is None:
+            return tree_map(lambda g, p: g + self.weight_decay * p, updates, params), state
+        decayed = tree_map(
+            lambda g, p, m: g + self.weight_decay * p if m else g,
+            updates,
+            params,
+            self.mask(params),
+        )
+        return decayed, state
+
+
+@dataclass(frozen=True)
+class ScaleByLearningRate:
+    """Multiplies by minus the learning rate, constant or scheduled."""
+
+    learning_rate: float | Schedule
+
+    def init(self, params: Params) -> OptState:
+        if callable(self.learning_rate):
+            return ScaleByScheduleState(_zero_count(params))
+        return EmptyState()
+
+    def update(
+        self, updates: Params, state: OptState, params: Params | None = None
+    ) -> tuple[Params, OptState]:
+        rate = self.learning_rate
+        if not callable(rate):
+            return tree_map(lambda g: -rate * g, updates), state
+        step_size = -rate(state.count)
+        updates = tree_map(lambda g: step_size.to(g.dtype) * g, updates)
+        return updates, ScaleByScheduleState(_increment(state.count))
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Transformations one after the other; its state is the tuple of theirs."""
+
+    parts: tuple[GradientTransformation, ...]
+
+    def init(self, params: Params) -> tuple[OptState, ...]:
+        return tuple(part.init(params) for part in self.parts)
+
+    def update(
+        self, updates: Params, state: tuple[OptState, ...], params: Params | None = None
+    ) -> tuple[Params, tuple[OptState, ...]]:
+        states = []
+        for part, part_state in zip(self.parts, state, strict=True):
+            updates, part_state = part.update(updates, part_state, params)
+            states.append(part_state)
+        return updates, tuple(states)
+
+
+# --- optimisers -----------------------------------------------------------------------
+
+
+def chain(*parts: GradientTransformation) -> Chain:
+    """Apply transformations one after the other (``optax.chain``).
+
+    >>> state = chain(ScaleByAdam(), ScaleByLearningRate(0.1)).init({"w": torch.zeros(2)})
+    >>> type(state[0]).__name__
+    'ScaleByAdamState'
+    """
+    return Chain(parts)
+
+
+def adam(
+    learning_rate: float | Schedule, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> Chain:
+    """Adam (arXiv 1412.6980), as ``optax.adam``.
+
+    >>> tx = adam(0.1)
+    >>> params = {"w": torch.tensor([1.0])}
+    >>> updates, state = tx.update({"w": torch.tensor([2.0])}, tx.init(params))
+    >>> round(updates["w"].item(), 4)
+    -0.1
+    """
+    return chain(ScaleByAdam(b1, b2, eps), ScaleByLearningRate(learning_rate))
+
+
+def adamw(
+    learning_rate: float | Schedule,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 1e-4,
+    mask: Any = None,
+) -> Chain:
+    """Adam with decoupled weight decay (arXiv 1711.05101), as ``optax.adamw``.
+
+    The default decay is optax's 1e-4, not torch's 1e-2 (quirk U12). ``mask`` is a tree
+    of booleans, or a function from parameters to one, that says which leaves decay.
+
+    >>> tx = adamw(0.1, weight_decay=0.5)
+    >>> params = {"w": torch.tensor([1.0])}
+    >>> updates, _ = tx.update({"w": torch.tensor([0.0])}, tx.init(params), params)
+    >>> round(updates["w"].item(), 4)
+    -0.05
+    """
+    if mask is not None and not callable(mask):
+        mask = _FixedMask.of(mask)
+    return chain(
+        ScaleByAdam(b1, b2, eps),
+        AddDecayedWeights(weight_decay, mask),
+        ScaleByLearningRate(learning_rate),
+    )
+
+
+def apply_updates(params: Params, updates: Params) -> Params:
+    """``params + updates`` (``optax.apply_updates``).
+
+    >>> apply_updates({"w": torch.tensor(1.0)}, {"w": torch.tensor(0.5)})
+    {'w': tensor(1.5000)}
+    """
+    return tree_map(lambda p, u: p + u, params, updates)
+
+
+def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Any) -> Params:
+    """Polyak average ``step_size * new + (1 - step_size) * old`` (``optax.incremental_update``).
+
+    Two products and a sum, as optax: ``lerp`` rounds otherwise (quirk U17).
+
+    >>> incremental_update({"w": torch.tensor(1.0)}, {"w": torch.tensor(0.0)}, 0.25)
+    {'w': tensor(0.2500)}
+    """
+    return tree_map(
+        lambda new, old: step_size * new + (1 - step_size) * old, new_tensors, old_tensors
+    )
+
+
+@dataclass(frozen=True)
+class _FixedMask:
+    """A tree of booleans as a hashable function."""
+
+    leaves: tuple[bool, ...]
+    spec: Any
+
+    @staticmethod
+    def of(tree: Any) -> _FixedMask:
+        leaves, spec = tree_flatten(tree)
+        return _FixedMask(tuple(bool(x) for x in leaves), spec)
+
+    def __call__(self, params: Params) -> Any:
+        return tree_unflatten(self.spec, self.leaves)
+
+
+def _zero_count(params: Params) -> Tensor:
+    leaf = next(iter(tree_leaves(params)), None)
+    device = leaf.device if isinstance(leaf, Tensor) else None
+    return torch.zeros((), dtype=torch.int32, device=device)
+
+
+def _increment(count: Tensor) -> Tensor:
+    """``count + 1`` that stays at the largest int32."""
+    return torch.clamp(count, max=2**31 - 2) + 1

@@ -1,0 +1,648 @@
+"""JAX's random streams, bit for bit, as pure tensor functions.
+
+A key is an int64 tensor ``[2]`` that holds two unsigned 32-bit words. Every function
+takes the key first and returns the numbers that ``jax.random`` returns on a CPU: the
+same bits for keys, bits, uniform, randint, bernoulli, permutation and choice, and
+normals within 4 ulp. They run eagerly, inside :func:`idql_func.jit` and under
+:func:`idql_func.vmap`, on any device (the device of the key).
+
+Sources: J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011) for
+threefry-2x32; M. Giles, "Approximating the erfinv function" (2010); ``jax._src.prng``
+and ``jax._src.random`` for how JAX lays counters out and turns bits into numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from idql_func._switches import (
+    float_dtype,
+    int_dtype,
+    partitionable,
+    threefry_partitionable,
+    x64_enabled,
+)
+from idql_func.types import PRNGKey as Key
+
+__all__ = [
+    "PRNGKey",
+    "bernoulli",
+    "bits",
+    "categorical",
+    "choice",
+    "fold_in",
+    "gumbel",
+    "normal",
+    "permutation",
+    "randint",
+    "split",
+    "threefry_partitionable",
+    "truncated_normal",
+    "uniform",
+]
+
+_MASK = 0xFFFFFFFF
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+Shape = Sequence[int]
+
+
+# --- keys ---------------------------------------------------------------------------
+
+
+def PRNGKey(seed: int, device: torch.device | str | None = None) -> Key:
+    """The key of an integer seed, ``[2]`` (``jax.random.PRNGKey``).
+
+    Outside :func:`idql_func.enable_x64` only the low 32 bits of the seed count, as in
+    JAX with 32-bit integers.
+
+    Raises:
+        TypeError: the seed is not an integer.
+
+    >>> PRNGKey(42).tolist()
+    [0, 42]
+    """
+    if isinstance(seed, (bool, float)) or not isinstance(seed, (int, np.integer)):
+        raise TypeError(f"PRNGKey: the seed must be an integer, got {type(seed).__name__}.")
+    value = int(seed)
+    high = (value >> 32) & _MASK if x64_enabled() else 0
+    return torch.tensor([high, value & _MASK], dtype=torch.int64, device=device)
+
+
+def split(key: Key, num: int = 2) -> Tensor:
+    """``num`` new keys, ``[num, 2]`` (``jax.random.split``).
+
+    >>> split(PRNGKey(0)).tolist()
+    [[4146024105, 967050713], [2718843009, 1272950319]]
+    """
+    key = _check_key(key)
+    if partitionable():
+        low = _iota(key, num)
+        first, second = _threefry2x32(key[0], key[1], torch.zeros_like(low), low)
+        return torch.stack([first, second], dim=1)
+    return _hash_counts(key, _iota(key, 2 * num)).reshape(num, 2)
+
+
+def fold_in(key: Key, data: int | Tensor) -> Key:
+    """A new key ``[2]`` from a key and a 32-bit integer (``jax.random.fold_in``).
+
+    >>> fold_in(PRNGKey(0), 7).tolist()
+    [2234072144, 1170507460]
+    """
+    key = _check_key(key)
+    if isinstance(data, Tensor):
+        low = data.to(device=key.device, dtype=torch.int64) & _MASK
+        first, second = _threefry2x32(key[0], key[1], torch.zeros_like(low), low)
+    else:
+        zero = torch.zeros((), dtype=torch.int64, device=key.device)
+        first, second = _threefry2x32(key[0], key[1], zero, zero + (int(data) & _MASK))
+    return torch.stack([first, second])
+
+
+# --- numbers ------------------------------------------------------------------------
+
+
+def bits(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Tensor:
+    """Uniform unsigned integers (``jax.random.bits``).
+
+    32-bit draws come as int64 values in ``[0, 2**32)``, since torch computes little on
+    uint32; ``dtype=torch.uint64`` (the default under ``enable_x64``) gives 64 of them.
+
+    Raises:
+        TypeError: dtype is neither torch.uint32 nor torch.uint64.
+
+    >>> bits(PRNGKey(0), (3,)).tolist()
+    [4146024105, 1272950319, 2718843009]
+    """
+    key, shape = _check_key(key), _check_shape(shape)
+    if dtype is None:
+        dtype = torch.uint64 if x64_enabled() else torch.uint32
+    if dtype == torch.uint64:
+        return _bits64(key, shape).view(torch.uint64)
+    if dtype == torch.uint32:
+        return _bits32(key, shape)
+    raise TypeError(f"bits: dtype must be torch.uint32 or torch.uint64, got {dtype}.")
+
+
+def uniform(
+    key: Key,
+    shape: Shape = (),
+    dtype: torch.dtype | None = None,
+    minval: float | Tensor = 0.0,
+    maxval: float | Tensor = 1.0,
+) -> Tensor:
+    """Uniform floats in ``[minval, maxval)`` (``jax.random.uniform``).
+
+    XLA contracts the final scale and shift into one fused multiply-add, so it is
+    rounded once here too.
+
+    >>> uniform(PRNGKey(0), (2,)).tolist()
+    [0.9653214216232300, 0.2963818311691284]
+    """
+    key, shape, dtype = _check_key(key), _check_shape(shape), _check_float("uniform", dtype)
+    low = torch.as_tensor(minval, dtype=dtype, device=key.device)
+    high = torch.as_tensor(maxval, dtype=dtype, device=key.device)
+    unit = _unit_floats(key, shape, dtype)
+    return torch.maximum(low, _fused_multiply_add(unit, high - low, low))
+
+
+def normal(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Tensor:
+    """Standard normal floats, ``sqrt(2) * erfinv(u)`` (``jax.random.normal``).
+
+    >>> normal(PRNGKey(0), (2,)).numpy().round(5).tolist()
+    [1.8160, -0.4826]
+    """
+    key, shape, dtype = _check_key(key), _check_shape(shape), _check_float("normal", dtype)
+    # u is uniform on (nextafter(-1, 0), 1): the width rounds to 2, so that the one
+    # rounding left is that of the shift.
+    low = math.nextafter(-1.0, 0.0) if dtype == torch.float64 else -1.0 + 2.0**-24
+    unit = _unit_floats(key, shape, dtype)
+    return _erfinv(torch.clamp(unit * 2.0 + low, min=low)) * _sqrt2(dtype)
+
+
+def truncated_normal(
+    key: Key,
+    lower: float,
+    upper: float,
+    shape: Shape = (),
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Standard normal floats within ``(lower, upper)`` (``jax.random.truncated_normal``).
+
+    Raises:
+        ValueError: lower is not below upper.
+
+    >>> bool(truncated_normal(PRNGKey(0), -2.0, 2.0, (100,)).abs().max() < 2)
+    True
+    """
+    dtype = _check_float("truncated_normal", dtype)
+    if not lower < upper:
+        raise ValueError(f"truncated_normal: lower must be below upper, got {lower} and {upper}.")
+    key = _check_key(key)
+    low, high = (torch.tensor(x, dtype=dtype, device=key.device) for x in (lower, upper))
+    u = uniform(key, shape, dtype, _erf(low / _sqrt2(dtype)), _erf(high / _sqrt2(dtype)))
+    infinity = torch.full_like(low, math.inf)
+    return torch.clamp(
+        _erfinv(u) * _sqrt2(dtype),
+        torch.nextafter(low, infinity),
+        torch.nextafter(high, -infinity),
+    )
+
+
+def randint(
+    key: Key,
+    shape: Shape,
+    minval: int,
+    maxval: int,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Integers in ``[minval, maxval)`` from two draws each (``jax.random.randint``).
+
+    The two draws make one number of twice the width, whose remainder is nearly free of
+    bias. ``maxval <= minval`` gives ``minval``, as in JAX; a bound outside the dtype is
+    clipped to it.
+
+    Raises:
+        TypeError: dtype is neither torch.int32 nor torch.int64.
+
+    >>> randint(PRNGKey(0), (4,), 0, 10).tolist()
+    [8, 9, 9, 7]
+    """
+    key, shape = _check_key(key), _check_shape(shape)
+    dtype = dtype or int_dtype()
+    if dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"randint: dtype must be torch.int32 or torch.int64, got {dtype}.")
+    width = 32 if dtype == torch.int32 else 64
+    largest = 2 ** (width - 1) - 1
+    past_largest = int(maxval) > largest
+    low, high = (min(max(int(x), -largest - 1), largest) for x in (minval, maxval))
+    span = 1 if high <= low else high - low + int(past_largest)
+    first, second = split(key)
+    if width == 32:
+        high_bits, low_bits = _bits32(first, shape), _bits32(second, shape)
+        if span == 2**32:  # JAX's unsigned span has wrapped to zero: the remainder is the bits
+            offset = low_bits
+        else:
+            multiplier = ((2**16 % span) ** 2 & _MASK) % span
+            offset = ((((high_bits % span) * multiplier) & _MASK) + low_bits % span & _MASK) % span
+        return (((low + offset + 2**31) & _MASK) - 2**31).to(torch.int32)
+    high_bits, low_bits = _bits64(first, shape), _bits64(second, shape)
+    if span >= 2**63:
+        raise ValueError(f"randint: the range [{low}, {high}) is wider than 2**63 - 1.")
+    multiplier = ((2**32 % span) ** 2 % 2**64) % span
+    # the product wraps at 64 bits as JAX's unsigned arithmetic does
+    wrapped = _unsigned_remainder(high_bits, span) * _signed64(multiplier)
+    offset = _unsigned_remainder(wrapped + _unsigned_remainder(low_bits, span), span)
+    return offset + low
+
+
+def bernoulli(key: Key, p: float | Tensor = 0.5, shape: Shape | None = None) -> Tensor:
+    """Booleans that are True with probability ``p`` (``jax.random.bernoulli``).
+
+    >>> bernoulli(PRNGKey(0), 0.5, (4,)).tolist()
+    [False, True, True, True]
+    """
+    key = _check_key(key)
+    if not isinstance(p, Tensor):
+        p = torch.tensor(p, dtype=float_dtype(), device=key.device)
+    return uniform(key, tuple(p.shape) if shape is None else shape, p.dtype) < p
+
+
+def permutation(key: Key, x: int | Tensor, axis: int = 0, independent: bool = False) -> Tensor:
+    """A random permutation of ``range(x)`` or of ``x`` along ``axis``.
+
+    Sorts by random 32-bit words, in as many rounds as ``jax.random.permutation`` takes.
+
+    >>> permutation(PRNGKey(0), 5).tolist()
+    [4, 0, 2, 3, 1]
+    """
+    key = _check_key(key)
+    if not isinstance(x, Tensor):
+        return _shuffle(key, torch.arange(int(x), dtype=int_dtype(), device=key.device), 0)
+    if x.ndim == 0:
+        raise TypeError("permutation: x must be an integer or have at least one axis.")
+    axis = axis % x.ndim
+    if independent or x.ndim == 1:
+        return _shuffle(key, x, axis)
+    index = _shuffle(key, torch.arange(x.shape[axis], device=key.device), 0)
+    return x.index_select(axis, index)
+
+
+def choice(
+    key: Key,
+    a: int | Tensor,
+    shape: Shape = (),
+    replace: bool = True,
+    p: Tensor | None = None,
+    axis: int = 0,
+) -> Tensor:
+    """Draws from ``range(a)`` or from ``a`` along ``axis`` (``jax.random.choice``).
+
+    ``p`` needs not sum to one: the draw is ``total * (1 - u)``, found by a binary search
+    in the cumulative sum (quirk E3).
+
+    Raises:
+        ValueError: nothing to draw from, more draws than entries without replacement,
+            or ``p`` of another length.
+
+    >>> choice(PRNGKey(0), 5, (3,), replace=False).tolist()
+    [4, 0, 2]
+    """
+    key, shape = _check_key(key), _check_shape(shape)
+    array = a if isinstance(a, Tensor) and a.ndim else None
+    count = array.shape[axis] if array is not None else int(a)
+    draws = math.prod(shape)
+    if draws and count <= 0:
+        raise ValueError("choice: there must be at least one entry to draw from, got 0.")
+    if not replace and draws > count:
+        raise ValueError(f"choice: {draws} draws without replacement from {count} entries.")
+    if p is not None and tuple(p.shape) != (count,):
+        raise ValueError(f"choice: p must have shape ({count},), got {tuple(p.shape)}.")
+    if draws == 0:
+        index = torch.zeros(shape, dtype=int_dtype(), device=key.device)
+    elif p is None:
+        if replace:
+            index = randint(key, shape, 0, count)
+        elif array is not None:
+            kept = permutation(key, array, axis).narrow(axis, 0, draws)
+            return kept.unflatten(axis, tuple(shape)) if shape else kept.squeeze(axis)
+        else:
+            index = permutation(key, count)[:draws]
+    elif replace:
+        total = _cumulative_sum(p)
+        r = total[-1] * (1 - uniform(key, shape, p.dtype))
+        index = _search_sorted(total, r).to(int_dtype())
+    else:
+        # Gumbel top-k: the smallest of (-g - log p)
+        index = torch.sort(-gumbel(key, (count,), p.dtype) - p.log(), stable=True)[1][:draws]
+        index = index.to(int_dtype())
+    index = index.reshape(shape)
+    if array is None:
+        return index
+    picked = array.index_select(axis, index.reshape(-1).long())
+    return picked.unflatten(axis, tuple(shape)) if shape else picked.squeeze(axis)
+
+
+def gumbel(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Tensor:
+    """Standard Gumbel floats, ``-log(-log(u))`` (``jax.random.gumbel``).
+
+    >>> gumbel(PRNGKey(0), (1,)).numpy().round(3).tolist()
+    [3.344]
+    """
+    dtype = _check_float("gumbel", dtype)
+    u = uniform(key, shape, dtype, torch.finfo(dtype).tiny, 1.0)
+    return -torch.log(-torch.log(u))
+
+
+def categorical(
+    key: Key, logits: Tensor, axis: int = -1, shape: Shape | None = None
+) -> Tensor:
+    """Indices drawn with probability ``softmax(logits)`` along ``axis`` (Gumbel-max).
+
+    ``shape`` is that of the result and must end in the logits' own batch shape.
+
+    Raises:
+        ValueError: shape does not end in the batch shape of the logits.
+
+    >>> categorical(PRNGKey(0), torch.tensor([0.0, 5.0, 0.0])).item()
+    1
+    """
+    axis = axis % logits.ndim
+    batch = tuple(n for i, n in enumerate(logits.shape) if i != axis)
+    shape = batch if shape is None else tuple(shape)
+    if shape[len(shape) - len(batch) :] != batch:
+        raise ValueError(f"categorical: shape {shape} must end in the logits' {batch}.")
+    extra = shape[: len(shape) - len(batch)]
+    draws = gumbel(key, (*extra, *logits.shape), logits.dtype)
+    return torch.argmax(draws + logits, dim=len(extra) + axis).to(int_dtype())
+
+
+# --- threefry -----------------------------------------------------------------------
+
+
+def _threefry2x32(k0: Tensor, k1: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
+    """Twenty rounds of threefry-2x32 on counters ``x0, x1`` (32-bit words in int64)."""
+    keys = (k0, k1, k0 ^ k1 ^ 0x1BD11BDA)
+    x0 = (x0 + keys[0]) & _MASK
+    x1 = (x1 + keys[1]) & _MASK
+    for i in range(5):
+        for rotation in _ROTATIONS[i % 2]:
+            x0 = (x0 + x1) & _MASK
+            x1 = (((x1 << rotation) | (x1 >> (32 - rotation))) & _MASK) ^ x0
+        x0 = (x0 + keys[(i + 1) % 3]) & _MASK
+        x1 = (x1 + keys[(i + 2) % 3] + (i + 1)) & _MASK
+    return x0, x1
+
+
+def _hash_counts(key: Tensor, counts: Tensor) -> Tensor:
+    """Older layout: the first half of the counters is paired with the second half."""
+    size = counts.shape[0]
+    if size % 2:
+        counts = torch.cat([counts, torch.zeros_like(counts[:1])])
+    half = counts.shape[0] // 2
+    first, second = _threefry2x32(key[0], key[1], counts[:half], counts[half:])
+    return torch.cat([first, second])[:size]
+
+
+def _bits32(key: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """32-bit words as int64 values, ``shape``."""
+    size = math.prod(shape)
+    if partitionable():
+        counts = _iota(key, size)
+        first, second = _threefry2x32(key[0], key[1], counts >> 32, counts & _MASK)
+        return (first ^ second).reshape(shape)
+    return _hash_counts(key, _iota(key, size)).reshape(shape)
+
+
+def _bits64(key: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """64-bit words as the int64 of the same bit pattern, ``shape``."""
+    size = math.prod(shape)
+    if partitionable():
+        counts = _iota(key, size)
+        first, second = _threefry2x32(key[0], key[1], counts >> 32, counts & _MASK)
+    else:
+        counts = _iota(key, 2 * size)
+        first, second = _threefry2x32(key[0], key[1], counts[:size], counts[size:])
+    return ((first << 32) | second).reshape(shape)
+
+
+def _iota(key: Tensor, size: int) -> Tensor:
+    if size >= 2**32 - 1:
+        raise ValueError(f"random: a draw of {size} words exceeds the 2**32 - 2 of one key.")
+    return torch.arange(size, dtype=torch.int64, device=key.device)
+
+
+# --- from bits to numbers -------------------------------------------------------------
+
+
+def _unit_floats(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Floats in [0, 1): the top bits of a word, as many as the mantissa holds."""
+    if dtype == torch.float64:
+        mantissa = (_bits64(key, shape) >> 12) & (2**52 - 1)
+        return mantissa.to(torch.float64) * 2.0**-52
+    return (_bits32(key, shape) >> 9).to(torch.float32) * 2.0**-23
+
+
+def _fused_multiply_add(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """``x * y + z`` rounded once, in the precision of the arguments."""
+    if x.dtype == torch.float32:
+        # a product of two float32 is exact in float64
+        return (x.double() * y.double() + z.double()).float()
+    product, product_error = _two_product(x, y)
+    total = product + z
+    virtual = total - product
+    total_error = (product - (total - virtual)) + (z - virtual)
+    return total + (total_error + product_error)
+
+
+def _two_product(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The float64 product and its exact error (Dekker, 1971)."""
+
+    def halves(value: Tensor) -> tuple[Tensor, Tensor]:
+        scaled = value * (2.0**27 + 1)
+        high = scaled - (scaled - value)
+        return high, value - high
+
+    product = x * y
+    (x1, x2), (y1, y2) = halves(x), halves(y)
+    return product, ((x1 * y1 - product) + x1 * y2 + x2 * y1) + x2 * y2
+
+
+def _sqrt2(dtype: torch.dtype) -> float:
+    return math.sqrt(2) if dtype == torch.float64 else float(np.float32(math.sqrt(2)))
+
+
+def _horner(
+    coefficients: Sequence[float] | Sequence[Tensor],
+    x: Tensor,
+    step: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> Tensor:
+    """The polynomial in ``x``, highest power first, each step by ``step(p, x, c)``."""
+    p = torch.as_tensor(coefficients[0], dtype=x.dtype, device=x.device)
+    for c in coefficients[1:]:
+        p = step(p, x, torch.as_tensor(c, dtype=x.dtype, device=x.device))
+    return p
+
+
+def _minus_log1p(x: Tensor) -> Tensor:
+    """``-log1p(-x*x)`` in XLA's two branches."""
+    y = x * -x
+    return -torch.where(y.abs() < 1e-4, (-0.5 * y + 1) * y, torch.log(1 + y))
+
+
+# M. Giles, "Approximating the erfinv function", single precision, highest power first:
+# the central branch in w - 2.5 and the tail in sqrt(w) - 3.
+_ERFINV32_CENTRE = (
+    2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087,
+    -0.00125372503, -0.00417768164, 0.246640727, 1.50140941,
+)  # fmt: skip
+_ERFINV32_TAIL = (
+    -0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773,
+    -0.0076224613, 0.00943887047, 1.00167406, 2.83297682,
+)  # fmt: skip
+
+# The same paper's double precision: w < 6.25 in w - 3.125, w < 16 in sqrt(w) - 3.25,
+# and the far tail in sqrt(w) - 5.
+_ERFINV64_CENTRE = (
+    -3.6444120640178196921e-21, -1.685059138182016589e-19, 1.2858480715256400167e-18,
+    1.115787767802518096e-17, -1.333171662854620906e-16, 2.0972767875968561637e-17,
+    6.6376381343583238325e-15, -4.0545662729752068639e-14, -8.1519341976054721522e-14,
+    2.6335093153082322977e-12, -1.2975133253453532498e-11, -5.4154120542946279317e-11,
+    1.051212273321532285e-09, -4.1126339803469836976e-09, -2.9070369957882005086e-08,
+    4.2347877827932403518e-07, -1.3654692000834678645e-06, -1.3882523362786468719e-05,
+    0.0001867342080340571352, -0.00074070253416626697512, -0.0060336708714301490533,
+    0.24015818242558961693, 1.6536545626831027356,
+)  # fmt: skip
+_ERFINV64_MIDDLE = (
+    2.2137376921775787049e-09, 9.0756561938885390979e-08, -2.7517406297064545428e-07,
+    1.8239629214389227755e-08, 1.5027403968909827627e-06, -4.013867526981545969e-06,
+    2.9234449089955446044e-06, 1.2475304481671778723e-05, -4.7318229009055733981e-05,
+    6.8284851459573175448e-05, 2.4031110387097893999e-05, -0.0003550375203628474796,
+    0.00095328937973738049703, -0.0016882755560235047313, 0.0024914420961078508066,
+    -0.0037512085075692412107, 0.005370914553590063617, 1.0052589676941592334,
+    3.0838856104922207635,
+)  # fmt: skip
+_ERFINV64_TAIL = (
+    -2.7109920616438573243e-11, -2.5556418169965252055e-10, 1.5076572693500548083e-09,
+    -3.7894654401267369937e-09, 7.6157012080783393804e-09, -1.4960026627149240478e-08,
+    2.9147953450901080826e-08, -6.7711997758452339498e-08, 2.2900482228026654717e-07,
+    -9.9298272942317002539e-07, 4.5260625972231537039e-06, -1.9681778105531670567e-05,
+    7.5995277030017761139e-05, -0.00021503011930044477347, -0.00013871931833623122026,
+    1.0103004648645343977, 4.8499064014085844221,
+)  # fmt: skip
+
+
+def _erfinv(x: Tensor) -> Tensor:
+    """XLA's inverse error function, which ``torch.erfinv`` is not (tens of ulp away)."""
+    w = _minus_log1p(x)
+    if x.dtype == torch.float32:
+        centre = w < 5
+        # one polynomial over chosen coefficients, each step fused as XLA's CPU code is
+        coefficients = [
+            torch.where(centre, c, t)
+            for c, t in zip(
+                _scalars(_ERFINV32_CENTRE, x), _scalars(_ERFINV32_TAIL, x), strict=True
+            )
+        ]
+        v = torch.where(centre, w - 2.5, torch.sqrt(w) - 3)
+        p = _horner(coefficients, v, _fused_multiply_add)
+    else:
+        root = torch.sqrt(w)
+        p = torch.where(
+            w < 6.25,
+            _horner(_ERFINV64_CENTRE, w - 3.125, _multiply_add),
+            torch.where(
+                w < 16,
+                _horner(_ERFINV64_MIDDLE, root - 3.25, _multiply_add),
+                _horner(_ERFINV64_TAIL, root - 5, _multiply_add),
+            ),
+        )
+    return torch.where(x.abs() == 1, x * math.inf, p * x)
+
+
+# XLA's single-precision erf: x * P(x^2) / Q(x^2) on [-4, 4].
+_ERF32_NUMERATOR = (
+    -2.72614237e-10, 2.77068146e-08, -2.10102394e-06, -5.69250624e-05, -0.000734990637,
+    -0.0029546, -0.0160960332,
+)  # fmt: skip
+_ERF32_DENOMINATOR = (
+    -1.45660715e-05, -0.000213374049, -0.00168282702, -0.00737332925, -0.0142647391,
+)  # fmt: skip
+
+
+def _erf(x: Tensor) -> Tensor:
+    """XLA's error function; it sets the ends of the truncated normal's range."""
+    if x.dtype == torch.float64:
+        return torch.erf(x)
+    x = torch.clamp(x, -4, 4)
+    square = x * x
+    numerator = x * _horner(_ERF32_NUMERATOR, square, _fused_multiply_add)
+    quotient = numerator / _horner(_ERF32_DENOMINATOR, square, _fused_multiply_add)
+    return torch.clamp(quotient, -1, 1)
+
+
+def _multiply_add(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    return x * y + z
+
+
+def _scalars(values: Sequence[float], like: Tensor) -> list[Tensor]:
+    return [torch.tensor(v, dtype=like.dtype, device=like.device) for v in values]
+
+
+def _signed64(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _unsigned_remainder(x: Tensor, span: int) -> Tensor:
+    """``x mod span`` for the unsigned 64-bit pattern in int64 ``x``, ``0 < span < 2**63``."""
+    half = ((x >> 1) & (2**63 - 1)) % span
+    # 2 * half mod span, without leaving int64
+    doubled = torch.where(half >= span - half, half - (span - half), half + half)
+    bit = x & 1
+    return torch.where(doubled == span - 1, torch.where(bit == 1, 0, doubled), doubled + bit)
+
+
+def _shuffle(key: Tensor, x: Tensor, axis: int) -> Tensor:
+    """Stable sorts by random words; the number of rounds is JAX's heuristic."""
+    rounds = math.ceil(3 * math.log(max(1, x.numel())) / math.log(_MASK))
+    for _ in range(rounds):
+        key, subkey = split(key).unbind(0)
+        order = torch.sort(_bits32(subkey, tuple(x.shape)), dim=axis, stable=True)[1]
+        x = torch.gather(x, axis, order)
+    return x
+
+
+def _cumulative_sum(x: Tensor) -> Tensor:
+    """The prefix sums ``[n]`` in the order of JAX's associative scan, so that they round alike."""
+    n = x.shape[0]
+    if n < 2:
+        return x
+    odd = _cumulative_sum(x[: n - n % 2 : 2] + x[1::2])
+    even = torch.cat([x[:1], (odd[:-1] if n % 2 == 0 else odd) + x[2::2]])
+    paired = torch.stack([even[: odd.shape[0]], odd], dim=1).reshape(-1)
+    return paired if n % 2 == 0 else torch.cat([paired, even[-1:]])
+
+
+def _search_sorted(ordered: Tensor, query: Tensor) -> Tensor:
+    """Left binary search with JAX's own steps, so that it agrees on unordered sums too (E1)."""
+    count = ordered.shape[0]
+    low = torch.zeros_like(query, dtype=torch.int64)
+    high = torch.full_like(low, count)
+    for _ in range(math.ceil(math.log2(count + 1))):
+        middle = (low + high) // 2
+        go_left = query <= ordered[middle]
+        low, high = torch.where(go_left, low, middle), torch.where(go_left, middle, high)
+    return high
+
+
+# --- the boundary -----------------------------------------------------------------------
+
+
+def _check_key(key: Tensor) -> Tensor:
+    if not isinstance(key, Tensor):
+        key = torch.from_numpy(np.asarray(key).astype(np.int64))
+    if key.shape != (2,):
+        raise ValueError(
+            f"random: a key is an integer tensor of shape (2,), got {tuple(key.shape)}; "
+            "use split(key, n)[i], or vmap over a stack of keys."
+        )
+    return key if key.dtype == torch.int64 else key.to(torch.int64)
+
+
+def _check_shape(shape: Shape) -> tuple[int, ...]:
+    if isinstance(shape, int):
+        raise TypeError(f"random: shape must be a sequence of integers, got the integer {shape}.")
+    if any(n < 0 for n in shape):
+        raise ValueError(f"random: shape must not have negative sizes, got {tuple(shape)}.")
+    return tuple(int(n) for n in shape)
+
+
+def _check_float(name: str, dtype: torch.dtype | None) -> torch.dtype:
+    dtype = dtype or float_dtype()
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{name}: dtype must be torch.float32 or torch.float64, got {dtype}.")
+    return dtype

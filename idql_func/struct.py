@@ -1,0 +1,135 @@
+"""Frozen dataclasses that are pytrees, and the training state of one network.
+
+After ``flax.struct`` and ``flax.training.train_state``. Classes are registered with
+optree in the namespace ``"idql_func"``, in which every transform of the library looks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+import optree
+import torch
+
+from idql_func.optim import GradientTransformation, OptState, apply_updates
+from idql_func.tree import NAMESPACE, tree_leaves
+from idql_func.types import Params
+
+Self = TypeVar("Self", bound="PyTreeNode")
+
+
+def field(*, pytree_node: bool = True, **kwargs: Any) -> Any:
+    """A dataclass field; ``pytree_node=False`` makes it static.
+
+    A static field is part of the tree's structure: it must be hashable, jitted
+    functions specialise on it, and two trees with other values do not map together.
+    """
+    return dataclasses.field(metadata={"pytree_node": pytree_node}, **kwargs)
+
+
+@dataclass_transform(field_specifiers=(field,), frozen_default=True)
+class PyTreeNode:
+    """Base class of immutable pytrees (``flax.struct.PyTreeNode``).
+
+    A subclass becomes a frozen dataclass whose fields are children, but for those
+    declared with ``field(pytree_node=False)``.
+
+    >>> from idql_func import tree_map
+    >>> class Point(PyTreeNode):
+    ...     x: float
+    ...     name: str = field(pytree_node=False)
+    >>> tree_map(lambda leaf: leaf + 1, Point(1.0, "a"))
+    Point(x=2.0, name='a')
+    """
+
+    _child_names: ClassVar[tuple[str, ...]] = ()
+    _static_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(frozen=True, eq=False)(cls)
+        fields = dataclasses.fields(cls)
+        cls._child_names = tuple(f.name for f in fields if f.metadata.get("pytree_node", True))
+        cls._static_names = tuple(f.name for f in fields if f.name not in cls._child_names)
+        optree.register_pytree_node(cls, _flatten, cls._unflatten, namespace=NAMESPACE)
+
+    @classmethod
+    def _unflatten(cls: type[Self], static: tuple[Any, ...], children: Any) -> Self:
+        # built without __init__: during a transform children may be any object
+        node = object.__new__(cls)
+        for name, value in zip(cls._static_names, static, strict=True):
+            object.__setattr__(node, name, value)
+        for name, value in zip(cls._child_names, children, strict=True):
+            object.__setattr__(node, name, value)
+        return node
+
+    def replace(self: Self, **changes: Any) -> Self:
+        """A copy with some fields changed.
+
+        Raises:
+            TypeError: an unknown field.
+        """
+        names = (*self._child_names, *self._static_names)
+        for name in changes:
+            if name not in names:
+                raise TypeError(
+                    f"{type(self).__name__}.replace: there is no field {name!r}; "
+                    f"the fields are {', '.join(sorted(names))}."
+                )
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+def _flatten(node: PyTreeNode) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[str, ...]]:
+    children = tuple(getattr(node, name) for name in node._child_names)
+    static = tuple(getattr(node, name) for name in node._static_names)
+    return children, static, node._child_names
+
+
+class TrainState(PyTreeNode):
+    """Parameters, their optimiser's state and the step count (``flax TrainState``).
+
+    A state without a transformation (``tx=None``) is a target network: its parameters
+    are set by ``replace`` and its step stays 0 (quirk U18).
+
+    >>> import torch
+    >>> from idql_func import optim
+    >>> state = TrainState.create(params={"w": torch.ones(2)}, tx=optim.adam(0.1))
+    >>> state = state.apply_gradients(grads={"w": torch.tensor([1.0, -1.0])})
+    >>> state.step.item(), state.params["w"].tolist()
+    (1, [0.8999999761581421, 1.100000023841858])
+    """
+
+    step: Any
+    params: Params
+    opt_state: OptState
+    apply_fn: Callable[..., Any] | None = field(pytree_node=False)
+    tx: GradientTransformation | None = field(pytree_node=False)
+
+    @classmethod
+    def create(
+        cls,
+        *,
+        params: Params,
+        tx: GradientTransformation | None = None,
+        apply_fn: Callable[..., Any] | None = None,
+    ) -> TrainState:
+        """A state at step 0 with the optimiser's initial state."""
+        opt_state = () if tx is None else tx.init(params)
+        device = tree_leaves(params)[0].device
+        step = torch.zeros((), dtype=torch.int32, device=device)
+        return cls(step=step, params=params, opt_state=opt_state, apply_fn=apply_fn, tx=tx)
+
+    def apply_gradients(self, *, grads: Params) -> TrainState:
+        """One optimiser step.
+
+        Raises:
+            ValueError: the state is that of a target network.
+        """
+        if self.tx is None:
+            raise ValueError("apply_gradients: a target network (tx=None) takes no gradients.")
+        updates, opt_state = self.tx.update(grads, self.opt_state, self.params)
+        return self.replace(
+            step=self.step + 1, params=apply_updates(self.params, updates), opt_state=opt_state
+        )

@@ -1,0 +1,121 @@
+"""Pytrees: optree in the library's own namespace.
+
+Tuples, lists, dicts, named tuples and the library's dataclasses are nodes; everything
+else, tensors and Python numbers, is a leaf. A TensorDict is read as a dict of its
+entries.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import optree
+import torch
+from torch import Tensor
+
+from idql_func.types import PyTree
+
+NAMESPACE = "idql_func"
+
+_tensordict_classes: set[type] = set()
+
+
+def tree_flatten(tree: PyTree, none_is_leaf: bool = False) -> tuple[list[Any], optree.PyTreeSpec]:
+    """The leaves of a tree in a fixed order (dict keys sorted), and its structure.
+
+    >>> tree_flatten({"b": 1, "a": (2, 3)})[0]
+    [2, 3, 1]
+    """
+    _know_tensordict()
+    return optree.tree_flatten(tree, none_is_leaf=none_is_leaf, namespace=NAMESPACE)
+
+
+def tree_unflatten(treespec: optree.PyTreeSpec, leaves: Iterable[Any]) -> PyTree:
+    """The tree of a structure and its leaves.
+
+    >>> leaves, treespec = tree_flatten({"a": 1})
+    >>> tree_unflatten(treespec, [5])
+    {'a': 5}
+    """
+    return optree.tree_unflatten(treespec, leaves)
+
+
+def tree_leaves(tree: PyTree) -> list[Any]:
+    """The leaves of a tree.
+
+    >>> tree_leaves([1, {"a": 2}])
+    [1, 2]
+    """
+    return tree_flatten(tree)[0]
+
+
+def tree_map(fn: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
+    """Apply ``fn`` to corresponding leaves of trees of one structure.
+
+    >>> tree_map(lambda x, y: x + y, {"a": 1}, {"a": 10})
+    {'a': 11}
+    """
+    _know_tensordict()
+    return optree.tree_map(fn, tree, *rest, namespace=NAMESPACE)
+
+
+def tree_paths(tree: PyTree) -> list[str]:
+    """The path of each leaf in leaf order, such as ``score_model/params/MLP_0/Dense_0/kernel``.
+
+    >>> tree_paths({"a": {"kernel": 1, "bias": 2}})
+    ['a/bias', 'a/kernel']
+    """
+    _know_tensordict()
+    paths = optree.tree_paths(tree, namespace=NAMESPACE)
+    return ["/".join(str(entry) for entry in path) for path in paths]
+
+
+def tree_stack(trees: Sequence[PyTree]) -> PyTree:
+    """Stack trees of one structure along a new first axis, Python numbers included.
+
+    The way to many seeds in one program:
+    ``jit(vmap(Learner.update))(tree_stack(learners), tree_stack(batches))``.
+
+    >>> tree_stack([{"a": torch.zeros(2)}, {"a": torch.ones(2)}])["a"].tolist()
+    [[0.0, 0.0], [1.0, 1.0]]
+    """
+    return tree_map(lambda *leaves: torch.stack([torch.as_tensor(x) for x in leaves]), *trees)
+
+
+def tree_unstack(tree: PyTree) -> list[PyTree]:
+    """The trees along the first axis of every leaf; the inverse of :func:`tree_stack`.
+
+    >>> [t["a"].item() for t in tree_unstack({"a": torch.tensor([1, 2])})]
+    [1, 2]
+    """
+    leaves, treespec = tree_flatten(tree)
+    return [tree_unflatten(treespec, row) for row in zip(*leaves, strict=True)]
+
+
+def as_tensor(value: Any, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor of an array or number; NumPy's float64 stays what ``dtype`` says, if given."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = torch.from_numpy(np.ascontiguousarray(value))
+    return torch.as_tensor(value, dtype=dtype)
+
+
+def _know_tensordict() -> None:
+    """Register TensorDict as a node once somebody has imported it; importing it is slow."""
+    module = sys.modules.get("tensordict")
+    cls = getattr(module, "TensorDict", None)
+    if cls is None or cls in _tensordict_classes:
+        return
+    _tensordict_classes.add(cls)
+    optree.register_pytree_node(cls, _flatten_tensordict, _dict_of, namespace=NAMESPACE)
+
+
+def _flatten_tensordict(td: Any) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]:
+    names = tuple(sorted(td.keys()))
+    return tuple(td.get(name) for name in names), names, names
+
+
+def _dict_of(names: tuple[str, ...], values: Iterable[Any]) -> dict[str, Any]:
+    return dict(zip(names, values, strict=True))

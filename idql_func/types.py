@@ -1,0 +1,41 @@
+"""The names that signatures use, after ``jaxrl5/types.py``, and the error of bad input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias, Union
+
+import numpy as np
+import torch
+
+PRNGKey: TypeAlias = torch.Tensor
+"""A threefry key: an int64 tensor ``[2]`` that holds two unsigned 32-bit words."""
+
+Params: TypeAlias = dict[str, Any]
+"""A Flax parameter tree: nested dicts of tensors, ``kernel`` laid out ``[in, out]``."""
+
+DataType: TypeAlias = Union[np.ndarray, dict[str, "DataType"]]
+"""An array, or a nested dict of arrays with equal first axes."""
+
+DatasetDict: TypeAlias = dict[str, DataType]
+"""The arrays of a dataset by field name."""
+
+Batch: TypeAlias = Mapping[str, Any]
+"""``observations, actions, rewards, masks, dones, next_observations`` as tensors ``[B, ...]``."""
+
+InfoDict: TypeAlias = dict[str, torch.Tensor]
+"""Scalar tensors by upstream's names: ``actor_loss, value_loss, v, critic_loss, q, ...``."""
+
+PyTree: TypeAlias = Any
+"""Any nesting of tuples, lists, dicts, named tuples and registered dataclasses."""
+
+
+class InputError(ValueError):
+    """Bad input, told in one sentence: what was wrong, where, and what would be right.
+
+    The command line prints the sentence and exits with status 2.
+
+    >>> from idql_func.types import InputError
+    >>> issubclass(InputError, ValueError)
+    True
+    """
