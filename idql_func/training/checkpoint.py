@@ -1,0 +1,391 @@
+"""A learner on disk: one safetensors file for its tensors, one JSON file for all else.
+
+A checkpoint is a folder with ``learner.safetensors`` and ``checkpoint.json``. It is written beside
+its place, flushed to disk and then renamed, so a folder of that name is always a whole checkpoint.
+Tensors are filed under the names of ``idql_func.transforms.tree_paths``; leaves that are Python
+numbers stay Python numbers, digit for digit. Nothing is pickled: a checkpoint holds no code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata as package_metadata
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+
+from idql_func.transforms import tree_flatten, tree_paths, tree_unflatten
+from idql_func.types import InputError
+
+__all__ = [
+    "CheckpointMetadata",
+    "find_checkpoint",
+    "load_checkpoint",
+    "read_metadata",
+    "restore_learner",
+    "save_checkpoint",
+]
+
+TENSORS = "learner.safetensors"
+METADATA = "checkpoint.json"
+_FORMAT = "idql_func checkpoint"
+_FORMAT_VERSION = 1
+_VERSIONS_OF = ("idql_func", "torch", "numpy", "optree", "safetensors", "gymnasium")
+
+
+@dataclass(frozen=True)
+class CheckpointMetadata:
+    """What a learner does not carry itself, but needs to be built again.
+
+    Args:
+        updates: number of updates the learner has had.
+        seed: the seed given to ``create``.
+        create: the keyword arguments given to ``create`` (JSON-able values).
+        observation_space: the space given to ``create``.
+        action_space: the space given to ``create``.
+        extra: any further JSON-able values, kept as they are.
+        versions: versions of the packages that wrote the checkpoint (filled in when loading).
+    """
+
+    updates: int
+    seed: int
+    create: Mapping[str, Any]
+    observation_space: gym.spaces.Box
+    action_space: gym.spaces.Box
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def save_checkpoint(directory: str | Path, learner: Any, metadata: CheckpointMetadata) -> Path:
+    """Write a checkpoint folder, whole or not at all; one of that name is replaced.
+
+    Args:
+        directory: the folder to make.
+        learner: any learner of ``idql_func.agents`` (or a pytree with a ``create`` like theirs).
+        metadata: what it takes to build the learner again.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OSError: the disk is full or the place cannot be written to; nothing of it stays behind.
+    """
+    directory = Path(directory)
+    tensors: dict[str, torch.Tensor] = {}
+    scalars: dict[str, Any] = {}
+    for name, leaf in _named_leaves(learner):
+        if isinstance(leaf, torch.Tensor):
+            # Copied, since networks and their targets may share memory, which the format forbids.
+            tensors[name] = leaf.detach().to("cpu", copy=True).contiguous()
+        else:
+            scalars[name] = _number_to_json(leaf)
+    payload = safetensors.torch.save(tensors)
+    description = {
+        "format": _FORMAT,
+        "format_version": _FORMAT_VERSION,
+        "learner": type(learner).__name__,
+        "updates": metadata.updates,
+        "create": {
+            "seed": metadata.seed,
+            "observation_space": _space_to_json(metadata.observation_space),
+            "action_space": _space_to_json(metadata.action_space),
+            "keywords": dict(metadata.create),
+        },
+        "static": _static_fields(learner),
+        "scalars": scalars,
+        "sha256": hashlib.sha256(payload).hexdigest(),
+        "versions": _versions(),
+        "extra": dict(metadata.extra),
+    }
+    text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        temporary.mkdir()
+        _write_and_flush(temporary / TENSORS, payload)
+        _write_and_flush(temporary / METADATA, text.encode())
+        _flush_folder(temporary)
+        if directory.exists():
+            # A folder cannot be renamed onto a full one: the old one steps aside first.
+            aside = temporary.with_suffix(".old")
+            os.replace(directory, aside)
+            os.replace(temporary, directory)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.replace(temporary, directory)
+        _flush_folder(directory.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return directory
+
+
+def load_checkpoint(
+    directory: str | Path, *, learner_class: type | None = None, device: str | torch.device = "cpu"
+) -> tuple[Any, CheckpointMetadata]:
+    """Build the learner of a checkpoint again: ``create`` it, then put every leaf in place.
+
+    Args:
+        directory: a checkpoint folder (see ``find_checkpoint`` for the newest one of a run).
+        learner_class: the class that the checkpoint must be of; None takes the class of that name
+            from ``idql_func.agents``.
+        device: where the learner's tensors go.
+
+    Returns:
+        ``(learner, metadata)``; the learner's leaves are those that were saved, bit for bit.
+
+    Raises:
+        InputError: a file is damaged or cut off, or the checkpoint is of another learner or size.
+        FileNotFoundError: the folder, or one of the two files in it, is missing.
+    """
+    directory = Path(directory)
+    description = _read_description(directory)
+    metadata = _metadata_of(description, directory)
+    name = description["learner"]
+    if learner_class is None:
+        from idql_func import agents
+
+        learner_class = getattr(agents, str(name), None)
+        if learner_class is None:
+            raise InputError(f"{directory} holds a {name!r}, which is no learner of this version")
+    elif learner_class.__name__ != name:
+        raise InputError(f"{directory} holds a {name}, not a {learner_class.__name__}")
+    template = learner_class.create(  # type: ignore[attr-defined]
+        metadata.seed, metadata.observation_space, metadata.action_space, **metadata.create
+    )
+    learner = _restore(template, directory, description)
+    return _move(learner, device), metadata
+
+
+def restore_learner(learner: Any, directory: str | Path) -> Any:
+    """Give a learner of the same class and size the leaves of a checkpoint.
+
+    Raises:
+        InputError: the checkpoint is of another learner or size, or damaged.
+        FileNotFoundError: the folder, or one of the two files in it, is missing.
+    """
+    directory = Path(directory)
+    description = _read_description(directory)
+    if description["learner"] != type(learner).__name__:
+        raise InputError(
+            f"{directory} holds a {description['learner']}, not a {type(learner).__name__}"
+        )
+    return _restore(learner, directory, description)
+
+
+def read_metadata(directory: str | Path) -> CheckpointMetadata:
+    """The metadata of a checkpoint, without its tensors.
+
+    Raises:
+        InputError: the JSON file is damaged.
+        FileNotFoundError: the folder, or one of the two files in it, is missing.
+    """
+    directory = Path(directory)
+    return _metadata_of(_read_description(directory), directory)
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a path means: itself, or the newest one of a run's folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+
+    Example:
+        >>> find_checkpoint("/no/such/run")
+        Traceback (most recent call last):
+        FileNotFoundError: there is no run or checkpoint at /no/such/run
+    """
+    path = Path(path)
+    if path.name in (TENSORS, METADATA):
+        path = path.parent
+    if not path.exists():
+        raise FileNotFoundError(f"there is no run or checkpoint at {path}")
+    if (path / METADATA).exists() or (path / TENSORS).exists():
+        return path
+    found = [p for p in (path / "checkpoints", path) if p.is_dir() for p in p.glob("step_*")]
+    if not found:
+        raise FileNotFoundError(f"{path} holds no checkpoint (a folder with a {METADATA} in it)")
+    return max(found, key=lambda p: p.name)
+
+
+def _restore(template: Any, directory: Path, description: Mapping[str, Any]) -> Any:
+    tensors = _read_tensors(directory / TENSORS, str(description["sha256"]))
+    scalars = description["scalars"]
+    leaves = []
+    named = _named_leaves(template)
+    for name, leaf in named:
+        shape = tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else ()
+        if name in tensors:
+            saved = tensors[name]
+            if tuple(saved.shape) != shape:
+                raise InputError(
+                    f"{directory} is of another size: {name} has the shape {tuple(saved.shape)}, "
+                    f"but this learner's has {shape}"
+                )
+            if isinstance(leaf, torch.Tensor) and leaf.dtype != saved.dtype:
+                raise InputError(
+                    f"{directory} is of another precision: {name} is {saved.dtype}, "
+                    f"but this learner's is {leaf.dtype}"
+                )
+            leaves.append(saved)
+        elif name in scalars and shape == ():
+            leaves.append(_number_from_json(scalars[name]))
+        else:
+            raise InputError(f"{directory} is of another learner or size: it has no {name}")
+    unknown = sorted((tensors.keys() | scalars.keys()) - {name for name, _ in named})
+    if unknown:
+        raise InputError(
+            f"{directory} is of another learner or size: this one has no {unknown[0]}"
+            + (f" (nor {len(unknown) - 1} more)" if len(unknown) > 1 else "")
+        )
+    _, spec = tree_flatten(template)
+    learner = tree_unflatten(spec, leaves)
+    static = {
+        key: value
+        for key, value in description.get("static", {}).items()
+        if getattr(learner, key, value) != value
+    }
+    return learner.replace(**static) if static else learner
+
+
+def _named_leaves(learner: Any) -> list[tuple[str, Any]]:
+    leaves, _ = tree_flatten(learner)
+    return list(zip(tree_paths(learner), leaves, strict=True))
+
+
+def _static_fields(learner: Any) -> dict[str, Any]:
+    """Static fields that are plain values: ``T``, ``M``, the objectives, and the like."""
+    return {
+        f.name: getattr(learner, f.name)
+        for f in dataclasses.fields(learner)
+        if not f.metadata.get("pytree_node", True)
+        and isinstance(getattr(learner, f.name), bool | int | float | str)
+    }
+
+
+def _move(learner: Any, device: str | torch.device) -> Any:
+    return learner if torch.device(device).type == "cpu" else learner.to(device)
+
+
+def _number_to_json(leaf: Any) -> Any:
+    if isinstance(leaf, bool | int):
+        return leaf
+    if isinstance(leaf, float):
+        return leaf if math.isfinite(leaf) else repr(leaf)
+    raise TypeError(f"a checkpoint holds tensors and numbers, not a leaf of {type(leaf).__name__}")
+
+
+def _number_from_json(value: Any) -> Any:
+    return float(value) if isinstance(value, str) else value
+
+
+def _space_to_json(space: gym.spaces.Box) -> dict[str, Any]:
+    def bound(values: np.ndarray) -> list[Any]:
+        return [_number_to_json(float(v)) for v in values.ravel()]
+
+    return {
+        "shape": list(space.shape),
+        "dtype": str(space.dtype),
+        "low": bound(space.low),
+        "high": bound(space.high),
+    }
+
+
+def _space_from_json(data: Mapping[str, Any]) -> gym.spaces.Box:
+    shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
+
+    def bound(key: str) -> np.ndarray:
+        return np.array([_number_from_json(v) for v in data[key]], dtype).reshape(shape)
+
+    return gym.spaces.Box(bound("low"), bound("high"), shape, dtype.type)  # type: ignore[arg-type]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _VERSIONS_OF:
+        try:
+            found[name] = package_metadata.version(name)
+        except package_metadata.PackageNotFoundError:
+            # Run from a source tree without an installation.
+            found[name] = "not installed"
+    return found
+
+
+def _write_and_flush(path: Path, payload: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read_description(directory: Path) -> dict[str, Any]:
+    path = directory / METADATA
+    if not path.exists():
+        raise FileNotFoundError(f"{directory} is no checkpoint: there is no {METADATA} in it")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged or cut off: {error}") from None
+    if not isinstance(description, dict) or description.get("format") != _FORMAT:
+        raise InputError(f"{path} does not describe a checkpoint of idql_func")
+    if description.get("format_version") != _FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format version {description.get('format_version')}, "
+            f"but this version of idql_func reads version {_FORMAT_VERSION}"
+        )
+    for key in ("learner", "updates", "create", "scalars", "sha256"):
+        if key not in description:
+            raise InputError(f"{path} is damaged: it has no {key!r}")
+    return description
+
+
+def _metadata_of(description: Mapping[str, Any], directory: Path) -> CheckpointMetadata:
+    create = description["create"]
+    try:
+        return CheckpointMetadata(
+            updates=int(description["updates"]),
+            seed=int(create["seed"]),
+            create=dict(create["keywords"]),
+            observation_space=_space_from_json(create["observation_space"]),
+            action_space=_space_from_json(create["action_space"]),
+            extra=dict(description.get("extra", {})),
+            versions=dict(description.get("versions", {})),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{directory / METADATA} is damaged: {error!r} in its values") from None
+
+
+def _read_tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path.parent} is no checkpoint: there is no {path.name} in it")
+    payload = path.read_bytes()
+    try:
+        tensors = safetensors.torch.load(payload)
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{path} is damaged or cut off: {error}") from None
+    if hashlib.sha256(payload).hexdigest() != sha256:
+        raise InputError(f"{path} is damaged: it is not the file that {METADATA} was written with")
+    return tensors

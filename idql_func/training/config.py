@@ -1,0 +1,420 @@
+"""The settings of a training run, as frozen dataclasses: the one source of defaults and help.
+
+The learners' fields are the keywords of their ``create``, with upstream's names and defaults
+(``jaxrl5/agents/ddpm_iql_simple`` and ``jaxrl5/agents/ddpm_iql``; the two differ, quirk N16). The
+text under each field is what ``idql train --help`` shows.
+
+This module imports neither torch nor the learners, so that the command line answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+__all__ = [
+    "DDPMIQLConfig",
+    "DatasetConfig",
+    "EvaluationConfig",
+    "GeneralDDPMIQLConfig",
+    "LearnerConfig",
+    "TrainConfig",
+    "config_from_dict",
+    "config_to_dict",
+    "differences",
+    "learner_config",
+]
+
+BetaSchedule = Literal["vp", "cosine", "linear"]
+"""Names of the noise schedules."""
+
+
+@dataclass(frozen=True)
+class DDPMIQLConfig:
+    """Keywords of ``DDPMIQLLearner.create``, the learner that upstream exports.
+
+    Example:
+        >>> DDPMIQLConfig(critic_hyperparam=0.9).keywords()["critic_hyperparam"]
+        0.9
+    """
+
+    class_name: ClassVar[str] = "DDPMIQLLearner"
+
+    actor_lr: float = 3e-4
+    """Learning rate of the diffusion actor (AdamW), where the cosine decay starts."""
+    critic_lr: float = 3e-4
+    """Learning rate of the Q ensemble (Adam)."""
+    value_lr: float = 3e-4
+    """Learning rate of the value network V (Adam)."""
+    critic_hidden_dims: tuple[int, ...] = (256, 256)
+    """Widths of the hidden layers of Q and V."""
+    discount: float = 0.99
+    """Discount factor gamma of future rewards, per environment step."""
+    tau: float = 0.005
+    """Share of the new Q weights that enters the target Q at each update."""
+    critic_hyperparam: float = 0.7
+    """Expectile of the value loss, in (0, 1): the nearer to 1, the nearer V is to the best action
+    in the data (0.7 for locomotion, 0.9 for mazes)."""
+    ddpm_temperature: float = 1.0
+    """Factor on the noise added in each denoising step when actions are sampled."""
+    num_qs: int = 2
+    """Number of Q networks; the smallest of their values counts."""
+    actor_num_blocks: int = 3
+    """Residual blocks of the actor's network."""
+    actor_tau: float = 0.001
+    """Share of the new actor weights that enters the averaged actor at each update. Actions are
+    chosen with the averaged actor."""
+    actor_dropout_rate: float | None = None
+    """Dropout rate in the actor's blocks while training; None for none."""
+    actor_layer_norm: bool = True
+    """Normalise the input of each of the actor's blocks."""
+    value_layer_norm: bool = True
+    """Normalise the observations that V sees (not those of Q, quirk N1)."""
+    policy_temperature: float = 3.0
+    """Kept for upstream's sake: this learner never reads it (quirk U10)."""
+    T: int = 5
+    """Number of diffusion steps, at least 1."""
+    time_dim: int = 128
+    """Size of the embedding of the diffusion step."""
+    N: int = 64
+    """Actions sampled per observation, of which the one with the highest Q is taken."""
+    M: int = 0
+    """How many times the last denoising step is repeated."""
+    clip_sampler: bool = True
+    """Clip actions to [-1, 1] after every denoising step, not after the last only."""
+    beta_schedule: BetaSchedule = "vp"
+    """Noise schedule. 'linear' hardly reaches noise with few steps (quirk N10)."""
+    decay_steps: int | None = 3_000_000
+    """Updates over which the actor's learning rate falls to 0 along a cosine, and where it stays
+    from then on; None for a constant rate."""
+
+    def keywords(self) -> dict[str, Any]:
+        """The keyword arguments for the learner's ``create``."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class GeneralDDPMIQLConfig:
+    """Keywords of ``GeneralDDPMIQLLearner.create``, upstream's full learner.
+
+    Example:
+        >>> GeneralDDPMIQLConfig().keywords()["actor_objective"]
+        'bc'
+    """
+
+    class_name: ClassVar[str] = "GeneralDDPMIQLLearner"
+
+    actor_architecture: Literal["mlp", "ln_resnet"] = "mlp"
+    """Network of the actor: a plain MLP, or residual blocks with layer normalisation."""
+    actor_lr: float = 3e-4
+    """Learning rate of the diffusion actor (AdamW), where the cosine decay starts."""
+    critic_lr: float = 3e-4
+    """Learning rate of the Q ensemble (Adam)."""
+    value_lr: float = 3e-4
+    """Learning rate of the value network V (Adam)."""
+    critic_hidden_dims: tuple[int, ...] = (256, 256)
+    """Widths of the hidden layers of Q and V."""
+    actor_hidden_dims: tuple[int, ...] = (256, 256, 256)
+    """Widths of the hidden layers of the 'mlp' actor ('ln_resnet' has a fixed width, quirk U14)."""
+    discount: float = 0.99
+    """Discount factor gamma of future rewards, per environment step."""
+    tau: float = 0.005
+    """Share of the new Q weights that enters the target Q at each update."""
+    critic_hyperparam: float = 0.7
+    """Parameter of the critic objective: the expectile or the quantile in (0, 1), or the inverse
+    temperature of 'exponential'."""
+    ddpm_temperature: float = 1.0
+    """Factor on the noise added in each denoising step when actions are sampled."""
+    num_qs: int = 2
+    """Number of Q networks; the smallest of their values counts."""
+    actor_num_blocks: int = 2
+    """Residual blocks of the 'ln_resnet' actor."""
+    actor_weight_decay: float | None = None
+    """Kept for upstream's sake, which ignores it (quirk U13): None is AdamW's usual 1e-4."""
+    actor_tau: float = 0.001
+    """Share of the new actor weights that enters the averaged actor at each update. Actions are
+    chosen with the averaged actor."""
+    actor_dropout_rate: float | None = None
+    """Dropout rate of the 'ln_resnet' actor while training; None for none."""
+    actor_layer_norm: bool = False
+    """Layer normalisation in the actor."""
+    policy_temperature: float = 3.0
+    """Factor on the advantage in the 'exp_adv' objective: an inverse temperature (quirk U10)."""
+    T: int = 5
+    """Number of diffusion steps, at least 1."""
+    time_dim: int = 64
+    """Size of the embedding of the diffusion step."""
+    N: int = 64
+    """Actions sampled per observation, of which the one with the highest Q is taken."""
+    M: int = 0
+    """How many times the last denoising step is repeated."""
+    clip_sampler: bool = True
+    """Clip actions to [-1, 1] after every denoising step, not after the last only."""
+    actor_objective: Literal["bc", "soft_adv", "hard_adv", "exp_adv"] = "bc"
+    """Weights of the samples in the actor's loss: all one, or by their advantage."""
+    critic_objective: Literal["expectile", "quantile", "exponential"] = "expectile"
+    """Loss of the value network."""
+    beta_schedule: BetaSchedule = "vp"
+    """Noise schedule. 'linear' hardly reaches noise with few steps (quirk N10)."""
+    decay_steps: int | None = 2_000_000
+    """Updates over which the actor's learning rate falls to 0 along a cosine, and where it stays
+    from then on (quirk U16); None for a constant rate."""
+
+    def keywords(self) -> dict[str, Any]:
+        """The keyword arguments for the learner's ``create``."""
+        return dataclasses.asdict(self)
+
+
+LearnerConfig = DDPMIQLConfig | GeneralDDPMIQLConfig
+"""Settings of either learner."""
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Which transitions to learn from, and what is done to their rewards."""
+
+    source: str = "pointmaze-umaze-builtin"
+    """The built-in maze (made at first use, no network needed), an HDF5 file in D4RL's format, or
+    the name of a D4RL dataset."""
+    rewards: Literal["as_stored", "normalize_returns", "minus_one"] = "as_stored"
+    """Change of the rewards before training: none, scaled so that the returns span 1000 (upstream
+    for locomotion), or 1 subtracted from each (upstream for antmaze). Upstream chooses by the
+    dataset's name; here it is said (quirk D15)."""
+    take_top: float | None = None
+    """Keep only the best share of the episodes, in percent; None for all."""
+    filter_threshold: float | None = None
+    """Keep only episodes with a return of at least this; None for all."""
+    train_fraction: float = 0.95
+    """Share of the transitions to train on; the others are held out and only measured (quirk D5).
+    The shuffle behind it follows the seed of the run (quirk D4)."""
+    pointmaze_steps: int = 100_000
+    """Number of transitions of the built-in maze's dataset."""
+    pointmaze_seed: int = 0
+    """Seed of the built-in maze's dataset."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How the policy is tried out in the environment."""
+
+    env: str | None = None
+    """Environment: the built-in maze or a Gymnasium id. None: the one that belongs to the dataset.
+    'none': no evaluation at all."""
+    N: tuple[int, ...] = (1, 64)
+    """Numbers of sampled actions to evaluate with. N = 1 is the actor without the critic's
+    choice."""
+    interval: int = 5_000
+    """Updates between evaluations."""
+    interval_episodes: int = 10
+    """Episodes of each evaluation on the way."""
+    episodes: int = 50
+    """Episodes of the evaluation at the end."""
+    seed: int = 1_000
+    """Seed of the evaluation environments."""
+    num_envs: int | None = None
+    """Environments that run side by side; None: as many as there are episodes, within reason."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train an IDQL policy on a fixed dataset.
+
+    Example:
+        >>> TrainConfig(seed=3).learner.class_name
+        'DDPMIQLLearner'
+    """
+
+    seed: int = 0
+    """Seed of the learner, of the held-out split and of the order of the batches."""
+    batch_size: int = 256
+    """Transitions in a batch."""
+    max_steps: int = 20_000
+    """Number of updates."""
+    log_interval: int = 100
+    """Updates between two records of training and held-out losses."""
+    checkpoint_interval: int = 5_000
+    """Updates between two checkpoints; one is written at the end and on Ctrl-C in any case."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints stay."""
+    runs_dir: Path = Path("runs")
+    """Folder of all runs."""
+    name: str | None = None
+    """Name of the run's folder in it. None: <preset>-seed<seed>, and a number if that exists."""
+    preset: str = "pointmaze"
+    """The preset these settings started from; only a note, and part of the default name."""
+    device: str = "auto"
+    """Where to compute: 'cpu', 'cuda', 'cuda:1', ...; 'auto' takes a GPU if there is one."""
+    matmul: Literal["auto", "strict"] = "auto"
+    """Matrix products on the CPU: 'auto' takes torch's faster route if a probe shows that it is
+    faster and that its error stays that of float32; 'strict' never does."""
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    learner: LearnerConfig = field(default_factory=DDPMIQLConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def validate(self) -> None:
+        """Check what the loop itself relies on; the learner checks its own keywords.
+
+        Raises:
+            InputError: a number is out of range; the sentence names the option.
+        """
+        from idql_func.types import InputError
+
+        at_least_one = {
+            "batch_size": self.batch_size,
+            "max_steps": self.max_steps,
+            "log_interval": self.log_interval,
+            "checkpoint_interval": self.checkpoint_interval,
+            "keep_checkpoints": self.keep_checkpoints,
+            "evaluation.interval": self.evaluation.interval,
+            "evaluation.interval_episodes": self.evaluation.interval_episodes,
+            "evaluation.episodes": self.evaluation.episodes,
+            "dataset.pointmaze_steps": self.dataset.pointmaze_steps,
+            **{"evaluation.N": n for n in self.evaluation.N},
+        }
+        if self.evaluation.num_envs is not None:
+            at_least_one["evaluation.num_envs"] = self.evaluation.num_envs
+        for name, value in at_least_one.items():
+            if value < 1:
+                raise InputError(f"{name} is {value}, but must be at least 1")
+        for name, value in {
+            "seed": self.seed,
+            "evaluation.seed": self.evaluation.seed,
+            "dataset.pointmaze_seed": self.dataset.pointmaze_seed,
+        }.items():
+            if value < 0:
+                raise InputError(f"{name} is {value}, but must be 0 or more")
+        if not self.evaluation.N:
+            raise InputError("evaluation.N is empty, but must name at least one number of samples")
+        if not 0.0 < self.dataset.train_fraction < 1.0:
+            raise InputError(
+                f"dataset.train_fraction is {self.dataset.train_fraction}, "
+                "but must lie between 0 and 1, without both ends"
+            )
+        if self.name is not None and (
+            self.name in ("", ".", "..") or "/" in self.name or "\\" in self.name
+        ):
+            raise InputError(f"name is {self.name!r}, but must be a plain folder name")
+
+
+_LEARNERS: dict[str, type[DDPMIQLConfig] | type[GeneralDDPMIQLConfig]] = {
+    cls.class_name: cls for cls in (DDPMIQLConfig, GeneralDDPMIQLConfig)
+}
+
+
+def learner_config(class_name: str) -> LearnerConfig:
+    """Upstream's default settings of a learner.
+
+    Raises:
+        InputError: no learner has that name.
+
+    Example:
+        >>> learner_config("GeneralDDPMIQLLearner").time_dim
+        64
+    """
+    if class_name not in _LEARNERS:
+        from idql_func.types import InputError
+
+        raise InputError(f"no learner is called {class_name!r}; there are {', '.join(_LEARNERS)}")
+    return _LEARNERS[class_name]()
+
+
+def config_to_dict(config: TrainConfig) -> dict[str, Any]:
+    """A dictionary that JSON can hold; ``config_from_dict`` is its inverse.
+
+    Example:
+        >>> config_from_dict(config_to_dict(TrainConfig(seed=7))) == TrainConfig(seed=7)
+        True
+    """
+    result = dataclasses.asdict(config)
+    result["runs_dir"] = str(config.runs_dir)
+    result["learner"] = {"class": config.learner.class_name, **result["learner"]}
+    return _tuples_to_lists(result)
+
+
+def config_from_dict(data: Mapping[str, Any]) -> TrainConfig:
+    """Rebuild a ``TrainConfig`` from ``config_to_dict``'s dictionary.
+
+    Raises:
+        InputError: a key is unknown or a value has the wrong type.
+    """
+    from idql_func.types import InputError
+
+    if not isinstance(data, Mapping):
+        raise InputError(f"the settings are a {type(data).__name__}, but must be a JSON object")
+    rest = dict(data)
+    learner = dict(rest.pop("learner", {}))
+    learner_class = type(learner_config(str(learner.pop("class", DDPMIQLConfig.class_name))))
+    nested = {
+        "learner": _build(learner_class, learner, "learner."),
+        "dataset": _build(DatasetConfig, dict(rest.pop("dataset", {})), "dataset."),
+        "evaluation": _build(EvaluationConfig, dict(rest.pop("evaluation", {})), "evaluation."),
+    }
+    return _build(TrainConfig, {**rest, **nested}, "")
+
+
+def differences(config: TrainConfig, other: TrainConfig) -> list[str]:
+    """Dotted names of the settings in which two configurations differ.
+
+    Example:
+        >>> differences(TrainConfig(), TrainConfig(seed=1, dataset=DatasetConfig(take_top=10.0)))
+        ['dataset.take_top', 'seed']
+    """
+    left, right = _flat(config_to_dict(config)), _flat(config_to_dict(other))
+    return sorted(k for k in left.keys() | right.keys() if left.get(k, ...) != right.get(k, ...))
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            result.update(_flat(value, f"{prefix}{key}."))
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def _tuples_to_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples_to_lists(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
+    from idql_func.types import InputError
+
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]
+    for name, value in values.items():
+        if name not in names:
+            raise InputError(f"no setting is called {prefix + name!r} in these settings")
+        values[name] = _convert(value, hints[name], prefix + name)
+    return cls(**values)
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    """``value`` as JSON gave it, as the type ``hint`` (those that occur above, no others)."""
+    from idql_func.types import InputError
+
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(value):
+        return value
+    if origin is types.UnionType or origin is typing.Union:
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(value, next(a for a in arguments if a is not type(None)), name)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_convert(item, arguments[0], name) for item in value)
+    if origin is Literal and value in arguments:
+        return value
+    if hint is Path and isinstance(value, str | Path):
+        return Path(value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    raise InputError(f"the setting {name} is {value!r}, which is not of its type {hint}")

@@ -1,0 +1,531 @@
+"""Offline training: dataset, held-out split, updates, evaluation, checkpoints, pictures.
+
+After upstream's ``examples/states/train_diffusion_offline.py``. What differs is said where it does,
+with the quirk's ID.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from idql_func import agents, random
+from idql_func._switches import jit_disabled
+from idql_func.data.maze_picture import plot_trajectories
+from idql_func.data.pointmaze import ENV_NAME
+from idql_func.evaluation import evaluate
+from idql_func.training import plots
+from idql_func.training.checkpoint import (
+    CheckpointMetadata,
+    find_checkpoint,
+    read_metadata,
+    restore_learner,
+    save_checkpoint,
+)
+from idql_func.training.config import TrainConfig, differences
+from idql_func.training.loggers import MetricsLogger
+from idql_func.training.matmul import MatmulChoice, matmul_precision
+from idql_func.training.report import Reporter, TrainingBar, duration, files_table, returns_table
+from idql_func.training.rundir import (
+    RunDirectory,
+    choose_run_directory,
+    open_run_directory,
+    write_json,
+)
+from idql_func.training.task import Behaviour, Task, prepare_task
+from idql_func.types import InputError
+
+__all__ = ["RESUMABLE", "TrainResult", "TrainingInterrupted", "train_offline"]
+
+RESUMABLE = (
+    "max_steps",
+    "log_interval",
+    "checkpoint_interval",
+    "keep_checkpoints",
+    "evaluation.interval",
+    "evaluation.interval_episodes",
+    "evaluation.episodes",
+    "evaluation.N",
+    "evaluation.num_envs",
+    "evaluation.seed",
+)
+"""Settings that a resumed run may change: none of them touches what is computed by an update."""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C during training, after the checkpoint was written."""
+
+    def __init__(self, run: RunDirectory, updates: int) -> None:
+        super().__init__(f"interrupted after {updates} updates; continue with --resume {run.path}")
+        self.run = run
+        self.updates = updates
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run leaves.
+
+    ``evaluations`` maps N to the result of the last evaluation; ``summary`` is the content of
+    ``summary.json``.
+    """
+
+    learner: Any
+    run: RunDirectory
+    evaluations: Mapping[int, Mapping[str, Any]]
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _State:
+    """All that changes from update to update; replaced as a whole, so never half new."""
+
+    learner: Any
+    data_key: torch.Tensor
+    updates: int
+
+
+def train_offline(
+    config: TrainConfig,
+    *,
+    resume: str | Path | None = None,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+    on_update: Callable[[int], None] | None = None,
+) -> TrainResult:
+    """Train a learner on a fixed dataset, evaluate it, and leave a run's folder behind.
+
+    Args:
+        config: the settings. For a resumed run they must be those of the run, but for the names in
+            ``RESUMABLE`` (``open_run_directory(path).read_config()`` gives them).
+        resume: a run's folder, or a checkpoint in one, to continue from; the result has the same
+            bits as if the run had never stopped (same machine, same versions).
+        overwrite: replace a run of the same name.
+        reporter: where to print; default: standard output.
+        on_update: called with the number of updates done after each of them.
+
+    Returns:
+        The trained learner, its run and its evaluations.
+
+    Raises:
+        InputError: settings, data or a checkpoint are not usable; the sentence says what is wrong.
+        FileNotFoundError: the dataset or the run to resume does not exist.
+        TrainingInterrupted: Ctrl-C; a checkpoint has been written.
+    """
+    config.validate()
+    reporter = reporter if reporter is not None else Reporter()
+    device = _device(config.device)
+    checkpoint = None
+    if resume is None:
+        run = choose_run_directory(config, overwrite)
+    else:
+        run = open_run_directory(resume)
+        checkpoint = find_checkpoint(resume)
+        _check_resumable(run, config, checkpoint)
+
+    reporter.stage(f"Data: {config.dataset.source}")
+    task = prepare_task(config, device, progress=reporter.console.is_terminal)
+    _describe(task, reporter)
+
+    reporter.stage(f"Learner: {config.learner.class_name}, seed {config.seed}, on {device}")
+    learner = _create(config, task)
+    setting = None
+    start = 0
+    if checkpoint is None:
+        # One batch is drawn and thrown away, as upstream does (D3).
+        task.train.sample_torch(config.batch_size)
+    else:
+        metadata = read_metadata(checkpoint)
+        learner = restore_learner(learner, checkpoint)
+        setting, data_key = _loop_state(metadata, checkpoint)
+        task.train.rng = data_key
+        start = metadata.updates
+        reporter.detail(f"continues {checkpoint} at {start:,} updates")
+        if metadata.versions["torch"] != torch.__version__:
+            reporter.warn(
+                f"the run was begun with torch {metadata.versions['torch']} and goes on with "
+                f"{torch.__version__}: the last bits of its numbers may differ"
+            )
+    if device.type != "cpu":
+        learner = learner.to(device)
+
+    run.write_config(config)
+    run.discard_after(start)
+    state = _State(learner, task.train.rng, start)
+    with (
+        matmul_precision(config.matmul, device=device, setting=setting) as matmul,
+        MetricsLogger(run.path, keep_before=start if checkpoint is not None else None) as logger,
+    ):
+        reporter.detail(f"matrix products: {matmul.reason}")
+        loop = _Loop(config, task, run, reporter, logger, matmul, on_update)
+        state = loop.train(state)
+        try:
+            evaluations = loop.final_evaluation(state)
+        except KeyboardInterrupt:
+            # The checkpoint of the last update is written; what is missing is the evaluation.
+            raise TrainingInterrupted(run, state.updates) from None
+        summary = loop.finish(state, evaluations)
+    return TrainResult(state.learner, run, evaluations, summary)
+
+
+class _Loop:
+    """The loop over updates and what happens at its intervals."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        task: Task,
+        run: RunDirectory,
+        reporter: Reporter,
+        logger: MetricsLogger,
+        matmul: MatmulChoice,
+        on_update: Callable[[int], None] | None,
+    ) -> None:
+        self.config, self.task, self.run = config, task, run
+        self.reporter, self.logger, self.matmul = reporter, logger, matmul
+        self.on_update = on_update
+        self.warned = False
+        self.seconds = {"training": 0.0, "updates": 0.0, "compilation": 0.0}
+        self.updates_made = 0
+
+    def train(self, state: _State) -> _State:
+        """All updates from ``state`` on. On Ctrl-C the last whole state is written first."""
+        config, task = self.config, self.task
+        self.reporter.stage(
+            f"Training: {config.max_steps:,} updates of {config.batch_size} transitions; "
+            f"everything goes to {self.run.path}"
+        )
+        began, start = time.monotonic(), state.updates
+        try:
+            with self.reporter.bar(config.max_steps, start) as bar:
+                for step in range(start, config.max_steps):
+                    batch = task.train.sample_torch(config.batch_size)
+                    if step == start:
+                        learner, info = self._first_update(state.learner, batch, bar)
+                    else:
+                        learner, info = state.learner.update(batch)
+                    updates = step + 1
+                    bar.advance(updates)
+                    # Intervals are counted as upstream counts them: the records of step i come
+                    # after its update, so after i + 1 updates (E13).
+                    if step % config.log_interval == 0:
+                        self._log_losses(step, learner, info, bar)
+                    if (
+                        step % config.evaluation.interval == 0
+                        and step > 0
+                        and updates < config.max_steps
+                    ):
+                        self._evaluate_on_the_way(step, learner, bar)
+                    # From here on, and not before, the step counts as done: an interrupt above
+                    # leaves a checkpoint from which all of it is done again.
+                    state = _State(learner, task.train.rng, updates)
+                    if updates % config.checkpoint_interval == 0 or updates == config.max_steps:
+                        self.save(state)
+                    if self.on_update is not None:
+                        self.on_update(updates)
+                self.seconds["training"] = time.monotonic() - began
+                self.seconds["updates"] = self.seconds["training"] - bar.meter.paused
+                self.updates_made = state.updates - start
+        except KeyboardInterrupt:
+            self.reporter.warn("Interrupted: writing a checkpoint.")
+            self.save(state)
+            raise TrainingInterrupted(self.run, state.updates) from None
+        return state
+
+    def save(self, state: _State) -> Path:
+        """Write the checkpoint of a state."""
+        config = self.config
+        path = save_checkpoint(
+            self.run.checkpoint(state.updates),
+            state.learner,
+            CheckpointMetadata(
+                updates=state.updates,
+                seed=config.seed,
+                create=config.learner.keywords(),
+                observation_space=self.task.observation_space,
+                action_space=self.task.action_space,
+                extra={
+                    "data_key": state.data_key.tolist(),
+                    "matmul": self.matmul.setting,
+                    "env": self.task.env_name,
+                    "score_name": self.task.score_name,
+                    "dataset": config.dataset.source,
+                    "behaviour": (
+                        None if self.task.behaviour is None else self.task.behaviour.as_result()
+                    ),
+                },
+            ),
+        )
+        self.run.prune_checkpoints(config.keep_checkpoints)
+        return path
+
+    def final_evaluation(self, state: _State) -> dict[int, dict[str, Any]]:
+        """The evaluation of the finished policy, with all its episodes."""
+        if self.task.make_env is None:
+            return {}
+        settings = self.config.evaluation
+        self.reporter.stage(
+            f"Evaluation: {settings.episodes} episodes in {self.task.env_name} for N = "
+            + ", ".join(map(str, settings.N))
+        )
+        results = {}
+        for n in settings.N:
+            started = time.monotonic()
+            with self.reporter.console.status(f"N = {n} …"):
+                results[n] = self._evaluate(
+                    state.learner, n, settings.episodes, record=n == max(settings.N)
+                )
+            took = duration(time.monotonic() - started)
+            self.reporter.detail(f"N = {n}: return {results[n]['return']:.1f} ({took})")
+        # Beyond the last step's own label, so that a run that goes on leaves this record behind.
+        self._log_evaluation(self.config.max_steps, self.config.max_steps, results)
+        return results
+
+    def finish(
+        self, state: _State, evaluations: Mapping[int, Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """Pictures, summary and the closing table."""
+        run, task, config = self.run, self.task, self.config
+        behaviour = None if task.behaviour is None else task.behaviour.as_result()
+        plots.save_figure(
+            plots.learning_curve(
+                self.logger.records,
+                behaviour_return=None if task.behaviour is None else task.behaviour.mean,
+                title=f"{config.learner.class_name} on {config.dataset.source}, "
+                f"seed {config.seed}",
+            ),
+            run.learning_curve,
+        )
+        files = {
+            "checkpoint": run.checkpoint(state.updates),
+            "metrics": self.logger.jsonl,
+            "as a table": self.logger.csv,
+            "learning curve": run.learning_curve,
+        }
+        if self._plot_trajectories(evaluations):
+            files["trajectories"] = run.trajectories
+        files["summary"] = run.summary
+        summary = {
+            "updates": state.updates,
+            "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
+            "updates_per_second": round(self.updates_made / max(self.seconds["updates"], 1e-9), 2),
+            "behaviour": behaviour,
+            "evaluation": {str(n): plain_result(result) for n, result in evaluations.items()},
+            "matmul": dataclasses.asdict(self.matmul),
+            "files": {name: str(path.relative_to(run.path)) for name, path in files.items()},
+        }
+        write_json(run.summary, summary)
+        if evaluations:
+            self.reporter.table(
+                returns_table(
+                    evaluations,
+                    behaviour=behaviour,
+                    title=f"{task.env_name} after {state.updates:,} updates",
+                )
+            )
+        self.reporter.stage(f"Done: trained for {duration(self.seconds['training'])}. Files:")
+        self.reporter.table(files_table(files))
+        return summary
+
+    def _first_update(
+        self, learner: Any, batch: Mapping[str, torch.Tensor], bar: TrainingBar
+    ) -> tuple[Any, Mapping[str, torch.Tensor]]:
+        """The first call compiles; say so, and wait for its end to know how long it took."""
+        if jit_disabled():
+            return learner.update(batch)
+        self.reporter.detail(
+            "The first update is being compiled for this machine: 15 to 40 s when it is new, less "
+            "when torch still has it in its cache. All others are fast because of it."
+        )
+        with bar.busy("compiling the update") as busy:
+            learner, info = learner.update(batch)
+            next(iter(info.values())).item()
+        self.seconds["compilation"] = busy.seconds
+        self.reporter.detail(f"compiled in {duration(busy.seconds)}")
+        return learner, info
+
+    def _log_losses(
+        self, step: int, learner: Any, info: Mapping[str, torch.Tensor], bar: TrainingBar
+    ) -> None:
+        """One record of training and held-out losses; the only place that waits for the device."""
+        key = random.fold_in(random.PRNGKey(self.config.seed), step)
+        batch = self.task.held_out.sample_torch(self.config.batch_size, key=key)
+        # Losses only: upstream updates on the held-out batch and drops the result (E11). Neither
+        # the learner's key nor the data's moves, so logging does not touch the training. Its time,
+        # of which the first call is mostly compilation, is kept out of the rate.
+        with bar.busy("measuring held-out losses"):
+            _, held_out = learner.eval_loss(batch)
+            losses = _fetch({"train": info, "val": held_out})
+        record: dict[str, Any] = {"step": step, "updates": step + 1}
+        record.update(losses)
+        record["updates_per_second"] = round(bar.meter.rate, 2) or None
+        self.logger.log(record)
+        bar.losses(record)
+        bad = [k for k, v in record.items() if isinstance(v, float) and v != v]
+        if bad and not self.warned:
+            self.warned = True
+            self.reporter.warn(
+                f"{', '.join(bad)} is not a number since update {step + 1:,}: the training has "
+                "diverged; a smaller learning rate may help"
+            )
+
+    def _evaluate_on_the_way(self, step: int, learner: Any, bar: TrainingBar) -> None:
+        if self.task.make_env is None:
+            return
+        settings = self.config.evaluation
+        results = {}
+        for n in settings.N:
+            with bar.busy(f"evaluating N = {n}, {settings.interval_episodes} episodes"):
+                results[n] = self._evaluate(learner, n, settings.interval_episodes)
+        self._log_evaluation(step, step + 1, results)
+        returns = ", ".join(f"N = {n}: {result['return']:.1f}" for n, result in results.items())
+        reference = "" if self.task.behaviour is None else (
+            f" (behaviour {self.task.behaviour.mean:.1f})"
+        )
+        self.reporter.detail(f"return after {step + 1:,} updates: {returns}{reference}")
+
+    def _evaluate(
+        self, learner: Any, n: int, episodes: int, record: bool = False
+    ) -> dict[str, Any]:
+        assert self.task.make_env is not None
+        settings = self.config.evaluation
+        # The learner given here is a copy with its own N; the key that evaluation advances is
+        # dropped with it, so training goes on as if nothing had been evaluated (E8, E10).
+        return evaluate(
+            learner.replace(N=n),
+            self.task.make_env,
+            episodes,
+            seed=settings.seed,
+            num_envs=settings.num_envs,
+            record_trajectories=record,
+            score_name=self.task.score_name,
+        )
+
+    def _log_evaluation(
+        self, step: int, updates: int, results: Mapping[int, Mapping[str, Any]]
+    ) -> None:
+        record: dict[str, Any] = {"step": step, "updates": updates}
+        for n, result in results.items():
+            for name in ("return", "return_std", "length", "success", "normalized_score"):
+                if result.get(name) is not None:
+                    record[f"eval/N={n}/{name}"] = float(result[name])
+            error = float(result["return_std"]) / max(int(result["episodes"]), 1) ** 0.5
+            record[f"eval/N={n}/return_std_error"] = error
+            record[f"eval/N={n}/episodes"] = int(result["episodes"])
+        self.logger.log(record)
+
+    def _plot_trajectories(self, evaluations: Mapping[int, Mapping[str, Any]]) -> bool:
+        """The maze before (behaviour) and after (policy), if this is the maze."""
+        if self.task.env_name != ENV_NAME or not evaluations:
+            return False
+        best = max(evaluations)
+        after = [np.asarray(path) for path in evaluations[best]["trajectories"]]
+        before = _episodes(self.task.observations, self.task.dones, most=len(after))
+        plot_trajectories(
+            self.run.trajectories,
+            [
+                (f"before: behaviour, return {_mean(self.task.behaviour):.0f}", before),
+                (f"after: policy, N = {best}, return {evaluations[best]['return']:.0f}", after),
+            ],
+        )
+        return True
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device is {name!r}, but must be 'auto', 'cpu', 'cuda' or such") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device is {name!r}, but torch sees no GPU on this machine; take 'cpu'")
+    return device
+
+
+def _create(config: TrainConfig, task: Task) -> Any:
+    learner_class = getattr(agents, config.learner.class_name)
+    return learner_class.create(
+        config.seed, task.observation_space, task.action_space, **config.learner.keywords()
+    )
+
+
+def _check_resumable(run: RunDirectory, config: TrainConfig, checkpoint: Path) -> None:
+    own = run.read_config()
+    # Where the run lies and what it is called changes when its folder is moved.
+    free = {*RESUMABLE, "runs_dir", "name", "preset"}
+    changed = [name for name in differences(own, config) if name not in free]
+    if changed:
+        raise InputError(
+            f"a run that is continued cannot change {', '.join(changed)}; it may change "
+            + ", ".join(RESUMABLE)
+        )
+    updates = read_metadata(checkpoint).updates
+    if updates > config.max_steps or (updates == config.max_steps and run.summary.exists()):
+        raise InputError(
+            f"{checkpoint} already has {updates:,} updates and max_steps is {config.max_steps:,}: "
+            "there is nothing to continue; give a larger --max-steps"
+        )
+
+
+def _loop_state(metadata: CheckpointMetadata, checkpoint: Path) -> tuple[str, torch.Tensor]:
+    """The matmul route and the dataset's key that a run's checkpoint carries."""
+    try:
+        key = torch.tensor(metadata.extra["data_key"], dtype=torch.int64)
+        return str(metadata.extra["matmul"]), key
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{checkpoint} was not written by a training run: it lacks the state of the loop"
+        ) from None
+
+
+def _describe(task: Task, reporter: Reporter) -> None:
+    behaviour = task.behaviour
+    reporter.detail(
+        f"{len(task.train):,} transitions to train on, {len(task.held_out):,} held out; "
+        f"observations {task.observation_space.shape}, actions {task.action_space.shape}"
+    )
+    if behaviour is not None:
+        score = "" if behaviour.score is None else f", normalised score {behaviour.score:.1f}"
+        reporter.detail(
+            f"behaviour's mean return {behaviour.mean:.1f} over {behaviour.episodes} episodes{score}"
+        )
+
+
+def _fetch(groups: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, float]:
+    """Scalars from the device in one transfer, under ``group/name``."""
+    names = [f"{group}/{name}" for group, info in groups.items() for name in info]
+    values = [value for info in groups.values() for value in info.values()]
+    stacked = torch.stack([value.detach().to(torch.float64).reshape(()) for value in values])
+    return dict(zip(names, stacked.tolist(), strict=True))
+
+
+def _mean(behaviour: Behaviour | None) -> float:
+    return float("nan") if behaviour is None else behaviour.mean
+
+
+def _episodes(observations: np.ndarray, dones: np.ndarray, most: int) -> list[np.ndarray]:
+    """The first episodes of a dataset as a list of ``[n, O]``."""
+    ends = (np.flatnonzero(dones) + 1)[:most]
+    return [part for part in np.split(observations, ends)[: len(ends)] if len(part)]
+
+
+def plain_result(result: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluation without its trajectories, as JSON can hold it."""
+    plain: dict[str, Any] = {}
+    for name, value in result.items():
+        if name == "trajectories":
+            continue
+        if isinstance(value, list | tuple | np.ndarray):
+            plain[name] = [float(item) for item in np.asarray(value).ravel()]
+        elif isinstance(value, bool | int | str) or value is None:
+            plain[name] = value
+        else:
+            plain[name] = float(value)
+    return plain

@@ -1,0 +1,136 @@
+"""Pictures of a run. Figures are built with matplotlib's object interface: no window, no global
+state, nothing that a program around it could notice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from idql_func.data.hdf5 import atomic_path
+
+__all__ = ["learning_curve", "save_figure"]
+
+_LOSSES = (
+    ("actor_loss", "Actor loss (noise prediction)"),
+    ("critic_loss", "Q loss"),
+    ("value_loss", "V loss"),
+)
+_TRAIN, _HELD_OUT, _REFERENCE = "#4477aa", "#ee6677", "#555555"
+_SAMPLES = ("#bbbbbb", "#4477aa", "#228833", "#aa3377", "#ccbb44", "#66ccee")
+
+
+def learning_curve(
+    records: Sequence[Mapping[str, Any]],
+    *,
+    behaviour_return: float | None = None,
+    title: str = "",
+) -> Figure:
+    """Losses on training and held-out data, and returns for each N, over the updates.
+
+    Args:
+        records: rows of ``metrics.jsonl``, with ``updates`` and any of ``train/…_loss``,
+            ``val/…_loss``, ``eval/N=…/return`` and ``eval/N=…/return_std_error``.
+        behaviour_return: mean return of the dataset's own episodes, drawn as a line.
+        title: heading of the figure.
+
+    Example:
+        >>> figure = learning_curve([{"updates": 1, "train/actor_loss": 2.0}])
+        >>> len(figure.axes)
+        4
+    """
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: np.ndarray = figure.subplots(2, 2)
+    if title:
+        figure.suptitle(title)
+    for axis, (name, label) in zip(axes.flat[:3], _LOSSES, strict=True):
+        _draw_loss(axis, records, name)
+        axis.set_title(label)
+    _draw_returns(axes.flat[3], records, behaviour_return)
+    for axis in axes.flat:
+        axis.set_xlabel("updates")
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def save_figure(figure: Figure, path: str | Path, dpi: int = 120) -> Path:
+    """Write a figure as PNG, whole or not at all; returns the path."""
+    path = Path(path)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=dpi, format="png")
+    return path
+
+
+def _draw_loss(axis: Axes, records: Sequence[Mapping[str, Any]], name: str) -> None:
+    for prefix, colour, label in (
+        ("val", _HELD_OUT, "held out (dropout off)"),
+        ("train", _TRAIN, "training"),
+    ):
+        x, y = _series(records, f"{prefix}/{name}")
+        if len(x) == 0:
+            continue
+        window = max(1, len(x) // 40)
+        if window > 1:
+            axis.plot(x, y, color=colour, alpha=0.2, linewidth=0.8)
+        # The mean of the last few records: single batches are too noisy to see a trend in.
+        smooth = [np.mean(y[max(0, i - window + 1) : i + 1]) for i in range(len(y))]
+        axis.plot(x, smooth, color=colour, label=label, linewidth=1.5)
+    lines = [line.get_ydata() for line in axis.get_lines()]
+    values = np.concatenate([np.asarray(v, float) for v in lines]) if lines else np.empty(0)
+    values = values[np.isfinite(values)]
+    if len(values) and values.min() > 0 and values.max() > 20 * np.median(values):
+        axis.set_yscale("log")
+
+
+def _draw_returns(
+    axis: Axes, records: Sequence[Mapping[str, Any]], behaviour_return: float | None
+) -> None:
+    axis.set_title("Return in the environment (± standard error)")
+    prefix, suffix = "eval/N=", "/return"
+    numbers = sorted(
+        {
+            int(key[len(prefix) : -len(suffix)])
+            for record in records
+            for key in record
+            if key.startswith(prefix) and key.endswith(suffix)
+        }
+    )
+    for number, colour in zip(numbers, _SAMPLES * (len(numbers) // 6 + 1), strict=False):
+        key = f"{prefix}{number}{suffix}"
+        x, y = _series(records, key)
+        errors = dict(zip(*_series(records, f"{key}_std_error"), strict=True))
+        axis.errorbar(
+            x,
+            y,
+            yerr=[errors.get(step, 0.0) for step in x],
+            color=colour,
+            label=f"N = {number}",
+            marker="o",
+            markersize=4,
+            capsize=2,
+            linewidth=1.5,
+        )
+    if behaviour_return is not None:
+        axis.axhline(
+            behaviour_return,
+            color=_REFERENCE,
+            linestyle="--",
+            linewidth=1,
+            label=f"behaviour in the data: {behaviour_return:.1f}",
+        )
+    if not numbers:
+        axis.text(0.5, 0.5, "no evaluation", transform=axis.transAxes, ha="center")
+
+
+def _series(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], np.ndarray]:
+    points = [(r["updates"], r[key]) for r in records if r.get(key) is not None]
+    return [float(x) for x, _ in points], np.array([y for _, y in points], dtype=float)

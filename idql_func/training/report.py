@@ -1,0 +1,281 @@
+"""What the user sees of a run: stages, a progress bar, and the tables at its end.
+
+On a terminal the bar is alive; anywhere else (a log file, a CI job) plain lines appear instead, a
+few a minute.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.table import Table
+
+__all__ = ["RateMeter", "Reporter", "TrainingBar", "duration", "files_table", "returns_table"]
+
+_REDRAW_SECONDS = 0.2
+_PLAIN_LINE_SECONDS = 15.0
+_SHOWN = (("actor_loss", "actor"), ("critic_loss", "Q"), ("value_loss", "V"))
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people.
+
+    Example:
+        >>> duration(4.26), duration(75), duration(3 * 3600 + 61)
+        ('4.3 s', '1:15', '3:01:01')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@dataclass
+class RateMeter:
+    """Updates per second over the last seconds of pure training, pauses left out.
+
+    Example:
+        >>> meter = RateMeter(window=10.0)
+        >>> for now in range(6):
+        ...     meter.tick(updates=100 * now, now=float(now))
+        >>> meter.rate
+        100.0
+    """
+
+    window: float = 20.0
+    paused: float = 0.0
+    _points: list[tuple[float, int]] = field(default_factory=list)
+
+    def tick(self, updates: int, now: float) -> None:
+        """Note how many updates are done at the time ``now``, seconds."""
+        now -= self.paused
+        self._points.append((now, updates))
+        while len(self._points) > 2 and now - self._points[0][0] > self.window:
+            self._points.pop(0)
+
+    def pause(self, seconds: float) -> None:
+        """Take time out that was spent on something other than updates."""
+        self.paused += seconds
+
+    @property
+    def rate(self) -> float:
+        """Updates per second; 0 as long as there is nothing to go by."""
+        if len(self._points) < 2:
+            return 0.0
+        (t0, n0), (t1, n1) = self._points[0], self._points[-1]
+        return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
+
+
+class Reporter:
+    """Prints to a console; ``quiet`` prints nothing at all (for use from programs)."""
+
+    def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
+        self.console = console if console is not None else Console(quiet=quiet, highlight=False)
+
+    def stage(self, text: str) -> None:
+        """One line about what happens next."""
+        self.console.print(f"[bold cyan]›[/] {text}")
+
+    def detail(self, text: str) -> None:
+        """One line that belongs to the stage before it."""
+        self.console.print(f"  {text}", style="dim")
+
+    def warn(self, text: str) -> None:
+        """One line that the user should not miss."""
+        self.console.print(f"[bold yellow]![/] {text}")
+
+    def table(self, table: Table) -> None:
+        """Print a table."""
+        self.console.print(table)
+
+    def bar(self, total: int, done: int) -> TrainingBar:
+        """A progress bar over updates, as a context manager."""
+        return TrainingBar(self, total, done)
+
+
+class TrainingBar:
+    """Progress of the updates: how far, how fast, the losses, and the time left."""
+
+    def __init__(self, reporter: Reporter, total: int, done: int) -> None:
+        self._reporter = reporter
+        self._total = total
+        self._done = done
+        self._start = time.monotonic()
+        self._last_drawn = 0.0
+        self._last_line = self._start
+        self._losses = ""
+        self.meter = RateMeter()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.fields[activity]}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            TextColumn("[cyan]{task.fields[rate]}[/]"),
+            TextColumn("{task.fields[losses]}"),
+            TextColumn("[green]{task.fields[left]}[/]"),
+            console=reporter.console,
+            disable=not reporter.console.is_terminal,
+            transient=False,
+        )
+        self._task: TaskID = self._progress.add_task(
+            "", total=total, completed=done, activity="training", rate="", losses="", left=""
+        )
+
+    def __enter__(self) -> TrainingBar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time that the remaining updates will take at the present rate; None if unknown."""
+        rate = self.meter.rate
+        return (self._total - self._done) / rate if rate > 0 else None
+
+    def advance(self, done: int) -> None:
+        """``done`` updates have been made; draws a few times a second at most."""
+        self._done = done
+        now = time.monotonic()
+        if now - self._last_drawn < _REDRAW_SECONDS and done < self._total:
+            return
+        self._last_drawn = now
+        self.meter.tick(done, now)
+        left = self.seconds_left
+        self._progress.update(
+            self._task,
+            completed=done,
+            rate=f"{self.meter.rate:.1f} updates/s" if self.meter.rate else "",
+            losses=self._losses,
+            left=f"{duration(left)} left" if left is not None else "",
+        )
+
+    def losses(self, record: Mapping[str, Any]) -> None:
+        """Show the losses of a log record; without a terminal, now and then as a line."""
+        shown = [
+            f"{label} {record[f'train/{name}']:.3g}"
+            for name, label in _SHOWN
+            if record.get(f"train/{name}") is not None
+        ]
+        self._losses = "loss: " + ", ".join(shown) if shown else ""
+        now = time.monotonic()
+        if self._reporter.console.is_terminal or now - self._last_line < _PLAIN_LINE_SECONDS:
+            return
+        self._last_line = now
+        left = self.seconds_left
+        parts = [f"{self._done:,}/{self._total:,} updates"]
+        if self.meter.rate:
+            parts.append(f"{self.meter.rate:.1f} updates/s")
+        parts.append(self._losses)
+        if left is not None:
+            parts.append(f"{duration(left)} left")
+        self._reporter.detail(" · ".join(part for part in parts if part))
+
+    def busy(self, activity: str) -> _Busy:
+        """While in the block, the bar says what else is going on; its time is no training time."""
+        return _Busy(self, activity)
+
+    def _set_activity(self, activity: str) -> None:
+        self._progress.update(self._task, activity=activity)
+
+
+class _Busy:
+    def __init__(self, bar: TrainingBar, activity: str) -> None:
+        self._bar, self._activity = bar, activity
+        self.seconds = 0.0
+
+    def __enter__(self) -> _Busy:
+        self._bar._set_activity(self._activity)
+        self._start = time.monotonic()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.seconds = time.monotonic() - self._start
+        self._bar.meter.pause(self.seconds)
+        self._bar._set_activity("training")
+
+
+def returns_table(
+    results: Mapping[int, Mapping[str, Any]],
+    *,
+    behaviour: Mapping[str, Any] | None = None,
+    title: str = "Evaluation",
+) -> Table:
+    """Returns for each N against the behaviour's.
+
+    Args:
+        results: N to what ``idql_func.evaluation.evaluate`` gave for it.
+        behaviour: ``return`` (mean), ``episodes`` and possibly ``normalized_score`` of the data.
+            "x data" is the return as a multiple of it, "score /100" the score on D4RL's scale.
+        title: heading.
+
+    Example:
+        >>> table = returns_table({64: {"return": 80.0, "return_std": 20.0, "episodes": 16}},
+        ...                       behaviour={"return": 25.0, "episodes": 300})
+        >>> [list(column.cells) for column in table.columns][:4]
+        [['behaviour (data)', 'N = 64'], ['25.0', '80.0 ± 5.0'], ['1.0x', '3.2x'], ['300', '16']]
+    """
+    reference = None if behaviour is None else float(behaviour["return"])
+    rows: list[tuple[str, Mapping[str, Any]]] = []
+    if behaviour is not None:
+        rows.append(("behaviour (data)", behaviour))
+    rows += [(f"N = {n}", result) for n, result in results.items()]
+    columns = ["return", "x data", "episodes", "length", "success", "score /100"]
+    cells = [(name, _cells(result, reference)) for name, result in rows]
+    used = [i for i in range(len(columns)) if any(row[i] for _, row in cells)]
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column("policy", no_wrap=True)
+    for i in used:
+        table.add_column(columns[i], justify="right", no_wrap=True)
+    for name, row in cells:
+        table.add_row(name, *(row[i] for i in used))
+    return table
+
+
+def _cells(result: Mapping[str, Any], reference: float | None) -> list[str]:
+    mean, std = float(result["return"]), result.get("return_std")
+    episodes = int(result["episodes"])
+    error = "" if std is None else f" ± {float(std) / max(episodes, 1) ** 0.5:.1f}"
+    ratio = f"{mean / reference:.1f}x" if reference else ""
+    length, success = result.get("length"), result.get("success")
+    score = result.get("normalized_score")
+    return [
+        f"{mean:.1f}{error}",
+        ratio,
+        str(episodes),
+        "" if length is None else f"{float(length):.0f}",
+        "" if success is None else f"{100 * float(success):.0f} %",
+        "" if score is None else f"{float(score):.1f}",
+    ]
+
+
+def files_table(files: Mapping[str, Path]) -> Table:
+    """Where everything was written.
+
+    Example:
+        >>> files_table({"metrics": Path("runs/x/metrics.jsonl")}).row_count
+        1
+    """
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, path in files.items():
+        table.add_row(f"[dim]{name}[/]", str(path))
+    return table

@@ -1,0 +1,208 @@
+"""What a run learns from and is measured in: the dataset made ready, and the environment."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from idql_func.data import D4RLDataset, Dataset
+from idql_func.data.hdf5 import read_d4rl_hdf5
+from idql_func.data.pointmaze import ENV_NAME, make_pointmaze_dataset
+from idql_func.data.scores import normalized_score, reference_scores
+from idql_func.training.config import DatasetConfig, TrainConfig
+from idql_func.types import InputError
+
+__all__ = ["NO_ENVIRONMENT", "Behaviour", "Task", "environment_factory", "prepare_task"]
+
+NO_ENVIRONMENT = "none"
+"""The environment's name that switches evaluation off."""
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How well the policy that made the data did, in the rewards of the environment.
+
+    ``mean`` is its mean undiscounted return, ``std`` the spread over episodes, ``score`` the mean
+    on D4RL's scale where that is known.
+    """
+
+    mean: float
+    std: float
+    episodes: int
+    score: float | None = None
+
+    def as_result(self) -> dict[str, Any]:
+        """The same under the names that an evaluation uses."""
+        return {
+            "return": self.mean,
+            "return_std": self.std,
+            "episodes": self.episodes,
+            "normalized_score": self.score,
+        }
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that the loop needs besides its settings.
+
+    ``observations [n, O]`` are those of all transitions in their stored order, for pictures;
+    ``make_env`` is None where there is no environment to evaluate in.
+    """
+
+    train: Dataset
+    held_out: Dataset
+    observation_space: gym.spaces.Box
+    action_space: gym.spaces.Box
+    behaviour: Behaviour | None
+    observations: np.ndarray
+    dones: np.ndarray
+    path: Path | None
+    env_name: str | None
+    make_env: Callable[[], gym.Env] | None
+    score_name: str | None
+
+
+def prepare_task(
+    config: TrainConfig, device: torch.device | str = "cpu", progress: bool = False
+) -> Task:
+    """Load (or make) the dataset, change its rewards, split it, and find its environment.
+
+    As upstream's ``examples/states/train_diffusion_offline.py``: filter, then change the rewards
+    (D15), then split 95/5 (D5); but all of it follows the run's seed (D1, D4).
+
+    Args:
+        config: the settings of the run.
+        device: where batches go.
+        progress: show a bar while the built-in dataset is made.
+
+    Raises:
+        InputError: the dataset is damaged, has unknown content, or does not fit the environment.
+        FileNotFoundError: the dataset's file does not exist.
+    """
+    settings = config.dataset
+    source, path = resolve_source(settings, progress)
+    dataset = D4RLDataset(source)
+    attributes = {} if path is None else read_d4rl_hdf5(path, keys=())[1]
+    score_name = score_name_of(settings.source, path)
+    behaviour = _behaviour(dataset, attributes, score_name)
+    observations = np.asarray(dataset.dataset_dict["observations"])
+    dones = np.asarray(dataset.dataset_dict["dones"])
+
+    if settings.take_top is not None or settings.filter_threshold is not None:
+        dataset.filter(take_top=settings.take_top, threshold=settings.filter_threshold)
+    if settings.rewards == "normalize_returns":
+        dataset.normalize_returns()
+    elif settings.rewards == "minus_one":
+        rewards = np.asarray(dataset.dataset_dict["rewards"])
+        dataset.dataset_dict = {**dataset.dataset_dict, "rewards": rewards - rewards.dtype.type(1)}
+    dataset.seed(config.seed)
+    train, held_out = dataset.split(settings.train_fraction)
+
+    env_name = config.evaluation.env or attributes.get("env") or settings.source
+    if env_name == NO_ENVIRONMENT:
+        make_env, env_name = None, None
+        spaces = _spaces_of(dataset)
+    else:
+        make_env = environment_factory(str(env_name))
+        spaces = _spaces_of_env(make_env, str(env_name), dataset)
+    return Task(
+        train=train.to(device),
+        held_out=held_out.to(device),
+        observation_space=spaces[0],
+        action_space=spaces[1],
+        behaviour=behaviour,
+        observations=observations,
+        dones=dones,
+        path=path,
+        env_name=env_name,
+        make_env=make_env,
+        score_name=score_name,
+    )
+
+
+def environment_factory(name: str) -> Callable[[], gym.Env]:
+    """A function that makes the wrapped environment of that name anew at each call.
+
+    Example:
+        >>> env = environment_factory("Pendulum-v1")()
+        >>> env.action_space.shape
+        (1,)
+    """
+    return functools.partial(_make_wrapped, name)
+
+
+def _make_wrapped(name: str) -> gym.Env:
+    from idql_func.envs import make_env, wrap_gym
+
+    return wrap_gym(make_env(name))
+
+
+def resolve_source(settings: DatasetConfig, progress: bool) -> tuple[str | Path, Path | None]:
+    """What ``D4RLDataset`` is to load, and the file behind it if that is known."""
+    if settings.source == ENV_NAME:
+        path = make_pointmaze_dataset(
+            seed=settings.pointmaze_seed, steps=settings.pointmaze_steps, progress=progress
+        )
+        return path, path
+    if Path(settings.source).suffix in (".hdf5", ".h5") or Path(settings.source).is_file():
+        return Path(settings.source), Path(settings.source)
+    return settings.source, None
+
+
+def score_name_of(source: str, path: Path | None) -> str | None:
+    for name in (source, None if path is None else str(path)):
+        if name is not None and reference_scores(name) is not None:
+            return name
+    return None
+
+
+def _behaviour(
+    dataset: Dataset, attributes: dict[str, Any], score_name: str | None
+) -> Behaviour | None:
+    """From the file's attributes where it has them: they count full-length episodes only."""
+    if "behaviour_return" in attributes:
+        mean = float(attributes["behaviour_return"])
+        std = float(attributes.get("behaviour_return_std", 0.0))
+        episodes = int(attributes.get("behaviour_episodes", 1))
+    else:
+        _, _, returns = dataset.trajectory_boundaries_and_returns()
+        if len(returns) == 0:
+            return None
+        mean, std, episodes = float(returns.mean()), float(returns.std()), len(returns)
+    score = None if score_name is None else float(normalized_score(score_name, mean))
+    return Behaviour(mean, std, episodes, score)
+
+
+def _spaces_of(dataset: Dataset) -> tuple[gym.spaces.Box, gym.spaces.Box]:
+    fields = dataset.dataset_dict
+    observations, actions = np.asarray(fields["observations"]), np.asarray(fields["actions"])
+    return (
+        gym.spaces.Box(-np.inf, np.inf, observations.shape[1:], np.float32),
+        gym.spaces.Box(-1.0, 1.0, actions.shape[1:], np.float32),
+    )
+
+
+def _spaces_of_env(
+    make_env: Callable[[], gym.Env], name: str, dataset: Dataset
+) -> tuple[gym.spaces.Box, gym.spaces.Box]:
+    env = make_env()
+    try:
+        spaces = env.observation_space, env.action_space
+    finally:
+        env.close()
+    for space, field in zip(spaces, ("observations", "actions"), strict=True):
+        shape = np.asarray(dataset.dataset_dict[field]).shape[1:]
+        if not isinstance(space, gym.spaces.Box) or space.shape != shape:
+            raise InputError(
+                f"the environment {name} has {field} of the space {space}, but those of the "
+                f"dataset have the shape {shape}; name a fitting one with --evaluation.env, or "
+                f"'{NO_ENVIRONMENT}' to train without evaluation"
+            )
+    return spaces  # type: ignore[return-value]
