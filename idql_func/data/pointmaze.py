@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from idql_func.data.hdf5 import read_d4rl_hdf5, write_d4rl_hdf5
+from idql_func.data.maze_picture import plot_trajectories, trajectory_figure
 from idql_func.envs.pointmaze import (
     CELLS,
     ENV_NAME,
@@ -51,8 +52,10 @@ __all__ = [
     "collect",
     "make_pointmaze_dataset",
     "make_pointmaze_env",
+    "plot_trajectories",
     "relabel",
     "route",
+    "trajectory_figure",
 ]
 
 # Raised whenever the same seed would give other arrays, so that old cached files are not taken.

@@ -1,1 +1,17 @@
 """Environments: Gymnasium wrappers, names to environments, and the built-in point maze."""
+
+from idql_func.envs.make_env import gymnasium_id, make_env
+from idql_func.envs.pointmaze import ENV_NAME, FixedGoalPointMaze, make_pointmaze_env
+from idql_func.envs.wrappers import BoundedActions, SinglePrecision, UniversalSeed, wrap_gym
+
+__all__ = [
+    "ENV_NAME",
+    "BoundedActions",
+    "FixedGoalPointMaze",
+    "SinglePrecision",
+    "UniversalSeed",
+    "gymnasium_id",
+    "make_env",
+    "make_pointmaze_env",
+    "wrap_gym",
+]

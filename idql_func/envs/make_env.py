@@ -1,0 +1,160 @@
+"""From a name to an environment: the built-in maze, D4RL's names, and any Gymnasium id."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Dict
+from numpy.typing import NDArray
+
+from idql_func.envs.pointmaze import ENV_NAME, make_pointmaze_env, register_robotics
+from idql_func.types import InputError
+
+__all__ = ["D4RL_ENVIRONMENTS", "PlainAntMaze", "gymnasium_id", "make_env"]
+
+_OTHER_PHYSICS = (
+    "D4RL recorded it with mujoco-py and MuJoCo 2.x; observations and actions mean the same here, "
+    "but the simulator and the model files have moved on, so compare returns with D4RL's published "
+    "scores with care"
+)
+_ANTMAZE = (
+    "D4RL's maze has its origin at the start cell and an ant with other gears; this one puts the "
+    "origin in the middle and draws goals at random, so a policy learned from D4RL's file does not "
+    "carry over and scores do not compare"
+)
+
+# D4RL family -> Gymnasium id, and what differs. Families missing here have no counterpart.
+D4RL_ENVIRONMENTS: dict[str, tuple[str, str]] = {
+    "halfcheetah": ("HalfCheetah-v5", _OTHER_PHYSICS),
+    "hopper": ("Hopper-v5", _OTHER_PHYSICS),
+    "walker2d": ("Walker2d-v5", _OTHER_PHYSICS),
+    "pen": ("AdroitHandPen-v1", _OTHER_PHYSICS),
+    "hammer": ("AdroitHandHammer-v1", _OTHER_PHYSICS),
+    "door": ("AdroitHandDoor-v1", _OTHER_PHYSICS),
+    "relocate": ("AdroitHandRelocate-v1", _OTHER_PHYSICS),
+    # v4 and not v5: its ant has D4RL's 27 observations beside the position.
+    "antmaze-umaze": ("AntMaze_UMaze-v4", _ANTMAZE),
+    "antmaze-medium": ("AntMaze_Medium-v4", _ANTMAZE),
+    "antmaze-large": ("AntMaze_Large-v4", _ANTMAZE),
+}
+
+_NO_COUNTERPART: dict[str, str] = {
+    "ant": "D4RL's ant has 111 observations, Gymnasium's Ant-v5 has 105",
+    "maze2d": "D4RL's maze2d has other coordinates and another motor than gymnasium-robotics' "
+    f"PointMaze; the built-in {ENV_NAME!r} is a maze of that kind",
+    "kitchen": "D4RL's kitchen has 60 observations in another order than FrankaKitchen-v1",
+}
+
+_D4RL_NAME = re.compile(
+    r"(?P<family>halfcheetah|hopper|walker2d|antmaze-(?:umaze|medium|large)|ant|maze2d|kitchen"
+    r"|pen|hammer|door|relocate)-[a-z0-9-]*v\d+"
+)
+
+
+class PlainAntMaze(gym.ObservationWrapper):
+    """The ant maze with D4RL's flat observation: position ``[2]``, then the ant ``[27]``.
+
+    The goal is no part of D4RL's observation.
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        space = env.observation_space
+        assert isinstance(space, Dict)
+        shape = space["observation"].shape
+        assert shape is not None
+        self.observation_space = Box(-np.inf, np.inf, (2 + shape[0],), np.float64)
+
+    def observation(self, observation: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        """The flat observation ``[29]``."""
+        return np.concatenate([observation["achieved_goal"], observation["observation"]])
+
+
+def gymnasium_id(name: str) -> tuple[str, str | None]:
+    """The Gymnasium id behind a name, and for a D4RL name what differs there.
+
+    Args:
+        name: a D4RL dataset name or a Gymnasium id (given back as it is).
+
+    Raises:
+        InputError: a D4RL name whose environment has no counterpart in Gymnasium.
+
+    Example:
+        >>> gymnasium_id("hopper-medium-replay-v2")[0], gymnasium_id("Pendulum-v1")
+        ('Hopper-v5', ('Pendulum-v1', None))
+    """
+    match = _D4RL_NAME.fullmatch(name)
+    if match is None:
+        return name, None
+    family = match["family"]
+    if family in _NO_COUNTERPART:
+        raise InputError(f"{name} has no environment in Gymnasium: {_NO_COUNTERPART[family]}.")
+    return D4RL_ENVIRONMENTS[family]
+
+
+def make_env(name: str, **kwargs: Any) -> gym.Env:
+    """Make an environment from its name. Not wrapped: see :func:`idql_func.envs.wrap_gym`.
+
+    Args:
+        name: ``pointmaze-umaze-builtin``; a D4RL dataset name such as ``halfcheetah-medium-v2``
+            (the nearest Gymnasium environment is made, and a warning says what differs); or an id
+            of Gymnasium or gymnasium-robotics.
+        kwargs: go to the environment; for the built-in maze see
+            :func:`idql_func.envs.make_pointmaze_env`.
+
+    Returns:
+        The environment, native observations and action bounds.
+
+    Raises:
+        InputError: there is no such environment, or it does not take these arguments.
+        ImportError: MuJoCo or gymnasium-robotics is needed and not installed.
+
+    Example:
+        >>> make_env("pointmaze-umaze-builtin").observation_space.shape
+        (4,)
+        >>> make_env("Pendulum-v1").spec.id
+        'Pendulum-v1'
+    """
+    identifier, caveat = gymnasium_id(name)
+    try:
+        if identifier == ENV_NAME:
+            return make_pointmaze_env(**kwargs)
+        env = _make(identifier, kwargs)
+    except TypeError as error:
+        raise InputError(f"{name} does not take these arguments: {error}.") from error
+    if caveat is not None:
+        warnings.warn(f"{name} is evaluated in {identifier}: {caveat}.", stacklevel=2)
+    return PlainAntMaze(env) if name.startswith("antmaze-") else env
+
+
+def _make(identifier: str, kwargs: dict[str, Any]) -> gym.Env:
+    known = identifier in gym.registry or ":" in identifier
+    if not known:
+        try:
+            register_robotics()
+        except ImportError:
+            if identifier.startswith(("AntMaze", "PointMaze", "Adroit", "Franka", "Fetch", "Hand")):
+                raise
+    # Gymnasium warns of every id that is not the newest, which here is a choice.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*out of date.*")
+        try:
+            return gym.make(identifier, **kwargs)
+        except gym.error.DependencyNotInstalled as error:
+            raise ImportError(
+                f"{identifier} needs a package that is not installed ({error}); install it with "
+                "`pip install 'idql_func[all]'`."
+            ) from error
+        except gym.error.Error as error:
+            raise InputError(
+                f"There is no environment {identifier!r} ({_first_sentence(error)}); give "
+                f"{ENV_NAME!r}, a D4RL name such as 'halfcheetah-medium-v2', or a Gymnasium id."
+            ) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).split(". ", maxsplit=1)[0].strip().rstrip(".")
