@@ -1,1 +1,15 @@
 """Datasets, their loaders and D4RL's reference scores."""
+
+from idql_func.data.d4rl import D4RLDataset
+from idql_func.data.dataset import Dataset
+from idql_func.data.scores import ReferenceScores, normalized_score, reference_scores
+from idql_func.data.validation import validate_transitions
+
+__all__ = [
+    "D4RLDataset",
+    "Dataset",
+    "ReferenceScores",
+    "normalized_score",
+    "reference_scores",
+    "validate_transitions",
+]

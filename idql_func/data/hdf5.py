@@ -89,18 +89,17 @@ def write_d4rl_hdf5(
                 f"Array {name!r} for {path} has dtype {array.dtype}; HDF5 in D4RL's format holds "
                 "numbers and booleans."
             )
-    with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w") as file:
-            for name, array in flat.items():
-                file.create_dataset(name, data=array, track_times=False)
-            for name, value in (attributes or {}).items():
-                try:
-                    file.attrs[name] = value
-                except TypeError as error:
-                    raise InputError(
-                        f"Attribute {name!r} for {path} is a {type(value).__name__}; HDF5 attributes "
-                        "are strings, booleans, numbers or numeric arrays."
-                    ) from error
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        for name, array in flat.items():
+            file.create_dataset(name, data=array, track_times=False)
+        for name, value in (attributes or {}).items():
+            try:
+                file.attrs[name] = value
+            except TypeError as error:
+                raise InputError(
+                    f"Attribute {name!r} for {path} is a {type(value).__name__}; HDF5 attributes "
+                    "are strings, booleans, numbers or numeric arrays."
+                ) from error
     return Path(path)
 
 
@@ -123,7 +122,7 @@ def read_d4rl_hdf5(
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = write_d4rl_hdf5(f"{folder}/d.hdf5", {"a": np.ones(2), "infos/b": np.zeros(1)})
+        ...     path = write_d4rl_hdf5(f"{folder}/d.hdf5", {"a": np.ones(2), "infos/b": [0.0]})
         ...     arrays, attributes = read_d4rl_hdf5(path)
         ...     sorted(arrays), attributes, read_d4rl_hdf5(path, keys=["a", "x"])[0]
         (['a', 'infos/b'], {}, {'a': array([1., 1.])})
@@ -160,14 +159,16 @@ def check_hdf5(path: str | os.PathLike[str]) -> None:
         >>> check_hdf5("no/such.hdf5")
         Traceback (most recent call last):
         ...
-        idql_func.types.InputError: There is no file no/such.hdf5; give the path of an HDF5 file in \
-D4RL's format.
+        idql_func.types.InputError: There is no file no/such.hdf5; give the path of an HDF5 file \
+in D4RL's format.
     """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the path of an HDF5 file in D4RL's format.")
     if not path.exists():
-        raise InputError(f"There is no file {path}; give the path of an HDF5 file in D4RL's format.")
+        raise InputError(
+            f"There is no file {path}; give the path of an HDF5 file in D4RL's format."
+        )
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -181,8 +182,8 @@ D4RL's format.
         h5py.File(path, "r").close()
     except OSError as error:
         raise InputError(
-            f"{path} is a cut-off or damaged HDF5 file of {size} bytes ({_first_line(error)}); make "
-            "or download it again."
+            f"{path} is a cut-off or damaged HDF5 file of {size} bytes ({_first_line(error)}); "
+            "make or download it again."
         ) from error
 
 

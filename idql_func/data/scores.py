@@ -1,0 +1,128 @@
+"""Normalised scores: 0 is a random policy, 100 an expert (D4RL, arXiv 2004.07219, section 5)."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+
+from idql_func.data.d4rl_names import D4RL_NAMES, similar_names
+from idql_func.data.hdf5 import read_d4rl_hdf5
+from idql_func.types import InputError
+
+__all__ = ["ReferenceScores", "attribute_scores", "normalized_score", "reference_scores"]
+
+
+class ReferenceScores(NamedTuple):
+    """Returns that stand for 0 and for 100.
+
+    Attributes:
+        min_score: undiscounted return per episode of the reference policy at 0 (random).
+        max_score: undiscounted return per episode of the reference policy at 100 (expert).
+    """
+
+    min_score: float
+    max_score: float
+
+
+def reference_scores(name: str | os.PathLike[str] | ReferenceScores) -> ReferenceScores | None:
+    """Look up the two reference returns of a dataset.
+
+    Args:
+        name: a D4RL name, or a dataset's HDF5 file that carries the root attributes
+            ``ref_min_score`` and ``ref_max_score``; reference scores pass through.
+
+    Returns:
+        The scores, or None when there are none under this name or in this file.
+
+    Raises:
+        InputError: the file is no HDF5 file, or its two attributes are no ascending numbers.
+
+    Example:
+        >>> reference_scores("hopper-medium-v2")
+        ReferenceScores(min_score=-20.272305, max_score=3234.3)
+        >>> reference_scores("no-such-dataset") is None
+        True
+    """
+    if isinstance(name, ReferenceScores):
+        return name
+    known = D4RL_NAMES.get(os.fspath(name))
+    if known is not None:
+        return ReferenceScores(known.ref_min_score, known.ref_max_score)
+    if Path(name).is_file():
+        return attribute_scores(read_d4rl_hdf5(name, keys=())[1], str(name))
+    return None
+
+
+@overload
+def normalized_score(name: str | os.PathLike[str] | ReferenceScores, ret: float) -> float: ...
+@overload
+def normalized_score(
+    name: str | os.PathLike[str] | ReferenceScores, ret: np.ndarray
+) -> np.ndarray: ...
+def normalized_score(
+    name: str | os.PathLike[str] | ReferenceScores, ret: float | np.ndarray
+) -> float | np.ndarray:
+    """Put returns on D4RL's scale, ``100 * (ret - min) / (max - min)``.
+
+    Args:
+        name: as for :func:`reference_scores`.
+        ret: undiscounted return of an episode, or an array of any shape of them.
+
+    Returns:
+        The score, 0 for the random and 100 for the expert reference; an array for an array.
+
+    Raises:
+        InputError: no reference scores are known for ``name``.
+
+    Example:
+        >>> normalized_score("antmaze-umaze-v2", 0.5)
+        50.0
+        >>> normalized_score(ReferenceScores(0.0, 4.0), np.array([0.0, 1.0]))
+        array([ 0., 25.])
+    """
+    scores = reference_scores(name)
+    if scores is None:
+        close = similar_names(str(name))
+        hint = f"; close names: {', '.join(close)}" if close else ""
+        raise InputError(
+            f"No reference scores are known for {str(name)!r}; give a D4RL name, or an HDF5 file "
+            f"with the attributes ref_min_score and ref_max_score{hint}."
+        )
+    result = 100.0 * (np.asarray(ret, dtype=np.float64) - scores.min_score)
+    result /= scores.max_score - scores.min_score
+    return result if isinstance(ret, np.ndarray) else float(result)
+
+
+def attribute_scores(attributes: dict[str, Any], where: str) -> ReferenceScores | None:
+    """The reference scores that a dataset file carries in its attributes, if it does.
+
+    Args:
+        attributes: root attributes of the HDF5 file.
+        where: the file, for the error message.
+
+    Raises:
+        InputError: only one of the two is there, or they are no finite ascending numbers.
+
+    Example:
+        >>> attribute_scores({"ref_min_score": 1, "ref_max_score": 3.0}, "a.hdf5")
+        ReferenceScores(min_score=1.0, max_score=3.0)
+        >>> attribute_scores({}, "a.hdf5") is None
+        True
+    """
+    low, high = attributes.get("ref_min_score"), attributes.get("ref_max_score")
+    if low is None and high is None:
+        return None
+    try:
+        scores = ReferenceScores(float(low), float(high))  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        scores = None
+    if scores is None or not -math.inf < scores.min_score < scores.max_score < math.inf:
+        raise InputError(
+            f"{where} has ref_min_score={low!r} and ref_max_score={high!r}; give both attributes "
+            "as finite numbers, the smaller one first."
+        )
+    return scores
