@@ -1,0 +1,84 @@
+"""Downloads from a server of our own: whole, or an error and nothing left."""
+
+import functools
+import http.server
+import os
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from idql_func.data.download import download_hdf5
+from idql_func.data.hdf5 import read_d4rl_hdf5, write_d4rl_hdf5
+from idql_func.types import InputError
+
+
+class Server(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder; ``/short/…`` stops half-way through what it announced."""
+
+    def do_GET(self):
+        if not self.path.startswith("/short/"):
+            return super().do_GET()
+        content = open(self.translate_path(self.path.removeprefix("/short")), "rb").read()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2])
+        self.close_connection = True
+
+    def log_message(self, format, *args):
+        pass
+
+
+@contextmanager
+def serve(folder):
+    handler = functools.partial(Server, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def there(tmp_path):
+    write_d4rl_hdf5(tmp_path / "there" / "d.hdf5", {"a": np.arange(3000.0)})
+    cut = (tmp_path / "there" / "d.hdf5").read_bytes()[:5000]
+    (tmp_path / "there" / "cut.hdf5").write_bytes(cut)
+    (tmp_path / "there" / "page.hdf5").write_text("<html>moved</html>")
+    with serve(tmp_path / "there") as url:
+        yield url
+
+
+def test_a_whole_file_arrives(there, tmp_path):
+    path = download_hdf5(f"{there}/d.hdf5", tmp_path / "cache" / "d.hdf5")
+    np.testing.assert_array_equal(read_d4rl_hdf5(path)[0]["a"], np.arange(3000.0))
+    assert os.listdir(tmp_path / "cache") == ["d.hdf5"]
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("short/d.hdf5", r"stopped at \d+ of \d+ bytes; try again"),
+        ("cut.hdf5", r"sent \(5000 bytes\) is no whole HDF5 file"),
+        ("page.hdf5", r"sent \(18 bytes\) is no whole HDF5 file"),
+        ("absent.hdf5", r"could not be downloaded \(.*[Nn]ot [Ff]ound\); get the file by other"),
+    ],
+)
+def test_nothing_is_left_of_a_failed_download(there, tmp_path, file, message):
+    with pytest.raises(InputError, match=message) as error:
+        download_hdf5(f"{there}/{file}", tmp_path / "cache" / "d.hdf5")
+    assert f"put it at {tmp_path / 'cache' / 'd.hdf5'}" in str(error.value)
+    assert os.listdir(tmp_path / "cache") == []
+
+
+def test_no_server(tmp_path):
+    with serve(tmp_path) as url:
+        pass  # a port that was free a moment ago, where nobody listens now
+    with pytest.raises(InputError, match=r"could not be downloaded .*[Rr]efused.*; get the file"):
+        download_hdf5(f"{url}/d.hdf5", tmp_path / "d.hdf5", timeout=2)
+    assert not (tmp_path / "d.hdf5").exists()

@@ -1,0 +1,126 @@
+"""HDF5 files: what is written is read back, whole or not at all, and damage is told."""
+
+import os
+
+import h5py
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from idql_func.data.hdf5 import atomic_path, check_hdf5, read_d4rl_hdf5, write_d4rl_hdf5
+from idql_func.types import InputError
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    arrays=st.dictionaries(
+        st.from_regex(r"[a-z]{1,8}", fullmatch=True),
+        hnp.arrays(
+            st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.bool_]),
+            hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    attributes=st.dictionaries(
+        st.from_regex(r"[a-z]{1,8}", fullmatch=True),
+        st.one_of(
+            st.integers(-(2**40), 2**40),
+            st.floats(allow_nan=False),
+            st.booleans(),
+            st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+        ),
+        max_size=3,
+    ),
+)
+def test_round_trip(tmp_path_factory, arrays, attributes):
+    path = write_d4rl_hdf5(tmp_path_factory.mktemp("d") / "sub" / "a.hdf5", arrays, attributes)
+    read, read_attributes = read_d4rl_hdf5(path)
+    assert read.keys() == arrays.keys()
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(read[name], value)
+        assert read[name].dtype == value.dtype
+    assert read_attributes == attributes
+    assert {k: type(v) for k, v in read_attributes.items()} == {
+        k: type(v) for k, v in attributes.items()
+    }
+
+
+def test_groups_and_chosen_keys(tmp_path):
+    path = write_d4rl_hdf5(
+        tmp_path / "a.hdf5", {"rewards": np.ones(2), "infos": {"qpos": np.zeros((2, 3))}}
+    )
+    assert sorted(read_d4rl_hdf5(path)[0]) == ["infos/qpos", "rewards"]
+    assert list(read_d4rl_hdf5(path, keys=["rewards", "absent"])[0]) == ["rewards"]
+    with h5py.File(path) as file:  # as d4rl's visitor finds it
+        assert file["infos"]["qpos"].shape == (2, 3)  # pyright: ignore
+
+
+def test_same_content_gives_the_same_bytes(tmp_path):
+    arrays, attributes = {"a": np.arange(50.0), "g/b": np.zeros(3, bool)}, {"seed": 1, "who": "x"}
+    first = write_d4rl_hdf5(tmp_path / "1.hdf5", arrays, attributes)
+    second = write_d4rl_hdf5(tmp_path / "2.hdf5", arrays, attributes)
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "attributes", "message"),
+    [
+        ({}, {}, "no array to write"),
+        ({"a": np.array(["x"])}, {}, "'a'.*dtype <U1"),
+        ({"a": np.array([object()])}, {}, "'a'.*dtype object"),
+        ({"a": np.ones(2)}, {"b": None}, "Attribute 'b'.*NoneType"),
+        ({"a": np.ones(2)}, {"b": {"c": 1}}, "Attribute 'b'.*dict"),
+    ],
+)
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, arrays, attributes, message):
+    path = write_d4rl_hdf5(tmp_path / "a.hdf5", {"old": np.ones(1)})
+    with pytest.raises(InputError, match=message):
+        write_d4rl_hdf5(path, arrays, attributes)
+    assert list(read_d4rl_hdf5(path)[0]) == ["old"]
+    assert os.listdir(tmp_path) == ["a.hdf5"]
+
+
+def test_an_interrupted_block_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+
+
+def test_missing_folder_and_foreign_files(tmp_path):
+    with pytest.raises(InputError, match=r"There is no file .*absent.hdf5"):
+        read_d4rl_hdf5(tmp_path / "absent.hdf5")
+    with pytest.raises(InputError, match="is a folder"):
+        read_d4rl_hdf5(tmp_path)
+    (tmp_path / "a.txt").write_text("hello")
+    with pytest.raises(InputError, match=r"a.txt \(5 bytes\) is no HDF5 file"):
+        read_d4rl_hdf5(tmp_path / "a.txt")
+    (tmp_path / "empty").touch()
+    with pytest.raises(InputError, match=r"empty \(0 bytes\) is no HDF5 file"):
+        read_d4rl_hdf5(tmp_path / "empty")
+
+
+@settings(max_examples=40, deadline=None)
+@given(share=st.floats(0, 0.9999))
+def test_every_cut_is_noticed(tmp_path_factory, share):
+    path = write_d4rl_hdf5(tmp_path_factory.mktemp("d") / "a.hdf5", {"a": np.ones((100, 4))})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    for read in (check_hdf5, read_d4rl_hdf5):
+        with pytest.raises(InputError, match="no HDF5 file|cut-off or damaged"):
+            read(path)
+
+
+def test_damage_inside_is_told(tmp_path):
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a", data=np.ones((500, 40)), compression="gzip", chunks=(500, 40))
+        place, size = file["a"].id.get_chunk_info(0)[2:]  # pyright: ignore
+    content = bytearray(path.read_bytes())
+    content[place : place + size] = bytes(size)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a.hdf5 is a damaged HDF5 file"):
+        read_d4rl_hdf5(path)
