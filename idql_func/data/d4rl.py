@@ -100,10 +100,9 @@ array([False, False,  True,  True]))
             recording.arrays, max_episode_steps or recording.max_episode_steps, recording.where
         )
         actions = arrays["actions"]
-        check_finite(actions, "actions", recording.where)
         if out_of_range == "error":
             advice = "pass out_of_range='clip' to clip them, or scale them to [-1, 1] in the file"
-            check_actions(actions, recording.where, advice)
+            check_actions(recording.arrays["actions"], recording.where, advice)
         else:
             actions = np.clip(actions, -1.0, 1.0)
         if clip_to_eps:  # D12

@@ -52,8 +52,7 @@ def draw_indices(key: PRNGKey, batch_size: int, length: int) -> np.ndarray:
     """
     if x64_enabled():  # 64-bit draws come from other bits; only parity runs ask for them
         return random.randint(key.cpu(), (batch_size,), 0, length).numpy()
-    high_key, low_key = _split(_words(key))
-    high, low = _bits(high_key, batch_size), _bits(low_key, batch_size)
+    high, low = _bits(np.array(_split(_words(key))), batch_size)
     # As jax.random.randint: 64 random bits modulo the span, in wrapping 32-bit arithmetic.
     multiplier = ((2**16 % length) ** 2 & _MASK) % length
     return ((((high % length) * multiplier & _MASK) + low % length) & _MASK) % length
@@ -64,7 +63,7 @@ def _words(key: PRNGKey) -> _Words:
     return first, second
 
 
-def _hash(key: _Words, x0: Any, x1: Any) -> tuple[Any, Any]:
+def _hash(key: tuple[Any, Any], x0: Any, x1: Any) -> tuple[Any, Any]:
     # The hash is plain integer arithmetic: it takes Python integers and arrays as it does tensors.
     k0, k1 = key
     return random._threefry2x32(k0, k1, x0, x1)  # pyright: ignore[reportArgumentType]
@@ -77,11 +76,13 @@ def _split(key: _Words) -> tuple[_Words, _Words]:
     return (a, b), (c, d)
 
 
-def _bits(key: _Words, size: int) -> np.ndarray:
+def _bits(keys: np.ndarray, size: int) -> np.ndarray:
+    """``random.bits(key, (size,))`` of several keys ``[K, 2]`` at once: ``[K, size]``."""
+    words = (keys[:, :1], keys[:, 1:])
     counts = np.arange(size)
     if partitionable():
-        first, second = _hash(key, np.zeros_like(counts), counts)
+        first, second = _hash(words, np.zeros_like(counts), counts)
         return first ^ second
     if size % 2:
         counts = np.append(counts, 0)
-    return np.concatenate(_hash(key, *np.split(counts, 2)))[:size]
+    return np.concatenate(_hash(words, *np.split(counts, 2)), axis=1)[:, :size]

@@ -5,6 +5,7 @@ import http.server
 import os
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ class Server(http.server.SimpleHTTPRequestHandler):
     def do_GET(self):
         if not self.path.startswith("/short/"):
             return super().do_GET()
-        content = open(self.translate_path(self.path.removeprefix("/short")), "rb").read()
+        content = Path(self.translate_path(self.path.removeprefix("/short"))).read_bytes()
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

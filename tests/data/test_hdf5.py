@@ -110,7 +110,7 @@ def test_every_cut_is_noticed(tmp_path_factory, share):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     for read in (check_hdf5, read_d4rl_hdf5):
-        with pytest.raises(InputError, match="no HDF5 file|cut-off or damaged"):
+        with pytest.raises(InputError, match=r"no HDF5 file|cut-off or damaged"):
             read(path)
 
 

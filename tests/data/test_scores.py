@@ -76,7 +76,7 @@ def test_a_file_may_carry_its_own_scores(tmp_path):
 )
 def test_a_files_scores_must_be_ascending_numbers(tmp_path, attributes):
     path = write_d4rl_hdf5(tmp_path / "a.hdf5", {"rewards": [0.0]}, attributes)
-    with pytest.raises(InputError, match="ref_min_score=.*finite numbers, the smaller one first"):
+    with pytest.raises(InputError, match=r"ref_min_score=.*finite numbers, the smaller one first"):
         reference_scores(path)
 
 
@@ -86,6 +86,6 @@ def test_unknown_names():
         InputError, match=r"No reference scores .*'hopper-medium-v9'.*hopper-medium-v2"
     ):
         normalized_score("hopper-medium-v9", 1.0)
-    with pytest.raises(InputError, match="No reference scores .*'zzz'"):
+    with pytest.raises(InputError, match=r"No reference scores .*'zzz'"):
         normalized_score("zzz", 1.0)
     assert similar_names("zzzzzzz") == []
