@@ -61,7 +61,8 @@ def trajectory_figure(
         )
         for number, trajectory in enumerate(trajectories):
             points = _checked(trajectory, title, number)
-            axes.add_collection(_fading_line(points, len(trajectories)))
+            if len(points) > 1:
+                axes.add_collection(_fading_line(points, len(trajectories)))
             axes.plot(*points[0], ".", color=_START, ms=4, zorder=3)
         axes.set(
             title=title,
@@ -114,5 +115,5 @@ def _fading_line(points: NDArray[Any], count: int) -> LineCollection:
     segments = np.stack([points[:-1], points[1:]], axis=1)
     # Many lines over one another must stay apart, few must be seen.
     strongest = float(np.clip(8 / max(count, 1), 0.25, 0.9))
-    alpha = np.linspace(0.3 * strongest, strongest, max(len(segments), 1))[: len(segments)]
+    alpha = np.linspace(0.3 * strongest, strongest, len(segments))
     return LineCollection(list(segments), colors=_LINE, alpha=alpha, linewidths=1.1, zorder=2)
