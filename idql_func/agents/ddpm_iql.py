@@ -1,0 +1,803 @@
+"""IDQL: implicit Q-learning with a diffusion policy (arXiv 2304.10573).
+
+Two learners, one implementation. :class:`DDPMIQLLearner` is the one that upstream
+exports (``agents/ddpm_iql_simple``), :class:`GeneralDDPMIQLLearner` the full one
+(``agents/ddpm_iql``); they differ in ``create`` alone (quirk N16).
+
+The steps are pure functions of the parameters they learn, and of use without a learner:
+:func:`value_loss`, :func:`critic_loss`, :func:`score_loss`, :func:`diffuse`,
+:func:`sample_candidates`, :func:`min_q`.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from idql_func import losses, optim, random
+from idql_func._switches import float_dtype
+from idql_func.agents.agent import Agent, box_size
+from idql_func.networks import (
+    DDPM,
+    MLP,
+    Ensemble,
+    FourierFeatures,
+    MLPResNet,
+    Module,
+    StateActionValue,
+    StateValue,
+    cosine_beta_schedule,
+    ddpm_sampler,
+    get_weight_decay_mask,
+    linear_beta_schedule,
+    mish,
+    swish,
+    vp_beta_schedule,
+)
+from idql_func.struct import TrainState, field
+from idql_func.transforms import jit, value_and_grad
+from idql_func.types import Batch, InfoDict, InputError, Params, PRNGKey
+
+ApplyFn = Callable[..., Tensor]
+Self = TypeVar("Self", bound="_DDPMIQL")
+
+BETA_SCHEDULES = {
+    "cosine": cosine_beta_schedule,
+    "linear": linear_beta_schedule,
+    "vp": vp_beta_schedule,
+}
+ARCHITECTURES = ("mlp", "ln_resnet")
+_ACTOR_FIELDS = ("observations", "actions")
+_CRITIC_FIELDS = ("observations", "actions", "rewards", "masks", "next_observations")
+
+
+# --- pure steps -------------------------------------------------------------------------
+
+
+def min_q(apply_fn: ApplyFn, params: Params, observations: Tensor, actions: Tensor) -> Tensor:
+    """The smallest of the ensemble's values, ``[B, O], [B, A] -> [B]`` (upstream's ``compute_q``).
+
+    >>> min_q(lambda p, s, a: torch.stack([s[:, 0], a[:, 0]]), {}, torch.ones(2, 1), torch.zeros(2, 1))
+    tensor([0., 0.])
+    """
+    return apply_fn(params, observations, actions).amin(dim=0)
+
+
+def value_loss(
+    params: Params,
+    apply_fn: ApplyFn,
+    observations: Tensor,
+    q: Tensor,
+    objective: str = "expectile",
+    hyperparam: Any = 0.7,
+) -> tuple[Tensor, InfoDict]:
+    """``mean f(Q(s, a) - V(s))`` over ``[B, O]`` and ``[B]`` (IDQL, eq. 3 to 6).
+
+    >>> value_loss({}, lambda p, s: s[:, 0], torch.zeros(2, 1), torch.tensor([1.0, -1.0]))[0]
+    tensor(0.5000)
+    """
+    v = apply_fn(params, observations)
+    loss = losses.critic_objective_loss(q - v, objective, hyperparam).mean()
+    return loss, {"value_loss": loss, "v": v.mean()}
+
+
+def critic_loss(
+    params: Params, apply_fn: ApplyFn, observations: Tensor, actions: Tensor, target_q: Tensor
+) -> tuple[Tensor, InfoDict]:
+    """Squared error to ``target_q`` ``[B]``, averaged over ensemble and batch (quirk U4).
+
+    >>> apply_fn = lambda p, s, a: torch.stack([s[:, 0], a[:, 0]])
+    >>> critic_loss({}, apply_fn, torch.ones(2, 1), torch.zeros(2, 1), torch.zeros(2))[0]
+    tensor(0.5000)
+    """
+    qs = apply_fn(params, observations, actions)
+    loss = ((qs - target_q) ** 2).mean()
+    return loss, {"critic_loss": loss, "q": qs.mean()}
+
+
+def score_loss(
+    params: Params,
+    apply_fn: ApplyFn,
+    observations: Tensor,
+    noisy_actions: Tensor,
+    time: Tensor,
+    noise: Tensor,
+    weights: Tensor | None = None,
+    dropout_key: PRNGKey | None = None,
+) -> tuple[Tensor, InfoDict]:
+    """Weighted squared error of the predicted noise (DDPM, arXiv 2006.11239, eq. 14).
+
+    Summed over action dimensions, then averaged over the batch (quirk U5). Shapes:
+    ``[B, O], [B, A], [B, 1], [B, A]``, weights ``[B]``. Dropout is on when it has a key.
+
+    >>> score_loss({}, lambda p, s, a, t, **_: a, torch.zeros(1, 1), torch.ones(1, 2),
+    ...     torch.zeros(1, 1), torch.zeros(1, 2))[0]
+    tensor(2.)
+    """
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    eps_pred = apply_fn(
+        params, observations, noisy_actions, time, training=dropout_key is not None, rngs=rngs
+    )
+    errors = ((eps_pred - noise) ** 2).sum(dim=-1)
+    if weights is None:
+        loss = errors.mean()
+        return loss, {"actor_loss": loss}
+    loss = (errors * weights).mean()
+    return loss, {"actor_loss": loss, "weights": weights.mean()}
+
+
+def diffuse(actions: Tensor, noise: Tensor, time: Tensor, alpha_hats: Tensor) -> Tensor:
+    """``sqrt(alpha_hat_t) a + sqrt(1 - alpha_hat_t) eps``, ``[B, A]`` with times ``[B]``.
+
+    >>> diffuse(torch.ones(1, 1), torch.ones(1, 1), torch.tensor([0]), torch.tensor([1.0]))
+    tensor([[1.]])
+    """
+    alpha_hat = alpha_hats[time].unsqueeze(1)
+    return torch.sqrt(alpha_hat) * actions + torch.sqrt(1 - alpha_hat) * noise
+
+
+def sample_candidates(learner: _DDPMIQL, observations: Tensor, count: int) -> tuple[Any, ...]:
+    """``count`` actions of the EMA actor for each observation, their values and keys.
+
+    ``[E, O]`` gives candidates ``[E, count, A]``, min-Q ``[E, count]``, the observations
+    repeated ``[E * count, O]``, a key for a choice among them, and the learner's next key.
+    """
+    repeated = observations.repeat_interleave(count, dim=0)
+    actions, rng = ddpm_sampler(
+        learner.score_model.apply_fn,  # type: ignore[arg-type]
+        learner.target_score_model.params,
+        learner.T,
+        learner.rng,
+        learner.act_dim,
+        repeated,
+        learner.alphas,
+        learner.alpha_hats,
+        learner.betas,
+        learner.ddpm_temperature,
+        learner.M,
+        learner.clip_sampler,
+    )
+    rng, key = random.split(rng)
+    critic = learner.target_critic
+    qs = min_q(critic.apply_fn, critic.params, repeated, actions)  # type: ignore[arg-type]
+    grouped = actions.reshape(-1, count, learner.act_dim)
+    return grouped, qs.reshape(-1, count), repeated, key, rng
+
+
+# --- compiled action choice ---------------------------------------------------------------
+
+
+@functools.partial(jit, static_argnames="count")
+def _greedy_actions(
+    learner: _DDPMIQL, observations: Tensor, *, count: int
+) -> tuple[Tensor, PRNGKey]:
+    """The candidate of the largest min-Q, the first on a tie (quirk E4)."""
+    actions, qs, _, _, rng = sample_candidates(learner, observations, count)
+    best = torch.argmax(qs, dim=1)
+    return actions[torch.arange(actions.shape[0], device=best.device), best], rng
+
+
+@functools.partial(jit, static_argnames="count")
+def _implicit_actions(
+    learner: _DDPMIQL, observations: Tensor, *, count: int
+) -> tuple[Tensor, PRNGKey]:
+    """A candidate drawn with the implicit policy's weights."""
+    actions, qs, repeated, key, rng = sample_candidates(learner, observations, count)
+    v = learner.value.apply_fn(learner.value.params, repeated)  # type: ignore[misc]
+    weights = losses.implicit_policy_weights(
+        qs - v.reshape(qs.shape), learner.critic_objective, learner.critic_hyperparam
+    )
+    rows = actions.shape[0]
+    # one observation draws as upstream; each of several has a key of its own
+    keys = key.unsqueeze(0) if rows == 1 else random.split(key, rows)
+    index = torch.stack(
+        [random.choice(keys[i], count, p=w / w.sum()) for i, w in enumerate(weights.unbind(0))]
+    )
+    return actions[torch.arange(rows, device=index.device), index], rng
+
+
+# --- the learners -------------------------------------------------------------------------
+
+
+class _DDPMIQL(Agent):
+    """State and steps of both learners; fields bear upstream's names."""
+
+    score_model: TrainState
+    target_score_model: TrainState
+    critic: TrainState
+    target_critic: TrainState
+    value: TrainState
+    discount: float
+    tau: float
+    actor_tau: float
+    critic_hyperparam: float
+    N: int
+    ddpm_temperature: float
+    policy_temperature: float
+    betas: Tensor
+    alphas: Tensor
+    alpha_hats: Tensor
+    critic_objective: str = field(pytree_node=False)
+    actor_objective: str = field(pytree_node=False)
+    hard_adv_threshold: float = field(pytree_node=False)
+    report_weights: bool = field(pytree_node=False)
+    T: int = field(pytree_node=False)
+    M: int = field(pytree_node=False)
+    clip_sampler: bool = field(pytree_node=False)
+
+    # each step: loss and gradient of one network, its optimiser, its moving average
+
+    def update_actor(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+        """One step of the diffusion model on ``eps`` prediction, and of its EMA.
+
+        Advantages weigh the loss in objectives other than ``bc``, which skips their
+        computation (quirk U11). They use the value network as it is before its step (U1).
+        """
+        rows = batch["actions"].shape[0]
+        # keys in upstream's order (quirk N15)
+        key, rng = random.split(self.rng)
+        time = random.randint(key, (rows,), 0, self.T)
+        key, rng = random.split(rng)
+        noise = random.normal(key, (rows, self.act_dim))
+        dropout_key, rng = random.split(rng)
+
+        weights = None
+        if self.actor_objective != "bc":
+            weights = self._advantage_weights(batch)
+        elif self.report_weights:
+            weights = torch.ones_like(noise[:, 0])
+
+        (_, info), grads = value_and_grad(score_loss, has_aux=True)(
+            self.score_model.params,
+            self.score_model.apply_fn,
+            batch["observations"],
+            diffuse(batch["actions"], noise, time, self.alpha_hats),
+            time.unsqueeze(1),
+            noise,
+            weights,
+            dropout_key,
+        )
+        score_model = self.score_model.apply_gradients(grads=grads)
+        target_params = optim.incremental_update(
+            score_model.params, self.target_score_model.params, self.actor_tau
+        )
+        target = self.target_score_model.replace(params=target_params)
+        return self.replace(score_model=score_model, target_score_model=target, rng=rng), info
+
+    def update_v(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+        """One step of ``V`` towards the objective's statistic of the target ``Q``."""
+        q = self._target_q(batch)
+        (_, info), grads = value_and_grad(value_loss, has_aux=True)(
+            self.value.params,
+            self.value.apply_fn,
+            batch["observations"],
+            q,
+            self.critic_objective,
+            self.critic_hyperparam,
+        )
+        return self.replace(value=self.value.apply_gradients(grads=grads)), info
+
+    def update_q(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+        """One step of ``Q`` towards ``r + discount * mask * V(s')``, and of its EMA.
+
+        ``V`` is the one that was just stepped (quirk U3).
+        """
+        (_, info), grads = value_and_grad(critic_loss, has_aux=True)(
+            self.critic.params,
+            self.critic.apply_fn,
+            batch["observations"],
+            batch["actions"],
+            self._bellman_target(batch),
+        )
+        critic = self.critic.apply_gradients(grads=grads)
+        target_params = optim.incremental_update(
+            critic.params, self.target_critic.params, self.tau
+        )
+        target = self.target_critic.replace(params=target_params)
+        return self.replace(critic=critic, target_critic=target), info
+
+    def _target_q(self, batch: Batch) -> Tensor:
+        critic = self.target_critic
+        return min_q(critic.apply_fn, critic.params, batch["observations"], batch["actions"])  # type: ignore[arg-type]
+
+    def _bellman_target(self, batch: Batch) -> Tensor:
+        next_v = self.value.apply_fn(self.value.params, batch["next_observations"])  # type: ignore[misc]
+        return batch["rewards"] + self.discount * batch["masks"] * next_v
+
+    def _advantage_weights(self, batch: Batch) -> Tensor:
+        v = self.value.apply_fn(self.value.params, batch["observations"])  # type: ignore[misc]
+        return losses.advantage_weights(
+            self._target_q(batch) - v,
+            self.actor_objective,
+            self.critic_hyperparam,
+            self.policy_temperature,
+            self.hard_adv_threshold,
+        )
+
+    # public, compiled
+
+    def update(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+        """Actor, then ``V``, then ``Q`` (quirk U1) on one batch; a new learner and its losses.
+
+        ``batch`` holds tensors ``observations [B, O], actions [B, A], rewards [B],
+        masks [B], next_observations [B, O]`` of the parameters' dtype.
+
+        Raises:
+            InputError: a missing entry, a wrong shape or dtype.
+        """
+        return _update(self, self._fields(batch, _CRITIC_FIELDS))
+
+    def actor_update(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+        """The actor's part of :meth:`update` alone.
+
+        Raises:
+            InputError: a missing entry, a wrong shape or dtype.
+        """
+        return _actor_update(self, self._fields(batch, _ACTOR_FIELDS))
+
+    def critic_update(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+        """The part of ``V`` and ``Q`` of :meth:`update` alone.
+
+        Raises:
+            InputError: a missing entry, a wrong shape or dtype.
+        """
+        return _critic_update(self, self._fields(batch, _CRITIC_FIELDS))
+
+    def eval_loss(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+        """The losses on a batch, without dropout, weights or update (quirks U19, E11).
+
+        ``actor_loss`` and the next key are upstream's; ``value_loss, v, critic_loss, q``
+        are those of the networks as they are.
+
+        Raises:
+            InputError: a missing entry, a wrong shape or dtype.
+        """
+        return _eval_loss(self, self._fields(batch, _CRITIC_FIELDS))
+
+    def eval_actions(self: Self, observations: np.ndarray | Tensor) -> tuple[np.ndarray, Self]:
+        """The best of ``N`` candidates by min-Q for ``[O]`` or ``[E, O]``: ``[A]`` or ``[E, A]``.
+
+        A batch of one observation chooses what the observation alone does.
+
+        Raises:
+            InputError: an observation of another size, or N below 1.
+        """
+        count = self._count()
+        return self._act(observations, lambda agent, obs: _greedy_actions(agent, obs, count=count))
+
+    def sample_implicit_policy(
+        self: Self, observations: np.ndarray | Tensor
+    ) -> tuple[np.ndarray, Self]:
+        """One of ``N`` candidates drawn with weight ``|f'(adv)| / |adv|`` (IDQL, eq. 7).
+
+        Raises:
+            InputError: an observation of another size, or N below 1.
+        """
+        count = self._count()
+        return self._act(
+            observations, lambda agent, obs: _implicit_actions(agent, obs, count=count)
+        )
+
+    def sample_actions(self: Self, observations: np.ndarray | Tensor) -> tuple[np.ndarray, Self]:
+        """Draws from the implicit policy; upstream's inherited method crashes (quirk E6).
+
+        Raises:
+            InputError: an observation of another size, or N below 1.
+        """
+        return self.sample_implicit_policy(observations)
+
+    def replace(self: Self, **changes: Any) -> Self:
+        """A copy with some fields changed, such as ``replace(N=16)``.
+
+        Raises:
+            TypeError: an unknown field.
+        """
+        return super().replace(**changes)
+
+    def _count(self) -> int:
+        count = int(self.N)
+        if count < 1:
+            raise InputError(
+                f"{type(self).__name__}: N, the number of candidate actions, must be at least 1, "
+                f"got {count}."
+            )
+        return count
+
+
+@jit
+def _update(learner: _DDPMIQL, batch: Batch) -> tuple[_DDPMIQL, InfoDict]:
+    learner, actor_info = learner.update_actor(batch)
+    learner, value_info = learner.update_v(batch)
+    learner, critic_info = learner.update_q(batch)
+    return learner, {**actor_info, **value_info, **critic_info}
+
+
+@jit
+def _actor_update(learner: _DDPMIQL, batch: Batch) -> tuple[_DDPMIQL, InfoDict]:
+    return learner.update_actor(batch)
+
+
+@jit
+def _critic_update(learner: _DDPMIQL, batch: Batch) -> tuple[_DDPMIQL, InfoDict]:
+    learner, value_info = learner.update_v(batch)
+    learner, critic_info = learner.update_q(batch)
+    return learner, {**value_info, **critic_info}
+
+
+@jit
+def _eval_loss(learner: _DDPMIQL, batch: Batch) -> tuple[_DDPMIQL, InfoDict]:
+    rows = batch["actions"].shape[0]
+    key, rng = random.split(learner.rng)
+    time = random.randint(key, (rows,), 0, learner.T)
+    key, rng = random.split(rng)
+    noise = random.normal(key, (rows, learner.act_dim))
+    _, rng = random.split(rng)
+    _, actor_info = score_loss(
+        learner.score_model.params,
+        learner.score_model.apply_fn,  # type: ignore[arg-type]
+        batch["observations"],
+        diffuse(batch["actions"], noise, time, learner.alpha_hats),
+        time.unsqueeze(1),
+        noise,
+    )
+    _, value_info = value_loss(
+        learner.value.params,
+        learner.value.apply_fn,  # type: ignore[arg-type]
+        batch["observations"],
+        learner._target_q(batch),
+        learner.critic_objective,
+        learner.critic_hyperparam,
+    )
+    _, critic_info = critic_loss(
+        learner.critic.params,
+        learner.critic.apply_fn,  # type: ignore[arg-type]
+        batch["observations"],
+        batch["actions"],
+        learner._bellman_target(batch),
+    )
+    return learner.replace(rng=rng), {**actor_info, **value_info, **critic_info}
+
+
+class DDPMIQLLearner(_DDPMIQL):
+    """The learner that upstream exports: residual actor, behaviour cloning, expectile ``V``.
+
+    >>> import gymnasium as gym
+    >>> space = gym.spaces.Box(-1, 1, (3,))
+    >>> learner = DDPMIQLLearner.create(0, space, space, T=2, N=4)
+    >>> sorted(learner.score_model.params)
+    ['FourierFeatures_0', 'MLPResNet_0', 'MLP_0']
+    """
+
+    @classmethod
+    def create(
+        cls,
+        seed: int,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        actor_lr: float | optim.Schedule = 3e-4,
+        critic_lr: float = 3e-4,
+        value_lr: float = 3e-4,
+        critic_hidden_dims: Sequence[int] = (256, 256),
+        discount: float = 0.99,
+        tau: float = 0.005,
+        critic_hyperparam: float = 0.7,
+        ddpm_temperature: float = 1.0,
+        num_qs: int = 2,
+        actor_num_blocks: int = 3,
+        actor_tau: float = 0.001,
+        actor_dropout_rate: float | None = None,
+        actor_layer_norm: bool = True,
+        value_layer_norm: bool = True,
+        policy_temperature: float = 3.0,
+        T: int = 5,
+        time_dim: int = 128,
+        N: int = 64,
+        M: int = 0,
+        clip_sampler: bool = True,
+        beta_schedule: str = "vp",
+        decay_steps: int | None = int(3e6),
+    ) -> DDPMIQLLearner:
+        """A learner with upstream's keywords, defaults and initial values.
+
+        ``policy_temperature`` is carried and never read, as upstream (quirk U10).
+
+        Raises:
+            InputError: a setting out of its range, named with the range.
+            TypeError: an unknown keyword.
+        """
+        obs_dim = box_size(observation_space, "observation_space")
+        act_dim = box_size(action_space, "action_space")
+        _check_settings(
+            critic_hidden_dims=critic_hidden_dims, num_qs=num_qs, T=T, N=N, M=M,
+            actor_num_blocks=actor_num_blocks, time_dim=time_dim, discount=discount, tau=tau,
+            actor_tau=actor_tau, critic_hyperparam=critic_hyperparam,
+            critic_objective="expectile", actor_dropout_rate=actor_dropout_rate,
+            beta_schedule=beta_schedule, decay_steps=decay_steps, actor_lr=actor_lr,
+            critic_lr=critic_lr, value_lr=value_lr,
+        )  # fmt: skip
+        actor_def = _resnet_actor(
+            obs_dim, act_dim, time_dim, (2 * time_dim, 2 * time_dim), actor_num_blocks,
+            actor_dropout_rate, actor_layer_norm, swish,
+        )  # fmt: skip
+        return _create(
+            cls, seed, obs_dim, act_dim, actor_def,
+            _critic(obs_dim, act_dim, tuple(critic_hidden_dims), num_qs),
+            _value(obs_dim, tuple(critic_hidden_dims), value_layer_norm),
+            actor_tx=optim.adamw(_actor_rate(actor_lr, decay_steps)),
+            critic_tx=optim.adam(critic_lr), value_tx=optim.adam(value_lr),
+            beta_schedule=beta_schedule, T=T, N=N, M=M, discount=discount, tau=tau,
+            actor_tau=actor_tau, critic_hyperparam=critic_hyperparam,
+            ddpm_temperature=ddpm_temperature, policy_temperature=policy_temperature,
+            critic_objective="expectile", actor_objective="bc", hard_adv_threshold=-0.01,
+            report_weights=False, clip_sampler=clip_sampler,
+        )  # fmt: skip
+
+
+class GeneralDDPMIQLLearner(_DDPMIQL):
+    """Upstream's full learner: all critic and actor objectives, MLP or residual actor.
+
+    >>> import gymnasium as gym
+    >>> space = gym.spaces.Box(-1, 1, (3,))
+    >>> learner = GeneralDDPMIQLLearner.create(0, space, space, actor_objective="exp_adv", T=2)
+    >>> sorted(learner.score_model.params)
+    ['FourierFeatures_0', 'MLP_0', 'MLP_1']
+    """
+
+    @classmethod
+    def create(
+        cls,
+        seed: int,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        actor_architecture: str = "mlp",
+        actor_lr: float | optim.Schedule = 3e-4,
+        critic_lr: float = 3e-4,
+        value_lr: float = 3e-4,
+        critic_hidden_dims: Sequence[int] = (256, 256),
+        actor_hidden_dims: Sequence[int] = (256, 256, 256),
+        discount: float = 0.99,
+        tau: float = 0.005,
+        critic_hyperparam: float = 0.7,
+        ddpm_temperature: float = 1.0,
+        num_qs: int = 2,
+        actor_num_blocks: int = 2,
+        actor_weight_decay: float | None = None,
+        actor_tau: float = 0.001,
+        actor_dropout_rate: float | None = None,
+        actor_layer_norm: bool = False,
+        policy_temperature: float = 3.0,
+        T: int = 5,
+        time_dim: int = 64,
+        N: int = 64,
+        M: int = 0,
+        clip_sampler: bool = True,
+        actor_objective: str = "bc",
+        critic_objective: str = "expectile",
+        beta_schedule: str = "vp",
+        decay_steps: int | None = int(2e6),
+        hard_adv_threshold: float = -0.01,
+    ) -> GeneralDDPMIQLLearner:
+        """A learner with upstream's keywords, defaults and initial values.
+
+        Departures: ``actor_weight_decay``, which upstream ignores, decays the leaves that
+        :func:`get_weight_decay_mask` names; None keeps upstream's 1e-4 on all (quirks U12,
+        U13). ``actor_hidden_dims``, which upstream ignores for ``ln_resnet``, is refused
+        there (U14). ``hard_adv_threshold`` names a constant of upstream (U9).
+
+        Raises:
+            InputError: a setting out of its range, named with the range.
+            TypeError: an unknown keyword.
+        """
+        obs_dim = box_size(observation_space, "observation_space")
+        act_dim = box_size(action_space, "action_space")
+        _check_settings(
+            critic_hidden_dims=critic_hidden_dims, num_qs=num_qs, T=T, N=N, M=M,
+            actor_num_blocks=actor_num_blocks, time_dim=time_dim, discount=discount, tau=tau,
+            actor_tau=actor_tau, critic_hyperparam=critic_hyperparam,
+            critic_objective=critic_objective, actor_dropout_rate=actor_dropout_rate,
+            beta_schedule=beta_schedule, decay_steps=decay_steps, actor_lr=actor_lr,
+            critic_lr=critic_lr, value_lr=value_lr, actor_hidden_dims=actor_hidden_dims,
+        )  # fmt: skip
+        _check_name("actor_objective", actor_objective, losses.ACTOR_OBJECTIVES)
+        _check_name("actor_architecture", actor_architecture, ARCHITECTURES)
+        if actor_architecture == "mlp":
+            actor_def = _mlp_actor(
+                obs_dim, act_dim, time_dim, tuple(actor_hidden_dims), actor_layer_norm
+            )
+        else:
+            if tuple(actor_hidden_dims) != (256, 256, 256):
+                raise InputError(
+                    "actor_hidden_dims has no effect with actor_architecture='ln_resnet', whose "
+                    "size is set by actor_num_blocks: leave it out, or take 'mlp'."
+                )
+            actor_def = _resnet_actor(
+                obs_dim, act_dim, time_dim, (128, 128), actor_num_blocks,
+                actor_dropout_rate, actor_layer_norm, mish,
+            )  # fmt: skip
+        actor_rate = _actor_rate(actor_lr, decay_steps)
+        if actor_weight_decay is None:
+            actor_tx = optim.adamw(actor_rate)
+        else:
+            actor_tx = optim.adamw(
+                actor_rate, weight_decay=actor_weight_decay, mask=get_weight_decay_mask
+            )
+        return _create(
+            cls, seed, obs_dim, act_dim, actor_def,
+            _critic(obs_dim, act_dim, tuple(critic_hidden_dims), num_qs),
+            _value(obs_dim, tuple(critic_hidden_dims), False),
+            actor_tx=actor_tx, critic_tx=optim.adam(critic_lr), value_tx=optim.adam(value_lr),
+            beta_schedule=beta_schedule, T=T, N=N, M=M, discount=discount, tau=tau,
+            actor_tau=actor_tau, critic_hyperparam=critic_hyperparam,
+            ddpm_temperature=ddpm_temperature, policy_temperature=policy_temperature,
+            critic_objective=critic_objective, actor_objective=actor_objective,
+            hard_adv_threshold=hard_adv_threshold, report_weights=True,
+            clip_sampler=clip_sampler,
+        )  # fmt: skip
+
+
+# --- construction -------------------------------------------------------------------------
+
+# Networks hold no weights, so equal settings share one object: learners made alike have
+# equal static fields, stack as trees, and run through one compiled program.
+
+
+@functools.cache
+def _resnet_actor(
+    obs_dim: int,
+    act_dim: int,
+    time_dim: int,
+    cond_dims: tuple[int, ...],
+    num_blocks: int,
+    dropout_rate: float | None,
+    layer_norm: bool,
+    activation: Callable[[Tensor], Tensor],
+) -> Module:
+    return DDPM(
+        cond_encoder=MLP(time_dim, cond_dims, activation),
+        reverse_encoder=MLPResNet(
+            act_dim + obs_dim + cond_dims[-1],
+            num_blocks,
+            act_dim,
+            dropout_rate,
+            layer_norm,
+            activations=activation,
+        ),
+        time_preprocess=FourierFeatures(time_dim),
+    )
+
+
+@functools.cache
+def _mlp_actor(
+    obs_dim: int, act_dim: int, time_dim: int, hidden_dims: tuple[int, ...], layer_norm: bool
+) -> Module:
+    return DDPM(
+        cond_encoder=MLP(time_dim, (128, 128), mish),
+        reverse_encoder=MLP(
+            act_dim + obs_dim + 128, (*hidden_dims, act_dim), mish, use_layer_norm=layer_norm
+        ),
+        time_preprocess=FourierFeatures(time_dim),
+    )
+
+
+@functools.cache
+def _critic(obs_dim: int, act_dim: int, hidden_dims: tuple[int, ...], num_qs: int) -> Module:
+    return Ensemble(
+        StateActionValue,
+        MLP,
+        input_dim=obs_dim + act_dim,
+        hidden_dims=hidden_dims,
+        activate_final=True,
+        num=num_qs,
+    )
+
+
+@functools.cache
+def _value(obs_dim: int, hidden_dims: tuple[int, ...], layer_norm: bool) -> Module:
+    return StateValue(
+        MLP,
+        input_dim=obs_dim,
+        hidden_dims=hidden_dims,
+        use_layer_norm=layer_norm,
+        activate_final=True,
+    )
+
+
+def _create(
+    cls: Any,
+    seed: int,
+    obs_dim: int,
+    act_dim: int,
+    actor_def: Module,
+    critic_def: Module,
+    value_def: Module,
+    *,
+    actor_tx: optim.Chain,
+    critic_tx: optim.Chain,
+    value_tx: optim.Chain,
+    beta_schedule: str,
+    **fields: Any,
+) -> Any:
+    rng, actor_key, critic_key, value_key = random.split(random.PRNGKey(seed), 4).unbind(0)
+    actor_params = actor_def.init(actor_key)
+    critic_params = critic_def.init(critic_key)
+    betas = BETA_SCHEDULES[beta_schedule](fields["T"]).to(rng.device)
+    alphas = 1 - betas
+    # one product for each prefix: a cumulative product rounds otherwise (quirk N11)
+    alpha_hats = torch.stack([alphas[: i + 1].prod() for i in range(fields["T"])])
+    if beta_schedule == "linear" and float(alpha_hats[-1]) > 0.5:
+        warnings.warn(
+            f"beta_schedule='linear' with T={fields['T']} keeps alpha_hat at "
+            f"{float(alpha_hats[-1]):.3f}, far from the noise that sampling starts from "
+            "(quirk N10); 'vp' and 'cosine' do not.",
+            stacklevel=3,
+        )
+    return cls(
+        rng=rng.clone(),
+        obs_dim=obs_dim,
+        act_dim=act_dim,
+        score_model=TrainState.create(params=actor_params, tx=actor_tx, apply_fn=actor_def.apply),
+        target_score_model=TrainState.create(params=actor_params, apply_fn=actor_def.apply),
+        critic=TrainState.create(params=critic_params, tx=critic_tx, apply_fn=critic_def.apply),
+        target_critic=TrainState.create(params=critic_params, apply_fn=critic_def.apply),
+        value=TrainState.create(
+            params=value_def.init(value_key), tx=value_tx, apply_fn=value_def.apply
+        ),
+        betas=betas,
+        alphas=alphas,
+        alpha_hats=alpha_hats,
+        **fields,
+    )
+
+
+def _actor_rate(actor_lr: Any, decay_steps: int | None) -> Any:
+    if decay_steps is None:
+        return actor_lr
+    if callable(actor_lr):
+        raise InputError("actor_lr is a schedule already: pass decay_steps=None with it.")
+    return optim.cosine_decay_schedule(actor_lr, decay_steps)
+
+
+def _check_name(what: str, value: Any, names: Sequence[str]) -> None:
+    if value not in names:
+        raise InputError(f"{what} must be one of {', '.join(names)}, got {value!r}.")
+
+
+def _check_settings(
+    *, beta_schedule: str, critic_objective: str, critic_hyperparam: float, **settings: Any
+) -> None:
+    _check_name("beta_schedule", beta_schedule, tuple(BETA_SCHEDULES))
+    _check_name("critic_objective", critic_objective, losses.CRITIC_OBJECTIVES)
+    if critic_objective == "exponential":
+        in_range = critic_hyperparam > 0
+    else:
+        in_range = 0 < critic_hyperparam < 1
+    if not in_range:
+        span = "above 0" if critic_objective == "exponential" else "between 0 and 1"
+        raise InputError(
+            f"critic_hyperparam must be {span} for critic_objective={critic_objective!r}, "
+            f"got {critic_hyperparam}."
+        )
+    at_least = {"T": 1, "N": 1, "M": 0, "num_qs": 1, "actor_num_blocks": 0, "decay_steps": 1}
+    for name, value in settings.items():
+        if value is None:
+            continue
+        if name in at_least and (value != int(value) or value < at_least[name]):
+            raise InputError(f"{name} must be an integer of at least {at_least[name]}, got {value}.")
+        if name == "time_dim" and (value < 2 or value % 2):
+            raise InputError(f"time_dim must be even and at least 2, got {value}.")
+        if name.endswith("hidden_dims") and (not len(value) or min(value) < 1):
+            raise InputError(f"{name} must name at least one layer of at least 1 unit, got {value}.")
+        if name in ("discount", "tau", "actor_tau") and not 0 <= value <= 1:
+            raise InputError(f"{name} must lie in [0, 1], got {value}.")
+        if name == "actor_dropout_rate" and not 0 <= value < 1:
+            raise InputError(f"actor_dropout_rate must lie in [0, 1), got {value}.")
+        if name.endswith("_lr") and not callable(value) and not value > 0:
+            raise InputError(f"{name} must be above 0, got {value}.")

@@ -1,0 +1,52 @@
+"""Networks as pure functions of Flax parameter trees, after ``jaxrl5/networks``."""
+
+from idql_func.networks.diffusion import (
+    DDPM,
+    FourierFeatures,
+    cosine_beta_schedule,
+    ddpm_sampler,
+    linear_beta_schedule,
+    vp_beta_schedule,
+)
+from idql_func.networks.ensemble import Ensemble, subsample_ensemble
+from idql_func.networks.layers import (
+    Dense,
+    Dropout,
+    LayerNorm,
+    default_init,
+    mish,
+    relu,
+    swish,
+)
+from idql_func.networks.mlp import MLP, get_weight_decay_mask
+from idql_func.networks.module import LazyRng, Module, apply, init
+from idql_func.networks.resnet import MLPResNet, MLPResNetBlock
+from idql_func.networks.values import StateActionValue, StateValue
+
+__all__ = [
+    "DDPM",
+    "MLP",
+    "Dense",
+    "Dropout",
+    "Ensemble",
+    "FourierFeatures",
+    "LayerNorm",
+    "LazyRng",
+    "MLPResNet",
+    "MLPResNetBlock",
+    "Module",
+    "StateActionValue",
+    "StateValue",
+    "apply",
+    "cosine_beta_schedule",
+    "ddpm_sampler",
+    "default_init",
+    "get_weight_decay_mask",
+    "init",
+    "linear_beta_schedule",
+    "mish",
+    "relu",
+    "subsample_ensemble",
+    "swish",
+    "vp_beta_schedule",
+]

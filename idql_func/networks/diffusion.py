@@ -1,0 +1,208 @@
+"""Diffusion policies (arXiv 2006.11239): schedules, time features, network, sampler.
+
+After ``jaxrl5/networks/diffusion.py``. ``alphas = 1 - betas`` and ``alpha_hats`` are
+the products of their prefixes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idql_func import random
+from idql_func._switches import float_dtype
+from idql_func.networks.layers import normal
+from idql_func.networks.module import LazyRng, Module
+from idql_func.transforms import scan
+from idql_func.types import Params, PRNGKey
+
+# --- noise schedules --------------------------------------------------------------------
+
+
+def cosine_beta_schedule(timesteps: int, s: float = 0.008) -> Tensor:
+    """Betas ``[T]`` of the cosine schedule (arXiv 2102.09672, eq. 17), at most 0.999 (N8).
+
+    >>> [round(b, 4) for b in cosine_beta_schedule(2).tolist()]
+    [0.5062, 0.999]
+    """
+    _check_steps("cosine_beta_schedule", timesteps)
+    t = _linspace(0, timesteps, timesteps + 1) / timesteps
+    alpha_hat = torch.cos((t + s) / (1 + s) * math.pi * 0.5) ** 2
+    alpha_hat = alpha_hat / alpha_hat[0]
+    return torch.clamp(1 - alpha_hat[1:] / alpha_hat[:-1], 0, 0.999)
+
+
+def linear_beta_schedule(
+    timesteps: int, beta_start: float = 1e-4, beta_end: float = 2e-2
+) -> Tensor:
+    """Betas ``[T]`` equally spaced (arXiv 2006.11239), not rescaled to ``T`` (quirk N10).
+
+    >>> [round(b, 5) for b in linear_beta_schedule(3).tolist()]
+    [0.0001, 0.01005, 0.02]
+    """
+    _check_steps("linear_beta_schedule", timesteps)
+    return _linspace(beta_start, beta_end, timesteps)
+
+
+def vp_beta_schedule(timesteps: int) -> Tensor:
+    """Betas ``[T]`` of the variance-preserving process with rates 0.1 to 10 (quirk N9).
+
+    >>> [round(b, 4) for b in vp_beta_schedule(2).tolist()]
+    [0.724, 0.9768]
+    """
+    _check_steps("vp_beta_schedule", timesteps)
+    t = torch.arange(1, timesteps + 1).to(float_dtype())
+    b_max, b_min = 10.0, 0.1
+    alpha = torch.exp(-b_min / timesteps - 0.5 * (b_max - b_min) * (2 * t - 1) / timesteps**2)
+    return 1 - alpha
+
+
+def _check_steps(name: str, timesteps: int) -> None:
+    if timesteps < 1:
+        raise ValueError(f"{name}: the number of diffusion steps must be at least 1, got {timesteps}.")
+
+
+def _linspace(start: float, stop: float, num: int) -> Tensor:
+    """``jnp.linspace``: a weighted mean of the ends, the last entry exact."""
+    if num == 1:
+        return torch.full((1,), start, dtype=float_dtype())
+    step = torch.arange(num - 1).to(float_dtype()) / (num - 1)
+    inner = start * (1 - step) + stop * step
+    return torch.cat([inner, torch.full((1,), stop, dtype=float_dtype())])
+
+
+# --- network ------------------------------------------------------------------------------
+
+
+class FourierFeatures(Module):
+    """Time ``[..., in]`` to ``[cos(f), sin(f)]``, ``[..., output_size]`` (quirk N7).
+
+    Learnable: ``f = 2 pi x @ kernel.T`` with a ``[output_size // 2, in]`` kernel from
+    N(0, 0.2^2). Times enter as raw integers 0..T-1.
+
+    >>> net = FourierFeatures(8)
+    >>> net.apply(net.init(random.PRNGKey(0)), torch.zeros(3, 1)).shape
+    torch.Size([3, 8])
+    """
+
+    kernel: Tensor
+
+    def __init__(self, output_size: int, input_dim: int = 1, learnable: bool = True) -> None:
+        super().__init__()
+        if output_size < 2 or output_size % 2:
+            raise ValueError(f"FourierFeatures: output_size must be even, got {output_size}.")
+        self.learnable = learnable
+        self.half = output_size // 2
+        self.output_dim = output_size if learnable else output_size * input_dim
+        if learnable:
+            self.declare("kernel", (self.half, input_dim), normal(0.2))
+
+    def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
+        if self.learnable:
+            f = (2 * math.pi * x.to(self.kernel.dtype)) @ self.kernel.T
+        else:
+            rate = math.log(10000) / (self.half - 1)
+            index = torch.arange(self.half, device=x.device).to(float_dtype())
+            f = x * torch.exp(index * -rate)
+        return torch.cat([torch.cos(f), torch.sin(f)], dim=-1)
+
+
+class DDPM(Module):
+    """The noise predictor ``eps(a_t, s, t)``: ``[B, O], [B, A], [B, 1] -> [B, A]``.
+
+    ``reverse_encoder`` sees the noisy action, the observation and the encoded time, in
+    this order, so that its ``input_dim`` is ``A + O + cond_encoder.output_dim``.
+
+    >>> from idql_func.networks import MLP
+    >>> net = DDPM(MLP(8, [4]), MLP(2 + 3 + 4, [2]), FourierFeatures(8))
+    >>> params = net.init(random.PRNGKey(0))
+    >>> sorted(params)
+    ['FourierFeatures_0', 'MLP_0', 'MLP_1']
+    >>> net.apply(params, torch.ones(5, 3), torch.ones(5, 2), torch.zeros(5, 1)).shape
+    torch.Size([5, 2])
+    """
+
+    def __init__(
+        self, cond_encoder: Module, reverse_encoder: Module, time_preprocess: Module
+    ) -> None:
+        super().__init__()
+        self.time_preprocess = self.add(time_preprocess)
+        self.cond_encoder = self.add(cond_encoder)
+        self.reverse_encoder = self.add(reverse_encoder)
+        self.names = tuple(self._modules)
+        self.output_dim = reverse_encoder.output_dim
+
+    def forward(
+        self,
+        observations: Tensor,
+        actions: Tensor,
+        time: Tensor,
+        training: bool = False,
+        rng: LazyRng | None = None,
+    ) -> Tensor:
+        streams = [rng and rng.push(name) for name in self.names]
+        features = self.time_preprocess(time, training, streams[0])
+        cond = self.cond_encoder(features, training, streams[1])
+        inputs = torch.cat([actions, observations, cond], dim=-1)
+        return self.reverse_encoder(inputs, training, streams[2])
+
+
+# --- sampler ------------------------------------------------------------------------------
+
+
+def ddpm_sampler(
+    actor_apply_fn: Callable[..., Tensor],
+    actor_params: Params,
+    T: int,
+    rng: PRNGKey,
+    act_dim: int,
+    observations: Tensor,
+    alphas: Tensor,
+    alpha_hats: Tensor,
+    betas: Tensor,
+    sample_temperature: Any,
+    repeat_last_step: int,
+    clip_sampler: bool,
+    training: bool = False,
+) -> tuple[Tensor, PRNGKey]:
+    """Actions ``[B, A]`` for observations ``[B, O]``, and the next key.
+
+    Algorithm 2 of arXiv 2006.11239 with noise of scale ``sqrt(beta_t)`` times the
+    temperature and the predicted mean unclipped (quirk N12). Noise is drawn at the last
+    step too and masked, so the key advances alike (N13). ``clip_sampler`` clips every
+    step to [-1, 1]; the result is clipped in any case (N14).
+
+    >>> net_apply = lambda params, s, a, t, training: a * 0
+    >>> betas = vp_beta_schedule(5)
+    >>> alphas = 1 - betas
+    >>> actions, key = ddpm_sampler(net_apply, {}, 5, random.PRNGKey(0), 2, torch.zeros(3, 4),
+    ...     alphas, torch.cumprod(alphas, 0), betas, 1.0, 0, True)
+    >>> actions.shape
+    torch.Size([3, 2])
+    """
+    batch_size = observations.shape[0]
+
+    def denoise(carry: tuple[Tensor, PRNGKey], time: Tensor) -> tuple[Any, Any]:
+        x, key = carry
+        times = time.expand(batch_size, 1)
+        eps = actor_apply_fn(actor_params, observations, x, times, training=training)
+        alpha, alpha_hat, beta = alphas[time], alpha_hats[time], betas[time]
+        x = 1 / torch.sqrt(alpha) * (x - (1 - alpha) / torch.sqrt(1 - alpha_hat) * eps)
+        key, noise_key = random.split(key)
+        z = sample_temperature * random.normal(noise_key, (batch_size, act_dim))
+        x = x + (time > 0) * (torch.sqrt(beta) * z)
+        if clip_sampler:
+            x = torch.clamp(x, -1, 1)
+        return (x, key), ()
+
+    noise_key, rng = random.split(rng)
+    start = random.normal(noise_key, (batch_size, act_dim))
+    steps = torch.arange(T - 1, -1, -1, device=observations.device)
+    (x, rng), _ = scan(denoise, (start, rng), steps)
+    for _ in range(repeat_last_step):
+        (x, rng), _ = denoise((x, rng), torch.zeros_like(steps[0]))
+    return torch.clamp(x, -1, 1), rng
