@@ -87,7 +87,8 @@ def gymnasium_id(name: str) -> tuple[str, str | None]:
         >>> gymnasium_id("hopper-medium-replay-v2")[0], gymnasium_id("Pendulum-v1")
         ('Hopper-v5', ('Pendulum-v1', None))
     """
-    match = _D4RL_NAME.fullmatch(name)
+    # D4RL's "-eval-" mazes differ in how goals are drawn, not in the robot.
+    match = _D4RL_NAME.fullmatch(name.replace("antmaze-eval-", "antmaze-"))
     if match is None:
         return name, None
     family = match["family"]

@@ -1,0 +1,336 @@
+"""Evaluation counts each episode once, in environments of its own, the same way every time."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from idql_func import random
+from idql_func.data.pointmaze import EXPERT, REF_MAX_SCORE, REF_MIN_SCORE, WaypointController
+from idql_func.data.scores import ReferenceScores
+from idql_func.envs import ENV_NAME, make_pointmaze_env
+from idql_func.envs.pointmaze import GOAL
+from idql_func.evaluation import episode_seeds, evaluate, implicit_evaluate
+from idql_func.types import InputError
+
+
+class Countdown(gym.Env):
+    """Ends after a number of steps drawn from the seed; each step pays 10 times the first action.
+
+    Observation: ``[steps left, total steps, draw]``; stepping it after its end is an error.
+    """
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float64)
+    action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, tell_success: bool = True, truncate: bool = False) -> None:
+        self.tell_success, self.truncate = tell_success, truncate
+        self.left = 0
+        self.closed = False
+
+    def _observe(self) -> np.ndarray:
+        return np.array([self.left, self.total, self.draw])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.total = self.left = int(self.np_random.integers(1, 9))
+        self.draw = float(self.np_random.normal())
+        return self._observe(), {}
+
+    def step(self, action):
+        assert self.left > 0, "stepped after the end"
+        self.left -= 1
+        done = self.left == 0
+        info = {"success": self.total > 4 and self.left == 1} if self.tell_success else {}
+        ends = (False, done) if self.truncate else (done, False)
+        return self._observe(), 10.0 * float(action[0]), *ends, info
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """Deterministic: the first action is the share of steps left."""
+
+    calls: list = dataclasses.field(default_factory=list)
+
+    def eval_actions(self, observations: np.ndarray) -> tuple[np.ndarray, Policy]:
+        self.calls.append(observations.copy())
+        actions = np.zeros((len(observations), 2), np.float32)
+        actions[:, 0] = observations[:, 0] / np.maximum(observations[:, 1], 1)
+        return actions, self
+
+    def sample_implicit_policy(self, observations: np.ndarray) -> tuple[np.ndarray, Policy]:
+        actions, _ = self.eval_actions(observations)
+        return -actions, self
+
+
+@dataclasses.dataclass(frozen=True)
+class Noisy:
+    """Draws its actions from a key that advances, as learners do."""
+
+    rng: torch.Tensor
+
+    def eval_actions(self, observations: np.ndarray) -> tuple[np.ndarray, Noisy]:
+        key, rng = random.split(self.rng)
+        actions = random.uniform(key, (len(observations), 2), minval=-1, maxval=1)
+        return actions.numpy(), dataclasses.replace(self, rng=rng)
+
+    def replace(self, **fields: Any) -> Noisy:
+        return dataclasses.replace(self, **fields)
+
+
+def expected(seed: int, episodes: int) -> tuple[list[float], list[int], list[bool]]:
+    """The same numbers from one environment and a plain loop."""
+    returns, lengths, success = [], [], []
+    for episode_seed in episode_seeds(seed, episodes):
+        env = Countdown()
+        observation, _ = env.reset(seed=episode_seed)
+        total, length, reached, done = 0.0, 0, False, False
+        while not done:
+            action = np.float32([np.float32(observation[0]) / np.float32(observation[1]), 0])
+            observation, reward, done, _, info = env.step(action)
+            total, length, reached = total + reward, length + 1, reached or info["success"]
+        returns.append(total)
+        lengths.append(length)
+        success.append(reached)
+    return returns, lengths, success
+
+
+@given(st.integers(0, 1000), st.integers(1, 9), st.none() | st.integers(1, 12), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_each_episode_counts_once_whatever_the_number_of_environments(
+    seed: int, episodes: int, num_envs: int | None, truncate: bool
+) -> None:
+    result = evaluate(Policy(), lambda: Countdown(truncate=truncate), episodes, seed, num_envs)
+    returns, lengths, success = expected(seed, episodes)
+    assert result["returns"] == pytest.approx(returns)
+    assert result["lengths"] == lengths
+    assert result["episodes"] == episodes
+    assert result["return"] == pytest.approx(np.mean(returns))
+    assert result["return_std"] == pytest.approx(np.std(returns))
+    assert result["length"] == pytest.approx(np.mean(lengths))
+    assert result["success"] == pytest.approx(np.mean(success))
+
+
+def test_actions_are_chosen_in_batches_of_one_size() -> None:
+    policy = Policy()
+    result = evaluate(policy, Countdown, 7, seed=1, num_envs=3)
+    assert {call.shape for call in policy.calls} == {(3, 3)}
+    assert {call.dtype for call in policy.calls} == {np.dtype(np.float32)}
+    assert len(policy.calls) < sum(result["lengths"])
+    many = Policy()
+    evaluate(many, Countdown, 7, seed=1)
+    assert {call.shape for call in many.calls} == {(7, 3)}
+    assert len(many.calls) == max(result["lengths"])
+
+
+def test_same_seed_same_result_and_other_seed_other_result() -> None:
+    learner = Noisy(random.PRNGKey(0))
+    first = evaluate(learner, Countdown, 6, seed=3, num_envs=4, record_trajectories=True)
+    second = evaluate(learner, Countdown, 6, seed=3, num_envs=4, record_trajectories=True)
+    assert first["returns"] == second["returns"]
+    for one, other in zip(first["trajectories"], second["trajectories"], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert evaluate(learner, Countdown, 6, seed=4, num_envs=4)["returns"] != first["returns"]
+    assert torch.equal(learner.rng, random.PRNGKey(0))  # E8: the learner passed in is as it was
+
+
+def test_fold_seed_changes_the_noise_and_not_the_starts() -> None:
+    learner = Noisy(random.PRNGKey(0))
+    plain = evaluate(learner, Countdown, 4, seed=3)
+    folded = evaluate(learner, Countdown, 4, seed=3, fold_seed=True)
+    assert plain["lengths"] == folded["lengths"]
+    assert plain["returns"] != folded["returns"]
+    again = evaluate(Noisy(random.fold_in(learner.rng, 3)), Countdown, 4, seed=3)
+    assert again["returns"] == folded["returns"]
+
+
+def test_an_environment_passed_in_is_not_touched() -> None:
+    """E14: evaluation in the training environment corrupted the next transition."""
+    env = Countdown()
+    env.reset(seed=0)
+    left, state = env.left, env.np_random.bit_generator.state
+    result = evaluate(Policy(), env, 3, seed=2)
+    assert result["returns"] == pytest.approx(expected(2, 3)[0])
+    assert (env.left, env.np_random.bit_generator.state, env.closed) == (left, state, False)
+
+
+def test_an_environment_that_cannot_be_copied() -> None:
+    class Stuck(Countdown):
+        def __deepcopy__(self, memo):
+            raise TypeError("no copy of a window")
+
+    with pytest.raises(InputError, match=r"cannot be copied \(no copy of a window\); pass a"):
+        evaluate(Policy(), Stuck(), 1)
+
+
+def test_own_environments_are_closed_even_after_an_error() -> None:
+    made: list[Countdown] = []
+
+    def factory() -> Countdown:
+        made.append(Countdown())
+        return made[-1]
+
+    evaluate(Policy(), factory, 3, num_envs=2)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(Broken(ZeroDivisionError()), factory, 3, num_envs=2)
+    assert len(made) == 4
+    assert all(env.closed for env in made)
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken:
+    answer: Any
+
+    def eval_actions(self, observations: np.ndarray) -> tuple[Any, Broken]:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer, self
+
+
+def test_success_is_none_where_the_environment_does_not_tell() -> None:
+    assert evaluate(Policy(), lambda: Countdown(tell_success=False), 3)["success"] is None
+
+
+def test_scores() -> None:
+    result = evaluate(Policy(), Countdown, 5, score_name=ReferenceScores(10.0, 60.0))
+    assert result["normalized_score"] == pytest.approx(2 * (result["return"] - 10.0))
+    known = evaluate(Policy(), Countdown, 5, score_name="hopper-medium-v2")
+    slope = 100 / (3234.3 + 20.272305)
+    assert known["normalized_score"] == pytest.approx(slope * (result["return"] + 20.272305))
+    assert "normalized_score" not in evaluate(Policy(), Countdown, 5, score_name="unknown")
+    assert "normalized_score" not in evaluate(Policy(), Countdown, 5)
+
+
+def test_implicit_evaluate_uses_the_other_method() -> None:
+    plain = evaluate(Policy(), Countdown, 4, seed=1)
+    implicit = implicit_evaluate(Policy(), Countdown, 4, seed=1)
+    assert implicit["returns"] == pytest.approx([-r for r in plain["returns"]])
+
+
+def test_progress_bar(capsys) -> None:
+    evaluate(Policy(), Countdown, 3, progress=True)
+    assert "3/3" in capsys.readouterr().err
+    evaluate(Policy(), Countdown, 3)
+    assert capsys.readouterr().err == ""
+
+
+def test_maze_with_its_best_controller() -> None:
+    """Positions per episode, and a score of about 100 for the controller that defines it."""
+
+    class Expert:
+        def __init__(self) -> None:
+            self.controllers: dict[int, WaypointController] = {}
+
+        def eval_actions(self, observations: np.ndarray) -> tuple[np.ndarray, Expert]:
+            for slot in range(len(observations)):
+                if slot not in self.controllers:
+                    rng = np.random.default_rng(0)
+                    self.controllers[slot] = WaypointController(rng, EXPERT, GOAL)
+            return np.stack(
+                [self.controllers[slot].act(row) for slot, row in enumerate(observations)]
+            ), self
+
+    result = evaluate(Expert(), ENV_NAME, 12, record_trajectories=True, score_name=ENV_NAME)
+    assert result["success"] == 1.0
+    assert result["lengths"] == [300] * 12
+    assert 85 < result["normalized_score"] < 115
+    scale = 100 / (REF_MAX_SCORE - REF_MIN_SCORE)
+    expected_score = scale * (result["return"] - REF_MIN_SCORE)
+    assert result["normalized_score"] == pytest.approx(expected_score)
+    env = make_pointmaze_env()
+    for seed, trajectory in zip(episode_seeds(0, 12), result["trajectories"], strict=True):
+        assert (trajectory.shape, trajectory.dtype) == ((301, 2), np.float32)
+        np.testing.assert_array_equal(trajectory[0], env.reset(seed=seed)[0][:2])
+        assert np.hypot(*(trajectory[-1] - np.float32(GOAL))) < 0.1
+
+
+def test_a_maze_environment_can_be_copied() -> None:
+    env = make_pointmaze_env()
+    env.reset(seed=0)
+    rest = Broken(np.zeros((1, 2), np.float32))
+    copied = evaluate(rest, env, 1, record_trajectories=True)
+    made = evaluate(rest, make_pointmaze_env, 1, record_trajectories=True)
+    np.testing.assert_array_equal(copied["trajectories"][0], made["trajectories"][0])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Value:
+    params: dict
+
+
+class Sized(Policy):
+    def __init__(self, observations: int, actions: int) -> None:
+        super().__init__()
+        kernel = torch.zeros(observations, 8)
+        tree = {"MLP_0": {"Dense_0": {"kernel": kernel}}, "OutputVDense": {}}
+        object.__setattr__(self, "value", _Value(tree))
+        object.__setattr__(self, "act_dim", actions)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((17, 2), "made for observations of size 17, but Countdown has observations of size 3"),
+        ((3, 6), "made for actions of size 6, but Countdown has actions of size 2"),
+    ],
+)
+def test_a_learner_of_another_size(sizes: tuple[int, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate(Sized(*sizes), Countdown, 1)
+
+
+def test_a_learner_of_the_right_size() -> None:
+    assert evaluate(Sized(3, 2), Countdown, 1)["episodes"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"num_episodes": 0}, "num_episodes must be at least 1; got 0"),
+        ({"num_episodes": 1, "num_envs": 0}, "num_envs must be at least 1; got 0"),
+        ({"num_episodes": 1, "method": "act"}, "Policy has no method 'act'"),
+        ({"num_episodes": 1, "seed": -1}, "seed must not be negative"),
+    ],
+)
+def test_bad_arguments(kwargs: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate(Policy(), Countdown, **kwargs)
+
+
+def test_environments_that_do_not_fit() -> None:
+    with pytest.raises(InputError, match="wrap it with wrap_gym"):
+        evaluate(Policy(), lambda: gym.make("PointMaze_UMaze-v3"), 1)
+    with pytest.raises(InputError, match="act with flat vectors"):
+        evaluate(Policy(), lambda: gym.make("CartPole-v1"), 1)
+    with pytest.raises(InputError, match="There is no environment 'Nowhere-v0'"):
+        evaluate(Policy(), "Nowhere-v0", 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (np.zeros(2), r"actions of shape \(2,\) for 1 observations; expected \[1, A\]"),
+        (np.zeros((2, 2)), r"actions of shape \(2, 2\) for 1 observations"),
+        (np.array([[0.0, np.nan]]), "not finite"),
+    ],
+)
+def test_bad_actions(answer: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate(Broken(answer), Countdown, 1)
+
+
+def test_more_episodes_only_add_seeds() -> None:
+    assert episode_seeds(5, 20)[:7] == episode_seeds(5, 7)
+    seeds = episode_seeds(0, 500) + episode_seeds(1, 500)
+    assert len(set(seeds)) == 1000
+    assert all(0 <= seed < 2**31 for seed in seeds)
