@@ -114,7 +114,7 @@ array([False, False,  True,  True]))
             arrays["observations"], arrays["next_observations"], terminals
         )
         validate_transitions(arrays, where=recording.where)
-        super().__init__({**arrays}, seed=seed, device=device)
+        super().__init__(arrays, seed=seed, device=device)
 
 
 def d4rl_cache_dir() -> Path:

@@ -14,7 +14,7 @@ from idql_func import random
 from idql_func._switches import x64_enabled
 from idql_func.data.arrays import check_lengths, map_arrays, named_leaves, placer, subselect
 from idql_func.data.index_stream import draw_indices, next_keys
-from idql_func.types import DatasetDict, InputError, PRNGKey
+from idql_func.types import InputError, PRNGKey
 
 __all__ = ["DEFAULT_SEED", "Dataset"]
 
@@ -55,12 +55,12 @@ class Dataset:
 
     def __init__(
         self,
-        dataset_dict: DatasetDict,
+        dataset_dict: dict[str, Any],
         seed: int | None = None,
         *,
         device: torch.device | str = "cpu",
     ):
-        self.dataset_dict: DatasetDict = dataset_dict
+        self.dataset_dict: dict[str, Any] = dataset_dict
         self.dataset_len = check_lengths(dataset_dict)
         self.device = torch.device(device)
         self._placed: dict[str, tuple[tuple[Any, ...], Any]] = {}
@@ -118,7 +118,7 @@ class Dataset:
         batch_size: int,
         keys: Iterable[str] | None = None,
         indx: np.ndarray | None = None,
-    ) -> DatasetDict:
+    ) -> dict[str, Any]:
         """Draw rows with replacement, as NumPy arrays.
 
         Args:
@@ -372,7 +372,7 @@ class Dataset:
         return fields
 
     def _vector(self, name: str) -> np.ndarray:
-        value: Any = self.dataset_dict.get(name)
+        value = self.dataset_dict.get(name)
         if not isinstance(value, np.ndarray) or value.ndim != 1:
             have = "no such field" if value is None else f"{type(value).__name__} {np.shape(value)}"
             raise InputError(

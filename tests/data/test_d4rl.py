@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -295,8 +296,8 @@ def test_the_source_is_not_written_to_and_the_seed_is_heeded():
 # --- bad input --------------------------------------------------------------------------
 
 
-def spoil(**changes):
-    arrays = recording()
+def spoil(**changes: Any):
+    arrays: dict[str, Any] = recording()
     for name, value in changes.items():
         arrays[name] = value(arrays[name].copy()) if callable(value) else value
     return arrays
@@ -360,9 +361,9 @@ def test_actions_outside_are_clipped_on_request_only():  # D12
         D4RLDataset(Env(arrays))
     for clip_to_eps, largest in ((True, np.float32(1 - 1e-5)), (False, 1.0)):
         dataset = D4RLDataset(Env(arrays), clip_to_eps=clip_to_eps, out_of_range="clip")
-        assert dataset.dataset_dict["actions"][0, 0] == largest  # pyright: ignore
+        assert dataset.dataset_dict["actions"][0, 0] == largest
     rounding = spoil(actions=put((0, 0), np.float32(1.000001)))
-    assert np.abs(D4RLDataset(Env(rounding)).dataset_dict["actions"]).max() < 1  # pyright: ignore
+    assert np.abs(D4RLDataset(Env(rounding)).dataset_dict["actions"]).max() < 1
 
 
 def test_bad_arguments():

@@ -132,7 +132,7 @@ def test_each_call_heeds_its_own_size_and_keys():  # D2
     assert set(dataset.sample_torch(3)) == {"observations", "rewards", "dones"}
     batch = dataset.sample_torch(7, keys=["rewards"])
     assert set(batch) == {"rewards"} and batch["rewards"].shape == (7,)
-    assert dataset.sample(5, keys=("dones",))["dones"].shape == (5,)  # pyright: ignore
+    assert dataset.sample(5, keys=("dones",))["dones"].shape == (5,)
 
 
 def test_nested_fields_are_drawn_with_the_same_rows():
@@ -144,7 +144,7 @@ def test_nested_fields_are_drawn_with_the_same_rows():
     for name in ("state", "pixels"):
         np.testing.assert_array_equal(
             tensors["observations"][name].numpy(),
-            arrays["observations"][name],  # pyright: ignore
+            arrays["observations"][name],
         )
 
 
@@ -173,7 +173,7 @@ def test_replaced_and_refreshed_arrays_are_seen():
     assert dataset.sample_torch(1)["a"].item() == 0
     dataset.dataset_dict["a"] = np.ones(3)
     assert dataset.sample_torch(1)["a"].item() == 1
-    dataset.dataset_dict["b"]["c"] = np.full(3, 2.0)  # pyright: ignore
+    dataset.dataset_dict["b"]["c"] = np.full(3, 2.0)
     assert dataset.sample_torch(1)["b"]["c"].item() == 2
     dataset.dataset_dict["a"] += 5  # written into, converted to float32 before: not seen
     assert dataset.sample_torch(1)["a"].item() == 1
@@ -296,7 +296,7 @@ def test_filter_keeps_upstreams_rows(name, options):
 def test_normalize_returns_is_upstreams_and_spares_the_callers_array(scaling):
     dataset = returns_dataset()
     given_rewards = dataset.dataset_dict["rewards"]
-    kept = given_rewards.copy()  # pyright: ignore
+    kept = given_rewards.copy()
     dataset.sample_torch(1)
     dataset.normalize_returns(scaling)
     np.testing.assert_array_equal(
@@ -375,4 +375,4 @@ def test_bad_arguments():
     with pytest.raises(TypeError, match="dtype <U1, which no tensor has"):
         words.sample_torch(1)
     assert words.sample_torch(1, keys=["a"])["a"].shape == (1,)
-    assert words.sample(1)["text"].shape == (1,)  # pyright: ignore
+    assert words.sample(1)["text"].shape == (1,)
