@@ -135,7 +135,8 @@ class GeneralDDPMIQLConfig:
     actor_num_blocks: int = 2
     """Residual blocks of the 'ln_resnet' actor."""
     actor_weight_decay: float | None = None
-    """Kept for upstream's sake, which ignores it (quirk U13): None is AdamW's usual 1e-4."""
+    """Weight decay of the actor's kernels. None: 1e-4 on all its weights, which is what upstream
+    does whatever it is told (quirks U12, U13)."""
     actor_tau: float = 0.001
     """Share of the new actor weights that enters the averaged actor at each update. Actions are
     chosen with the averaged actor."""
@@ -164,6 +165,8 @@ class GeneralDDPMIQLConfig:
     decay_steps: int | None = 2_000_000
     """Updates over which the actor's learning rate falls to 0 along a cosine, and where it stays
     from then on (quirk U16); None for a constant rate."""
+    hard_adv_threshold: float = -0.01
+    """Least advantage of the samples that the 'hard_adv' objective keeps (quirk U9)."""
 
     def keywords(self) -> dict[str, Any]:
         """The keyword arguments for the learner's ``create``."""
@@ -274,7 +277,7 @@ class TrainConfig:
             "evaluation.interval_episodes": self.evaluation.interval_episodes,
             "evaluation.episodes": self.evaluation.episodes,
             "dataset.pointmaze_steps": self.dataset.pointmaze_steps,
-            **{"evaluation.N": n for n in self.evaluation.N},
+            "evaluation.N": min(self.evaluation.N, default=1),
         }
         if self.evaluation.num_envs is not None:
             at_least_one["evaluation.num_envs"] = self.evaluation.num_envs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from idql_func.data import D4RLDataset
@@ -31,7 +32,11 @@ def describe_dataset(source: str) -> list[Table]:
     tables = [_episodes(dataset, source, path), _arrays(dataset)]
     attributes = {} if path is None else read_d4rl_hdf5(path, keys=())[1]
     if attributes:
-        table = Table(title="Attributes of the file", title_justify="left", show_header=False)
+        table = Table(
+            title="Attributes of the file", title_justify="left", show_header=False, box=box.SIMPLE
+        )
+        table.add_column()
+        table.add_column(overflow="fold")
         for name, value in sorted(attributes.items()):
             table.add_row(name, str(value))
         tables.append(table)
@@ -39,7 +44,9 @@ def describe_dataset(source: str) -> list[Table]:
 
 
 def _episodes(dataset: D4RLDataset, source: str, path: Path | None) -> Table:
-    table = Table(title=source, title_justify="left", show_header=False)
+    table = Table(title=source, title_justify="left", show_header=False, box=box.SIMPLE)
+    table.add_column()
+    table.add_column(overflow="fold")
     if path is not None:
         table.add_row("file", str(path))
     table.add_row("transitions", f"{len(dataset):,}")
@@ -57,7 +64,7 @@ def _episodes(dataset: D4RLDataset, source: str, path: Path | None) -> Table:
 
 
 def _arrays(dataset: D4RLDataset) -> Table:
-    table = Table(title="Arrays", title_justify="left", header_style="bold")
+    table = Table(title="Arrays", title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
     for column in ("name", "shape", "type", "least", "mean", "greatest"):
         table.add_column(column, justify="left" if column == "name" else "right")
     for name, array in dataset.dataset_dict.items():

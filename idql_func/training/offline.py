@@ -7,9 +7,10 @@ with the quirk's ID.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +156,12 @@ def train_offline(
     if device.type != "cpu":
         learner = learner.to(device)
 
+    # Not before everything above has been found to be in order: bad input leaves no trace.
+    if checkpoint is None:
+        run.start()
+    else:
+        run.discard_after(start)
     run.write_config(config)
-    run.discard_after(start)
     state = _State(learner, task.train.rng, start)
     with (
         matmul_precision(config.matmul, device=device, setting=setting) as matmul,
@@ -174,25 +179,22 @@ def train_offline(
     return TrainResult(state.learner, run, evaluations, summary)
 
 
+@dataclass
 class _Loop:
     """The loop over updates and what happens at its intervals."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        task: Task,
-        run: RunDirectory,
-        reporter: Reporter,
-        logger: MetricsLogger,
-        matmul: MatmulChoice,
-        on_update: Callable[[int], None] | None,
-    ) -> None:
-        self.config, self.task, self.run = config, task, run
-        self.reporter, self.logger, self.matmul = reporter, logger, matmul
-        self.on_update = on_update
-        self.warned = False
-        self.seconds = {"training": 0.0, "updates": 0.0, "compilation": 0.0}
-        self.updates_made = 0
+    config: TrainConfig
+    task: Task
+    run: RunDirectory
+    reporter: Reporter
+    logger: MetricsLogger
+    matmul: MatmulChoice
+    on_update: Callable[[int], None] | None
+    warned: bool = False
+    updates_made: int = 0
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"training": 0.0, "updates": 0.0, "compilation": 0.0}
+    )
 
     def train(self, state: _State) -> _State:
         """All updates from ``state`` on. On Ctrl-C the last whole state is written first."""
@@ -287,9 +289,7 @@ class _Loop:
         self._log_evaluation(self.config.max_steps, self.config.max_steps, results)
         return results
 
-    def finish(
-        self, state: _State, evaluations: Mapping[int, Mapping[str, Any]]
-    ) -> dict[str, Any]:
+    def finish(self, state: _State, evaluations: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         """Pictures, summary and the closing table."""
         run, task, config = self.run, self.task, self.config
         behaviour = None if task.behaviour is None else task.behaviour.as_result()
@@ -297,8 +297,7 @@ class _Loop:
             plots.learning_curve(
                 self.logger.records,
                 behaviour_return=None if task.behaviour is None else task.behaviour.mean,
-                title=f"{config.learner.class_name} on {config.dataset.source}, "
-                f"seed {config.seed}",
+                title=f"{config.learner.class_name} on {config.dataset.source}, seed {config.seed}",
             ),
             run.learning_curve,
         )
@@ -367,7 +366,7 @@ class _Loop:
         record["updates_per_second"] = round(bar.meter.rate, 2) or None
         self.logger.log(record)
         bar.losses(record)
-        bad = [k for k, v in record.items() if isinstance(v, float) and v != v]
+        bad = [k for k, v in record.items() if isinstance(v, float) and math.isnan(v)]
         if bad and not self.warned:
             self.warned = True
             self.reporter.warn(
@@ -385,8 +384,8 @@ class _Loop:
                 results[n] = self._evaluate(learner, n, settings.interval_episodes)
         self._log_evaluation(step, step + 1, results)
         returns = ", ".join(f"N = {n}: {result['return']:.1f}" for n, result in results.items())
-        reference = "" if self.task.behaviour is None else (
-            f" (behaviour {self.task.behaviour.mean:.1f})"
+        reference = (
+            "" if self.task.behaviour is None else (f" (behaviour {self.task.behaviour.mean:.1f})")
         )
         self.reporter.detail(f"return after {step + 1:,} updates: {returns}{reference}")
 
@@ -494,7 +493,8 @@ def _describe(task: Task, reporter: Reporter) -> None:
     if behaviour is not None:
         score = "" if behaviour.score is None else f", normalised score {behaviour.score:.1f}"
         reporter.detail(
-            f"behaviour's mean return {behaviour.mean:.1f} over {behaviour.episodes} episodes{score}"
+            f"behaviour's mean return {behaviour.mean:.1f} over {behaviour.episodes} episodes"
+            + score
         )
 
 

@@ -58,7 +58,8 @@ def learning_curve(
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         if axis.get_legend_handles_labels()[0]:
-            axis.legend(frameon=False, fontsize="small")
+            upper = "upper left" if axis is axes.flat[3] else "upper right"
+            axis.legend(frameon=False, fontsize="small", loc=upper)
     return figure
 
 
@@ -127,6 +128,10 @@ def _draw_returns(
             linewidth=1,
             label=f"behaviour in the data: {behaviour_return:.1f}",
         )
+    axis.set_xlim(left=0)
+    low, high = axis.get_ylim()
+    # Room for the legend above the lines; returns that are not negative start at 0.
+    axis.set_ylim(min(low, 0.0) if low < 0 else 0.0, high + 0.3 * (high - low))
     if not numbers:
         axis.text(0.5, 0.5, "no evaluation", transform=axis.transAxes, ha="center")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
@@ -232,17 +233,17 @@ def returns_table(
         >>> table = returns_table({64: {"return": 80.0, "return_std": 20.0, "episodes": 16}},
         ...                       behaviour={"return": 25.0, "episodes": 300})
         >>> [list(column.cells) for column in table.columns][:4]
-        [['behaviour (data)', 'N = 64'], ['25.0', '80.0 ± 5.0'], ['1.0x', '3.2x'], ['300', '16']]
+        [['behaviour', 'N = 64'], ['25.0', '80.0 ± 5.0'], ['1.0x', '3.2x'], ['300', '16']]
     """
     reference = None if behaviour is None else float(behaviour["return"])
     rows: list[tuple[str, Mapping[str, Any]]] = []
     if behaviour is not None:
-        rows.append(("behaviour (data)", behaviour))
+        rows.append(("behaviour", behaviour))
     rows += [(f"N = {n}", result) for n, result in results.items()]
     columns = ["return", "x data", "episodes", "length", "success", "score /100"]
     cells = [(name, _cells(result, reference)) for name, result in rows]
     used = [i for i in range(len(columns)) if any(row[i] for _, row in cells)]
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("policy", no_wrap=True)
     for i in used:
         table.add_column(columns[i], justify="right", no_wrap=True)
@@ -276,6 +277,8 @@ def files_table(files: Mapping[str, Path]) -> Table:
         1
     """
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, path in files.items():
         table.add_row(f"[dim]{name}[/]", str(path))
     return table

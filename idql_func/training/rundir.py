@@ -76,6 +76,12 @@ class RunDirectory:
         for path in self.checkpoints.glob(".step_*.part"):
             shutil.rmtree(path, ignore_errors=True)
 
+    def start(self) -> None:
+        """Make the folder, and empty it if a run lay there."""
+        if self.config.is_file():
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+
     def discard_after(self, updates: int) -> None:
         """Remove what a run that goes on from ``updates`` will make anew."""
         self.summary.unlink(missing_ok=True)
@@ -105,7 +111,7 @@ class RunDirectory:
 
 
 def choose_run_directory(config: TrainConfig, overwrite: bool = False) -> RunDirectory:
-    """A folder for a new run; made, and empty.
+    """A folder for a new run; nothing is made or removed yet (``RunDirectory.start`` does that).
 
     Without a name in the settings it is ``<preset>-seed<seed>``, or the first free one of
     ``<preset>-seed<seed>-2``, ``-3``, ….
@@ -136,8 +142,6 @@ def choose_run_directory(config: TrainConfig, overwrite: bool = False) -> RunDir
                 f"{path} already holds {state}: continue it with --resume {path}, replace it with "
                 "--overwrite, or choose another --name"
             )
-        shutil.rmtree(path)
-    path.mkdir(parents=True, exist_ok=True)
     return run
 
 

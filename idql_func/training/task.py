@@ -200,9 +200,10 @@ def _spaces_of_env(
     for space, field in zip(spaces, ("observations", "actions"), strict=True):
         shape = np.asarray(dataset.dataset_dict[field]).shape[1:]
         if not isinstance(space, gym.spaces.Box) or space.shape != shape:
+            have = space.shape if isinstance(space, gym.spaces.Box) else type(space).__name__
             raise InputError(
-                f"the environment {name} has {field} of the space {space}, but those of the "
-                f"dataset have the shape {shape}; name a fitting one with --evaluation.env, or "
-                f"'{NO_ENVIRONMENT}' to train without evaluation"
+                f"the {field} of the environment {name} are {have}, but those of the dataset are "
+                f"{shape}; name a fitting one with --evaluation.env, or '{NO_ENVIRONMENT}' to "
+                "train without evaluation"
             )
     return spaces  # type: ignore[return-value]
