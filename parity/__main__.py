@@ -1,0 +1,82 @@
+"""Command line: ``python -m parity {record,check,live}``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def _parser() -> argparse.ArgumentParser:
+    # argparse, since `record` runs where the project's other packages are not installed.
+    parser = argparse.ArgumentParser(
+        prog="python -m parity", description="Hold the port against the JAX original."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    record = commands.add_parser(
+        "record", help="run the original (in its JAX environment) and save reference tensors"
+    )
+    record.add_argument("--upstream", type=Path, required=True, help="checkout of the original")
+    record.add_argument("--out", type=Path, help="folder to write (default: parity/reference)")
+    record.add_argument("--only", help="one group; the manifest is then left as it is")
+
+    check = commands.add_parser("check", help="run the port on the saved cases and compare")
+    check.add_argument("--only", help="a group, or the beginning of case names (group/name)")
+    check.add_argument("--json", type=Path, help="write every figure to this file too")
+    check.add_argument("--compiled", action="store_true", help="compiled instead of eager")
+    check.add_argument("--reference", type=Path, help="folder to read (default: parity/reference)")
+
+    live = commands.add_parser("live", help="run the original and the port side by side")
+    live.add_argument("--upstream", type=Path, required=True, help="checkout of the original")
+    live.add_argument(
+        "--reference-python", type=Path, required=True, help="Python of the JAX environment"
+    )
+    live.add_argument("--double-steps", type=int, default=1000, help="double-precision updates")
+    live.add_argument("--float-steps", type=int, default=25, help="float32 updates")
+    live.add_argument("--size", choices=("small", "default"), default="small", help="networks")
+    live.add_argument("--only", help="the beginning of case names")
+    live.add_argument("--eager", action="store_true", help="eager instead of compiled")
+    live.add_argument("--json", type=Path, help="write every figure to this file too")
+
+    worker = commands.add_parser("live-worker", help="the original's half of `live`")
+    worker.add_argument("--upstream", type=Path, required=True)
+    worker.add_argument("--cases", type=Path, required=True)
+    worker.add_argument("--out", type=Path, required=True)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 0 when everything held, 1 when a promise broke, 2 on bad input."""
+    args = _parser().parse_args(argv)
+    try:
+        match args.command:
+            case "record":
+                from parity.record import record
+                from parity.store import REFERENCE
+
+                record(args.upstream, args.out or REFERENCE, args.only)
+                return 0
+            case "check":
+                from parity.check import check_command
+                from parity.store import REFERENCE
+
+                return check_command(
+                    args.reference or REFERENCE, args.only, args.json, args.compiled
+                )
+            case "live":
+                from parity.live import live_command
+
+                return live_command(args)
+            case _:
+                from parity.live import worker
+
+                worker(args.upstream, args.cases, args.out)
+                return 0
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

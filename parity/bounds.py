@@ -1,0 +1,80 @@
+"""The numeric promises, written down once.
+
+Every tensor of a case belongs to one *kind*, and a kind has one measure and one bound. The bounds
+are those of the project's specification; none is ever widened to make a case pass. Two kinds
+(``mean``, ``state``) carry a bound that the specification does not state by itself; ``promise``
+says what it follows from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity import errors
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is promised of one sort of tensor: ``measure(actual, expected) <= bound``."""
+
+    name: str
+    measure: Callable[[np.ndarray, np.ndarray], float]
+    bound: float
+    unit: str
+    promise: str
+
+
+_KINDS = (
+    Kind(
+        "bits",
+        errors.bit_error,
+        0.0,
+        "entries",
+        "keys, bits, uniform, randint, bernoulli, permutation, choice: identical bits",
+    ),
+    Kind("normal", errors.ulp_error, 4.0, "ulp", "normal, truncated_normal: within 4 ulp"),
+    Kind("init", errors.ulp_error, 4.0, "ulp", "initial parameters from a seed: within 4 ulp"),
+    Kind("forward", errors.relative_error, 2e-6, "relative", "one forward pass: within 2e-6"),
+    Kind("gradient", errors.l2_error, 1e-5, "relative L2", "gradients: within 1e-5, each leaf"),
+    Kind(
+        "loss",
+        errors.elementwise_error,
+        1e-3,
+        "relative",
+        "25 updates: every loss of every step within 1e-3",
+    ),
+    Kind(
+        "mean",
+        errors.relative_error,
+        1e-3,
+        "relative",
+        "as the losses, but for logged means, which may cross zero: relative to the series",
+    ),
+    Kind(
+        "state",
+        errors.l2_error,
+        1e-3,
+        "relative L2",
+        "as the losses, for the parameters of each network after at most 25 updates",
+    ),
+    Kind(
+        "double_loss",
+        errors.elementwise_error,
+        1e-8,
+        "relative",
+        "double precision: every loss of every step within 1e-8",
+    ),
+    Kind(
+        "double",
+        errors.relative_error,
+        1e-8,
+        "relative",
+        "double precision: every parameter tensor within 1e-8",
+    ),
+    Kind("action", errors.absolute_error, 1e-4, "absolute", "chosen actions: within 1e-4"),
+)
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _KINDS}

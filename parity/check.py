@@ -1,0 +1,84 @@
+"""Hold the port against the record. Needs no JAX."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.progress import track
+
+from parity import inputs, report
+from parity.cases import Case
+from parity.compare import Result, Tensors, run_case
+from parity.store import (
+    REFERENCE,
+    RecordError,
+    read_cases,
+    read_group,
+    read_manifest,
+    write_whole,
+)
+
+
+def recorded(
+    directory: Path = REFERENCE, only: str | None = None
+) -> Iterator[tuple[Case, Tensors]]:
+    """Recorded cases with their reference tensors.
+
+    ``only`` is a group or the beginning of a case's ``group/name``.
+
+    Raises:
+        RecordError: the record is damaged, of other inputs, or has no such case.
+    """
+    manifest = read_manifest(directory)
+    if manifest["inputs"]["sha256"] != inputs.fingerprint():
+        raise RecordError(
+            "this machine generates other inputs than the recorder did: parity/inputs.py "
+            "has changed since; make the record again."
+        )
+    cases = read_cases(manifest)
+    if only is not None:
+        chosen = [c for c in cases if c.group == only] or [
+            c for c in cases if c.id.startswith(only)
+        ]
+        if not chosen:
+            groups = ", ".join(dict.fromkeys(c.group for c in cases))
+            raise RecordError(f"no case begins with {only!r}; the groups are {groups}.")
+        cases = chosen
+    for group in dict.fromkeys(case.group for case in cases):
+        tensors = read_group(group, manifest, directory)
+        for case in cases:
+            if case.group == group:
+                yield case, tensors.get(case.name, {})
+
+
+def check(
+    directory: Path = REFERENCE, only: str | None = None, compiled: bool = False
+) -> list[Result]:
+    """Run the port on the recorded cases and compare.
+
+    Raises:
+        RecordError: as :func:`recorded`.
+    """
+    from parity.torch_backend import TorchBackend
+
+    backend = TorchBackend(compiled)
+    pairs = list(recorded(directory, only))
+    return [
+        run_case(backend, case, expected)
+        for case, expected in track(pairs, description="checking", transient=True)
+    ]
+
+
+def check_command(
+    directory: Path, only: str | None = None, json_path: Path | None = None, compiled: bool = False
+) -> int:
+    """``python -m parity check``: 0 when every promise holds, else 1."""
+    results = check(directory, only, compiled)
+    commit = read_manifest(directory)["upstream"]["commit"][:7]
+    mode = "compiled" if compiled else "eager"
+    report.show(results, f"the port ({mode}) against the original at {commit}")
+    if json_path is not None:
+        write_whole(json_path, json.dumps(report.as_json(results), indent=1).encode())
+    return 0 if all(r.passed for r in results) else 1

@@ -1,0 +1,137 @@
+"""Compare computed tensors with reference tensors, case by case."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parity import errors
+from parity.bounds import KINDS
+from parity.cases import Case
+
+Tensors = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One tensor against its reference; ``error`` is in the measure of its kind."""
+
+    tensor: str
+    kind: str
+    error: float
+    bound: float
+    absolute: float
+    relative: float
+    ulp: float
+    detail: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.bound
+
+
+@dataclass(frozen=True)
+class Result:
+    """All findings of one case; ``crash`` holds the last line of an exception, if there was one."""
+
+    case: Case
+    findings: tuple[Finding, ...]
+    crash: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.crash and bool(self.findings) and all(f.passed for f in self.findings)
+
+    @property
+    def first_failure(self) -> Finding | None:
+        return next((f for f in self.findings if not f.passed), None)
+
+
+def comparable(actual: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether the types allow a comparison: the same float type, or integers of any width.
+
+    The port keeps 32-bit words in int64, which is no difference in value. A float of the other
+    width is one.
+    """
+    return actual.dtype == expected.dtype or all(x.dtype.kind in "iub" for x in (actual, expected))
+
+
+def _detail(actual: np.ndarray, expected: np.ndarray) -> str:
+    if actual.shape != expected.shape:
+        return f"shape {actual.shape}, reference {expected.shape}"
+    if not comparable(actual, expected):
+        return f"type {actual.dtype}, reference {expected.dtype}"
+    if actual.dtype.kind == "f":
+        distance = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
+        distance = np.where(np.isnan(distance), np.inf, distance)
+    else:
+        distance = (actual != expected).astype(np.float64)
+    place = np.unravel_index(int(np.argmax(distance)), expected.shape) if expected.size else ()
+    return f"worst at {list(map(int, place))}: {actual[place]!r}, reference {expected[place]!r}"
+
+
+def compare_tensor(name: str, kind: str, actual: np.ndarray, expected: np.ndarray) -> Finding:
+    """Hold one tensor to the promise of its kind.
+
+    >>> one = np.array([1.0], np.float32)
+    >>> compare_tensor("x", "forward", one, one).passed
+    True
+    """
+    promise = KINDS[kind]
+    actual = np.asarray(actual)
+    error = promise.measure(actual, expected) if comparable(actual, expected) else math.inf
+    return Finding(
+        tensor=name,
+        kind=kind,
+        error=error,
+        bound=promise.bound,
+        absolute=errors.absolute_error(actual, expected),
+        relative=errors.relative_error(actual, expected),
+        ulp=errors.ulp_error(actual, expected) if expected.dtype.kind == "f" else 0.0,
+        detail="" if error <= promise.bound else _detail(actual, expected),
+    )
+
+
+def compare_case(case: Case, actual: Tensors, expected: Tensors) -> Result:
+    """Hold every tensor of a case to its promise; a missing or an extra one fails."""
+    findings = []
+    for name, reference in sorted(expected.items(), key=lambda item: _order(item[0])):
+        kind = case.kinds[name.partition("/")[0]]
+        if name in actual:
+            findings.append(compare_tensor(name, kind, actual[name], reference))
+        else:
+            findings.append(_odd(name, kind, "missing from the port's side"))
+    for name in sorted(set(actual) - set(expected)):
+        kind = case.kinds.get(name.partition("/")[0], "bits")
+        findings.append(_odd(name, kind, "unknown to the reference"))
+    return Result(case, tuple(findings))
+
+
+def _order(name: str) -> tuple[int, str]:
+    """Keys first, then what is computed early in a run, so that the first failure tells most."""
+    stages = ("rng", "constants", "out", "forward", "losses", "means", "gradient", "params")
+    head = name.partition("/")[0]
+    return (stages.index(head) if head in stages else len(stages), name)
+
+
+def _odd(name: str, kind: str, detail: str) -> Finding:
+    inf = math.inf
+    return Finding(name, kind, inf, KINDS[kind].bound, inf, inf, inf, detail)
+
+
+def run_case(backend: Any, case: Case, expected: Tensors) -> Result:
+    """Run a case on a backend and compare; an exception becomes a failed result."""
+    from parity.programs import execute
+
+    try:
+        actual = execute(backend, case.program, case.settings)
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
+        return Result(case, (), f"{type(error).__name__} at {where}: {error}")
+    return compare_case(case, actual, expected)

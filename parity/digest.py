@@ -1,0 +1,38 @@
+"""A small, telling excerpt of a large parameter tree.
+
+Whole trees of the default sizes would take megabytes a case. Kept instead are, for each leaf, up to
+:data:`KEEP` entries spread evenly over it, and, for each tree, the norms of all its leaves, which
+cover the entries in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from parity import inputs
+
+KEEP = 96
+
+
+def excerpt(leaf: np.ndarray, keep: int = KEEP) -> np.ndarray:
+    """Evenly spread entries of ``leaf``, first and last among them; all of them if few.
+
+    >>> excerpt(np.arange(10), keep=4)
+    array([0, 3, 6, 9])
+    """
+    flat = leaf.reshape(-1)
+    if flat.size <= keep:
+        return flat
+    return flat[np.linspace(0, flat.size - 1, keep).astype(np.int64)]
+
+
+def digest(tree: Mapping[str, Any], name: str, keep: int = KEEP) -> dict[str, np.ndarray]:
+    """Excerpts ``params/<name>/<path>`` and the float64 norms ``norms/<name>`` in path order."""
+    flat = {path: np.asarray(leaf) for path, leaf in inputs.flatten(tree).items()}
+    out = {f"params/{name}/{path}": excerpt(leaf, keep) for path, leaf in flat.items()}
+    norms = [float(np.linalg.norm(leaf.astype(np.float64))) for leaf in flat.values()]
+    out[f"norms/{name}"] = np.array(norms, np.float64)
+    return out

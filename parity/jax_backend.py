@@ -1,0 +1,227 @@
+"""The original's side. Imports jax and the original, never torch; runs in the JAX environment."""
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.backend import Settings
+
+
+def prepare(upstream: Path) -> None:
+    """Make the original importable: its checkout on the path, a stand-in for unused `mjrl`.
+
+    One thread for XLA, so that recording twice gives the same bits on any number of cores.
+
+    Raises:
+        FileNotFoundError: ``upstream`` is not a checkout of the original.
+    """
+    if not (upstream / "jaxrl5" / "agents").is_dir():
+        raise FileNotFoundError(f"{upstream} holds no jaxrl5 package: give the original's checkout")
+    os.environ["D4RL_SUPPRESS_IMPORT_ERROR"] = "1"
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault(
+        "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    )
+    # d4rl and the original import mjrl (quirk D13), which nothing here needs.
+    sys.modules.setdefault("mjrl", types.ModuleType("mjrl"))
+    sys.path.insert(0, str(upstream))
+
+
+class JaxNetwork:
+    """A Flax module with the inputs it is initialised on."""
+
+    def __init__(self, module: Any, example: list[np.ndarray], positional_training: bool):
+        self.module, self.example = module, example
+        self.positional_training = positional_training
+
+    def init(self, key: Any) -> Any:
+        return self.module.init(key, *self.example).get("params", {})
+
+    def apply(
+        self, params: Any, *inputs: Any, training: bool = False, dropout_key: Any = None
+    ) -> Any:
+        rngs = None if dropout_key is None else {"dropout": dropout_key}
+        if not training:
+            return self.module.apply({"params": params}, *inputs)
+        if self.positional_training:
+            return self.module.apply({"params": params}, *inputs, True, rngs=rngs)
+        return self.module.apply({"params": params}, *inputs, training=True, rngs=rngs)
+
+
+class JaxBackend:
+    """:class:`parity.backend.Backend` over jax, flax, optax and the original."""
+
+    def __init__(self, upstream: Path):
+        prepare(upstream)
+        import flax.linen as nn
+        import gym
+        import jax
+        import jax.numpy as jnp
+        import optax
+        from jaxrl5 import networks
+        from jaxrl5.agents.ddpm_iql import ddpm_iql_learner as general
+        from jaxrl5.agents.ddpm_iql_simple import ddpm_iql_learner as simple
+        from jaxrl5.data.dataset import Dataset
+        from jaxrl5.networks.diffusion import linear_beta_schedule
+
+        jax.config.update("jax_default_matmul_precision", "float32")
+        self.jax, self.jnp, self.gym, self.networks = jax, jnp, gym, networks
+        self.random, self.losses, self.optim = jax.random, general, optax
+        self._learners = {"simple": simple.DDPMIQLLearner, "general": general.DDPMIQLLearner}
+        self._dataset = Dataset
+        self._schedules = {
+            "cosine": networks.cosine_beta_schedule,
+            "linear": linear_beta_schedule,
+            "vp": networks.vp_beta_schedule,
+        }
+        self._activations = {"relu": nn.relu, "swish": nn.swish, "mish": general.mish}
+
+    @contextlib.contextmanager
+    def flags(self, x64: bool, partitionable: bool) -> Iterator[None]:
+        def switch(wide: bool, newer: bool) -> None:
+            self.jax.config.update("jax_enable_x64", wide)
+            self.jax.config.update("jax_threefry_partitionable", newer)
+            # Compiled functions do not all know under which flags they were traced.
+            self.jax.clear_caches()
+
+        now = (self.jax.config.jax_enable_x64, self.jax.config.jax_threefry_partitionable)
+        if now != (x64, partitionable):
+            switch(x64, partitionable)
+        yield
+
+    def array(self, value: np.ndarray) -> Any:
+        return self.jnp.asarray(value)
+
+    def numpy(self, value: Any) -> np.ndarray:
+        return np.asarray(value)
+
+    def grad(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return self.jax.grad(function)
+
+    def tree_map(self, function: Callable[..., Any], tree: Any) -> Any:
+        return self.jax.tree_util.tree_map(function, tree)
+
+    def nested(self, tree: Any) -> dict[str, Any]:
+        return {
+            name: self.nested(value) if isinstance(value, Mapping) else np.asarray(value)
+            for name, value in tree.items()
+        }
+
+    def tree(self, nested: Mapping[str, Any]) -> Any:
+        import flax
+
+        return flax.core.freeze(self.jax.tree_util.tree_map(self.jnp.asarray, dict(nested)))
+
+    def _mlp(self, settings: Settings) -> Any:
+        options = {k: v for k, v in settings.items() if k not in ("net", "input_dim")}
+        options["hidden_dims"] = tuple(options["hidden_dims"])
+        if "activations" in options:
+            options["activations"] = self._activations[options["activations"]]
+        return partial(self.networks.MLP, **options)
+
+    def _resnet(self, settings: Settings) -> Any:
+        options = {k: v for k, v in settings.items() if k not in ("net", "input_dim")}
+        if "activations" in options:
+            options["activations"] = self._activations[options["activations"]]
+        return partial(self.networks.MLPResNet, **options)
+
+    def _module(self, s: Settings) -> Any:
+        n = self.networks
+        match s["net"]:
+            case "MLP":
+                return self._mlp(s)()
+            case "MLPResNet":
+                return self._resnet(s)()
+            case "FourierFeatures":
+                return n.FourierFeatures(output_size=s["output_size"], learnable=s["learnable"])
+            case "StateValue":
+                return n.StateValue(base_cls=self._mlp(s["base"]))
+            case "StateActionValue":
+                return n.StateActionValue(base_cls=self._mlp(s["base"]))
+            case "Ensemble":
+                single = partial(n.StateActionValue, base_cls=self._mlp(s["base"]))
+                return n.Ensemble(single, num=s["num"])
+            case "DDPM":
+                reverse = self._mlp if s["reverse"]["net"] == "MLP" else self._resnet
+                return n.DDPM(
+                    time_preprocess_cls=partial(
+                        n.FourierFeatures,
+                        output_size=s["time_dim"],
+                        learnable=s.get("learnable", True),
+                    ),
+                    cond_encoder_cls=self._mlp(s["cond"]),
+                    reverse_encoder_cls=reverse(s["reverse"]),
+                )
+        raise ValueError(f"unknown network {s['net']!r}")
+
+    def network(self, settings: Settings) -> JaxNetwork:
+        from parity.programs import network_inputs
+
+        example = network_inputs(settings, 1, "float32")
+        if settings["net"] == "DDPM":
+            example[-1] = example[-1].astype(np.float32)
+        return JaxNetwork(self._module(settings), example, settings["net"] == "Ensemble")
+
+    def beta_schedule(self, name: str, timesteps: int) -> Any:
+        return self._schedules[name](timesteps)
+
+    def sample_ddpm(
+        self, network: Any, params: Any, key: Any, observations: Any, settings: Settings
+    ) -> tuple[Any, Any]:
+        betas = self.beta_schedule(settings["schedule"], settings["T"])
+        alphas = 1 - betas
+        alpha_hats = self.jnp.array([self.jnp.prod(alphas[: i + 1]) for i in range(settings["T"])])
+        return self.networks.ddpm_sampler(
+            network.module.apply,
+            params,
+            settings["T"],
+            key,
+            settings["network"]["act_dim"],
+            observations,
+            alphas,
+            alpha_hats,
+            betas,
+            settings["temperature"],
+            settings["repeat_last_step"],
+            settings["clip_sampler"],
+        )
+
+    def decay_mask(self, params: Any) -> Any:
+        return self.networks.get_weight_decay_mask(params)
+
+    def learner(self, settings: Settings) -> Any:
+        observed = self.gym.spaces.Box(-np.inf, np.inf, (settings["obs_dim"],), np.float32)
+        acted = self.gym.spaces.Box(-1.0, 1.0, (settings["act_dim"],), np.float32)
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["kwargs"].items()}
+        cls = self._learners[settings["learner"]]
+        learner = cls.create(settings["seed"], observed, acted, **options)
+        if not settings.get("x64"):
+            return learner
+
+        def widen(leaf: Any) -> Any:
+            narrow = getattr(leaf, "dtype", None) == np.float32
+            return leaf.astype(np.float64) if narrow else leaf
+
+        return self.tree_map(widen, learner)
+
+    def first_moments(self, learner: Any, name: str) -> dict[str, Any]:
+        return self.nested(getattr(learner, name).opt_state[0].mu)
+
+    def implicit_action(self, learner: Any, observation: Any) -> tuple[np.ndarray, Any]:
+        return learner.sample_implicit_policy(observation)
+
+    def dataset(self, arrays: Mapping[str, np.ndarray], seed: int | None) -> Any:
+        return self._dataset(dict(arrays), seed)
+
+    def sample_device(self, dataset: Any, batch_size: int) -> Mapping[str, Any]:
+        return dataset.sample_jax(batch_size)

@@ -1,0 +1,102 @@
+"""Run the original on every case and save what it computes.
+
+Runs in the JAX environment; imports neither torch nor the port.
+"""
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity import inputs
+from parity.cases import COMMIT, Case, all_cases
+from parity.jax_backend import JaxBackend
+from parity.programs import execute
+from parity.store import REFERENCE, entry, save_tensors, write_manifest
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "gym", "tensorflow-probability")
+COMMAND = "python -m parity record --upstream PATH"
+
+
+def _commit(upstream: Path) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(upstream), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def checked_backend(upstream: Path) -> JaxBackend:
+    """The original's backend, at the one revision that counts.
+
+    Raises:
+        ValueError: the checkout is at another commit.
+    """
+    backend, found = JaxBackend(upstream), _commit(upstream)
+    if found != COMMIT:
+        raise ValueError(f"{upstream} is at commit {found}, but the record is of {COMMIT}")
+    return backend
+
+
+def save_cases(cases: list[Case], backend: JaxBackend, path: Path) -> str:
+    """Run cases and save their tensors as ``case::tensor`` in one file; returns its SHA-256."""
+    tensors: dict[str, np.ndarray] = {}
+    for case in cases:
+        begin = time.perf_counter()
+        for name, array in execute(backend, case.program, case.settings).items():
+            tensors[f"{case.name}::{name}"] = np.asarray(array)
+        print(f"{case.id}: {time.perf_counter() - begin:.1f} s", file=sys.stderr, flush=True)
+    return save_tensors(path, tensors)
+
+
+def record(upstream: Path, out: Path = REFERENCE, only: str | None = None) -> dict[str, Any]:
+    """Record every group (or the one named) and write the manifest.
+
+    Raises:
+        ValueError: ``only`` names no group, or the checkout is at another commit.
+    """
+    cases = all_cases()
+    groups = list(dict.fromkeys(case.group for case in cases))
+    if only is not None and only not in groups:
+        raise ValueError(f"there is no group {only!r}; there are {', '.join(groups)}")
+    backend = checked_backend(upstream)
+    files: dict[str, dict[str, str]] = {}
+    for group in groups if only is None else [only]:
+        chosen = [case for case in cases if case.group == group]
+        name = f"{group}.safetensors"
+        files[group] = {"file": name, "sha256": save_cases(chosen, backend, out / name)}
+    manifest = {
+        "upstream": {"repository": "philippe-eecs/IDQL", "commit": COMMIT},
+        "command": COMMAND,
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+        },
+        "platform": {"device": "cpu", "system": platform.system(), "machine": platform.machine()},
+        "settings": {
+            "XLA_FLAGS": os.environ["XLA_FLAGS"],
+            "jax_default_matmul_precision": "float32",
+            "jax_enable_x64": "by case: x64",
+            "jax_threefry_partitionable": "by case: partitionable",
+        },
+        "inputs": {
+            "source": "parity/inputs.py (raw words of numpy.random.Philox, keyed by name)",
+            "sha256": inputs.fingerprint(),
+        },
+        "files": files,
+        "cases": [entry(case) for case in cases if case.group in files],
+    }
+    if only is None:
+        write_manifest(out, manifest)
+    return manifest
