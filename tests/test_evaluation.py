@@ -96,7 +96,9 @@ def expected(seed: int, episodes: int) -> tuple[list[float], list[int], list[boo
         observation, _ = env.reset(seed=episode_seed)
         total, length, reached, done = 0.0, 0, False, False
         while not done:
-            action = np.float32([np.float32(observation[0]) / np.float32(observation[1]), 0])
+            action = np.asarray(
+                [np.float32(observation[0]) / np.float32(observation[1]), 0], np.float32
+            )
             observation, reward, done, _, info = env.step(action)
             total, length, reached = total + reward, length + 1, reached or info["success"]
         returns.append(total)
@@ -251,7 +253,7 @@ def test_maze_with_its_best_controller() -> None:
     for seed, trajectory in zip(episode_seeds(0, 12), result["trajectories"], strict=True):
         assert (trajectory.shape, trajectory.dtype) == ((301, 2), np.float32)
         np.testing.assert_array_equal(trajectory[0], env.reset(seed=seed)[0][:2])
-        assert np.hypot(*(trajectory[-1] - np.float32(GOAL))) < 0.1
+        assert np.hypot(*(trajectory[-1] - np.asarray(GOAL, np.float32))) < 0.1
 
 
 def test_a_maze_environment_can_be_copied() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.collections import LineCollection
 
 from idql_func.data.hdf5 import read_d4rl_hdf5
 from idql_func.data.maze_picture import trajectory_figure
@@ -152,7 +153,7 @@ def test_relabelling_for_the_own_goal_changes_nothing_and_for_another_does() -> 
     arrays = collect(make_pointmaze_env(), WaypointController(np.random.default_rng(1)), 900, 0)
     np.testing.assert_array_equal(relabel(arrays)["rewards"], arrays["rewards"])
     moved = relabel(arrays, goal=(1.0, 0.0))
-    distance = np.hypot(*(arrays["next_observations"][:, :2] - np.float32([1, 0])).T)
+    distance = np.hypot(*(arrays["next_observations"][:, :2] - np.asarray([1, 0], np.float32)).T)
     np.testing.assert_array_equal(moved["rewards"], (distance <= GOAL_RADIUS).astype(np.float32))
     assert moved["rewards"].sum() > 0
     with pytest.raises(InputError, match="next_observations"):
@@ -181,7 +182,7 @@ def test_the_data_cover_every_cell_in_both_directions() -> None:
     arrays = collect(make_pointmaze_env(), WaypointController(np.random.default_rng(0)), 9000, 0)
     observations = arrays["observations"]
     for row, column in CELLS:
-        centre = np.float32([column - 2, 2 - row])
+        centre = np.asarray([column - 2, 2 - row], np.float32)
         here = np.abs(observations[:, :2] - centre).max(1) < 0.5
         velocity = observations[here, 2:]
         along = velocity[:, np.abs(velocity).mean(0).argmax()]
@@ -211,7 +212,7 @@ def test_controller_actions_stay_in_bounds(seed: int, noise: float) -> None:
     controller = WaypointController(rng, type(BEHAVIOUR)(noise=noise))
     controller.reset()
     for cell in CELLS:
-        position = np.float32([cell[1] - 2, 2 - cell[0]]) + rng.uniform(-0.4, 0.4, 2)
+        position = np.asarray([cell[1] - 2, 2 - cell[0]], np.float32) + rng.uniform(-0.4, 0.4, 2)
         action = controller.act(np.concatenate([position, rng.uniform(-5, 5, 2)]))
         assert action.dtype == np.float32
         assert np.abs(action).max() <= 1
@@ -256,7 +257,9 @@ def test_picture(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["maze.png"]
     figure = trajectory_figure([("before", [walk, walk[:1]]), ("after", [])])
     assert [len(axes.collections) for axes in figure.axes] == [1, 0]
-    np.testing.assert_array_equal(figure.axes[0].collections[0].get_segments()[0], walk[:, :2])
+    line = figure.axes[0].collections[0]
+    assert isinstance(line, LineCollection)
+    np.testing.assert_array_equal(line.get_segments()[0], walk[:, :2])
 
 
 def test_picture_of_bad_trajectories() -> None:

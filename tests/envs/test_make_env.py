@@ -66,7 +66,7 @@ def test_reward_success_and_time_limit() -> None:
     env.reset(seed=seed)
     rewards, infos, truncated, steps = [], [], False, 0
     while not truncated:
-        _, reward, terminated, truncated, info = env.step(np.float32([-1, -1]))
+        _, reward, terminated, truncated, info = env.step(np.asarray([-1, -1], np.float32))
         rewards.append(reward)
         infos.append(info["success"])
         steps += 1
@@ -84,9 +84,9 @@ def test_success_stays_after_leaving_and_ends_with_the_episode() -> None:
     env.reset(seed=seed)
     reward = 0.0
     while not reward:
-        _, reward, _, _, _ = env.step(np.float32([-1, 0]))
+        _, reward, _, _, _ = env.step(np.asarray([-1, 0], np.float32))
     for _ in range(80):
-        _, reward, _, _, info = env.step(np.float32([1, 0]))
+        _, reward, _, _, info = env.step(np.asarray([1, 0], np.float32))
     assert (reward, info["success"]) == (0.0, True)
     assert env.reset(seed=seed)[1] == {"success": False}
 

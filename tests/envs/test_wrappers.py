@@ -44,9 +44,10 @@ def box(low=-1.0, high=1.0, shape=(2,), dtype: Any = np.float32) -> Box:
 
 
 def test_single_precision_of_nested_observations() -> None:
+    pixels = Box(0, 255, (2, 2), np.uint8)
     space = Dict(
         state=box(-np.inf, np.inf, (3,), np.float64),
-        inner=Dict(pixels=Box(0, 255, (2, 2), np.uint8), half=box(dtype=np.float16)),
+        inner=Dict(pixels=pixels, half=box(dtype=np.float16)),
     )
     value = {
         "state": np.array([0.1, 1e300, -np.inf]),
@@ -56,12 +57,13 @@ def test_single_precision_of_nested_observations() -> None:
     with np.errstate(over="ignore"):
         seen, _ = env.reset()
     assert seen["state"].dtype == np.float32
-    np.testing.assert_array_equal(seen["state"], np.float32([0.1, np.inf, -np.inf]))
+    np.testing.assert_array_equal(seen["state"], np.asarray([0.1, np.inf, -np.inf], np.float32))
     assert seen["inner"]["pixels"].dtype == np.uint8
     assert seen["inner"]["half"].dtype == np.float16
     assert value["state"].dtype == np.float64
-    assert env.observation_space["state"].dtype == np.float32
-    assert env.observation_space["inner"]["pixels"] == space["inner"]["pixels"]
+    seen_space: Any = env.observation_space
+    assert seen_space["state"].dtype == np.float32
+    assert seen_space["inner"]["pixels"] == pixels
     assert space["state"].dtype == np.float64
 
 
@@ -121,7 +123,7 @@ def test_wrap_gym_flattens_rescales_and_clips() -> None:
     assert env.observation_space.shape == (3,)
     assert env.action_space == box()
     for given_action, received in [((-1, 1), (-2, 4)), ((0, 0.5), (1, 2.5)), ((-7, 7), (-2, 4))]:
-        env.step(np.float32(given_action))
+        env.step(np.asarray(given_action, np.float32))
         np.testing.assert_allclose(probe.received, received, rtol=1e-6)
 
 
@@ -146,7 +148,7 @@ def test_wrapping_twice_and_unit_bounds_leave_actions_as_they_are(action) -> Non
 def test_wrap_gym_without_rescaling_keeps_native_bounds() -> None:
     probe = Probe(box(), box(-2.0, 2.0))
     env = wrap_gym(probe, rescale_actions=False)
-    env.step(np.float32([1.5, 3.0]))
+    env.step(np.asarray([1.5, 3.0], np.float32))
     assert env.action_space == box(-2.0, 2.0)
     assert probe.received.tolist() == [1.5, 2.0]
 
