@@ -160,6 +160,16 @@ class FixedGoalPointMaze(gym.Wrapper):
         self._goal_cell = np.array(cell_of(self.goal))
         self._reached = False
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> FixedGoalPointMaze:
+        """A new environment of the same make, to be reset before use.
+
+        The maze would copy itself by calling its constructor, which leaves a file behind.
+        """
+        steps = self.spec.max_episode_steps if self.spec is not None else None
+        return make_pointmaze_env(
+            self.goal, self.goal_radius, steps or EPISODE_STEPS, self.render_mode
+        )
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
