@@ -1,0 +1,81 @@
+"""A dataset and settings so small that a whole run takes a second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from idql_func import disable_jit
+from idql_func.data.hdf5 import write_d4rl_hdf5
+from idql_func.training.config import (
+    DatasetConfig,
+    DDPMIQLConfig,
+    EvaluationConfig,
+    TrainConfig,
+)
+from idql_func.training.report import Reporter
+
+
+@pytest.fixture(autouse=True)
+def eager() -> Iterator[None]:
+    """Compilation is the transforms' and the learners' matter; here it only costs time."""
+    with disable_jit():
+        yield
+
+
+@pytest.fixture(scope="session")
+def pendulum_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random transitions of Pendulum's size: 3 observations, 1 action, episodes of 40 steps."""
+    rng = np.random.default_rng(0)
+    n = 400
+    observations = rng.standard_normal((n, 3)).astype(np.float32)
+    timeouts = np.arange(n) % 40 == 39
+    return write_d4rl_hdf5(
+        tmp_path_factory.mktemp("data") / "pendulum.hdf5",
+        {
+            "observations": observations,
+            "next_observations": observations + np.float32(0.1),
+            "actions": rng.uniform(-0.9, 0.9, (n, 1)).astype(np.float32),
+            "rewards": rng.standard_normal(n).astype(np.float32),
+            "terminals": np.zeros(n, bool),
+            "timeouts": timeouts,
+        },
+        {"env": "Pendulum-v1"},
+    )
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, pendulum_file: Path) -> TrainConfig:
+    """Twelve updates of a learner with a few hundred weights, without evaluation."""
+    return TrainConfig(
+        name="tiny",
+        runs_dir=tmp_path / "runs",
+        batch_size=8,
+        max_steps=12,
+        log_interval=2,
+        checkpoint_interval=5,
+        keep_checkpoints=10,
+        matmul="strict",
+        device="cpu",
+        dataset=DatasetConfig(source=str(pendulum_file), rewards="normalize_returns"),
+        learner=DDPMIQLConfig(
+            critic_hidden_dims=(8,),
+            actor_num_blocks=1,
+            time_dim=4,
+            T=2,
+            N=2,
+            actor_dropout_rate=0.1,
+            decay_steps=100,
+        ),
+        evaluation=EvaluationConfig(env="none", N=(1, 2), episodes=2, interval_episodes=1),
+    )
+
+
+@pytest.fixture
+def quiet() -> Reporter:
+    """A reporter that prints nowhere."""
+    return Reporter(Console(quiet=True))

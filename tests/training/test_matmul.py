@@ -1,0 +1,98 @@
+"""The route of matrix products: probed, chosen by error, and put back."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from idql_func.training import matmul
+from idql_func.training.matmul import matmul_precision, probe_matmul
+from idql_func.types import InputError
+
+
+def test_setting_is_restored_even_after_an_error() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with pytest.raises(RuntimeError), matmul_precision("strict"):
+            assert torch.get_float32_matmul_precision() == "highest"
+            raise RuntimeError
+        assert torch.get_float32_matmul_precision() == "high"
+        with matmul_precision("auto") as choice:
+            assert torch.get_float32_matmul_precision() == choice.setting
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_chosen_route_has_the_error_of_float32() -> None:
+    start = time.perf_counter()
+    choice = probe_matmul()
+    assert time.perf_counter() - start < 5.0  # tens of milliseconds on an idle machine
+    assert 0 < choice.error_strict < 1e-6
+    with matmul_precision("auto", setting=choice.setting):
+        a, b = torch.randn(64, 512), torch.randn(512, 64)
+        error = ((a @ b).double() - a.double() @ b.double()).norm() / (a @ b).norm()
+    assert error < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("errors", "seconds", "expected"),
+    [
+        ((2e-7, 3e-7), (2.0, 1.0), "medium"),
+        ((2e-7, 2e-3), (2.0, 1.0), "highest"),  # bfloat16 in disguise
+        ((2e-7, 2e-7), (1.0, 1.1), "highest"),  # nothing gained
+    ],
+)
+def test_choice_follows_error_and_speed(
+    monkeypatch: pytest.MonkeyPatch,
+    errors: tuple[float, float],
+    seconds: tuple[float, float],
+    expected: str,
+) -> None:
+    """The clock and the product are replaced by ones with known speed and error."""
+    setting = ["highest"]
+    clock = [0.0]
+
+    class Product:
+        def double(self) -> torch.Tensor:
+            wrong = torch.zeros(2, dtype=torch.float64)
+            wrong[0] = errors[setting[0] == "medium"]
+            return torch.tensor([1.0, 0.0], dtype=torch.float64) + wrong
+
+    class Matrix:
+        def double(self) -> Exact:
+            return Exact()
+
+        def __matmul__(self, other: object) -> Product:
+            clock[0] += seconds[setting[0] == "medium"]
+            return Product()
+
+    class Exact:
+        def __matmul__(self, other: object) -> torch.Tensor:
+            return torch.tensor([1.0, 0.0], dtype=torch.float64)
+
+    monkeypatch.setattr(matmul.torch, "randn", lambda *a, **k: Matrix())
+    monkeypatch.setattr(matmul.torch, "set_float32_matmul_precision", lambda s: setting.insert(0, s))
+    monkeypatch.setattr(matmul.time, "perf_counter", lambda: clock[0])
+    choice = probe_matmul()
+    assert choice.setting == expected
+    assert choice.error_fast == pytest.approx(errors[1])
+    assert choice.speedup == pytest.approx(seconds[0] / seconds[1])
+
+
+def test_a_former_choice_is_taken_without_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul, "probe_matmul", lambda: pytest.fail("probed"))
+    with matmul_precision("auto", setting="medium") as choice:
+        assert choice.setting == torch.get_float32_matmul_precision() == "medium"
+    with matmul_precision("auto", device="cuda") as choice:
+        assert choice.setting == "highest"
+
+
+def test_unknown_modes() -> None:
+    with pytest.raises(InputError, match="matmul is 'fast'"), matmul_precision("fast"):
+        pass
+    with pytest.raises(InputError, match="'low'"), matmul_precision("auto", setting="low"):
+        pass

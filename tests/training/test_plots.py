@@ -1,0 +1,40 @@
+"""The learning curve shows the numbers that were logged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.image import imread
+
+from idql_func.training.plots import learning_curve, save_figure
+
+RECORDS = [
+    {"updates": 1, "train/actor_loss": 3.0, "val/actor_loss": 4.0, "train/critic_loss": None},
+    {"updates": 101, "train/actor_loss": 2.0, "val/actor_loss": 3.0},
+    {"updates": 101, "eval/N=1/return": 10.0, "eval/N=1/return_std_error": 1.0},
+    {"updates": 200, "eval/N=1/return": 20.0, "eval/N=64/return": 80.0},
+]
+
+
+def test_lines_are_the_records() -> None:
+    figure = learning_curve(RECORDS, behaviour_return=25.0, title="a run")
+    actor, critic, _, returns = figure.axes
+    assert [line.get_label() for line in actor.get_lines()] == ["held out (dropout off)", "training"]
+    np.testing.assert_array_equal(actor.get_lines()[1].get_xydata(), [[1, 3], [101, 2]])
+    assert not critic.get_lines()
+    labels = returns.get_legend_handles_labels()[1]
+    assert labels == ["behaviour in the data: 25.0", "N = 1", "N = 64"]
+    n1 = returns.get_lines()[0]
+    np.testing.assert_array_equal(n1.get_xydata(), [[101, 10], [200, 20]])
+
+
+def test_a_run_without_anything_still_gives_a_picture(tmp_path: Path) -> None:
+    path = save_figure(learning_curve([]), tmp_path / "curve.png")
+    assert imread(path).shape[2] == 4
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_spike_does_not_hide_the_rest() -> None:
+    records = [{"updates": i, "train/critic_loss": 1.0 if i else 1e6} for i in range(10)]
+    assert learning_curve(records).axes[1].get_yscale() == "log"
