@@ -144,7 +144,8 @@ def test_import_of_the_robotics_package_is_silent(capfd) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_d4rl_names(name: str, identifier: str, size: int) -> None:
+def test_d4rl_names(name: str, identifier: str, size: int, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo logs old model files to the working folder
     with pytest.warns(UserWarning, match=f"{name} is evaluated in {identifier}: "):
         env = wrap_gym(make_env(name), assert_native_bounds=True)
     observation, _ = env.reset(seed=0)
