@@ -27,6 +27,7 @@ from idql_func._switches import (
     threefry_partitionable,
     x64_enabled,
 )
+from idql_func._threefry import MASK, threefry2x32
 from idql_func.types import PRNGKey as Key
 
 __all__ = [
@@ -46,8 +47,6 @@ __all__ = [
     "uniform",
 ]
 
-_MASK = 0xFFFFFFFF
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 Shape = Sequence[int]
 
 
@@ -69,8 +68,8 @@ def PRNGKey(seed: int, device: torch.device | str | None = None) -> Key:
     if isinstance(seed, (bool, float)) or not isinstance(seed, (int, np.integer)):
         raise TypeError(f"PRNGKey: the seed must be an integer, got {type(seed).__name__}.")
     value = int(seed)
-    high = (value >> 32) & _MASK if x64_enabled() else 0
-    return torch.tensor([high, value & _MASK], dtype=torch.int64, device=device)
+    high = (value >> 32) & MASK if x64_enabled() else 0
+    return torch.tensor([high, value & MASK], dtype=torch.int64, device=device)
 
 
 def split(key: Key, num: int = 2) -> Tensor:
@@ -81,10 +80,8 @@ def split(key: Key, num: int = 2) -> Tensor:
     """
     key = _check_key(key)
     if partitionable():
-        low = _iota(key, num)
-        first, second = _threefry2x32(key[0], key[1], torch.zeros_like(low), low)
-        return torch.stack([first, second], dim=1)
-    return _hash_counts(key, _iota(key, 2 * num)).reshape(num, 2)
+        return _hash_pairs(key, num).T
+    return _hash_counts(key, 2 * num).reshape(num, 2)
 
 
 def fold_in(key: Key, data: int | Tensor) -> Key:
@@ -95,12 +92,10 @@ def fold_in(key: Key, data: int | Tensor) -> Key:
     """
     key = _check_key(key)
     if isinstance(data, Tensor):
-        low = data.to(device=key.device, dtype=torch.int64) & _MASK
-        first, second = _threefry2x32(key[0], key[1], torch.zeros_like(low), low)
+        low = data.to(device=key.device, dtype=torch.int64) & MASK
     else:
-        zero = torch.zeros((), dtype=torch.int64, device=key.device)
-        first, second = _threefry2x32(key[0], key[1], zero, zero + (int(data) & _MASK))
-    return torch.stack([first, second])
+        low = torch.full((), int(data) & MASK, dtype=torch.int64, device=key.device)
+    return threefry2x32(key, torch.stack([torch.zeros_like(low), low]).unsqueeze(1)).squeeze(1)
 
 
 # --- numbers ------------------------------------------------------------------------
@@ -227,9 +222,9 @@ def randint(
         if span == 2**32:  # JAX's unsigned span has wrapped to zero: the remainder is the bits
             offset = low_bits
         else:
-            multiplier = ((2**16 % span) ** 2 & _MASK) % span
-            offset = ((((high_bits % span) * multiplier) & _MASK) + low_bits % span & _MASK) % span
-        return (((low + offset + 2**31) & _MASK) - 2**31).to(torch.int32)
+            multiplier = ((2**16 % span) ** 2 & MASK) % span
+            offset = ((((high_bits % span) * multiplier) & MASK) + low_bits % span & MASK) % span
+        return (((low + offset + 2**31) & MASK) - 2**31).to(torch.int32)
     high_bits, low_bits = _bits64(first, shape), _bits64(second, shape)
     if span >= 2**63:
         raise ValueError(f"randint: the range [{low}, {high}) is wider than 2**63 - 1.")
@@ -361,55 +356,41 @@ def categorical(
     return torch.argmax(draws + logits, dim=len(extra) + axis).to(int_dtype())
 
 
-# --- threefry -----------------------------------------------------------------------
+# --- words --------------------------------------------------------------------------
 
 
-def _threefry2x32(k0: Tensor, k1: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
-    """Twenty rounds of threefry-2x32 on counters ``x0, x1`` (32-bit words in int64)."""
-    keys = (k0, k1, k0 ^ k1 ^ 0x1BD11BDA)
-    x0 = x0 + keys[0]
-    x1 = (x1 + keys[1]) & _MASK
-    for i in range(5):
-        for rotation in _ROTATIONS[i % 2]:
-            # x0 may grow past 32 bits (below 2**38 in all): only x1 is shifted right
-            x0 = x0 + x1
-            doubled = x1 << rotation
-            x1 = ((doubled | (doubled >> 32)) ^ x0) & _MASK
-        x0 = x0 + keys[(i + 1) % 3]
-        x1 = (x1 + (keys[(i + 2) % 3] + (i + 1))) & _MASK
-    return x0 & _MASK, x1
+def _hash_counts(key: Tensor, size: int) -> Tensor:
+    """Older layout, ``[size]``: the first half of the counters is paired with the second."""
+    half = (size + 1) // 2
+    counts = _iota(key, 2 * half)
+    if size % 2:  # an odd count is padded with a zero
+        counts = torch.where(counts == size, 0, counts)
+    return threefry2x32(key, counts.reshape(2, half)).reshape(-1)[:size]
 
 
-def _hash_counts(key: Tensor, counts: Tensor) -> Tensor:
-    """Older layout: the first half of the counters is paired with the second half."""
-    size = counts.shape[0]
-    if size % 2:
-        counts = torch.cat([counts, torch.zeros_like(counts[:1])])
-    half = counts.shape[0] // 2
-    first, second = _threefry2x32(key[0], key[1], counts[:half], counts[half:])
-    return torch.cat([first, second])[:size]
+def _hash_pairs(key: Tensor, size: int) -> Tensor:
+    """Newer layout, ``[2, size]``: each 64-bit counter by itself."""
+    counts = _iota(key, size)
+    return threefry2x32(key, torch.stack([counts >> 32, counts & MASK]))
 
 
 def _bits32(key: Tensor, shape: tuple[int, ...]) -> Tensor:
     """32-bit words as int64 values, ``shape``."""
     size = math.prod(shape)
     if partitionable():
-        counts = _iota(key, size)
-        first, second = _threefry2x32(key[0], key[1], counts >> 32, counts & _MASK)
+        first, second = _hash_pairs(key, size).unbind(0)
         return (first ^ second).reshape(shape)
-    return _hash_counts(key, _iota(key, size)).reshape(shape)
+    return _hash_counts(key, size).reshape(shape)
 
 
 def _bits64(key: Tensor, shape: tuple[int, ...]) -> Tensor:
     """64-bit words as the int64 of the same bit pattern, ``shape``."""
     size = math.prod(shape)
     if partitionable():
-        counts = _iota(key, size)
-        first, second = _threefry2x32(key[0], key[1], counts >> 32, counts & _MASK)
+        words = _hash_pairs(key, size)
     else:
-        counts = _iota(key, 2 * size)
-        first, second = _threefry2x32(key[0], key[1], counts[:size], counts[size:])
-    return ((first << 32) | second).reshape(shape)
+        words = threefry2x32(key, _iota(key, 2 * size).reshape(2, size))
+    return ((words[0] << 32) | words[1]).reshape(shape)
 
 
 def _iota(key: Tensor, size: int) -> Tensor:
@@ -429,11 +410,12 @@ def _unit_floats(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Ten
     return (_bits32(key, shape) >> 9).to(torch.float32) * 2.0**-23
 
 
-def _fused_multiply_add(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+def _fused_multiply_add(x: Tensor, y: Tensor, z: Tensor | float) -> Tensor:
     """``x * y + z`` rounded once, in the precision of the arguments."""
     if x.dtype == torch.float32:
         # a product of two float32 is exact in float64
-        return (x.double() * y.double() + z.double()).float()
+        z = z.double() if isinstance(z, Tensor) else float(np.float32(z))
+        return (x.double() * y.double() + z).float()
     product, product_error = _two_product(x, y)
     total = product + z
     virtual = total - product
@@ -459,14 +441,14 @@ def _sqrt2(dtype: torch.dtype) -> float:
 
 
 def _horner(
-    coefficients: Sequence[float] | Sequence[Tensor],
+    coefficients: Sequence[float],
     x: Tensor,
-    step: Callable[[Tensor, Tensor, Tensor], Tensor],
+    step: Callable[[Tensor, Tensor, float], Tensor],
 ) -> Tensor:
     """The polynomial in ``x``, highest power first, each step by ``step(p, x, c)``."""
-    p = torch.as_tensor(coefficients[0], dtype=x.dtype, device=x.device)
+    p = torch.full_like(x, coefficients[0])
     for c in coefficients[1:]:
-        p = step(p, x, torch.as_tensor(c, dtype=x.dtype, device=x.device))
+        p = step(p, x, c)
     return p
 
 
@@ -541,14 +523,10 @@ def _erfinv(x: Tensor) -> Tensor:
     if x.dtype == torch.float32:
         centre = w < 5
         # one polynomial over chosen coefficients, each step fused as XLA's CPU code is
-        coefficients = [
-            torch.where(centre, c, t)
-            for c, t in zip(
-                _scalars(_ERFINV32_CENTRE, x), _scalars(_ERFINV32_TAIL, x), strict=True
-            )
-        ]
         v = torch.where(centre, w - 2.5, torch.sqrt(w) - 3)
-        p = _horner(coefficients, v, _fused_multiply_add)
+        p = torch.where(centre, _ERFINV32_CENTRE[0], _ERFINV32_TAIL[0]).float()
+        for c, t in zip(_ERFINV32_CENTRE[1:], _ERFINV32_TAIL[1:], strict=True):
+            p = _fused_multiply_add(p, v, torch.where(centre, c, t).float())
     else:
         root = torch.sqrt(w)
         p = torch.where(
@@ -610,12 +588,8 @@ def _erf(x: Tensor) -> Tensor:
     return torch.where(x.abs() < 1, inner, torch.sign(x) * (1 - rest))
 
 
-def _multiply_add(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+def _multiply_add(x: Tensor, y: Tensor, z: float) -> Tensor:
     return x * y + z
-
-
-def _scalars(values: Sequence[float], like: Tensor) -> list[Tensor]:
-    return [torch.tensor(v, dtype=like.dtype, device=like.device) for v in values]
 
 
 def _signed64(value: int) -> int:
@@ -633,7 +607,7 @@ def _unsigned_remainder(x: Tensor, span: int) -> Tensor:
 
 def _shuffle(key: Tensor, x: Tensor, axis: int) -> Tensor:
     """Stable sorts by random words; the number of rounds is JAX's heuristic."""
-    rounds = math.ceil(3 * math.log(max(1, x.numel())) / math.log(_MASK))
+    rounds = math.ceil(3 * math.log(max(1, x.numel())) / math.log(MASK))
     for _ in range(rounds):
         key, subkey = split(key).unbind(0)
         order = torch.sort(_bits32(subkey, tuple(x.shape)), dim=axis, stable=True)[1]
