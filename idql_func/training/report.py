@@ -256,7 +256,8 @@ def _cells(result: Mapping[str, Any], reference: float | None) -> list[str]:
     mean, std = float(result["return"]), result.get("return_std")
     episodes = int(result["episodes"])
     error = "" if std is None else f" ± {float(std) / max(episodes, 1) ** 0.5:.1f}"
-    ratio = f"{mean / reference:.1f}x" if reference else ""
+    # A multiple says something about positive returns only.
+    ratio = f"{mean / reference:.1f}x" if reference and reference > 0 and mean >= 0 else ""
     length, success = result.get("length"), result.get("success")
     score = result.get("normalized_score")
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from rich.console import Console
@@ -18,6 +19,17 @@ from idql_func.training.config import (
     TrainConfig,
 )
 from idql_func.training.report import Reporter
+
+SHORT_PENDULUM = "ShortPendulum-v0"
+"""Pendulum with episodes of 10 steps."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_pendulum() -> Iterator[None]:
+    """Register it for the time of the tests."""
+    gym.register(SHORT_PENDULUM, "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=10)
+    yield
+    del gym.registry[SHORT_PENDULUM]
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +56,7 @@ def pendulum_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "terminals": np.zeros(n, bool),
             "timeouts": timeouts,
         },
-        {"env": "Pendulum-v1"},
+        {"env": SHORT_PENDULUM},
     )
 
 

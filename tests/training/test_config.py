@@ -86,7 +86,7 @@ def test_an_integer_is_taken_for_a_float_but_nothing_for_an_integer() -> None:
     discount = config_from_dict(data).learner.discount
     assert discount == 1.0 and isinstance(discount, float)
     data["batch_size"] = 2.0
-    with pytest.raises(InputError, match="batch_size is 2.0"):
+    with pytest.raises(InputError, match=r"batch_size is 2\.0"):
         config_from_dict(data)
 
 

@@ -75,7 +75,9 @@ def test_choice_follows_error_and_speed(
             return torch.tensor([1.0, 0.0], dtype=torch.float64)
 
     monkeypatch.setattr(matmul.torch, "randn", lambda *a, **k: Matrix())
-    monkeypatch.setattr(matmul.torch, "set_float32_matmul_precision", lambda s: setting.insert(0, s))
+    monkeypatch.setattr(
+        matmul.torch, "set_float32_matmul_precision", lambda s: setting.insert(0, s)
+    )
     monkeypatch.setattr(matmul.time, "perf_counter", lambda: clock[0])
     choice = probe_matmul()
     assert choice.setting == expected

@@ -20,7 +20,10 @@ RECORDS = [
 def test_lines_are_the_records() -> None:
     figure = learning_curve(RECORDS, behaviour_return=25.0, title="a run")
     actor, critic, _, returns = figure.axes
-    assert [line.get_label() for line in actor.get_lines()] == ["held out (dropout off)", "training"]
+    assert [line.get_label() for line in actor.get_lines()] == [
+        "held out (dropout off)",
+        "training",
+    ]
     np.testing.assert_array_equal(actor.get_lines()[1].get_xydata(), [[1, 3], [101, 2]])
     assert not critic.get_lines()
     labels = returns.get_legend_handles_labels()[1]

@@ -1,0 +1,273 @@
+"""The command as a user meets it: options, exit statuses, one line for each error."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from idql_func import disable_jit
+from idql_func.cli import main
+from idql_func.cli.train import parse
+from idql_func.data.hdf5 import write_d4rl_hdf5
+from idql_func.training.config import DDPMIQLConfig, GeneralDDPMIQLConfig, TrainConfig
+from idql_func.training.loggers import read_metrics
+from idql_func.training.presets import ANTMAZE, LOCOMOTION, POINTMAZE
+
+ENVIRONMENT = "TwentyStepPendulum-v0"
+TINY_LEARNER = [
+    *("--learner.critic-hidden-dims", "8", "--learner.actor-num-blocks", "1"),
+    *("--learner.time-dim", "4", "--learner.T", "2", "--learner.N", "2"),
+]
+
+AS_TRAINED = ["--episodes", "2", "--seed", "1000", "--matmul", "strict"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment() -> Iterator[None]:
+    gym.register(ENVIRONMENT, "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=20)
+    yield
+    del gym.registry[ENVIRONMENT]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, environment: None) -> Path:
+    """A folder with a dataset and a run of ten updates, made by the command itself."""
+    path = tmp_path_factory.mktemp("cli")
+    rng = np.random.default_rng(1)
+    n = 120
+    write_d4rl_hdf5(
+        path / "data.hdf5",
+        {
+            "observations": rng.standard_normal((n, 3)).astype(np.float32),
+            "next_observations": rng.standard_normal((n, 3)).astype(np.float32),
+            "actions": rng.uniform(-0.9, 0.9, (n, 1)).astype(np.float32),
+            "rewards": rng.standard_normal(n).astype(np.float32),
+            "terminals": np.arange(n) % 20 == 19,
+            "timeouts": np.zeros(n, bool),
+        },
+        {"env": ENVIRONMENT},
+    )
+    with disable_jit():
+        assert main(["train", *options(path, "run")]) == 0
+    return path
+
+
+def options(folder: Path, name: str) -> list[str]:
+    return [
+        *("--name", name, "--runs-dir", str(folder / "runs"), "--max-steps", "10"),
+        *("--batch-size", "4", "--log-interval", "5", "--matmul", "strict", "--device", "cpu"),
+        *("--dataset.source", str(folder / "data.hdf5")),
+        *("--evaluation.N", "1", "2", "--evaluation.episodes", "2"),
+        *TINY_LEARNER,
+    ]
+
+
+def failure(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    """The one line on standard error of a command that must end with status 2."""
+    assert main(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    return lines[0]
+
+
+# --- options ------------------------------------------------------------------------------
+
+
+def test_presets_and_options() -> None:
+    assert parse([]) == (POINTMAZE, None, False)
+    assert parse(["locomotion"])[0] == LOCOMOTION
+    config, resume, overwrite = parse(
+        [
+            *("antmaze", "--seed", "7", "--overwrite", "--evaluation.N", "1", "2", "3"),
+            *("--learner.decay-steps", "None", "--learner.no-clip-sampler"),
+            *("--learner.critic_hidden_dims", "4", "5"),
+        ]
+    )
+    assert (config.seed, config.batch_size, resume, overwrite) == (7, 512, None, True)
+    assert config.evaluation.N == (1, 2, 3)
+    assert config.learner == dataclasses.replace(
+        ANTMAZE.learner, decay_steps=None, clip_sampler=False, critic_hidden_dims=(4, 5)
+    )
+
+
+@pytest.mark.parametrize("form", [["--learner-class", "X"], ["--learner_class=X"]])
+def test_the_other_learner_has_its_own_options(form: list[str]) -> None:
+    arguments = [part.replace("X", "GeneralDDPMIQLLearner") for part in form]
+    learner = parse([*arguments, "--learner.actor-objective", "soft_adv"])[0].learner
+    assert isinstance(learner, GeneralDDPMIQLConfig)
+    assert learner.actor_objective == "soft_adv"
+
+
+@pytest.mark.parametrize(
+    "learner", [DDPMIQLConfig(), GeneralDDPMIQLConfig()], ids=lambda learner: learner.class_name
+)
+def test_help_names_every_setting(
+    capsys: pytest.CaptureFixture[str], learner: DDPMIQLConfig | GeneralDDPMIQLConfig
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--learner-class", learner.class_name, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out.replace("_", "-")
+    names = [f"--learner.{name}" for name in learner.keywords()]
+    names += [
+        f"--{prefix}{field.name}"
+        for prefix, part in (("", TrainConfig()), ("evaluation.", TrainConfig().evaluation))
+        for field in dataclasses.fields(part)
+        if field.name not in ("dataset", "learner", "evaluation")
+    ]
+    for name in names:
+        assert name.replace("_", "-") in text, name
+    assert "expectile" in text.lower() and "locomotion" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--learner.bogus", "1"],
+        ["train", "--learner.T", "many"],
+        ["train", "--learner.beta-schedule", "steep"],
+        ["train", "--learner-class", "SACLearner"],
+        ["train", "--learner-class", "GeneralDDPMIQLLearner", "--learner.actor-objective", "x"],
+        ["evaluate"],
+        ["data", "burn"],
+    ],
+)
+def test_unknown_options_and_values_end_with_status_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err + captured.out
+
+
+# --- the commands ---------------------------------------------------------------------------
+
+
+def test_train_evaluate_resume(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = folder / "runs" / "run"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["updates"] == 10 and set(summary["evaluation"]) == {"1", "2"}
+    with disable_jit():
+        assert main(["evaluate", str(run), *AS_TRAINED]) == 0
+    result = json.loads((run / "evaluation.json").read_text())
+    # The evaluation at the end of training has this seed and these Ns by default.
+    assert result["evaluation"] == summary["evaluation"]
+    text = capsys.readouterr().out
+    assert "behaviour" in text and "evaluation.json" in text
+    with disable_jit():
+        assert main(["train", "--resume", str(run), "--max-steps", "12"]) == 0
+    assert json.loads((run / "summary.json").read_text())["updates"] == 12
+    assert [r["step"] for r in read_metrics(run / "metrics.jsonl")] == [0, 5, 10, 12]
+
+
+def test_ctrl_c_says_how_to_resume(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, disable_jit():
+        patch.setattr("idql_func.training.report.TrainingBar.losses", interrupt)
+        assert main(["train", *options(folder, "cut")]) == 130
+    run = folder / "runs" / "cut"
+    assert f"continue with --resume {run}" in capsys.readouterr().err
+    with disable_jit():
+        assert main(["train", "--resume", str(run)]) == 0
+
+
+def test_data_info(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "info", str(folder / "data.hdf5")]) == 0
+    text = capsys.readouterr().out
+    for part in ("transitions", "episodes", "from 19.0 to 20.0", "119 x 3", ENVIRONMENT):
+        assert part in text, part
+
+
+def test_data_make(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gymnasium_robotics")
+    target = tmp_path / "maze.hdf5"
+    assert main(["data", "make", "--steps", "400", "--output", str(target)]) == 0
+    assert capsys.readouterr().out.split() == [str(target)]
+    assert main(["data", "info", str(target)]) == 0
+    assert "behaviour_return" in capsys.readouterr().out
+
+
+# --- bad input ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--learner.T", "0"], "T must be an integer of at least 1, got 0"),
+        (["--learner.N", "0"], "N must be an integer of at least 1, got 0"),
+        (["--evaluation.N", "0"], "evaluation.N is 0, but must be at least 1"),
+        (["--learner.time-dim", "3"], "time_dim must be even"),
+        (["--learner.critic-hyperparam", "1"], "critic_hyperparam must be between 0 and 1"),
+        (["--dataset.source", "gone.hdf5"], "gone.hdf5"),
+        (["--dataset.source", "hopper-mediun-v2"], "did you mean hopper-medium-v2"),
+        (["--evaluation.env", "MountainCarContinuous-v0"], "--evaluation.env"),
+        (["--device", "quantum"], "device is 'quantum'"),
+    ],
+)
+def test_bad_input_to_train(
+    folder: Path, capsys: pytest.CaptureFixture[str], extra: list[str], message: str
+) -> None:
+    assert message in failure(capsys, ["train", *options(folder, "bad"), *extra])
+    assert not (folder / "runs" / "bad").exists()
+
+
+def test_bad_files(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    whole = (folder / "data.hdf5").read_bytes()
+    (tmp_path / "cut.hdf5").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.hdf5").write_text("not this")
+    for name in ("cut", "text"):
+        source = str(tmp_path / f"{name}.hdf5")
+        arguments = [*options(folder, "bad"), "--dataset.source", source]
+        assert source in failure(capsys, ["train", *arguments])
+        assert source in failure(capsys, ["data", "info", source])
+    assert not (folder / "runs" / "bad").exists()
+
+
+def test_bad_commands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(folder / "runs" / "run")
+    assert "no command is called 'fly'" in failure(capsys, ["fly"])
+    assert "no preset is called 'mars'" in failure(capsys, ["train", "mars"])
+    assert "there is no run at nowhere" in failure(capsys, ["train", "--resume", "nowhere"])
+    assert "give no preset" in failure(capsys, ["train", "antmaze", "--resume", run])
+    changed = ["train", "--resume", run, "--max-steps", "99", "--learner.tau", "0.5"]
+    assert "cannot change learner.tau" in failure(capsys, changed)
+    assert "already holds a finished run" in failure(capsys, ["train", *options(folder, "run")])
+    assert "no run or checkpoint at gone" in failure(capsys, ["evaluate", "gone"])
+    assert "episodes is 0" in failure(capsys, ["evaluate", run, "--episodes", "0"])
+    assert "n is -1" in failure(capsys, ["evaluate", run, "--n", "4", "-1"])
+    wrong = ["evaluate", run, "--env", "MountainCarContinuous-v0"]
+    assert "has observations of the shape (2,)" in failure(capsys, wrong)
+
+
+def test_a_bug_keeps_its_traceback_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IDQL_DEBUG", "1")
+    with pytest.raises(FileNotFoundError):
+        main(["evaluate", "gone"])
+
+
+def test_help_comes_without_loading_what_training_needs() -> None:
+    code = (
+        "import sys; from idql_func.cli import main; main(['--help']); "
+        "heavy = {'matplotlib', 'h5py', 'gymnasium', 'mujoco', 'tyro', 'rich'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert result.stdout.startswith("usage: idql")
+    assert result.stdout.splitlines()[-1] == "[]"

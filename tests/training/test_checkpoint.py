@@ -1,0 +1,224 @@
+"""Checkpoints: every leaf comes back bit for bit, and damage is told in one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from idql_func.agents import DDPMIQLLearner, GeneralDDPMIQLLearner
+from idql_func.training import checkpoint as module
+from idql_func.training.checkpoint import (
+    METADATA,
+    TENSORS,
+    CheckpointMetadata,
+    find_checkpoint,
+    load_checkpoint,
+    read_metadata,
+    restore_learner,
+    save_checkpoint,
+)
+from idql_func.tree import tree_leaves, tree_paths
+from idql_func.types import InputError
+
+OBSERVATIONS = gym.spaces.Box(-np.inf, np.array([1, 2, 3], np.float32), (3,), np.float32)
+ACTIONS = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+TINY = {"critic_hidden_dims": [8], "time_dim": 4, "T": 2, "N": 3, "discount": 0.1 + 0.2}
+SIMPLE = {**TINY, "actor_num_blocks": 1}
+GENERAL = {**TINY, "actor_hidden_dims": [8], "actor_objective": "exp_adv"}
+
+
+def make(cls: Any = DDPMIQLLearner, **changes: Any) -> tuple[Any, CheckpointMetadata]:
+    keywords = {**(SIMPLE if cls is DDPMIQLLearner else GENERAL), **changes}
+    metadata = CheckpointMetadata(
+        updates=3,
+        seed=5,
+        create=keywords,
+        observation_space=OBSERVATIONS,
+        action_space=ACTIONS,
+        extra={"note": [1, 2.5, None]},
+    )
+    return cls.create(5, OBSERVATIONS, ACTIONS, **keywords), metadata
+
+
+def batch(seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "observations": torch.randn(6, 3, generator=generator),
+        "next_observations": torch.randn(6, 3, generator=generator),
+        "actions": torch.rand(6, 2, generator=generator) * 2 - 1,
+        "rewards": torch.randn(6, generator=generator),
+        "masks": torch.ones(6),
+        "dones": torch.zeros(6),
+    }
+
+
+def assert_identical(left: Any, right: Any) -> None:
+    assert type(left) is type(right)
+    assert tree_paths(left) == tree_paths(right)
+    for name, a, b in zip(tree_paths(left), tree_leaves(left), tree_leaves(right), strict=True):
+        assert type(a) is type(b), name
+        if isinstance(a, torch.Tensor):
+            assert a.dtype == b.dtype and torch.equal(a, b), name
+        else:
+            assert a == b, name
+
+
+@pytest.mark.parametrize("cls", [DDPMIQLLearner, GeneralDDPMIQLLearner])
+def test_every_leaf_comes_back_and_training_goes_on_with_the_same_bits(
+    tmp_path: Path, cls: Any
+) -> None:
+    learner, metadata = make(cls)
+    for seed in range(3):
+        learner, _ = learner.update(batch(seed))
+    save_checkpoint(tmp_path / "c", learner, metadata)
+    loaded, found = load_checkpoint(tmp_path / "c")
+    assert_identical(learner, loaded)
+    assert loaded.discount == 0.1 + 0.2 and type(loaded.N) is int
+    assert_identical(learner.update(batch(9))[0], loaded.update(batch(9))[0])
+    np.testing.assert_array_equal(
+        learner.eval_actions(np.ones(3, np.float32))[0],
+        loaded.eval_actions(np.ones(3, np.float32))[0],
+    )
+    assert (found.updates, found.seed, found.extra) == (3, 5, {"note": [1, 2.5, None]})
+    assert found.create == metadata.create
+    assert found.observation_space == OBSERVATIONS and found.action_space == ACTIONS
+    assert found.versions["torch"] == torch.__version__
+    assert read_metadata(tmp_path / "c") == found
+
+
+def test_a_new_learner_and_its_targets_share_no_memory_on_disk(tmp_path: Path) -> None:
+    learner, metadata = make()
+    save_checkpoint(tmp_path / "c", learner, metadata)
+    assert_identical(learner, load_checkpoint(tmp_path / "c")[0])
+
+
+def test_changed_scalars_and_static_fields_come_back(tmp_path: Path) -> None:
+    learner, metadata = make(GeneralDDPMIQLLearner)
+    changed = learner.replace(N=7, ddpm_temperature=1e-17 / 3, M=2, critic_objective="quantile")
+    save_checkpoint(tmp_path / "c", changed, metadata)
+    loaded, _ = load_checkpoint(tmp_path / "c")
+    assert_identical(changed, loaded)
+    assert (loaded.M, loaded.critic_objective) == (2, "quantile")
+
+
+def test_files_hold_names_and_no_code(tmp_path: Path) -> None:
+    learner, metadata = make()
+    save_checkpoint(tmp_path / "c", learner, metadata)
+    assert sorted(os.listdir(tmp_path / "c")) == [METADATA, TENSORS]
+    description = json.loads((tmp_path / "c" / METADATA).read_text())
+    assert description["learner"] == "DDPMIQLLearner"
+    assert description["scalars"]["discount"] == 0.1 + 0.2
+    header_size = int.from_bytes((tmp_path / "c" / TENSORS).read_bytes()[:8], "little")
+    header = json.loads((tmp_path / "c" / TENSORS).read_bytes()[8 : 8 + header_size])
+    names = set(header) | set(description["scalars"])
+    assert names - {"__metadata__"} == set(tree_paths(learner))
+    assert header["critic/params/VmapStateActionValue_0/Dense_0/kernel"]["shape"] == [2, 8, 1]
+
+
+def test_saving_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    learner, metadata = make()
+    save_checkpoint(tmp_path / "c", learner, metadata)
+    updated, _ = learner.update(batch())
+    save_checkpoint(tmp_path / "c", updated, metadata)
+    assert_identical(updated, load_checkpoint(tmp_path / "c")[0])
+    assert os.listdir(tmp_path) == ["c"]
+
+
+@pytest.mark.parametrize("when", ["write", "rename"])
+def test_a_failed_write_leaves_the_old_checkpoint_and_no_rubbish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    learner, metadata = make()
+    save_checkpoint(tmp_path / "c", learner, metadata)
+
+    def full(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    if when == "write":
+        monkeypatch.setattr(module.os, "fsync", full)
+    else:
+        monkeypatch.setattr(module.os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(tmp_path / "c", learner.update(batch())[0], metadata)
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["c"]
+    assert_identical(learner, load_checkpoint(tmp_path / "c")[0])
+
+
+def cut(path: Path) -> None:
+    payload = path.read_bytes()
+    path.write_bytes(payload[: len(payload) * 2 // 3])
+
+
+def flip(path: Path) -> None:
+    payload = bytearray(path.read_bytes())
+    payload[-1] ^= 1
+    path.write_bytes(payload)
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda c: cut(c / TENSORS), InputError, "learner.safetensors is damaged or cut off"),
+        (lambda c: flip(c / TENSORS), InputError, "learner.safetensors is damaged"),
+        (lambda c: (c / TENSORS).unlink(), FileNotFoundError, "no learner.safetensors in it"),
+        (lambda c: cut(c / METADATA), InputError, "checkpoint.json is damaged or cut off"),
+        (lambda c: (c / METADATA).unlink(), FileNotFoundError, "no checkpoint.json in it"),
+        (lambda c: edit(c / METADATA, format="x"), InputError, "does not describe a checkpoint"),
+        (lambda c: edit(c / METADATA, format_version=99), InputError, "format version 99"),
+        (lambda c: edit(c / METADATA, learner="Nobody"), InputError, "'Nobody', which is no"),
+        (lambda c: edit(c / METADATA, create={}), InputError, "checkpoint.json is damaged"),
+        (lambda c: edit(c / METADATA, scalars={}), InputError, "it has no "),
+        (lambda c: (c / METADATA).write_text("[]"), InputError, "does not describe a checkpoint"),
+    ],
+)
+def test_damage_is_told_in_one_sentence(
+    tmp_path: Path, damage: Callable[[Path], None], error: type[Exception], message: str
+) -> None:
+    learner, metadata = make()
+    damage(save_checkpoint(tmp_path / "c", learner, metadata))
+    with pytest.raises(error, match=message) as caught:
+        load_checkpoint(tmp_path / "c")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_another_learner_or_size(tmp_path: Path) -> None:
+    learner, metadata = make()
+    path = save_checkpoint(tmp_path / "c", learner, metadata)
+    with pytest.raises(InputError, match="holds a DDPMIQLLearner, not a GeneralDDPMIQLLearner"):
+        load_checkpoint(path, learner_class=GeneralDDPMIQLLearner)
+    with pytest.raises(InputError, match="holds a DDPMIQLLearner, not a GeneralDDPMIQLLearner"):
+        restore_learner(make(GeneralDDPMIQLLearner)[0], path)
+    with pytest.raises(InputError, match=r"of another size: .* has the shape \(2, 8, 1\)"):
+        restore_learner(make(critic_hidden_dims=[9])[0], path)
+    with pytest.raises(InputError, match="of another learner or size: it has no"):
+        restore_learner(make(actor_num_blocks=2)[0], path)
+    with pytest.raises(InputError, match="of another learner or size: this one has no"):
+        restore_learner(make(actor_num_blocks=0)[0], path)
+    assert_identical(learner, restore_learner(make(N=9)[0], path))
+
+
+def test_the_newest_checkpoint_of_a_run_is_found(tmp_path: Path) -> None:
+    learner, metadata = make()
+    newest = tmp_path / "checkpoints" / "step_000000010"
+    for name in ("step_000000002", newest.name, ".step_000000011.abc.part"):
+        save_checkpoint(tmp_path / "checkpoints" / name, learner, metadata)
+    assert find_checkpoint(tmp_path) == newest
+    assert find_checkpoint(tmp_path / "checkpoints") == newest
+    assert find_checkpoint(newest) == newest
+    assert find_checkpoint(newest / METADATA) == newest
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+        (tmp_path / "empty").mkdir()
+        find_checkpoint(tmp_path / "empty")

@@ -1,0 +1,86 @@
+"""A run's folder: names, and that nothing is overwritten silently."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from idql_func.training.config import TrainConfig
+from idql_func.training.rundir import choose_run_directory, open_run_directory
+from idql_func.types import InputError
+
+
+def config(tmp_path: Path, name: str | None) -> TrainConfig:
+    return TrainConfig(runs_dir=tmp_path, name=name, seed=4)
+
+
+def test_unnamed_runs_are_numbered(tmp_path: Path) -> None:
+    names = []
+    for _ in range(3):
+        run = choose_run_directory(config(tmp_path, None))
+        assert not run.path.exists()  # nothing is made before the rest of the input is checked
+        run.start()
+        run.write_config(config(tmp_path, None))
+        names.append(run.path.name)
+    assert names == ["pointmaze-seed4", "pointmaze-seed4-2", "pointmaze-seed4-3"]
+
+
+@pytest.mark.parametrize(("finished", "word"), [(True, "a finished"), (False, "an unfinished")])
+def test_a_named_run_is_not_overwritten_silently(tmp_path: Path, finished: bool, word: str) -> None:
+    run = choose_run_directory(config(tmp_path, "mine"))
+    run.start()
+    run.write_config(config(tmp_path, "mine"))
+    if finished:
+        run.summary.write_text("{}")
+    with pytest.raises(InputError, match=f"mine already holds {word} run: .* --resume"):
+        choose_run_directory(config(tmp_path, "mine"))
+    again = choose_run_directory(config(tmp_path, "mine"), overwrite=True)
+    assert run.config.exists()
+    again.start()
+    assert list(again.path.iterdir()) == []
+
+
+def test_a_folder_with_something_else_is_never_emptied(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="something other than a run"):
+        choose_run_directory(config(tmp_path, "mine"), overwrite=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        choose_run_directory(config(tmp_path, "file"))
+
+
+def test_a_run_is_found_from_its_folder_and_from_its_checkpoints(tmp_path: Path) -> None:
+    run = choose_run_directory(config(tmp_path, "mine"))
+    run.start()
+    run.write_config(config(tmp_path, "mine"))
+    run.checkpoint(7).mkdir(parents=True)
+    for path in (run.path, run.checkpoints, run.checkpoint(7)):
+        found = open_run_directory(path)
+        assert found == run and found.read_config() == config(tmp_path, "mine")
+    with pytest.raises(FileNotFoundError, match=r"no config\.json in it"):
+        open_run_directory(tmp_path / "..")
+
+
+def test_damaged_settings_name_the_file(tmp_path: Path) -> None:
+    run = choose_run_directory(config(tmp_path, "mine"))
+    run.start()
+    run.config.write_text('{"bogus": 1}')
+    with pytest.raises(InputError, match=r"config.json: no setting is called 'bogus'"):
+        run.read_config()
+    run.config.write_text('{"seed": ')
+    with pytest.raises(InputError, match=r"config.json is damaged or cut off"):
+        run.read_config()
+
+
+def test_old_checkpoints_go_and_those_of_a_dropped_future_too(tmp_path: Path) -> None:
+    run = choose_run_directory(config(tmp_path, "mine"))
+    for updates in (5, 10, 15, 1_000_000_000):
+        run.checkpoint(updates).mkdir(parents=True)
+    (run.checkpoints / ".step_000000020.abc.part").mkdir()
+    run.discard_after(15)
+    run.prune_checkpoints(keep=2)
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["step_000000010", "step_000000015"]
+    assert dataclasses.asdict(run) == {"path": tmp_path / "mine"}
