@@ -18,7 +18,7 @@ LearnerClass = Literal["DDPMIQLLearner", "GeneralDDPMIQLLearner"]
 """The learners that the command can train."""
 
 DESCRIPTION = (
-    "Train an IDQL policy on a fixed dataset: python numbers below are the defaults of the preset. "
+    "Train an IDQL policy on a fixed dataset. The defaults below are those of the preset. "
     "Presets: " + "; ".join(f"{name} = {text}" for name, text in DESCRIPTIONS.items()) + ". "
     "The options of the other learner are shown by --learner-class GeneralDDPMIQLLearner --help."
 )

@@ -15,7 +15,9 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+import tyro
 
 __all__ = [
     "DDPMIQLConfig",
@@ -248,7 +250,7 @@ class TrainConfig:
     """Folder of all runs."""
     name: str | None = None
     """Name of the run's folder in it. None: <preset>-seed<seed>, and a number if that exists."""
-    preset: str = "pointmaze"
+    preset: Annotated[str, tyro.conf.Suppress] = "pointmaze"
     """The preset these settings started from; only a note, and part of the default name."""
     device: str = "auto"
     """Where to compute: 'cpu', 'cuda', 'cuda:1', ...; 'auto' takes a GPU if there is one."""
