@@ -13,7 +13,6 @@ import torch
 from idql_func import random
 from idql_func._switches import x64_enabled
 from idql_func.data.arrays import check_lengths, map_arrays, named_leaves, placer, subselect
-from idql_func.data.index_stream import draw_indices, next_keys
 from idql_func.types import InputError, PRNGKey
 
 __all__ = ["DEFAULT_SEED", "Dataset"]
@@ -181,14 +180,15 @@ class Dataset:
         batch_size = _check_integer(batch_size, "batch_size", at_least=1)
         fields = self._fields(keys)
         tensors = {name: self._on_device(name) for name in fields}
-        draw, state = next_keys(self._rng if key is None else _check_key(key, "key"))
-        rows = torch.from_numpy(draw_indices(draw, batch_size, len(self)))
+        # drawn on the host, which never waits for an accelerator then
+        draw, state = random.split((self._rng if key is None else _check_key(key, "key")).cpu())
+        rows = random.randint(draw, (batch_size,), 0, len(self))
         rows = rows.to(self.device, non_blocking=True)
         batch = {
             name: map_arrays(tensors[name], lambda v: v.index_select(0, rows)) for name in fields
         }
         if key is None:
-            self._rng = state
+            self._rng = state.clone()
         return batch
 
     def to(self, device: torch.device | str) -> Dataset:

@@ -12,7 +12,6 @@ from safetensors.numpy import load_file
 
 from idql_func import enable_x64, random
 from idql_func.data import Dataset
-from idql_func.data.index_stream import draw_indices, next_keys
 from idql_func.types import InputError
 
 RECORDED = load_file(Path(__file__).parent / "reference" / "streams.safetensors")
@@ -66,21 +65,6 @@ def test_sample_and_split_draw_the_indices_of_upstream(case):
     halves = np.concatenate([half.dataset_dict["row"] for half in dataset.split(0.9)])
     np.testing.assert_array_equal(halves[:500], RECORDED[f"{case}/split"])
     np.testing.assert_array_equal(dataset.sample(batch_size)["row"], RECORDED[f"{case}/after"])
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    words=st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
-    batch_size=st.integers(1, 70),
-    length=st.one_of(st.integers(1, 1000), st.integers(1, 2**31 - 1)),
-    newer=st.booleans(),
-)
-def test_host_draws_are_those_of_random(words, batch_size, length, newer):
-    key = torch.tensor(words)
-    with random.threefry_partitionable(newer):
-        assert torch.equal(torch.stack(next_keys(key)), random.split(key))
-        ours = draw_indices(key, batch_size, length)
-        np.testing.assert_array_equal(ours, random.randint(key, (batch_size,), 0, length).numpy())
 
 
 def test_no_seed_is_seed_42_and_seed_0_is_0():  # D1
@@ -138,7 +122,7 @@ def test_each_call_heeds_its_own_size_and_keys():  # D2
 def test_nested_fields_are_drawn_with_the_same_rows():
     dataset = rl_dataset()
     tensors = dataset.sample_torch(11, key=random.PRNGKey(2))
-    rows = draw_indices(next_keys(random.PRNGKey(2))[0], 11, len(dataset))
+    rows = random.randint(random.split(random.PRNGKey(2))[0], (11,), 0, len(dataset)).numpy()
     arrays = dataset.sample(0, indx=rows)
     np.testing.assert_array_equal(tensors["rewards"].numpy(), arrays["rewards"])
     for name in ("state", "pixels"):
