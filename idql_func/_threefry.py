@@ -96,9 +96,7 @@ def _threefry_op(key: Tensor, counts: Tensor) -> Tensor:
         return threefry2x32_tensors(key, counts)
     key, counts = key.contiguous(), counts.contiguous()
     words = torch.empty((*key.shape[:-1], *counts.shape), dtype=torch.int64)
-    kernel(
-        key.data_ptr(), key.numel() // 2, counts.data_ptr(), counts.shape[1], words.data_ptr()
-    )
+    kernel(key.data_ptr(), key.numel() // 2, counts.data_ptr(), counts.shape[1], words.data_ptr())
     return words
 
 

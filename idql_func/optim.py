@@ -129,7 +129,9 @@ class ScaleByAdam:
 
     def init(self, params: Params) -> ScaleByAdamState:
         return ScaleByAdamState(
-            _zero_count(params), tree_map(torch.zeros_like, params), tree_map(torch.zeros_like, params)
+            _zero_count(params),
+            tree_map(torch.zeros_like, params),
+            tree_map(torch.zeros_like, params),
         )
 
     def update(
@@ -144,8 +146,7 @@ class ScaleByAdam:
         correction2 = 1 - torch.pow(torch.full_like(count, b2, dtype=float_dtype()), count)
         updates = tree_map(
             lambda m, v: (
-                (m / correction1.to(m.dtype))
-                / (torch.sqrt(v / correction2.to(v.dtype)) + self.eps)
+                (m / correction1.to(m.dtype)) / (torch.sqrt(v / correction2.to(v.dtype)) + self.eps)
             ),
             mu,
             nu,
@@ -214,9 +215,9 @@ class Chain:
         self, updates: Params, state: tuple[OptState, ...], params: Params | None = None
     ) -> tuple[Params, tuple[OptState, ...]]:
         states = []
-        for part, part_state in zip(self.parts, state, strict=True):
-            updates, part_state = part.update(updates, part_state, params)
-            states.append(part_state)
+        for part, old in zip(self.parts, state, strict=True):
+            updates, new = part.update(updates, old, params)
+            states.append(new)
         return updates, tuple(states)
 
 
@@ -247,7 +248,7 @@ def adam(
     return chain(ScaleByAdam(b1, b2, eps), ScaleByLearningRate(learning_rate))
 
 
-def adamw(
+def adamw(  # noqa: PLR0917
     learning_rate: float | Schedule,
     b1: float = 0.9,
     b2: float = 0.999,

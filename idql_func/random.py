@@ -267,7 +267,7 @@ def permutation(key: Key, x: int | Tensor, axis: int = 0, independent: bool = Fa
     return x.index_select(axis, index)
 
 
-def choice(
+def choice(  # noqa: PLR0917
     key: Key,
     a: int | Tensor,
     shape: Shape = (),
@@ -333,9 +333,7 @@ def gumbel(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Ten
     return -torch.log(-torch.log(u))
 
 
-def categorical(
-    key: Key, logits: Tensor, axis: int = -1, shape: Shape | None = None
-) -> Tensor:
+def categorical(key: Key, logits: Tensor, axis: int = -1, shape: Shape | None = None) -> Tensor:
     """Indices drawn with probability ``softmax(logits)`` along ``axis`` (Gumbel-max).
 
     ``shape`` is that of the result and must end in the logits' own batch shape.

@@ -50,10 +50,11 @@ class PyTreeNode:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(frozen=True, eq=False)(cls)
-        fields = dataclasses.fields(cls)
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
         cls._child_names = tuple(f.name for f in fields if f.metadata.get("pytree_node", True))
         cls._static_names = tuple(f.name for f in fields if f.name not in cls._child_names)
-        optree.register_pytree_node(cls, _flatten, cls._unflatten, namespace=NAMESPACE)
+        register: Any = optree.register_pytree_node  # typed for collections alone
+        register(cls, _flatten, cls._unflatten, namespace=NAMESPACE)
 
     @classmethod
     def _unflatten(cls: type[Self], static: tuple[Any, ...], children: Any) -> Self:

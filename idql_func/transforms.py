@@ -155,7 +155,8 @@ class Jitted:
                     f"{type(leaf).__name__}; leaves must be tensors, arrays or numbers, "
                     "and anything else named in static_argnums or static_argnames."
                 )
-            tensors.append(tensor)
+            # one layout, so that torch.compile never sees another program in a stride
+            tensors.append(tensor if tensor.is_contiguous() else tensor.contiguous())
         return tensors
 
     def _compile(
@@ -181,7 +182,7 @@ class Jitted:
                     outputs.append(("argument", position[id(leaf)]))
                 elif isinstance(leaf, Tensor):
                     outputs.append(("graph", len(results)))
-                    results.append(leaf)
+                    results.append(leaf.contiguous())
                 else:
                     outputs.append(("constant", leaf))
             return tuple(results)
@@ -269,7 +270,7 @@ def _trace(fn: Callable[..., Any], tensors: Sequence[Tensor]) -> torch.fx.GraphM
 def _inside_transform() -> bool:
     return (
         _TRACING.get()
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]
         or torch.compiler.is_compiling()
     )
 
@@ -313,7 +314,8 @@ def vmap(
         ValueError: a mapped leaf has no such axis, sizes differ, or nothing is mapped.
 
     >>> import torch
-    >>> vmap(lambda p, x: p["w"] @ x, in_axes=(None, 0))({"w": torch.eye(2)}, torch.ones(3, 2)).shape
+    >>> rows = vmap(lambda p, x: p["w"] @ x, in_axes=(None, 0))
+    >>> rows({"w": torch.eye(2)}, torch.ones(3, 2)).shape
     torch.Size([3, 2])
     """
 

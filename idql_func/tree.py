@@ -109,7 +109,8 @@ def _know_tensordict() -> None:
     if cls is None or cls in _tensordict_classes:
         return
     _tensordict_classes.add(cls)
-    optree.register_pytree_node(cls, _flatten_tensordict, _dict_of, namespace=NAMESPACE)
+    register: Any = optree.register_pytree_node  # typed for collections alone
+    register(cls, _flatten_tensordict, _dict_of, namespace=NAMESPACE)
 
 
 def _flatten_tensordict(td: Any) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]:

@@ -81,7 +81,9 @@ class Agent(PyTreeNode):
             length = value.shape[0] if length is None and value.ndim else length
             expected = (length, *sizes.get(name, ()))
             if length == 0 or tuple(value.shape) != expected:
-                wanted = ", ".join(["batch" if length is None else str(length), *map(str, expected[1:])])
+                wanted = ", ".join(
+                    ["batch" if length is None else str(length), *map(str, expected[1:])]
+                )
                 raise InputError(
                     f"{type(self).__name__}: batch[{name!r}] must have shape ({wanted}) with at "
                     f"least one row, got {tuple(value.shape)}."

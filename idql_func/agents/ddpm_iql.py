@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from idql_func import losses, optim, random
-from idql_func._switches import float_dtype
 from idql_func.agents.agent import Agent, box_size
 from idql_func.networks import (
     DDPM,
@@ -63,13 +62,14 @@ _CRITIC_FIELDS = ("observations", "actions", "rewards", "masks", "next_observati
 def min_q(apply_fn: ApplyFn, params: Params, observations: Tensor, actions: Tensor) -> Tensor:
     """The smallest of the ensemble's values, ``[B, O], [B, A] -> [B]`` (upstream's ``compute_q``).
 
-    >>> min_q(lambda p, s, a: torch.stack([s[:, 0], a[:, 0]]), {}, torch.ones(2, 1), torch.zeros(2, 1))
+    >>> apply_fn = lambda p, s, a: torch.stack([s[:, 0], a[:, 0]])
+    >>> min_q(apply_fn, {}, torch.ones(2, 1), torch.zeros(2, 1))
     tensor([0., 0.])
     """
     return apply_fn(params, observations, actions).amin(dim=0)
 
 
-def value_loss(
+def value_loss(  # noqa: PLR0917
     params: Params,
     apply_fn: ApplyFn,
     observations: Tensor,
@@ -101,7 +101,7 @@ def critic_loss(
     return loss, {"critic_loss": loss, "q": qs.mean()}
 
 
-def score_loss(
+def score_loss(  # noqa: PLR0917
     params: Params,
     apply_fn: ApplyFn,
     observations: Tensor,
@@ -296,9 +296,7 @@ class _DDPMIQL(Agent):
             self._bellman_target(batch),
         )
         critic = self.critic.apply_gradients(grads=grads)
-        target_params = optim.incremental_update(
-            critic.params, self.target_critic.params, self.tau
-        )
+        target_params = optim.incremental_update(critic.params, self.target_critic.params, self.tau)
         target = self.target_critic.replace(params=target_params)
         return self.replace(critic=critic, target_critic=target), info
 
@@ -650,7 +648,7 @@ class GeneralDDPMIQLLearner(_DDPMIQL):
 
 
 @functools.cache
-def _resnet_actor(
+def _resnet_actor(  # noqa: PLR0917
     obs_dim: int,
     act_dim: int,
     time_dim: int,
@@ -710,7 +708,7 @@ def _value(obs_dim: int, hidden_dims: tuple[int, ...], layer_norm: bool) -> Modu
     )
 
 
-def _create(
+def _create(  # noqa: PLR0917
     cls: Any,
     seed: int,
     obs_dim: int,
@@ -790,11 +788,15 @@ def _check_settings(
         if value is None:
             continue
         if name in at_least and (value != int(value) or value < at_least[name]):
-            raise InputError(f"{name} must be an integer of at least {at_least[name]}, got {value}.")
+            raise InputError(
+                f"{name} must be an integer of at least {at_least[name]}, got {value}."
+            )
         if name == "time_dim" and (value < 2 or value % 2):
             raise InputError(f"time_dim must be even and at least 2, got {value}.")
         if name.endswith("hidden_dims") and (not len(value) or min(value) < 1):
-            raise InputError(f"{name} must name at least one layer of at least 1 unit, got {value}.")
+            raise InputError(
+                f"{name} must name at least one layer of at least 1 unit, got {value}."
+            )
         if name in ("discount", "tau", "actor_tau") and not 0 <= value <= 1:
             raise InputError(f"{name} must lie in [0, 1], got {value}.")
         if name == "actor_dropout_rate" and not 0 <= value < 1:

@@ -63,7 +63,9 @@ def vp_beta_schedule(timesteps: int) -> Tensor:
 
 def _check_steps(name: str, timesteps: int) -> None:
     if timesteps < 1:
-        raise ValueError(f"{name}: the number of diffusion steps must be at least 1, got {timesteps}.")
+        raise ValueError(
+            f"{name}: the number of diffusion steps must be at least 1, got {timesteps}."
+        )
 
 
 def _linspace(start: float, stop: float, num: int) -> Tensor:
@@ -96,17 +98,17 @@ class FourierFeatures(Module):
         if output_size < 2 or output_size % 2:
             raise ValueError(f"FourierFeatures: output_size must be even, got {output_size}.")
         self.learnable = learnable
-        self.half = output_size // 2
+        self.half_size = output_size // 2
         self.output_dim = output_size if learnable else output_size * input_dim
         if learnable:
-            self.declare("kernel", (self.half, input_dim), normal(0.2))
+            self.declare("kernel", (self.half_size, input_dim), normal(0.2))
 
     def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
         if self.learnable:
             f = (2 * math.pi * x.to(self.kernel.dtype)) @ self.kernel.T
         else:
-            rate = math.log(10000) / (self.half - 1)
-            index = torch.arange(self.half, device=x.device).to(float_dtype())
+            rate = math.log(10000) / (self.half_size - 1)
+            index = torch.arange(self.half_size, device=x.device).to(float_dtype())
             f = x * torch.exp(index * -rate)
         return torch.cat([torch.cos(f), torch.sin(f)], dim=-1)
 
@@ -154,7 +156,7 @@ class DDPM(Module):
 # --- sampler ------------------------------------------------------------------------------
 
 
-def ddpm_sampler(
+def ddpm_sampler(  # noqa: PLR0917
     actor_apply_fn: Callable[..., Tensor],
     actor_params: Params,
     T: int,

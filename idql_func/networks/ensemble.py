@@ -53,7 +53,9 @@ class Ensemble(Module):
         count = next(iter(stacked.values())).shape[0]
 
         def one(params: dict[str, Tensor], key: PRNGKey | None) -> Tensor:
-            stream = LazyRng(key, (*rng.path, self.member_name)) if rng and key is not None else None
+            stream = (
+                LazyRng(key, (*rng.path, self.member_name)) if rng and key is not None else None
+            )
             return torch.func.functional_call(
                 self.member, params, inputs, {"training": training, "rng": stream}
             )
@@ -62,9 +64,7 @@ class Ensemble(Module):
         return torch.func.vmap(one, in_dims=(0, None if keys is None else 0))(stacked, keys)
 
 
-def subsample_ensemble(
-    key: PRNGKey, params: Params, num_sample: int | None, num_qs: int
-) -> Params:
+def subsample_ensemble(key: PRNGKey, params: Params, num_sample: int | None, num_qs: int) -> Params:
     """The parameters of ``num_sample`` members drawn without replacement (REDQ, quirk A7).
 
     With ``num_sample=None`` all stay. Where the tree has an ``Ensemble_0``, only that
@@ -85,5 +85,3 @@ def subsample_ensemble(
     if "Ensemble_0" in params:
         return {**params, "Ensemble_0": tree_map(lambda p: p[index], params["Ensemble_0"])}
     return tree_map(lambda p: p[index], params)
-
-

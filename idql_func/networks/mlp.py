@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from idql_func.networks.layers import Activation, Dense, Dropout, LayerNorm, default_init, relu
@@ -29,7 +28,7 @@ class MLP(Module):
     torch.Size([5, 2])
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
         input_dim: int,
         hidden_dims: Sequence[int],
