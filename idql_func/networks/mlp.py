@@ -21,6 +21,7 @@ class MLP(Module):
     Raises:
         ValueError: no hidden layer, or a size below 1.
 
+    >>> import torch
     >>> from idql_func import random
     >>> net = MLP(input_dim=3, hidden_dims=[8, 2])
     >>> params = net.init(random.PRNGKey(0))
@@ -70,6 +71,7 @@ class MLP(Module):
 def get_weight_decay_mask(params: Params) -> Any:
     """True for the leaves that decay: no ``bias``, no name with ``Input`` or ``Output``.
 
+    >>> import torch
     >>> get_weight_decay_mask({"Dense_0": {"kernel": torch.ones(1), "bias": torch.ones(1)}})
     {'Dense_0': {'kernel': True, 'bias': False}}
     """
