@@ -133,5 +133,6 @@ def run_case(backend: Any, case: Case, expected: Tensors) -> Result:
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
-        return Result(case, (), f"{type(error).__name__} at {where}: {error}")
+        line = next(iter(str(error).splitlines()), "")
+        return Result(case, (), f"{type(error).__name__} at {where}: {line}")
     return compare_case(case, actual, expected)
