@@ -146,17 +146,24 @@ class Jitted:
 
     def _tensors(self, leaves: list[Any], dynamic: PyTree) -> list[Tensor]:
         device = next((x.device for x in leaves if isinstance(x, Tensor)), None)
-        tensors = []
+        tensors: list[Tensor] = []
+        seen: set[int] = set()
         for i, leaf in enumerate(leaves):
-            tensor = leaf if isinstance(leaf, Tensor) else _leaf_tensor(leaf, device)
+            tensor = leaf if isinstance(leaf, Tensor) else _leaf_tensor(leaf, device, i)
             if tensor is None:
                 raise TypeError(
                     f"jit({_name(self.fn)}): argument leaf {tree_paths(dynamic)[i]!r} is a "
                     f"{type(leaf).__name__}; leaves must be tensors, arrays or numbers, "
                     "and anything else named in static_argnums or static_argnames."
                 )
-            # one layout, so that torch.compile never sees another program in a stride
-            tensors.append(tensor if tensor.is_contiguous() else tensor.contiguous())
+            # torch.compile makes another program for other strides, and for a tensor that is
+            # passed twice; JAX knows neither, so neither reaches it
+            if not tensor.is_contiguous():
+                tensor = tensor.contiguous()
+            if id(tensor) in seen:
+                tensor = tensor.clone()
+            seen.add(id(tensor))
+            tensors.append(tensor)
         return tensors
 
     def _compile(
@@ -187,7 +194,7 @@ class Jitted:
                     outputs.append(("constant", leaf))
             return tuple(results)
 
-        graph = _trace(flat, tensors)
+        graph = _trace(flat, [torch.empty_like(t) for t in tensors])
         placeholders = [n for n in graph.graph.nodes if n.op == "placeholder"]
         used = tuple(k for k, node in enumerate(placeholders) if node.users)
         for node in placeholders:
@@ -275,9 +282,9 @@ def _inside_transform() -> bool:
     )
 
 
-def _leaf_tensor(leaf: Any, device: torch.device | None) -> Tensor | None:
+def _leaf_tensor(leaf: Any, device: torch.device | None, slot: int) -> Tensor | None:
     if isinstance(leaf, bool | int | float):
-        return _scalar(leaf, type(leaf), float_dtype(), int_dtype(), device)
+        return _scalar(leaf, type(leaf), float_dtype(), int_dtype(), device, slot)
     if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "biuf":
         tensor = torch.from_numpy(np.ascontiguousarray(leaf))
         return tensor.to(dtype=float_dtype() if leaf.dtype.kind == "f" else None, device=device)
@@ -286,8 +293,14 @@ def _leaf_tensor(leaf: Any, device: torch.device | None) -> Tensor | None:
 
 @functools.lru_cache(maxsize=4096)
 def _scalar(
-    value: Any, kind: type, floats: torch.dtype, ints: torch.dtype, device: torch.device | None
+    value: Any,
+    kind: type,
+    floats: torch.dtype,
+    ints: torch.dtype,
+    device: torch.device | None,
+    slot: int,
 ) -> Tensor:
+    """The tensor of a Python number, kept from call to call; one for each place, never shared."""
     dtype = {bool: torch.bool, int: ints, float: floats}[kind]
     return torch.tensor(value, dtype=dtype, device=device)
 

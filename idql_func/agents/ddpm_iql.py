@@ -41,6 +41,7 @@ from idql_func.networks import (
 )
 from idql_func.struct import TrainState, field
 from idql_func.transforms import jit, value_and_grad
+from idql_func.tree import tree_map
 from idql_func.types import Batch, InfoDict, InputError, Params, PRNGKey
 
 ApplyFn = Callable[..., Tensor]
@@ -742,9 +743,13 @@ def _create(  # noqa: PLR0917
         obs_dim=obs_dim,
         act_dim=act_dim,
         score_model=TrainState.create(params=actor_params, tx=actor_tx, apply_fn=actor_def.apply),
-        target_score_model=TrainState.create(params=actor_params, apply_fn=actor_def.apply),
+        target_score_model=TrainState.create(
+            params=tree_map(torch.clone, actor_params), apply_fn=actor_def.apply
+        ),
         critic=TrainState.create(params=critic_params, tx=critic_tx, apply_fn=critic_def.apply),
-        target_critic=TrainState.create(params=critic_params, apply_fn=critic_def.apply),
+        target_critic=TrainState.create(
+            params=tree_map(torch.clone, critic_params), apply_fn=critic_def.apply
+        ),
         value=TrainState.create(
             params=value_def.init(value_key), tx=value_tx, apply_fn=value_def.apply
         ),
