@@ -70,7 +70,9 @@ def live_cases(size: str, float_steps: int, double_steps: int) -> list[Case]:
             settings = {**_settings(learner, size), "steps": steps, "x64": x64}
             name = f"{learner}-{'double' if x64 else 'float32'}"
             acts = {**settings, "choose": "eval_actions", "observations": 10}
-            cases.append(Case("live", f"{name}-{steps}-updates", "run_and_act", acts, kinds))
+            cases.append(
+                Case(f"live-{learner}", f"{name}-{steps}-updates", "run_and_act", acts, kinds)
+            )
     # The actions come out of the same learner, after its last update.
     return [replace(c, kinds={**c.kinds, "actions": "action", "keys": "bits"}) for c in cases]
 
