@@ -11,8 +11,8 @@ A *case* (:mod:`parity.cases`) names a *program* (:mod:`parity.programs`) and it
 are written once against the :class:`parity.backend.Backend` protocol, so that both sides run
 literally the same steps; :mod:`parity.jax_backend` and :mod:`parity.torch_backend` supply them.
 
-Some notes for who records again. The original is ``philippe-eecs/IDQL`` at commit 7582571 (its child
-and parent compute other numbers). Its environment is Python 3.11 with ``jax==0.4.13 jaxlib==0.4.13
+Some notes for who records again. The original is ``philippe-eecs/IDQL`` at commit 7582571 (its
+parent computes other numbers). Its environment is Python 3.11 with ``jax==0.4.13 jaxlib==0.4.13
 flax==0.6.11 optax==0.1.5 tensorflow-probability==0.20.1 "numpy<1.25" "scipy<1.12" safetensors h5py
 tqdm gym-notices cloudpickle``, and ``gym==0.23.1 d4rl termcolor`` installed without their
 dependencies. Recording takes about ten minutes on one core and gives the same files each time.
