@@ -330,7 +330,7 @@ def gumbel(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Ten
     """
     dtype = _check_float("gumbel", dtype)
     u = uniform(key, shape, dtype, torch.finfo(dtype).tiny, 1.0)
-    return -torch.log(-torch.log(u))
+    return -_log(-_log(u))
 
 
 def categorical(key: Key, logits: Tensor, axis: int = -1, shape: Shape | None = None) -> Tensor:
@@ -492,27 +492,51 @@ _ERFINV64_TAIL = (
 )  # fmt: skip
 
 
-# XLA's double-precision log1p below sqrt(2) - 1: x - x^2/2 + x^3 P(x)/Q(x), of Cephes.
-_LOG1P64_NUMERATOR = (
+# XLA's log1p below sqrt(2) - 1 is x - x^2/2 + x^3 P(x)/Q(x), of Cephes; at the negative end
+# that is outside of the approximation's good range, by many ulp in float64.
+_LOG1P_NUMERATOR = (
     4.5270000862445199635215e-5, 4.9854102823193375972212e-1, 6.5787325942061044846969e0,
     2.9911919328553073277375e1, 6.0949667980987787057556e1, 5.7112963590585538103336e1,
     2.0039553499201281259648e1,
 )  # fmt: skip
-_LOG1P64_DENOMINATOR = (
+_LOG1P_DENOMINATOR = (
     1.0, 1.5062909083469192043167e1, 8.3047565967967209469434e1, 2.2176239823732856465394e2,
     3.0909872225312059774938e2, 2.1642788614495947685003e2, 6.0118660497603843919306e1,
 )  # fmt: skip
 
+# XLA's float32 log is Cephes' logf: three interleaved parts of a degree-8 polynomial.
+_LOG32 = (
+    (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1),
+    (-1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1),
+    (2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1),
+)
+
+
+def _log(x: Tensor) -> Tensor:
+    """XLA's logarithm of positive normal numbers, to the bit in float32."""
+    if x.dtype == torch.float64:
+        return torch.log(x)
+    mantissa, power = torch.frexp(x)
+    low = mantissa < math.sqrt(0.5)
+    t = torch.where(low, mantissa + mantissa, mantissa) - 1
+    exponent = power.float() - low.float()
+    square, cube = t * t, t * t * t
+    parts = [_fused_multiply_add(t * 0 + c0, t, c1) for c0, c1, _ in _LOG32]
+    parts = [_fused_multiply_add(p, t, c[2]) for p, c in zip(parts, _LOG32, strict=True)]
+    y = _fused_multiply_add(_fused_multiply_add(parts[0], cube, parts[1]), cube, parts[2])
+    y = _fused_multiply_add(y, cube, exponent * float(np.float32(-2.12194440e-4)))
+    half = torch.full_like(t, 0.5)
+    y = _fused_multiply_add(-square, half, t) + y
+    return _fused_multiply_add(torch.full_like(t, 0.693359375), exponent, y)
+
 
 def _log1p(x: Tensor) -> Tensor:
-    """XLA's log1p; in float64 it leaves the approximation's good range at the negative end."""
-    if x.dtype == torch.float32:
-        return torch.log1p(x)
-    top = _horner(_LOG1P64_NUMERATOR, x, _multiply_add)
-    bottom = _horner(_LOG1P64_DENOMINATOR, x, _multiply_add)
+    """XLA's log1p for arguments above -1."""
+    step = _fused_multiply_add if x.dtype == torch.float32 else _multiply_add
+    ratio = _horner(_LOG1P_NUMERATOR, x, step) / _horner(_LOG1P_DENOMINATOR, x, step)
     square = x * x
-    small = x + (-0.5 * square + x * square * (top / bottom))
-    return torch.where(x.abs() < math.sqrt(2) - 1, small, torch.log(x + 1))
+    small = x + step(x * square, ratio, -0.5 * square)
+    return torch.where(x.abs() < math.sqrt(2) - 1, small, _log(x + 1))
 
 
 def _erfinv(x: Tensor) -> Tensor:
@@ -520,8 +544,9 @@ def _erfinv(x: Tensor) -> Tensor:
     w = -_log1p(x * -x)
     if x.dtype == torch.float32:
         centre = w < 5
-        # one polynomial over chosen coefficients, each step fused as XLA's CPU code is
-        v = torch.where(centre, w - 2.5, torch.sqrt(w) - 3)
+        # torch's float32 root is an ulp off at times: it is taken in float64.
+        # One polynomial over chosen coefficients, each step fused as XLA's CPU code is
+        v = torch.where(centre, w - 2.5, torch.sqrt(w.double()).float() - 3)
         p = torch.where(centre, _ERFINV32_CENTRE[0], _ERFINV32_TAIL[0]).float()
         for c, t in zip(_ERFINV32_CENTRE[1:], _ERFINV32_TAIL[1:], strict=True):
             p = _fused_multiply_add(p, v, torch.where(centre, c, t).float())
@@ -586,7 +611,7 @@ def _erf(x: Tensor) -> Tensor:
     return torch.where(x.abs() < 1, inner, torch.sign(x) * (1 - rest))
 
 
-def _multiply_add(x: Tensor, y: Tensor, z: float) -> Tensor:
+def _multiply_add(x: Tensor, y: Tensor, z: Tensor | float) -> Tensor:
     return x * y + z
 
 
@@ -631,7 +656,8 @@ def _search_sorted(ordered: Tensor, query: Tensor) -> Tensor:
     high = torch.full_like(low, count)
     for _ in range(math.ceil(math.log2(count + 1))):
         middle = (low + high) // 2
-        go_left = query <= ordered[middle]
+        # not ordered[middle]: an index without axes would be read as a number while tracing
+        go_left = query <= ordered.index_select(0, middle.reshape(-1)).reshape(middle.shape)
         low, high = torch.where(go_left, low, middle), torch.where(go_left, middle, high)
     return high
 

@@ -17,7 +17,7 @@ from idql_func import random
 from idql_func._switches import float_dtype
 from idql_func.networks.layers import normal
 from idql_func.networks.module import LazyRng, Module
-from idql_func.transforms import scan
+from idql_func.transforms import vmap
 from idql_func.types import Params, PRNGKey
 
 # --- noise schedules --------------------------------------------------------------------
@@ -175,7 +175,7 @@ def ddpm_sampler(  # noqa: PLR0917
 
     Algorithm 2 of arXiv 2006.11239 with noise of scale ``sqrt(beta_t)`` times the
     temperature and the predicted mean unclipped (quirk N12). Noise is drawn at the last
-    step too and masked, so the key advances alike (N13). ``clip_sampler`` clips every
+    step too and not used, so the key advances alike (N13). ``clip_sampler`` clips every
     step to [-1, 1]; the result is clipped in any case (N14).
 
     >>> net_apply = lambda params, s, a, t, training: a * 0
@@ -187,24 +187,23 @@ def ddpm_sampler(  # noqa: PLR0917
     torch.Size([3, 2])
     """
     batch_size = observations.shape[0]
+    # All keys first, in upstream's order, so that the noise of all steps is one draw.
+    key, rng = random.split(rng)
+    keys = [key]
+    for _ in range(T + repeat_last_step):
+        rng, key = random.split(rng)
+        keys.append(key)
+    noise = vmap(lambda key: random.normal(key, (batch_size, act_dim)))(torch.stack(keys))
 
-    def denoise(carry: tuple[Tensor, PRNGKey], time: Tensor) -> tuple[Any, Any]:
-        x, key = carry
-        times = time.expand(batch_size, 1)
+    x = noise[0]
+    steps = [*range(T - 1, -1, -1), *[0] * repeat_last_step]
+    for t, z in zip(steps, noise[1:], strict=True):
+        times = torch.full((batch_size, 1), t, device=observations.device)
         eps = actor_apply_fn(actor_params, observations, x, times, training=training)
-        alpha, alpha_hat, beta = alphas[time], alpha_hats[time], betas[time]
-        x = 1 / torch.sqrt(alpha) * (x - (1 - alpha) / torch.sqrt(1 - alpha_hat) * eps)
-        key, noise_key = random.split(key)
-        z = sample_temperature * random.normal(noise_key, (batch_size, act_dim))
-        x = x + (time > 0) * (torch.sqrt(beta) * z)
+        mean_scale = (1 - alphas[t]) / torch.sqrt(1 - alpha_hats[t])
+        x = 1 / torch.sqrt(alphas[t]) * (x - mean_scale * eps)
+        if t > 0:
+            x = x + torch.sqrt(betas[t]) * (sample_temperature * z)
         if clip_sampler:
             x = torch.clamp(x, -1, 1)
-        return (x, key), ()
-
-    noise_key, rng = random.split(rng)
-    start = random.normal(noise_key, (batch_size, act_dim))
-    steps = torch.arange(T - 1, -1, -1, device=observations.device)
-    (x, rng), _ = scan(denoise, (start, rng), steps)
-    for _ in range(repeat_last_step):
-        (x, rng), _ = denoise((x, rng), torch.zeros_like(steps[0]))
     return torch.clamp(x, -1, 1), rng
