@@ -31,6 +31,7 @@ from idql_func.training.checkpoint import (
     save_checkpoint,
 )
 from idql_func.training.config import TrainConfig, differences
+from idql_func.training.eager import eagerly_on_cpu
 from idql_func.training.loggers import MetricsLogger
 from idql_func.training.matmul import MatmulChoice, matmul_precision
 from idql_func.training.report import Reporter, TrainingBar, duration, files_table, returns_table
@@ -356,10 +357,11 @@ class _Loop:
         key = random.fold_in(random.PRNGKey(self.config.seed), step)
         batch = self.task.held_out.sample_torch(self.config.batch_size, key=key)
         # Losses only: upstream updates on the held-out batch and drops the result (E11). Neither
-        # the learner's key nor the data's moves, so logging does not touch the training. Its time,
-        # of which the first call is mostly compilation, is kept out of the rate.
+        # the learner's key nor the data's moves, so logging does not touch the training. Its time
+        # is kept out of the rate.
         with bar.busy("measuring held-out losses"):
-            _, held_out = learner.eval_loss(batch)
+            with eagerly_on_cpu(learner.rng.device):
+                _, held_out = learner.eval_loss(batch)
             losses = _fetch({"train": info, "val": held_out})
         record: dict[str, Any] = {"step": step, "updates": step + 1}
         record.update(losses)
@@ -396,15 +398,16 @@ class _Loop:
         settings = self.config.evaluation
         # The learner given here is a copy with its own N; the key that evaluation advances is
         # dropped with it, so training goes on as if nothing had been evaluated (E8, E10).
-        return evaluate(
-            learner.replace(N=n),
-            self.task.make_env,
-            episodes,
-            seed=settings.seed,
-            num_envs=settings.num_envs,
-            record_trajectories=record,
-            score_name=self.task.score_name,
-        )
+        with eagerly_on_cpu(learner.rng.device):
+            return evaluate(
+                learner.replace(N=n),
+                self.task.make_env,
+                episodes,
+                seed=settings.seed,
+                num_envs=settings.num_envs,
+                record_trajectories=record,
+                score_name=self.task.score_name,
+            )
 
     def _log_evaluation(
         self, step: int, updates: int, results: Mapping[int, Mapping[str, Any]]

@@ -11,6 +11,7 @@ import gymnasium as gym
 
 from idql_func.evaluation import evaluate
 from idql_func.training.checkpoint import find_checkpoint, load_checkpoint
+from idql_func.training.eager import eagerly_on_cpu
 from idql_func.training.matmul import matmul_precision
 from idql_func.training.offline import plain_result
 from idql_func.training.report import Reporter, duration, returns_table
@@ -80,7 +81,7 @@ def evaluate_checkpoint(
         reporter.detail(f"matrix products: {choice.reason}")
         for number in numbers:
             started = time.monotonic()
-            with reporter.console.status(f"N = {number} … (the first steps are compiled)"):
+            with reporter.console.status(f"N = {number} …"), eagerly_on_cpu(learner.rng.device):
                 results[number] = evaluate(
                     learner.replace(N=number),
                     factory,
