@@ -2,7 +2,8 @@
 
 Two learners, one implementation. :class:`DDPMIQLLearner` is the one that upstream
 exports (``agents/ddpm_iql_simple``), :class:`GeneralDDPMIQLLearner` the full one
-(``agents/ddpm_iql``); they differ in ``create`` alone (quirk N16).
+(``agents/ddpm_iql``); they differ in ``create`` alone (quirk N16), which
+``ddpm_iql_build.py`` carries out.
 
 The steps are pure functions of the parameters they learn, and of use without a learner:
 :func:`value_loss`, :func:`critic_loss`, :func:`score_loss`, :func:`diffuse`,
@@ -12,7 +13,6 @@ The steps are pure functions of the parameters they learn, and of use without a 
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -21,38 +21,16 @@ import torch
 from torch import Tensor
 
 from idql_func import losses, optim, random
-from idql_func.agents.agent import Agent, box_size
-from idql_func.networks import (
-    DDPM,
-    MLP,
-    Ensemble,
-    FourierFeatures,
-    MLPResNet,
-    Module,
-    StateActionValue,
-    StateValue,
-    cosine_beta_schedule,
-    ddpm_sampler,
-    get_weight_decay_mask,
-    linear_beta_schedule,
-    mish,
-    swish,
-    vp_beta_schedule,
-)
+from idql_func.agents.agent import Agent
+from idql_func.agents.ddpm_iql_build import ActorSettings, build
+from idql_func.networks import ddpm_sampler, mish, swish
 from idql_func.struct import TrainState, field
 from idql_func.transforms import jit, value_and_grad
-from idql_func.tree import tree_map
 from idql_func.types import Batch, InfoDict, InputError, Params, PRNGKey
 
 ApplyFn = Callable[..., Tensor]
 Self = TypeVar("Self", bound="_DDPMIQL")
 
-BETA_SCHEDULES = {
-    "cosine": cosine_beta_schedule,
-    "linear": linear_beta_schedule,
-    "vp": vp_beta_schedule,
-}
-ARCHITECTURES = ("mlp", "ln_resnet")
 _ACTOR_FIELDS = ("observations", "actions")
 _CRITIC_FIELDS = ("observations", "actions", "rewards", "masks", "next_observations")
 
@@ -511,31 +489,20 @@ class DDPMIQLLearner(_DDPMIQL):
             InputError: a setting out of its range, named with the range.
             TypeError: an unknown keyword.
         """
-        obs_dim = box_size(observation_space, "observation_space")
-        act_dim = box_size(action_space, "action_space")
-        _check_settings(
-            critic_hidden_dims=critic_hidden_dims, num_qs=num_qs, T=T, N=N, M=M,
-            actor_num_blocks=actor_num_blocks, time_dim=time_dim, discount=discount, tau=tau,
-            actor_tau=actor_tau, critic_hyperparam=critic_hyperparam,
-            critic_objective="expectile", actor_dropout_rate=actor_dropout_rate,
-            beta_schedule=beta_schedule, decay_steps=decay_steps, actor_lr=actor_lr,
-            critic_lr=critic_lr, value_lr=value_lr,
-        )  # fmt: skip
-        actor_def = _resnet_actor(
-            obs_dim, act_dim, time_dim, (2 * time_dim, 2 * time_dim), actor_num_blocks,
-            actor_dropout_rate, actor_layer_norm, swish,
-        )  # fmt: skip
-        return _create(
-            cls, seed, obs_dim, act_dim, actor_def,
-            _critic(obs_dim, act_dim, tuple(critic_hidden_dims), num_qs),
-            _value(obs_dim, tuple(critic_hidden_dims), value_layer_norm),
-            actor_tx=optim.adamw(_actor_rate(actor_lr, decay_steps)),
-            critic_tx=optim.adam(critic_lr), value_tx=optim.adam(value_lr),
-            beta_schedule=beta_schedule, T=T, N=N, M=M, discount=discount, tau=tau,
-            actor_tau=actor_tau, critic_hyperparam=critic_hyperparam,
-            ddpm_temperature=ddpm_temperature, policy_temperature=policy_temperature,
+        return build(
+            cls, seed, observation_space, action_space,
+            actor=ActorSettings(
+                "ln_resnet", time_dim, (2 * time_dim, 2 * time_dim), swish, actor_layer_norm,
+                num_blocks=actor_num_blocks, dropout_rate=actor_dropout_rate,
+            ),
+            critic_hidden_dims=critic_hidden_dims, num_qs=num_qs,
+            value_layer_norm=value_layer_norm, beta_schedule=beta_schedule,
+            actor_lr=actor_lr, critic_lr=critic_lr, value_lr=value_lr, decay_steps=decay_steps,
+            T=T, N=N, M=M, discount=discount, tau=tau, actor_tau=actor_tau,
+            critic_hyperparam=critic_hyperparam, ddpm_temperature=ddpm_temperature,
+            policy_temperature=policy_temperature, clip_sampler=clip_sampler,
             critic_objective="expectile", actor_objective="bc", hard_adv_threshold=-0.01,
-            report_weights=False, clip_sampler=clip_sampler,
+            report_weights=False,
         )  # fmt: skip
 
 
@@ -595,216 +562,20 @@ class GeneralDDPMIQLLearner(_DDPMIQL):
             InputError: a setting out of its range, named with the range.
             TypeError: an unknown keyword.
         """
-        obs_dim = box_size(observation_space, "observation_space")
-        act_dim = box_size(action_space, "action_space")
-        _check_settings(
-            critic_hidden_dims=critic_hidden_dims, num_qs=num_qs, T=T, N=N, M=M,
-            actor_num_blocks=actor_num_blocks, time_dim=time_dim, discount=discount, tau=tau,
-            actor_tau=actor_tau, critic_hyperparam=critic_hyperparam,
-            critic_objective=critic_objective, actor_dropout_rate=actor_dropout_rate,
-            beta_schedule=beta_schedule, decay_steps=decay_steps, actor_lr=actor_lr,
-            critic_lr=critic_lr, value_lr=value_lr, actor_hidden_dims=actor_hidden_dims,
-        )  # fmt: skip
-        _check_name("actor_objective", actor_objective, losses.ACTOR_OBJECTIVES)
-        _check_name("actor_architecture", actor_architecture, ARCHITECTURES)
-        if actor_architecture == "mlp":
-            actor_def = _mlp_actor(
-                obs_dim, act_dim, time_dim, tuple(actor_hidden_dims), actor_layer_norm
-            )
-        else:
-            if tuple(actor_hidden_dims) != (256, 256, 256):
-                raise InputError(
-                    "actor_hidden_dims has no effect with actor_architecture='ln_resnet', whose "
-                    "size is set by actor_num_blocks: leave it out, or take 'mlp'."
-                )
-            actor_def = _resnet_actor(
-                obs_dim, act_dim, time_dim, (128, 128), actor_num_blocks,
-                actor_dropout_rate, actor_layer_norm, mish,
-            )  # fmt: skip
-        actor_rate = _actor_rate(actor_lr, decay_steps)
-        if actor_weight_decay is None:
-            actor_tx = optim.adamw(actor_rate)
-        else:
-            actor_tx = optim.adamw(
-                actor_rate, weight_decay=actor_weight_decay, mask=get_weight_decay_mask
-            )
-        return _create(
-            cls, seed, obs_dim, act_dim, actor_def,
-            _critic(obs_dim, act_dim, tuple(critic_hidden_dims), num_qs),
-            _value(obs_dim, tuple(critic_hidden_dims), False),
-            actor_tx=actor_tx, critic_tx=optim.adam(critic_lr), value_tx=optim.adam(value_lr),
-            beta_schedule=beta_schedule, T=T, N=N, M=M, discount=discount, tau=tau,
-            actor_tau=actor_tau, critic_hyperparam=critic_hyperparam,
-            ddpm_temperature=ddpm_temperature, policy_temperature=policy_temperature,
+        return build(
+            cls, seed, observation_space, action_space,
+            actor=ActorSettings(
+                actor_architecture, time_dim, (128, 128), mish, actor_layer_norm,
+                hidden_dims=tuple(actor_hidden_dims), num_blocks=actor_num_blocks,
+                dropout_rate=actor_dropout_rate,
+            ),
+            actor_weight_decay=actor_weight_decay,
+            critic_hidden_dims=critic_hidden_dims, num_qs=num_qs,
+            value_layer_norm=False, beta_schedule=beta_schedule,
+            actor_lr=actor_lr, critic_lr=critic_lr, value_lr=value_lr, decay_steps=decay_steps,
+            T=T, N=N, M=M, discount=discount, tau=tau, actor_tau=actor_tau,
+            critic_hyperparam=critic_hyperparam, ddpm_temperature=ddpm_temperature,
+            policy_temperature=policy_temperature, clip_sampler=clip_sampler,
             critic_objective=critic_objective, actor_objective=actor_objective,
             hard_adv_threshold=hard_adv_threshold, report_weights=True,
-            clip_sampler=clip_sampler,
         )  # fmt: skip
-
-
-# --- construction -------------------------------------------------------------------------
-
-# Networks hold no weights, so equal settings share one object: learners made alike have
-# equal static fields, stack as trees, and run through one compiled program.
-
-
-@functools.cache
-def _resnet_actor(  # noqa: PLR0917
-    obs_dim: int,
-    act_dim: int,
-    time_dim: int,
-    cond_dims: tuple[int, ...],
-    num_blocks: int,
-    dropout_rate: float | None,
-    layer_norm: bool,
-    activation: Callable[[Tensor], Tensor],
-) -> Module:
-    return DDPM(
-        cond_encoder=MLP(time_dim, cond_dims, activation),
-        reverse_encoder=MLPResNet(
-            act_dim + obs_dim + cond_dims[-1],
-            num_blocks,
-            act_dim,
-            dropout_rate,
-            layer_norm,
-            activations=activation,
-        ),
-        time_preprocess=FourierFeatures(time_dim),
-    )
-
-
-@functools.cache
-def _mlp_actor(
-    obs_dim: int, act_dim: int, time_dim: int, hidden_dims: tuple[int, ...], layer_norm: bool
-) -> Module:
-    return DDPM(
-        cond_encoder=MLP(time_dim, (128, 128), mish),
-        reverse_encoder=MLP(
-            act_dim + obs_dim + 128, (*hidden_dims, act_dim), mish, use_layer_norm=layer_norm
-        ),
-        time_preprocess=FourierFeatures(time_dim),
-    )
-
-
-@functools.cache
-def _critic(obs_dim: int, act_dim: int, hidden_dims: tuple[int, ...], num_qs: int) -> Module:
-    return Ensemble(
-        StateActionValue,
-        MLP,
-        input_dim=obs_dim + act_dim,
-        hidden_dims=hidden_dims,
-        activate_final=True,
-        num=num_qs,
-    )
-
-
-@functools.cache
-def _value(obs_dim: int, hidden_dims: tuple[int, ...], layer_norm: bool) -> Module:
-    return StateValue(
-        MLP,
-        input_dim=obs_dim,
-        hidden_dims=hidden_dims,
-        use_layer_norm=layer_norm,
-        activate_final=True,
-    )
-
-
-def _create(  # noqa: PLR0917
-    cls: Any,
-    seed: int,
-    obs_dim: int,
-    act_dim: int,
-    actor_def: Module,
-    critic_def: Module,
-    value_def: Module,
-    *,
-    actor_tx: optim.Chain,
-    critic_tx: optim.Chain,
-    value_tx: optim.Chain,
-    beta_schedule: str,
-    **fields: Any,
-) -> Any:
-    rng, actor_key, critic_key, value_key = random.split(random.PRNGKey(seed), 4).unbind(0)
-    actor_params = actor_def.init(actor_key)
-    critic_params = critic_def.init(critic_key)
-    betas = BETA_SCHEDULES[beta_schedule](fields["T"]).to(rng.device)
-    alphas = 1 - betas
-    # one product for each prefix: a cumulative product rounds otherwise (quirk N11)
-    alpha_hats = torch.stack([alphas[: i + 1].prod() for i in range(fields["T"])])
-    if beta_schedule == "linear" and float(alpha_hats[-1]) > 0.5:
-        warnings.warn(
-            f"beta_schedule='linear' with T={fields['T']} keeps alpha_hat at "
-            f"{float(alpha_hats[-1]):.3f}, far from the noise that sampling starts from "
-            "(quirk N10); 'vp' and 'cosine' do not.",
-            stacklevel=3,
-        )
-    return cls(
-        rng=rng.clone(),
-        obs_dim=obs_dim,
-        act_dim=act_dim,
-        score_model=TrainState.create(params=actor_params, tx=actor_tx, apply_fn=actor_def.apply),
-        target_score_model=TrainState.create(
-            params=tree_map(torch.clone, actor_params), apply_fn=actor_def.apply
-        ),
-        critic=TrainState.create(params=critic_params, tx=critic_tx, apply_fn=critic_def.apply),
-        target_critic=TrainState.create(
-            params=tree_map(torch.clone, critic_params), apply_fn=critic_def.apply
-        ),
-        value=TrainState.create(
-            params=value_def.init(value_key), tx=value_tx, apply_fn=value_def.apply
-        ),
-        betas=betas,
-        alphas=alphas,
-        alpha_hats=alpha_hats,
-        **fields,
-    )
-
-
-def _actor_rate(actor_lr: Any, decay_steps: int | None) -> Any:
-    if decay_steps is None:
-        return actor_lr
-    if callable(actor_lr):
-        raise InputError("actor_lr is a schedule already: pass decay_steps=None with it.")
-    return optim.cosine_decay_schedule(actor_lr, decay_steps)
-
-
-def _check_name(what: str, value: Any, names: Sequence[str]) -> None:
-    if value not in names:
-        raise InputError(f"{what} must be one of {', '.join(names)}, got {value!r}.")
-
-
-def _check_settings(
-    *, beta_schedule: str, critic_objective: str, critic_hyperparam: float, **settings: Any
-) -> None:
-    _check_name("beta_schedule", beta_schedule, tuple(BETA_SCHEDULES))
-    _check_name("critic_objective", critic_objective, losses.CRITIC_OBJECTIVES)
-    if critic_objective == "exponential":
-        in_range = critic_hyperparam > 0
-    else:
-        in_range = 0 < critic_hyperparam < 1
-    if not in_range:
-        span = "above 0" if critic_objective == "exponential" else "between 0 and 1"
-        raise InputError(
-            f"critic_hyperparam must be {span} for critic_objective={critic_objective!r}, "
-            f"got {critic_hyperparam}."
-        )
-    at_least = {"T": 1, "N": 1, "M": 0, "num_qs": 1, "actor_num_blocks": 0, "decay_steps": 1}
-    for name, value in settings.items():
-        if value is None:
-            continue
-        if name in at_least and (value != int(value) or value < at_least[name]):
-            raise InputError(
-                f"{name} must be an integer of at least {at_least[name]}, got {value}."
-            )
-        if name == "time_dim" and (value < 2 or value % 2):
-            raise InputError(f"time_dim must be even and at least 2, got {value}.")
-        if name.endswith("hidden_dims") and (not len(value) or min(value) < 1):
-            raise InputError(
-                f"{name} must name at least one layer of at least 1 unit, got {value}."
-            )
-        if name in ("discount", "tau", "actor_tau") and not 0 <= value <= 1:
-            raise InputError(f"{name} must lie in [0, 1], got {value}.")
-        if name == "actor_dropout_rate" and not 0 <= value < 1:
-            raise InputError(f"actor_dropout_rate must lie in [0, 1), got {value}.")
-        if name.endswith("_lr") and not callable(value) and not value > 0:
-            raise InputError(f"{name} must be above 0, got {value}.")

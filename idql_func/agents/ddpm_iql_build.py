@@ -1,0 +1,242 @@
+"""How an IDQL learner is made from its settings: checks, networks, optimisers, initial values."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idql_func import losses, optim, random
+from idql_func.agents.agent import box_size
+from idql_func.networks import (
+    DDPM,
+    MLP,
+    Ensemble,
+    FourierFeatures,
+    MLPResNet,
+    Module,
+    StateActionValue,
+    StateValue,
+    cosine_beta_schedule,
+    get_weight_decay_mask,
+    linear_beta_schedule,
+    vp_beta_schedule,
+)
+from idql_func.struct import TrainState
+from idql_func.tree import tree_map
+from idql_func.types import InputError
+
+BETA_SCHEDULES = {
+    "cosine": cosine_beta_schedule,
+    "linear": linear_beta_schedule,
+    "vp": vp_beta_schedule,
+}
+ARCHITECTURES = ("mlp", "ln_resnet")
+_DEFAULT_HIDDEN_DIMS = (256, 256, 256)
+
+
+@dataclass(frozen=True)
+class ActorSettings:
+    """What decides the noise predictor's network, but for its input and output sizes."""
+
+    architecture: str
+    time_dim: int
+    cond_dims: tuple[int, ...]
+    activation: Callable[[Tensor], Tensor]
+    layer_norm: bool
+    hidden_dims: tuple[int, ...] = _DEFAULT_HIDDEN_DIMS
+    num_blocks: int = 0
+    dropout_rate: float | None = None
+
+    def check(self) -> None:
+        """Refuse settings that no network has, in the words of ``create``."""
+        _check_name("actor_architecture", self.architecture, ARCHITECTURES)
+        _check_layers("actor_hidden_dims", self.hidden_dims)
+        _check_integer("actor_num_blocks", self.num_blocks, 0)
+        if self.time_dim < 2 or self.time_dim % 2:
+            raise InputError(f"time_dim must be even and at least 2, got {self.time_dim}.")
+        if self.dropout_rate is not None and not 0 <= self.dropout_rate < 1:
+            raise InputError(f"actor_dropout_rate must lie in [0, 1), got {self.dropout_rate}.")
+        if self.architecture == "ln_resnet" and self.hidden_dims != _DEFAULT_HIDDEN_DIMS:
+            raise InputError(
+                "actor_hidden_dims has no effect with actor_architecture='ln_resnet', whose "
+                "size is set by actor_num_blocks: leave it out, or take 'mlp'."
+            )
+
+
+# Networks hold no weights, so equal settings share one object: learners made alike have
+# equal static fields, stack as trees, and run through one compiled program.
+
+
+@functools.cache
+def actor_network(settings: ActorSettings, obs_dim: int, act_dim: int) -> Module:
+    """The noise predictor of IDQL (section 5 of arXiv 2304.10573)."""
+    input_dim = act_dim + obs_dim + settings.cond_dims[-1]
+    act, norm = settings.activation, settings.layer_norm
+    if settings.architecture == "mlp":
+        reverse: Module = MLP(input_dim, (*settings.hidden_dims, act_dim), act, use_layer_norm=norm)
+    else:
+        reverse = MLPResNet(
+            input_dim, settings.num_blocks, act_dim, settings.dropout_rate, norm, activations=act
+        )
+    cond = MLP(settings.time_dim, settings.cond_dims, act)
+    return DDPM(cond, reverse, FourierFeatures(settings.time_dim))
+
+
+@functools.cache
+def critic_network(obs_dim: int, act_dim: int, hidden_dims: tuple[int, ...], num: int) -> Module:
+    """An ensemble of ``num`` state-action values."""
+    return Ensemble(
+        StateActionValue,
+        MLP,
+        input_dim=obs_dim + act_dim,
+        hidden_dims=hidden_dims,
+        activate_final=True,
+        num=num,
+    )
+
+
+@functools.cache
+def value_network(obs_dim: int, hidden_dims: tuple[int, ...], layer_norm: bool) -> Module:
+    """A state value."""
+    return StateValue(
+        MLP,
+        input_dim=obs_dim,
+        hidden_dims=hidden_dims,
+        use_layer_norm=layer_norm,
+        activate_final=True,
+    )
+
+
+def build(
+    cls: Any,
+    seed: int,
+    observation_space: Any,
+    action_space: Any,
+    *,
+    actor: ActorSettings,
+    critic_hidden_dims: Sequence[int],
+    num_qs: int,
+    value_layer_norm: bool,
+    actor_lr: float | optim.Schedule,
+    critic_lr: float | optim.Schedule,
+    value_lr: float | optim.Schedule,
+    decay_steps: int | None,
+    beta_schedule: str,
+    actor_weight_decay: float | None = None,
+    **fields: Any,
+) -> Any:
+    """A learner of class ``cls``: the initial values are upstream's for the seed.
+
+    ``fields`` are the learner's own, under their names.
+
+    Raises:
+        InputError: a setting out of its range, named with the range.
+    """
+    obs_dim = box_size(observation_space, "observation_space")
+    act_dim = box_size(action_space, "action_space")
+    actor.check()
+    _check_layers("critic_hidden_dims", critic_hidden_dims)
+    _check_integer("num_qs", num_qs, 1)
+    _check_name("beta_schedule", beta_schedule, tuple(BETA_SCHEDULES))
+    for name, rate in (("actor_lr", actor_lr), ("critic_lr", critic_lr), ("value_lr", value_lr)):
+        if not callable(rate) and not rate > 0:
+            raise InputError(f"{name} must be above 0, got {rate}.")
+    _check_fields(fields)
+
+    actor_def = actor_network(actor, obs_dim, act_dim)
+    critic_def = critic_network(obs_dim, act_dim, tuple(critic_hidden_dims), num_qs)
+    value_def = value_network(obs_dim, tuple(critic_hidden_dims), value_layer_norm)
+    rng, actor_key, critic_key, value_key = random.split(random.PRNGKey(seed), 4).unbind(0)
+    actor_params, critic_params = actor_def.init(actor_key), critic_def.init(critic_key)
+    betas, alphas, alpha_hats = _noise_schedule(beta_schedule, fields["T"], rng.device)
+    return cls(
+        rng=rng.clone(),
+        obs_dim=obs_dim,
+        act_dim=act_dim,
+        score_model=TrainState.create(
+            params=actor_params,
+            tx=_actor_optimiser(actor_lr, decay_steps, actor_weight_decay),
+            apply_fn=actor_def.apply,
+        ),
+        target_score_model=TrainState.create(
+            params=tree_map(torch.clone, actor_params), apply_fn=actor_def.apply
+        ),
+        critic=TrainState.create(
+            params=critic_params, tx=optim.adam(critic_lr), apply_fn=critic_def.apply
+        ),
+        target_critic=TrainState.create(
+            params=tree_map(torch.clone, critic_params), apply_fn=critic_def.apply
+        ),
+        value=TrainState.create(
+            params=value_def.init(value_key), tx=optim.adam(value_lr), apply_fn=value_def.apply
+        ),
+        betas=betas,
+        alphas=alphas,
+        alpha_hats=alpha_hats,
+        **fields,
+    )
+
+
+def _noise_schedule(name: str, T: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    betas = BETA_SCHEDULES[name](T).to(device)
+    alphas = 1 - betas
+    # one product for each prefix: a cumulative product rounds otherwise (quirk N11)
+    alpha_hats = torch.stack([alphas[: i + 1].prod() for i in range(T)])
+    if name == "linear" and float(alpha_hats[-1]) > 0.5:
+        warnings.warn(
+            f"beta_schedule='linear' with T={T} keeps alpha_hat at {float(alpha_hats[-1]):.3f}, "
+            "far from the noise that sampling starts from (quirk N10); 'vp' and 'cosine' do not.",
+            stacklevel=4,
+        )
+    return betas, alphas, alpha_hats
+
+
+def _actor_optimiser(
+    actor_lr: float | optim.Schedule, decay_steps: int | None, weight_decay: float | None
+) -> optim.Chain:
+    rate: Any = actor_lr
+    if decay_steps is not None:
+        _check_integer("decay_steps", decay_steps, 1)
+        if callable(actor_lr):
+            raise InputError("actor_lr is a schedule already: pass decay_steps=None with it.")
+        rate = optim.cosine_decay_schedule(actor_lr, decay_steps)
+    if weight_decay is None:  # upstream's: optax's default on every leaf (quirks U12, U13)
+        return optim.adamw(rate)
+    return optim.adamw(rate, weight_decay=weight_decay, mask=get_weight_decay_mask)
+
+
+def _check_fields(fields: dict[str, Any]) -> None:
+    for name, least in (("T", 1), ("N", 1), ("M", 0)):
+        _check_integer(name, fields[name], least)
+    for name in ("discount", "tau", "actor_tau"):
+        if not 0 <= fields[name] <= 1:
+            raise InputError(f"{name} must lie in [0, 1], got {fields[name]}.")
+    _check_name("actor_objective", fields["actor_objective"], losses.ACTOR_OBJECTIVES)
+    objective, level = fields["critic_objective"], fields["critic_hyperparam"]
+    _check_name("critic_objective", objective, losses.CRITIC_OBJECTIVES)
+    if not (level > 0 if objective == "exponential" else 0 < level < 1):
+        span = "above 0" if objective == "exponential" else "between 0 and 1"
+        raise InputError(
+            f"critic_hyperparam must be {span} for critic_objective={objective!r}, got {level}."
+        )
+
+
+def _check_name(what: str, value: Any, names: Sequence[str]) -> None:
+    if value not in names:
+        raise InputError(f"{what} must be one of {', '.join(names)}, got {value!r}.")
+
+
+def _check_integer(name: str, value: Any, least: int) -> None:
+    if value != int(value) or value < least:
+        raise InputError(f"{name} must be an integer of at least {least}, got {value}.")
+
+
+def _check_layers(name: str, sizes: Sequence[int]) -> None:
+    if not len(sizes) or min(sizes) < 1:
+        raise InputError(f"{name} must name at least one layer of at least 1 unit, got {sizes}.")
