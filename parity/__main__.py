@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     live.add_argument("--float-steps", type=int, default=25, help="float32 updates")
     live.add_argument("--size", choices=("small", "default"), default="small", help="networks")
     live.add_argument("--only", help="the beginning of case names")
-    live.add_argument("--eager", action="store_true", help="eager instead of compiled")
+    live.add_argument("--compiled", action="store_true", help="compiled instead of eager")
     live.add_argument("--json", type=Path, help="write every figure to this file too")
 
     worker = commands.add_parser("live-worker", help="the original's half of `live`")
