@@ -284,7 +284,8 @@ def _inside_transform() -> bool:
 
 def _leaf_tensor(leaf: Any, device: torch.device | None, slot: int) -> Tensor | None:
     if isinstance(leaf, bool | int | float):
-        return _scalar(leaf, type(leaf), float_dtype(), int_dtype(), device, slot)
+        dtype = {bool: torch.bool, int: int_dtype(), float: float_dtype()}[type(leaf)]
+        return _scalar(leaf, dtype, device, slot)
     if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "biuf":
         tensor = torch.from_numpy(np.ascontiguousarray(leaf))
         return tensor.to(dtype=float_dtype() if leaf.dtype.kind == "f" else None, device=device)
@@ -292,16 +293,8 @@ def _leaf_tensor(leaf: Any, device: torch.device | None, slot: int) -> Tensor | 
 
 
 @functools.lru_cache(maxsize=4096)
-def _scalar(
-    value: Any,
-    kind: type,
-    floats: torch.dtype,
-    ints: torch.dtype,
-    device: torch.device | None,
-    slot: int,
-) -> Tensor:
+def _scalar(value: Any, dtype: torch.dtype, device: torch.device | None, slot: int) -> Tensor:
     """The tensor of a Python number, kept from call to call; one for each place, never shared."""
-    dtype = {bool: torch.bool, int: ints, float: floats}[kind]
     return torch.tensor(value, dtype=dtype, device=device)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias, Union
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ PRNGKey: TypeAlias = torch.Tensor
 Params: TypeAlias = dict[str, Any]
 """A Flax parameter tree: nested dicts of tensors, ``kernel`` laid out ``[in, out]``."""
 
-DataType: TypeAlias = Union[np.ndarray, dict[str, "DataType"]]
+DataType: TypeAlias = np.ndarray | dict[str, "DataType"]
 """An array, or a nested dict of arrays with equal first axes."""
 
 DatasetDict: TypeAlias = dict[str, DataType]

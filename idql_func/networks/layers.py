@@ -128,7 +128,7 @@ class Dense(Module):
         self.declare("kernel", (input_dim, features), kernel_init or lecun_normal())
         self.declare("bias", (features,), zeros)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
         if x.ndim == 2:
             return torch.addmm(self.bias, x, self.kernel)
         return torch.matmul(x, self.kernel) + self.bias
@@ -151,7 +151,7 @@ class LayerNorm(Module):
         self.declare("scale", (input_dim,), ones)
         self.declare("bias", (input_dim,), zeros)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
         mean = x.mean(dim=-1, keepdim=True)
         variance = torch.clamp((x * x).mean(dim=-1, keepdim=True) - mean * mean, min=0.0)
         return (x - mean) * (torch.rsqrt(variance + self.epsilon) * self.scale) + self.bias

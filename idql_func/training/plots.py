@@ -83,7 +83,7 @@ def _draw_loss(axis: Axes, records: Sequence[Mapping[str, Any]], name: str) -> N
         if window > 1:
             axis.plot(x, y, color=colour, alpha=0.2, linewidth=0.8)
         # The mean of the last few records: single batches are too noisy to see a trend in.
-        smooth = [np.mean(y[max(0, i - window + 1) : i + 1]) for i in range(len(y))]
+        smooth = [float(np.mean(y[max(0, i - window + 1) : i + 1])) for i in range(len(y))]
         axis.plot(x, smooth, color=colour, label=label, linewidth=1.5)
     lines = [line.get_ydata() for line in axis.get_lines()]
     values = np.concatenate([np.asarray(v, float) for v in lines]) if lines else np.empty(0)
