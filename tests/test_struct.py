@@ -44,7 +44,7 @@ def test_nothing_can_be_assigned() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         point.x = 5.0  # type: ignore[misc]
     with pytest.raises(dataclasses.FrozenInstanceError):
-        del point.name
+        del point.name  # type: ignore[misc]
     assert point.x == 1.0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -28,8 +28,8 @@ class Pair(NamedTuple):
 
 
 class Node(struct.PyTreeNode):
-    weights: object
-    scale: object
+    weights: Any
+    scale: Any
     name: str = struct.field(pytree_node=False)
 
 

@@ -1,0 +1,49 @@
+"""Learners and batches so small that an eager update takes milliseconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+
+from idql_func import random, tree_leaves
+from idql_func.agents import DDPMIQLLearner, GeneralDDPMIQLLearner
+
+OBS, ACT, ROWS = 3, 2, 8
+SMALL = {"critic_hidden_dims": (16, 16), "time_dim": 8, "T": 2, "N": 4}
+TINY: dict[Any, dict[str, Any]] = {
+    DDPMIQLLearner: {**SMALL, "actor_num_blocks": 1},
+    GeneralDDPMIQLLearner: {**SMALL, "actor_hidden_dims": (16,)},
+}
+
+
+def box(size: int) -> gym.spaces.Box:
+    return gym.spaces.Box(-1, 1, (size,))
+
+
+def make_batch(
+    seed: int = 0, rows: int = ROWS, dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    keys = random.split(random.PRNGKey(seed), 5)
+
+    def draw(i: int, *shape: int) -> Tensor:
+        return random.uniform(keys[i], shape, dtype, -1.0, 1.0)
+
+    return {
+        "observations": draw(0, rows, OBS),
+        "actions": draw(1, rows, ACT),
+        "rewards": draw(2, rows),
+        "masks": (draw(3, rows) > -0.5).to(dtype or torch.float32),
+        "dones": torch.zeros(rows, dtype=dtype),
+        "next_observations": draw(4, rows, OBS),
+    }
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two trees are equal to the last bit."""
+    return all(
+        torch.equal(torch.as_tensor(x), torch.as_tensor(y))
+        for x, y in zip(tree_leaves(a), tree_leaves(b), strict=True)
+    )
