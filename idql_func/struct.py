@@ -25,6 +25,9 @@ def field(*, pytree_node: bool = True, **kwargs: Any) -> Any:
 
     A static field is part of the tree's structure: it must be hashable, jitted
     functions specialise on it, and two trees with other values do not map together.
+
+    >>> field(pytree_node=False, default="a").metadata["pytree_node"]
+    False
     """
     return dataclasses.field(metadata={"pytree_node": pytree_node}, **kwargs)
 

@@ -96,7 +96,11 @@ def tree_unstack(tree: PyTree) -> list[PyTree]:
 
 
 def as_tensor(value: Any, dtype: torch.dtype | None = None) -> Tensor:
-    """A tensor of an array or number; NumPy's float64 stays what ``dtype`` says, if given."""
+    """A tensor of an array or number; a NumPy float64 stays one unless ``dtype`` is given.
+
+    >>> as_tensor(np.array([1.0, 2.0]), torch.float32)
+    tensor([1., 2.])
+    """
     if isinstance(value, np.ndarray | np.generic):
         value = torch.from_numpy(np.ascontiguousarray(value))
     return torch.as_tensor(value, dtype=dtype)

@@ -45,7 +45,9 @@ class Agent(PyTreeNode):
         choose: Callable[[Self, Tensor], tuple[Tensor, PRNGKey]],
     ) -> tuple[np.ndarray, Self]:
         """Choose actions for ``[O]`` or ``[E, O]``: ``choose`` sees ``[E, O]``."""
-        obs = as_tensor(observations).to(dtype=self.float_dtype, device=self.rng.device)
+        obs = _numbers(observations, f"{type(self).__name__}: observations").to(
+            dtype=self.float_dtype, device=self.rng.device
+        )
         if obs.ndim not in (1, 2) or obs.shape[-1] != self.obs_dim:
             raise InputError(
                 f"{type(self).__name__}: observations must have shape ({self.obs_dim},) or "
@@ -77,7 +79,8 @@ class Agent(PyTreeNode):
                 )
             value = batch[name]
             if not isinstance(value, Tensor):
-                value = as_tensor(value).to(self.rng.device)
+                what = f"{type(self).__name__}: batch[{name!r}]"
+                value = _numbers(value, what).to(self.rng.device)
             length = value.shape[0] if length is None and value.ndim else length
             expected = (length, *sizes.get(name, ()))
             if length == 0 or tuple(value.shape) != expected:
@@ -95,6 +98,18 @@ class Agent(PyTreeNode):
                 )
             fields[name] = value
         return fields
+
+
+def _numbers(value: Any, what: str) -> Tensor:
+    try:
+        tensor = as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        tensor = None
+    if tensor is None or tensor.is_complex():
+        raise InputError(
+            f"{what} must be a tensor or an array of real numbers, got {type(value).__name__}."
+        )
+    return tensor
 
 
 def box_size(space: Any, what: str) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any, TypeVar
 
 import numpy as np
@@ -378,13 +379,14 @@ class _DDPMIQL(Agent):
         return super().replace(**changes)
 
     def _count(self) -> int:
-        count = int(self.N)
-        if count < 1:
+        # a learner out of a stack of several carries its numbers as tensors
+        count: Any = self.N.item() if isinstance(self.N, Tensor) else self.N
+        if not isinstance(count, Integral) or count < 1:
             raise InputError(
-                f"{type(self).__name__}: N, the number of candidate actions, must be at least 1, "
-                f"got {count}."
+                f"{type(self).__name__}: N, the number of candidate actions, must be an integer "
+                f"of at least 1, got {count!r}."
             )
-        return count
+        return int(count)
 
 
 @jit

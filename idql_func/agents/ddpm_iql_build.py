@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -58,10 +60,13 @@ class ActorSettings:
         _check_name("actor_architecture", self.architecture, ARCHITECTURES)
         _check_layers("actor_hidden_dims", self.hidden_dims)
         _check_integer("actor_num_blocks", self.num_blocks, 0)
-        if self.time_dim < 2 or self.time_dim % 2:
+        _check_integer("time_dim", self.time_dim, 2)
+        if self.time_dim % 2:
             raise InputError(f"time_dim must be even and at least 2, got {self.time_dim}.")
-        if self.dropout_rate is not None and not 0 <= self.dropout_rate < 1:
-            raise InputError(f"actor_dropout_rate must lie in [0, 1), got {self.dropout_rate}.")
+        if self.dropout_rate is not None:
+            _check_number("actor_dropout_rate", self.dropout_rate)
+            if not 0 <= self.dropout_rate < 1:
+                raise InputError(f"actor_dropout_rate must lie in [0, 1), got {self.dropout_rate}.")
         if self.architecture == "ln_resnet" and self.hidden_dims != _DEFAULT_HIDDEN_DIMS:
             raise InputError(
                 "actor_hidden_dims has no effect with actor_architecture='ln_resnet', whose "
@@ -145,8 +150,10 @@ def build(
     _check_integer("num_qs", num_qs, 1)
     _check_name("beta_schedule", beta_schedule, tuple(BETA_SCHEDULES))
     for name, rate in (("actor_lr", actor_lr), ("critic_lr", critic_lr), ("value_lr", value_lr)):
-        if not callable(rate) and not rate > 0:
-            raise InputError(f"{name} must be above 0, got {rate}.")
+        if not callable(rate):
+            _check_number(name, rate)
+            if not rate > 0:
+                raise InputError(f"{name} must be above 0, got {rate}.")
     _check_fields(fields)
 
     actor_def = actor_network(actor, obs_dim, act_dim)
@@ -214,7 +221,10 @@ def _actor_optimiser(
 def _check_fields(fields: dict[str, Any]) -> None:
     for name, least in (("T", 1), ("N", 1), ("M", 0)):
         _check_integer(name, fields[name], least)
+    for name in ("ddpm_temperature", "policy_temperature", "critic_hyperparam"):
+        _check_number(name, fields[name])
     for name in ("discount", "tau", "actor_tau"):
+        _check_number(name, fields[name])
         if not 0 <= fields[name] <= 1:
             raise InputError(f"{name} must lie in [0, 1], got {fields[name]}.")
     _check_name("actor_objective", fields["actor_objective"], losses.ACTOR_OBJECTIVES)
@@ -233,10 +243,16 @@ def _check_name(what: str, value: Any, names: Sequence[str]) -> None:
 
 
 def _check_integer(name: str, value: Any, least: int) -> None:
-    if value != int(value) or value < least:
-        raise InputError(f"{name} must be an integer of at least {least}, got {value}.")
+    if not isinstance(value, Integral) or value < least:
+        raise InputError(f"{name} must be an integer of at least {least}, got {value!r}.")
+
+
+def _check_number(name: str, value: Any) -> None:
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise InputError(f"{name} must be a finite number, got {value!r}.")
 
 
 def _check_layers(name: str, sizes: Sequence[int]) -> None:
-    if not len(sizes) or min(sizes) < 1:
-        raise InputError(f"{name} must name at least one layer of at least 1 unit, got {sizes}.")
+    layers = sizes if isinstance(sizes, Sequence) else ()
+    if not layers or not all(isinstance(n, Integral) and n >= 1 for n in layers):
+        raise InputError(f"{name} must name at least one layer of at least 1 unit, got {sizes!r}.")

@@ -98,12 +98,20 @@ def normal(stddev: float) -> Initializer:
 
 
 def zeros(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
-    """All zero, whatever the key."""
+    """All zero, whatever the key.
+
+    >>> zeros(random.PRNGKey(0), (2,)).tolist()
+    [0.0, 0.0]
+    """
     return torch.zeros(shape, device=key.device)
 
 
 def ones(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
-    """All one, whatever the key."""
+    """All one, whatever the key.
+
+    >>> ones(random.PRNGKey(0), (2,)).tolist()
+    [1.0, 1.0]
+    """
     return torch.ones(shape, device=key.device)
 
 

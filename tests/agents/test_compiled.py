@@ -1,0 +1,119 @@
+"""One update of each learner: eager, compiled and mapped over stacked seeds agree.
+
+Compiling an update takes tens of seconds of CPU, so that each learner is compiled once
+here, and the mapped update only by ``-m slow``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_learners import ACT, OBS, SMALL, box, make_batch
+from torch._dynamo.utils import counters
+
+from idql_func import disable_jit, jit, tree_leaves, tree_map, tree_stack, tree_unstack, vmap
+from idql_func.agents import DDPMIQLLearner, GeneralDDPMIQLLearner, ddpm_iql
+from idql_func.transforms import compiler_problem
+from idql_func.tree import tree_paths
+
+SEEDS = 4
+TOLERANCE = 1e-5
+SETTINGS: dict[Any, dict[str, Any]] = {
+    DDPMIQLLearner: {"actor_num_blocks": 1, "actor_dropout_rate": 0.1},
+    GeneralDDPMIQLLearner: {
+        "actor_hidden_dims": (16,),
+        "actor_objective": "exp_adv",
+        "critic_objective": "quantile",
+    },
+}
+
+needs_compiler = pytest.mark.skipif(
+    compiler_problem(torch.device("cpu")) is not None, reason="needs a C++ compiler"
+)
+
+
+@pytest.fixture(scope="module", params=list(SETTINGS), ids=["simple", "general"])
+def eager(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Four learners of different seeds and discounts, four batches, the eager updates."""
+    cls = request.param
+    learners = [
+        cls.create(s, box(OBS), box(ACT), **SMALL, **SETTINGS[cls], discount=0.9 + s / 100)
+        for s in range(SEEDS)
+    ]
+    batches = [make_batch(seed) for seed in range(SEEDS)]
+    with disable_jit():
+        results = [learner.update(b) for learner, b in zip(learners, batches, strict=True)]
+    return {"cls": cls, "learners": learners, "batches": batches, "results": results}
+
+
+@pytest.fixture(scope="module")
+def compiled(eager: dict[str, Any]) -> dict[str, Any]:
+    """The same updates compiled, and what the compiler counted."""
+    programs = ddpm_iql._update.cache_size()
+    counters.clear()
+    results, counted = [], []
+    for learner, batch in zip(eager["learners"], eager["batches"], strict=True):
+        results.append(learner.update(batch))
+        counted.append({name: dict(counts) for name, counts in counters.items()})
+    return {
+        "results": results,
+        "counted": counted,
+        "programs": ddpm_iql._update.cache_size() - programs,
+    }
+
+
+def assert_agree(actual: Any, expected: Any) -> None:
+    """Keys and counts equal; every other leaf within the tolerance, relative in norm."""
+    actual, expected = (tree_map(torch.as_tensor, tree) for tree in (actual, expected))
+    for path, a, b in zip(
+        tree_paths(expected), tree_leaves(actual), tree_leaves(expected), strict=True
+    ):
+        assert a.shape == b.shape, path
+        if not b.is_floating_point():
+            assert torch.equal(a.to(b.dtype), b), path
+        else:
+            error = (a.double() - b.double()).norm()
+            assert error <= TOLERANCE * b.double().norm() + 1e-12, path
+
+
+@needs_compiler
+def test_compiled_equals_eager(eager: dict[str, Any], compiled: dict[str, Any]) -> None:
+    for actual, expected in zip(compiled["results"], eager["results"], strict=True):
+        assert_agree(actual, expected)
+        assert type(actual[0].discount) is float and actual[0].N == 4
+
+
+@needs_compiler
+def test_one_graph_no_breaks_no_recompiles(compiled: dict[str, Any]) -> None:
+    first, last = compiled["counted"][0], compiled["counted"][-1]
+    assert first["stats"]["unique_graphs"] == 1
+    assert first.get("graph_break", {}) == {}
+    # other seeds, batches and discounts: not a single count moved
+    assert last == first
+    assert compiled["programs"] == 1
+
+
+def test_mapped_over_seeds_equals_eager(eager: dict[str, Any]) -> None:
+    with disable_jit():
+        mapped = vmap(eager["cls"].update)(
+            tree_stack(eager["learners"]), tree_stack(eager["batches"])
+        )
+    for actual, expected in zip(tree_unstack(mapped), eager["results"], strict=True):
+        assert_agree(actual, expected)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_compiled_and_mapped_equals_eager(eager: dict[str, Any]) -> None:
+    update = jit(vmap(eager["cls"].update))
+    counters.clear()
+    stacked, batches = tree_stack(eager["learners"]), tree_stack(eager["batches"])
+    mapped = update(stacked, batches)
+    for actual, expected in zip(tree_unstack(mapped), eager["results"], strict=True):
+        assert_agree(actual, expected)
+    first = {name: dict(counts) for name, counts in counters.items()}
+    assert first["stats"]["unique_graphs"] == 1 and first.get("graph_break", {}) == {}
+    update(mapped[0], batches)
+    assert {name: dict(counts) for name, counts in counters.items()} == first

@@ -1,0 +1,169 @@
+"""The public contract of this slice: its names, their examples, and no effect on import."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import pkgutil
+import subprocess
+import sys
+from types import FunctionType, ModuleType
+
+import pytest
+
+NAMES = {
+    "idql_func": (
+        "disable_jit enable_x64 grad jit random scan struct tree_flatten tree_leaves tree_map "
+        "tree_stack tree_unflatten tree_unstack value_and_grad vmap"
+    ),
+    "idql_func.random": (
+        "PRNGKey split fold_in bits uniform normal truncated_normal randint bernoulli "
+        "permutation choice categorical threefry_partitionable"
+    ),
+    "idql_func.transforms": "jit vmap grad value_and_grad scan tree_paths compiler_problem",
+    "idql_func.struct": "PyTreeNode TrainState field",
+    "idql_func.optim": (
+        "adam adamw chain cosine_decay_schedule constant_schedule incremental_update apply_updates"
+    ),
+    "idql_func.types": "PRNGKey Params DataType DatasetDict Batch InfoDict PyTree InputError",
+    "idql_func.losses": (
+        "expectile_loss quantile_loss exponential_loss exp_w_clip critic_objective_loss "
+        "advantage_weights implicit_policy_weights"
+    ),
+    "idql_func.networks": (
+        "MLP MLPResNet MLPResNetBlock Ensemble subsample_ensemble StateValue StateActionValue "
+        "FourierFeatures DDPM ddpm_sampler cosine_beta_schedule linear_beta_schedule "
+        "vp_beta_schedule default_init get_weight_decay_mask init apply"
+    ),
+    "idql_func.agents": "DDPMIQLLearner GeneralDDPMIQLLearner",
+    "idql_func.agents.ddpm_iql": (
+        "value_loss critic_loss score_loss diffuse sample_candidates min_q"
+    ),
+}
+
+# found, so that a new module is held to the same
+PACKAGES = ("idql_func.networks", "idql_func.agents")
+FLOOR = ("random", "tree", "transforms", "struct", "optim", "losses")
+MODULES = [f"idql_func.{name}" for name in FLOOR] + [
+    f"{package}.{info.name}"
+    for package in PACKAGES
+    for info in pkgutil.iter_modules(importlib.import_module(package).__path__)
+    if not info.name.startswith("_")
+]
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_names_of_the_contract_exist(module: str) -> None:
+    loaded = importlib.import_module(module)
+    missing = [name for name in NAMES[module].split() if not hasattr(loaded, name)]
+    assert missing == []
+
+
+@pytest.mark.parametrize("module", ["idql_func", "idql_func.networks", "idql_func.random"])
+def test_all_lists_what_there_is(module: str) -> None:
+    loaded = importlib.import_module(module)
+    assert all(hasattr(loaded, name) for name in loaded.__all__)
+    assert len(set(loaded.__all__)) == len(loaded.__all__)
+
+
+METHODS = [
+    "create",
+    "update",
+    "actor_update",
+    "critic_update",
+    "eval_loss",
+    "eval_actions",
+    "sample_actions",
+    "sample_implicit_policy",
+    "replace",
+    "to",
+]
+
+
+def test_learners_have_upstreams_methods_and_fields() -> None:
+    for cls in (idql_func_agents().DDPMIQLLearner, idql_func_agents().GeneralDDPMIQLLearner):
+        for method in METHODS:
+            assert inspect.getdoc(getattr(cls, method)), method
+        fields = set(inspect.signature(cls).parameters)
+        assert fields >= {
+            "rng", "score_model", "target_score_model", "critic", "target_critic", "value",
+            "discount", "tau", "actor_tau", "critic_hyperparam", "act_dim", "T", "N", "M",
+            "clip_sampler", "ddpm_temperature", "policy_temperature", "betas", "alphas",
+            "alpha_hats",
+        }  # fmt: skip
+
+
+def idql_func_agents() -> ModuleType:
+    return importlib.import_module("idql_func.agents")
+
+
+# the examples of the learners that call them show these
+WITHOUT_EXAMPLE = {"sample_candidates", "build"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_everything_public_is_documented_and_functions_have_an_example(module: str) -> None:
+    loaded = importlib.import_module(module)
+    assert inspect.getdoc(loaded)
+    undocumented, without_example = [], []
+    for name, value in vars(loaded).items():
+        if name.startswith("_") or getattr(value, "__module__", None) != module:
+            continue
+        if isinstance(value, FunctionType | type) and not value.__doc__:
+            undocumented.append(name)
+        elif isinstance(value, FunctionType) and ">>>" not in str(value.__doc__):
+            without_example.append(name)
+    assert undocumented == []
+    assert set(without_example) <= WITHOUT_EXAMPLE
+
+
+PROBE = """
+import json, os, sys
+import torch, numpy, gymnasium, optree
+
+def state():
+    return {
+        "threads": torch.get_num_threads(),
+        "interop": torch.get_num_interop_threads(),
+        "dtype": str(torch.get_default_dtype()),
+        "device": str(torch.get_default_device()),
+        "matmul": torch.get_float32_matmul_precision(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "grad": torch.is_grad_enabled(),
+        "torch key": torch.random.get_rng_state().sum().item(),
+        "numpy key": int(numpy.random.get_state()[1].sum()),
+        "numpy errors": numpy.geterr(),
+        "environment": dict(os.environ),
+        "cuda": torch.cuda.is_initialized(),
+    }
+
+before = state()
+import idql_func, idql_func.transforms, idql_func.optim, idql_func.losses
+import idql_func.networks, idql_func.agents
+heavy = [n for n in ("tensordict", "matplotlib", "h5py", "jax", "tyro") if n in sys.modules]
+compiled = "torch._inductor.compile_fx" in sys.modules
+print(json.dumps({"same": before == state(), "heavy": heavy, "compiled": compiled}))
+"""
+
+
+def test_importing_has_no_effect() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", PROBE], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("\n") == 1, "importing prints nothing"
+    assert json.loads(result.stdout) == {"same": True, "heavy": [], "compiled": False}
+
+
+def test_the_floor_knows_nothing_of_what_stands_on_it() -> None:
+    """Imports point downwards: no module of the floor needs networks or learners."""
+    code = (
+        "import sys, idql_func.transforms, idql_func.optim, idql_func.struct, idql_func.random\n"
+        "print([n for n in sys.modules if n.startswith(('idql_func.networks', "
+        "'idql_func.agents', 'idql_func.data', 'idql_func.training', 'gymnasium'))])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
