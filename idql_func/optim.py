@@ -248,7 +248,7 @@ def adam(
     return chain(ScaleByAdam(b1, b2, eps), ScaleByLearningRate(learning_rate))
 
 
-def adamw(  # noqa: PLR0917
+def adamw(
     learning_rate: float | Schedule,
     b1: float = 0.9,
     b2: float = 0.999,

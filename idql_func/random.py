@@ -268,7 +268,7 @@ def permutation(key: Key, x: int | Tensor, axis: int = 0, independent: bool = Fa
     return x.index_select(axis, index)
 
 
-def choice(  # noqa: PLR0917
+def choice(
     key: Key,
     a: int | Tensor,
     shape: Shape = (),

@@ -49,7 +49,7 @@ def min_q(apply_fn: ApplyFn, params: Params, observations: Tensor, actions: Tens
     return apply_fn(params, observations, actions).amin(dim=0)
 
 
-def value_loss(  # noqa: PLR0917
+def value_loss(
     params: Params,
     apply_fn: ApplyFn,
     observations: Tensor,
@@ -81,7 +81,7 @@ def critic_loss(
     return loss, {"critic_loss": loss, "q": qs.mean()}
 
 
-def score_loss(  # noqa: PLR0917
+def score_loss(
     params: Params,
     apply_fn: ApplyFn,
     observations: Tensor,

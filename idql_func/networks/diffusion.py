@@ -156,7 +156,7 @@ class DDPM(Module):
 # --- sampler ------------------------------------------------------------------------------
 
 
-def ddpm_sampler(  # noqa: PLR0917
+def ddpm_sampler(
     actor_apply_fn: Callable[..., Tensor],
     actor_params: Params,
     T: int,

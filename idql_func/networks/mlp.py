@@ -29,7 +29,7 @@ class MLP(Module):
     torch.Size([5, 2])
     """
 
-    def __init__(  # noqa: PLR0917
+    def __init__(
         self,
         input_dim: int,
         hidden_dims: Sequence[int],

@@ -60,7 +60,7 @@ class MLPResNet(Module):
     torch.Size([2, 3])
     """
 
-    def __init__(  # noqa: PLR0917
+    def __init__(
         self,
         input_dim: int,
         num_blocks: int,

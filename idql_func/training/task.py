@@ -141,8 +141,7 @@ def environment_factory(name: str) -> Callable[[], gym.Env]:
 def _make_wrapped(name: str) -> gym.Env:
     from idql_func.envs import make_env, wrap_gym
 
-    # the data's actions are not rescaled: the environment's own bounds must be -1 and 1 (D14)
-    return wrap_gym(make_env(name), assert_native_bounds=True)
+    return wrap_gym(make_env(name))
 
 
 def resolve_source(settings: DatasetConfig, progress: bool) -> tuple[str | Path, Path | None]:
