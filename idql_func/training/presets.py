@@ -23,9 +23,9 @@ __all__ = ["ANTMAZE", "DESCRIPTIONS", "LOCOMOTION", "POINTMAZE", "PRESETS", "pre
 POINTMAZE = TrainConfig(
     preset="pointmaze",
     batch_size=256,
-    max_steps=8_000,
+    max_steps=7_000,
     log_interval=100,
-    checkpoint_interval=2_000,
+    checkpoint_interval=2_500,
     dataset=DatasetConfig(source="pointmaze-umaze-builtin", rewards="as_stored"),
     learner=DDPMIQLConfig(
         critic_hyperparam=0.9,
@@ -39,7 +39,7 @@ POINTMAZE = TrainConfig(
     ),
     evaluation=EvaluationConfig(
         N=(1, 64),
-        interval=2_000,
+        interval=2_500,
         interval_episodes=10,
         episodes=50,
     ),
