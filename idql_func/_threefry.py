@@ -124,15 +124,13 @@ def _kernel():
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None or platform.system() == "Windows":
         return None
-    # what runs here need not run on another machine that shares the folder
-    machine = f"{platform.machine()}-{torch.backends.cpu.get_cpu_capability()}"
-    digest = hashlib.sha256(f"{_SOURCE}{compiler}{machine}".encode()).hexdigest()[:16]
-    library = _cache_folder() / f"threefry-{digest}.so"
+    digest = hashlib.sha256(f"{_SOURCE}{compiler}{_machine()}".encode()).hexdigest()[:16]
     try:
+        library = _cache_folder() / f"threefry-{digest}.so"
         if not library.exists():
             _build(compiler, library)
         function = ctypes.CDLL(str(library)).threefry2x32
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # no folder, no compiler, no home
         return None
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     function.argtypes = [pointer, integer, pointer, integer, pointer]
@@ -150,6 +148,16 @@ def _build(compiler: str, library: Path) -> None:
             [*command, "-o", str(built), str(source)], check=True, capture_output=True, timeout=60
         )
         built.replace(library)
+
+
+def _machine() -> str:
+    """What the built code depends on: it need not run on another machine that shares the folder."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        flags = platform.processor()
+    return f"{platform.system()} {platform.machine()} {flags}"
 
 
 def _cache_folder() -> Path:

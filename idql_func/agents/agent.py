@@ -68,7 +68,7 @@ class Agent(PyTreeNode):
             "next_observations": (self.obs_dim,),
             "actions": (self.act_dim,),
         }
-        present = set(batch.keys())
+        present, dtype = set(batch.keys()), self.float_dtype
         fields: dict[str, Tensor] = {}
         length: int | None = None
         for name in names:
@@ -91,9 +91,9 @@ class Agent(PyTreeNode):
                     f"{type(self).__name__}: batch[{name!r}] must have shape ({wanted}) with at "
                     f"least one row, got {tuple(value.shape)}."
                 )
-            if value.dtype != self.float_dtype:
+            if value.dtype != dtype:
                 raise InputError(
-                    f"{type(self).__name__}: batch[{name!r}] must be {self.float_dtype} as the "
+                    f"{type(self).__name__}: batch[{name!r}] must be {dtype} as the "
                     f"parameters are, got {value.dtype}."
                 )
             fields[name] = value
