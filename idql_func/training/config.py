@@ -255,8 +255,8 @@ class TrainConfig:
     device: str = "auto"
     """Where to compute: 'cpu', 'cuda', 'cuda:1', ...; 'auto' takes a GPU if there is one."""
     matmul: Literal["auto", "strict"] = "auto"
-    """Matrix products on the CPU: 'auto' takes torch's faster route if a probe shows that it is
-    faster and that its error stays that of float32; 'strict' never does."""
+    """Matrix products on the CPU: 'auto' takes torch's oneDNN route if a probe shows that its
+    error stays that of float32 and that it is not clearly slower; 'strict' never does."""
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     learner: LearnerConfig = field(default_factory=DDPMIQLConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

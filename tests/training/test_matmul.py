@@ -43,7 +43,8 @@ def test_chosen_route_has_the_error_of_float32() -> None:
     [
         ((2e-7, 3e-7), (2.0, 1.0), "medium"),
         ((2e-7, 2e-3), (2.0, 1.0), "highest"),  # bfloat16 in disguise
-        ((2e-7, 2e-7), (1.0, 1.1), "highest"),  # nothing gained
+        ((2e-7, 2e-7), (1.0, 1.1), "medium"),  # a load can do that: the bits must not follow it
+        ((2e-7, 2e-7), (1.0, 2.0), "highest"),  # clearly slower
     ],
 )
 def test_choice_follows_error_and_speed(
