@@ -340,8 +340,8 @@ class _Loop:
         if jit_disabled():
             return learner.update(batch)
         self.reporter.detail(
-            "The first update is being compiled for this machine: 15 to 40 s when it is new, less "
-            "when torch still has it in its cache. All others are fast because of it."
+            "The first update is being compiled for this machine: 30 to 45 s on two cores when it "
+            "is new, less when torch still has it in its cache. All others are fast because of it."
         )
         with bar.busy("compiling the update") as busy:
             learner, info = learner.update(batch)
