@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -192,18 +193,20 @@ def truncated_normal(
 def randint(
     key: Key,
     shape: Shape,
-    minval: int,
-    maxval: int,
+    minval: int | Tensor,
+    maxval: int | Tensor,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Integers in ``[minval, maxval)`` from two draws each (``jax.random.randint``).
 
     The two draws make one number of twice the width, whose remainder is nearly free of
     bias. ``maxval <= minval`` gives ``minval``, as in JAX; a bound outside the dtype is
-    clipped to it.
+    clipped to it. Bounds of 32-bit draws may be integer tensors that broadcast to ``shape``.
 
     Raises:
-        TypeError: dtype is neither torch.int32 nor torch.int64.
+        TypeError: dtype is neither torch.int32 nor torch.int64, or a 64-bit draw has a
+            tensor as a bound.
+        ValueError: a 64-bit range is 2**63 or wider.
 
     >>> randint(PRNGKey(0), (4,), 0, 10).tolist()
     [8, 1, 7, 0]
@@ -214,18 +217,21 @@ def randint(
         raise TypeError(f"randint: dtype must be torch.int32 or torch.int64, got {dtype}.")
     width = 32 if dtype == torch.int32 else 64
     largest = 2 ** (width - 1) - 1
+    first, second = split(key)
+    if isinstance(minval, Tensor) or isinstance(maxval, Tensor):
+        if width == 64:
+            raise TypeError("randint: bounds of 64-bit draws must be Python integers.")
+        bounds = [
+            torch.as_tensor(x, dtype=torch.int64, device=key.device) for x in (minval, maxval)
+        ]
+        low, high = (torch.clamp(x, -largest - 1, largest) for x in bounds)
+        span = torch.where(high <= low, 1, high - low + (bounds[1] > largest))
+        return _below32(_bits32(first, shape), _bits32(second, shape), low, span)
     past_largest = int(maxval) > largest
     low, high = (min(max(int(x), -largest - 1), largest) for x in (minval, maxval))
     span = 1 if high <= low else high - low + int(past_largest)
-    first, second = split(key)
     if width == 32:
-        high_bits, low_bits = _bits32(first, shape), _bits32(second, shape)
-        if span == 2**32:  # JAX's unsigned span has wrapped to zero: the remainder is the bits
-            offset = low_bits
-        else:
-            multiplier = ((2**16 % span) ** 2 & MASK) % span
-            offset = ((((high_bits % span) * multiplier) & MASK) + low_bits % span & MASK) % span
-        return (((low + offset + 2**31) & MASK) - 2**31).to(torch.int32)
+        return _below32(_bits32(first, shape), _bits32(second, shape), low, span)
     high_bits, low_bits = _bits64(first, shape), _bits64(second, shape)
     if span >= 2**63:
         raise ValueError(f"randint: the range [{low}, {high}) is wider than 2**63 - 1.")
@@ -407,6 +413,16 @@ def _unit_floats(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Ten
         mantissa = (_bits64(key, shape) >> 12) & (2**52 - 1)
         return mantissa.to(torch.float64) * 2.0**-52
     return (_bits32(key, shape) >> 9).to(torch.float32) * 2.0**-23
+
+
+def _below32(high_bits: Tensor, low_bits: Tensor, low: Any, span: Any) -> Tensor:
+    """``low`` plus 64 random bits modulo ``span``, in JAX's wrapping 32-bit arithmetic.
+
+    JAX's span wraps to zero at 2**32, where the remainder is the low bits; so it is here.
+    """
+    multiplier = ((2**16 % span) ** 2 & MASK) % span
+    offset = ((((high_bits % span) * multiplier) & MASK) + low_bits % span & MASK) % span
+    return (((low + offset + 2**31) & MASK) - 2**31).to(torch.int32)
 
 
 def _signed64(value: int) -> int:

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idql_func import enable_x64, random, vmap
+from idql_func import enable_x64, jit, random, vmap
 from idql_func._switches import partitionable, x64_enabled
 
 seeds = st.integers(0, 2**32 - 1)
@@ -388,3 +388,26 @@ def test_cuda_draws_are_those_of_the_cpu(newer: bool, x64: bool) -> None:
             assert torch.allclose(on_gpu[name].cpu(), tensor, rtol=1e-6, atol=1e-7), name
         else:
             assert torch.equal(on_gpu[name].cpu(), tensor), name
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 10), (-5, 2**31), (7, 3), (-(2**31), 2**31)])
+def test_randint_takes_tensors_as_bounds(low, high):
+    key = random.PRNGKey(3)
+    expected = random.randint(key, (9,), low, high)
+    bounds = torch.tensor(low), torch.tensor(high)
+    assert torch.equal(random.randint(key, (9,), *bounds), expected)
+    each = random.randint(key, (9,), bounds[0].expand(9), high)
+    assert torch.equal(each, expected)
+
+
+def test_randint_with_a_tensor_bound_traces():
+    draw = jit(lambda key, high: random.randint(key, (5,), 0, high))
+    eager = random.randint(random.PRNGKey(0), (5,), 0, 10)
+    assert torch.equal(draw(random.PRNGKey(0), 10), eager)  # a number is an input of the graph
+    mapped = vmap(lambda high: random.randint(random.PRNGKey(0), (5,), 0, high))
+    assert torch.equal(mapped(torch.tensor([10, 20]))[0], eager)
+
+
+def test_randint_refuses_tensor_bounds_of_64_bit_draws():
+    with pytest.raises(TypeError, match="Python integers"):
+        random.randint(random.PRNGKey(0), (2,), 0, torch.tensor(5), dtype=torch.int64)
