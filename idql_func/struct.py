@@ -108,7 +108,7 @@ class TrainState(PyTreeNode):
     step: Any
     params: Params
     opt_state: OptState
-    apply_fn: Callable[..., Any] | None = field(pytree_node=False)
+    apply_fn: Callable[..., Any] = field(pytree_node=False)
     tx: GradientTransformation | None = field(pytree_node=False)
 
     @classmethod
@@ -123,7 +123,9 @@ class TrainState(PyTreeNode):
         opt_state = () if tx is None else tx.init(params)
         device = tree_leaves(params)[0].device
         step = torch.zeros((), dtype=torch.int32, device=device)
-        return cls(step=step, params=params, opt_state=opt_state, apply_fn=apply_fn, tx=tx)
+        return cls(
+            step=step, params=params, opt_state=opt_state, apply_fn=apply_fn or _no_apply_fn, tx=tx
+        )
 
     def apply_gradients(self, *, grads: Params) -> TrainState:
         """One optimiser step.
@@ -137,3 +139,7 @@ class TrainState(PyTreeNode):
         return self.replace(
             step=self.step + 1, params=apply_updates(self.params, updates), opt_state=opt_state
         )
+
+
+def _no_apply_fn(*args: Any, **kwargs: Any) -> Any:
+    raise ValueError("TrainState: it was created without an apply_fn; pass one to create.")

@@ -130,7 +130,7 @@ def sample_candidates(learner: _DDPMIQL, observations: Tensor, count: int) -> tu
     """
     repeated = observations.repeat_interleave(count, dim=0)
     actions, rng = ddpm_sampler(
-        learner.score_model.apply_fn,  # type: ignore[arg-type]
+        learner.score_model.apply_fn,
         learner.target_score_model.params,
         learner.T,
         learner.rng,
@@ -145,7 +145,7 @@ def sample_candidates(learner: _DDPMIQL, observations: Tensor, count: int) -> tu
     )
     rng, key = random.split(rng)
     critic = learner.target_critic
-    qs = min_q(critic.apply_fn, critic.params, repeated, actions)  # type: ignore[arg-type]
+    qs = min_q(critic.apply_fn, critic.params, repeated, actions)
     grouped = actions.reshape(-1, count, learner.act_dim)
     return grouped, qs.reshape(-1, count), repeated, key, rng
 
@@ -169,7 +169,7 @@ def _implicit_actions(
 ) -> tuple[Tensor, PRNGKey]:
     """A candidate drawn with the implicit policy's weights."""
     actions, qs, repeated, key, rng = sample_candidates(learner, observations, count)
-    v = learner.value.apply_fn(learner.value.params, repeated)  # type: ignore[misc]
+    v = learner.value.apply_fn(learner.value.params, repeated)
     weights = losses.implicit_policy_weights(
         qs - v.reshape(qs.shape), learner.critic_objective, learner.critic_hyperparam
     )
@@ -282,14 +282,14 @@ class _DDPMIQL(Agent):
 
     def _target_q(self, batch: Batch) -> Tensor:
         critic = self.target_critic
-        return min_q(critic.apply_fn, critic.params, batch["observations"], batch["actions"])  # type: ignore[arg-type]
+        return min_q(critic.apply_fn, critic.params, batch["observations"], batch["actions"])
 
     def _bellman_target(self, batch: Batch) -> Tensor:
-        next_v = self.value.apply_fn(self.value.params, batch["next_observations"])  # type: ignore[misc]
+        next_v = self.value.apply_fn(self.value.params, batch["next_observations"])
         return batch["rewards"] + self.discount * batch["masks"] * next_v
 
     def _advantage_weights(self, batch: Batch) -> Tensor:
-        v = self.value.apply_fn(self.value.params, batch["observations"])  # type: ignore[misc]
+        v = self.value.apply_fn(self.value.params, batch["observations"])
         return losses.advantage_weights(
             self._target_q(batch) - v,
             self.actor_objective,
@@ -419,7 +419,7 @@ def _eval_loss(learner: _DDPMIQL, batch: Batch) -> tuple[_DDPMIQL, InfoDict]:
     _, rng = random.split(rng)
     _, actor_info = score_loss(
         learner.score_model.params,
-        learner.score_model.apply_fn,  # type: ignore[arg-type]
+        learner.score_model.apply_fn,
         batch["observations"],
         diffuse(batch["actions"], noise, time, learner.alpha_hats),
         time.unsqueeze(1),
@@ -427,7 +427,7 @@ def _eval_loss(learner: _DDPMIQL, batch: Batch) -> tuple[_DDPMIQL, InfoDict]:
     )
     _, value_info = value_loss(
         learner.value.params,
-        learner.value.apply_fn,  # type: ignore[arg-type]
+        learner.value.apply_fn,
         batch["observations"],
         learner._target_q(batch),
         learner.critic_objective,
@@ -435,7 +435,7 @@ def _eval_loss(learner: _DDPMIQL, batch: Batch) -> tuple[_DDPMIQL, InfoDict]:
     )
     _, critic_info = critic_loss(
         learner.critic.params,
-        learner.critic.apply_fn,  # type: ignore[arg-type]
+        learner.critic.apply_fn,
         batch["observations"],
         batch["actions"],
         learner._bellman_target(batch),

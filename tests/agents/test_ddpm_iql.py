@@ -145,7 +145,7 @@ def test_default_sizes_are_upstreams() -> None:
 def test_optimisers_are_upstreams(create: Callable[..., Any]) -> None:
     learner = create()
     steps = SIMPLE_DEFAULTS if isinstance(learner, DDPMIQLLearner) else GENERAL_DEFAULTS
-    rate = optim.cosine_decay_schedule(3e-4, steps["decay_steps"])  # type: ignore[arg-type]
+    rate = optim.cosine_decay_schedule(3e-4, steps["decay_steps"])
     assert learner.score_model.tx == optim.adamw(rate, weight_decay=1e-4)  # quirk U12
     assert learner.critic.tx == learner.value.tx == optim.adam(3e-4)
     assert learner.target_score_model.tx is None and learner.target_critic.tx is None
@@ -325,9 +325,9 @@ def test_every_objective_with_every_architecture(
     assert all(bool(x.isfinite()) for x in info.values())
     assert changed(learner, after) == {*NETWORKS, "rng"}
     # the weights are those of the advantage under the old V (quirk U1)
-    v = learner.value.apply_fn(learner.value.params, batch["observations"])  # type: ignore[misc]
+    v = learner.value.apply_fn(learner.value.params, batch["observations"])
     q = module.min_q(
-        learner.target_critic.apply_fn,  # type: ignore[arg-type]
+        learner.target_critic.apply_fn,
         learner.target_critic.params,
         batch["observations"],
         batch["actions"],
@@ -456,7 +456,7 @@ def test_implicit_policy_follows_its_weights() -> None:
     for level in (0.5, 0.9):
         chosen, _ = learner.replace(critic_hyperparam=level).sample_implicit_policy(obs)
         candidates, qs, repeated, *_ = module.sample_candidates(learner, obs, 4)
-        v = learner.value.apply_fn(learner.value.params, repeated).reshape(qs.shape)  # type: ignore[misc]
+        v = learner.value.apply_fn(learner.value.params, repeated).reshape(qs.shape)
         weights = losses.implicit_policy_weights(qs - v, "expectile", level)
         share = (weights / weights.sum(1, keepdim=True))[qs > v].sum() / 200
         assert 0.1 < share < 0.97  # both kinds are there
