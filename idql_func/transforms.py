@@ -347,12 +347,10 @@ def vmap(
             )
             return tuple(x for x in result_leaves if isinstance(x, Tensor))
 
-        flat_axes: Any = 0
+        flat_axes = out_axes
         if not isinstance(out_axes, int):
             # the result's structure is needed before its axes: it is known after a dry run
             flat_axes = _out_axes(fn, args, leaves, axes, out_axes)
-        else:
-            flat_axes = out_axes
         results = list(
             torch.func.vmap(
                 flat,

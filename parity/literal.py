@@ -15,26 +15,8 @@ import torch
 from torch import Tensor
 
 from idql_func import random
-from idql_func.networks import ddpm_sampler
-
-
-def _first_not_below(cumulative: Tensor, draw: Tensor) -> int:
-    """Left binary search as JAX runs it, which defines a result for unsorted sums too."""
-    low, high = 0, cumulative.shape[0]
-    for _ in range(int(np.ceil(np.log2(cumulative.shape[0] + 1)))):
-        middle = (low + high) // 2
-        if bool(draw <= cumulative[middle]):
-            high = middle
-        else:
-            low = middle
-    return high
-
-
-def _choice(key: Tensor, weights: Tensor) -> int:
-    """``jax.random.choice`` without the checks that weights as these would fail."""
-    cumulative = torch.cumsum(weights, 0)
-    draw = cumulative[-1] * (1 - random.uniform(key, (), dtype=weights.dtype))
-    return _first_not_below(cumulative, draw)
+from idql_func.agents.ddpm_iql import sample_candidates
+from idql_func.losses import asymmetry
 
 
 def literal_weights(objective: str, adv: Tensor, critic_hyperparam: float) -> Tensor:
@@ -47,7 +29,7 @@ def literal_weights(objective: str, adv: Tensor, critic_hyperparam: float) -> Te
     [0.25, 0.25]
     """
     if objective == "quantile":
-        tau = torch.where(adv > 0, critic_hyperparam, 1 - critic_hyperparam).to(adv.dtype) / adv
+        tau = asymmetry(adv, critic_hyperparam) / adv
         return tau / tau.sum()
     if objective == "exponential":
         return critic_hyperparam * torch.abs(adv * critic_hyperparam) / torch.abs(adv)
@@ -56,24 +38,8 @@ def literal_weights(objective: str, adv: Tensor, critic_hyperparam: float) -> Te
 
 def literal_implicit_action(learner: Any, observation: Tensor) -> tuple[np.ndarray, Any]:
     """An action ``[A]`` for an observation ``[O]`` by the literal weights, and the next learner."""
-    repeated = observation.expand(learner.N, -1)
-    actions, rng = ddpm_sampler(
-        learner.score_model.apply_fn,
-        learner.target_score_model.params,
-        learner.T,
-        learner.rng,
-        learner.act_dim,
-        repeated,
-        learner.alphas,
-        learner.alpha_hats,
-        learner.betas,
-        learner.ddpm_temperature,
-        learner.M,
-        learner.clip_sampler,
-    )
-    rng, key = random.split(rng)
-    critic, value = learner.target_critic, learner.value
-    q = critic.apply_fn(critic.params, repeated, actions).amin(dim=0)
-    adv = q - value.apply_fn(value.params, repeated)
+    actions, q, repeated, key, rng = sample_candidates(learner, observation[None], learner.N)
+    adv = q[0] - learner.value.apply_fn(learner.value.params, repeated)
     weights = literal_weights(learner.critic_objective, adv, learner.critic_hyperparam)
-    return actions[_choice(key, weights)].numpy(), learner.replace(rng=rng)
+    # a choice by cumulative sum and binary search accepts such weights, as JAX's does (E3)
+    return actions[0, random.choice(key, learner.N, p=weights)].numpy(), learner.replace(rng=rng)

@@ -370,14 +370,6 @@ class _DDPMIQL(Agent):
         """
         return self.sample_implicit_policy(observations)
 
-    def replace(self: Self, **changes: Any) -> Self:
-        """A copy with some fields changed, such as ``replace(N=16)``.
-
-        Raises:
-            TypeError: an unknown field.
-        """
-        return super().replace(**changes)
-
     def _count(self) -> int:
         # a learner out of a stack of several carries its numbers as tensors
         count: Any = self.N.item() if isinstance(self.N, Tensor) else self.N
