@@ -1,8 +1,7 @@
-"""The settings of a training run, as frozen dataclasses: the one source of defaults and help.
+"""The settings of an offline training run, as frozen dataclasses: the source of defaults and help.
 
-The learners' fields are the keywords of their ``create``, with upstream's names and defaults
-(``jaxrl5/agents/ddpm_iql_simple`` and ``jaxrl5/agents/ddpm_iql``; the two differ, quirk N16). The
-text under each field is what ``idql train --help`` shows.
+The learners' own settings are in ``idql_func.training.learners``. The text under each field is what
+``idql train --help`` shows.
 
 This module imports neither torch nor the learners, so that the command line answers at once.
 """
@@ -15,168 +14,20 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from idql_func.training.learners import DDPMIQLConfig, LearnerConfig, learner_config
+
 __all__ = [
-    "DDPMIQLConfig",
     "DatasetConfig",
     "EvaluationConfig",
-    "GeneralDDPMIQLConfig",
-    "LearnerConfig",
     "TrainConfig",
     "config_from_dict",
     "config_to_dict",
     "differences",
-    "learner_config",
 ]
-
-BetaSchedule = Literal["vp", "cosine", "linear"]
-"""Names of the noise schedules."""
-
-
-@dataclass(frozen=True)
-class DDPMIQLConfig:
-    """Keywords of ``DDPMIQLLearner.create``, the learner that upstream exports.
-
-    Example:
-        >>> DDPMIQLConfig(critic_hyperparam=0.9).keywords()["critic_hyperparam"]
-        0.9
-    """
-
-    class_name: ClassVar[str] = "DDPMIQLLearner"
-
-    actor_lr: float = 3e-4
-    """Learning rate of the diffusion actor (AdamW), where the cosine decay starts."""
-    critic_lr: float = 3e-4
-    """Learning rate of the Q ensemble (Adam)."""
-    value_lr: float = 3e-4
-    """Learning rate of the value network V (Adam)."""
-    critic_hidden_dims: tuple[int, ...] = (256, 256)
-    """Widths of the hidden layers of Q and V."""
-    discount: float = 0.99
-    """Discount factor gamma of future rewards, per environment step."""
-    tau: float = 0.005
-    """Share of the new Q weights that enters the target Q at each update."""
-    critic_hyperparam: float = 0.7
-    """Expectile of the value loss, in (0, 1): the nearer to 1, the nearer V is to the best action
-    in the data (0.7 for locomotion, 0.9 for mazes)."""
-    ddpm_temperature: float = 1.0
-    """Factor on the noise added in each denoising step when actions are sampled."""
-    num_qs: int = 2
-    """Number of Q networks; the smallest of their values counts."""
-    actor_num_blocks: int = 3
-    """Residual blocks of the actor's network."""
-    actor_tau: float = 0.001
-    """Share of the new actor weights that enters the averaged actor at each update. Actions are
-    chosen with the averaged actor."""
-    actor_dropout_rate: float | None = None
-    """Dropout rate in the actor's blocks while training; None for none."""
-    actor_layer_norm: bool = True
-    """Normalise the input of each of the actor's blocks."""
-    value_layer_norm: bool = True
-    """Normalise the observations that V sees (not those of Q, quirk N1)."""
-    policy_temperature: float = 3.0
-    """Kept for upstream's sake: this learner never reads it (quirk U10)."""
-    T: int = 5
-    """Number of diffusion steps, at least 1."""
-    time_dim: int = 128
-    """Size of the embedding of the diffusion step."""
-    N: int = 64
-    """Actions sampled per observation, of which the one with the highest Q is taken."""
-    M: int = 0
-    """How many times the last denoising step is repeated."""
-    clip_sampler: bool = True
-    """Clip actions to [-1, 1] after every denoising step, not after the last only."""
-    beta_schedule: BetaSchedule = "vp"
-    """Noise schedule. 'linear' hardly reaches noise with few steps (quirk N10)."""
-    decay_steps: int | None = 3_000_000
-    """Updates over which the actor's learning rate falls to 0 along a cosine, and where it stays
-    from then on; None for a constant rate."""
-
-    def keywords(self) -> dict[str, Any]:
-        """The keyword arguments for the learner's ``create``."""
-        return dataclasses.asdict(self)
-
-
-@dataclass(frozen=True)
-class GeneralDDPMIQLConfig:
-    """Keywords of ``GeneralDDPMIQLLearner.create``, upstream's full learner.
-
-    Example:
-        >>> GeneralDDPMIQLConfig().keywords()["actor_objective"]
-        'bc'
-    """
-
-    class_name: ClassVar[str] = "GeneralDDPMIQLLearner"
-
-    actor_architecture: Literal["mlp", "ln_resnet"] = "mlp"
-    """Network of the actor: a plain MLP, or residual blocks with layer normalisation."""
-    actor_lr: float = 3e-4
-    """Learning rate of the diffusion actor (AdamW), where the cosine decay starts."""
-    critic_lr: float = 3e-4
-    """Learning rate of the Q ensemble (Adam)."""
-    value_lr: float = 3e-4
-    """Learning rate of the value network V (Adam)."""
-    critic_hidden_dims: tuple[int, ...] = (256, 256)
-    """Widths of the hidden layers of Q and V."""
-    actor_hidden_dims: tuple[int, ...] = (256, 256, 256)
-    """Widths of the hidden layers of the 'mlp' actor ('ln_resnet' has a fixed width, quirk U14)."""
-    discount: float = 0.99
-    """Discount factor gamma of future rewards, per environment step."""
-    tau: float = 0.005
-    """Share of the new Q weights that enters the target Q at each update."""
-    critic_hyperparam: float = 0.7
-    """Parameter of the critic objective: the expectile or the quantile in (0, 1), or the inverse
-    temperature of 'exponential'."""
-    ddpm_temperature: float = 1.0
-    """Factor on the noise added in each denoising step when actions are sampled."""
-    num_qs: int = 2
-    """Number of Q networks; the smallest of their values counts."""
-    actor_num_blocks: int = 2
-    """Residual blocks of the 'ln_resnet' actor."""
-    actor_weight_decay: float | None = None
-    """Weight decay of the actor's kernels. None: 1e-4 on all its weights, which is what upstream
-    does whatever it is told (quirks U12, U13)."""
-    actor_tau: float = 0.001
-    """Share of the new actor weights that enters the averaged actor at each update. Actions are
-    chosen with the averaged actor."""
-    actor_dropout_rate: float | None = None
-    """Dropout rate of the 'ln_resnet' actor while training; None for none."""
-    actor_layer_norm: bool = False
-    """Layer normalisation in the actor."""
-    policy_temperature: float = 3.0
-    """Factor on the advantage in the 'exp_adv' objective: an inverse temperature (quirk U10)."""
-    T: int = 5
-    """Number of diffusion steps, at least 1."""
-    time_dim: int = 64
-    """Size of the embedding of the diffusion step."""
-    N: int = 64
-    """Actions sampled per observation, of which the one with the highest Q is taken."""
-    M: int = 0
-    """How many times the last denoising step is repeated."""
-    clip_sampler: bool = True
-    """Clip actions to [-1, 1] after every denoising step, not after the last only."""
-    actor_objective: Literal["bc", "soft_adv", "hard_adv", "exp_adv"] = "bc"
-    """Weights of the samples in the actor's loss: all one, or by their advantage."""
-    critic_objective: Literal["expectile", "quantile", "exponential"] = "expectile"
-    """Loss of the value network."""
-    beta_schedule: BetaSchedule = "vp"
-    """Noise schedule. 'linear' hardly reaches noise with few steps (quirk N10)."""
-    decay_steps: int | None = 2_000_000
-    """Updates over which the actor's learning rate falls to 0 along a cosine, and where it stays
-    from then on (quirk U16); None for a constant rate."""
-    hard_adv_threshold: float = -0.01
-    """Least advantage of the samples that the 'hard_adv' objective keeps (quirk U9)."""
-
-    def keywords(self) -> dict[str, Any]:
-        """The keyword arguments for the learner's ``create``."""
-        return dataclasses.asdict(self)
-
-
-LearnerConfig = DDPMIQLConfig | GeneralDDPMIQLConfig
-"""Settings of either learner."""
 
 
 @dataclass(frozen=True)
@@ -304,28 +155,6 @@ class TrainConfig:
             self.name in ("", ".", "..") or "/" in self.name or "\\" in self.name
         ):
             raise InputError(f"name is {self.name!r}, but must be a plain folder name")
-
-
-_LEARNERS: dict[str, type[DDPMIQLConfig] | type[GeneralDDPMIQLConfig]] = {
-    cls.class_name: cls for cls in (DDPMIQLConfig, GeneralDDPMIQLConfig)
-}
-
-
-def learner_config(class_name: str) -> LearnerConfig:
-    """Upstream's default settings of a learner.
-
-    Raises:
-        InputError: no learner has that name.
-
-    Example:
-        >>> learner_config("GeneralDDPMIQLLearner").time_dim
-        64
-    """
-    if class_name not in _LEARNERS:
-        from idql_func.types import InputError
-
-        raise InputError(f"no learner is called {class_name!r}; there are {', '.join(_LEARNERS)}")
-    return _LEARNERS[class_name]()
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:

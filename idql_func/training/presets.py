@@ -10,13 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from idql_func.training.config import (
-    DatasetConfig,
-    DDPMIQLConfig,
-    EvaluationConfig,
-    TrainConfig,
-    learner_config,
-)
+from idql_func.training.config import DatasetConfig, EvaluationConfig, TrainConfig
+from idql_func.training.learners import DDPMIQLConfig, learner_config
 
 __all__ = ["ANTMAZE", "DESCRIPTIONS", "LOCOMOTION", "POINTMAZE", "PRESETS", "preset_for"]
 

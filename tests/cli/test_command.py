@@ -18,7 +18,8 @@ from idql_func import disable_jit
 from idql_func.cli import main
 from idql_func.cli.train import parse
 from idql_func.data.hdf5 import write_d4rl_hdf5
-from idql_func.training.config import DDPMIQLConfig, GeneralDDPMIQLConfig, TrainConfig
+from idql_func.training.config import TrainConfig
+from idql_func.training.learners import DDPMIQLConfig, GeneralDDPMIQLConfig
 from idql_func.training.loggers import read_metrics
 from idql_func.training.presets import ANTMAZE, LOCOMOTION, POINTMAZE
 

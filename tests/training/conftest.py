@@ -12,12 +12,8 @@ from rich.console import Console
 
 from idql_func import disable_jit
 from idql_func.data.hdf5 import write_d4rl_hdf5
-from idql_func.training.config import (
-    DatasetConfig,
-    DDPMIQLConfig,
-    EvaluationConfig,
-    TrainConfig,
-)
+from idql_func.training.config import DatasetConfig, EvaluationConfig, TrainConfig
+from idql_func.training.learners import DDPMIQLConfig
 from idql_func.training.report import Reporter
 
 SHORT_PENDULUM = "ShortPendulum-v0"

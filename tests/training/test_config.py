@@ -14,15 +14,13 @@ from hypothesis import strategies as st
 from idql_func import agents
 from idql_func.training.config import (
     DatasetConfig,
-    DDPMIQLConfig,
     EvaluationConfig,
-    GeneralDDPMIQLConfig,
     TrainConfig,
     config_from_dict,
     config_to_dict,
     differences,
-    learner_config,
 )
+from idql_func.training.learners import DDPMIQLConfig, GeneralDDPMIQLConfig, learner_config
 from idql_func.training.presets import DESCRIPTIONS, PRESETS, preset_for
 from idql_func.types import InputError
 

@@ -16,12 +16,8 @@ from rich.console import Console
 
 from idql_func import agents, random
 from idql_func.training.checkpoint import TENSORS, load_checkpoint
-from idql_func.training.config import (
-    DatasetConfig,
-    EvaluationConfig,
-    GeneralDDPMIQLConfig,
-    TrainConfig,
-)
+from idql_func.training.config import DatasetConfig, EvaluationConfig, TrainConfig
+from idql_func.training.learners import GeneralDDPMIQLConfig
 from idql_func.training.loggers import read_metrics
 from idql_func.training.offline import TrainingInterrupted, train_offline
 from idql_func.training.report import Reporter
