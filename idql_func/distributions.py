@@ -1,0 +1,214 @@
+"""Policies: networks whose output is a distribution over actions, after ``jaxrl5/distributions``.
+
+The distribution is :class:`Diagonal`; what it draws and the densities that it gives are those of
+TensorFlow Probability's ``MultivariateNormalDiag`` and its tanh transform, as upstream uses them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idql_func import random
+from idql_func.networks.layers import Dense, default_init, zeros
+from idql_func.networks.module import LazyRng, Module
+from idql_func.struct import PyTreeNode, field
+from idql_func.types import PRNGKey
+
+__all__ = ["Diagonal", "Normal", "TanhDeterministic", "TanhNormal"]
+
+_HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+
+class Diagonal(PyTreeNode):
+    """A normal distribution with diagonal covariance, or its image under tanh.
+
+    ``loc`` is ``[..., A]`` and ``scale``, the standard deviations, broadcasts to it.
+
+    >>> dist = Diagonal(loc=torch.zeros(2), scale=torch.ones(2), tanh=False)
+    >>> dist.mode().tolist(), round(dist.log_prob(torch.zeros(2)).item(), 4)
+    ([0.0, 0.0], -1.8379)
+    """
+
+    loc: Tensor
+    scale: Tensor
+    tanh: bool = field(pytree_node=False)
+
+    def sample(self, key: PRNGKey, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Draws ``[*sample_shape, ..., A]``, TFP's for the key (it adds no salt to this one).
+
+        >>> dist = Diagonal(loc=torch.zeros(4, 2), scale=torch.ones(2), tanh=True)
+        >>> dist.sample(random.PRNGKey(0), (3,)).shape
+        torch.Size([3, 4, 2])
+        """
+        return self._squash(self.loc + self.scale * self._standard(key, sample_shape))
+
+    def sample_and_log_prob(
+        self, key: PRNGKey, sample_shape: tuple[int, ...] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Draws and their log-densities ``[*sample_shape, ...]``, without inverting the tanh.
+
+        It is what ``log_prob(sample(key))`` of TFP computes: its bijectors remember where a
+        draw came from, so no density of a draw passes through ``atanh``.
+
+        >>> dist = Diagonal(loc=torch.zeros(2), scale=torch.ones(2), tanh=False)
+        >>> action, log_prob = dist.sample_and_log_prob(random.PRNGKey(0))
+        >>> torch.allclose(log_prob, dist.log_prob(action))
+        True
+        """
+        z = self._standard(key, sample_shape)
+        x = self.loc + self.scale * z
+        return self._squash(x), self._log_density(z, x)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of ``[..., A]``, summed over the last axis.
+
+        Under tanh, values of 1 and beyond count as the largest number below 1: recorded
+        actions lie on the bounds, where TFP gives NaN.
+
+        >>> dist = Diagonal(loc=torch.zeros(1), scale=torch.ones(1), tanh=True)
+        >>> dist.log_prob(torch.ones(1)).isfinite().item()
+        True
+        """
+        if self.tanh:
+            edge = 1.0 - torch.finfo(value.dtype).eps / 2
+            value = torch.clamp(value, -edge, edge)
+            value = 0.5 * (torch.log1p(value) - torch.log1p(-value))
+        return self._log_density((value - self.loc) / self.scale, value)
+
+    def mode(self) -> Tensor:
+        """``loc``, through the tanh if there is one (upstream's ``TanhTransformedDistribution``).
+
+        >>> Diagonal(loc=torch.zeros(1), scale=torch.ones(1), tanh=True).mode().tolist()
+        [0.0]
+        """
+        return self._squash(self.loc)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy in nats, ``[...]``.
+
+        Raises:
+            NotImplementedError: under tanh it has no closed form.
+
+        >>> round(Diagonal(torch.zeros(1), torch.ones(1), tanh=False).entropy().item(), 4)
+        1.4189
+        """
+        if self.tanh:
+            raise NotImplementedError(
+                "The entropy of a tanh-squashed normal has no closed form: "
+                "average -log_prob over draws of sample_and_log_prob instead."
+            )
+        logs = torch.log(self.scale).expand(self.loc.shape).sum(dim=-1)
+        return self.loc.shape[-1] * (0.5 + _HALF_LOG_TWO_PI) + logs
+
+    def _standard(self, key: PRNGKey, sample_shape: tuple[int, ...]) -> Tensor:
+        # TFP draws the action axis before those of the batch, and transposes
+        *batch, size = self.loc.shape
+        drawn = random.normal(key, (math.prod(sample_shape), size, *batch), self.loc.dtype)
+        return drawn.movedim(1, -1).reshape(*sample_shape, *batch, size)
+
+    def _squash(self, x: Tensor) -> Tensor:
+        return torch.tanh(x) if self.tanh else x
+
+    def _log_density(self, z: Tensor, x: Tensor) -> Tensor:
+        """From the standardised and the unsquashed value."""
+        density = (-0.5 * z**2 - _HALF_LOG_TWO_PI).sum(dim=-1) - torch.log(self.scale).sum(dim=-1)
+        if not self.tanh:
+            return density
+        # log(1 - tanh(x)^2) in a form that keeps its digits for large |x|
+        return density - (2.0 * (math.log(2.0) - x - _softplus(-2.0 * x))).sum(dim=-1)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    # F.softplus turns linear beyond a threshold; this is TFP's, exact on all of the axis
+    return torch.logaddexp(x, torch.zeros_like(x))
+
+
+class Normal(Module):
+    """A policy: inputs ``[..., in]`` to a :class:`Diagonal` over actions ``[..., A]``.
+
+    ``base_cls`` is called with the other arguments, as for ``StateValue``. With
+    ``state_dependent_std=False`` the deviations are a parameter, ``OutpuLogStd`` (sic,
+    quirk U22), which starts at 0 and has no gradient outside the bounds.
+
+    Raises:
+        ValueError: action_dim is below 1, or the bounds of log_std are out of order.
+
+    >>> from idql_func.networks import MLP
+    >>> policy = Normal(MLP, input_dim=3, hidden_dims=[8], action_dim=2)
+    >>> policy.apply(policy.init(random.PRNGKey(0)), torch.ones(5, 3)).loc.shape
+    torch.Size([5, 2])
+    """
+
+    OutpuLogStd: Tensor
+
+    def __init__(
+        self,
+        base_cls: Callable[..., Module],
+        *args: Any,
+        action_dim: int,
+        log_std_min: float = -20.0,
+        log_std_max: float = 2.0,
+        state_dependent_std: bool = True,
+        squash_tanh: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        if action_dim < 1 or not log_std_min <= log_std_max:
+            raise ValueError(
+                "Normal: action_dim must be at least 1 and log_std_min at most log_std_max, got "
+                f"{action_dim}, {log_std_min} and {log_std_max}."
+            )
+        self.bounds = (log_std_min, log_std_max)
+        self.squash_tanh = squash_tanh
+        self.state_dependent_std = state_dependent_std
+        self.output_dim = action_dim
+        self.base = self.add(base_cls(*args, **kwargs))
+        self.base_name = next(iter(self._modules))
+        width = self.base.output_dim
+        self.mean = self.add(Dense(width, action_dim, default_init()), "OutputDenseMean")
+        if state_dependent_std:
+            self.deviation = self.add(Dense(width, action_dim, default_init()), "OutputDenseLogStd")
+        else:
+            self.declare("OutpuLogStd", (action_dim,), zeros)
+
+    def forward(self, inputs: Any, training: bool = False, rng: LazyRng | None = None) -> Diagonal:
+        x = self.base(inputs, training=training, rng=rng and rng.push(self.base_name))
+        mean = self.mean(x)
+        log_std = self.deviation(x) if self.state_dependent_std else self.OutpuLogStd
+        scale = torch.exp(torch.clamp(log_std, *self.bounds))
+        return Diagonal(loc=mean, scale=scale, tanh=self.squash_tanh)
+
+
+TanhNormal = functools.partial(Normal, squash_tanh=True)
+"""A :class:`Normal` whose draws pass through tanh: SAC's policy."""
+
+
+class TanhDeterministic(Module):
+    """A policy without chance: inputs ``[..., in]`` to ``tanh`` of a Dense, ``[..., A]``.
+
+    >>> from idql_func.networks import MLP
+    >>> policy = TanhDeterministic(MLP, input_dim=3, hidden_dims=[8], action_dim=2)
+    >>> policy.apply(policy.init(random.PRNGKey(0)), torch.ones(5, 3)).shape
+    torch.Size([5, 2])
+    """
+
+    def __init__(
+        self, base_cls: Callable[..., Module], *args: Any, action_dim: int, **kwargs: Any
+    ) -> None:
+        super().__init__()
+        self.output_dim = action_dim
+        self.base = self.add(base_cls(*args, **kwargs))
+        self.base_name = next(iter(self._modules))
+        self.mean = self.add(
+            Dense(self.base.output_dim, action_dim, default_init()), "OutputDenseMean"
+        )
+
+    def forward(self, inputs: Any, training: bool = False, rng: LazyRng | None = None) -> Tensor:
+        x = self.base(inputs, training=training, rng=rng and rng.push(self.base_name))
+        return torch.tanh(self.mean(x))
