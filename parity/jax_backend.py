@@ -165,7 +165,7 @@ class JaxBackend:
         raise ValueError(f"unknown network {s['net']!r}")
 
     def network(self, settings: Settings) -> JaxNetwork:
-        from parity.programs import network_inputs
+        from parity.programs.networks import network_inputs
 
         example = network_inputs(settings, 1, "float32")
         if settings["net"] == "DDPM":

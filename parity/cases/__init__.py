@@ -1,0 +1,28 @@
+"""All cases: what is compared, under which settings, and to which promise.
+
+A case is data only, so that the manifest can carry it and ``check`` can run from the manifest.
+"""
+
+from __future__ import annotations
+
+from parity.cases.case import COMMIT, Case, Options
+from parity.cases.data import dataset_cases
+from parity.cases.floor import loss_cases, optimiser_cases
+from parity.cases.idql import learner_cases
+from parity.cases.networks import diffusion_cases, network_cases
+from parity.cases.random import random_cases
+
+__all__ = ["COMMIT", "Case", "Options", "all_cases"]
+
+
+def all_cases() -> list[Case]:
+    """Every recorded case, in the order of their groups."""
+    return [
+        *random_cases(),
+        *network_cases(),
+        *diffusion_cases(),
+        *loss_cases(),
+        *optimiser_cases(),
+        *learner_cases(),
+        *dataset_cases(),
+    ]

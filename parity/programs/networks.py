@@ -1,0 +1,95 @@
+"""Programs of the networks and of the diffusion chain over them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from parity import inputs
+from parity.backend import Backend, Outputs, Settings
+from parity.digest import excerpt
+
+
+def initial(backend: Backend, settings: Settings) -> Outputs:
+    """Initial parameters of one network from several seeds."""
+    network, out = backend.network(settings["network"]), {}
+    for seed in settings["seeds"]:
+        params = backend.nested(network.init(backend.random.PRNGKey(seed)))
+        for path, leaf in inputs.flatten(params).items():
+            out[f"params/{seed}/{path}"] = excerpt(leaf, settings["keep"])
+    return out
+
+
+def network_inputs(settings: Settings, batch: int, dtype: str) -> list[np.ndarray]:
+    """What a network of these settings is fed, from the shared generator."""
+
+    def values(name: str, width: int) -> np.ndarray:
+        return inputs.uniform(f"network/{name}", (batch, width), -2.0, 2.0).astype(dtype)
+
+    match settings["net"]:
+        case "MLP" | "MLPResNet":
+            return [values("x", settings["input_dim"])]
+        case "FourierFeatures":
+            return [values("time", settings["input_dim"])]
+        case "StateValue":
+            return [values("observations", settings["obs_dim"])]
+        case "StateActionValue" | "Ensemble":
+            return [
+                values("observations", settings["obs_dim"]),
+                values("actions", settings["act_dim"]),
+            ]
+        case "DDPM":
+            steps = inputs.uniform("network/steps", (batch, 1), 0.0, settings.get("T", 5))
+            return [
+                values("observations", settings["obs_dim"]),
+                values("actions", settings["act_dim"]),
+                steps.astype(np.int32),
+            ]
+    raise ValueError(f"unknown network {settings['net']!r}")
+
+
+def given_parameters(backend: Backend, network: Any, tag: str, dtype: str) -> Any:
+    """Parameters from the shared generator, in the shapes of the network's own tree."""
+    flat = inputs.flatten(backend.nested(network.init(backend.random.PRNGKey(0))))
+    shapes = {path: tuple(leaf.shape) for path, leaf in flat.items()}
+    return backend.tree(inputs.parameters(tag, shapes, dtype))
+
+
+def network_pass(backend: Backend, settings: Settings) -> Outputs:
+    """Forward pass and parameter gradient of one network, dropout off and (if it has any) on.
+
+    The scalar that is differentiated is the product of the output with a fixed cotangent.
+    """
+    dtype = "float64" if settings.get("x64") else "float32"
+    network = backend.network(settings["network"])
+    params = given_parameters(backend, network, "network", dtype)
+    feed = [backend.array(x) for x in network_inputs(settings["network"], settings["batch"], dtype)]
+    out = {}
+    for mode in settings["modes"]:
+        options: dict[str, Any] = {"training": mode == "train"}
+        if mode == "train":
+            options["dropout_key"] = backend.random.PRNGKey(settings["dropout_seed"])
+        result = backend.numpy(network.apply(params, *feed, **options))
+        out[f"forward/{mode}"] = result
+        cotangent = backend.array(inputs.uniform("cotangent", result.shape).astype(dtype))
+
+        def scalar(p: Any, options: Any = options, cotangent: Any = cotangent) -> Any:
+            return (network.apply(p, *feed, **options) * cotangent).sum()
+
+        if inputs.flatten(backend.nested(params)):
+            gradient = backend.nested(backend.grad(scalar)(params))
+            for path, leaf in inputs.flatten(gradient).items():
+                out[f"gradient/{mode}/{path}"] = excerpt(leaf, settings["keep"])
+    return out
+
+
+def sampler(backend: Backend, settings: Settings) -> Outputs:
+    """The reverse diffusion chain of a network with given parameters."""
+    dtype = "float64" if settings.get("x64") else "float32"
+    network = backend.network(settings["network"])
+    params = given_parameters(backend, network, "sampler", dtype)
+    feed = inputs.observations(5, settings["batch"], settings["network"]["obs_dim"], dtype)
+    key = backend.random.PRNGKey(settings["seed"])
+    actions, key = backend.sample_ddpm(network, params, key, backend.array(feed), settings)
+    return {"actions": backend.numpy(actions), "rng": backend.numpy(key)}
