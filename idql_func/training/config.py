@@ -8,9 +8,6 @@ This module imports neither torch nor the learners, so that the command line ans
 
 from __future__ import annotations
 
-import dataclasses
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +15,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from idql_func.training.learners import DDPMIQLConfig, LearnerConfig, learner_config
+from idql_func.training.learners import DDPMIQLConfig, LearnerConfig
+from idql_func.training.settings import changed_settings, settings_from_dict, settings_to_dict
 
 __all__ = [
     "DatasetConfig",
@@ -164,10 +162,7 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
         >>> config_from_dict(config_to_dict(TrainConfig(seed=7))) == TrainConfig(seed=7)
         True
     """
-    result = dataclasses.asdict(config)
-    result["runs_dir"] = str(config.runs_dir)
-    result["learner"] = {"class": config.learner.class_name, **result["learner"]}
-    return _tuples_to_lists(result)
+    return settings_to_dict(config)
 
 
 def config_from_dict(data: Mapping[str, Any]) -> TrainConfig:
@@ -176,19 +171,7 @@ def config_from_dict(data: Mapping[str, Any]) -> TrainConfig:
     Raises:
         InputError: a key is unknown or a value has the wrong type.
     """
-    from idql_func.types import InputError
-
-    if not isinstance(data, Mapping):
-        raise InputError(f"the settings are a {type(data).__name__}, but must be a JSON object")
-    rest = dict(data)
-    learner = dict(rest.pop("learner", {}))
-    learner_class = type(learner_config(str(learner.pop("class", DDPMIQLConfig.class_name))))
-    nested = {
-        "learner": _build(learner_class, learner, "learner."),
-        "dataset": _build(DatasetConfig, dict(rest.pop("dataset", {})), "dataset."),
-        "evaluation": _build(EvaluationConfig, dict(rest.pop("evaluation", {})), "evaluation."),
-    }
-    return _build(TrainConfig, {**rest, **nested}, "")
+    return settings_from_dict(TrainConfig, data)
 
 
 def differences(config: TrainConfig, other: TrainConfig) -> list[str]:
@@ -198,57 +181,4 @@ def differences(config: TrainConfig, other: TrainConfig) -> list[str]:
         >>> differences(TrainConfig(), TrainConfig(seed=1, dataset=DatasetConfig(take_top=10.0)))
         ['dataset.take_top', 'seed']
     """
-    left, right = _flat(config_to_dict(config)), _flat(config_to_dict(other))
-    return sorted(k for k in left.keys() | right.keys() if left.get(k, ...) != right.get(k, ...))
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            result.update(_flat(value, f"{prefix}{key}."))
-        else:
-            result[f"{prefix}{key}"] = value
-    return result
-
-
-def _tuples_to_lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _tuples_to_lists(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
-    from idql_func.types import InputError
-
-    hints = typing.get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]
-    for name, value in values.items():
-        if name not in names:
-            raise InputError(f"no setting is called {prefix + name!r} in these settings")
-        values[name] = _convert(value, hints[name], prefix + name)
-    return cls(**values)
-
-
-def _convert(value: Any, hint: Any, name: str) -> Any:
-    """``value`` as JSON gave it, as the type ``hint`` (those that occur above, no others)."""
-    from idql_func.types import InputError
-
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(value):
-        return value
-    if origin is types.UnionType or origin is typing.Union:
-        if value is None and type(None) in arguments:
-            return None
-        return _convert(value, next(a for a in arguments if a is not type(None)), name)
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(item, arguments[0], name) for item in value)
-    if origin is Literal and value in arguments:
-        return value
-    if hint is Path and isinstance(value, str | Path):
-        return Path(value)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if hint in (int, str, bool) and type(value) is hint:
-        return value
-    raise InputError(f"the setting {name} is {value!r}, which is not of its type {hint}")
+    return changed_settings(config, other)
