@@ -27,6 +27,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from idql_func.optim import CosineDecaySchedule
 from idql_func.transforms import tree_flatten, tree_paths, tree_unflatten
 from idql_func.types import InputError
 
@@ -43,6 +44,7 @@ TENSORS = "learner.safetensors"
 METADATA = "checkpoint.json"
 _FORMAT = "idql_func checkpoint"
 _FORMAT_VERSION = 1
+_SCHEDULE = "schedule"
 _VERSIONS_OF = ("idql_func", "torch", "numpy", "optree", "safetensors", "gymnasium")
 
 
@@ -53,8 +55,10 @@ class CheckpointMetadata:
     Args:
         updates: number of updates the learner has had.
         seed: the seed given to ``create``.
-        create: the keyword arguments given to ``create`` (JSON-able values).
-        observation_space: the space given to ``create``.
+        create: the keyword arguments given to ``create``: JSON-able values, tuples of them, or a
+            cosine schedule in place of a learning rate. Tuples come back as tuples.
+        observation_space: the space given to ``create``: a ``Box``, or a ``Dict`` of such spaces
+            (the learners from pixels).
         action_space: the space given to ``create``.
         extra: any further JSON-able values, kept as they are.
         versions: versions of the packages that wrote the checkpoint (filled in when loading).
@@ -63,7 +67,7 @@ class CheckpointMetadata:
     updates: int
     seed: int
     create: Mapping[str, Any]
-    observation_space: gym.spaces.Box
+    observation_space: gym.spaces.Space
     action_space: gym.spaces.Box
     extra: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -102,7 +106,7 @@ def save_checkpoint(directory: str | Path, learner: Any, metadata: CheckpointMet
             "seed": metadata.seed,
             "observation_space": _space_to_json(metadata.observation_space),
             "action_space": _space_to_json(metadata.action_space),
-            "keywords": dict(metadata.create),
+            "keywords": {k: _keyword_to_json(v) for k, v in metadata.create.items()},
         },
         "static": _static_fields(learner),
         "scalars": scalars,
@@ -292,8 +296,29 @@ def _number_from_json(value: Any) -> Any:
     return float(value) if isinstance(value, str) else value
 
 
-def _space_to_json(space: gym.spaces.Box) -> dict[str, Any]:
-    def bound(values: np.ndarray) -> list[Any]:
+def _keyword_to_json(value: Any) -> Any:
+    if isinstance(value, CosineDecaySchedule):
+        return {_SCHEDULE: "cosine_decay_schedule", **dataclasses.asdict(value)}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _keyword_from_json(value: Any) -> Any:
+    if isinstance(value, dict) and value.get(_SCHEDULE) == "cosine_decay_schedule":
+        return CosineDecaySchedule(**{k: v for k, v in value.items() if k != _SCHEDULE})
+    # As tuples, since learners keep some of them as static fields, which must be hashable.
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _space_to_json(space: gym.spaces.Space) -> dict[str, Any]:
+    if isinstance(space, gym.spaces.Dict):
+        return {"dict": {name: _space_to_json(part) for name, part in space.spaces.items()}}
+    if not isinstance(space, gym.spaces.Box):
+        raise TypeError(f"a checkpoint holds Box spaces and Dicts of them, not {space}")
+
+    def bound(values: np.ndarray) -> Any:
+        # Images have tens of thousands of bounds, all alike.
+        if values.ndim > 1 and (values == values.flat[0]).all():
+            return _number_to_json(float(values.flat[0]))
         return [_number_to_json(float(v)) for v in values.ravel()]
 
     return {
@@ -304,11 +329,17 @@ def _space_to_json(space: gym.spaces.Box) -> dict[str, Any]:
     }
 
 
-def _space_from_json(data: Mapping[str, Any]) -> gym.spaces.Box:
+def _space_from_json(data: Mapping[str, Any]) -> Any:
+    if "dict" in data:
+        parts = {name: _space_from_json(part) for name, part in data["dict"].items()}
+        return gym.spaces.Dict(parts)
     shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
 
     def bound(key: str) -> np.ndarray:
-        return np.array([_number_from_json(v) for v in data[key]], dtype).reshape(shape)
+        values = data[key]
+        if not isinstance(values, list):
+            return np.full(shape, _number_from_json(values), dtype)
+        return np.array([_number_from_json(v) for v in values], dtype).reshape(shape)
 
     return gym.spaces.Box(bound("low"), bound("high"), shape, dtype.type)  # type: ignore[arg-type]
 
@@ -368,7 +399,7 @@ def _metadata_of(description: Mapping[str, Any], directory: Path) -> CheckpointM
         return CheckpointMetadata(
             updates=int(description["updates"]),
             seed=int(create["seed"]),
-            create=dict(create["keywords"]),
+            create={k: _keyword_from_json(v) for k, v in create["keywords"].items()},
             observation_space=_space_from_json(create["observation_space"]),
             action_space=_space_from_json(create["action_space"]),
             extra=dict(description.get("extra", {})),

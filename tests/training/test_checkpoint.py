@@ -30,9 +30,9 @@ from idql_func.types import InputError
 
 OBSERVATIONS = gym.spaces.Box(-np.inf, np.array([1, 2, 3], np.float32), (3,), np.float32)
 ACTIONS = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
-TINY = {"critic_hidden_dims": [8], "time_dim": 4, "T": 2, "N": 3, "discount": 0.1 + 0.2}
+TINY = {"critic_hidden_dims": (8,), "time_dim": 4, "T": 2, "N": 3, "discount": 0.1 + 0.2}
 SIMPLE = {**TINY, "actor_num_blocks": 1}
-GENERAL = {**TINY, "actor_hidden_dims": [8], "actor_objective": "exp_adv"}
+GENERAL = {**TINY, "actor_hidden_dims": (8,), "actor_objective": "exp_adv"}
 
 
 def make(cls: Any = DDPMIQLLearner, **changes: Any) -> tuple[Any, CheckpointMetadata]:
@@ -202,7 +202,7 @@ def test_a_checkpoint_of_another_learner_or_size(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds a DDPMIQLLearner, not a GeneralDDPMIQLLearner"):
         restore_learner(make(GeneralDDPMIQLLearner)[0], path)
     with pytest.raises(InputError, match=r"of another size: .* has the shape \(2, 8, 1\)"):
-        restore_learner(make(critic_hidden_dims=[9])[0], path)
+        restore_learner(make(critic_hidden_dims=(9,))[0], path)
     with pytest.raises(InputError, match="of another learner or size: it has no"):
         restore_learner(make(actor_num_blocks=2)[0], path)
     with pytest.raises(InputError, match="of another learner or size: this one has no"):
