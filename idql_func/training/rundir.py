@@ -18,13 +18,16 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from idql_func.data.hdf5 import atomic_path
-from idql_func.training.config import TrainConfig, config_from_dict, config_to_dict
+from idql_func.training.config import TrainConfig
+from idql_func.training.settings import settings_from_dict, settings_to_dict
 from idql_func.types import InputError
 
 __all__ = ["RunDirectory", "choose_run_directory", "open_run_directory"]
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -89,35 +92,35 @@ class RunDirectory:
             if path.name > self.checkpoint(updates).name:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def write_config(self, config: TrainConfig) -> None:
+    def write_config(self, config: Any) -> None:
         """Write the settings."""
-        write_json(self.config, config_to_dict(config))
+        write_json(self.config, settings_to_dict(config))
 
-    def read_config(self) -> TrainConfig:
-        """Read the settings.
+    def read_config(self, cls: type[Settings] = TrainConfig) -> Settings:
+        """Read the settings, of the class that the command of the run has.
 
         Raises:
             FileNotFoundError: the folder is no run.
-            InputError: the file is damaged or holds unknown settings.
+            InputError: the file is damaged, of another command, or holds unknown settings.
         """
         if not self.config.is_file():
             raise FileNotFoundError(f"{self.path} is no run: there is no {self.config.name} in it")
         try:
-            return config_from_dict(json.loads(self.config.read_text(encoding="utf-8")))
+            return settings_from_dict(cls, json.loads(self.config.read_text(encoding="utf-8")))
         except InputError as error:
             raise InputError(f"{self.config}: {error}") from None
         except ValueError as error:
             raise InputError(f"{self.config} is damaged or cut off: {error}") from None
 
 
-def choose_run_directory(config: TrainConfig, overwrite: bool = False) -> RunDirectory:
+def choose_run_directory(config: Any, overwrite: bool = False) -> RunDirectory:
     """A folder for a new run; nothing is made or removed yet (``RunDirectory.start`` does that).
 
     Without a name in the settings it is ``<preset>-seed<seed>``, or the first free one of
     ``<preset>-seed<seed>-2``, ``-3``, ….
 
     Args:
-        config: the settings.
+        config: the settings; ``preset, seed, runs_dir, name`` are looked at.
         overwrite: replace what lies in a folder of that name.
 
     Raises:
