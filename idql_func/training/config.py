@@ -15,7 +15,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from idql_func.training.learners import DDPMIQLConfig, LearnerConfig
+from idql_func.training.learners import (
+    DDPMIQLConfig,
+    GeneralDDPMIQLConfig,
+    OfflineLearnerConfig,
+)
 from idql_func.training.settings import changed_settings, settings_from_dict, settings_to_dict
 
 __all__ = [
@@ -33,8 +37,8 @@ class DatasetConfig:
     """Which transitions to learn from, and what is done to their rewards."""
 
     source: str = "pointmaze-umaze-builtin"
-    """The built-in maze (made at first use, no network needed), an HDF5 file in D4RL's format, or
-    the name of a D4RL dataset."""
+    """The built-in maze (made at first use, no network needed), an HDF5 file in D4RL's format, the
+    name of a D4RL dataset, or the folder of a saved replay buffer."""
     rewards: Literal["as_stored", "normalize_returns", "minus_one"] = "as_stored"
     """Change of the rewards before training: none, scaled so that the returns span 1000 (upstream
     for locomotion), or 1 subtracted from each (upstream for antmaze). Upstream chooses by the
@@ -45,7 +49,8 @@ class DatasetConfig:
     """Keep only episodes with a return of at least this; None for all."""
     train_fraction: float = 0.95
     """Share of the transitions to train on; the others are held out and only measured (quirk D5).
-    The shuffle behind it follows the seed of the run (quirk D4)."""
+    The shuffle behind it follows the seed of the run (quirk D4). 1: nothing is held out, which is
+    what upstream does for all learners but IDQL's."""
     pointmaze_steps: int = 100_000
     """Number of transitions of the built-in maze's dataset."""
     pointmaze_seed: int = 0
@@ -61,7 +66,7 @@ class EvaluationConfig:
     'none': no evaluation at all."""
     N: tuple[int, ...] = (1, 64)
     """Numbers of sampled actions to evaluate with. N = 1 is the actor without the critic's
-    choice."""
+    choice. Learners without such a number are evaluated once."""
     interval: int = 5_000
     """Updates between evaluations."""
     interval_episodes: int = 10
@@ -72,11 +77,16 @@ class EvaluationConfig:
     """Seed of the evaluation environments."""
     num_envs: int | None = None
     """Environments that run side by side; None: as many as there are episodes, within reason."""
+    action_repeat: int | None = None
+    """For learners from images: steps of the environment for each action. None: PlaNet's number
+    for its tasks (arXiv 1811.04551), 2 for all others."""
+    camera_id: int | None = None
+    """For learners from images: camera of the images. None: 0, but 2 for quadrupeds."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train an IDQL policy on a fixed dataset.
+    """Train a policy on a fixed dataset.
 
     Example:
         >>> TrainConfig(seed=3).learner.class_name
@@ -89,6 +99,10 @@ class TrainConfig:
     """Transitions in a batch."""
     max_steps: int = 20_000
     """Number of updates."""
+    cosine_decay: bool = False
+    """Let the actor's learning rate fall to 0 along a cosine over all updates, as upstream's
+    configuration files do and its launcher does not (quirk L11). IDQL's learners have
+    learner.decay-steps for this."""
     log_interval: int = 100
     """Updates between two records of training and held-out losses."""
     checkpoint_interval: int = 5_000
@@ -107,7 +121,7 @@ class TrainConfig:
     """Matrix products on the CPU: 'auto' takes torch's oneDNN route if a probe shows that its
     error stays that of float32 and that it is not clearly slower; 'strict' never does."""
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    learner: LearnerConfig = field(default_factory=DDPMIQLConfig)
+    learner: OfflineLearnerConfig = field(default_factory=DDPMIQLConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def validate(self) -> None:
@@ -130,8 +144,9 @@ class TrainConfig:
             "dataset.pointmaze_steps": self.dataset.pointmaze_steps,
             "evaluation.N": min(self.evaluation.N, default=1),
         }
-        if self.evaluation.num_envs is not None:
-            at_least_one["evaluation.num_envs"] = self.evaluation.num_envs
+        for name in ("num_envs", "action_repeat"):
+            if (value := getattr(self.evaluation, name)) is not None:
+                at_least_one[f"evaluation.{name}"] = value
         for name, value in at_least_one.items():
             if value < 1:
                 raise InputError(f"{name} is {value}, but must be at least 1")
@@ -144,10 +159,15 @@ class TrainConfig:
                 raise InputError(f"{name} is {value}, but must be 0 or more")
         if not self.evaluation.N:
             raise InputError("evaluation.N is empty, but must name at least one number of samples")
-        if not 0.0 < self.dataset.train_fraction < 1.0:
+        if not 0.0 < self.dataset.train_fraction <= 1.0:
             raise InputError(
                 f"dataset.train_fraction is {self.dataset.train_fraction}, "
-                "but must lie between 0 and 1, without both ends"
+                "but must be above 0 and at most 1"
+            )
+        if self.cosine_decay and isinstance(self.learner, DDPMIQLConfig | GeneralDDPMIQLConfig):
+            raise InputError(
+                f"cosine_decay is on, but {self.learner.class_name} has a decay of its own: "
+                "give learner.decay_steps instead"
             )
         if self.name is not None and (
             self.name in ("", ".", "..") or "/" in self.name or "\\" in self.name

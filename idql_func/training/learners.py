@@ -24,6 +24,7 @@ __all__ = [
     "GeneralDDPMIQLConfig",
     "IQLConfig",
     "LearnerConfig",
+    "OfflineLearnerConfig",
     "PixelBCConfig",
     "SACConfig",
     "TD3Config",
@@ -369,6 +370,9 @@ LearnerConfig = (
     | PixelBCConfig
 )
 """Settings of any learner."""
+
+OfflineLearnerConfig = DDPMIQLConfig | GeneralDDPMIQLConfig | IQLConfig | BCConfig | PixelBCConfig
+"""Settings of the learners that learn from a fixed dataset."""
 
 LEARNERS: Mapping[str, type[LearnerConfig]] = MappingProxyType(
     {cls.class_name: cls for cls in typing.get_args(LearnerConfig)}

@@ -115,7 +115,8 @@ def test_damaged_settings_are_named(change: dict[str, object], message: str) -> 
         (TrainConfig(evaluation=EvaluationConfig(N=())), "evaluation.N is empty"),
         (TrainConfig(evaluation=EvaluationConfig(N=(0, 64))), "evaluation.N is 0"),
         (TrainConfig(evaluation=EvaluationConfig(num_envs=0)), "evaluation.num_envs is 0"),
-        (TrainConfig(dataset=DatasetConfig(train_fraction=1.0)), "train_fraction is 1.0"),
+        (TrainConfig(cosine_decay=True), "learner.decay_steps instead"),
+        (TrainConfig(dataset=DatasetConfig(train_fraction=1.1)), "train_fraction is 1.1"),
     ],
 )
 def test_numbers_out_of_range(config: TrainConfig, message: str) -> None:
