@@ -31,6 +31,7 @@ from idql_func.training.checkpoint import (
     save_checkpoint,
 )
 from idql_func.training.config import TrainConfig, differences
+from idql_func.training.device import choose_device
 from idql_func.training.eager import eagerly_on_cpu
 from idql_func.training.loggers import MetricsLogger
 from idql_func.training.matmul import MatmulChoice, matmul_precision
@@ -122,7 +123,7 @@ def train_offline(
     """
     config.validate()
     reporter = reporter if reporter is not None else Reporter()
-    device = _device(config.device)
+    device = choose_device(config.device)
     checkpoint = None
     if resume is None:
         run = choose_run_directory(config, overwrite)
@@ -437,18 +438,6 @@ class _Loop:
             ],
         )
         return True
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device is {name!r}, but must be 'auto', 'cpu', 'cuda' or such") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device is {name!r}, but torch sees no GPU on this machine; take 'cpu'")
-    return device
 
 
 def _create(config: TrainConfig, task: Task) -> Any:
