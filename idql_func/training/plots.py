@@ -3,8 +3,10 @@ state, nothing that a program around it could notice."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,15 +15,22 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from idql_func.data.hdf5 import atomic_path
+from idql_func.training.report import policy_name
 
 __all__ = ["learning_curve", "save_figure"]
 
-_LOSSES = (
-    ("actor_loss", "Actor loss (noise prediction)"),
-    ("critic_loss", "Q loss"),
-    ("value_loss", "V loss"),
-)
+_LOSSES = {
+    "actor_loss": "Actor loss",
+    "nll": "Negative log-likelihood of the actions, nats",
+    "critic_loss": "Q loss",
+    "value_loss": "V loss",
+    "entropy": "Entropy of the policy, nats",
+    "temperature": "Temperature",
+}
+# Shown of a run that has logged none or some of these and no others.
+_USUAL = ("actor_loss", "critic_loss", "value_loss")
 _TRAIN, _HELD_OUT, _REFERENCE = "#4477aa", "#ee6677", "#555555"
+_RETURN_OF_N = re.compile(r"eval/N=(\d+)/return")
 _SAMPLES = ("#bbbbbb", "#4477aa", "#228833", "#aa3377", "#ccbb44", "#66ccee")
 
 
@@ -30,35 +39,45 @@ def learning_curve(
     *,
     behaviour_return: float | None = None,
     title: str = "",
+    labels: Mapping[str, str] = MappingProxyType({}),
 ) -> Figure:
     """Losses on training and held-out data, and returns for each N, over the updates.
 
     Args:
         records: rows of ``metrics.jsonl``, with ``updates`` and any of ``train/…_loss``,
-            ``val/…_loss``, ``eval/N=…/return`` and ``eval/N=…/return_std_error``.
+            ``val/…_loss``, ``eval/N=…/return`` and ``eval/N=…/return_std_error`` (``eval/return``
+            for learners without N). There is an axis for each loss that occurs.
         behaviour_return: mean return of the dataset's own episodes, drawn as a line.
         title: heading of the figure.
+        labels: headings of single losses in place of the usual ones, by their names.
 
     Example:
         >>> figure = learning_curve([{"updates": 1, "train/actor_loss": 2.0}])
         >>> len(figure.axes)
         4
     """
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    losses = _losses(records)
+    count = len(losses) + 1
+    columns = 2 if count in (2, 4) else 3
+    rows = -(-count // columns)
+    figure = Figure(figsize=(5.5 * columns, 3.75 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    axes: np.ndarray = figure.subplots(2, 2)
+    axes: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in axes[count:]:
+        spare.remove()
+    *loss_axes, returns = axes = axes[:count]
     if title:
         figure.suptitle(title)
-    for axis, (name, label) in zip(axes.flat[:3], _LOSSES, strict=True):
+    for axis, name in zip(loss_axes, losses, strict=True):
         _draw_loss(axis, records, name)
-        axis.set_title(label)
-    _draw_returns(axes.flat[3], records, behaviour_return)
-    for axis in axes.flat:
+        axis.set_title({**_LOSSES, **labels}[name])
+    _draw_returns(returns, records, behaviour_return)
+    for axis in axes:
         axis.set_xlabel("updates")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         if axis.get_legend_handles_labels()[0]:
-            upper = "upper left" if axis is axes.flat[3] else "upper right"
+            upper = "upper left" if axis is returns else "upper right"
             axis.legend(frameon=False, fontsize="small", loc=upper)
     return figure
 
@@ -69,6 +88,12 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 120) -> Path:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=dpi, format="png")
     return path
+
+
+def _losses(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    logged = {key for record in records for key in record}
+    found = [n for n in _LOSSES if {f"train/{n}", f"val/{n}"} & logged]
+    return list(_USUAL) if set(found) <= set(_USUAL) else found
 
 
 def _draw_loss(axis: Axes, records: Sequence[Mapping[str, Any]], name: str) -> None:
@@ -96,17 +121,10 @@ def _draw_returns(
     axis: Axes, records: Sequence[Mapping[str, Any]], behaviour_return: float | None
 ) -> None:
     axis.set_title("Return in the environment (± standard error)")
-    prefix, suffix = "eval/N=", "/return"
-    numbers = sorted(
-        {
-            int(key[len(prefix) : -len(suffix)])
-            for record in records
-            for key in record
-            if key.startswith(prefix) and key.endswith(suffix)
-        }
-    )
-    for number, colour in zip(numbers, _SAMPLES * (len(numbers) // 6 + 1), strict=False):
-        key = f"{prefix}{number}{suffix}"
+    policies = _policies(records)
+    for (key, label), colour in zip(
+        policies.items(), _SAMPLES * (len(policies) // 6 + 1), strict=False
+    ):
         x, y = _series(records, key)
         errors = dict(zip(*_series(records, f"{key}_std_error"), strict=True))
         axis.errorbar(
@@ -114,7 +132,7 @@ def _draw_returns(
             y,
             yerr=[errors.get(step, 0.0) for step in x],
             color=colour,
-            label=f"N = {number}",
+            label=label,
             marker="o",
             markersize=4,
             capsize=2,
@@ -132,8 +150,16 @@ def _draw_returns(
     low, high = axis.get_ylim()
     # Room for the legend above the lines; returns that are not negative start at 0.
     axis.set_ylim(min(low, 0.0) if low < 0 else 0.0, high + 0.3 * (high - low))
-    if not numbers:
+    if not policies:
         axis.text(0.5, 0.5, "no evaluation", transform=axis.transAxes, ha="center")
+
+
+def _policies(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The keys of returns in the records, in the order of N, and what to call them."""
+    logged = {key for record in records for key in record}
+    numbers = sorted(int(m[1]) for m in map(_RETURN_OF_N.fullmatch, logged) if m)
+    keys = {f"eval/N={n}/return": policy_name(n) for n in numbers}
+    return {"eval/return": policy_name(None), **keys} if "eval/return" in logged else keys
 
 
 def _series(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], np.ndarray]:

@@ -18,11 +18,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
-__all__ = ["RateMeter", "Reporter", "TrainingBar", "duration", "files_table", "returns_table"]
+__all__ = [
+    "RateMeter",
+    "Reporter",
+    "TrainingBar",
+    "duration",
+    "files_table",
+    "policy_name",
+    "returns_table",
+]
 
 _REDRAW_SECONDS = 0.2
 _PLAIN_LINE_SECONDS = 15.0
-_SHOWN = (("actor_loss", "actor"), ("critic_loss", "Q"), ("value_loss", "V"))
+_SHOWN = (("actor_loss", "actor"), ("critic_loss", "Q"), ("value_loss", "V"), ("nll", "actor"))
 
 
 def duration(seconds: float) -> str:
@@ -37,6 +45,16 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def policy_name(n: int | None) -> str:
+    """How tables name a policy that chooses among ``n`` candidates; None: it does not choose.
+
+    Example:
+        >>> policy_name(64), policy_name(None)
+        ('N = 64', 'policy')
+    """
+    return "policy" if n is None else f"N = {n}"
 
 
 @dataclass
@@ -97,22 +115,23 @@ class Reporter:
         """Print a table."""
         self.console.print(table)
 
-    def bar(self, total: int, done: int) -> TrainingBar:
-        """A progress bar over updates, as a context manager."""
-        return TrainingBar(self, total, done)
+    def bar(self, total: int, done: int, unit: str = "updates") -> TrainingBar:
+        """A progress bar over updates (or other units), as a context manager."""
+        return TrainingBar(self, total, done, unit)
 
 
 class TrainingBar:
     """Progress of the updates: how far, how fast, the losses, and the time left."""
 
-    def __init__(self, reporter: Reporter, total: int, done: int) -> None:
+    def __init__(self, reporter: Reporter, total: int, done: int, unit: str = "updates") -> None:
         self._reporter = reporter
+        self._unit = unit
         self._total = total
         self._done = done
         self._start = time.monotonic()
         self._last_drawn = 0.0
         self._last_line = self._start
-        self._losses = ""
+        self._text = ""
         self.meter = RateMeter()
         self._progress = Progress(
             SpinnerColumn(),
@@ -120,14 +139,14 @@ class TrainingBar:
             BarColumn(bar_width=None),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
             TextColumn("[cyan]{task.fields[rate]}[/]"),
-            TextColumn("{task.fields[losses]}"),
+            TextColumn("{task.fields[text]}"),
             TextColumn("[green]{task.fields[left]}[/]"),
             console=reporter.console,
             disable=not reporter.console.is_terminal,
             transient=False,
         )
         self._task: TaskID = self._progress.add_task(
-            "", total=total, completed=done, activity="training", rate="", losses="", left=""
+            "", total=total, completed=done, activity="training", rate="", text="", left=""
         )
 
     def __enter__(self) -> TrainingBar:
@@ -160,8 +179,8 @@ class TrainingBar:
         self._progress.update(
             self._task,
             completed=done,
-            rate=f"{self.meter.rate:.1f} updates/s" if self.meter.rate else "",
-            losses=self._losses,
+            rate=f"{self.meter.rate:.1f} {self._unit}/s" if self.meter.rate else "",
+            text=self._text,
             left=f"{duration(left)} left" if left is not None else "",
         )
 
@@ -172,16 +191,20 @@ class TrainingBar:
             for name, label in _SHOWN
             if record.get(f"train/{name}") is not None
         ]
-        self._losses = "loss: " + ", ".join(shown) if shown else ""
+        self.show("loss: " + ", ".join(shown) if shown else "")
+
+    def show(self, text: str) -> None:
+        """Show a few words beside the rate; without a terminal, now and then as a line."""
+        self._text = text
         now = time.monotonic()
         if self._reporter.console.is_terminal or now - self._last_line < _PLAIN_LINE_SECONDS:
             return
         self._last_line = now
         left = self.seconds_left
-        parts = [f"{self._done:,}/{self._total:,} updates"]
+        parts = [f"{self._done:,}/{self._total:,} {self._unit}"]
         if self.meter.rate:
-            parts.append(f"{self.meter.rate:.1f} updates/s")
-        parts.append(self._losses)
+            parts.append(f"{self.meter.rate:.1f} {self._unit}/s")
+        parts.append(self._text)
         if left is not None:
             parts.append(f"{duration(left)} left")
         self._reporter.detail(" · ".join(part for part in parts if part))
@@ -216,7 +239,7 @@ class _Busy:
 
 
 def returns_table(
-    results: Mapping[int, Mapping[str, Any]],
+    results: Mapping[int | None, Mapping[str, Any]],
     *,
     behaviour: Mapping[str, Any] | None = None,
     title: str = "Evaluation",
@@ -224,7 +247,7 @@ def returns_table(
     """Returns for each N against the behaviour's.
 
     Args:
-        results: N to what ``idql_func.evaluation.evaluate`` gave for it.
+        results: N (None for a learner without one) to what ``idql_func.evaluation.evaluate`` gave.
         behaviour: ``return`` (mean), ``episodes`` and possibly ``normalized_score`` of the data.
             "x data" is the return as a multiple of it, "score /100" the score on D4RL's scale.
         title: heading.
@@ -239,7 +262,7 @@ def returns_table(
     rows: list[tuple[str, Mapping[str, Any]]] = []
     if behaviour is not None:
         rows.append(("behaviour", behaviour))
-    rows += [(f"N = {n}", result) for n, result in results.items()]
+    rows += [(policy_name(n), result) for n, result in results.items()]
     columns = ["return", "x data", "episodes", "length", "success", "score /100"]
     cells = [(name, _cells(result, reference)) for name, result in rows]
     used = [i for i in range(len(columns)) if any(row[i] for _, row in cells)]
