@@ -112,7 +112,7 @@ class Jitted:
         return self if instance is None else functools.partial(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if jit_disabled() or _inside_transform():
+        if jit_disabled() or inside_transform():
             return self.fn(*args, **kwargs)
         static_args = {i: a for i, a in enumerate(args) if i in self._static_nums}
         static_kwargs = {k: v for k, v in kwargs.items() if k in self._static_names}
@@ -274,7 +274,12 @@ def _trace(fn: Callable[..., Any], tensors: Sequence[Tensor]) -> torch.fx.GraphM
     return graph
 
 
-def _inside_transform() -> bool:
+def inside_transform() -> bool:
+    """Whether the code runs under another transform, where no tensor has a value to read.
+
+    >>> inside_transform()
+    False
+    """
     return (
         _TRACING.get()
         or torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]

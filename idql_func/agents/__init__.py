@@ -1,6 +1,18 @@
 """Learners: frozen pytrees whose methods return new ones, after ``jaxrl5/agents``."""
 
 from idql_func.agents.agent import Agent
+from idql_func.agents.bc import BCLearner
 from idql_func.agents.ddpm_iql import DDPMIQLLearner, GeneralDDPMIQLLearner
+from idql_func.agents.iql import IQLLearner
+from idql_func.agents.sac import SACLearner
+from idql_func.agents.td3 import TD3Learner
 
-__all__ = ["Agent", "DDPMIQLLearner", "GeneralDDPMIQLLearner"]
+__all__ = [
+    "Agent",
+    "BCLearner",
+    "DDPMIQLLearner",
+    "GeneralDDPMIQLLearner",
+    "IQLLearner",
+    "SACLearner",
+    "TD3Learner",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -10,11 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from idql_func.struct import PyTreeNode, field
+from idql_func import random
+from idql_func.struct import PyTreeNode, TrainState, field
+from idql_func.transforms import jit
 from idql_func.tree import as_tensor, tree_leaves, tree_map
-from idql_func.types import Batch, InputError, PRNGKey
+from idql_func.types import Batch, InputError, Params, PRNGKey
 
 Self = TypeVar("Self", bound="Agent")
+Policy = TypeVar("Policy", bound="PolicyAgent")
 
 
 class Agent(PyTreeNode):
@@ -25,7 +29,8 @@ class Agent(PyTreeNode):
     """
 
     rng: PRNGKey
-    obs_dim: int = field(pytree_node=False)
+    obs_dim: Any = field(pytree_node=False)
+    """Size of an observation; learners of nested observations keep the shapes of their parts."""
     act_dim: int = field(pytree_node=False)
 
     def to(self: Self, device: torch.device | str) -> Self:
@@ -41,10 +46,19 @@ class Agent(PyTreeNode):
 
     def _act(
         self: Self,
-        observations: np.ndarray | Tensor,
-        choose: Callable[[Self, Tensor], tuple[Tensor, PRNGKey]],
+        observations: Any,
+        choose: Callable[[Self, Any], tuple[Tensor, PRNGKey]],
     ) -> tuple[np.ndarray, Self]:
-        """Choose actions for ``[O]`` or ``[E, O]``: ``choose`` sees ``[E, O]``."""
+        """Choose actions for one observation or ``E`` of them: ``choose`` always sees a batch."""
+        obs, single = self._observations_to_act_on(observations)
+        actions, rng = choose(self, obs)
+        actions = actions[0] if single else actions
+        return actions.cpu().numpy(), self.replace(rng=rng)
+
+    # Learners of nested observations replace the two methods below, and nothing else.
+
+    def _observations_to_act_on(self, observations: Any) -> tuple[Any, bool]:
+        """``[O]`` or ``[E, O]`` as a checked ``[E, O]`` on the device, and whether it was one."""
         obs = _numbers(observations, f"{type(self).__name__}: observations").to(
             dtype=self.float_dtype, device=self.rng.device
         )
@@ -53,9 +67,12 @@ class Agent(PyTreeNode):
                 f"{type(self).__name__}: observations must have shape ({self.obs_dim},) or "
                 f"(batch, {self.obs_dim}), got {tuple(obs.shape)}."
             )
-        actions, rng = choose(self, obs.reshape(-1, self.obs_dim))
-        actions = actions if obs.ndim == 2 else actions[0]
-        return actions.cpu().numpy(), self.replace(rng=rng)
+        return obs.reshape(-1, self.obs_dim), obs.ndim == 1
+
+    def _observations_of_batch(self, value: Any, name: str, rows: int | None) -> tuple[Any, int]:
+        """A batch's observations, checked, and their number of rows (``rows`` if that is known)."""
+        tensor = self._field(value, name, rows, (self.obs_dim,))
+        return tensor, tensor.shape[0]
 
     def _fields(self, batch: Batch, names: Iterable[str]) -> dict[str, Tensor]:
         """The named entries of a batch as checked tensors ``[B]`` or ``[B, size]``."""
@@ -63,41 +80,90 @@ class Agent(PyTreeNode):
             raise TypeError(
                 f"{type(self).__name__}: a batch is a dict of tensors, got {type(batch).__name__}."
             )
-        sizes = {
-            "observations": (self.obs_dim,),
-            "next_observations": (self.obs_dim,),
-            "actions": (self.act_dim,),
-        }
-        present, dtype = set(batch.keys()), self.float_dtype
-        fields: dict[str, Tensor] = {}
-        length: int | None = None
+        present = set(batch.keys())
+        fields: dict[str, Any] = {}
+        rows: int | None = None
         for name in names:
             if name not in present:
                 raise InputError(
                     f"{type(self).__name__}: the batch has no {name!r}; it has "
                     f"{', '.join(sorted(map(str, present))) or 'nothing'}."
                 )
-            value = batch[name]
-            if not isinstance(value, Tensor):
-                what = f"{type(self).__name__}: batch[{name!r}]"
-                value = _numbers(value, what).to(self.rng.device)
-            length = value.shape[0] if length is None and value.ndim else length
-            expected = (length, *sizes.get(name, ()))
-            if length == 0 or tuple(value.shape) != expected:
-                wanted = ", ".join(
-                    ["batch" if length is None else str(length), *map(str, expected[1:])]
-                )
-                raise InputError(
-                    f"{type(self).__name__}: batch[{name!r}] must have shape ({wanted}) with at "
-                    f"least one row, got {tuple(value.shape)}."
-                )
-            if value.dtype != dtype:
-                raise InputError(
-                    f"{type(self).__name__}: batch[{name!r}] must be {dtype} as the "
-                    f"parameters are, got {value.dtype}."
-                )
-            fields[name] = value
+            if name in ("observations", "next_observations"):
+                fields[name], rows = self._observations_of_batch(batch[name], name, rows)
+            else:
+                size = (self.act_dim,) if name == "actions" else ()
+                fields[name] = self._field(batch[name], name, rows, size)
+                rows = fields[name].shape[0]
         return fields
+
+    def _field(
+        self,
+        value: Any,
+        name: str,
+        rows: int | None,
+        size: tuple[int, ...],
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """One entry of a batch as a checked tensor ``[B, *size]`` of the parameters' dtype."""
+        what = f"{type(self).__name__}: batch[{name!r}]"
+        if not isinstance(value, Tensor):
+            value = _numbers(value, what).to(self.rng.device)
+        rows = value.shape[0] if rows is None and value.ndim else rows
+        if rows == 0 or tuple(value.shape) != (rows, *size):
+            wanted = ", ".join(["batch" if rows is None else str(rows), *map(str, size)])
+            raise InputError(
+                f"{what} must have shape ({wanted}) with at "
+                f"least one row, got {tuple(value.shape)}."
+            )
+        wanted_dtype = self.float_dtype if dtype is None else dtype
+        if value.dtype != wanted_dtype:
+            as_what = " as the parameters are" if dtype is None else ""
+            raise InputError(f"{what} must be {wanted_dtype}{as_what}, got {value.dtype}.")
+        return value
+
+
+@functools.partial(jit, static_argnames="apply_fn")
+def _modes(params: Params, observations: Any, *, apply_fn: Any) -> Tensor:
+    return apply_fn(params, observations).mode()
+
+
+@functools.partial(jit, static_argnames="apply_fn")
+def _draws(
+    params: Params, observations: Any, rng: PRNGKey, *, apply_fn: Any
+) -> tuple[Tensor, PRNGKey]:
+    key, rng = random.split(rng)
+    return apply_fn(params, observations).sample(key), rng
+
+
+class PolicyAgent(Agent):
+    """A learner whose actor gives a distribution over actions: it acts by mode or by draws."""
+
+    actor: TrainState
+
+    def eval_actions(self: Policy, observations: Any) -> tuple[np.ndarray, Policy]:
+        """The policy's mode for ``[O]`` or ``[E, O]``: ``[A]`` or ``[E, A]``; the key stays.
+
+        Raises:
+            InputError: an observation of another size.
+        """
+        actor = self.actor
+        return self._act(
+            observations,
+            lambda agent, obs: (_modes(actor.params, obs, apply_fn=actor.apply_fn), agent.rng),
+        )
+
+    def sample_actions(self: Policy, observations: Any) -> tuple[np.ndarray, Policy]:
+        """A draw from the policy for ``[O]`` or ``[E, O]``, and the learner with the next key.
+
+        Raises:
+            InputError: an observation of another size.
+        """
+        actor = self.actor
+        return self._act(
+            observations,
+            lambda agent, obs: _draws(actor.params, obs, agent.rng, apply_fn=actor.apply_fn),
+        )
 
 
 def _numbers(value: Any, what: str) -> Tensor:

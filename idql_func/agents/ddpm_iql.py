@@ -6,14 +6,14 @@ exports (``agents/ddpm_iql_simple``), :class:`GeneralDDPMIQLLearner` the full on
 ``ddpm_iql_build.py`` carries out.
 
 The steps are pure functions of the parameters they learn, and of use without a learner:
-:func:`value_loss`, :func:`critic_loss`, :func:`score_loss`, :func:`diffuse`,
-:func:`sample_candidates`, :func:`min_q`.
+:func:`score_loss`, :func:`diffuse` and :func:`sample_candidates`, and those shared with other
+learners, ``value_loss``, ``critic_loss`` and ``min_q`` of ``critics.py``.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, TypeVar
 
@@ -23,13 +23,21 @@ from torch import Tensor
 
 from idql_func import losses, optim, random
 from idql_func.agents.agent import Agent
+from idql_func.agents.critics import (
+    ApplyFn,
+    critic_loss,
+    dropout_options,
+    follow,
+    min_q,
+    step_critic,
+    value_loss,
+)
 from idql_func.agents.ddpm_iql_build import ActorSettings, build
 from idql_func.networks import ddpm_sampler, mish, swish
 from idql_func.struct import TrainState, field
-from idql_func.transforms import jit, value_and_grad
+from idql_func.transforms import grad, jit
 from idql_func.types import Batch, InfoDict, InputError, Params, PRNGKey
 
-ApplyFn = Callable[..., Tensor]
 Self = TypeVar("Self", bound="_DDPMIQL")
 
 _ACTOR_FIELDS = ("observations", "actions")
@@ -37,48 +45,6 @@ _CRITIC_FIELDS = ("observations", "actions", "rewards", "masks", "next_observati
 
 
 # --- pure steps -------------------------------------------------------------------------
-
-
-def min_q(apply_fn: ApplyFn, params: Params, observations: Tensor, actions: Tensor) -> Tensor:
-    """The smallest of the ensemble's values, ``[B, O], [B, A] -> [B]`` (upstream's ``compute_q``).
-
-    >>> apply_fn = lambda p, s, a: torch.stack([s[:, 0], a[:, 0]])
-    >>> min_q(apply_fn, {}, torch.ones(2, 1), torch.zeros(2, 1))
-    tensor([0., 0.])
-    """
-    return apply_fn(params, observations, actions).amin(dim=0)
-
-
-def value_loss(
-    params: Params,
-    apply_fn: ApplyFn,
-    observations: Tensor,
-    q: Tensor,
-    objective: str = "expectile",
-    hyperparam: Any = 0.7,
-) -> tuple[Tensor, InfoDict]:
-    """``mean f(Q(s, a) - V(s))`` over ``[B, O]`` and ``[B]`` (IDQL, eq. 3 to 6).
-
-    >>> value_loss({}, lambda p, s: s[:, 0], torch.zeros(2, 1), torch.tensor([1.0, -1.0]))[0]
-    tensor(0.5000)
-    """
-    v = apply_fn(params, observations)
-    loss = losses.critic_objective_loss(q - v, objective, hyperparam).mean()
-    return loss, {"value_loss": loss, "v": v.mean()}
-
-
-def critic_loss(
-    params: Params, apply_fn: ApplyFn, observations: Tensor, actions: Tensor, target_q: Tensor
-) -> tuple[Tensor, InfoDict]:
-    """Squared error to ``target_q`` ``[B]``, averaged over ensemble and batch (quirk U4).
-
-    >>> apply_fn = lambda p, s, a: torch.stack([s[:, 0], a[:, 0]])
-    >>> critic_loss({}, apply_fn, torch.ones(2, 1), torch.zeros(2, 1), torch.zeros(2))[0]
-    tensor(0.5000)
-    """
-    qs = apply_fn(params, observations, actions)
-    loss = ((qs - target_q) ** 2).mean()
-    return loss, {"critic_loss": loss, "q": qs.mean()}
 
 
 def score_loss(
@@ -100,10 +66,7 @@ def score_loss(
     ...     torch.zeros(1, 1), torch.zeros(1, 2))[0]
     tensor(2.)
     """
-    rngs = None if dropout_key is None else {"dropout": dropout_key}
-    eps_pred = apply_fn(
-        params, observations, noisy_actions, time, training=dropout_key is not None, rngs=rngs
-    )
+    eps_pred = apply_fn(params, observations, noisy_actions, time, **dropout_options(dropout_key))
     errors = ((eps_pred - noise) ** 2).sum(dim=-1)
     if weights is None:
         loss = errors.mean()
@@ -233,7 +196,7 @@ class _DDPMIQL(Agent):
         elif self.report_weights:
             weights = torch.ones_like(noise[:, 0])
 
-        (_, info), grads = value_and_grad(score_loss, has_aux=True)(
+        grads, info = grad(score_loss, has_aux=True)(
             self.score_model.params,
             self.score_model.apply_fn,
             batch["observations"],
@@ -244,16 +207,13 @@ class _DDPMIQL(Agent):
             dropout_key,
         )
         score_model = self.score_model.apply_gradients(grads=grads)
-        target_params = optim.incremental_update(
-            score_model.params, self.target_score_model.params, self.actor_tau
-        )
-        target = self.target_score_model.replace(params=target_params)
+        target = follow(self.target_score_model, score_model, self.actor_tau)
         return self.replace(score_model=score_model, target_score_model=target, rng=rng), info
 
     def update_v(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of ``V`` towards the objective's statistic of the target ``Q``."""
         q = self._target_q(batch)
-        (_, info), grads = value_and_grad(value_loss, has_aux=True)(
+        grads, info = grad(value_loss, has_aux=True)(
             self.value.params,
             self.value.apply_fn,
             batch["observations"],
@@ -268,16 +228,9 @@ class _DDPMIQL(Agent):
 
         ``V`` is the one that was just stepped (quirk U3).
         """
-        (_, info), grads = value_and_grad(critic_loss, has_aux=True)(
-            self.critic.params,
-            self.critic.apply_fn,
-            batch["observations"],
-            batch["actions"],
-            self._bellman_target(batch),
+        critic, target, info = step_critic(
+            self.critic, self.target_critic, batch, self._bellman_target(batch), None, self.tau
         )
-        critic = self.critic.apply_gradients(grads=grads)
-        target_params = optim.incremental_update(critic.params, self.target_critic.params, self.tau)
-        target = self.target_critic.replace(params=target_params)
         return self.replace(critic=critic, target_critic=target), info
 
     def _target_q(self, batch: Batch) -> Tensor:

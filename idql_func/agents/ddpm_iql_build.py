@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -15,22 +13,30 @@ from torch import Tensor
 
 from idql_func import losses, optim, random
 from idql_func.agents.agent import box_size
+from idql_func.agents.build import (
+    check_dropout,
+    check_fraction,
+    check_integer,
+    check_layers,
+    check_name,
+    check_number,
+    check_rate,
+    critic_network,
+    target_of,
+    trained,
+    value_network,
+)
 from idql_func.networks import (
     DDPM,
     MLP,
-    Ensemble,
     FourierFeatures,
     MLPResNet,
     Module,
-    StateActionValue,
-    StateValue,
     cosine_beta_schedule,
     get_weight_decay_mask,
     linear_beta_schedule,
     vp_beta_schedule,
 )
-from idql_func.struct import TrainState
-from idql_func.tree import tree_map
 from idql_func.types import InputError
 
 BETA_SCHEDULES = {
@@ -57,16 +63,13 @@ class ActorSettings:
 
     def check(self) -> None:
         """Refuse settings that no network has, in the words of ``create``."""
-        _check_name("actor_architecture", self.architecture, ARCHITECTURES)
-        _check_layers("actor_hidden_dims", self.hidden_dims)
-        _check_integer("actor_num_blocks", self.num_blocks, 0)
-        _check_integer("time_dim", self.time_dim, 2)
+        check_name("actor_architecture", self.architecture, ARCHITECTURES)
+        check_layers("actor_hidden_dims", self.hidden_dims)
+        check_integer("actor_num_blocks", self.num_blocks, 0)
+        check_integer("time_dim", self.time_dim, 2)
         if self.time_dim % 2:
             raise InputError(f"time_dim must be even and at least 2, got {self.time_dim}.")
-        if self.dropout_rate is not None:
-            _check_number("actor_dropout_rate", self.dropout_rate)
-            if not 0 <= self.dropout_rate < 1:
-                raise InputError(f"actor_dropout_rate must lie in [0, 1), got {self.dropout_rate}.")
+        check_dropout("actor_dropout_rate", self.dropout_rate)
         if self.architecture == "ln_resnet" and self.hidden_dims != _DEFAULT_HIDDEN_DIMS:
             raise InputError(
                 "actor_hidden_dims has no effect with actor_architecture='ln_resnet', whose "
@@ -91,31 +94,6 @@ def actor_network(settings: ActorSettings, obs_dim: int, act_dim: int) -> Module
         )
     cond = MLP(settings.time_dim, settings.cond_dims, act)
     return DDPM(cond, reverse, FourierFeatures(settings.time_dim))
-
-
-@functools.cache
-def critic_network(obs_dim: int, act_dim: int, hidden_dims: tuple[int, ...], num: int) -> Module:
-    """An ensemble of ``num`` state-action values."""
-    return Ensemble(
-        StateActionValue,
-        MLP,
-        input_dim=obs_dim + act_dim,
-        hidden_dims=hidden_dims,
-        activate_final=True,
-        num=num,
-    )
-
-
-@functools.cache
-def value_network(obs_dim: int, hidden_dims: tuple[int, ...], layer_norm: bool) -> Module:
-    """A state value."""
-    return StateValue(
-        MLP,
-        input_dim=obs_dim,
-        hidden_dims=hidden_dims,
-        use_layer_norm=layer_norm,
-        activate_final=True,
-    )
 
 
 def build(
@@ -146,43 +124,30 @@ def build(
     obs_dim = box_size(observation_space, "observation_space")
     act_dim = box_size(action_space, "action_space")
     actor.check()
-    _check_layers("critic_hidden_dims", critic_hidden_dims)
-    _check_integer("num_qs", num_qs, 1)
-    _check_name("beta_schedule", beta_schedule, tuple(BETA_SCHEDULES))
+    check_layers("critic_hidden_dims", critic_hidden_dims)
+    check_integer("num_qs", num_qs, 1)
+    check_name("beta_schedule", beta_schedule, tuple(BETA_SCHEDULES))
     for name, rate in (("actor_lr", actor_lr), ("critic_lr", critic_lr), ("value_lr", value_lr)):
-        if not callable(rate):
-            _check_number(name, rate)
-            if not rate > 0:
-                raise InputError(f"{name} must be above 0, got {rate}.")
+        check_rate(name, rate)
     _check_fields(fields)
 
     actor_def = actor_network(actor, obs_dim, act_dim)
     critic_def = critic_network(obs_dim, act_dim, tuple(critic_hidden_dims), num_qs)
     value_def = value_network(obs_dim, tuple(critic_hidden_dims), value_layer_norm)
     rng, actor_key, critic_key, value_key = random.split(random.PRNGKey(seed), 4).unbind(0)
-    actor_params, critic_params = actor_def.init(actor_key), critic_def.init(critic_key)
+    optimiser = _actor_optimiser(actor_lr, decay_steps, actor_weight_decay)
+    score_model = trained(actor_def, actor_def.init(actor_key), tx=optimiser)
+    critic = trained(critic_def, critic_def.init(critic_key), critic_lr)
     betas, alphas, alpha_hats = _noise_schedule(beta_schedule, fields["T"], rng.device)
     return cls(
         rng=rng.clone(),
         obs_dim=obs_dim,
         act_dim=act_dim,
-        score_model=TrainState.create(
-            params=actor_params,
-            tx=_actor_optimiser(actor_lr, decay_steps, actor_weight_decay),
-            apply_fn=actor_def.apply,
-        ),
-        target_score_model=TrainState.create(
-            params=tree_map(torch.clone, actor_params), apply_fn=actor_def.apply
-        ),
-        critic=TrainState.create(
-            params=critic_params, tx=optim.adam(critic_lr), apply_fn=critic_def.apply
-        ),
-        target_critic=TrainState.create(
-            params=tree_map(torch.clone, critic_params), apply_fn=critic_def.apply
-        ),
-        value=TrainState.create(
-            params=value_def.init(value_key), tx=optim.adam(value_lr), apply_fn=value_def.apply
-        ),
+        score_model=score_model,
+        target_score_model=target_of(score_model),
+        critic=critic,
+        target_critic=target_of(critic),
+        value=trained(value_def, value_def.init(value_key), value_lr),
         betas=betas,
         alphas=alphas,
         alpha_hats=alpha_hats,
@@ -209,7 +174,7 @@ def _actor_optimiser(
 ) -> optim.Chain:
     rate: Any = actor_lr
     if decay_steps is not None:
-        _check_integer("decay_steps", decay_steps, 1)
+        check_integer("decay_steps", decay_steps, 1)
         if callable(actor_lr):
             raise InputError("actor_lr is a schedule already: pass decay_steps=None with it.")
         rate = optim.cosine_decay_schedule(actor_lr, decay_steps)
@@ -220,39 +185,16 @@ def _actor_optimiser(
 
 def _check_fields(fields: dict[str, Any]) -> None:
     for name, least in (("T", 1), ("N", 1), ("M", 0)):
-        _check_integer(name, fields[name], least)
+        check_integer(name, fields[name], least)
     for name in ("ddpm_temperature", "policy_temperature", "critic_hyperparam"):
-        _check_number(name, fields[name])
+        check_number(name, fields[name])
     for name in ("discount", "tau", "actor_tau"):
-        _check_number(name, fields[name])
-        if not 0 <= fields[name] <= 1:
-            raise InputError(f"{name} must lie in [0, 1], got {fields[name]}.")
-    _check_name("actor_objective", fields["actor_objective"], losses.ACTOR_OBJECTIVES)
+        check_fraction(name, fields[name])
+    check_name("actor_objective", fields["actor_objective"], losses.ACTOR_OBJECTIVES)
     objective, level = fields["critic_objective"], fields["critic_hyperparam"]
-    _check_name("critic_objective", objective, losses.CRITIC_OBJECTIVES)
+    check_name("critic_objective", objective, losses.CRITIC_OBJECTIVES)
     if not (level > 0 if objective == "exponential" else 0 < level < 1):
         span = "above 0" if objective == "exponential" else "between 0 and 1"
         raise InputError(
             f"critic_hyperparam must be {span} for critic_objective={objective!r}, got {level}."
         )
-
-
-def _check_name(what: str, value: Any, names: Sequence[str]) -> None:
-    if value not in names:
-        raise InputError(f"{what} must be one of {', '.join(names)}, got {value!r}.")
-
-
-def _check_integer(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, Integral) or value < least:
-        raise InputError(f"{name} must be an integer of at least {least}, got {value!r}.")
-
-
-def _check_number(name: str, value: Any) -> None:
-    if not isinstance(value, Real) or not math.isfinite(value):
-        raise InputError(f"{name} must be a finite number, got {value!r}.")
-
-
-def _check_layers(name: str, sizes: Sequence[int]) -> None:
-    layers = sizes if isinstance(sizes, Sequence) else ()
-    if not layers or not all(isinstance(n, Integral) and n >= 1 for n in layers):
-        raise InputError(f"{name} must name at least one layer of at least 1 unit, got {sizes!r}.")

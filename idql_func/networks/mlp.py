@@ -68,8 +68,8 @@ class MLP(Module):
         return x
 
 
-def get_weight_decay_mask(params: Params) -> Any:
-    """True for the leaves that decay: no ``bias``, no name with ``Input`` or ``Output``.
+def get_weight_decay_mask(params: Params, exempt: Sequence[str] = ("Input", "Output")) -> Any:
+    """True for the leaves that decay: no ``bias``, no name that contains an exempt word.
 
     >>> import torch
     >>> get_weight_decay_mask({"Dense_0": {"kernel": torch.ones(1), "bias": torch.ones(1)}})
@@ -79,7 +79,7 @@ def get_weight_decay_mask(params: Params) -> Any:
     def decays(tree: Mapping[str, Any], inherited: bool) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for name, value in tree.items():
-            keep = inherited and name != "bias" and "Input" not in name and "Output" not in name
+            keep = inherited and name != "bias" and not any(word in name for word in exempt)
             result[name] = decays(value, keep) if isinstance(value, Mapping) else keep
         return result
 

@@ -1,0 +1,168 @@
+"""Behaviour cloning with a normal policy, after ``jaxrl5/agents/bc/bc_learner.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from idql_func import optim, random
+from idql_func.agents.agent import PolicyAgent, box_size
+from idql_func.agents.build import (
+    check_dropout,
+    check_layers,
+    check_number,
+    check_rate,
+    gaussian_policy,
+    trained,
+)
+from idql_func.agents.critics import ApplyFn
+from idql_func.networks import get_weight_decay_mask
+from idql_func.transforms import grad, jit
+from idql_func.types import Batch, InfoDict, Params, PRNGKey
+
+Self = TypeVar("Self", bound="BCLearner")
+
+_FIELDS = ("observations", "actions")
+_EDGE = 1e-5  # draws are kept this far inside the bounds before their density is taken
+
+
+def bc_loss(
+    params: Params,
+    apply_fn: ApplyFn,
+    observations: Any,
+    actions: Tensor,
+    dropout_key: PRNGKey,
+    sample_key: PRNGKey,
+    entropy_bonus: Any = None,
+) -> tuple[Tensor, InfoDict]:
+    """``-mean log pi(a | s)`` over ``[B, O], [B, A]``, less a bonus for entropy.
+
+    The bonus has the score-function gradient of the entropy. Upstream draws its action and takes
+    its density even without a bonus, for ``info["entropy"]``, and clips it first (quirk U23).
+
+    >>> import gymnasium as gym
+    >>> space, keys = gym.spaces.Box(-1, 1, (2,)), random.split(random.PRNGKey(0))
+    >>> actor = BCLearner.create(0, space, space, hidden_dims=(8,)).actor
+    >>> rows = torch.zeros(4, 2)
+    >>> sorted(bc_loss(actor.params, actor.apply_fn, rows, rows, *keys)[1])
+    ['entropy', 'nll']
+    """
+    dist = apply_fn(params, observations, training=True, rngs={"dropout": dropout_key})
+    nll = -dist.log_prob(actions).mean()
+    drawn = torch.clamp(dist.sample(sample_key), -1 + _EDGE, 1 - _EDGE).detach()
+    log_prob = dist.log_prob(drawn)
+    loss = nll
+    if entropy_bonus is not None:
+        loss = loss - entropy_bonus * (-log_prob * log_prob.detach()).mean()
+    return loss, {"nll": nll, "entropy": -log_prob.mean()}
+
+
+def decay_mask(params: Params) -> Any:
+    """True for every leaf that is no bias: BC decays output layers too, unlike IDQL.
+
+    >>> decay_mask({"OutputDenseMean": {"kernel": torch.ones(1), "bias": torch.ones(1)}})
+    {'OutputDenseMean': {'kernel': True, 'bias': False}}
+    """
+    return get_weight_decay_mask(params, exempt=())
+
+
+class BCLearner(PolicyAgent):
+    """Behaviour cloning; ``actor`` is a normal policy with deviation 0.1 (quirk U22).
+
+    >>> import gymnasium as gym
+    >>> space = gym.spaces.Box(-1, 1, (3,))
+    >>> learner = BCLearner.create(0, space, space)
+    >>> sorted(learner.actor.params)
+    ['MLP_0', 'OutpuLogStd', 'OutputDenseMean']
+    """
+
+    entropy_bonus: float | None
+
+    @classmethod
+    def create(
+        cls,
+        seed: int,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        actor_lr: float | optim.Schedule = 1e-3,
+        hidden_dims: Sequence[int] = (256, 256),
+        use_layer_norm: bool = False,
+        dropout_rate: float | None = None,
+        weight_decay: float | None = None,
+        entropy_bonus: float | None = None,
+    ) -> BCLearner:
+        """A learner with upstream's keywords, defaults and initial values.
+
+        ``weight_decay`` decays what :func:`decay_mask` names; None trains with plain Adam.
+
+        Raises:
+            InputError: a setting out of its range, named with the range.
+            TypeError: an unknown keyword.
+        """
+        obs_dim = box_size(observation_space, "observation_space")
+        act_dim = box_size(action_space, "action_space")
+        check_rate("actor_lr", actor_lr)
+        check_layers("hidden_dims", hidden_dims)
+        check_dropout("dropout_rate", dropout_rate)
+        if entropy_bonus is not None:
+            check_number("entropy_bonus", entropy_bonus)
+        tx = None
+        if weight_decay is not None:
+            check_number("weight_decay", weight_decay, 0.0)
+            tx = optim.adamw(actor_lr, weight_decay=weight_decay, mask=decay_mask)
+        network = gaussian_policy(
+            obs_dim, act_dim, tuple(hidden_dims), dropout_rate, use_layer_norm, std=0.1
+        )
+        rng, actor_key = random.split(random.PRNGKey(seed)).unbind(0)
+        return cls(
+            rng=rng.clone(),
+            obs_dim=obs_dim,
+            act_dim=act_dim,
+            actor=trained(network, network.init(actor_key), actor_lr, tx),
+            entropy_bonus=entropy_bonus,
+        )
+
+    def update_actor(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+        """One step of the actor on a checked batch."""
+        rng, dropout_key, sample_key = random.split(self.rng, 3).unbind(0)
+        grads, info = grad(bc_loss, has_aux=True)(
+            self.actor.params,
+            self.actor.apply_fn,
+            batch["observations"],
+            batch["actions"],
+            dropout_key,
+            sample_key,
+            self.entropy_bonus,
+        )
+        return self.replace(actor=self.actor.apply_gradients(grads=grads), rng=rng), info
+
+    def update(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+        """One step on ``observations [B, O], actions [B, A]``; ``info``: nll and entropy.
+
+        Raises:
+            InputError: a missing entry, a wrong shape or dtype.
+        """
+        return _update(self, self._fields(batch, _FIELDS))
+
+    def eval_loss(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+        """``nll`` of a batch without dropout and without an update; the key stays.
+
+        Raises:
+            InputError: a missing entry, a wrong shape or dtype.
+        """
+        return self, _eval_loss(self, self._fields(batch, _FIELDS))
+
+
+@jit
+def _update(learner: BCLearner, batch: Batch) -> tuple[BCLearner, InfoDict]:
+    return learner.update_actor(batch)
+
+
+@jit
+def _eval_loss(learner: BCLearner, batch: Batch) -> InfoDict:
+    dist = learner.actor.apply_fn(learner.actor.params, batch["observations"])
+    return {"nll": -dist.log_prob(batch["actions"]).mean()}

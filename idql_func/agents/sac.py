@@ -1,0 +1,350 @@
+"""Soft actor-critic (arXiv 1812.05905), after ``jaxrl5/agents/sac``.
+
+REDQ (arXiv 2101.05982) is this learner with ``num_qs=10, num_min_qs=2`` and an
+update-to-data ratio of 20; DroQ (arXiv 2110.02034) with ``critic_dropout_rate`` and
+``critic_layer_norm``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from idql_func import optim, random
+from idql_func._switches import float_dtype
+from idql_func._xla_math import log
+from idql_func.agents.agent import PolicyAgent, box_size
+from idql_func.agents.build import (
+    check_dropout,
+    check_fraction,
+    check_layers,
+    check_number,
+    check_rate,
+    check_subset,
+    critic_network,
+    gaussian_policy,
+    target_of,
+    trained,
+)
+from idql_func.agents.critics import ApplyFn, dropout_options, min_q, step_critic
+from idql_func.networks import LazyRng, Module, subsample_ensemble
+from idql_func.struct import TrainState, field
+from idql_func.transforms import grad, jit
+from idql_func.tree import tree_leaves, tree_map
+from idql_func.types import Batch, InfoDict, InputError, Params, PRNGKey
+
+Self = TypeVar("Self", bound="SACLearner")
+
+_FIELDS = ("observations", "actions", "rewards", "masks", "next_observations")
+
+
+# --- pure steps -------------------------------------------------------------------------
+
+
+class Temperature(Module):
+    """``exp(log_temp)``, a number that is learned (``jaxrl5/agents/sac/temperature.py``).
+
+    Raises:
+        ValueError: the initial temperature is not above 0.
+
+    >>> temperature = Temperature(0.5)
+    >>> round(temperature.apply(temperature.init(random.PRNGKey(0))).item(), 6)
+    0.5
+    """
+
+    output_dim = 1
+    log_temp: Tensor
+
+    def __init__(self, initial_temperature: float = 1.0) -> None:
+        super().__init__()
+        if not initial_temperature > 0:
+            raise ValueError(f"Temperature: it must start above 0, got {initial_temperature}.")
+        self.declare(
+            "log_temp",
+            (),
+            lambda key, shape: log(
+                torch.full(shape, initial_temperature, dtype=float_dtype(), device=key.device)
+            ),
+        )
+
+    def forward(self, training: bool = False, rng: LazyRng | None = None) -> Tensor:
+        return torch.exp(self.log_temp)
+
+
+def soft_actor_loss(
+    params: Params,
+    apply_fn: ApplyFn,
+    observations: Any,
+    sample_key: PRNGKey,
+    critic: TrainState,
+    dropout_key: PRNGKey,
+    temperature: Tensor,
+) -> tuple[Tensor, InfoDict]:
+    """``mean(temperature * log pi(a | s) - Q(s, a))`` for drawn actions, ``[B, O]``.
+
+    ``Q`` is the ensemble's mean, dropout on (quirks A3, A6).
+
+    >>> import gymnasium as gym
+    >>> space, keys = gym.spaces.Box(-1, 1, (2,)), random.split(random.PRNGKey(0))
+    >>> learner = SACLearner.create(0, space, space, hidden_dims=(8,))
+    >>> sorted(soft_actor_loss(learner.actor.params, learner.actor.apply_fn, torch.zeros(4, 2),
+    ...     keys[0], learner.critic, keys[1], torch.tensor(1.0))[1])
+    ['actor_loss', 'entropy']
+    """
+    actions, log_probs = apply_fn(params, observations).sample_and_log_prob(sample_key)
+    qs = critic.apply_fn(critic.params, observations, actions, **dropout_options(dropout_key))
+    loss = (log_probs * temperature - qs.mean(dim=0)).mean()
+    return loss, {"actor_loss": loss, "entropy": -log_probs.mean()}
+
+
+def temperature_loss(
+    params: Params, apply_fn: ApplyFn, entropy: Tensor, target_entropy: Any
+) -> tuple[Tensor, InfoDict]:
+    """``temperature * (entropy - target_entropy)`` for a policy's entropy, a scalar.
+
+    >>> temperature_loss({}, lambda p: torch.tensor(2.0), torch.tensor(1.0), -1.0)[0].item()
+    4.0
+    """
+    temperature = apply_fn(params)
+    loss = temperature * (entropy - target_entropy).mean()
+    return loss, {"temperature": temperature, "temperature_loss": loss}
+
+
+def mini_batches(batch: Batch, utd_ratio: int) -> Iterator[Batch]:
+    """The batch's rows in ``utd_ratio`` equal parts, in order.
+
+    Raises:
+        InputError: utd_ratio is no integer of at least 1, or doesn't divide the rows.
+
+    >>> [part["rewards"].tolist() for part in mini_batches({"rewards": torch.arange(4)}, 2)]
+    [[0, 1], [2, 3]]
+    """
+    rows = tree_leaves(batch)[0].shape[0]
+    if not isinstance(utd_ratio, int) or utd_ratio < 1 or rows % utd_ratio:
+        raise InputError(
+            f"utd_ratio must be an integer of at least 1 that divides the {rows} rows of the "
+            f"batch, got {utd_ratio!r}."
+        )
+    size = rows // utd_ratio
+    for i in range(utd_ratio):
+        yield tree_map(lambda x, i=i: x[size * i : size * (i + 1)], batch)
+
+
+# --- the learner --------------------------------------------------------------------------
+
+
+class SACLearner(PolicyAgent):
+    """Soft actor-critic with a learned temperature; REDQ and DroQ by settings.
+
+    >>> import gymnasium as gym
+    >>> space = gym.spaces.Box(-1, 1, (3,))
+    >>> learner = SACLearner.create(0, space, space)
+    >>> learner.target_entropy, sorted(learner.temp.params)
+    (-1.5, ['log_temp'])
+    """
+
+    critic: TrainState
+    target_critic: TrainState
+    temp: TrainState
+    tau: float
+    discount: float
+    target_entropy: float
+    num_qs: int = field(pytree_node=False)
+    num_min_qs: int | None = field(pytree_node=False)
+    backup_entropy: bool = field(pytree_node=False)
+
+    @classmethod
+    def create(
+        cls,
+        seed: int,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        actor_lr: float | optim.Schedule = 3e-4,
+        critic_lr: float = 3e-4,
+        temp_lr: float = 3e-4,
+        hidden_dims: Sequence[int] = (256, 256),
+        discount: float = 0.99,
+        tau: float = 0.005,
+        num_qs: int = 2,
+        num_min_qs: int | None = None,
+        critic_dropout_rate: float | None = None,
+        critic_layer_norm: bool = False,
+        target_entropy: float | None = None,
+        init_temperature: float = 1.0,
+        backup_entropy: bool = True,
+    ) -> SACLearner:
+        """A learner with upstream's keywords, defaults and initial values.
+
+        The target entropy is ``-A / 2`` unless given (quirk A4). With ``num_min_qs`` the
+        target is the least of that many members, drawn anew for each update.
+
+        Raises:
+            InputError: a setting out of its range, named with the range.
+            TypeError: an unknown keyword.
+        """
+        obs_dim = box_size(observation_space, "observation_space")
+        act_dim = box_size(action_space, "action_space")
+        check_sac_settings(
+            actor_lr, critic_lr, temp_lr, hidden_dims, critic_dropout_rate, discount, tau,
+            num_qs, num_min_qs, target_entropy, init_temperature,
+        )  # fmt: skip
+        layers = tuple(hidden_dims)
+        return cls(
+            **soft_actor_critic_states(
+                seed,
+                gaussian_policy(obs_dim, act_dim, layers, tanh=True),
+                critic_network(
+                    obs_dim, act_dim, layers, num_qs, critic_dropout_rate, critic_layer_norm
+                ),
+                init_temperature,
+                (actor_lr, critic_lr, temp_lr),
+            ),
+            obs_dim=obs_dim,
+            act_dim=act_dim,
+            tau=tau,
+            discount=discount,
+            target_entropy=-act_dim / 2 if target_entropy is None else target_entropy,
+            num_qs=num_qs,
+            num_min_qs=num_min_qs,
+            backup_entropy=backup_entropy,
+        )
+
+    # the steps of an update, on a checked batch
+
+    def update_critic(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+        """One step of ``Q`` towards the soft Bellman target, and of its EMA."""
+        observations, masks = batch["next_observations"], batch["masks"]
+        # keys in upstream's order; the one of the subset is split off in any case (quirk A7)
+        key, rng = random.split(self.rng)
+        next_actions, next_log_probs = self.actor.apply_fn(
+            self.actor.params, observations
+        ).sample_and_log_prob(key)
+        key, rng = random.split(rng)
+        target = self.target_critic
+        target_params = subsample_ensemble(key, target.params, self.num_min_qs, self.num_qs)
+        key, rng = random.split(rng)
+        # dropout is on for the target too (quirk A6)
+        next_q = min_q(target.apply_fn, target_params, observations, next_actions, key)
+        target_q = batch["rewards"] + self.discount * masks * next_q
+        if self.backup_entropy:
+            temperature = self.temp.apply_fn(self.temp.params)
+            target_q = target_q - self.discount * masks * temperature * next_log_probs
+        key, rng = random.split(rng)
+        critic, target_critic, info = step_critic(
+            self.critic, target, batch, target_q, key, self.tau
+        )
+        return self.replace(critic=critic, target_critic=target_critic, rng=rng), info
+
+    def update_actor(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+        """One step of the policy towards high soft values."""
+        key, rng = random.split(self.rng)
+        dropout_key, rng = random.split(rng)
+        grads, info = grad(soft_actor_loss, has_aux=True)(
+            self.actor.params,
+            self.actor.apply_fn,
+            batch["observations"],
+            key,
+            self.critic,
+            dropout_key,
+            self.temp.apply_fn(self.temp.params),
+        )
+        return self.replace(actor=self.actor.apply_gradients(grads=grads), rng=rng), info
+
+    def update_temperature(self: Self, entropy: Tensor) -> tuple[Self, InfoDict]:
+        """One step of the temperature towards the target entropy."""
+        grads, info = grad(temperature_loss, has_aux=True)(
+            self.temp.params, self.temp.apply_fn, entropy, self.target_entropy
+        )
+        return self.replace(temp=self.temp.apply_gradients(grads=grads)), info
+
+    # public, compiled
+
+    def update(self: Self, batch: Batch, utd_ratio: int = 1) -> tuple[Self, InfoDict]:
+        """``utd_ratio`` steps of ``Q``, each on its part of the batch, then actor and temperature.
+
+        The actor sees the last part only (quirk A5). ``batch`` holds ``observations [B, O],
+        actions [B, A], rewards [B], masks [B], next_observations [B, O]``.
+
+        Raises:
+            InputError: a missing entry, a wrong shape or dtype, or a ratio that doesn't divide B.
+        """
+        *first, last = mini_batches(self._fields(batch, _FIELDS), utd_ratio)
+        learner = self
+        for part in first:
+            learner, _ = _critic_update(learner, part)
+        return _update(learner, last)
+
+
+def check_sac_settings(
+    actor_lr: Any, critic_lr: Any, temp_lr: Any, hidden_dims: Any, critic_dropout_rate: Any,
+    discount: Any, tau: Any, num_qs: Any, num_min_qs: Any, target_entropy: Any,
+    init_temperature: Any,
+) -> None:  # fmt: skip
+    """Refuse settings out of range, for SAC and what is built on it.
+
+    Raises:
+        InputError: so, with the name and the range.
+
+    >>> check_sac_settings(1e-3, 1e-3, 1e-3, (8,), None, 0.99, 0.005, 2, None, None, 1.0)
+    """
+    for name, rate in (("actor_lr", actor_lr), ("critic_lr", critic_lr), ("temp_lr", temp_lr)):
+        check_rate(name, rate)
+    check_layers("hidden_dims", hidden_dims)
+    check_dropout("critic_dropout_rate", critic_dropout_rate)
+    check_fraction("discount", discount)
+    check_fraction("tau", tau)
+    check_subset(num_qs, num_min_qs)
+    if target_entropy is not None:
+        check_number("target_entropy", target_entropy)
+    check_number("init_temperature", init_temperature)
+    if not init_temperature > 0:
+        raise InputError(f"init_temperature must be above 0, got {init_temperature}.")
+
+
+@functools.cache
+def _temperature(initial: float) -> Temperature:
+    return Temperature(initial)
+
+
+def soft_actor_critic_states(
+    seed: int,
+    actor: Module,
+    critic: Module,
+    init_temperature: float,
+    rates: tuple[Any, Any, Any],
+) -> dict[str, Any]:
+    """Key and training states of a fresh learner, drawn as upstream draws them.
+
+    >>> from idql_func.agents.build import critic_network, gaussian_policy
+    >>> nets = gaussian_policy(3, 2, (8,), tanh=True), critic_network(3, 2, (8,), 2)
+    >>> sorted(soft_actor_critic_states(0, *nets, 1.0, (1e-3, 1e-3, 1e-3)))
+    ['actor', 'critic', 'rng', 'target_critic', 'temp']
+    """
+    rng, actor_key, critic_key, temp_key = random.split(random.PRNGKey(seed), 4).unbind(0)
+    temp = _temperature(float(init_temperature))
+    state = trained(critic, critic.init(critic_key), rates[1])
+    return {
+        "rng": rng.clone(),
+        "actor": trained(actor, actor.init(actor_key), rates[0]),
+        "critic": state,
+        "target_critic": target_of(state),
+        "temp": trained(temp, temp.init(temp_key), rates[2]),
+    }
+
+
+@jit
+def _critic_update(learner: SACLearner, batch: Batch) -> tuple[SACLearner, InfoDict]:
+    return learner.update_critic(batch)
+
+
+@jit
+def _update(learner: SACLearner, batch: Batch) -> tuple[SACLearner, InfoDict]:
+    learner, critic_info = learner.update_critic(batch)
+    learner, actor_info = learner.update_actor(batch)
+    learner, temp_info = learner.update_temperature(actor_info["entropy"])
+    return learner, {**actor_info, **critic_info, **temp_info}
