@@ -1,7 +1,9 @@
-"""Datasets, their loaders and D4RL's reference scores."""
+"""Datasets, replay buffers, their loaders and D4RL's reference scores."""
 
 from idql_func.data.d4rl import D4RLDataset
 from idql_func.data.dataset import Dataset
+from idql_func.data.prefetch import prefetch
+from idql_func.data.replay_buffer import ReplayBuffer
 from idql_func.data.scores import ReferenceScores, normalized_score, reference_scores
 from idql_func.data.validation import validate_transitions
 
@@ -9,7 +11,9 @@ __all__ = [
     "D4RLDataset",
     "Dataset",
     "ReferenceScores",
+    "ReplayBuffer",
     "normalized_score",
+    "prefetch",
     "reference_scores",
     "validate_transitions",
 ]

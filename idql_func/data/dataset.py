@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import gymnasium.utils.seeding
@@ -13,9 +14,10 @@ import torch
 from idql_func import random
 from idql_func._switches import x64_enabled
 from idql_func.data.arrays import check_lengths, map_arrays, named_leaves, placer, subselect
+from idql_func.data.prefetch import prefetch
 from idql_func.types import InputError, PRNGKey
 
-__all__ = ["DEFAULT_SEED", "Dataset"]
+__all__ = ["DEFAULT_SEED", "Dataset", "check_integer"]
 
 DEFAULT_SEED = 42
 """The seed of a dataset that was given none: upstream's default key is ``PRNGKey(42)`` (D1)."""
@@ -103,7 +105,7 @@ class Dataset:
             ([3], [0, 3])
         """
         if seed is not None:
-            seed = _check_integer(seed, "seed", at_least=0)
+            seed = check_integer(seed, "seed", at_least=0)
         self._np_random, used = gymnasium.utils.seeding.np_random(seed)
         self._seed = int(used)
         # With 32-bit integers PRNGKey takes the low word of a seed, fresh entropy included.
@@ -139,10 +141,10 @@ class Dataset:
         """
         fields = self._fields(keys)
         if indx is None:
-            batch_size = _check_integer(batch_size, "batch_size", at_least=1)
-            indx = self.np_random.integers(len(self), size=batch_size)
-        rows = indx
-        return {name: map_arrays(self.dataset_dict[name], lambda v: v[rows]) for name in fields}
+            rows = self._draw(check_integer(batch_size, "batch_size", at_least=1))
+        else:
+            rows = self._given_rows(indx)
+        return self._take(fields, rows)
 
     def sample_torch(
         self,
@@ -177,19 +179,52 @@ class Dataset:
             >>> ds.sample_torch(3)["a"], ds.rng.tolist()
             (tensor([92., 52., 87.]), [2718843009, 1272950319])
         """
-        batch_size = _check_integer(batch_size, "batch_size", at_least=1)
+        batch_size = check_integer(batch_size, "batch_size", at_least=1)
         fields = self._fields(keys)
-        tensors = {name: self._on_device(name) for name in fields}
         # drawn on the host, which never waits for an accelerator then
         draw, state = random.split((self._rng if key is None else _check_key(key, "key")).cpu())
-        rows = random.randint(draw, (batch_size,), 0, len(self))
-        rows = rows.to(self.device, non_blocking=True)
-        batch = {
-            name: map_arrays(tensors[name], lambda v: v.index_select(0, rows)) for name in fields
-        }
+        batch = self._take_torch(fields, self._draw_torch(draw, batch_size))
         if key is None:
             self._rng = state.clone()
         return batch
+
+    def get_iterator(
+        self,
+        queue_size: int = 2,
+        sample_args: Mapping[str, Any] = MappingProxyType({}),
+        device: torch.device | str | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Endless batches of :meth:`sample` as tensors on a device, drawn ahead of their use.
+
+        Batches come in the order in which they were drawn. With ``queue_size=2``, upstream's
+        default, each was drawn one call before it is handed out, so it knows nothing of what was
+        inserted since (D21); ``queue_size=1`` draws it at the call itself. See
+        :func:`idql_func.data.prefetch.prefetch`.
+
+        Args:
+            queue_size: number of batches held, at least 1.
+            sample_args: keyword arguments of :meth:`sample`, ``batch_size`` among them.
+            device: where the batches go. Default: :attr:`device`.
+
+        Returns:
+            An iterator over field name -> tensor ``[B, ...]``, nested as the field is, with JAX's
+            dtypes as in :meth:`sample_torch`.
+
+        Raises:
+            InputError: queue_size below 1.
+
+        Example:
+            >>> batches = Dataset({"a": np.arange(100.0)}, seed=0).get_iterator(
+            ...     sample_args={"batch_size": 3}
+            ... )
+            >>> next(batches)["a"], next(batches)["a"]
+            (tensor([85., 63., 51.]), tensor([26., 30.,  4.]))
+        """
+        return prefetch(
+            lambda: self.sample(**sample_args),
+            queue_size,
+            self.device if device is None else device,
+        )
 
     def to(self, device: torch.device | str) -> Dataset:
         """Put later batches on ``device``; returns this dataset.
@@ -239,22 +274,18 @@ class Dataset:
         """
         if not 0 < ratio < 1:
             raise InputError(f"split: ratio must lie between 0 and 1, got {ratio}.")
-        cut = int(len(self) * ratio)
-        if cut == 0:
+        index = self._transitions().astype(np.int32)
+        cut = int(len(index) * ratio)
+        if cut == 0 or cut == len(index):
             raise InputError(
-                f"split: ratio {ratio} of {len(self)} rows leaves the first half empty; give a "
-                "larger ratio or more data."
+                f"split: ratio {ratio} of {len(index)} rows leaves the "
+                f"{'second' if cut else 'first'} half empty; give another ratio or more data."
             )
-        index = np.arange(len(self), dtype=np.int32)
         self.np_random.shuffle(index)
         # Spawning derives seeds from the generator's seed without drawing from its stream.
         seeds = self.np_random.bit_generator.seed_seq.spawn(2)  # pyright: ignore
         first, second = (
-            Dataset(
-                subselect(self.dataset_dict, rows),
-                seed=int(seed.generate_state(1)[0]),
-                device=self.device,
-            )
+            self._part(rows, int(seed.generate_state(1)[0]))
             for rows, seed in zip((index[:cut], index[cut:]), seeds, strict=True)
         )
         return first, second
@@ -277,7 +308,7 @@ class Dataset:
         """
         rewards, dones = self._vector("rewards"), self._vector("dones").astype(bool)
         ends = np.flatnonzero(dones) + 1
-        starts = np.concatenate([[0], ends[ends < len(self)]])
+        starts = np.concatenate([[0], ends[ends < len(dones)]])
         episode = np.cumsum(dones) - dones  # number of ends before each row
         # bincount adds in row order from 0.0 in float64, as the loop it stands for does.
         returns = np.bincount(episode, weights=rewards.astype(np.float64), minlength=len(ends))
@@ -319,11 +350,10 @@ class Dataset:
             raise InputError(
                 f"filter: no episode returns {threshold} or more; the best returns {returns.max()}."
             )
-        rows = np.zeros(len(self), dtype=bool)
-        rows[: ends[-1]] = np.repeat(kept, ends - starts[: len(ends)])
-        self.dataset_dict = subselect(self.dataset_dict, rows)
-        self.dataset_len = check_lengths(self.dataset_dict)
-        self.refresh()
+        transitions = self._transitions()
+        mask = np.zeros(len(transitions), dtype=bool)
+        mask[: ends[-1]] = np.repeat(kept, ends - starts[: len(ends)])
+        self._keep(transitions[mask])
 
     def normalize_returns(self, scaling: float = 1000) -> None:
         """Scale the rewards so that the best and the worst episode are ``scaling`` apart.
@@ -352,11 +382,7 @@ class Dataset:
             )
         rewards = self._vector("rewards")
         dtype = np.result_type(rewards.dtype, np.float32)
-        self.dataset_dict = {
-            **self.dataset_dict,
-            "rewards": rewards.astype(dtype) / dtype.type(span) * dtype.type(scaling),
-        }
-        self.refresh()
+        self._replace_rewards(rewards.astype(dtype) / dtype.type(span) * dtype.type(scaling))
 
     # --- inside -----------------------------------------------------------------------
 
@@ -371,7 +397,51 @@ class Dataset:
                 )
         return fields
 
+    # What a subclass whose rows come and go does in its own way:
+
+    def _draw(self, batch_size: int) -> np.ndarray:
+        """Rows ``[B]`` from NumPy's stream."""
+        return self.np_random.integers(len(self), size=batch_size)
+
+    def _draw_torch(self, key: PRNGKey, batch_size: int) -> torch.Tensor:
+        """Rows ``[B]`` from a threefry key."""
+        return random.randint(key, (batch_size,), 0, len(self))
+
+    def _given_rows(self, indx: Any) -> Any:
+        """The caller's rows, checked; NumPy's own indexing checks those of a plain dataset."""
+        return indx
+
+    def _take(self, fields: Iterable[str], rows: Any) -> dict[str, Any]:
+        return {name: map_arrays(self.dataset_dict[name], lambda v: v[rows]) for name in fields}
+
+    def _take_torch(self, fields: Iterable[str], rows: torch.Tensor) -> dict[str, Any]:
+        rows = rows.to(self.device, non_blocking=True)
+        return {
+            name: map_arrays(self._on_device(name), lambda v: v.index_select(0, rows))
+            for name in fields
+        }
+
+    def _transitions(self) -> np.ndarray:
+        """The rows that hold transitions, in the order in which they were made."""
+        return np.arange(len(self))
+
+    def _part(self, rows: np.ndarray, seed: int) -> Dataset:
+        """One half of a split."""
+        return Dataset(subselect(self.dataset_dict, rows), seed=seed, device=self.device)
+
+    def _keep(self, rows: np.ndarray) -> None:
+        """Only these rows stay."""
+        self.dataset_dict = subselect(self.dataset_dict, rows)
+        self.dataset_len = check_lengths(self.dataset_dict)
+        self.refresh()
+
+    def _replace_rewards(self, rewards: np.ndarray) -> None:
+        """New rewards for the rows of :meth:`_transitions`, the caller's array left alone."""
+        self.dataset_dict = {**self.dataset_dict, "rewards": rewards}
+        self.refresh()
+
     def _vector(self, name: str) -> np.ndarray:
+        """The field ``[N]`` of a number a row, in the order of :meth:`_transitions`."""
         value = self.dataset_dict.get(name)
         if not isinstance(value, np.ndarray) or value.ndim != 1:
             have = "no such field" if value is None else f"{type(value).__name__} {np.shape(value)}"
@@ -395,7 +465,17 @@ def _same_objects(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
     return len(first) == len(second) and all(map(operator.is_, first, second))
 
 
-def _check_integer(value: Any, name: str, at_least: int) -> int:
+def check_integer(value: Any, name: str, at_least: int) -> int:
+    """The value as an int.
+
+    Raises:
+        TypeError: it is no integer (a bool is none either).
+        InputError: it is below the bound.
+
+    Example:
+        >>> check_integer(np.int64(3), "capacity", at_least=1)
+        3
+    """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, got {type(value).__name__} {value!r}.")
     if value < at_least:
