@@ -14,13 +14,13 @@ __all__ = ["EvaluateOptions", "main"]
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Evaluate a trained policy: mean returns for several numbers of sampled actions."""
+    """Evaluate a trained policy: mean returns, for IDQL with several numbers of candidates."""
 
     checkpoint: tyro.conf.Positional[Path]
     """A run's folder (its newest checkpoint is taken) or one checkpoint."""
     n: tuple[int, ...] | None = None
-    """Numbers of sampled actions; N = 1 is the actor without the critic's choice. None: 1 and the
-    learner's own."""
+    """IDQL only: numbers of sampled actions; N = 1 is the actor without the critic's choice.
+    None: 1 and the learner's own."""
     episodes: int = 50
     """Episodes for each N."""
     seed: int = 0

@@ -1,7 +1,9 @@
 """Offline training: dataset, held-out split, updates, evaluation, checkpoints, pictures.
 
-After upstream's ``examples/states/train_diffusion_offline.py``. What differs is said where it does,
-with the quirk's ID.
+One loop for every learner that learns from a fixed dataset, after upstream's three
+(``examples/states/train_diffusion_offline.py`` and ``train_offline.py``,
+``examples/pixels/train_offline_pixels.py``). What differs is said where it does, with the quirk's
+ID.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from idql_func import agents, random
+from idql_func import agents, optim, random
 from idql_func._switches import jit_disabled
 from idql_func.data.maze_picture import plot_trajectories
 from idql_func.data.pointmaze import ENV_NAME
@@ -33,19 +35,35 @@ from idql_func.training.checkpoint import (
 from idql_func.training.config import TrainConfig, differences
 from idql_func.training.device import choose_device
 from idql_func.training.eager import eagerly_on_cpu
+from idql_func.training.learners import (
+    BCConfig,
+    DDPMIQLConfig,
+    GeneralDDPMIQLConfig,
+    PixelBCConfig,
+)
 from idql_func.training.loggers import MetricsLogger
 from idql_func.training.matmul import MatmulChoice, matmul_precision
-from idql_func.training.report import Reporter, TrainingBar, duration, files_table, returns_table
+from idql_func.training.report import (
+    Reporter,
+    TrainingBar,
+    duration,
+    files_table,
+    policy_name,
+    returns_table,
+)
 from idql_func.training.rundir import (
     RunDirectory,
     choose_run_directory,
     open_run_directory,
     write_json,
 )
-from idql_func.training.task import Behaviour, Task, prepare_task
+from idql_func.training.task import Behaviour, Task, prepare_task, shapes_of
 from idql_func.types import InputError
 
 __all__ = ["RESUMABLE", "TrainResult", "TrainingInterrupted", "train_offline"]
+
+_IDQL = (DDPMIQLConfig, GeneralDDPMIQLConfig)
+_IDQL_LABELS = {"actor_loss": "Actor loss (noise prediction)"}
 
 RESUMABLE = (
     "max_steps",
@@ -75,13 +93,13 @@ class TrainingInterrupted(KeyboardInterrupt):
 class TrainResult:
     """What a finished run leaves.
 
-    ``evaluations`` maps N to the result of the last evaluation; ``summary`` is the content of
-    ``summary.json``.
+    ``evaluations`` maps N (None for a learner without one) to the result of the last evaluation;
+    ``summary`` is the content of ``summary.json``.
     """
 
     learner: Any
     run: RunDirectory
-    evaluations: Mapping[int, Mapping[str, Any]]
+    evaluations: Mapping[int | None, Mapping[str, Any]]
     summary: Mapping[str, Any]
 
 
@@ -141,8 +159,9 @@ def train_offline(
     setting = None
     start = 0
     if checkpoint is None:
-        # One batch is drawn and thrown away, as upstream does (D3).
-        task.train.sample_torch(config.batch_size)
+        if isinstance(config.learner, _IDQL):
+            # One batch is drawn and thrown away, as upstream does (D3).
+            task.train.sample_torch(config.batch_size)
     else:
         metadata = read_metadata(checkpoint)
         learner = restore_learner(learner, checkpoint)
@@ -201,6 +220,7 @@ class _Loop:
     def train(self, state: _State) -> _State:
         """All updates from ``state`` on. On Ctrl-C the last whole state is written first."""
         config, task = self.config, self.task
+        fields = _fields_of(config)
         self.reporter.stage(
             f"Training: {config.max_steps:,} updates of {config.batch_size} transitions; "
             f"everything goes to {self.run.path}"
@@ -209,7 +229,7 @@ class _Loop:
         try:
             with self.reporter.bar(config.max_steps, start) as bar:
                 for step in range(start, config.max_steps):
-                    batch = task.train.sample_torch(config.batch_size)
+                    batch = task.train.sample_torch(config.batch_size, keys=fields)
                     if step == start:
                         learner, info = self._first_update(state.learner, batch, bar)
                     else:
@@ -251,7 +271,7 @@ class _Loop:
             CheckpointMetadata(
                 updates=state.updates,
                 seed=config.seed,
-                create=config.learner.keywords(),
+                create=_keywords(config),
                 observation_space=self.task.observation_space,
                 action_space=self.task.action_space,
                 extra={
@@ -260,6 +280,7 @@ class _Loop:
                     "env": self.task.env_name,
                     "score_name": self.task.score_name,
                     "dataset": config.dataset.source,
+                    "pixels": None if self.task.pixels is None else dict(self.task.pixels),
                     "behaviour": (
                         None if self.task.behaviour is None else self.task.behaviour.as_result()
                     ),
@@ -269,29 +290,37 @@ class _Loop:
         self.run.prune_checkpoints(config.keep_checkpoints)
         return path
 
-    def final_evaluation(self, state: _State) -> dict[int, dict[str, Any]]:
+    @property
+    def numbers(self) -> tuple[int | None, ...]:
+        """The numbers of candidates to evaluate with; one None for a learner that has none."""
+        has_one = isinstance(self.config.learner, _IDQL)
+        return self.config.evaluation.N if has_one else (None,)
+
+    def final_evaluation(self, state: _State) -> dict[int | None, dict[str, Any]]:
         """The evaluation of the finished policy, with all its episodes."""
         if self.task.make_env is None:
             return {}
         settings = self.config.evaluation
         self.reporter.stage(
-            f"Evaluation: {settings.episodes} episodes in {self.task.env_name} for N = "
-            + ", ".join(map(str, settings.N))
+            f"Evaluation: {settings.episodes} episodes in {self.task.env_name}"
+            + for_numbers(self.numbers)
         )
         results = {}
-        for n in settings.N:
+        for n in self.numbers:
             started = time.monotonic()
-            with self.reporter.console.status(f"N = {n} …"):
+            with self.reporter.console.status(f"{policy_name(n)} …"):
                 results[n] = self._evaluate(
-                    state.learner, n, settings.episodes, record=n == max(settings.N)
+                    state.learner, n, settings.episodes, record=n == _most(self.numbers)
                 )
             took = duration(time.monotonic() - started)
-            self.reporter.detail(f"N = {n}: return {results[n]['return']:.1f} ({took})")
+            self.reporter.detail(f"{policy_name(n)}: return {results[n]['return']:.1f} ({took})")
         # Beyond the last step's own label, so that a run that goes on leaves this record behind.
         self._log_evaluation(self.config.max_steps, self.config.max_steps, results)
         return results
 
-    def finish(self, state: _State, evaluations: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    def finish(
+        self, state: _State, evaluations: Mapping[int | None, Mapping[str, Any]]
+    ) -> dict[str, Any]:
         """Pictures, summary and the closing table."""
         run, task, config = self.run, self.task, self.config
         behaviour = None if task.behaviour is None else task.behaviour.as_result()
@@ -300,6 +329,7 @@ class _Loop:
                 self.logger.records,
                 behaviour_return=None if task.behaviour is None else task.behaviour.mean,
                 title=f"{config.learner.class_name} on {config.dataset.source}, seed {config.seed}",
+                labels=_IDQL_LABELS if isinstance(config.learner, _IDQL) else {},
             ),
             run.learning_curve,
         )
@@ -317,7 +347,7 @@ class _Loop:
             "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
             "updates_per_second": round(self.updates_made / max(self.seconds["updates"], 1e-9), 2),
             "behaviour": behaviour,
-            "evaluation": {str(n): plain_result(result) for n, result in evaluations.items()},
+            "evaluation": plain_results(evaluations),
             "matmul": dataclasses.asdict(self.matmul),
             "files": {name: str(path.relative_to(run.path)) for name, path in files.items()},
         }
@@ -340,8 +370,9 @@ class _Loop:
         """The first call compiles; say so, and wait for its end to know how long it took."""
         if jit_disabled():
             return learner.update(batch)
+        took = "30 to 45 s" if isinstance(self.config.learner, _IDQL) else "up to a minute"
         self.reporter.detail(
-            "The first update is being compiled for this machine: 30 to 45 s on two cores when it "
+            f"The first update is being compiled for this machine: {took} on two cores when it "
             "is new, less when torch still has it in its cache. All others are fast because of it."
         )
         with bar.busy("compiling the update") as busy:
@@ -355,15 +386,12 @@ class _Loop:
         self, step: int, learner: Any, info: Mapping[str, torch.Tensor], bar: TrainingBar
     ) -> None:
         """One record of training and held-out losses; the only place that waits for the device."""
-        key = random.fold_in(random.PRNGKey(self.config.seed), step)
-        batch = self.task.held_out.sample_torch(self.config.batch_size, key=key)
-        # Losses only: upstream updates on the held-out batch and drops the result (E11). Neither
-        # the learner's key nor the data's moves, so logging does not touch the training. Its time
-        # is kept out of the rate.
+        groups = {"train": info}
+        # Its time is kept out of the rate.
         with bar.busy("measuring held-out losses"):
-            with eagerly_on_cpu(learner.rng.device):
-                _, held_out = learner.eval_loss(batch)
-            losses = _fetch({"train": info, "val": held_out})
+            if self.task.held_out is not None:
+                groups["val"] = self._held_out_losses(step, learner)
+            losses = _fetch(groups)
         record: dict[str, Any] = {"step": step, "updates": step + 1}
         record.update(losses)
         record["updates_per_second"] = round(bar.meter.rate, 2) or None
@@ -377,23 +405,38 @@ class _Loop:
                 "diverged; a smaller learning rate may help"
             )
 
+    def _held_out_losses(self, step: int, learner: Any) -> Mapping[str, torch.Tensor]:
+        """Losses only: upstream updates on the held-out batch and drops the result (E11).
+
+        Neither the learner's key nor the data's moves, so logging does not touch the training.
+        """
+        assert self.task.held_out is not None
+        key = random.fold_in(random.PRNGKey(self.config.seed), step)
+        batch = self.task.held_out.sample_torch(
+            self.config.batch_size, key=key, keys=_fields_of(self.config)
+        )
+        with eagerly_on_cpu(learner.rng.device):
+            return learner.eval_loss(batch)[1]
+
     def _evaluate_on_the_way(self, step: int, learner: Any, bar: TrainingBar) -> None:
         if self.task.make_env is None:
             return
         settings = self.config.evaluation
         results = {}
-        for n in settings.N:
-            with bar.busy(f"evaluating N = {n}, {settings.interval_episodes} episodes"):
+        for n in self.numbers:
+            with bar.busy(f"evaluating {policy_name(n)}, {settings.interval_episodes} episodes"):
                 results[n] = self._evaluate(learner, n, settings.interval_episodes)
         self._log_evaluation(step, step + 1, results)
-        returns = ", ".join(f"N = {n}: {result['return']:.1f}" for n, result in results.items())
+        returns = ", ".join(
+            f"{policy_name(n)}: {result['return']:.1f}" for n, result in results.items()
+        )
         reference = (
             "" if self.task.behaviour is None else (f" (behaviour {self.task.behaviour.mean:.1f})")
         )
         self.reporter.detail(f"return after {step + 1:,} updates: {returns}{reference}")
 
     def _evaluate(
-        self, learner: Any, n: int, episodes: int, record: bool = False
+        self, learner: Any, n: int | None, episodes: int, record: bool = False
     ) -> dict[str, Any]:
         assert self.task.make_env is not None
         settings = self.config.evaluation
@@ -401,7 +444,7 @@ class _Loop:
         # dropped with it, so training goes on as if nothing had been evaluated (E8, E10).
         with eagerly_on_cpu(learner.rng.device):
             return evaluate(
-                learner.replace(N=n),
+                learner if n is None else learner.replace(N=n),
                 self.task.make_env,
                 episodes,
                 seed=settings.seed,
@@ -411,30 +454,32 @@ class _Loop:
             )
 
     def _log_evaluation(
-        self, step: int, updates: int, results: Mapping[int, Mapping[str, Any]]
+        self, step: int, updates: int, results: Mapping[int | None, Mapping[str, Any]]
     ) -> None:
         record: dict[str, Any] = {"step": step, "updates": updates}
         for n, result in results.items():
+            prefix = "eval" if n is None else f"eval/N={n}"
             for name in ("return", "return_std", "length", "success", "normalized_score"):
                 if result.get(name) is not None:
-                    record[f"eval/N={n}/{name}"] = float(result[name])
+                    record[f"{prefix}/{name}"] = float(result[name])
             error = float(result["return_std"]) / max(int(result["episodes"]), 1) ** 0.5
-            record[f"eval/N={n}/return_std_error"] = error
-            record[f"eval/N={n}/episodes"] = int(result["episodes"])
+            record[f"{prefix}/return_std_error"] = error
+            record[f"{prefix}/episodes"] = int(result["episodes"])
         self.logger.log(record)
 
-    def _plot_trajectories(self, evaluations: Mapping[int, Mapping[str, Any]]) -> bool:
+    def _plot_trajectories(self, evaluations: Mapping[int | None, Mapping[str, Any]]) -> bool:
         """The maze before (behaviour) and after (policy), if this is the maze."""
         if self.task.env_name != ENV_NAME or not evaluations:
             return False
-        best = max(evaluations)
+        best = _most(evaluations)
+        policy = "policy" if best is None else f"policy, N = {best}"
         after = [np.asarray(path) for path in evaluations[best]["trajectories"]]
         before = _episodes(self.task.observations, self.task.dones, most=len(after))
         plot_trajectories(
             self.run.trajectories,
             [
                 (f"before: behaviour, return {_mean(self.task.behaviour):.0f}", before),
-                (f"after: policy, N = {best}, return {evaluations[best]['return']:.0f}", after),
+                (f"after: {policy}, return {evaluations[best]['return']:.0f}", after),
             ],
         )
         return True
@@ -443,19 +488,50 @@ class _Loop:
 def _create(config: TrainConfig, task: Task) -> Any:
     learner_class = getattr(agents, config.learner.class_name)
     return learner_class.create(
-        config.seed, task.observation_space, task.action_space, **config.learner.keywords()
+        config.seed, task.observation_space, task.action_space, **_keywords(config)
     )
+
+
+def _keywords(config: TrainConfig) -> dict[str, Any]:
+    """The keywords of ``create``, with the schedule that the settings ask for."""
+    keywords = config.learner.keywords()
+    if config.cosine_decay:
+        keywords["actor_lr"] = optim.cosine_decay_schedule(keywords["actor_lr"], config.max_steps)
+    return keywords
+
+
+def _fields_of(config: TrainConfig) -> tuple[str, ...] | None:
+    """The fields of a batch that a learner needs; None: all. Cloning needs no next images."""
+    cloning = isinstance(config.learner, BCConfig | PixelBCConfig)
+    return ("observations", "actions") if cloning else None
+
+
+def for_numbers(numbers: Sequence[int | None]) -> str:
+    """The tail of a line that says what is evaluated.
+
+    Example:
+        >>> for_numbers((1, 64)), for_numbers((None,))
+        (' for N = 1, 64', '')
+    """
+    told = ", ".join(str(n) for n in numbers if n is not None)
+    return f" for N = {told}" if told else ""
+
+
+def _most(numbers: Iterable[int | None]) -> int | None:
+    return max(numbers, key=lambda n: n or 0)
 
 
 def _check_resumable(run: RunDirectory, config: TrainConfig, checkpoint: Path) -> None:
     own = run.read_config()
     # Where the run lies and what it is called changes when its folder is moved.
     free = {*RESUMABLE, "runs_dir", "name", "preset"}
+    if own.cosine_decay:
+        free.discard("max_steps")  # the decay spans all updates
     changed = [name for name in differences(own, config) if name not in free]
     if changed:
         raise InputError(
             f"a run that is continued cannot change {', '.join(changed)}; it may change "
-            + ", ".join(RESUMABLE)
+            + ", ".join(name for name in RESUMABLE if name in free)
         )
     updates = read_metadata(checkpoint).updates
     if updates > config.max_steps or (updates == config.max_steps and run.summary.exists()):
@@ -478,9 +554,10 @@ def _loop_state(metadata: CheckpointMetadata, checkpoint: Path) -> tuple[str, to
 
 def _describe(task: Task, reporter: Reporter) -> None:
     behaviour = task.behaviour
+    held_out = 0 if task.held_out is None else len(task.held_out)
     reporter.detail(
-        f"{len(task.train):,} transitions to train on, {len(task.held_out):,} held out; "
-        f"observations {task.observation_space.shape}, actions {task.action_space.shape}"
+        f"{len(task.train):,} transitions to train on, {held_out:,} held out; "
+        f"observations {shapes_of(task.observation_space)}, actions {task.action_space.shape}"
     )
     if behaviour is not None:
         score = "" if behaviour.score is None else f", normalised score {behaviour.score:.1f}"
@@ -506,6 +583,19 @@ def _episodes(observations: np.ndarray, dones: np.ndarray, most: int) -> list[np
     """The first episodes of a dataset as a list of ``[n, O]``."""
     ends = (np.flatnonzero(dones) + 1)[:most]
     return [part for part in np.split(observations, ends)[: len(ends)] if len(part)]
+
+
+def plain_results(results: Mapping[int | None, Mapping[str, Any]]) -> dict[str, Any]:
+    """Evaluations as JSON holds them, by N as a string, or ``"policy"`` for a learner without N.
+
+    Example:
+        >>> plain_results({64: {"return": 1.0}}), list(plain_results({None: {"return": 1.0}}))
+        ({'64': {'return': 1.0}}, ['policy'])
+    """
+    return {
+        policy_name(n) if n is None else str(n): plain_result(result)
+        for n, result in results.items()
+    }
 
 
 def plain_result(result: Mapping[str, Any]) -> dict[str, Any]:

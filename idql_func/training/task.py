@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,17 @@ from idql_func.data.hdf5 import read_d4rl_hdf5
 from idql_func.data.pointmaze import ENV_NAME, make_pointmaze_dataset
 from idql_func.data.scores import normalized_score, reference_scores
 from idql_func.training.config import DatasetConfig, TrainConfig
+from idql_func.training.pixels import pixel_environment_factory
 from idql_func.types import InputError
 
-__all__ = ["NO_ENVIRONMENT", "Behaviour", "Task", "environment_factory", "prepare_task"]
+__all__ = [
+    "NO_ENVIRONMENT",
+    "Behaviour",
+    "Task",
+    "environment_factory",
+    "prepare_task",
+    "shapes_of",
+]
 
 NO_ENVIRONMENT = "none"
 """The environment's name that switches evaluation off."""
@@ -52,13 +60,15 @@ class Behaviour:
 class Task:
     """All that the loop needs besides its settings.
 
-    ``observations [n, O]`` are those of all transitions in their stored order, for pictures;
-    ``make_env`` is None where there is no environment to evaluate in.
+    ``held_out`` is None where all transitions are trained on. ``observations [n, O]`` are those of
+    all transitions in their stored order, for pictures of the maze. ``make_env`` is None where
+    there is no environment to evaluate in; ``pixels`` are the arguments of
+    ``pixel_environment_factory`` where it is one of images.
     """
 
-    train: Dataset
-    held_out: Dataset
-    observation_space: gym.spaces.Box
+    train: Any
+    held_out: Any
+    observation_space: gym.spaces.Space
     action_space: gym.spaces.Box
     behaviour: Behaviour | None
     observations: np.ndarray
@@ -67,6 +77,7 @@ class Task:
     env_name: str | None
     make_env: Callable[[], gym.Env] | None
     score_name: str | None
+    pixels: Mapping[str, int] | None = None
 
 
 def prepare_task(
@@ -103,7 +114,7 @@ def prepare_task(
         rewards = np.asarray(dataset.dataset_dict["rewards"])
         dataset.dataset_dict = {**dataset.dataset_dict, "rewards": rewards - rewards.dtype.type(1)}
     dataset.seed(config.seed)
-    train, held_out = dataset.split(settings.train_fraction)
+    train, held_out = _split(dataset, settings.train_fraction)
 
     env_name = config.evaluation.env or attributes.get("env") or settings.source
     if env_name == NO_ENVIRONMENT:
@@ -114,7 +125,7 @@ def prepare_task(
         spaces = _spaces_of_env(make_env, str(env_name), dataset)
     return Task(
         train=train.to(device),
-        held_out=held_out.to(device),
+        held_out=None if held_out is None else held_out.to(device),
         observation_space=spaces[0],
         action_space=spaces[1],
         behaviour=behaviour,
@@ -127,14 +138,27 @@ def prepare_task(
     )
 
 
-def environment_factory(name: str) -> Callable[[], gym.Env]:
+def _split(dataset: Dataset, fraction: float) -> tuple[Dataset, Dataset | None]:
+    return (dataset, None) if fraction == 1 else dataset.split(fraction)
+
+
+def environment_factory(
+    name: str, pixels: Mapping[str, int] | None = None
+) -> Callable[[], gym.Env]:
     """A function that makes the wrapped environment of that name anew at each call.
+
+    Args:
+        name: as for :func:`idql_func.envs.make_env`.
+        pixels: further arguments of :func:`idql_func.training.pixels.pixel_environment_factory`;
+            None: the environment is not seen through images.
 
     Example:
         >>> env = environment_factory("Pendulum-v1")()
         >>> env.action_space.shape
         (1,)
     """
+    if pixels is not None:
+        return pixel_environment_factory(name, **pixels)
     return functools.partial(_make_wrapped, name)
 
 
@@ -178,6 +202,18 @@ def _behaviour(
         mean, std, episodes = float(returns.mean()), float(returns.std()), len(returns)
     score = None if score_name is None else float(normalized_score(score_name, mean))
     return Behaviour(mean, std, episodes, score)
+
+
+def shapes_of(space: gym.spaces.Space) -> str:
+    """The shape of a space, or those of its parts, for messages.
+
+    Example:
+        >>> shapes_of(gym.spaces.Dict({"pixels": gym.spaces.Box(0, 255, (84, 84, 3, 3), np.uint8)}))
+        'pixels (84, 84, 3, 3)'
+    """
+    if isinstance(space, gym.spaces.Dict):
+        return ", ".join(f"{name} {shapes_of(part)}" for name, part in space.spaces.items())
+    return str(space.shape)
 
 
 def _spaces_of(dataset: Dataset) -> tuple[gym.spaces.Box, gym.spaces.Box]:

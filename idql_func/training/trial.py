@@ -13,10 +13,10 @@ from idql_func.evaluation import evaluate
 from idql_func.training.checkpoint import find_checkpoint, load_checkpoint
 from idql_func.training.eager import eagerly_on_cpu
 from idql_func.training.matmul import matmul_precision
-from idql_func.training.offline import plain_result
-from idql_func.training.report import Reporter, duration, returns_table
+from idql_func.training.offline import for_numbers, plain_results
+from idql_func.training.report import Reporter, duration, policy_name, returns_table
 from idql_func.training.rundir import write_json
-from idql_func.training.task import environment_factory
+from idql_func.training.task import environment_factory, shapes_of
 from idql_func.types import InputError
 
 __all__ = ["evaluate_checkpoint"]
@@ -39,7 +39,8 @@ def evaluate_checkpoint(
 
     Args:
         checkpoint: a run's folder (its newest checkpoint is taken) or one checkpoint.
-        n: numbers of sampled actions per observation; default: 1 and the learner's own.
+        n: numbers of sampled actions per observation; default: 1 and the learner's own. For
+            IDQL's learners only.
         episodes: episodes for each N.
         seed: seed of the environments.
         num_envs: environments side by side.
@@ -51,11 +52,13 @@ def evaluate_checkpoint(
         reporter: where to print.
 
     Returns:
-        What stands in the JSON file: ``checkpoint, updates, env, seed, evaluation`` (N as a string
-        to ``return, return_std, length, …``), ``behaviour``.
+        What stands in the JSON file: ``checkpoint, updates, env, seed, evaluation`` (N as a string,
+        or ``"policy"`` for a learner without N, to ``return, return_std, length, …``),
+        ``behaviour``.
 
     Raises:
-        InputError: a number below 1, a damaged checkpoint, or an environment that does not fit.
+        InputError: a number below 1, an N for a learner that has none, a damaged checkpoint, or an
+            environment that does not fit.
         FileNotFoundError: no checkpoint there.
     """
     reporter = reporter if reporter is not None else Reporter()
@@ -69,21 +72,22 @@ def evaluate_checkpoint(
     env_name = env or metadata.extra.get("env")
     if not env_name:
         raise InputError(f"{folder} names no environment; name one with --env")
-    factory = environment_factory(str(env_name))
+    factory = environment_factory(str(env_name), metadata.extra.get("pixels"))
     _check_spaces(factory(), str(env_name), metadata.observation_space, metadata.action_space)
-    numbers = tuple(n) if n else tuple(sorted({1, int(learner.N)}))
+    numbers = _numbers(learner, n)
 
     reporter.stage(f"{folder}: {type(learner).__name__} after {metadata.updates:,} updates")
-    reporter.stage(f"{episodes} episodes in {env_name} for N = {', '.join(map(str, numbers))}")
-    results: dict[int, Mapping[str, Any]] = {}
+    reporter.stage(f"{episodes} episodes in {env_name}{for_numbers(numbers)}")
+    results: dict[int | None, Mapping[str, Any]] = {}
     score_name = metadata.extra.get("score_name") if env is None else None
     with matmul_precision(matmul, device=device) as choice:
         reporter.detail(f"matrix products: {choice.reason}")
         for number in numbers:
             started = time.monotonic()
-            with reporter.console.status(f"N = {number} …"), eagerly_on_cpu(learner.rng.device):
+            name = policy_name(number)
+            with reporter.console.status(f"{name} …"), eagerly_on_cpu(learner.rng.device):
                 results[number] = evaluate(
-                    learner.replace(N=number),
+                    learner if number is None else learner.replace(N=number),
                     factory,
                     episodes,
                     seed=seed,
@@ -91,7 +95,7 @@ def evaluate_checkpoint(
                     score_name=score_name,
                 )
             took = duration(time.monotonic() - started)
-            reporter.detail(f"N = {number}: return {results[number]['return']:.1f} ({took})")
+            reporter.detail(f"{name}: return {results[number]['return']:.1f} ({took})")
     behaviour = metadata.extra.get("behaviour") if env is None else None
     reporter.table(returns_table(results, behaviour=behaviour, title=str(env_name)))
     summary = {
@@ -100,12 +104,23 @@ def evaluate_checkpoint(
         "env": str(env_name),
         "seed": seed,
         "behaviour": behaviour,
-        "evaluation": {str(number): plain_result(result) for number, result in results.items()},
+        "evaluation": plain_results(results),
     }
     path = Path(output) if output is not None else _default_output(folder)
     write_json(path, summary)
     reporter.detail(f"written to {path}")
     return summary
+
+
+def _numbers(learner: Any, n: Sequence[int] | None) -> tuple[int | None, ...]:
+    if not hasattr(learner, "N"):
+        if n:
+            raise InputError(
+                f"n is given, but {type(learner).__name__} does not choose among several actions; "
+                "leave --n out"
+            )
+        return (None,)
+    return tuple(n) if n else tuple(sorted({1, int(learner.N)}))
 
 
 def _default_output(folder: Path) -> Path:
@@ -114,15 +129,15 @@ def _default_output(folder: Path) -> Path:
 
 
 def _check_spaces(
-    env: gym.Env, name: str, observation: gym.spaces.Box, action: gym.spaces.Box
+    env: gym.Env, name: str, observation: gym.spaces.Space, action: gym.spaces.Box
 ) -> None:
-    shapes = env.observation_space.shape, env.action_space.shape
+    spaces = env.observation_space, env.action_space
     env.close()
     for what, have, want in zip(
-        ("observations", "actions"), shapes, (observation.shape, action.shape), strict=True
+        ("observations", "actions"), map(shapes_of, spaces), (observation, action), strict=True
     ):
-        if have != want:
+        if have != shapes_of(want):
             raise InputError(
                 f"the environment {name} has {what} of the shape {have}, but the policy was "
-                f"trained for {want}"
+                f"trained for {shapes_of(want)}"
             )
