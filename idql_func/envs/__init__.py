@@ -1,17 +1,34 @@
 """Environments: Gymnasium wrappers, names to environments, and the built-in point maze."""
 
+from idql_func.envs.frame_stack import FrameStack
+from idql_func.envs.frames import FrameSource, OffscreenRender
 from idql_func.envs.make_env import gymnasium_id, make_env
+from idql_func.envs.offscreen import OffscreenView
+from idql_func.envs.pixels import PixelObservation, wrap_pixels
 from idql_func.envs.pointmaze import ENV_NAME, FixedGoalPointMaze, make_pointmaze_env
-from idql_func.envs.wrappers import BoundedActions, SinglePrecision, UniversalSeed, wrap_gym
+from idql_func.envs.wrappers import (
+    BoundedActions,
+    RepeatAction,
+    SinglePrecision,
+    UniversalSeed,
+    wrap_gym,
+)
 
 __all__ = [
     "ENV_NAME",
     "BoundedActions",
     "FixedGoalPointMaze",
+    "FrameSource",
+    "FrameStack",
+    "OffscreenRender",
+    "OffscreenView",
+    "PixelObservation",
+    "RepeatAction",
     "SinglePrecision",
     "UniversalSeed",
     "gymnasium_id",
     "make_env",
     "make_pointmaze_env",
     "wrap_gym",
+    "wrap_pixels",
 ]

@@ -1,4 +1,4 @@
-"""Gymnasium wrappers after ``jaxrl5/wrappers``: single precision, one seed, bounded actions."""
+"""Gymnasium wrappers after ``jaxrl5/wrappers``: precision, seed, action bounds, repetition."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Space
 from numpy.typing import NDArray
 
+from idql_func.envs.frames import env_name
 from idql_func.types import InputError
 
-__all__ = ["BoundedActions", "SinglePrecision", "UniversalSeed", "wrap_gym"]
+__all__ = [
+    "BoundedActions",
+    "RepeatAction",
+    "SinglePrecision",
+    "UniversalSeed",
+    "rescaled",
+    "wrap_gym",
+]
 
 
 class SinglePrecision(gym.ObservationWrapper):
@@ -128,6 +136,53 @@ class BoundedActions(gym.ActionWrapper):
         return np.clip(action, self._low, self._high)
 
 
+class RepeatAction(gym.Wrapper):
+    """Takes each action several times and gives the sum of the rewards (``repeat_action.py``).
+
+    Stops at the end of the episode. ``info`` is that of the steps taken, later entries over
+    earlier ones.
+
+    Args:
+        env: any environment.
+        action_repeat: how many times.
+
+    Raises:
+        InputError: ``action_repeat`` below 1.
+
+    Example:
+        >>> env = RepeatAction(gym.make("Pendulum-v1"), 4)
+        >>> _ = env.reset(seed=0)
+        >>> plain = gym.make("Pendulum-v1")
+        >>> _ = plain.reset(seed=0)
+        >>> action = np.zeros(1, np.float32)
+        >>> float(env.step(action)[1]) == float(sum(plain.step(action)[1] for _ in range(4)))
+        True
+    """
+
+    def __init__(self, env: gym.Env, action_repeat: int = 4) -> None:
+        if int(action_repeat) != action_repeat or action_repeat < 1:
+            raise InputError(
+                f"action_repeat must be a whole number from 1 on; got {action_repeat}."
+            )
+        super().__init__(env)
+        self._action_repeat = int(action_repeat)
+        if env.metadata.get("render_fps"):
+            fps = env.metadata["render_fps"] / self._action_repeat
+            self.metadata = {**env.metadata, "render_fps": fps}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """The last observation, the summed reward and whether the episode ended."""
+        observation, total, terminated, truncated = None, 0.0, False, False
+        combined: dict[str, Any] = {}
+        for _ in range(self._action_repeat):
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            combined.update(info)
+            if terminated or truncated:
+                break
+        return observation, total, terminated, truncated, combined
+
+
 def _box_bounds(env: gym.Env) -> tuple[NDArray[Any], NDArray[Any]]:
     space = env.action_space
     if not isinstance(space, Box):
@@ -135,6 +190,30 @@ def _box_bounds(env: gym.Env) -> tuple[NDArray[Any], NDArray[Any]]:
             f"The learners need continuous actions (a Box); this environment has {space}."
         )
     return space.low, space.high
+
+
+def rescaled(env: gym.Env) -> gym.Env:
+    """Map actions in [-1, 1] onto the native bounds.
+
+    With bounds of ±1 that is the identity but for rounding, and the environment comes back as it
+    is.
+
+    Raises:
+        InputError: the action space is no Box, or unbounded.
+
+    Example:
+        >>> rescaled(gym.make("Pendulum-v1")).action_space
+        Box(-1.0, 1.0, (1,), float32)
+    """
+    low, high = _box_bounds(env)
+    if bool((low == -1).all() and (high == 1).all()):
+        return env
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise InputError(
+            f"{env_name(env)} has unbounded actions, which cannot be rescaled to [-1, 1]; pass "
+            "rescale_actions=False."
+        )
+    return gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
 
 
 def wrap_gym(
@@ -167,26 +246,16 @@ def wrap_gym(
         idql_func.types.InputError: Pendulum-v1 takes actions in [-2, 2], not [-1, 1]: ...
     """
     low, high = _box_bounds(env)
-    unit = bool((low == -1).all() and (high == 1).all())
-    if not unit and assert_native_bounds:
+    if assert_native_bounds and not ((low == -1).all() and (high == 1).all()):
         raise InputError(
-            f"{_name(env)} takes actions in [{low.min():g}, {high.max():g}], not [-1, 1]: a policy "
-            "learned from a dataset, whose actions nobody rescaled, would act out of scale in it."
+            f"{env_name(env)} takes actions in [{low.min():g}, {high.max():g}], not [-1, 1]: a "
+            "policy learned from a dataset, whose actions nobody rescaled, would act out of scale "
+            "in it."
         )
     env = SinglePrecision(env)
-    # With bounds of ±1 rescaling is the identity but for rounding, so it is left out.
-    if rescale_actions and not unit:
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            raise InputError(
-                f"{_name(env)} has unbounded actions, which cannot be rescaled to [-1, 1]; pass "
-                "rescale_actions=False."
-            )
-        env = gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
+    if rescale_actions:
+        env = rescaled(env)
     if isinstance(env.observation_space, Dict):
         env = gym.wrappers.FlattenObservation(env)
     # Outermost but for the clip, so that it seeds the spaces that are seen from outside.
     return UniversalSeed(BoundedActions(env))
-
-
-def _name(env: gym.Env) -> str:
-    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__

@@ -1,0 +1,104 @@
+"""The last frames beside each other in a new last axis (``jaxrl5/wrappers/frame_stack.py``)."""
+
+from __future__ import annotations
+
+import collections
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Dict
+from numpy.typing import NDArray
+
+from idql_func.types import InputError
+
+__all__ = ["FrameStack"]
+
+
+class FrameStack(gym.Wrapper):
+    """Replaces one entry ``[...]`` of a Dict observation by its last values, ``[..., num_stack]``.
+
+    The newest is last. At reset all of them are the first. ``next_observations`` therefore shares
+    ``num_stack - 1`` frames with ``observations``, which
+    :class:`idql_func.data.MemoryEfficientReplayBuffer` makes use of.
+
+    Args:
+        env: has a Dict of Boxes as observation space.
+        num_stack: how many.
+        stacking_key: which entry. An entry of a Dict inside is named by the keys that lead to it:
+            ``("camera", "pixels")``.
+
+    Raises:
+        InputError: ``num_stack`` below 1, or no such entry.
+
+    Example:
+        >>> from idql_func.envs import PixelObservation
+        >>> env = FrameStack(PixelObservation(gym.make("InvertedPendulum-v5"), 32), 3)
+        >>> observation, _ = env.reset(seed=0)
+        >>> observation["pixels"].shape, env.observation_space["pixels"].shape
+        ((32, 32, 3, 3), (32, 32, 3, 3))
+        >>> later = env.step(np.ones(1, np.float32))[0]
+        >>> bool((later["pixels"][..., :2] == observation["pixels"][..., 1:]).all())
+        True
+    """
+
+    def __init__(
+        self, env: gym.Env, num_stack: int, stacking_key: str | tuple[str, ...] = "pixels"
+    ) -> None:
+        if int(num_stack) != num_stack or num_stack < 1:
+            raise InputError(f"num_stack must be a whole number from 1 on; got {num_stack}.")
+        super().__init__(env)
+        self._path = (stacking_key,) if isinstance(stacking_key, str) else tuple(stacking_key)
+        self._frames: collections.deque[NDArray[Any]] = collections.deque(maxlen=int(num_stack))
+        # A new space: upstream writes into that of the environment inside.
+        self.observation_space = _stacked_space(env.observation_space, self._path, int(num_stack))
+
+    @property
+    def frames(self) -> NDArray[Any]:
+        """The last values ``[..., num_stack]``."""
+        return np.stack(self._frames, axis=-1)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset, and fill the stack with the first frame."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._frames.extend([_entry(observation, self._path)] * (self._frames.maxlen or 1))
+        return _with_entry(observation, self._path, self.frames), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step; the oldest frame makes room for the new one."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._frames.append(_entry(observation, self._path))
+        observation = _with_entry(observation, self._path, self.frames)
+        return observation, reward, terminated, truncated, info
+
+
+def _stacked_space(space: Any, path: tuple[str, ...], num_stack: int) -> Any:
+    if not path:
+        if not isinstance(space, Box):
+            raise InputError(f"FrameStack stacks an array (a Box); this entry is {space}.")
+        low, high = (
+            np.repeat(bound[..., None], num_stack, axis=-1) for bound in (space.low, space.high)
+        )
+        return Box(low, high, dtype=space.dtype.type)
+    if not isinstance(space, Dict) or path[0] not in space.spaces:
+        raise InputError(f"FrameStack finds no entry {path[0]!r} in the observation space {space}.")
+    return Dict(
+        [
+            (name, _stacked_space(part, path[1:], num_stack) if name == path[0] else part)
+            for name, part in space.spaces.items()
+        ]
+    )
+
+
+def _entry(observation: Any, path: tuple[str, ...]) -> NDArray[Any]:
+    for name in path:
+        observation = observation[name]
+    return np.asarray(observation)
+
+
+def _with_entry(observation: Any, path: tuple[str, ...], value: NDArray[Any]) -> Any:
+    if not path:
+        return value
+    return {**observation, path[0]: _with_entry(observation[path[0]], path[1:], value)}

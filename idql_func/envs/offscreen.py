@@ -1,0 +1,236 @@
+"""MuJoCo scenes as arrays, without a window: RGB and metric depth, any size, any camera.
+
+The pictures are those of ``dm_control``'s ``physics.render`` and of MuJoCo's own ``Renderer``, to
+the last bit. Both of these, and Gymnasium's, take the OpenGL library from ``MUJOCO_GL`` when they
+are imported and fail on a machine without a display where the user has not set it; and Gymnasium's
+draws into whichever context was used last, so that two environments disturb each other. Here the
+library is looked for when the first picture is drawn, nothing is written to the environment
+variable, and every picture is drawn in the context it belongs to.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idql_func.types import InputError
+
+__all__ = ["Camera", "OffscreenView", "gl_libraries"]
+
+Camera = int | str
+"""A camera of the model, by number or by name; -1 is the environment's own view."""
+
+_OFF = ("disable", "disabled", "off", "false", "0")
+_ON = ("", "enable", "enabled", "on", "true", "1")
+_NAMED = {"egl": "egl", "osmesa": "osmesa", "glfw": "glfw", "glx": "glfw", "cgl": "cgl"}
+
+
+def gl_libraries(environ: Mapping[str, str] = os.environ, system: str = sys.platform) -> list[str]:
+    """The OpenGL libraries to try, in order: what ``MUJOCO_GL`` names, else what needs no window.
+
+    Args:
+        environ: the environment variables.
+        system: as ``sys.platform``.
+
+    Raises:
+        InputError: ``MUJOCO_GL`` turns rendering off or names no library.
+
+    Example:
+        >>> gl_libraries({}, "linux"), gl_libraries({"MUJOCO_GL": "osmesa"}, "linux")
+        (['egl', 'osmesa'], ['osmesa'])
+    """
+    setting = environ.get("MUJOCO_GL", "").strip().lower()
+    if setting in _OFF:
+        raise InputError(
+            f"MUJOCO_GL={setting} turns MuJoCo's rendering off; unset it to draw pictures."
+        )
+    if setting in _NAMED:
+        return [_NAMED[setting]]
+    if setting not in _ON:
+        raise InputError(f"MUJOCO_GL={setting} is no OpenGL library; use egl, osmesa or glfw.")
+    if system == "darwin":
+        return ["cgl", "glfw"]
+    if system == "win32":
+        return ["glfw"]
+    display = environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY")
+    return ["egl", "osmesa", *(["glfw"] if display else [])]
+
+
+def _mujoco() -> Any:
+    # Untyped: type checkers see nothing of its compiled parts.
+    return importlib.import_module("mujoco")
+
+
+def _open_context(height: int, width: int) -> Any:
+    """A current OpenGL context of the first library that gives one."""
+    reasons = []
+    for name in gl_libraries():
+        try:
+            context = importlib.import_module(f"mujoco.{name}").GLContext(width, height)
+            context.make_current()
+        except Exception as error:  # each library fails in its own way, AttributeError included
+            reasons.append(f"{name}: {' '.join(str(error).split()) or type(error).__name__}")
+        else:
+            return context
+    raise InputError(
+        f"MuJoCo cannot draw pictures here ({'; '.join(reasons)}); install Mesa's EGL or OSMesa "
+        "(Debian: apt-get install libegl1 libosmesa6), or name another library in MUJOCO_GL."
+    )
+
+
+class OffscreenView:
+    """Draws the state of MuJoCo models at one size.
+
+    The OpenGL context opens with the first picture and takes 25 to 90 MB, most of it for shadows.
+    A copy, deep or pickled, opens its own.
+
+    Args:
+        height: pixels.
+        width: pixels.
+        effects: shadows and reflections, as upstream's pictures have; without them a software
+            renderer is several times as fast.
+
+    Example:
+        >>> import mujoco
+        >>> model = mujoco.MjModel.from_xml_string(
+        ...     "<mujoco><worldbody><geom type='sphere' size='1'/></worldbody></mujoco>"
+        ... )
+        >>> data = mujoco.MjData(model)
+        >>> mujoco.mj_forward(model, data)
+        >>> view = OffscreenView(48, 64)
+        >>> view.rgb(model, data).shape, view.depth(model, data).shape
+        ((48, 64, 3), (48, 64, 1))
+        >>> view.close()
+    """
+
+    def __init__(self, height: int, width: int, effects: bool = True) -> None:
+        self.height, self.width, self.effects = height, width, effects
+        self._model: Any = None
+        self._gl: Any = None
+        self._context: Any = None
+        self._scene: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OffscreenView, (self.height, self.width, self.effects)
+
+    def rgb(
+        self, model: Any, data: Any, camera: Camera = -1, own_view: Any = None
+    ) -> NDArray[np.uint8]:
+        """The picture ``[H, W, 3]``, uint8.
+
+        Args:
+            model: a ``mujoco.MjModel``.
+            data: its ``mujoco.MjData``.
+            camera: see :data:`Camera`.
+            own_view: the ``mujoco.MjvCamera`` behind -1; default: MuJoCo's free camera.
+
+        Raises:
+            InputError: no such camera, or no OpenGL library.
+        """
+        mujoco = _mujoco()
+        self._draw(model, data, camera, own_view, segments=False)
+        picture = np.empty((self.height, self.width, 3), np.uint8)
+        mujoco.mjr_readPixels(picture, None, self._rectangle(), self._context)
+        return picture[::-1].copy()  # OpenGL's first row is the lowest
+
+    def depth(
+        self, model: Any, data: Any, camera: Camera = -1, own_view: Any = None
+    ) -> NDArray[np.float32]:
+        """Distance along the camera's axis ``[H, W, 1]``, metres, float32.
+
+        Arguments and errors as :meth:`rgb`. Where nothing is hit it is the far plane's distance.
+        """
+        mujoco = _mujoco()
+        # Drawn as segments: antialiased edges would average the distances of two bodies.
+        self._draw(model, data, camera, own_view, segments=True)
+        buffer = np.empty((self.height, self.width), np.float32)
+        mujoco.mjr_readPixels(None, buffer, self._rectangle(), self._context)
+        extent = model.stat.extent
+        near, far = model.vis.map.znear * extent, model.vis.map.zfar * extent
+        share = buffer[::-1].astype(np.float64)  # 1 at the near plane, 0 at the far one
+        if self._scene.camera[0].orthographic:
+            metres = far - share * (far - near)
+        else:
+            metres = far * near / (share * (far - near) + near)
+        return metres.astype(np.float32)[..., None]
+
+    def close(self) -> None:
+        """Free the context; the next picture opens another."""
+        context, gl = self._context, self._gl
+        self._model = self._gl = self._context = self._scene = None
+        if context is not None:
+            gl.make_current()
+            context.free()
+            gl.free()
+
+    def _rectangle(self) -> Any:
+        mujoco = _mujoco()
+        return mujoco.MjrRect(0, 0, self.width, self.height)
+
+    def _draw(self, model: Any, data: Any, camera: Camera, own_view: Any, segments: bool) -> None:
+        mujoco = _mujoco()
+        if model is not self._model:
+            self._open(model)
+        self._gl.make_current()
+        flags, flag = self._scene.flags, mujoco.mjtRndFlag
+        flags[flag.mjRND_SHADOW] = flags[flag.mjRND_REFLECTION] = self.effects
+        flags[flag.mjRND_SEGMENT] = flags[flag.mjRND_IDCOLOR] = segments
+        mujoco.mjv_updateScene(
+            model,
+            data,
+            mujoco.MjvOption(),
+            None,
+            _find_camera(model, camera, own_view),
+            mujoco.mjtCatBit.mjCAT_ALL.value,
+            self._scene,
+        )
+        mujoco.mjr_render(self._rectangle(), self._scene, self._context)
+
+    def _open(self, model: Any) -> None:
+        mujoco = _mujoco()
+        self.close()
+        self._gl = _open_context(self.height, self.width)
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150.value)
+        offscreen = mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value
+        mujoco.mjr_setBuffer(offscreen, self._context)
+        # The model's own buffer may be smaller than the picture, and is mostly larger.
+        mujoco.mjr_resizeOffscreen(self.width, self.height, self._context)
+        # Distances lose less to rounding when the far plane is 0.
+        self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR.value
+        self._scene = mujoco.MjvScene(model, 10_000)
+        self._model = model
+
+
+def _find_camera(model: Any, camera: Camera, own_view: Any) -> Any:
+    mujoco = _mujoco()
+    number = camera
+    if isinstance(camera, str):
+        number = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA.value, camera)
+        if number < 0:
+            number = model.ncam  # refused below
+    elif camera == 0 and model.ncam == 0:
+        number = -1  # the only view there is
+    if not -1 <= int(number) < model.ncam:
+        names = [
+            mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_CAMERA.value, i) or str(i)
+            for i in range(model.ncam)
+        ]
+        raise InputError(
+            f"This model has no camera {camera!r}; it has {', '.join(names) or 'none'}, and -1 is "
+            "the environment's own view."
+        )
+    if number == -1 and own_view is not None:
+        return own_view
+    found = mujoco.MjvCamera()
+    if number == -1:
+        mujoco.mjv_defaultFreeCamera(model, found)
+    else:
+        found.type = mujoco.mjtCamera.mjCAMERA_FIXED.value
+        found.fixedcamid = int(number)
+    return found

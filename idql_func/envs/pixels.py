@@ -1,0 +1,178 @@
+"""Pictures as observations, and ``wrap_pixels`` (``jaxrl5/wrappers/pixels.py``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Dict, Space
+from numpy.typing import NDArray
+
+from idql_func.envs.frame_stack import FrameStack
+from idql_func.envs.frames import FrameSource
+from idql_func.envs.offscreen import Camera
+from idql_func.envs.wrappers import (
+    BoundedActions,
+    RepeatAction,
+    SinglePrecision,
+    UniversalSeed,
+    rescaled,
+)
+from idql_func.types import InputError
+
+__all__ = ["PixelObservation", "wrap_pixels"]
+
+ImageSize = int | tuple[int, int]
+"""Height and width in pixels; one number for both."""
+
+
+class PixelObservation(gym.ObservationWrapper):
+    """Observes pictures: a Dict of ``[H, W, 3]`` uint8 for each key (Gym's pixel wrapper).
+
+    Args:
+        env: see :class:`idql_func.envs.FrameSource` for what can be drawn.
+        image_size: see :data:`ImageSize`.
+        pixel_keys: one name for each camera.
+        camera_id: the camera of each key; a single one where there is a single key.
+        depth_keys: none, or one name for each camera: its distances ``[H, W, 1]``, float32, metres.
+        state_key: if given, the environment's own flat observation under this name.
+        effects: see :class:`idql_func.envs.OffscreenView`.
+
+    Raises:
+        InputError: keys that repeat, numbers of keys and cameras that differ, an environment that
+            cannot be drawn, or a state that is no vector.
+
+    Example:
+        >>> env = PixelObservation(gym.make("InvertedPendulum-v5"), 48, state_key="state")
+        >>> observation, _ = env.reset(seed=0)
+        >>> {name: value.shape for name, value in observation.items()}
+        {'pixels': (48, 48, 3), 'state': (4,)}
+    """
+
+    def __init__(
+        self,
+        env: gym.Env,
+        image_size: ImageSize = 84,
+        pixel_keys: Sequence[str] = ("pixels",),
+        camera_id: Camera | Sequence[Camera] = 0,
+        depth_keys: Sequence[str] = (),
+        state_key: str | None = None,
+        effects: bool = True,
+    ) -> None:
+        super().__init__(env)
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        cameras = _cameras(pixel_keys, camera_id)
+        if depth_keys and len(depth_keys) != len(cameras):
+            raise InputError(
+                f"Give no depth_keys or one for each of pixel_keys {tuple(pixel_keys)}; got "
+                f"{tuple(depth_keys)}."
+            )
+        self._rgb = dict(zip(pixel_keys, cameras, strict=True))
+        self._depth = dict(zip(depth_keys, cameras, strict=bool(depth_keys)))
+        self._state_key = state_key
+        names = [*pixel_keys, *depth_keys, *([] if state_key is None else [state_key])]
+        if len(set(names)) != len(names):
+            raise InputError(f"Each key of an observation must differ; got {', '.join(names)}.")
+        self._frames = FrameSource(env, height, width, effects)
+        spaces: dict[str, Space[Any]] = {}
+        for key in pixel_keys:
+            spaces[key] = Box(0, 255, (height, width, 3), np.uint8)
+        for key in depth_keys:
+            spaces[key] = Box(0, np.inf, (height, width, 1), np.float32)
+        if state_key is not None:
+            state = env.observation_space
+            if not isinstance(state, Box) or len(state.shape) != 1:
+                raise InputError(
+                    f"state_key takes an environment that observes a flat vector, not {state}; "
+                    "wrap_pixels flattens it, and so does Gymnasium's FlattenObservation."
+                )
+            spaces[state_key] = state
+        self.observation_space = Dict(spaces)
+        if self._depth:
+            self._frames.refuse_depth()
+
+    def observation(self, observation: Any) -> dict[str, NDArray[Any]]:
+        """The pictures of the environment as it is now, and the state if it was asked for."""
+        seen: dict[str, NDArray[Any]] = {}
+        for key, camera in self._rgb.items():
+            seen[key] = self._frames.rgb(camera)
+        for key, camera in self._depth.items():
+            seen[key] = self._frames.depth(camera)
+        if self._state_key is not None:
+            seen[self._state_key] = observation
+        return seen
+
+    def close(self) -> None:
+        """Free the OpenGL context and close the environment."""
+        self._frames.close()
+        super().close()
+
+
+def _cameras(pixel_keys: Sequence[str], camera_id: Camera | Sequence[Camera]) -> list[Camera]:
+    if isinstance(pixel_keys, str) or not pixel_keys:
+        raise InputError(f'pixel_keys is a tuple of names such as ("pixels",); got {pixel_keys!r}.')
+    cameras = [camera_id] if isinstance(camera_id, int | str) else list(camera_id)
+    if len(cameras) != len(pixel_keys):
+        raise InputError(
+            f"Give one camera_id for each of pixel_keys {tuple(pixel_keys)}; got {camera_id!r}."
+        )
+    return cameras
+
+
+def wrap_pixels(
+    env: gym.Env,
+    action_repeat: int = 1,
+    image_size: ImageSize = 84,
+    num_stack: int | None = 3,
+    camera_id: Camera | Sequence[Camera] = 0,
+    pixel_keys: Sequence[str] = ("pixels",),
+    *,
+    depth_keys: Sequence[str] = (),
+    state_key: str | None = None,
+    effects: bool = True,
+) -> gym.Env:
+    """What upstream's ``wrap_pixels`` gives: pictures ``[H, W, 3, num_stack]``, actions in [-1, 1].
+
+    Upstream returns the pair ``(env, pixel_keys)``; this returns the environment. There, every
+    key but ``"pixels"`` came in the renderer's default size and unstacked; here all keys are alike.
+
+    Args:
+        env: a Gymnasium environment with Box actions, see :class:`idql_func.envs.FrameSource`.
+        action_repeat: each action is taken this many times.
+        image_size: see :data:`ImageSize`.
+        num_stack: how many pictures are stacked; None leaves the last axis away, which the learners
+            do not take.
+        camera_id: the camera of each key.
+        pixel_keys: one name for each camera.
+        depth_keys: none, or one name for each camera, ``[H, W, 1, num_stack]`` float32 in metres.
+        state_key: if given (the learners look for ``"state"``), the environment's own observation,
+            flat and float32, under this name.
+        effects: see :class:`idql_func.envs.OffscreenView`.
+
+    Raises:
+        InputError: see :class:`PixelObservation`, :class:`RepeatAction` and :class:`FrameStack`; or
+            no Box actions, or unbounded ones.
+
+    Example:
+        >>> env = wrap_pixels(gym.make("InvertedPendulum-v5"), action_repeat=2, image_size=64)
+        >>> env.observation_space, env.action_space
+        (Dict('pixels': Box(0, 255, (64, 64, 3, 3), uint8)), Box(-1.0, 1.0, (1,), float32))
+        >>> env.reset(seed=0)[0]["pixels"].shape
+        (64, 64, 3, 3)
+    """
+    if action_repeat != 1:
+        env = RepeatAction(env, action_repeat)
+    if state_key is not None:
+        env = SinglePrecision(env)
+        if isinstance(env.observation_space, Dict):
+            env = gym.wrappers.FlattenObservation(env)
+    env = PixelObservation(
+        rescaled(env), image_size, pixel_keys, camera_id, depth_keys, state_key, effects
+    )
+    if num_stack is not None:
+        for key in (*pixel_keys, *depth_keys):
+            env = FrameStack(env, num_stack, key)
+    # Outermost, so that it seeds the spaces that are seen from outside (quirk E9).
+    return UniversalSeed(BoundedActions(env))
