@@ -14,13 +14,15 @@ from idql_func.types import InputError
 
 __all__ = ["main", "parse"]
 
-LearnerClass = Literal["DDPMIQLLearner", "GeneralDDPMIQLLearner"]
-"""The learners that the command can train."""
+LearnerClass = Literal[
+    "DDPMIQLLearner", "GeneralDDPMIQLLearner", "IQLLearner", "BCLearner", "PixelBCLearner"
+]
+"""The learners that the command can train: those of ``OfflineLearnerConfig``."""
 
 DESCRIPTION = (
-    "Train an IDQL policy on a fixed dataset. The defaults below are those of the preset. "
+    "Train a policy on a fixed dataset. The defaults below are those of the preset. "
     "Presets: " + "; ".join(f"{name} = {text}" for name, text in DESCRIPTIONS.items()) + ". "
-    "The options of the other learner are shown by --learner-class GeneralDDPMIQLLearner --help."
+    "The options of another learner are shown by --learner-class CLASS --help."
 )
 
 
@@ -70,8 +72,9 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, Path | None, bool]:
 
         Args:
             config: The settings.
-            learner_class: Which learner to train: the one that upstream exports, or its full one
-                with more objectives and architectures.
+            learner_class: Which learner to train: IDQL as upstream exports it, its full form with
+                more objectives and architectures, plain IQL, or behaviour cloning from vectors or
+                images. It takes over what it knows of the preset's settings.
             resume: A run's folder (or a checkpoint in one) to continue from, with the same bits as
                 if it had never stopped.
             overwrite: Replace a run of the same name.

@@ -1,7 +1,8 @@
-"""Named settings: the built-in run, and upstream's own for D4RL's locomotion and antmaze data.
+"""Named settings of ``idql train``: the built-in runs, and every offline setting of upstream.
 
 Each preset is one ``TrainConfig``; what is not written in it is the default of
-``idql_func.training.config``. Any part can be replaced on the command line.
+``idql_func.training.config`` and ``.learners``. Any part can be replaced on the command line.
+Those of ``idql online`` and ``idql finetune`` are in ``idql_func.training.online_presets``.
 """
 
 from __future__ import annotations
@@ -9,9 +10,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from idql_func.training.config import DatasetConfig, EvaluationConfig, TrainConfig
-from idql_func.training.learners import DDPMIQLConfig, learner_config
+from idql_func.training.learners import (
+    BCConfig,
+    DDPMIQLConfig,
+    GeneralDDPMIQLConfig,
+    IQLConfig,
+    OfflineLearnerConfig,
+    PixelBCConfig,
+    learner_config,
+)
 
 __all__ = ["ANTMAZE", "DESCRIPTIONS", "LOCOMOTION", "POINTMAZE", "PRESETS", "preset_for"]
 
@@ -40,6 +50,19 @@ POINTMAZE = TrainConfig(
     ),
 )
 """The built-in maze: a policy in a few minutes on two CPU cores, without a network."""
+
+POINTMAZE_IQL = dataclasses.replace(
+    POINTMAZE,
+    preset="pointmaze-iql",
+    cosine_decay=True,
+    learner=IQLConfig(expectile=0.9, temperature=10.0, discount=0.98, tau=0.02),
+)
+"""The built-in maze with plain IQL: upstream's settings for mazes, the horizon of a short run."""
+
+POINTMAZE_BC = dataclasses.replace(
+    POINTMAZE, preset="pointmaze-bc", cosine_decay=True, learner=BCConfig(dropout_rate=0.1)
+)
+"""The built-in maze with behaviour cloning: upstream's settings."""
 
 LOCOMOTION = TrainConfig(
     preset="locomotion",
@@ -72,23 +95,125 @@ ANTMAZE = dataclasses.replace(
 )
 """Upstream's settings for antmaze: locomotion's, but for the rewards and the expectile."""
 
-PRESETS: Mapping[str, TrainConfig] = MappingProxyType(
-    {"pointmaze": POINTMAZE, "locomotion": LOCOMOTION, "antmaze": ANTMAZE}
+IQL_ONEPARAM = TrainConfig(
+    preset="iql-oneparam",
+    batch_size=256,
+    max_steps=1_500_001,
+    log_interval=1_000,
+    checkpoint_interval=100_000,
+    # Plain IQL trains on all of the data (D5).
+    dataset=DatasetConfig(
+        source="walker2d-medium-expert-v2", rewards="normalize_returns", train_fraction=1.0
+    ),
+    learner=IQLConfig(actor_lr=3e-4, expectile=0.7, temperature=3.0),
+    evaluation=EvaluationConfig(interval=100_000, interval_episodes=50, episodes=50),
 )
-"""All presets by name."""
+"""Upstream's ``launcher/iql/train_iql_oneparam.py``; it sweeps the temperature over 3, 6.5, 10."""
+
+IQL_ONEPARAM_ANTMAZE = dataclasses.replace(
+    IQL_ONEPARAM,
+    preset="iql-oneparam-antmaze",
+    dataset=dataclasses.replace(
+        IQL_ONEPARAM.dataset, source="antmaze-medium-diverse-v0", rewards="minus_one"
+    ),
+    learner=dataclasses.replace(IQL_ONEPARAM.learner, expectile=0.9),
+)
+"""The same launcher for antmaze."""
+
+# Upstream's `train_offline.py` has no settings of its own for the loop; the launcher's are taken.
+# The configuration files add what the launcher leaves out: a cosine decay (L11).
+IQL_MUJOCO = dataclasses.replace(
+    IQL_ONEPARAM,
+    preset="iql-mujoco",
+    cosine_decay=True,
+    dataset=dataclasses.replace(IQL_ONEPARAM.dataset, source="halfcheetah-medium-v2"),
+    learner=IQLConfig(expectile=0.7, temperature=3.0),
+)
+"""Upstream's ``examples/states/configs/iql_mujoco_config.py``."""
+
+IQL_ANTMAZE = dataclasses.replace(
+    IQL_MUJOCO,
+    preset="iql-antmaze",
+    dataset=dataclasses.replace(IQL_ONEPARAM_ANTMAZE.dataset, source="antmaze-umaze-v2"),
+    learner=IQLConfig(expectile=0.9, temperature=10.0),
+)
+"""Upstream's ``examples/states/configs/iql_antmaze_config.py``."""
+
+BC = dataclasses.replace(
+    IQL_MUJOCO,
+    preset="bc",
+    dataset=DatasetConfig(source="halfcheetah-expert-v2", train_fraction=1.0),
+    learner=BCConfig(dropout_rate=0.1),
+)
+"""Upstream's ``examples/states/configs/bc_config.py``, on the data that its README takes."""
+
+PIXEL_BC = TrainConfig(
+    preset="pixel-bc",
+    seed=42,
+    batch_size=256,
+    max_steps=500_000,
+    log_interval=1_000,
+    checkpoint_interval=50_000,
+    cosine_decay=True,
+    dataset=DatasetConfig(source="buffers/cheetah-run-v0", train_fraction=1.0),
+    learner=PixelBCConfig(
+        actor_lr=3e-4,
+        cnn_features=(32, 64, 128, 256),
+        cnn_strides=(2, 2, 2, 2),
+        dropout_rate=0.1,
+    ),
+    evaluation=EvaluationConfig(interval=5_000, interval_episodes=10, episodes=10),
+)
+"""Upstream's ``examples/pixels/configs/pixel_bc_config.py`` in ``train_offline_pixels.py``."""
 
 DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "pointmaze": "the built-in maze, minutes on a CPU (the default)",
+        "pointmaze-iql": "the same with plain IQL",
+        "pointmaze-bc": "the same with behaviour cloning",
         "locomotion": "upstream's settings for D4RL's halfcheetah, hopper and walker2d",
         "antmaze": "upstream's settings for D4RL's antmaze",
+        "iql-mujoco": "plain IQL for D4RL's locomotion data, actor rate on a cosine",
+        "iql-antmaze": "plain IQL for D4RL's antmaze, actor rate on a cosine",
+        "iql-oneparam": "plain IQL as upstream's launcher has it, for locomotion",
+        "iql-oneparam-antmaze": "plain IQL as upstream's launcher has it, for antmaze",
+        "bc": "behaviour cloning",
+        "pixel-bc": "behaviour cloning from images, out of a saved replay buffer",
     }
 )
 """One line about each preset, for help texts."""
 
+PRESETS: Mapping[str, TrainConfig] = MappingProxyType(
+    {
+        config.preset: config
+        for config in (
+            POINTMAZE,
+            POINTMAZE_IQL,
+            POINTMAZE_BC,
+            LOCOMOTION,
+            ANTMAZE,
+            IQL_MUJOCO,
+            IQL_ANTMAZE,
+            IQL_ONEPARAM,
+            IQL_ONEPARAM_ANTMAZE,
+            BC,
+            PIXEL_BC,
+        )
+    }
+)
+"""All presets by name."""
+
+_SYNONYMS = {
+    "critic_hyperparam": "expectile",
+    "expectile": "critic_hyperparam",
+    "critic_hidden_dims": "hidden_dims",
+    "hidden_dims": "critic_hidden_dims",
+}
+_IDQL = (DDPMIQLConfig, GeneralDDPMIQLConfig)
+
 
 def preset_for(name: str, learner_class: str | None = None) -> TrainConfig:
-    """A preset, if wanted for the other learner.
+    """A preset, if wanted for another learner.
 
     With another ``learner_class`` every keyword that both learners know keeps the preset's value
     where that differs from the preset's learner's default; the others are that learner's defaults.
@@ -101,6 +226,8 @@ def preset_for(name: str, learner_class: str | None = None) -> TrainConfig:
         0.9
         >>> preset_for("antmaze", "GeneralDDPMIQLLearner").learner.time_dim
         64
+        >>> preset_for("pointmaze", "IQLLearner").learner.expectile
+        0.9
     """
     if name not in PRESETS:
         from idql_func.types import InputError
@@ -111,13 +238,21 @@ def preset_for(name: str, learner_class: str | None = None) -> TrainConfig:
         return config
     other, own_defaults = learner_config(learner_class), type(config.learner)()
     known = {f.name for f in dataclasses.fields(other)}
-    chosen = {
-        key: value
-        for key, value in config.learner.keywords().items()
-        if key in known and value != getattr(own_defaults, key)
-    }
-    # The blocks and the dropout of upstream's settings are those of the residual actor.
-    chosen["actor_architecture"] = "ln_resnet"
-    chosen["actor_layer_norm"] = True
-    chosen["actor_num_blocks"] = config.learner.actor_num_blocks
-    return dataclasses.replace(config, learner=dataclasses.replace(other, **chosen))
+    chosen: dict[str, Any] = {}
+    for key, value in config.learner.keywords().items():
+        same = key if key in known else _SYNONYMS.get(key)
+        if same in known and value != getattr(own_defaults, key):
+            chosen[same] = value
+    if isinstance(other, GeneralDDPMIQLConfig) and isinstance(config.learner, DDPMIQLConfig):
+        # The blocks and the dropout of upstream's settings are those of the residual actor.
+        chosen["actor_architecture"] = "ln_resnet"
+        chosen["actor_layer_norm"] = True
+        chosen["actor_num_blocks"] = config.learner.actor_num_blocks
+    if isinstance(other, _IDQL) and config.cosine_decay:
+        chosen["decay_steps"] = config.max_steps
+        config = dataclasses.replace(config, cosine_decay=False)
+    return dataclasses.replace(config, learner=_replaced(other, chosen))
+
+
+def _replaced(learner: Any, changes: Mapping[str, Any]) -> OfflineLearnerConfig:
+    return dataclasses.replace(learner, **changes)
