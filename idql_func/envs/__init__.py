@@ -6,6 +6,7 @@ from idql_func.envs.make_env import gymnasium_id, make_env
 from idql_func.envs.offscreen import OffscreenView
 from idql_func.envs.pixels import PixelObservation, wrap_pixels
 from idql_func.envs.pointmaze import ENV_NAME, FixedGoalPointMaze, make_pointmaze_env
+from idql_func.envs.video import VideoRecorder, WANDBVideo, write_video
 from idql_func.envs.wrappers import (
     BoundedActions,
     RepeatAction,
@@ -26,9 +27,12 @@ __all__ = [
     "RepeatAction",
     "SinglePrecision",
     "UniversalSeed",
+    "VideoRecorder",
+    "WANDBVideo",
     "gymnasium_id",
     "make_env",
     "make_pointmaze_env",
     "wrap_gym",
     "wrap_pixels",
+    "write_video",
 ]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from idql_func.envs.offscreen import Camera, OffscreenView
 from idql_func.types import InputError
 
-__all__ = ["FrameSource", "OffscreenRender", "env_name", "frames_per_second"]
+__all__ = ["FrameSource", "OffscreenRender", "env_name", "frames_per_second", "is_mujoco"]
 
 
 def env_name(env: gym.Env) -> str:
@@ -35,6 +35,16 @@ def frames_per_second(env: gym.Env, default: float = 20.0) -> float:
         30.0
     """
     return float(env.metadata.get("render_fps") or default)
+
+
+def is_mujoco(env: gym.Env) -> bool:
+    """Whether an environment is simulated by MuJoCo.
+
+    Example:
+        >>> is_mujoco(gym.make("InvertedPendulum-v5")), is_mujoco(gym.make("Pendulum-v1"))
+        (True, False)
+    """
+    return _physics(env) is not None
 
 
 class FrameSource:

@@ -1,4 +1,4 @@
-"""From a name to an environment: the built-in maze, D4RL's names, and any Gymnasium id."""
+"""From a name to an environment: the built-in maze, D4RL, DeepMind Control, any Gymnasium id."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 from gymnasium.spaces import Box, Dict
 from numpy.typing import NDArray
 
+from idql_func.envs.dm_control import make_dm_control, suite_id
+from idql_func.envs.frames import OffscreenRender, is_mujoco
 from idql_func.envs.pointmaze import ENV_NAME, make_pointmaze_env, register_robotics
 from idql_func.types import InputError
 
@@ -102,16 +104,20 @@ def make_env(name: str, **kwargs: Any) -> gym.Env:
 
     Args:
         name: ``pointmaze-umaze-builtin``; a D4RL dataset name such as ``halfcheetah-medium-v2``
-            (the nearest Gymnasium environment is made, and a warning says what differs); or an id
+            (the nearest Gymnasium environment is made, and a warning says what differs); a task of
+            DeepMind Control such as ``cheetah-run-v0`` or ``dm_control/cheetah-run-v0``; or an id
             of Gymnasium or gymnasium-robotics.
         kwargs: go to the environment; for the built-in maze see
-            :func:`idql_func.envs.make_pointmaze_env`.
+            :func:`idql_func.envs.make_pointmaze_env`. With ``render_mode="rgb_array"`` or
+            ``"depth_array"`` an environment of MuJoCo renders without a display.
 
     Returns:
-        The environment, native observations and action bounds.
+        The environment, native action bounds and, but for DeepMind Control's, which are flat
+        (:class:`idql_func.envs.dm_control.FlatDmControl`), native observations.
 
     Raises:
-        InputError: there is no such environment, or it does not take these arguments.
+        InputError: there is no such environment, it does not take these arguments, or it is of
+            DeepMind Control, which is not installed.
         ImportError: MuJoCo or gymnasium-robotics is needed and not installed.
 
     Example:
@@ -120,15 +126,18 @@ def make_env(name: str, **kwargs: Any) -> gym.Env:
         >>> make_env("Pendulum-v1").spec.id
         'Pendulum-v1'
     """
-    identifier, caveat = gymnasium_id(name)
+    task = suite_id(name)
+    identifier, caveat = (name, None) if task is not None else gymnasium_id(name)
     try:
         if identifier == ENV_NAME:
             return make_pointmaze_env(**kwargs)
-        env = _make(identifier, kwargs)
+        env = _make(identifier, kwargs) if task is None else make_dm_control(task, **kwargs)
     except TypeError as error:
         raise InputError(f"{name} does not take these arguments: {error}.") from error
     if caveat is not None:
         warnings.warn(f"{name} is evaluated in {identifier}: {caveat}.", stacklevel=2)
+    if env.render_mode in ("rgb_array", "depth_array") and is_mujoco(env):
+        env = OffscreenRender(env)
     return PlainAntMaze(env) if name.startswith("antmaze-") else env
 
 

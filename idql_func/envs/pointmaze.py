@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 
+from idql_func.envs.frames import OffscreenRender
 from idql_func.types import InputError
 
 __all__ = [
@@ -208,7 +209,7 @@ def make_pointmaze_env(
         goal: ``[2]``, in a free cell, metres.
         goal_radius: metres.
         episode_steps: the episode is truncated after this many steps.
-        render_mode: as Gymnasium's.
+        render_mode: as Gymnasium's; the pictures, 480 by 480, need no display.
 
     Raises:
         InputError: the goal lies in a wall, or ``episode_steps`` is below 1.
@@ -237,6 +238,8 @@ def make_pointmaze_env(
     # The maze leaves its generated model in the temporary folder, one file for every environment.
     with contextlib.suppress(OSError):
         os.remove(env.unwrapped.tmp_xml_file_path)  # type: ignore[attr-defined]
+    if render_mode in ("rgb_array", "depth_array"):
+        env = OffscreenRender(env)
     return FixedGoalPointMaze(env, goal, goal_radius)
 
 

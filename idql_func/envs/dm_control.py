@@ -1,0 +1,188 @@
+"""DeepMind Control as upstream saw it through ``dmcgym``: flat observations, 1,000 steps.
+
+Optional: needs ``dm_control`` and ``shimmy`` (the extra ``dm-control``).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import warnings
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Dict
+from numpy.typing import NDArray
+
+from idql_func.types import InputError
+
+__all__ = ["SUITE_TASKS", "FlatDmControl", "make_dm_control", "suite_id"]
+
+SUITE_TASKS: dict[str, tuple[str, ...]] = {
+    "acrobot": ("swingup", "swingup_sparse"),
+    "ball_in_cup": ("catch",),
+    "cartpole": (
+        "balance",
+        "balance_sparse",
+        "swingup",
+        "swingup_sparse",
+        "two_poles",
+        "three_poles",
+    ),
+    "cheetah": ("run",),
+    "dog": ("stand", "walk", "trot", "run", "fetch"),
+    "finger": ("spin", "turn_easy", "turn_hard"),
+    "fish": ("upright", "swim"),
+    "hopper": ("stand", "hop"),
+    "humanoid": ("stand", "walk", "run", "run_pure_state"),
+    "humanoid_CMU": ("stand", "walk", "run"),
+    "lqr": ("lqr_2_1", "lqr_6_2"),
+    "manipulator": ("bring_ball", "bring_peg", "insert_ball", "insert_peg"),
+    "pendulum": ("swingup",),
+    "point_mass": ("easy", "hard"),
+    "quadruped": ("walk", "run", "escape", "fetch"),
+    "reacher": ("easy", "hard"),
+    "stacker": ("stack_2", "stack_4"),
+    "swimmer": ("swimmer6", "swimmer15"),
+    "walker": ("stand", "walk", "run"),
+}
+"""Domain -> tasks of ``dm_control.suite``, written out so that a name is known without it."""
+
+PREFIX = "dm_control/"
+EPISODE_STEPS = 1000
+
+
+def suite_id(name: str) -> str | None:
+    """Shimmy's id for a task: its own ``dm_control/…``, or ``dmcgym``'s name for a suite task.
+
+    Args:
+        name: any name.
+
+    Returns:
+        None where the name is no such task.
+
+    Example:
+        >>> suite_id("cheetah-run-v0"), suite_id("hopper-medium-v2")
+        ('dm_control/cheetah-run-v0', None)
+    """
+    if name.startswith(PREFIX):
+        return name
+    match = re.fullmatch(r"(?P<domain>\w+)-(?P<task>\w+)-v0", name)
+    if match is None or match["task"] not in SUITE_TASKS.get(match["domain"], ()):
+        return None
+    return PREFIX + name
+
+
+class FlatDmControl(gym.Wrapper):
+    """A ``dm_control`` task with a flat observation and float32 actions.
+
+    The parts of the observation follow each other as ``dm_control`` lists them, which is the order
+    that upstream's wrappers kept; Gymnasium would sort them. Time limits truncate; only a true end
+    terminates.
+
+    Args:
+        env: an environment of shimmy's.
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        base: Any = env.unwrapped
+        space, action_space = env.observation_space, env.action_space
+        if not isinstance(space, Dict) or not isinstance(action_space, Box):
+            raise InputError(
+                f"This dm_control task observes {space} and takes {action_space}; wanted are a "
+                "Dict of arrays and continuous actions."
+            )
+        self._parts = tuple(base.observation_spec())
+        sizes = (int(np.prod(space[name].shape or ())) for name in self._parts)
+        self.observation_space = Box(-np.inf, np.inf, (sum(sizes),), np.float64)
+        low, high = action_space.low.astype(np.float32), action_space.high.astype(np.float32)
+        self.action_space = Box(low, high, dtype=np.float32)
+        # Shimmy writes 1,000 times the length of a step, in seconds.
+        self.metadata = {**env.metadata, "render_fps": round(1 / base.dt)}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> gym.Env:
+        """A new environment of the same make, to be reset before use."""
+        spec = self.spec
+        assert spec is not None
+        steps = spec.max_episode_steps or EPISODE_STEPS
+        return make_dm_control(spec.id, steps, **{"render_mode": self.render_mode, **spec.kwargs})
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float64], dict[str, Any]]:
+        """Start an episode; observation ``[O]``, float64."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._flat(observation), info
+
+    def step(
+        self, action: NDArray[Any]
+    ) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
+        """One control step."""
+        observation, reward, terminated, truncated, info = self.env.step(
+            np.asarray(action, np.float64)
+        )
+        return self._flat(observation), float(reward), terminated, truncated, info
+
+    def _flat(self, observation: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
+        parts = [np.ravel(observation[name]).astype(np.float64) for name in self._parts]
+        return np.concatenate(parts)
+
+
+def make_dm_control(name: str, max_episode_steps: int = EPISODE_STEPS, **kwargs: Any) -> gym.Env:
+    """Make a task of DeepMind Control.
+
+    Args:
+        name: ``dm_control/DOMAIN-TASK-v0`` or another id of shimmy's.
+        max_episode_steps: the episode is truncated after this many steps; ``dmcgym``'s 1,000 is
+            also the limit that most tasks have of their own.
+        kwargs: go to shimmy: ``render_mode``, ``task_kwargs``, ``environment_kwargs``, ….
+
+    Raises:
+        InputError: the packages are not installed, or there is no such task.
+        TypeError: a keyword that shimmy does not take.
+    """
+    register_dm_control(name)
+    try:
+        # The checker complains of parts without an axis, which are flattened here.
+        env = gym.make(
+            name, max_episode_steps=max_episode_steps, disable_env_checker=True, **kwargs
+        )
+    except gym.error.Error as error:
+        domain = name.removeprefix(PREFIX).split("-", maxsplit=1)[0]
+        tasks = [f"{PREFIX}{domain}-{task}-v0" for task in SUITE_TASKS.get(domain, ())]
+        known = f"{domain} has {', '.join(tasks)}"
+        if not tasks:
+            known = f"the domains of DeepMind Control are {', '.join(SUITE_TASKS)}"
+        raise InputError(f"There is no environment {name!r}; {known}.") from error
+    return FlatDmControl(env)
+
+
+def register_dm_control(name: str) -> None:
+    """Make shimmy's ids known to Gymnasium.
+
+    Args:
+        name: what it is needed for.
+
+    Raises:
+        InputError: ``dm_control`` or ``shimmy`` is not installed.
+    """
+    try:
+        _register()
+    except ImportError as error:
+        raise InputError(
+            f"{name} needs dm_control and shimmy ({error}); install them with "
+            "`pip install 'idql_func[dm-control]'`."
+        ) from error
+
+
+@functools.cache
+def _register() -> None:
+    # dm_control looks for a display on import and complains where there is none, though nothing
+    # here draws with it.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import dm_control  # noqa: F401
+        import shimmy
+    gym.register_envs(shimmy)

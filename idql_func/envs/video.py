@@ -1,0 +1,306 @@
+"""Episodes as videos: to files, and to Weights & Biases (``jaxrl5/wrappers/wandb_video.py``)."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from idql_func.envs.frames import FrameSource, frames_per_second
+from idql_func.envs.offscreen import Camera
+from idql_func.types import InputError
+
+__all__ = ["VideoRecorder", "WANDBVideo", "video_suffix", "write_video"]
+
+
+def video_suffix() -> str:
+    """``.mp4`` where imageio and imageio-ffmpeg are installed, else ``.gif``.
+
+    Example:
+        >>> video_suffix() in (".mp4", ".gif")
+        True
+    """
+    try:
+        _ffmpeg()
+    except InputError:
+        return ".gif"
+    return ".mp4"
+
+
+def write_video(
+    path: str | os.PathLike[str], frames: Sequence[NDArray[np.uint8]], fps: float = 20.0
+) -> Path:
+    """Write pictures to an MP4 (H.264) or GIF file; an older file is replaced only by a whole one.
+
+    Args:
+        path: ends in ``.mp4`` or ``.gif``; its folder is made.
+        frames: ``[T, H, W, 3]`` (or 1 channel), uint8. MP4 has even sizes, so an odd row or column
+            is repeated.
+        fps: pictures a second. GIF counts in hundredths of a second and plays at 50 at most.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: another suffix, no ffmpeg for MP4, no pictures, pictures of another kind, or an
+            ``fps`` that is not positive.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = write_video(Path(folder) / "black.gif", np.zeros((3, 8, 8, 3), np.uint8))
+        ...     path.stat().st_size > 0
+        True
+    """
+    path = Path(path)
+    if path.suffix not in (".mp4", ".gif"):
+        raise InputError(f"A video file ends in .mp4 or .gif; got {path.name!r}.")
+    if not fps > 0:
+        raise InputError(f"fps must be positive; got {fps}.")
+    if path.suffix == ".mp4":
+        _ffmpeg()
+    stack = _checked_frames(frames)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, unfinished = tempfile.mkstemp(
+        prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+    )
+    os.close(handle)
+    try:
+        (_write_mp4 if path.suffix == ".mp4" else _write_gif)(unfinished, stack, fps)
+        with open(unfinished, "rb+") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(unfinished, 0o666 & ~umask)  # mkstemp's files are their owner's alone
+        os.replace(unfinished, path)
+    except BaseException:
+        Path(unfinished).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _checked_frames(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    if len(frames) == 0:
+        raise InputError("A video needs at least one picture; got none.")
+    shapes = {np.shape(frame) for frame in frames}
+    stack = np.stack(frames) if len(shapes) == 1 else None
+    if (
+        stack is None
+        or stack.dtype != np.uint8
+        or stack.ndim != 4
+        or stack.shape[-1] not in (1, 3)
+        or stack.size == 0
+    ):
+        got = "pictures of several sizes" if stack is None else f"{stack.dtype} {stack.shape}"
+        raise InputError(f"Pictures of a video are uint8 [T, H, W, 3] or [T, H, W, 1]; got {got}.")
+    return np.repeat(stack, 3, axis=-1) if stack.shape[-1] == 1 else stack
+
+
+def _write_gif(path: str, frames: NDArray[np.uint8], fps: float) -> None:
+    from PIL import Image
+
+    first, *rest = [Image.fromarray(frame) for frame in frames]
+    milliseconds = max(20, round(100 / fps) * 10)
+    first.save(
+        path, save_all=True, append_images=rest, duration=milliseconds, loop=0, optimize=False
+    )
+
+
+def _write_mp4(path: str, frames: NDArray[np.uint8], fps: float) -> None:
+    height, width = frames.shape[1:3]
+    frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    with _ffmpeg().get_writer(path, format="FFMPEG", fps=fps, macro_block_size=2) as writer:
+        for frame in frames:
+            writer.append_data(frame)
+
+
+def _ffmpeg() -> Any:
+    try:
+        importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
+        return importlib.import_module("imageio.v2")
+    except (ImportError, RuntimeError) as error:
+        raise InputError(
+            f"An .mp4 file needs imageio and imageio-ffmpeg ({error}); install them with "
+            "`pip install 'idql_func[video]'`, or write a .gif file."
+        ) from error
+
+
+class _EpisodeFrames(gym.Wrapper):
+    """Collects the pictures of an episode and hands them over when it has ended."""
+
+    def __init__(
+        self,
+        env: gym.Env,
+        size: int,
+        seen: bool,
+        camera_id: Camera,
+        max_videos: int | None,
+    ) -> None:
+        super().__init__(env)
+        self._size, self._take_seen = size, seen
+        self._camera, self._videos_left = camera_id, max_videos
+        self._frames: list[NDArray[np.uint8]] = []
+        self._source: FrameSource | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset; pictures of an episode that did not end are dropped."""
+        self._frames.clear()
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._add_frame(observation)
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step; the end of an episode writes its video."""
+        result = self.env.step(action)
+        self._add_frame(result[0])
+        if (result[2] or result[3]) and self._frames:
+            if self._videos_left is not None:
+                self._videos_left -= 1
+            self._finish(self._frames)
+            self._frames = []
+        return result
+
+    def close(self) -> None:
+        """Free the OpenGL context and close the environment."""
+        if self._source is not None:
+            self._source.close()
+        super().close()
+
+    def _add_frame(self, observation: Any) -> None:
+        if self._videos_left is not None and self._videos_left <= 0:
+            return
+        seen = observation.get("pixels") if isinstance(observation, Mapping) else None
+        if seen is not None and self._take_seen:
+            self._frames.append(np.array(seen[..., -1] if seen.ndim == 4 else seen))
+            return
+        if self._source is None:
+            self._source = FrameSource(self.env, self._size, self._size)
+        self._frames.append(self._source.rgb(self._camera))
+
+    def _finish(self, frames: list[NDArray[np.uint8]]) -> None:
+        raise NotImplementedError
+
+
+class VideoRecorder(_EpisodeFrames):
+    """Writes a video file of each episode: ``FOLDER/episode-0000.mp4`` and so on.
+
+    Args:
+        env: see :class:`idql_func.envs.FrameSource`; pixel environments need nothing.
+        folder: is made where it is missing.
+        name: what the files are called, before their number.
+        size: draw pictures of this many pixels a side. Default: the newest picture that the agent
+            sees under ``"pixels"``, or 256 where it sees none.
+        camera_id: the camera, where pictures are drawn.
+        every: write each ``every``-th episode, the first included.
+        max_videos: write no more than this many.
+        fps: pictures a second; default: the environment's own time, or 20.
+        suffix: ``.mp4`` or ``.gif``; default: what can be written.
+
+    Raises:
+        InputError: ``every`` or ``size`` below 1, or see :func:`write_video`.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     env = VideoRecorder(
+        ...         gym.make("InvertedPendulum-v5", max_episode_steps=3), folder, size=32
+        ...     )
+        ...     _ = env.reset(seed=0)
+        ...     for _ in range(3):
+        ...         _ = env.step(np.zeros(1, np.float32))
+        ...     [path.stem for path in env.files]
+        ['episode-0000']
+    """
+
+    def __init__(
+        self,
+        env: gym.Env,
+        folder: str | os.PathLike[str],
+        name: str = "episode",
+        *,
+        size: int | None = None,
+        camera_id: Camera = 0,
+        every: int = 1,
+        max_videos: int | None = None,
+        fps: float | None = None,
+        suffix: str | None = None,
+    ) -> None:
+        if every < 1 or (size is not None and size < 1):
+            raise InputError(f"every and size must be at least 1; got {every} and {size}.")
+        super().__init__(env, size or 256, size is None, camera_id, max_videos)
+        self.files: list[Path] = []
+        self._folder, self._name, self._every = Path(folder), name, every
+        self._fps = frames_per_second(env) if fps is None else fps
+        self._suffix = suffix or video_suffix()
+        self._episode = -1
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset; counts the episode."""
+        self._episode += 1
+        return super().reset(seed=seed, options=options)
+
+    def _add_frame(self, observation: Any) -> None:
+        if self._episode % self._every == 0:
+            super()._add_frame(observation)
+
+    def _finish(self, frames: list[NDArray[np.uint8]]) -> None:
+        path = self._folder / f"{self._name}-{self._episode:04d}{self._suffix}"
+        self.files.append(write_video(path, frames, self._fps))
+
+
+class WANDBVideo(_EpisodeFrames):
+    """Logs a video of each episode to the Weights & Biases run that is open.
+
+    As upstream's, without committing the step; but the file is written here, so that W&B's media
+    packages are not needed.
+
+    Args:
+        env: see :class:`idql_func.envs.FrameSource`; of pixel environments the newest picture that
+            the agent sees is taken.
+        name: the key it is logged under.
+        pixel_hw: pixels a side, where pictures are drawn.
+        render_kwargs: ``{"camera_id": …}``, where pictures are drawn.
+        max_videos: log no more than this many.
+
+    Raises:
+        InputError: wandb is not installed, or ``render_kwargs`` has other entries.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env,
+        name: str = "video",
+        pixel_hw: int = 84,
+        render_kwargs: Mapping[str, Any] | None = None,
+        max_videos: int | None = None,
+    ) -> None:
+        kwargs = dict(render_kwargs or {})
+        camera_id = kwargs.pop("camera_id", 0)
+        if kwargs:
+            raise InputError(
+                f"render_kwargs takes camera_id only; got {', '.join(map(str, kwargs))}."
+            )
+        try:
+            self._wandb: Any = importlib.import_module("wandb")
+        except ImportError as error:
+            raise InputError(
+                f"WANDBVideo needs wandb ({error}); install it with `pip install "
+                "'idql_func[wandb]'`, or write files with VideoRecorder."
+            ) from error
+        super().__init__(env, pixel_hw, True, camera_id, max_videos)
+        self._name = name
+
+    def _finish(self, frames: list[NDArray[np.uint8]]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_video(Path(folder) / f"video{video_suffix()}", frames, fps=20)
+            video = self._wandb.Video(str(path), format=path.suffix[1:])
+            self._wandb.log({self._name: video}, commit=False)
