@@ -9,9 +9,8 @@ ID.
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from idql_func import agents, optim, random
 from idql_func._switches import jit_disabled
 from idql_func.data.maze_picture import plot_trajectories
 from idql_func.data.pointmaze import ENV_NAME
-from idql_func.evaluation import evaluate
 from idql_func.training import plots
 from idql_func.training.checkpoint import (
     CheckpointMetadata,
@@ -50,6 +48,14 @@ from idql_func.training.report import (
     files_table,
     policy_name,
     returns_table,
+)
+from idql_func.training.results import (
+    Evaluator,
+    evaluation_record,
+    fetch_scalars,
+    for_numbers,
+    not_numbers,
+    plain_results,
 )
 from idql_func.training.rundir import (
     RunDirectory,
@@ -391,13 +397,13 @@ class _Loop:
         with bar.busy("measuring held-out losses"):
             if self.task.held_out is not None:
                 groups["val"] = self._held_out_losses(step, learner)
-            losses = _fetch(groups)
+            losses = fetch_scalars(groups)
         record: dict[str, Any] = {"step": step, "updates": step + 1}
         record.update(losses)
         record["updates_per_second"] = round(bar.meter.rate, 2) or None
         self.logger.log(record)
         bar.losses(record)
-        bad = [k for k, v in record.items() if isinstance(v, float) and math.isnan(v)]
+        bad = not_numbers(record)
         if bad and not self.warned:
             self.warned = True
             self.reporter.warn(
@@ -438,43 +444,26 @@ class _Loop:
     def _evaluate(
         self, learner: Any, n: int | None, episodes: int, record: bool = False
     ) -> dict[str, Any]:
-        assert self.task.make_env is not None
-        settings = self.config.evaluation
-        # The learner given here is a copy with its own N; the key that evaluation advances is
-        # dropped with it, so training goes on as if nothing had been evaluated (E8, E10).
-        with eagerly_on_cpu(learner.rng.device):
-            return evaluate(
-                learner if n is None else learner.replace(N=n),
-                self.task.make_env,
-                episodes,
-                seed=settings.seed,
-                num_envs=settings.num_envs,
-                record_trajectories=record,
-                score_name=self.task.score_name,
-            )
+        settings, task = self.config.evaluation, self.task
+        assert task.make_env is not None
+        evaluator = Evaluator(task.make_env, settings.seed, settings.num_envs, task.score_name)
+        return evaluator.run(learner, n, episodes, record)
 
     def _log_evaluation(
         self, step: int, updates: int, results: Mapping[int | None, Mapping[str, Any]]
     ) -> None:
-        record: dict[str, Any] = {"step": step, "updates": updates}
-        for n, result in results.items():
-            prefix = "eval" if n is None else f"eval/N={n}"
-            for name in ("return", "return_std", "length", "success", "normalized_score"):
-                if result.get(name) is not None:
-                    record[f"{prefix}/{name}"] = float(result[name])
-            error = float(result["return_std"]) / max(int(result["episodes"]), 1) ** 0.5
-            record[f"{prefix}/return_std_error"] = error
-            record[f"{prefix}/episodes"] = int(result["episodes"])
-        self.logger.log(record)
+        self.logger.log({"step": step, "updates": updates, **evaluation_record(results)})
 
     def _plot_trajectories(self, evaluations: Mapping[int | None, Mapping[str, Any]]) -> bool:
         """The maze before (behaviour) and after (policy), if this is the maze."""
-        if self.task.env_name != ENV_NAME or not evaluations:
+        observations, dones = self.task.observations, self.task.dones
+        if self.task.env_name != ENV_NAME or not evaluations or observations is None:
             return False
+        assert dones is not None
         best = _most(evaluations)
         policy = "policy" if best is None else f"policy, N = {best}"
         after = [np.asarray(path) for path in evaluations[best]["trajectories"]]
-        before = _episodes(self.task.observations, self.task.dones, most=len(after))
+        before = _episodes(observations, dones, most=len(after))
         plot_trajectories(
             self.run.trajectories,
             [
@@ -504,17 +493,6 @@ def _fields_of(config: TrainConfig) -> tuple[str, ...] | None:
     """The fields of a batch that a learner needs; None: all. Cloning needs no next images."""
     cloning = isinstance(config.learner, BCConfig | PixelBCConfig)
     return ("observations", "actions") if cloning else None
-
-
-def for_numbers(numbers: Sequence[int | None]) -> str:
-    """The tail of a line that says what is evaluated.
-
-    Example:
-        >>> for_numbers((1, 64)), for_numbers((None,))
-        (' for N = 1, 64', '')
-    """
-    told = ", ".join(str(n) for n in numbers if n is not None)
-    return f" for N = {told}" if told else ""
 
 
 def _most(numbers: Iterable[int | None]) -> int | None:
@@ -567,14 +545,6 @@ def _describe(task: Task, reporter: Reporter) -> None:
         )
 
 
-def _fetch(groups: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, float]:
-    """Scalars from the device in one transfer, under ``group/name``."""
-    names = [f"{group}/{name}" for group, info in groups.items() for name in info]
-    values = [value for info in groups.values() for value in info.values()]
-    stacked = torch.stack([value.detach().to(torch.float64).reshape(()) for value in values])
-    return dict(zip(names, stacked.tolist(), strict=True))
-
-
 def _mean(behaviour: Behaviour | None) -> float:
     return float("nan") if behaviour is None else behaviour.mean
 
@@ -583,31 +553,3 @@ def _episodes(observations: np.ndarray, dones: np.ndarray, most: int) -> list[np
     """The first episodes of a dataset as a list of ``[n, O]``."""
     ends = (np.flatnonzero(dones) + 1)[:most]
     return [part for part in np.split(observations, ends)[: len(ends)] if len(part)]
-
-
-def plain_results(results: Mapping[int | None, Mapping[str, Any]]) -> dict[str, Any]:
-    """Evaluations as JSON holds them, by N as a string, or ``"policy"`` for a learner without N.
-
-    Example:
-        >>> plain_results({64: {"return": 1.0}}), list(plain_results({None: {"return": 1.0}}))
-        ({'64': {'return': 1.0}}, ['policy'])
-    """
-    return {
-        policy_name(n) if n is None else str(n): plain_result(result)
-        for n, result in results.items()
-    }
-
-
-def plain_result(result: Mapping[str, Any]) -> dict[str, Any]:
-    """An evaluation without its trajectories, as JSON can hold it."""
-    plain: dict[str, Any] = {}
-    for name, value in result.items():
-        if name == "trajectories":
-            continue
-        if isinstance(value, list | tuple | np.ndarray):
-            plain[name] = [float(item) for item in np.asarray(value).ravel()]
-        elif isinstance(value, bool | int | str) or value is None:
-            plain[name] = value
-        else:
-            plain[name] = float(value)
-    return plain

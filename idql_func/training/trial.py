@@ -13,8 +13,8 @@ from idql_func.evaluation import evaluate
 from idql_func.training.checkpoint import find_checkpoint, load_checkpoint
 from idql_func.training.eager import eagerly_on_cpu
 from idql_func.training.matmul import matmul_precision
-from idql_func.training.offline import for_numbers, plain_results
 from idql_func.training.report import Reporter, duration, policy_name, returns_table
+from idql_func.training.results import for_numbers, plain_results
 from idql_func.training.rundir import write_json
 from idql_func.training.task import environment_factory, shapes_of
 from idql_func.types import InputError

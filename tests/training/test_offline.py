@@ -167,8 +167,8 @@ def test_losses_are_fetched_at_log_points_only(
     from idql_func.training import offline
 
     fetched = []
-    fetch = offline._fetch
-    monkeypatch.setattr(offline, "_fetch", lambda g: fetched.append(1) or fetch(g))
+    fetch = offline.fetch_scalars
+    monkeypatch.setattr(offline, "fetch_scalars", lambda g: fetched.append(1) or fetch(g))
     train_offline(replace(tiny, log_interval=5), reporter=quiet)
     assert len(fetched) == 3  # steps 0, 5 and 10
 
