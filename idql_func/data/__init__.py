@@ -2,6 +2,7 @@
 
 from idql_func.data.d4rl import D4RLDataset
 from idql_func.data.dataset import Dataset
+from idql_func.data.memory_efficient_replay_buffer import MemoryEfficientReplayBuffer
 from idql_func.data.prefetch import prefetch
 from idql_func.data.replay_buffer import ReplayBuffer
 from idql_func.data.scores import ReferenceScores, normalized_score, reference_scores
@@ -10,6 +11,7 @@ from idql_func.data.validation import validate_transitions
 __all__ = [
     "D4RLDataset",
     "Dataset",
+    "MemoryEfficientReplayBuffer",
     "ReferenceScores",
     "ReplayBuffer",
     "normalized_score",

@@ -178,4 +178,5 @@ def read_generator(saved: Mapping[str, Any]) -> np.random.Generator:
 
 
 def _digest(array: np.ndarray) -> str:
-    return hashlib.sha256(array.reshape(-1).view(np.uint8)).hexdigest()
+    content: Any = array.reshape(-1).view(np.uint8)
+    return hashlib.sha256(content).hexdigest()
