@@ -38,7 +38,7 @@ class DatasetConfig:
 
     source: str = "pointmaze-umaze-builtin"
     """The built-in maze (made at first use, no network needed), an HDF5 file in D4RL's format, the
-    name of a D4RL dataset, or the folder of a saved replay buffer."""
+    name of a D4RL dataset, or the file of a saved replay buffer."""
     rewards: Literal["as_stored", "normalize_returns", "minus_one"] = "as_stored"
     """Change of the rewards before training: none, scaled so that the returns span 1000 (upstream
     for locomotion), or 1 subtracted from each (upstream for antmaze). Upstream chooses by the

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from rich import box
 from rich.table import Table
 
-from idql_func.data import D4RLDataset
-from idql_func.data.hdf5 import read_d4rl_hdf5
+from idql_func.data import Dataset
+from idql_func.data.arrays import named_leaves
 from idql_func.data.scores import normalized_score
 from idql_func.training.config import DatasetConfig
-from idql_func.training.task import resolve_source, score_name_of
+from idql_func.training.sources import Source, load_source
 
 __all__ = ["describe_dataset"]
 
@@ -21,54 +19,56 @@ def describe_dataset(source: str) -> list[Table]:
     """Tables about a dataset: its episodes, its arrays, and the attributes of its file.
 
     Args:
-        source: the built-in maze, an HDF5 file in D4RL's format, or a D4RL name.
+        source: the built-in maze, an HDF5 file in D4RL's format, a D4RL name, or the file of a
+            saved replay buffer.
 
     Raises:
         InputError: the file is damaged or holds something else, or the name is unknown.
         FileNotFoundError: there is no such file.
     """
-    resolved, path = resolve_source(DatasetConfig(source=source), progress=True)
-    dataset = D4RLDataset(resolved)
-    tables = [_episodes(dataset, source, path), _arrays(dataset)]
-    attributes = {} if path is None else read_d4rl_hdf5(path, keys=())[1]
-    if attributes:
+    loaded = load_source(DatasetConfig(source=source), progress=True)
+    tables = [_episodes(loaded, source), _arrays(loaded.dataset)]
+    if loaded.attributes:
         table = Table(
             title="Attributes of the file", title_justify="left", show_header=False, box=box.SIMPLE
         )
         table.add_column()
         table.add_column(overflow="fold")
-        for name, value in sorted(attributes.items()):
+        for name, value in sorted(loaded.attributes.items()):
             table.add_row(name, str(value))
         tables.append(table)
     return tables
 
 
-def _episodes(dataset: D4RLDataset, source: str, path: Path | None) -> Table:
+def _episodes(loaded: Source, source: str) -> Table:
+    dataset = loaded.dataset
     table = Table(title=source, title_justify="left", show_header=False, box=box.SIMPLE)
     table.add_column()
     table.add_column(overflow="fold")
-    if path is not None:
-        table.add_row("file", str(path))
-    table.add_row("transitions", f"{len(dataset):,}")
+    if loaded.path is not None:
+        table.add_row("file", str(loaded.path))
+    # Buffers of images count rows that are no transitions, too.
+    transitions = getattr(dataset, "num_transitions", len(dataset))
+    table.add_row("transitions", f"{transitions:,}")
     starts, ends, returns = dataset.trajectory_boundaries_and_returns()
     lengths = ends - starts[: len(ends)]
     table.add_row("episodes", f"{len(ends):,}")
     if len(ends):
         table.add_row("episode length", _spread(lengths))
         table.add_row("return", _spread(returns))
-        name = score_name_of(source, path)
-        if name is not None:
-            score = float(normalized_score(name, float(returns.mean())))
+        if loaded.score_name is not None:
+            score = float(normalized_score(loaded.score_name, float(returns.mean())))
             table.add_row("normalised score", f"{score:.1f}")
     return table
 
 
-def _arrays(dataset: D4RLDataset) -> Table:
+def _arrays(dataset: Dataset) -> Table:
     table = Table(title="Arrays", title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
     for column in ("name", "shape", "type", "least", "mean", "greatest"):
         table.add_column(column, justify="left" if column == "name" else "right")
-    for name, array in dataset.dataset_dict.items():
-        values = np.asarray(array)
+    for name, array in named_leaves(dataset.dataset_dict):
+        # A buffer's arrays have room for more rows than it holds.
+        values = np.asarray(array)[: len(dataset)]
         figures = (values.min(), values.mean(dtype=np.float64), values.max())
         table.add_row(
             name,

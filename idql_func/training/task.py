@@ -12,12 +12,12 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from idql_func.data import D4RLDataset, Dataset
-from idql_func.data.hdf5 import read_d4rl_hdf5
-from idql_func.data.pointmaze import ENV_NAME, make_pointmaze_dataset
-from idql_func.data.scores import normalized_score, reference_scores
-from idql_func.training.config import DatasetConfig, TrainConfig
+from idql_func.data import Dataset, ReplayBuffer
+from idql_func.data.scores import normalized_score
+from idql_func.training.config import TrainConfig
+from idql_func.training.learners import LearnerConfig, PixelBCConfig
 from idql_func.training.pixels import pixel_environment_factory
+from idql_func.training.sources import load_source, spaces_of
 from idql_func.types import InputError
 
 __all__ = [
@@ -61,9 +61,9 @@ class Task:
     """All that the loop needs besides its settings.
 
     ``held_out`` is None where all transitions are trained on. ``observations [n, O]`` are those of
-    all transitions in their stored order, for pictures of the maze. ``make_env`` is None where
-    there is no environment to evaluate in; ``pixels`` are the arguments of
-    ``pixel_environment_factory`` where it is one of images.
+    all transitions in their stored order, for pictures of the maze; None where they are no array.
+    ``make_env`` is None where there is no environment to evaluate in; ``pixels`` are the arguments
+    of ``pixel_environment_factory`` where it is one of images.
     """
 
     train: Any
@@ -71,8 +71,8 @@ class Task:
     observation_space: gym.spaces.Space
     action_space: gym.spaces.Box
     behaviour: Behaviour | None
-    observations: np.ndarray
-    dones: np.ndarray
+    observations: np.ndarray | None
+    dones: np.ndarray | None
     path: Path | None
     env_name: str | None
     make_env: Callable[[], gym.Env] | None
@@ -98,13 +98,10 @@ def prepare_task(
         FileNotFoundError: the dataset's file does not exist.
     """
     settings = config.dataset
-    source, path = resolve_source(settings, progress)
-    dataset = D4RLDataset(source)
-    attributes = {} if path is None else read_d4rl_hdf5(path, keys=())[1]
-    score_name = score_name_of(settings.source, path)
-    behaviour = _behaviour(dataset, attributes, score_name)
-    observations = np.asarray(dataset.dataset_dict["observations"])
-    dones = np.asarray(dataset.dataset_dict["dones"])
+    source = load_source(settings, progress)
+    dataset, score_name = source.dataset, source.score_name
+    behaviour = _behaviour(dataset, source.attributes, score_name)
+    observations, dones = _stored_trajectories(dataset)
 
     if settings.take_top is not None or settings.filter_threshold is not None:
         dataset.filter(take_top=settings.take_top, threshold=settings.filter_threshold)
@@ -116,13 +113,17 @@ def prepare_task(
     dataset.seed(config.seed)
     train, held_out = _split(dataset, settings.train_fraction)
 
-    env_name = config.evaluation.env or attributes.get("env") or settings.source
+    spaces = spaces_of(dataset)
+    _check_learner(config.learner, spaces[0])
+    env_name = config.evaluation.env or source.attributes.get("env") or settings.source
+    make_env, pixels = None, None
     if env_name == NO_ENVIRONMENT:
-        make_env, env_name = None, None
-        spaces = _spaces_of(dataset)
+        env_name = None
     else:
-        make_env = environment_factory(str(env_name))
-        spaces = _spaces_of_env(make_env, str(env_name), dataset)
+        env_name = str(env_name)
+        pixels = _pixels(config, env_name, spaces[0])
+        make_env = environment_factory(env_name, pixels)
+        spaces = _spaces_of_env(make_env, env_name, spaces)
     return Task(
         train=train.to(device),
         held_out=None if held_out is None else held_out.to(device),
@@ -131,10 +132,11 @@ def prepare_task(
         behaviour=behaviour,
         observations=observations,
         dones=dones,
-        path=path,
+        path=source.path,
         env_name=env_name,
         make_env=make_env,
         score_name=score_name,
+        pixels=pixels,
     )
 
 
@@ -168,27 +170,8 @@ def _make_wrapped(name: str) -> gym.Env:
     return wrap_gym(make_env(name))
 
 
-def resolve_source(settings: DatasetConfig, progress: bool) -> tuple[str | Path, Path | None]:
-    """What ``D4RLDataset`` is to load, and the file behind it if that is known."""
-    if settings.source == ENV_NAME:
-        path = make_pointmaze_dataset(
-            seed=settings.pointmaze_seed, steps=settings.pointmaze_steps, progress=progress
-        )
-        return path, path
-    if Path(settings.source).suffix in (".hdf5", ".h5") or Path(settings.source).is_file():
-        return Path(settings.source), Path(settings.source)
-    return settings.source, None
-
-
-def score_name_of(source: str, path: Path | None) -> str | None:
-    for name in (source, None if path is None else str(path)):
-        if name is not None and reference_scores(name) is not None:
-            return name
-    return None
-
-
 def _behaviour(
-    dataset: Dataset, attributes: dict[str, Any], score_name: str | None
+    dataset: Dataset, attributes: Mapping[str, Any], score_name: str | None
 ) -> Behaviour | None:
     """From the file's attributes where it has them: they count full-length episodes only."""
     if "behaviour_return" in attributes:
@@ -216,30 +199,66 @@ def shapes_of(space: gym.spaces.Space) -> str:
     return str(space.shape)
 
 
-def _spaces_of(dataset: Dataset) -> tuple[gym.spaces.Box, gym.spaces.Box]:
-    fields = dataset.dataset_dict
-    observations, actions = np.asarray(fields["observations"]), np.asarray(fields["actions"])
-    return (
-        gym.spaces.Box(-np.inf, np.inf, observations.shape[1:], np.float32),
-        gym.spaces.Box(-1.0, 1.0, actions.shape[1:], np.float32),
+def _stored_trajectories(dataset: Dataset) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Observations and ends of episodes in their order, where they are vectors in an array."""
+    observations = dataset.dataset_dict["observations"]
+    if isinstance(dataset, ReplayBuffer) or not isinstance(observations, np.ndarray):
+        return None, None
+    return observations, np.asarray(dataset.dataset_dict["dones"])
+
+
+def _check_learner(learner: LearnerConfig, observation_space: gym.spaces.Space) -> None:
+    wants, has = isinstance(learner, PixelBCConfig), isinstance(observation_space, gym.spaces.Dict)
+    if wants != has:
+        kinds = ("vectors", "images under names")
+        raise InputError(
+            f"{learner.class_name} learns from {kinds[wants]}, but the dataset's observations are "
+            f"{kinds[has]} ({shapes_of(observation_space)}); choose a learner that fits with "
+            "--learner-class"
+        )
+
+
+def _pixels(
+    config: TrainConfig, env_name: str, observation_space: gym.spaces.Space
+) -> dict[str, int] | None:
+    """The arguments that make the environment of the dataset's images."""
+    if not isinstance(observation_space, gym.spaces.Dict):
+        return None
+    assert isinstance(config.learner, PixelBCConfig)
+    for key in config.learner.pixel_keys:
+        image = observation_space.spaces.get(key)
+        if image is None or image.shape is None or len(image.shape) != 4:
+            raise InputError(
+                f"the dataset has no images [height, width, channels, frames] under {key!r}; its "
+                f"observations are {shapes_of(observation_space)}; name theirs with "
+                "--learner.pixel-keys"
+            )
+    shape: Any = observation_space[config.learner.pixel_keys[0]].shape
+    factory: Any = pixel_environment_factory(
+        env_name,
+        image_size=shape[0],
+        num_stack=shape[-1],
+        action_repeat=config.evaluation.action_repeat,
+        camera_id=config.evaluation.camera_id,
     )
+    return dict(factory.keywords)
 
 
 def _spaces_of_env(
-    make_env: Callable[[], gym.Env], name: str, dataset: Dataset
-) -> tuple[gym.spaces.Box, gym.spaces.Box]:
+    make_env: Callable[[], gym.Env], name: str, wanted: tuple[gym.spaces.Space, gym.spaces.Box]
+) -> tuple[gym.spaces.Space, gym.spaces.Box]:
     env = make_env()
     try:
         spaces = env.observation_space, env.action_space
     finally:
         env.close()
-    for space, field in zip(spaces, ("observations", "actions"), strict=True):
-        shape = np.asarray(dataset.dataset_dict[field]).shape[1:]
-        if not isinstance(space, gym.spaces.Box) or space.shape != shape:
-            have = space.shape if isinstance(space, gym.spaces.Box) else type(space).__name__
+    for what, space, own in zip(("observations", "actions"), spaces, wanted, strict=True):
+        if type(space) is not type(own) or shapes_of(space) != shapes_of(own):
+            same_kind = isinstance(space, gym.spaces.Box | gym.spaces.Dict)
+            have = shapes_of(space) if same_kind else type(space).__name__
             raise InputError(
-                f"the {field} of the environment {name} are {have}, but those of the dataset are "
-                f"{shape}; name a fitting one with --evaluation.env, or '{NO_ENVIRONMENT}' to "
-                "train without evaluation"
+                f"the {what} of the environment {name} are {have}, but those of the dataset are "
+                f"{shapes_of(own)}; name a fitting one with --evaluation.env, or "
+                f"'{NO_ENVIRONMENT}' to train without evaluation"
             )
     return spaces  # type: ignore[return-value]

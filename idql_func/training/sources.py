@@ -1,0 +1,132 @@
+"""From what the settings call a dataset to the dataset: built-in, D4RL, HDF5 or a saved buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import h5py
+import numpy as np
+
+from idql_func import data, random
+from idql_func.data.buffer_file import open_buffer
+from idql_func.data.hdf5 import check_hdf5, read_d4rl_hdf5
+from idql_func.data.pointmaze import ENV_NAME, make_pointmaze_dataset
+from idql_func.data.scores import reference_scores
+from idql_func.training.config import DatasetConfig
+from idql_func.types import InputError
+
+__all__ = ["Source", "load_source", "spaces_of"]
+
+_BUFFERS = ("ReplayBuffer", "MemoryEfficientReplayBuffer")
+_EDGE = 1 - 1e-5  # actions are kept this far inside the bounds, as D4RLDataset does (D12)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A loaded dataset and what is known of it.
+
+    ``path`` is the file behind it where there is one, ``attributes`` are those of an HDF5 file,
+    ``score_name`` is what its returns are normalised by, if by anything.
+    """
+
+    dataset: data.Dataset
+    path: Path | None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    score_name: str | None = None
+
+
+def load_source(settings: DatasetConfig, progress: bool = False) -> Source:
+    """Load, or make, the dataset that the settings name, as it is stored.
+
+    Args:
+        settings: of which ``source``, ``pointmaze_steps`` and ``pointmaze_seed`` matter here. An
+            HDF5 file whose ``observations`` are a group (such as ``observations/pixels``) gives a
+            dataset with nested observations.
+        progress: show a bar while the built-in dataset is made.
+
+    Raises:
+        InputError: the file is damaged or holds something else, or the name is unknown.
+        FileNotFoundError: there is no such file.
+    """
+    name, path = settings.source, Path(settings.source)
+    if name == ENV_NAME:
+        path = make_pointmaze_dataset(
+            seed=settings.pointmaze_seed, steps=settings.pointmaze_steps, progress=progress
+        )
+    elif path.suffix == ".safetensors":
+        return Source(_load_buffer(path), path)
+    elif path.suffix not in (".hdf5", ".h5") and not path.is_file():
+        return Source(data.D4RLDataset(name), None, score_name=_score_name(name, None))
+    dataset = _nested_dataset(path) if _is_nested(path) else data.D4RLDataset(path)
+    attributes = read_d4rl_hdf5(path, keys=())[1]
+    return Source(dataset, path, attributes, _score_name(name, path))
+
+
+def spaces_of(dataset: data.Dataset) -> tuple[gym.spaces.Space, gym.spaces.Box]:
+    """Spaces of a dataset's own observations and actions: bounded for bytes and for actions.
+
+    Example:
+        >>> dataset = data.Dataset({"observations": np.zeros((2, 3)), "actions": np.zeros((2, 1))})
+        >>> [space.shape for space in spaces_of(dataset)]
+        [(3,), (1,)]
+    """
+    # With a key of its own, so that the dataset's stream stays where it is.
+    fields = ("observations", "actions")
+    row = dataset.sample_torch(1, key=random.PRNGKey(0), keys=fields)
+    actions = gym.spaces.Box(-1.0, 1.0, tuple(row["actions"].shape[1:]), np.float32)
+    return _observation_space(row["observations"]), actions
+
+
+def _observation_space(row: Any) -> gym.spaces.Space:
+    if isinstance(row, Mapping):
+        return gym.spaces.Dict({name: _observation_space(part) for name, part in row.items()})
+    shape, dtype = tuple(row.shape[1:]), row.numpy(force=True).dtype
+    if dtype == np.uint8:
+        return gym.spaces.Box(0, 255, shape, np.uint8)
+    return gym.spaces.Box(-np.inf, np.inf, shape, np.float32)
+
+
+def _load_buffer(path: Path) -> data.ReplayBuffer:
+    with open_buffer(path) as file:
+        name = str(file.description["class"])
+    if name not in _BUFFERS:
+        raise InputError(f"{path} holds a {name!r}; it must hold one of {', '.join(_BUFFERS)}")
+    return getattr(data, name).load(path)
+
+
+def _is_nested(path: Path) -> bool:
+    check_hdf5(path)
+    with h5py.File(path, "r") as file:
+        return isinstance(file.get("observations"), h5py.Group)
+
+
+def _nested_dataset(path: Path) -> data.Dataset:
+    """Images and vectors out of an HDF5 file in D4RL's layout, one group for each observation."""
+    arrays, _ = read_d4rl_hdf5(path)
+    fields: dict[str, Any] = {}
+    for name, array in arrays.items():
+        group, _, key = name.partition("/")
+        if group in ("observations", "next_observations") and key:
+            fields.setdefault(group, {})[key] = array
+    missing = [name for name in ("actions", "rewards", "terminals") if name not in arrays]
+    if missing:
+        raise InputError(f"{path} has no {missing[0]!r}, which a file in D4RL's layout must have")
+    terminals = np.asarray(arrays["terminals"], bool)
+    dones = terminals | np.asarray(arrays.get("timeouts", np.zeros_like(terminals)), bool)
+    dones[-1] = True  # the end of the data ends the last episode, as in D4RLDataset (D11)
+    fields["actions"] = np.clip(np.asarray(arrays["actions"], np.float32), -_EDGE, _EDGE)
+    fields["rewards"] = np.asarray(arrays["rewards"], np.float32)
+    fields["masks"] = 1 - terminals.astype(np.float32)
+    fields["dones"] = dones
+    return data.Dataset(fields)
+
+
+def _score_name(source: str, path: Path | None) -> str | None:
+    for name in (source, None if path is None else str(path)):
+        if name is not None and reference_scores(name) is not None:
+            return name
+    return None
