@@ -30,6 +30,9 @@ _LOSSES = {
 # Shown of a run that has logged none or some of these and no others.
 _USUAL = ("actor_loss", "critic_loss", "value_loss")
 _TRAIN, _HELD_OUT, _REFERENCE = "#4477aa", "#ee6677", "#555555"
+_COLLECTED = "#ccbb44"
+_X = "x"
+_X_LABELS = {"updates": "updates", "step": "steps"}
 _RETURN_OF_N = re.compile(r"eval/N=(\d+)/return")
 _SAMPLES = ("#bbbbbb", "#4477aa", "#228833", "#aa3377", "#ccbb44", "#66ccee")
 
@@ -40,22 +43,30 @@ def learning_curve(
     behaviour_return: float | None = None,
     title: str = "",
     labels: Mapping[str, str] = MappingProxyType({}),
+    x: str = "updates",
+    solved_return: float | None = None,
+    handover: float | None = None,
 ) -> Figure:
     """Losses on training and held-out data, and returns for each N, over the updates.
 
     Args:
         records: rows of ``metrics.jsonl``, with ``updates`` and any of ``train/…_loss``,
             ``val/…_loss``, ``eval/N=…/return`` and ``eval/N=…/return_std_error`` (``eval/return``
-            for learners without N). There is an axis for each loss that occurs.
+            for learners without N). There is an axis for each loss that occurs. Where there is an
+            ``episode/return``, those of the episodes that were collected are drawn too.
         behaviour_return: mean return of the dataset's own episodes, drawn as a line.
         title: heading of the figure.
         labels: headings of single losses in place of the usual ones, by their names.
+        x: the entry of the records to draw everything over: ``updates`` or ``step``.
+        solved_return: mean return at which the task counts as solved, drawn as a line.
+        handover: where offline training ended and online training began, drawn as a line.
 
     Example:
         >>> figure = learning_curve([{"updates": 1, "train/actor_loss": 2.0}])
         >>> len(figure.axes)
         4
     """
+    records = [{**record, _X: record[x]} for record in records if record.get(x) is not None]
     losses = _losses(records)
     count = len(losses) + 1
     columns = 2 if count in (2, 4) else 3
@@ -71,9 +82,18 @@ def learning_curve(
     for axis, name in zip(loss_axes, losses, strict=True):
         _draw_loss(axis, records, name)
         axis.set_title({**_LOSSES, **labels}[name])
-    _draw_returns(returns, records, behaviour_return)
+    _draw_collected_returns(returns, records)
+    _draw_returns(
+        returns,
+        records,
+        {"behaviour in the data": behaviour_return, "counts as solved": solved_return},
+    )
     for axis in axes:
-        axis.set_xlabel("updates")
+        axis.set_xlabel(_X_LABELS.get(x, x))
+        if handover is not None:
+            axis.axvline(
+                handover, color=_REFERENCE, linestyle=":", linewidth=1, label="online from here"
+            )
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         if axis.get_legend_handles_labels()[0]:
@@ -118,7 +138,7 @@ def _draw_loss(axis: Axes, records: Sequence[Mapping[str, Any]], name: str) -> N
 
 
 def _draw_returns(
-    axis: Axes, records: Sequence[Mapping[str, Any]], behaviour_return: float | None
+    axis: Axes, records: Sequence[Mapping[str, Any]], references: Mapping[str, float | None]
 ) -> None:
     axis.set_title("Return in the environment (± standard error)")
     policies = _policies(records)
@@ -138,20 +158,31 @@ def _draw_returns(
             capsize=2,
             linewidth=1.5,
         )
-    if behaviour_return is not None:
-        axis.axhline(
-            behaviour_return,
-            color=_REFERENCE,
-            linestyle="--",
-            linewidth=1,
-            label=f"behaviour in the data: {behaviour_return:.1f}",
-        )
+    for (label, value), style in zip(references.items(), ("--", "-."), strict=True):
+        if value is not None:
+            axis.axhline(
+                value,
+                color=_REFERENCE,
+                linestyle=style,
+                linewidth=1,
+                label=f"{label}: {value:.1f}",
+            )
     axis.set_xlim(left=0)
     low, high = axis.get_ylim()
     # Room for the legend above the lines; returns that are not negative start at 0.
     axis.set_ylim(min(low, 0.0) if low < 0 else 0.0, high + 0.3 * (high - low))
     if not policies:
         axis.text(0.5, 0.5, "no evaluation", transform=axis.transAxes, ha="center")
+
+
+def _draw_collected_returns(axis: Axes, records: Sequence[Mapping[str, Any]]) -> None:
+    x, y = _series(records, "episode/return")
+    if len(x) == 0:
+        return
+    window = max(1, len(x) // 20)
+    axis.plot(x, y, ".", color=_COLLECTED, alpha=0.4, markersize=4)
+    smooth = [float(np.mean(y[max(0, i - window + 1) : i + 1])) for i in range(len(y))]
+    axis.plot(x, smooth, color=_COLLECTED, linewidth=1.2, label="episodes of the training")
 
 
 def _policies(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -163,5 +194,5 @@ def _policies(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _series(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], np.ndarray]:
-    points = [(r["updates"], r[key]) for r in records if r.get(key) is not None]
+    points = [(r[_X], r[key]) for r in records if r.get(key) is not None]
     return [float(x) for x, _ in points], np.array([y for _, y in points], dtype=float)
