@@ -10,28 +10,32 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeGuard
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from idql_func import random
 from idql_func.data.pointmaze import ENV_NAME, REF_MAX_SCORE, REF_MIN_SCORE
 from idql_func.data.scores import ReferenceScores, normalized_score, reference_scores
-from idql_func.envs import make_env, wrap_gym
+from idql_func.envs import FrameSource, make_env, wrap_gym, write_video
+from idql_func.envs.frames import env_name, frames_per_second
+from idql_func.envs.offscreen import Camera
 from idql_func.types import InputError
 
-__all__ = ["EnvSource", "episode_seeds", "evaluate", "implicit_evaluate"]
+__all__ = ["EnvSource", "episode_seeds", "evaluate", "implicit_evaluate", "record_video"]
 
 EnvSource = gym.Env | Callable[[], gym.Env] | str
 """An environment (it is copied, not stepped), a function that makes one, or a name."""
 
-# More at once save little, since the batch is large by then, and cost memory.
+# More at once save little, since the batch is large by then, and cost memory: of environments
+# that draw pictures each holds an OpenGL context, mostly shadows, of up to 90 MB.
 _MOST_ENVS = 64
+_MOST_PIXEL_ENVS = 8
 
 
 def evaluate(
@@ -59,11 +63,12 @@ def evaluate(
     evaluations with different ``seed`` independent action noise too.
 
     Args:
-        learner: has ``eval_actions(observations [E, O]) -> (actions [E, A], learner)``.
+        learner: has ``eval_actions(observations [E, O]) -> (actions [E, A], learner)``. Where the
+            environment observes a Dict, it is given a dict of arrays ``[E, ...]``.
         env_or_factory: see :data:`EnvSource`; a name is made by ``make_env`` and ``wrap_gym``.
         num_episodes: how many to run to their end.
         seed: draws the seed of every episode.
-        num_envs: how many run at once; default: all, but at most 64.
+        num_envs: how many run at once; default: all, but at most 64, or 8 that observe pictures.
         method: the learner's method that chooses actions: ``eval_actions``, ``sample_actions`` or
             ``sample_implicit_policy``.
         record_trajectories: add ``trajectories``.
@@ -77,13 +82,15 @@ def evaluate(
         steps), ``success`` (share of the episodes in which ``info["success"]`` or
         ``info["is_success"]`` was ever true; None if the environment never says), ``episodes``,
         ``returns`` and ``lengths`` (lists in episode order); ``normalized_score`` (0 to 100 scale)
-        where known; ``trajectories``: for each episode the first two entries of its observations,
-        ``[length + 1, 2]`` float32, which in the mazes is the position.
+        where known; ``trajectories``: for each episode the first two entries of its observations
+        (of a Dict: of its ``"state"``), ``[length + 1, 2]`` float32, which in the mazes is the
+        position.
 
     Raises:
         InputError: ``num_episodes`` or ``num_envs`` below 1, no such method, an environment whose
-            observations or actions differ in size from the learner's or are no flat vectors, or an
-            action that is not finite.
+            observations or actions differ in size from the learner's, or are no flat vectors (or
+            Dicts of arrays), trajectories of an environment without a state, or an action that is
+            not finite.
 
     Example:
         >>> class Push:
@@ -97,16 +104,16 @@ def evaluate(
         raise InputError(f"num_episodes must be at least 1; got {num_episodes}.")
     if num_envs is not None and num_envs < 1:
         raise InputError(f"num_envs must be at least 1; got {num_envs}.")
-    if not callable(getattr(learner, method, None)):
-        raise InputError(
-            f"{type(learner).__name__} has no method {method!r} to choose actions with."
-        )
+    _check_method(learner, method)
     if fold_seed:
         learner = learner.replace(rng=random.fold_in(learner.rng, seed))
-    count = min(num_envs or _MOST_ENVS, num_episodes)
-    envs = list(_own_envs(env_or_factory, count))
+    envs: list[gym.Env] = []
     try:
-        _check_spaces(learner, envs[0])
+        envs.append(_own_env(env_or_factory))
+        _check_spaces(learner, envs[0], record_trajectories)
+        most = num_envs or (_MOST_PIXEL_ENVS if _has_pictures(envs[0]) else _MOST_ENVS)
+        while len(envs) < min(most, num_episodes):
+            envs.append(_own_env(env_or_factory))
         episodes = _run(learner, method, envs, episode_seeds(seed, num_episodes), progress)
     finally:
         for env in envs:
@@ -131,6 +138,76 @@ def implicit_evaluate(
     )
 
 
+def record_video(
+    learner: Any,
+    env_or_factory: EnvSource,
+    path: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    method: str = "eval_actions",
+    size: int = 256,
+    camera_id: Camera = 0,
+    fps: float | None = None,
+    max_steps: int | None = None,
+) -> dict[str, Any]:
+    """Run one episode and write it to a video file; the episode is the first of :func:`evaluate`.
+
+    Args:
+        learner: as :func:`evaluate`'s.
+        env_or_factory: see :data:`EnvSource`. What is not simulated by MuJoCo must have been made
+            with ``render_mode="rgb_array"``; a name is made so.
+        path: ends in ``.mp4`` or ``.gif``.
+        seed: as :func:`evaluate`'s.
+        method: as :func:`evaluate`'s.
+        size: pixels a side.
+        camera_id: which camera of the model, by number or name; -1 is the environment's own view.
+        fps: pictures a second; default: the environment's own time, or 20.
+        max_steps: stop the recording after this many steps.
+
+    Returns:
+        ``return``, ``length`` (steps), ``success`` (None where the environment does not say) and
+        ``path``.
+
+    Raises:
+        InputError: as :func:`evaluate`, :class:`idql_func.envs.FrameSource` and
+            :func:`idql_func.envs.write_video`.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> class Rest:
+        ...     def eval_actions(self, observations):
+        ...         return np.zeros((len(observations), 2), np.float32), self
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "rest.gif"
+        ...     told = record_video(Rest(), "pointmaze-umaze-builtin", path, size=32, max_steps=3)
+        ...     told["length"], path.exists()
+        (3, True)
+    """
+    _check_method(learner, method)
+    env = _own_env(env_or_factory, render_mode="rgb_array")
+    pictures: list[NDArray[np.uint8]] = []
+    source: FrameSource | None = None
+    try:
+        _check_spaces(learner, env, False)
+        source = FrameSource(env, size, size)
+        observation, info = env.reset(seed=episode_seeds(seed, 1)[0])
+        total, success, ended = 0.0, _said(info), False
+        pictures.append(source.rgb(camera_id))
+        while not ended and (max_steps is None or len(pictures) <= max_steps):
+            actions, learner = getattr(learner, method)(_stacked([observation]))
+            action = _checked_actions(actions, 1)[0]
+            observation, reward, terminated, truncated, info = env.step(action)
+            total, ended = total + float(reward), terminated or truncated
+            success = _either(success, _said(info))
+            pictures.append(source.rgb(camera_id))
+    finally:
+        if source is not None:
+            source.close()
+        env.close()
+    written = write_video(path, pictures, frames_per_second(env) if fps is None else fps)
+    return {"return": total, "length": len(pictures) - 1, "success": success, "path": written}
+
+
 def episode_seeds(seed: int, num_episodes: int) -> list[int]:
     """The reset seed of each episode; more episodes only add to the list.
 
@@ -150,37 +227,46 @@ def episode_seeds(seed: int, num_episodes: int) -> list[int]:
 class _Episode:
     """What one episode has gathered so far."""
 
-    def __init__(self, observation: NDArray[Any]) -> None:
+    def __init__(self, observation: Any, info: dict[str, Any]) -> None:
         self.total = 0.0
-        self.success: bool | None = None
-        self.positions = [observation[:2].copy()]
+        self.length = 0
+        self.success = _said(info)
+        self.positions = [_position(observation)]
 
-    def add(self, observation: NDArray[Any], reward: float, info: dict[str, Any]) -> None:
+    def add(self, observation: Any, reward: float, info: dict[str, Any]) -> None:
         self.total += float(reward)
-        self.note_success(info)
-        self.positions.append(observation[:2].copy())
-
-    def note_success(self, info: dict[str, Any]) -> None:
-        said = info.get("success", info.get("is_success"))
-        if said is not None:
-            self.success = bool(self.success) or bool(said)
+        self.length += 1
+        self.success = _either(self.success, _said(info))
+        self.positions.append(_position(observation))
 
 
-def _own_envs(source: EnvSource, count: int) -> Iterator[gym.Env]:
-    """Environments that nobody else holds (quirk E14)."""
-    for _ in range(count):
-        if isinstance(source, str):
-            yield wrap_gym(make_env(source))
-        elif isinstance(source, gym.Env):
-            try:
-                yield copy.deepcopy(source)
-            except Exception as error:
-                raise InputError(
-                    f"The environment {source} cannot be copied ({error}); pass a function that "
-                    "makes one, so that evaluation does not step the one that training uses."
-                ) from error
-        else:
-            yield source()
+def _said(info: dict[str, Any]) -> bool | None:
+    said = info.get("success", info.get("is_success"))
+    return None if said is None else bool(said)
+
+
+def _either(one: bool | None, other: bool | None) -> bool | None:
+    return one if other is None else bool(one) or other
+
+
+def _position(observation: Any) -> NDArray[Any] | None:
+    state = observation.get("state") if isinstance(observation, dict) else observation
+    return None if state is None else _single(state)[:2].copy()
+
+
+def _own_env(source: EnvSource, render_mode: str | None = None) -> gym.Env:
+    """An environment that nobody else holds (quirk E14)."""
+    if isinstance(source, str):
+        return wrap_gym(make_env(source, **({"render_mode": render_mode} if render_mode else {})))
+    if not isinstance(source, gym.Env):
+        return source()
+    try:
+        return copy.deepcopy(source)
+    except Exception as error:
+        raise InputError(
+            f"The environment {source} cannot be copied ({error}); pass a function that makes "
+            "one, so that evaluation does not step the one that training uses."
+        ) from error
 
 
 def _run(
@@ -190,16 +276,14 @@ def _run(
     waiting = iter(enumerate(seeds))
     episodes: dict[int, _Episode] = {}
     running: list[int | None] = [None] * len(envs)
-    batch: list[NDArray[Any]] = [np.empty(0)] * len(envs)
+    batch: list[Any] = [None] * len(envs)
 
     def start(slot: int) -> None:
         number, seed = next(waiting, (None, 0))
         running[slot] = number
         if number is not None:
-            observation, info = envs[slot].reset(seed=seed)
-            batch[slot] = _flat(observation)
-            episodes[number] = _Episode(batch[slot])
-            episodes[number].note_success(info)
+            batch[slot], info = envs[slot].reset(seed=seed)
+            episodes[number] = _Episode(batch[slot], info)
 
     for slot in range(len(envs)):
         start(slot)
@@ -207,13 +291,12 @@ def _run(
         while any(number is not None for number in running):
             # An environment with nothing left to do keeps its last row: a batch of one size is
             # compiled once.
-            actions, learner = getattr(learner, method)(np.stack(batch))
+            actions, learner = getattr(learner, method)(_stacked(batch))
             actions = _checked_actions(actions, len(envs))
             for slot, number in enumerate(running):
                 if number is None:
                     continue
-                observation, reward, terminated, truncated, info = envs[slot].step(actions[slot])
-                batch[slot] = _flat(observation)
+                batch[slot], reward, terminated, truncated, info = envs[slot].step(actions[slot])
                 episodes[number].add(batch[slot], float(reward), info)
                 if terminated or truncated:
                     start(slot)
@@ -221,7 +304,14 @@ def _run(
     return [episodes[number] for number in range(len(seeds))]
 
 
-def _flat(observation: Any) -> NDArray[Any]:
+def _stacked(observations: Sequence[Any]) -> Any:
+    """``[...]`` each -> ``[E, ...]``, inside of dicts too, float64 as float32."""
+    if isinstance(observations[0], dict):
+        return {name: _stacked([o[name] for o in observations]) for name in observations[0]}
+    return np.stack([_single(observation) for observation in observations])
+
+
+def _single(observation: Any) -> NDArray[Any]:
     array = np.asarray(observation)
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
@@ -240,30 +330,88 @@ def _checked_actions(actions: Any, count: int) -> NDArray[Any]:
     return actions
 
 
-def _check_spaces(learner: Any, env: gym.Env) -> None:
-    """One sentence now rather than a matrix-shape error from inside a network."""
-    space, action_space = env.observation_space, env.action_space
-    name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-    if not isinstance(space, Box) or len(space.shape) != 1:
+def _check_method(learner: Any, method: str) -> None:
+    if not callable(getattr(learner, method, None)):
         raise InputError(
-            f"{name} observes {space}, but evaluation takes flat vectors; wrap it with wrap_gym."
+            f"{type(learner).__name__} has no method {method!r} to choose actions with."
         )
-    if not isinstance(action_space, Box) or len(action_space.shape) != 1:
+
+
+def _check_spaces(learner: Any, env: gym.Env, record_trajectories: bool) -> None:
+    """One sentence now rather than a matrix-shape error from inside a network."""
+    space, action_space, name = env.observation_space, env.action_space, env_name(env)
+    if not _is_vector(space) and not _is_dict_of_arrays(space):
+        raise InputError(
+            f"{name} observes {space}, but evaluation takes flat vectors or Dicts of arrays; wrap "
+            "it with wrap_gym or wrap_pixels."
+        )
+    if not _is_vector(action_space):
         raise InputError(f"{name} takes {action_space}, but the learners act with flat vectors.")
-    sizes = (
-        ("observations", _observation_size(learner), space.shape[0]),
-        ("actions", getattr(learner, "act_dim", None), action_space.shape[0]),
-    )
-    for what, own, theirs in sizes:
-        if isinstance(own, int) and own != theirs:
+    if record_trajectories and isinstance(space, Dict) and "state" not in space.spaces:
+        raise InputError(
+            f"{name} observes {', '.join(space.spaces)} and no 'state', so that there are no "
+            "positions to record."
+        )
+    _check_observations(_observation_shape(learner), space, name)
+    act_dim = getattr(learner, "act_dim", None)
+    if isinstance(act_dim, int) and act_dim != action_space.shape[0]:
+        raise InputError(_other_size("actions", act_dim, name, action_space.shape[0]))
+
+
+def _check_observations(own: Any, space: Any, name: str) -> None:
+    """``own``: a size, or the shape of each entry of a Dict by name; None where it is unknown."""
+    if isinstance(own, int):
+        if isinstance(space, Dict):
             raise InputError(
-                f"The learner was made for {what} of size {own}, but {name} has {what} of size "
-                f"{theirs}; evaluate in the environment that the data come from."
+                f"The learner was made for flat observations of size {own}, but {name} observes "
+                f"{', '.join(space.spaces)}; wrap it with wrap_gym."
             )
+        if own != space.shape[0]:
+            raise InputError(_other_size("observations", own, name, space.shape[0]))
+    elif own is not None:
+        if not isinstance(space, Dict):
+            raise InputError(
+                f"The learner was made for observations with {', '.join(own)}, but {name} gives "
+                "flat vectors; wrap it with wrap_pixels."
+            )
+        for key, shape in own.items():
+            theirs = space[key].shape if key in space.spaces else None
+            if tuple(shape) != theirs:
+                raise InputError(
+                    f"The learner was made for {key!r} of shape {tuple(shape)}, but {name} has "
+                    f"{'none' if theirs is None else theirs}; wrap it as for training."
+                )
 
 
-def _observation_size(learner: Any) -> int | None:
-    """The width of the observations that a learner was made for, if it has a V network."""
+def _other_size(what: str, own: int, name: str, theirs: int) -> str:
+    return (
+        f"The learner was made for {what} of size {own}, but {name} has {what} of size {theirs}; "
+        "evaluate in the environment that the data come from."
+    )
+
+
+def _is_vector(space: Any) -> TypeGuard[Box]:
+    return isinstance(space, Box) and len(space.shape) == 1
+
+
+def _is_dict_of_arrays(space: Any, nested: bool = False) -> bool:
+    if isinstance(space, Dict):
+        return all(_is_dict_of_arrays(part, True) for part in space.spaces.values())
+    return nested and isinstance(space, Box)
+
+
+def _has_pictures(env: gym.Env) -> bool:
+    space = env.observation_space
+    return isinstance(space, Dict) and any(
+        len(part.shape or ()) > 2 for part in space.spaces.values()
+    )
+
+
+def _observation_shape(learner: Any) -> int | dict[str, tuple[int, ...]] | None:
+    """What a learner was made for, as far as it says: a size, or the shapes of a Dict's entries."""
+    own = getattr(learner, "obs_dim", None)
+    if own is not None:
+        return own if isinstance(own, int) else dict(own)
     node = getattr(getattr(learner, "value", None), "params", None)
     while isinstance(node, dict):
         if "Dense_0" in node:
@@ -279,7 +427,7 @@ def _summary(
     record_trajectories: bool,
 ) -> dict[str, Any]:
     returns = np.array([episode.total for episode in episodes])
-    lengths = [len(episode.positions) - 1 for episode in episodes]
+    lengths = [episode.length for episode in episodes]
     told = [episode.success for episode in episodes if episode.success is not None]
     result: dict[str, Any] = {
         "return": float(returns.mean()),
@@ -296,5 +444,8 @@ def _summary(
     if scores is not None:
         result["normalized_score"] = normalized_score(scores, result["return"])
     if record_trajectories:
-        result["trajectories"] = [np.stack(episode.positions) for episode in episodes]
+        result["trajectories"] = [
+            np.stack([position for position in episode.positions if position is not None])
+            for episode in episodes
+        ]
     return result

@@ -310,8 +310,10 @@ def test_bad_arguments(kwargs: dict, message: str) -> None:
 
 
 def test_environments_that_do_not_fit() -> None:
-    with pytest.raises(InputError, match="wrap it with wrap_gym"):
-        evaluate(Policy(), lambda: gym.make("PointMaze_UMaze-v3"), 1)
+    with pytest.raises(InputError, match=r"flat observations of size 4, but PointMaze.*wrap_gym"):
+        evaluate(Sized(4, 2), lambda: gym.make("PointMaze_UMaze-v3"), 1)
+    with pytest.raises(InputError, match=r"observes Discrete\(16\).*wrap it with wrap_gym"):
+        evaluate(Policy(), lambda: gym.make("FrozenLake-v1"), 1)
     with pytest.raises(InputError, match="act with flat vectors"):
         evaluate(Policy(), lambda: gym.make("CartPole-v1"), 1)
     with pytest.raises(InputError, match="There is no environment 'Nowhere-v0'"):
