@@ -121,6 +121,14 @@ class ReplayBuffer(Dataset):
         """
         self._write(check_row(self.dataset_dict, data_dict, "insert"))
 
+    def end_episode(self) -> None:
+        """Mark the newest transition as the last of an episode that was cut.
+
+        For whoever breaks an episode off; what is inserted next belongs to another one.
+        """
+        if len(self):
+            self.dataset_dict["dones"][self._insert_index - 1] = True
+
     def _write(self, row: Mapping[str, Any]) -> None:
         write_row(self.dataset_dict, row, self._insert_index)
         self._insert_index = (self._insert_index + 1) % self.capacity
@@ -161,11 +169,14 @@ class ReplayBuffer(Dataset):
         *,
         storage: str | os.PathLike[str] | None = None,
         device: torch.device | str = "cpu",
+        capacity: int | None = None,
     ) -> Self:
         """The buffer of :meth:`save`; it draws and overwrites as the saved one would have.
 
         Args:
             path: the file.
+            capacity: make room for that many rows if the saved buffer has less and no row of it has
+                made room for a newer one; otherwise its capacity stays.
             storage: as for the class, whatever the saved buffer had.
             device: as for the class.
 
@@ -179,9 +190,12 @@ class ReplayBuffer(Dataset):
             rows = map_arrays(file.rows()["rows"], lambda leaf: Row(leaf[0][1:], leaf[1]))
             buffer = cls.__new__(cls)
             buffer._restore(about)
-            buffer._adopt(allocate(rows, about["capacity"], storage), about["seed"], device)
-            buffer.dataset_len = about["size"]
-            buffer._insert_index = about["insert_index"]
+            size, index, room = about["size"], about["insert_index"], about["capacity"]
+            if capacity is not None and capacity > room and index == size % room:
+                index, room = size, capacity
+            buffer._adopt(allocate(rows, room, storage), about["seed"], device)
+            buffer.dataset_len = size
+            buffer._insert_index = index
             file.read_into({"rows": buffer.dataset_dict, **buffer._more_arrays()})
             buffer._np_random = read_generator(about["generator"])
             buffer.rng = torch.tensor(about["rng"], dtype=torch.int64)
