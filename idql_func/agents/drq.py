@@ -1,0 +1,147 @@
+"""DrQ (arXiv 2004.13649): soft actor-critic from pixels, after ``jaxrl5/agents/drq``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from idql_func import optim
+from idql_func.agents.agent import box_size
+from idql_func.agents.pixels import (
+    Eyes,
+    PixelAgent,
+    augmented,
+    pixel_critic,
+    pixel_policy,
+    random_crops,
+    unpack,
+)
+from idql_func.agents.sac import SACLearner, check_sac_settings, soft_actor_critic_states
+from idql_func.networks.conv import Padding
+from idql_func.struct import TrainState
+from idql_func.types import Batch, InfoDict
+
+Self = TypeVar("Self", bound="DrQLearner")
+
+_FIELDS = ("observations", "actions", "rewards", "masks", "next_observations")
+
+
+def share_encoder(source: TrainState, target: TrainState) -> TrainState:
+    """The target with the source's encoders: the convolutions, and not the latents behind them.
+
+    Upstream copies what has "encoder" in its name (quirk A12), in a new dict here (A9).
+
+    >>> import torch
+    >>> one, two = ({"encoder_0": torch.tensor(x), "Dense_0": torch.tensor(x)} for x in (1, 2))
+    >>> share_encoder(TrainState.create(params=one), TrainState.create(params=two)).params
+    {'encoder_0': tensor(1), 'Dense_0': tensor(2)}
+    """
+    encoders = {name: value for name, value in source.params.items() if "encoder" in name}
+    return target.replace(params={**target.params, **encoders})
+
+
+class DrQLearner(PixelAgent, SACLearner):
+    """SAC on random crops, its actor looking through the critic's encoder.
+
+    >>> import gymnasium as gym
+    >>> frames = gym.spaces.Box(0, 255, (16, 16, 3, 2), "uint8")
+    >>> learner = DrQLearner.create(
+    ...     0, gym.spaces.Dict(pixels=frames), gym.spaces.Box(-1, 1, (2,)), cnn_features=(4,),
+    ...     cnn_filters=(3,), cnn_strides=(2,), hidden_dims=(8,))
+    >>> sorted(learner.critic.params)
+    ['Dense_0', 'Ensemble_0', 'LayerNorm_0', 'encoder_0']
+    """
+
+    @classmethod
+    def create(
+        cls,
+        seed: int,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        actor_lr: float | optim.Schedule = 3e-4,
+        critic_lr: float = 3e-4,
+        temp_lr: float = 3e-4,
+        cnn_features: Sequence[int] = (32, 32, 32, 32),
+        cnn_filters: Sequence[int] = (3, 3, 3, 3),
+        cnn_strides: Sequence[int] = (2, 1, 1, 1),
+        cnn_padding: Padding = "VALID",
+        latent_dim: int = 50,
+        encoder: str = "d4pg",
+        hidden_dims: Sequence[int] = (256, 256),
+        discount: float = 0.99,
+        tau: float = 0.005,
+        num_qs: int = 2,
+        num_min_qs: int | None = None,
+        critic_dropout_rate: float | None = None,
+        critic_layer_norm: bool = False,
+        target_entropy: float | None = None,
+        init_temperature: float = 1.0,
+        backup_entropy: bool = True,
+        pixel_keys: Sequence[str] = ("pixels",),
+        depth_keys: Sequence[str] = (),
+    ) -> DrQLearner:
+        """A learner with upstream's keywords, defaults and initial values.
+
+        ``observation_space`` is a Dict with ``(H, W, C, S)`` uint8 boxes under ``pixel_keys``,
+        ``(H, W, 1, S)`` under ``depth_keys`` (none, or one for each camera) and perhaps
+        ``state``. ``encoder`` is ``d4pg``, whose layers the ``cnn_`` keywords set, or ``resnet``.
+        With ``num_min_qs`` upstream's target network crashes (quirk A8); here it works as SAC's.
+
+        Raises:
+            InputError: a setting out of its range, or a key that the space lacks.
+            TypeError: an unknown keyword.
+        """
+        act_dim = box_size(action_space, "action_space")
+        check_sac_settings(
+            actor_lr, critic_lr, temp_lr, hidden_dims, critic_dropout_rate, discount, tau,
+            num_qs, num_min_qs, target_entropy, init_temperature,
+        )  # fmt: skip
+        eyes = Eyes.of(
+            observation_space, pixel_keys, depth_keys, encoder,
+            cnn_features, cnn_filters, cnn_strides, cnn_padding, latent_dim,
+        )  # fmt: skip
+        layers = tuple(hidden_dims)
+        return cls(
+            **soft_actor_critic_states(
+                seed,
+                pixel_policy(eyes, act_dim, layers, stop_gradient=True),
+                pixel_critic(eyes, act_dim, layers, num_qs, critic_dropout_rate, critic_layer_norm),
+                init_temperature,
+                (actor_lr, critic_lr, temp_lr),
+            ),
+            obs_dim=eyes.shapes,
+            act_dim=act_dim,
+            tau=tau,
+            discount=discount,
+            target_entropy=-act_dim / 2 if target_entropy is None else target_entropy,
+            num_qs=num_qs,
+            num_min_qs=num_min_qs,
+            backup_entropy=backup_entropy,
+            data_augmentation_fn=random_crops(eyes.pixel_keys, eyes.depth_keys),
+            pixel_keys=eyes.pixel_keys,
+            depth_keys=eyes.depth_keys,
+        )
+
+    def update(self: Self, batch: Batch, utd_ratio: int = 1) -> tuple[Self, InfoDict]:
+        """SAC's update on crops of the images, the actor with the critic's encoder as it was.
+
+        ``observations`` and ``next_observations`` are dicts of ``[B, ...]``; cameras that the
+        next ones lack are packed with the present ones (see :func:`unpack`).
+
+        Raises:
+            InputError: a missing entry, a wrong shape or dtype, or a ratio that doesn't divide B.
+        """
+        checked = self._fields(unpack(batch, self.frames), _FIELDS)
+        rng, (observations, next_observations) = augmented(
+            self.rng,
+            (checked["observations"], checked["next_observations"]),
+            augment=self.data_augmentation_fn,
+        )
+        learner = self.replace(rng=rng, actor=share_encoder(self.critic, self.actor))
+        cropped = {
+            **checked,
+            "observations": observations,
+            "next_observations": next_observations,
+        }
+        return super(DrQLearner, learner).update(cropped, utd_ratio)

@@ -1,0 +1,115 @@
+"""Behaviour cloning from pixels, after ``jaxrl5/agents/pixel_bc``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from idql_func import optim, random
+from idql_func.agents.agent import box_size
+from idql_func.agents.bc import BCLearner
+from idql_func.agents.build import (
+    check_dropout,
+    check_layers,
+    check_name,
+    check_number,
+    check_rate,
+    trained,
+)
+from idql_func.agents.pixels import Eyes, PixelAgent, augmented, pixel_policy, random_crops
+from idql_func.networks.conv import Padding
+from idql_func.types import Batch, InfoDict
+
+Self = TypeVar("Self", bound="PixelBCLearner")
+
+DISTRIBUTIONS = ("TanhNormal", "Normal")
+_FIELDS = ("observations", "actions")
+
+
+class PixelBCLearner(PixelAgent, BCLearner):
+    """Maximum likelihood on random crops; deviations depend on the state, unlike BC's.
+
+    >>> import gymnasium as gym
+    >>> frames = gym.spaces.Box(0, 255, (16, 16, 3, 2), "uint8")
+    >>> learner = PixelBCLearner.create(
+    ...     0, gym.spaces.Dict(pixels=frames), gym.spaces.Box(-1, 1, (2,)), cnn_features=(4,),
+    ...     cnn_filters=(3,), cnn_strides=(2,), hidden_dims=(8,))
+    >>> sorted(learner.actor.params)
+    ['Dense_0', 'LayerNorm_0', 'Normal_0', 'encoder_0']
+    """
+
+    @classmethod
+    def create(
+        cls,
+        seed: int,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        actor_lr: float | optim.Schedule = 1e-3,
+        cnn_features: Sequence[int] = (32, 32, 32, 32),
+        cnn_filters: Sequence[int] = (3, 3, 3, 3),
+        cnn_strides: Sequence[int] = (2, 1, 1, 1),
+        cnn_padding: Padding = "VALID",
+        latent_dim: int = 50,
+        encoder: str = "d4pg",
+        hidden_dims: Sequence[int] = (256, 256),
+        use_layer_norm: bool = False,
+        dropout_rate: float | None = None,
+        distr_name: str = "TanhNormal",
+        entropy_bonus: float | None = None,
+        pixel_keys: Sequence[str] = ("pixels",),
+        depth_keys: Sequence[str] = (),
+    ) -> PixelBCLearner:
+        """A learner with upstream's keywords, defaults and initial values.
+
+        ``distr_name`` is ``TanhNormal`` or ``Normal``; upstream looks the name up among its
+        imports, where the second is missing. The other keywords are those of
+        :meth:`DrQLearner.create`.
+
+        Raises:
+            InputError: a setting out of its range, or a key that the space lacks.
+            TypeError: an unknown keyword.
+        """
+        act_dim = box_size(action_space, "action_space")
+        check_rate("actor_lr", actor_lr)
+        check_layers("hidden_dims", hidden_dims)
+        check_dropout("dropout_rate", dropout_rate)
+        check_name("distr_name", distr_name, DISTRIBUTIONS)
+        if entropy_bonus is not None:
+            check_number("entropy_bonus", entropy_bonus)
+        eyes = Eyes.of(
+            observation_space, pixel_keys, depth_keys, encoder,
+            cnn_features, cnn_filters, cnn_strides, cnn_padding, latent_dim,
+        )  # fmt: skip
+        network = pixel_policy(
+            eyes,
+            act_dim,
+            tuple(hidden_dims),
+            tanh=distr_name == "TanhNormal",
+            dropout_rate=dropout_rate,
+            layer_norm=use_layer_norm,
+        )
+        rng, actor_key = random.split(random.PRNGKey(seed)).unbind(0)
+        return cls(
+            rng=rng.clone(),
+            obs_dim=eyes.shapes,
+            act_dim=act_dim,
+            actor=trained(network, network.init(actor_key), actor_lr),
+            entropy_bonus=entropy_bonus,
+            data_augmentation_fn=random_crops(eyes.pixel_keys, eyes.depth_keys),
+            pixel_keys=eyes.pixel_keys,
+            depth_keys=eyes.depth_keys,
+        )
+
+    def update(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+        """One step on crops of ``observations``, a dict of ``[B, ...]``, and ``actions [B, A]``.
+
+        Raises:
+            InputError: a missing entry, a wrong shape or dtype.
+        """
+        checked = self._fields(batch, _FIELDS)
+        rng, (observations,) = augmented(
+            self.rng, (checked["observations"],), augment=self.data_augmentation_fn
+        )
+        learner = self.replace(rng=rng)
+        return super(PixelBCLearner, learner).update({**checked, "observations": observations})

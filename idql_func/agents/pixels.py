@@ -1,0 +1,359 @@
+"""What learners from pixels share: networks, nested observations, random crops."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor
+
+from idql_func import random
+from idql_func.agents.agent import Agent, _numbers
+from idql_func.agents.augmentations import batched_random_crop
+from idql_func.agents.build import check_integer, check_layers, check_name
+from idql_func.distributions import Normal
+from idql_func.networks import (
+    MLP,
+    D4PGEncoder,
+    Ensemble,
+    PixelMultiplexer,
+    ResNetV2Encoder,
+    StateActionValue,
+)
+from idql_func.networks.conv import Padding
+from idql_func.struct import field
+from idql_func.transforms import jit
+from idql_func.types import Batch, InputError, PRNGKey
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""The shape of each entry of an observation by its key, hashable."""
+
+Augmentation = Callable[[PRNGKey, Mapping[str, Any]], dict[str, Any]]
+
+ENCODERS = ("d4pg", "resnet")
+
+
+# --- settings and networks ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """What decides the part of a network that sees: cameras, encoder, latents."""
+
+    shapes: Shapes
+    pixel_keys: tuple[str, ...]
+    depth_keys: tuple[str, ...]
+    encoder: str
+    cnn_features: tuple[int, ...]
+    cnn_filters: tuple[int, ...]
+    cnn_strides: tuple[int, ...]
+    cnn_padding: Padding
+    latent_dim: int
+
+    @classmethod
+    def of(
+        cls,
+        observation_space: Any,
+        pixel_keys: Sequence[str],
+        depth_keys: Sequence[str],
+        encoder: str,
+        cnn_features: Sequence[int],
+        cnn_filters: Sequence[int],
+        cnn_strides: Sequence[int],
+        cnn_padding: Padding,
+        latent_dim: int,
+    ) -> Eyes:
+        """From the keywords of ``create``.
+
+        Raises:
+            InputError: a setting out of its range, or a key that the space lacks.
+        """
+        check_name("encoder", encoder, ENCODERS)
+        for name, sizes in (
+            ("cnn_features", cnn_features),
+            ("cnn_filters", cnn_filters),
+            ("cnn_strides", cnn_strides),
+        ):
+            check_layers(name, sizes)
+        check_integer("latent_dim", latent_dim, 1)
+        keys = _key_names("pixel_keys", pixel_keys), _key_names("depth_keys", depth_keys)
+        if not isinstance(cnn_padding, str):  # a file of settings has lists, which do not hash
+            cnn_padding = tuple((int(before), int(after)) for before, after in cnn_padding)
+        return cls(
+            observation_shapes(observation_space, *keys),
+            *keys,
+            encoder,
+            tuple(cnn_features),
+            tuple(cnn_filters),
+            tuple(cnn_strides),
+            cnn_padding,
+            latent_dim,
+        )
+
+    def network(
+        self, head: Callable[..., Any], action_dim: int = 0, stop_gradient: bool = False
+    ) -> PixelMultiplexer:
+        """The multiplexer in front of ``head(input_dim=...)``."""
+        encoder: Callable[..., Any] = functools.partial(ResNetV2Encoder, stage_sizes=(2, 2, 2, 2))
+        if self.encoder == "d4pg":
+            encoder = functools.partial(
+                D4PGEncoder,
+                features=self.cnn_features,
+                filters=self.cnn_filters,
+                strides=self.cnn_strides,
+                padding=self.cnn_padding,
+            )
+        return PixelMultiplexer(
+            encoder,
+            head,
+            self.latent_dim,
+            dict(self.shapes),
+            action_dim,
+            stop_gradient,
+            self.pixel_keys,
+            self.depth_keys,
+        )
+
+
+# Equal settings share one network object, as those of build.py do.
+
+
+@functools.cache
+def pixel_policy(
+    eyes: Eyes,
+    act_dim: int,
+    hidden_dims: tuple[int, ...],
+    tanh: bool = True,
+    stop_gradient: bool = False,
+    dropout_rate: float | None = None,
+    layer_norm: bool = False,
+) -> PixelMultiplexer:
+    """A normal policy over latents, under tanh or not; by default gradients reach the encoder."""
+    head = functools.partial(
+        Normal,
+        MLP,
+        hidden_dims=hidden_dims,
+        activate_final=True,
+        dropout_rate=dropout_rate,
+        use_layer_norm=layer_norm,
+        action_dim=act_dim,
+        squash_tanh=tanh,
+    )
+    return eyes.network(head, stop_gradient=stop_gradient)
+
+
+@functools.cache
+def pixel_critic(
+    eyes: Eyes,
+    act_dim: int,
+    hidden_dims: tuple[int, ...],
+    num: int,
+    dropout_rate: float | None = None,
+    layer_norm: bool = False,
+) -> PixelMultiplexer:
+    """An ensemble of ``num`` values of latents and actions, behind one encoder a camera."""
+    head = functools.partial(
+        Ensemble,
+        StateActionValue,
+        MLP,
+        hidden_dims=hidden_dims,
+        activate_final=True,
+        dropout_rate=dropout_rate,
+        use_layer_norm=layer_norm,
+        num=num,
+    )
+    return eyes.network(head, action_dim=act_dim)
+
+
+def observation_shapes(
+    observation_space: Any, pixel_keys: Sequence[str], depth_keys: Sequence[str]
+) -> Shapes:
+    """The shapes of the entries that a pixel learner reads: its cameras, and ``state``.
+
+    Raises:
+        InputError: no Dict space, a key that it lacks, or pixels that are not 8-bit images.
+
+    >>> import gymnasium as gym
+    >>> frames = gym.spaces.Box(0, 255, (64, 64, 3, 3), "uint8")
+    >>> observation_shapes(gym.spaces.Dict(pixels=frames, time=frames), ("pixels",), ())
+    (('pixels', (64, 64, 3, 3)),)
+    """
+    spaces = getattr(observation_space, "spaces", None)
+    if not isinstance(spaces, Mapping):
+        raise InputError(
+            "observation_space must be a Dict with a space for each of pixel_keys "
+            f"{tuple(pixel_keys)}, got {observation_space}."
+        )
+    for key in (*pixel_keys, *depth_keys):
+        if key not in spaces:
+            raise InputError(
+                f"observation_space has no {key!r}, which pixel_keys or depth_keys names; it has "
+                f"{', '.join(sorted(map(str, spaces))) or 'nothing'}."
+            )
+    for key in pixel_keys:
+        if spaces[key].dtype != "uint8":
+            raise InputError(
+                f"observation_space[{key!r}] must be of dtype uint8, got {spaces[key].dtype}."
+            )
+    names = [*pixel_keys, *depth_keys, *(["state"] if "state" in spaces else [])]
+    return tuple((name, tuple(map(int, spaces[name].shape))) for name in names)
+
+
+def _key_names(what: str, keys: Any) -> tuple[str, ...]:
+    if isinstance(keys, str) or not all(isinstance(key, str) for key in keys):
+        raise InputError(f"{what} must be a tuple of names such as ('pixels',), got {keys!r}.")
+    return tuple(keys)
+
+
+# --- augmentation ---------------------------------------------------------------------------
+
+
+@functools.cache
+def random_crops(pixel_keys: tuple[str, ...], depth_keys: tuple[str, ...]) -> Augmentation:
+    """The augmentation ``(key, observations) -> observations`` of these cameras.
+
+    Each camera has its own crops, which its depth shares (quirk A14).
+    """
+
+    def crop(rng: PRNGKey, observations: Mapping[str, Any]) -> dict[str, Any]:
+        observations = dict(observations)
+        for pixel_key, depth_key in zip_longest(pixel_keys, depth_keys):
+            key, rng = random.split(rng)
+            observations = batched_random_crop(key, observations, pixel_key)
+            if depth_key is not None:
+                observations = batched_random_crop(key, observations, depth_key)
+        return observations
+
+    return crop
+
+
+@functools.partial(jit, static_argnames="augment")
+def augmented(
+    rng: PRNGKey, observations: tuple[Any, ...], *, augment: Augmentation
+) -> tuple[PRNGKey, tuple[Any, ...]]:
+    """Each of several observations with an augmentation key of its own, and the next key."""
+    results: list[Any] = []
+    for each in observations:
+        rng, key = random.split(rng)
+        results.append(augment(key, each))
+    return rng, tuple(results)
+
+
+def unpack(batch: Batch, frames: Mapping[str, int]) -> dict[str, Any]:
+    """A batch whose images hold the next frame too, taken apart (upstream's ``_unpack``).
+
+    ``frames`` gives the frame stack ``S`` of each camera. Where ``next_observations`` lacks a
+    camera, ``observations`` must hold ``[B, H, W, C, S + 1]``: the first ``S`` frames are the
+    observation, the last ``S`` the next one. Upstream asks for the key ``pixels`` whatever the
+    cameras are called (quirk A11), and unpacks the last camera alone (A10).
+
+    Raises:
+        InputError: a camera without a next image has no frame more than its stack.
+
+    >>> batch = {"observations": {"pixels": torch.arange(4).reshape(1, 1, 1, 1, 4)}}
+    >>> batch = unpack(batch, {"pixels": 3})
+    >>> batch["next_observations"]["pixels"].flatten().tolist()
+    [1, 2, 3]
+    """
+    parts = dict(batch.items())
+    present, following = parts.get("observations"), parts.get("next_observations", {})
+    if not (_is_nested(present) and _is_nested(following)):
+        return parts  # the check of the batch says what is wrong
+    now, later = dict(present.items()), dict(following.items())
+    for name, stack in frames.items():
+        if name in later or name not in now:
+            continue
+        packed = now[name]
+        if packed.shape[-1] != stack + 1:
+            raise InputError(
+                f"batch['next_observations'] has no {name!r}; then batch['observations']"
+                f"[{name!r}] must hold {stack + 1} frames on its last axis, the next one with "
+                f"them, got shape {tuple(packed.shape)}."
+            )
+        now[name], later[name] = packed[..., :-1], packed[..., 1:]
+    return {**parts, "observations": now, "next_observations": later}
+
+
+def _is_nested(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping) or hasattr(value, "items")
+
+
+# --- the learners' common part --------------------------------------------------------------
+
+
+class PixelAgent(Agent):
+    """A learner whose observations are dicts of images, depth images and ``state``.
+
+    ``obs_dim`` holds their shapes. Images are uint8 ``[B, H, W, C, S]``, the frame stack last;
+    depth ``[B, H, W, 1, S]`` and state ``[B, n]`` are of the parameters' dtype.
+    """
+
+    data_augmentation_fn: Augmentation = field(pytree_node=False)
+    pixel_keys: tuple[str, ...] = field(pytree_node=False)
+    depth_keys: tuple[str, ...] = field(pytree_node=False)
+
+    @property
+    def frames(self) -> dict[str, int]:
+        """The frame stack of each camera, depth included."""
+        return {name: shape[-1] for name, shape in self.obs_dim if name != "state"}
+
+    def _dtype(self, name: str) -> torch.dtype:
+        return torch.uint8 if name in self.pixel_keys else self.float_dtype
+
+    def _entry(self, observations: Any, name: str, what: str) -> Any:
+        if not _is_nested(observations):
+            raise InputError(
+                f"{type(self).__name__}: {what} must be a dict with the entries "
+                f"{', '.join(key for key, _ in self.obs_dim)}, got {type(observations).__name__}."
+            )
+        names = sorted(map(str, observations.keys()))
+        if name not in names:
+            raise InputError(
+                f"{type(self).__name__}: {what} must have an entry {name!r}; it has "
+                f"{', '.join(names) or 'nothing'}."
+            )
+        return observations[name]
+
+    def _observations_to_act_on(self, observations: Any) -> tuple[dict[str, Tensor], bool]:
+        checked: dict[str, Tensor] = {}
+        rows: set[int | None] = set()
+        for name, shape in self.obs_dim:
+            value = self._entry(observations, name, "observations")
+            value = _numbers(value, f"{type(self).__name__}: observations[{name!r}]")
+            leading = tuple(value.shape[: value.ndim - len(shape)])
+            if len(leading) > 1 or tuple(value.shape) != (*leading, *shape) or leading == (0,):
+                raise InputError(
+                    f"{type(self).__name__}: observations[{name!r}] must have shape {shape} or "
+                    f"(batch, {', '.join(map(str, shape))}), got {tuple(value.shape)}."
+                )
+            if name in self.pixel_keys and value.dtype != torch.uint8:
+                raise InputError(
+                    f"{type(self).__name__}: observations[{name!r}] must be torch.uint8, "
+                    f"got {value.dtype}."
+                )
+            rows.add(leading[0] if leading else None)
+            value = value.to(dtype=self._dtype(name), device=self.rng.device)
+            checked[name] = value if leading else value.unsqueeze(0)
+        if len(rows) > 1:
+            raise InputError(
+                f"{type(self).__name__}: the entries of observations must be of one observation "
+                "or of equally many, got "
+                + ", ".join(f"{name!r} {tuple(v.shape)}" for name, v in checked.items())
+                + "."
+            )
+        return checked, rows == {None}
+
+    def _observations_of_batch(self, value: Any, name: str, rows: int | None) -> tuple[Any, int]:
+        checked: dict[str, Tensor] = {}
+        for key, shape in self.obs_dim:
+            entry = self._entry(value, key, f"batch[{name!r}]")
+            checked[key] = self._field(
+                entry, f"{name}.{key}", rows, shape, torch.uint8 if key in self.pixel_keys else None
+            )
+            rows = checked[key].shape[0]
+        assert rows is not None  # there is at least one camera
+        return checked, rows

@@ -1,0 +1,201 @@
+"""Flax's image layers on ``[..., H, W, C]`` tensors: Conv, GroupNorm, max_pool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from idql_func.networks.layers import lecun_normal, ones, zeros
+from idql_func.networks.module import Initializer, LazyRng, Module
+from idql_func.types import InputError
+
+Padding: TypeAlias = str | Sequence[tuple[int, int]]
+"""``"SAME"``, ``"VALID"``, or the rows and columns to add: ``((top, bottom), (left, right))``."""
+
+Pairs: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+
+
+def pad_widths(
+    size: Sequence[int], window: Sequence[int], strides: Sequence[int], padding: Padding
+) -> Pairs:
+    """What to add before and after each axis of ``size``, by XLA's rules.
+
+    ``SAME`` makes ``ceil(size / stride)`` windows; an odd rest goes behind, so that with
+    strides it is not the symmetric padding of torch.
+
+    Raises:
+        InputError: a padding of another name or form, named.
+
+    >>> pad_widths((64, 64), (3, 3), (2, 2), "SAME")
+    ((0, 1), (0, 1))
+    >>> pad_widths((64, 64), (3, 3), (1, 1), "SAME")
+    ((1, 1), (1, 1))
+    """
+    if padding == "VALID":
+        return ((0, 0), (0, 0))
+    if padding == "SAME":
+        totals = [
+            max((-(-n // s) - 1) * s + k - n, 0)
+            for n, k, s in zip(size, window, strides, strict=True)
+        ]
+        rows, columns = ((total // 2, total - total // 2) for total in totals)
+        return (rows, columns)
+    pairs = [] if isinstance(padding, str) else [tuple(pair) for pair in padding]
+    if len(pairs) != 2 or not all(
+        len(pair) == 2 and all(isinstance(n, Integral) and n >= 0 for n in pair) for pair in pairs
+    ):
+        raise InputError(
+            "padding must be 'SAME', 'VALID' or two pairs of row counts such as "
+            f"((1, 1), (1, 1)), got {padding!r}."
+        )
+    (top, bottom), (left, right) = pairs
+    return ((int(top), int(bottom)), (int(left), int(right)))
+
+
+def output_shape(
+    size: Sequence[int], window: Sequence[int], strides: Sequence[int], padding: Padding
+) -> tuple[int, int]:
+    """How many windows fit along each axis: the output's height and width.
+
+    Raises:
+        InputError: the window is larger than the padded image.
+
+    >>> output_shape((84, 84), (3, 3), (2, 2), "VALID")
+    (41, 41)
+    """
+    pads = pad_widths(size, window, strides, padding)
+    rows, columns = (
+        (n + sum(pad) - k) // s + 1
+        for n, pad, k, s in zip(size, pads, window, strides, strict=True)
+    )
+    if rows < 1 or columns < 1:
+        raise InputError(
+            f"an image of {size[0]}x{size[1]} with padding {padding!r} is smaller than "
+            f"the {window[0]}x{window[1]} window that is laid on it."
+        )
+    return rows, columns
+
+
+class Conv(Module):
+    """``[..., H, W, in] -> [..., H', W', out]`` with ``kernel`` ``[h, w, in, out]`` (Flax's Conv).
+
+    Images keep their channels last in memory, which is the layout that the CPU's
+    convolution wants, so that nothing is copied on the way into it.
+
+    Raises:
+        InputError: a padding of another name or form, named.
+
+    >>> from idql_func import random
+    >>> layer = Conv(3, 8, (3, 3), strides=(2, 2))
+    >>> params = layer.init(random.PRNGKey(0))
+    >>> tuple(params["kernel"].shape), layer.apply(params, torch.ones(2, 6, 6, 3)).shape
+    ((3, 3, 3, 8), torch.Size([2, 3, 3, 8]))
+    """
+
+    kernel: Tensor
+    bias: Tensor
+
+    def __init__(
+        self,
+        input_dim: int,
+        features: int,
+        kernel_size: tuple[int, int],
+        strides: tuple[int, int] = (1, 1),
+        padding: Padding = "SAME",
+        use_bias: bool = True,
+        kernel_init: Initializer | None = None,
+    ) -> None:
+        super().__init__()
+        pad_widths(kernel_size, kernel_size, strides, padding)
+        self.kernel_size, self.strides, self.padding = kernel_size, strides, padding
+        self.use_bias = use_bias
+        self.output_dim = features
+        self.declare("kernel", (*kernel_size, input_dim, features), kernel_init or lecun_normal())
+        if use_bias:
+            self.declare("bias", (features,), zeros)
+
+    def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
+        leading = x.shape[:-3]
+        images = x.reshape(-1, *x.shape[-3:]).permute(0, 3, 1, 2).to(self.kernel.dtype)
+        rows, columns = pad_widths(x.shape[-3:-1], self.kernel_size, self.strides, self.padding)
+        if rows[0] != rows[1] or columns[0] != columns[1]:
+            images = F.pad(images, (*columns, *rows))
+            rows, columns = (0, 0), (0, 0)
+        y = F.conv2d(
+            images,
+            self.kernel.permute(3, 2, 0, 1),
+            self.bias if self.use_bias else None,
+            self.strides,
+            (rows[0], columns[0]),
+        ).permute(0, 2, 3, 1)
+        return y.reshape(*leading, *y.shape[1:])
+
+
+class GroupNorm(Module):
+    """Flax's group norm over ``[H, W, C]`` or ``[B, ..., C]``: one mean and variance a group.
+
+    Variance is ``E[x^2] - E[x]^2`` floored at 0, as in :class:`LayerNorm` (quirk N5).
+
+    Raises:
+        InputError: the channels do not divide into the groups.
+
+    >>> from idql_func import random
+    >>> layer = GroupNorm(4, num_groups=2)
+    >>> y = layer.apply(layer.init(random.PRNGKey(0)), torch.tensor([[[0.0, 2.0, 5.0, 5.0]]]))
+    >>> [round(v, 3) for v in y.flatten().tolist()]
+    [-1.0, 1.0, 0.0, 0.0]
+    """
+
+    scale: Tensor
+    bias: Tensor
+
+    def __init__(self, input_dim: int, num_groups: int = 32, epsilon: float = 1e-6) -> None:
+        super().__init__()
+        if num_groups < 1 or input_dim % num_groups:
+            raise InputError(
+                f"GroupNorm: {input_dim} channels do not divide into {num_groups} groups."
+            )
+        self.num_groups, self.epsilon = num_groups, epsilon
+        self.output_dim = input_dim
+        self.declare("scale", (input_dim,), ones)
+        self.declare("bias", (input_dim,), zeros)
+
+    def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
+        channels = x.shape[-1]
+        rows = 1 if x.ndim == 3 else x.shape[0]
+        flat = x.reshape(rows, -1, channels)
+        groups = flat.reshape(rows, -1, self.num_groups, channels // self.num_groups)
+        mean = groups.mean(dim=(1, 3), keepdim=True)
+        square = (groups * groups).mean(dim=(1, 3), keepdim=True)
+        variance = torch.clamp(square - mean * mean, min=0.0)
+        # one factor and one offset a channel: the backward pass keeps x and nothing else of
+        # an image's size
+        grouped = (1, 1, self.num_groups, channels // self.num_groups)
+        factor = torch.rsqrt(variance + self.epsilon) * self.scale.reshape(grouped)
+        offset = self.bias.reshape(grouped) - mean * factor
+        per_channel = (rows, 1, channels)
+        return (flat * factor.reshape(per_channel) + offset.reshape(per_channel)).reshape(x.shape)
+
+
+def max_pool(
+    x: Tensor,
+    window_shape: tuple[int, int],
+    strides: tuple[int, int] = (1, 1),
+    padding: Padding = "VALID",
+) -> Tensor:
+    """The largest value of each window, ``[..., H, W, C] -> [..., H', W', C]`` (``nn.max_pool``).
+
+    >>> max_pool(torch.arange(4.0).reshape(4, 1, 1), (3, 1), (2, 1), "SAME").flatten()
+    tensor([2., 3.])
+    """
+    rows, columns = pad_widths(x.shape[-3:-1], window_shape, strides, padding)
+    images = x.reshape(-1, *x.shape[-3:]).permute(0, 3, 1, 2)
+    if any((*rows, *columns)):
+        images = F.pad(images, (*columns, *rows), value=-torch.inf)
+    y = F.max_pool2d(images, window_shape, strides).permute(0, 2, 3, 1)
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
