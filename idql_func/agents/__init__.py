@@ -3,7 +3,9 @@
 from idql_func.agents.agent import Agent
 from idql_func.agents.bc import BCLearner
 from idql_func.agents.ddpm_iql import DDPMIQLLearner, GeneralDDPMIQLLearner
+from idql_func.agents.drq import DrQLearner
 from idql_func.agents.iql import IQLLearner
+from idql_func.agents.pixel_bc import PixelBCLearner
 from idql_func.agents.sac import SACLearner
 from idql_func.agents.td3 import TD3Learner
 
@@ -11,8 +13,10 @@ __all__ = [
     "Agent",
     "BCLearner",
     "DDPMIQLLearner",
+    "DrQLearner",
     "GeneralDDPMIQLLearner",
     "IQLLearner",
+    "PixelBCLearner",
     "SACLearner",
     "TD3Learner",
 ]
