@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from idql_func import random, tree_leaves
-from idql_func.agents import DDPMIQLLearner, GeneralDDPMIQLLearner
+from idql_func.agents import (
+    BCLearner,
+    DDPMIQLLearner,
+    GeneralDDPMIQLLearner,
+    IQLLearner,
+    SACLearner,
+    TD3Learner,
+)
 
 OBS, ACT, ROWS = 3, 2, 8
 SMALL = {"critic_hidden_dims": (16, 16), "time_dim": 8, "T": 2, "N": 4}
@@ -17,6 +24,39 @@ TINY: dict[Any, dict[str, Any]] = {
     DDPMIQLLearner: {**SMALL, "actor_num_blocks": 1},
     GeneralDDPMIQLLearner: {**SMALL, "actor_hidden_dims": (16,)},
 }
+
+LAYERS = {"hidden_dims": (16, 16)}
+REGULARISED = {"critic_dropout_rate": 0.1, "critic_layer_norm": True}
+# every other learner on states, and the methods that are settings of one
+STATE_LEARNERS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+    "bc": (BCLearner, LAYERS, {}),
+    "bc-full": (
+        BCLearner,
+        {
+            **LAYERS,
+            "dropout_rate": 0.1,
+            "use_layer_norm": True,
+            "weight_decay": 0.1,
+            "entropy_bonus": 0.1,
+        },
+        {},
+    ),
+    "iql": (IQLLearner, {**LAYERS, "num_qs": 3}, {}),
+    "sac": (SACLearner, LAYERS, {}),
+    "redq": (SACLearner, {**LAYERS, "num_qs": 4, "num_min_qs": 2}, {"utd_ratio": 2}),
+    "droq": (SACLearner, {**LAYERS, **REGULARISED}, {"utd_ratio": 2}),
+    "td3": (TD3Learner, LAYERS, {}),
+    "td3-full": (
+        TD3Learner,
+        {**LAYERS, **REGULARISED, "num_qs": 3, "num_min_qs": 2, "actor_delay": 1},
+        {"utd_ratio": 2},
+    ),
+}
+
+
+def make_state_learner(name: str, seed: int = 0, **keywords: Any) -> Any:
+    cls, settings, _ = STATE_LEARNERS[name]
+    return cls.create(seed, box(OBS), box(ACT), **{**settings, **keywords})
 
 
 def box(size: int) -> gym.spaces.Box:
