@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from idql_func.training.learners import learner_config
 from idql_func.types import InputError
 
-__all__ = ["changed_settings", "settings_from_dict", "settings_to_dict"]
+__all__ = ["changed_settings", "flat_settings", "settings_from_dict", "settings_to_dict"]
 
 Settings = TypeVar("Settings")
 
@@ -83,6 +83,17 @@ def settings_from_dict(cls: type[Settings], data: Any, prefix: str = "") -> Sett
     return cls(**values)
 
 
+def flat_settings(settings: Any) -> dict[str, Any]:
+    """Dotted names of all settings to their values, as JSON can hold them.
+
+    Example:
+        >>> from idql_func.training.learners import SACConfig
+        >>> flat_settings(SACConfig())["hidden_dims"]
+        [256, 256]
+    """
+    return _flat(settings_to_dict(settings))
+
+
 def changed_settings(settings: Any, other: Any) -> list[str]:
     """Dotted names of the settings in which two configurations differ.
 
@@ -92,7 +103,7 @@ def changed_settings(settings: Any, other: Any) -> list[str]:
         ...     changed_settings(SACConfig(), TD3Config()))
         (['tau'], 9)
     """
-    left, right = _flat(settings_to_dict(settings)), _flat(settings_to_dict(other))
+    left, right = flat_settings(settings), flat_settings(other)
     return sorted(k for k in left.keys() | right.keys() if left.get(k, ...) != right.get(k, ...))
 
 
