@@ -6,6 +6,7 @@
                 metrics.jsonl       one record a line: losses, evaluations
                 metrics.csv         the same as a table
                 checkpoints/step_000005000/…
+                replay_buffer/      of the newest checkpoint, where a run collects data
                 learning_curve.png
                 trajectories.png    the maze only
                 summary.json        written last: a run with it is finished
@@ -69,6 +70,16 @@ class RunDirectory:
     def checkpoint(self, updates: int) -> Path:
         """The checkpoint after so many updates."""
         return self.checkpoints / f"step_{updates:09d}"
+
+    def buffer(self, step: int) -> Path:
+        """The replay buffer that belongs to the checkpoint after so many steps."""
+        return self.path / "replay_buffer" / f"step_{step:09d}.safetensors"
+
+    def prune_buffers(self, keep: Path) -> None:
+        """Remove all replay buffers but one."""
+        for path in keep.parent.iterdir():
+            if path != keep:
+                path.unlink(missing_ok=True)
 
     def prune_checkpoints(self, keep: int) -> None:
         """Remove all but the newest ``keep`` checkpoints, and what broken-off writes left."""

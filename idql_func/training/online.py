@@ -1,0 +1,361 @@
+"""Training on what the policy does itself: SAC, TD3, REDQ and DroQ from states, DrQ from images.
+
+After upstream's ``examples/states/train_online.py`` and ``examples/pixels/train_online_pixels.py``,
+which are one loop here. What differs is said where it does, with the quirk's ID.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from idql_func import agents
+from idql_func.data import MemoryEfficientReplayBuffer, ReplayBuffer
+from idql_func.training import plots
+from idql_func.training.checkpoint import CheckpointMetadata, restore_learner
+from idql_func.training.device import choose_device
+from idql_func.training.interaction import Interaction
+from idql_func.training.loggers import MetricsLogger
+from idql_func.training.matmul import matmul_precision
+from idql_func.training.offline import TrainingInterrupted, TrainResult
+from idql_func.training.online_config import OnlineConfig
+from idql_func.training.online_loop import (
+    Intervals,
+    LoopState,
+    OnlineLoop,
+    SavedLoop,
+    read_saved_loop,
+)
+from idql_func.training.pixels import pixel_environment_factory
+from idql_func.training.report import Reporter, duration, files_table, returns_table
+from idql_func.training.results import Evaluator, plain_results
+from idql_func.training.rundir import (
+    RunDirectory,
+    choose_run_directory,
+    open_run_directory,
+    write_json,
+)
+from idql_func.training.settings import changed_settings
+from idql_func.training.task import environment_factory, shapes_of
+from idql_func.types import InputError
+
+__all__ = ["RESUMABLE", "train_online"]
+
+RESUMABLE = (
+    "max_steps",
+    "log_interval",
+    "checkpoint_interval",
+    "keep_checkpoints",
+    "solved_return",
+    "evaluation.interval",
+    "evaluation.interval_episodes",
+    "evaluation.episodes",
+    "evaluation.num_envs",
+    "evaluation.seed",
+)
+"""Settings that a resumed run may change: none of them touches what is computed by a step."""
+
+_FIELDS = ("observations", "actions", "rewards", "masks", "next_observations")
+
+
+def train_online(
+    config: OnlineConfig,
+    *,
+    resume: str | Path | None = None,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> TrainResult:
+    """Train a learner on its own experience, evaluate it, and leave a run's folder behind.
+
+    Args:
+        config: the settings. For a resumed run they must be those of the run, but for the names in
+            ``RESUMABLE`` (``open_run_directory(path).read_config(OnlineConfig)`` gives them).
+        resume: a run's folder, or the newest checkpoint in one, to continue from. Environments that
+            repeat themselves give the same bits as if the run had never stopped (but for batches
+            that were drawn ahead, see ``PixelConfig.prefetch``); others begin a new episode.
+        overwrite: replace a run of the same name.
+        reporter: where to print; default: standard output.
+        on_step: called with the number of actions taken after each of them.
+
+    Returns:
+        The trained learner, its run and its evaluation.
+
+    Raises:
+        InputError: settings, environment or a checkpoint are not usable; the sentence says why.
+        FileNotFoundError: the run to resume does not exist.
+        TrainingInterrupted: Ctrl-C; a checkpoint and the buffer have been written.
+    """
+    config.validate()
+    reporter = reporter if reporter is not None else Reporter()
+    device = choose_device(config.device)
+    saved = None
+    if resume is None:
+        run = choose_run_directory(config, overwrite)
+    else:
+        run = open_run_directory(resume)
+        saved = read_saved_loop(run, resume)
+        check_resumable(run, config, saved, RESUMABLE, _frames(config))
+
+    factory, pixels = _environment(config)
+    env = factory()
+    try:
+        frames = _frames(config)
+        last = config.max_steps // frames
+        reporter.stage(
+            f"Environment: {config.env}, observations {shapes_of(env.observation_space)}, "
+            f"actions {env.action_space.shape}"
+        )
+        reporter.stage(f"Learner: {config.learner.class_name}, seed {config.seed}, on {device}")
+        learner = getattr(agents, config.learner.class_name).create(
+            config.seed, env.observation_space, env.action_space, **config.learner.keywords()
+        )
+        buffer = _buffer(config, env, last, saved)
+        interaction = Interaction(
+            env, buffer, config.seed, bootstrap_at_limit=config.bootstrap_at_limit
+        )
+        state = LoopState(learner)
+        if saved is not None:
+            state = restore_state(saved, learner, interaction, reporter)
+        state = dataclasses.replace(state, learner=state.learner.to(device))
+
+        # Not before everything above has been found to be in order: bad input leaves no trace.
+        begin_run(run, config, saved)
+        step = state.step
+        with (
+            matmul_precision(
+                config.matmul, device=device, setting=None if saved is None else saved.matmul
+            ) as matmul,
+            MetricsLogger(
+                run.path, keep_before=None if saved is None else step * frames + 1
+            ) as logger,
+        ):
+            reporter.detail(f"matrix products: {matmul.reason}")
+            evaluation = config.evaluation
+            loop = OnlineLoop(
+                course=_Exploration(config, _batches(config, buffer, device)),
+                interaction=interaction,
+                run=run,
+                reporter=reporter,
+                logger=logger,
+                matmul=matmul,
+                evaluator=Evaluator(factory, evaluation.seed, evaluation.num_envs),
+                evaluation=evaluation,
+                numbers=(None,),
+                intervals=Intervals(
+                    config.log_interval,
+                    evaluation.interval,
+                    config.checkpoint_interval,
+                    config.keep_checkpoints,
+                ),
+                metadata=CheckpointMetadata(
+                    updates=0,
+                    seed=config.seed,
+                    create=config.learner.keywords(),
+                    observation_space=env.observation_space,  # type: ignore[arg-type]
+                    action_space=env.action_space,  # type: ignore[arg-type]
+                    extra={"env": config.env, "score_name": None, "pixels": pixels},
+                ),
+                last=last,
+                frames=frames,
+                on_step=on_step,
+            )
+            reporter.stage(
+                f"Training: {config.max_steps:,} steps, the first {config.start_training:,} "
+                f"actions at random; everything goes to {run.path}"
+            )
+            state = loop.train(state)
+            try:
+                results = loop.final_evaluation(state)
+            except KeyboardInterrupt:
+                # All is saved; what is missing is the evaluation.
+                raise TrainingInterrupted(run, state.updates) from None
+            summary = _finish(config, loop, state, results, solved_return(config, env))
+    finally:
+        env.close()
+    return TrainResult(state.learner, run, results, summary)
+
+
+@dataclass
+class _Exploration:
+    """Random actions first, then the policy's own; an update for each of the latter."""
+
+    config: OnlineConfig
+    batches: Iterator[dict[str, Any]]
+
+    def act(self, learner: Any, interaction: Interaction, step: int) -> tuple[np.ndarray, Any]:
+        if step < self.config.start_training:
+            return interaction.random_action(), learner
+        return learner.sample_actions(interaction.observation)
+
+    def learns(self, step: int) -> bool:
+        return step >= self.config.start_training
+
+    def update(self, learner: Any) -> tuple[Any, Mapping[str, torch.Tensor]]:
+        return learner.update(next(self.batches), self.config.utd_ratio)
+
+
+def begin_run(run: RunDirectory, config: Any, saved: SavedLoop | None) -> None:
+    """Make the run's folder, or ready it for what a continued run makes anew."""
+    if saved is None:
+        run.start()
+    else:
+        run.discard_after(saved.step)
+    run.write_config(config)
+
+
+def restore_state(
+    saved: SavedLoop, learner: Any, interaction: Interaction, reporter: Reporter
+) -> LoopState:
+    """The state that a checkpoint holds; the environment is taken where it was then.
+
+    Raises:
+        InputError: the checkpoint is of another learner or size, or damaged.
+    """
+    learner = restore_learner(learner, saved.checkpoint)
+    reporter.detail(f"continues {saved.checkpoint} at {saved.step:,} steps")
+    if not interaction.restore(saved.interaction):
+        reporter.detail("the environment does not repeat itself: a new episode begins")
+    if saved.torch_version != torch.__version__:
+        reporter.warn(
+            f"the run was begun with torch {saved.torch_version} and goes on with "
+            f"{torch.__version__}: the last bits of its numbers may differ"
+        )
+    return LoopState(learner, saved.step, saved.updates)
+
+
+def check_resumable(
+    run: RunDirectory, config: Any, saved: SavedLoop, resumable: tuple[str, ...], frames: int = 1
+) -> None:
+    """Refuse to continue a run with other settings, or one that is finished.
+
+    Raises:
+        InputError: so.
+    """
+    own = run.read_config(type(config))
+    # Where the run lies and what it is called changes when its folder is moved.
+    free = {*resumable, "runs_dir", "name", "preset"}
+    changed = [name for name in changed_settings(own, config) if name not in free]
+    if changed:
+        raise InputError(
+            f"a run that is continued cannot change {', '.join(changed)}; it may change "
+            + ", ".join(resumable)
+        )
+    done, last = saved.step * frames, config.max_steps
+    if saved.step > last // frames or (saved.step == last // frames and run.summary.exists()):
+        raise InputError(
+            f"{saved.checkpoint} already has {done:,} steps and max_steps is {last:,}: there is "
+            "nothing to continue; give a larger --max-steps"
+        )
+
+
+def solved_return(config: OnlineConfig, env: gym.Env) -> float | None:
+    """The mean return at which the task counts as solved, if anybody says."""
+    if config.solved_return is not None:
+        return config.solved_return
+    own = None if env.spec is None else env.spec.reward_threshold
+    return None if own is None else float(own)
+
+
+def _environment(config: OnlineConfig) -> tuple[Callable[[], gym.Env], dict[str, Any] | None]:
+    """What makes the environment, and the arguments of images where it is seen through them."""
+    if not config.from_pixels:
+        return environment_factory(config.env), None
+    settings = config.pixels
+    factory: Any = pixel_environment_factory(
+        config.env,
+        settings.image_size,
+        settings.num_stack,
+        settings.action_repeat,
+        settings.camera_id,
+    )
+    return factory, dict(factory.keywords)
+
+
+def _frames(config: OnlineConfig) -> int:
+    """Steps of the environment for each action."""
+    pixels = _environment(config)[1]
+    return 1 if pixels is None else int(pixels["action_repeat"])
+
+
+def _buffer(config: OnlineConfig, env: gym.Env, last: int, saved: SavedLoop | None) -> ReplayBuffer:
+    efficient = config.from_pixels and config.pixels.memory_efficient
+    cls = MemoryEfficientReplayBuffer if efficient else ReplayBuffer
+    capacity = config.replay_capacity or last
+    if saved is not None:
+        return saved.load_buffer(cls, capacity)
+    return cls(env.observation_space, env.action_space, capacity, seed=config.seed)
+
+
+def _batches(
+    config: OnlineConfig, buffer: ReplayBuffer, device: torch.device
+) -> Iterator[dict[str, Any]]:
+    arguments: dict[str, Any] = {
+        "batch_size": config.batch_size * config.utd_ratio,
+        "keys": _FIELDS,
+    }
+    if isinstance(buffer, MemoryEfficientReplayBuffer):
+        # Overlapping stacks travel together and are taken apart on the device.
+        arguments["pack_obs_and_next_obs"] = True
+    queue = config.pixels.prefetch if config.from_pixels else 1
+    return buffer.get_iterator(queue, arguments, device)
+
+
+def _finish(
+    config: OnlineConfig,
+    loop: OnlineLoop,
+    state: LoopState,
+    results: Mapping[int | None, Mapping[str, Any]],
+    solved: float | None,
+) -> dict[str, Any]:
+    """Pictures, summary and the closing table."""
+    run, logger, reporter = loop.run, loop.logger, loop.reporter
+    name = config.learner.class_name
+    plots.save_figure(
+        plots.learning_curve(
+            logger.records,
+            title=f"{name} ({config.preset}) in {config.env}, seed {config.seed}",
+            x="step",
+            solved_return=solved,
+        ),
+        run.learning_curve,
+    )
+    files = {
+        "checkpoint": run.checkpoint(state.step),
+        "replay buffer": run.buffer(state.step),
+        "metrics": logger.jsonl,
+        "as a table": logger.csv,
+        "learning curve": run.learning_curve,
+        "summary": run.summary,
+    }
+    steps = state.step * loop.frames
+    mean = results[None]["return"]
+    summary = {
+        "env": config.env,
+        "steps": steps,
+        "updates": state.updates,
+        "seconds": {name: round(value, 2) for name, value in loop.seconds.items()},
+        "steps_per_second": round(
+            loop.steps_made * loop.frames / max(loop.seconds["steps"], 1e-9), 2
+        ),
+        "solved_return": solved,
+        "solved": None if solved is None else bool(mean >= solved),
+        "evaluation": plain_results(results),
+        "matmul": dataclasses.asdict(loop.matmul),
+        "files": {name: str(path.relative_to(run.path)) for name, path in files.items()},
+    }
+    write_json(run.summary, summary)
+    verdict = ""
+    if solved is not None:
+        verdict = f" (counts as solved at {solved:g}: {'yes' if mean >= solved else 'no'})"
+    reporter.table(returns_table(results, title=f"{config.env} after {steps:,} steps{verdict}"))
+    reporter.stage(f"Done: trained for {duration(loop.seconds['training'])}. Files:")
+    reporter.table(files_table(files))
+    return summary
