@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
-from idql_func.data.arrays import map_arrays
+from idql_func.data.arrays import map_arrays, named_leaves
 from idql_func.types import InputError
 
 __all__ = ["Row", "allocate", "check_row", "numpy_views", "row_of", "write_row"]
@@ -74,16 +75,23 @@ def allocate(
             its own); any other content is left alone and refused.
 
     Raises:
-        InputError: the folder holds something else, or cannot be written to.
+        InputError: too little memory, or a folder that holds something else or is not writable.
 
     Example:
         >>> allocate({"rewards": Row((), np.dtype("float32"))}, 4)["rewards"]
         tensor([0., 0., 0., 0.])
     """
     if folder is None:
-        tensors = map_arrays(
-            rows, lambda r: torch.from_numpy(np.zeros((capacity, *r.shape), r.dtype))
-        )
+        try:
+            tensors = map_arrays(
+                rows, lambda r: torch.from_numpy(np.zeros((capacity, *r.shape), r.dtype))
+            )
+        except MemoryError as error:
+            size = sum(math.prod(r.shape) * r.dtype.itemsize for _, r in named_leaves(rows))
+            raise InputError(
+                f"{capacity} rows take {capacity * size / 2**30:.1f} GiB, for which there is no "
+                "memory; give a smaller capacity, or a folder as storage."
+            ) from error
         return TensorDict(tensors, batch_size=[capacity])
     folder = Path(folder)
     _clear(folder)

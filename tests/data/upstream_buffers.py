@@ -1,4 +1,4 @@
-"""Play scripted insertions and samples on a replay buffer: upstream's here, the port's in the tests.
+"""Play scripted insertions and samples on a replay buffer: upstream's, or the port's in tests.
 
 Run in the reference environment (upstream's checkout on PYTHONPATH, its packages: jax, gym, d4rl):
 
@@ -15,7 +15,7 @@ import os
 import sys
 import types
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +43,7 @@ class Scenario(NamedTuple):
     steps: int
     longest: int
     kind: str
-    sample: dict[str, Any] = {}
+    sample: Mapping[str, Any] = types.MappingProxyType({})
     iterator: bool = False
 
 
