@@ -12,7 +12,7 @@ from idql_func.training.config import TrainConfig
 from idql_func.training.presets import DESCRIPTIONS, POINTMAZE, PRESETS, preset_for
 from idql_func.types import InputError
 
-__all__ = ["main", "parse"]
+__all__ = ["main", "parse", "peek"]
 
 LearnerClass = Literal[
     "DDPMIQLLearner", "GeneralDDPMIQLLearner", "IQLLearner", "BCLearner", "PixelBCLearner"
@@ -49,8 +49,8 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, Path | None, bool]:
     preset = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     if preset is not None and preset not in PRESETS:
         raise InputError(f"no preset is called {preset!r}; there are {', '.join(PRESETS)}")
-    resume_from = _peek(arguments, "--resume")
-    class_name = _peek(arguments, "--learner-class")
+    resume_from = peek(arguments, "--resume")
+    class_name = peek(arguments, "--learner-class")
     if resume_from is not None:
         from idql_func.training.rundir import open_run_directory
 
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _peek(arguments: Sequence[str], option: str) -> str | None:
+def peek(arguments: Sequence[str], option: str) -> str | None:
     """The value that an option will get, found before all options are known."""
     value = None
     for i, argument in enumerate(arguments):
