@@ -100,8 +100,8 @@ class OnlineConfig:
     keep_checkpoints: int = 20
     """How many of the newest checkpoints stay. The replay buffer is kept for the newest only."""
     solved_return: float | None = None
-    """Mean return at which the task counts as solved, for pictures and tables. None: what the
-    environment says of itself."""
+    """Mean return at which the task counts as solved, for pictures and tables. None: the usual one
+    of the environment, if it has one."""
     runs_dir: Path = Path("runs")
     """Folder of all runs."""
     name: str | None = None

@@ -26,12 +26,10 @@ __all__ = [
 PENDULUM = OnlineConfig(
     preset="pendulum",
     env="Pendulum-v1",
-    max_steps=8_000,
+    max_steps=10_000,
     start_training=1_000,
     log_interval=100,
     checkpoint_interval=2_000,
-    # About what an optimal policy earns on average, less some for the luck of the start.
-    solved_return=-200.0,
     learner=SACConfig(actor_lr=1e-3, critic_lr=1e-3, temp_lr=1e-3),
     evaluation=OnlineEvaluationConfig(interval=1_000, interval_episodes=10, episodes=50),
 )

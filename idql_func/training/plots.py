@@ -142,8 +142,10 @@ def _draw_returns(
 ) -> None:
     axis.set_title("Return in the environment (± standard error)")
     policies = _policies(records)
+    # The first colour is that of the actor alone beside the critic's choices.
+    colours = _SAMPLES if len(policies) > 1 else _SAMPLES[1:]
     for (key, label), colour in zip(
-        policies.items(), _SAMPLES * (len(policies) // 6 + 1), strict=False
+        policies.items(), colours * (len(policies) // 6 + 1), strict=False
     ):
         x, y = _series(records, key)
         errors = dict(zip(*_series(records, f"{key}_std_error"), strict=True))
