@@ -74,7 +74,7 @@ def suite_id(name: str) -> str | None:
     return PREFIX + name
 
 
-class FlatDmControl(gym.Wrapper):
+class FlatDmControl(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """A ``dm_control`` task with a flat observation and float32 actions.
 
     The parts of the observation follow each other as ``dm_control`` lists them, which is the order
@@ -86,7 +86,8 @@ class FlatDmControl(gym.Wrapper):
     """
 
     def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.Wrapper.__init__(self, env)
         base: Any = env.unwrapped
         space, action_space = env.observation_space, env.action_space
         if not isinstance(space, Dict) or not isinstance(action_space, Box):

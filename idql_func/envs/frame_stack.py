@@ -15,7 +15,7 @@ from idql_func.types import InputError
 __all__ = ["FrameStack"]
 
 
-class FrameStack(gym.Wrapper):
+class FrameStack(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Replaces one entry ``[...]`` of a Dict observation by its last values, ``[..., num_stack]``.
 
     The newest is last. At reset all of them are the first. ``next_observations`` therefore shares
@@ -47,7 +47,10 @@ class FrameStack(gym.Wrapper):
     ) -> None:
         if int(num_stack) != num_stack or num_stack < 1:
             raise InputError(f"num_stack must be a whole number from 1 on; got {num_stack}.")
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(
+            self, num_stack=num_stack, stacking_key=stacking_key
+        )
+        gym.Wrapper.__init__(self, env)
         self._path = (stacking_key,) if isinstance(stacking_key, str) else tuple(stacking_key)
         self._frames: collections.deque[NDArray[Any]] = collections.deque(maxlen=int(num_stack))
         # A new space: upstream writes into that of the environment inside.

@@ -75,8 +75,9 @@ class FrameSource:
         if height < 1 or width < 1:
             raise InputError(f"A picture is at least 1 by 1 pixels; got {height} by {width}.")
         self.env, self.height, self.width = env, height, width
-        self._view = None if _physics(env) is None else OffscreenView(height, width, effects)
-        self._own_view: Any = None
+        state = _physics(env)
+        self._view = None if state is None else OffscreenView(height, width, effects)
+        self._own_view = None if state is None else _own_view(env, state[0])
         if self._view is None and env.render_mode != "rgb_array":
             raise InputError(
                 f"{env_name(env)} draws pictures only when it is made with "
@@ -88,7 +89,8 @@ class FrameSource:
         memo[id(self)] = twin
         twin.env = deepcopy(self.env, memo)
         twin.height, twin.width = self.height, self.width
-        twin._view, twin._own_view = deepcopy(self._view), None
+        # Not asked of the copy: Gymnasium's pendulums lose their settings when they are copied.
+        twin._view, twin._own_view = deepcopy(self._view), deepcopy(self._own_view)
         return twin
 
     def rgb(self, camera: Camera = 0) -> NDArray[np.uint8]:
@@ -126,8 +128,6 @@ class FrameSource:
         # Asked each time: some tasks of dm_control compile a new model for every episode.
         state = _physics(self.env)
         assert state is not None
-        if self._own_view is None:
-            self._own_view = _own_view(self.env, state[0])
         return state
 
     def _refuse_camera(self, camera: Camera) -> None:
@@ -210,7 +210,7 @@ def _resized(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.
     return np.array(image)
 
 
-class OffscreenRender(gym.Wrapper):
+class OffscreenRender(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Makes ``render()`` of a MuJoCo environment work on a machine without a display.
 
     The picture has the environment's own size (else 480 by 480) and its own view, except that
@@ -227,7 +227,8 @@ class OffscreenRender(gym.Wrapper):
     """
 
     def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.Wrapper.__init__(self, env)
         base: Any = env.unwrapped
         height, width = getattr(base, "height", None) or 480, getattr(base, "width", None) or 480
         self._frames = FrameSource(env, int(height), int(width))

@@ -57,14 +57,15 @@ _D4RL_NAME = re.compile(
 )
 
 
-class PlainAntMaze(gym.ObservationWrapper):
+class PlainAntMaze(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     """The ant maze with D4RL's flat observation: position ``[2]``, then the ant ``[27]``.
 
     The goal is no part of D4RL's observation.
     """
 
     def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.ObservationWrapper.__init__(self, env)
         space = env.observation_space
         assert isinstance(space, Dict)
         shape = space["observation"].shape

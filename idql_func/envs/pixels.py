@@ -28,7 +28,7 @@ ImageSize = int | tuple[int, int]
 """Height and width in pixels; one number for both."""
 
 
-class PixelObservation(gym.ObservationWrapper):
+class PixelObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     """Observes pictures: a Dict of ``[H, W, 3]`` uint8 for each key (Gym's pixel wrapper).
 
     Args:
@@ -61,7 +61,16 @@ class PixelObservation(gym.ObservationWrapper):
         state_key: str | None = None,
         effects: bool = True,
     ) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(
+            self,
+            image_size=image_size,
+            pixel_keys=pixel_keys,
+            camera_id=camera_id,
+            depth_keys=depth_keys,
+            state_key=state_key,
+            effects=effects,
+        )
+        gym.ObservationWrapper.__init__(self, env)
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         cameras = _cameras(pixel_keys, camera_id)
         if depth_keys and len(depth_keys) != len(cameras):

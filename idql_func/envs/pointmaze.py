@@ -137,7 +137,7 @@ def sparse_reward(
     return (np.square(offset).sum(-1) <= np.float32(radius) ** 2).astype(np.float32)
 
 
-class FixedGoalPointMaze(gym.Wrapper):
+class FixedGoalPointMaze(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """gymnasium-robotics' point maze with one goal, a flat observation and the sparse reward.
 
     Observation ``[4]`` float32, action ``[2]`` in [-1, 1] (force as a share of 100 N). An episode
@@ -153,7 +153,8 @@ class FixedGoalPointMaze(gym.Wrapper):
     def __init__(
         self, env: gym.Env, goal: ArrayLike = GOAL, goal_radius: float = GOAL_RADIUS
     ) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self, goal=goal, goal_radius=goal_radius)
+        gym.Wrapper.__init__(self, env)
         self.goal = checked_goal(goal)
         self.goal_radius = float(goal_radius)
         self.observation_space = Box(-np.inf, np.inf, shape=(4,), dtype=np.float32)

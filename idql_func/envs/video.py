@@ -142,7 +142,7 @@ class _EpisodeFrames(gym.Wrapper):
         camera_id: Camera,
         max_videos: int | None,
     ) -> None:
-        super().__init__(env)
+        gym.Wrapper.__init__(self, env)
         self._size, self._take_seen = size, seen
         self._camera, self._videos_left = camera_id, max_videos
         self._frames: list[NDArray[np.uint8]] = []
@@ -189,7 +189,7 @@ class _EpisodeFrames(gym.Wrapper):
         raise NotImplementedError
 
 
-class VideoRecorder(_EpisodeFrames):
+class VideoRecorder(_EpisodeFrames, gym.utils.RecordConstructorArgs):
     """Writes a video file of each episode: ``FOLDER/episode-0000.mp4`` and so on.
 
     Args:
@@ -234,7 +234,18 @@ class VideoRecorder(_EpisodeFrames):
     ) -> None:
         if every < 1 or (size is not None and size < 1):
             raise InputError(f"every and size must be at least 1; got {every} and {size}.")
-        super().__init__(env, size or 256, size is None, camera_id, max_videos)
+        gym.utils.RecordConstructorArgs.__init__(
+            self,
+            folder=str(folder),
+            name=name,
+            size=size,
+            camera_id=camera_id,
+            every=every,
+            max_videos=max_videos,
+            fps=fps,
+            suffix=suffix,
+        )
+        _EpisodeFrames.__init__(self, env, size or 256, size is None, camera_id, max_videos)
         self.files: list[Path] = []
         self._folder, self._name, self._every = Path(folder), name, every
         self._fps = frames_per_second(env) if fps is None else fps
@@ -257,7 +268,7 @@ class VideoRecorder(_EpisodeFrames):
         self.files.append(write_video(path, frames, self._fps))
 
 
-class WANDBVideo(_EpisodeFrames):
+class WANDBVideo(_EpisodeFrames, gym.utils.RecordConstructorArgs):
     """Logs a video of each episode to the Weights & Biases run that is open.
 
     As upstream's, without committing the step; but the file is written here, so that W&B's media
@@ -296,7 +307,10 @@ class WANDBVideo(_EpisodeFrames):
                 f"WANDBVideo needs wandb ({error}); install it with `pip install "
                 "'idql_func[wandb]'`, or write files with VideoRecorder."
             ) from error
-        super().__init__(env, pixel_hw, True, camera_id, max_videos)
+        gym.utils.RecordConstructorArgs.__init__(
+            self, name=name, pixel_hw=pixel_hw, render_kwargs=render_kwargs, max_videos=max_videos
+        )
+        _EpisodeFrames.__init__(self, env, pixel_hw, True, camera_id, max_videos)
         self._name = name
 
     def _finish(self, frames: list[NDArray[np.uint8]]) -> None:

@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-class SinglePrecision(gym.ObservationWrapper):
+class SinglePrecision(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     """Gives float64 observations, nested or not, as float32 (``wrappers/single_precision.py``).
 
     Other types, such as uint8 pixels, pass through; unlike upstream their spaces do too.
@@ -37,7 +37,8 @@ class SinglePrecision(gym.ObservationWrapper):
     """
 
     def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.ObservationWrapper.__init__(self, env)
         self.observation_space = _single_space(env.observation_space)
 
     def observation(self, observation: Any) -> Any:
@@ -68,7 +69,7 @@ def _single(observation: Any) -> Any:
     return observation
 
 
-class UniversalSeed(gym.Wrapper):
+class UniversalSeed(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """One seed for the environment and the samples of both its spaces.
 
     After ``wrappers/universal_seed.py``; mends quirk E9 (spaces that nobody seeds).
@@ -87,7 +88,8 @@ class UniversalSeed(gym.Wrapper):
     """
 
     def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.Wrapper.__init__(self, env)
         self._next_seed: int | None = None
 
     def seed(self, seed: int) -> list[int]:
@@ -112,7 +114,7 @@ class UniversalSeed(gym.Wrapper):
         self.action_space.seed(seed)
 
 
-class BoundedActions(gym.ActionWrapper):
+class BoundedActions(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
     """Clips actions to the bounds, and keeps the bounds in the action space.
 
     Gymnasium's own ``ClipAction`` declares the space unbounded since 1.0; learners read their
@@ -128,7 +130,8 @@ class BoundedActions(gym.ActionWrapper):
     """
 
     def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.ActionWrapper.__init__(self, env)
         self._low, self._high = _box_bounds(env)
 
     def action(self, action: NDArray[Any]) -> NDArray[Any]:
@@ -136,7 +139,7 @@ class BoundedActions(gym.ActionWrapper):
         return np.clip(action, self._low, self._high)
 
 
-class RepeatAction(gym.Wrapper):
+class RepeatAction(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Takes each action several times and gives the sum of the rewards (``repeat_action.py``).
 
     Stops at the end of the episode. ``info`` is that of the steps taken, later entries over
@@ -164,7 +167,8 @@ class RepeatAction(gym.Wrapper):
             raise InputError(
                 f"action_repeat must be a whole number from 1 on; got {action_repeat}."
             )
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self, action_repeat=action_repeat)
+        gym.Wrapper.__init__(self, env)
         self._action_repeat = int(action_repeat)
         if env.metadata.get("render_fps"):
             fps = env.metadata["render_fps"] / self._action_repeat

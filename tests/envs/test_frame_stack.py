@@ -1,0 +1,83 @@
+"""Frames are stacked in a new last axis, whatever their place in the observation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from painted import Painted
+
+from idql_func.envs import FrameStack
+from idql_func.types import InputError
+
+
+@given(st.integers(1, 6), st.integers(0, 100), st.lists(st.booleans(), max_size=15))
+@settings(max_examples=30, deadline=None)
+def test_the_stack_is_the_last_frames_since_reset(stack: int, seed: int, resets: list) -> None:
+    env, plain = FrameStack(Painted(nested=True), stack), Painted(nested=True)
+    rng = np.random.default_rng(seed)
+    seen = [plain.reset(seed=seed)[0]["pixels"]] * stack
+    observation, _ = env.reset(seed=seed)
+    for reset in resets:
+        if reset:
+            seed += 1
+            seen = [plain.reset(seed=seed)[0]["pixels"]] * stack
+            observation, _ = env.reset(seed=seed)
+        else:
+            action = rng.uniform(-1, 1, 2).astype(np.float32)
+            seen.append(plain.step(action)[0]["pixels"])
+            observation = env.step(action)[0]
+        np.testing.assert_array_equal(observation["pixels"], np.stack(seen[-stack:], axis=-1))
+    assert env.observation_space.contains(observation)
+
+
+def test_observations_kept_from_before_do_not_change() -> None:
+    env = FrameStack(Painted(nested=True), 2)
+    first = env.reset(seed=0)[0]
+    copy = first["pixels"].copy()
+    second = env.step(np.ones(2, np.float32))[0]
+    second["pixels"][:] = 0
+    env.step(np.ones(2, np.float32))
+    np.testing.assert_array_equal(first["pixels"], copy)
+
+
+def test_an_entry_of_a_dict_inside() -> None:
+    painted = Painted(nested=True)
+    env = FrameStack(painted, 3, ("a", "half"))
+    observation, _ = env.reset(seed=0)
+    space: Any = env.observation_space
+    assert observation["a"]["half"].shape == space["a"]["half"].shape == (2, 3)
+    assert observation["a"]["half"].dtype == np.float32
+    assert observation["pixels"].shape == (6, 5, 3)
+    # the environment inside keeps its own space, which upstream overwrote
+    inside: Any = painted.observation_space
+    assert inside["a"]["half"].shape == (2,)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_gymnasiums_checker_is_content() -> None:
+    check_env(FrameStack(Painted(nested=True), 3), skip_render_check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0,), "num_stack must be a whole number from 1 on; got 0"),
+        ((1.5,), "num_stack must be a whole number from 1 on; got 1.5"),
+        ((2, "frame"), "no entry 'frame' in the observation space Dict"),
+        ((2, ("a", "whole")), "no entry 'whole'"),
+        ((2, "a"), r"stacks an array \(a Box\); this entry is Dict"),
+    ],
+)
+def test_bad_arguments(arguments: tuple, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        FrameStack(Painted(nested=True), *arguments)
+
+
+def test_a_flat_observation_has_no_entries() -> None:
+    with pytest.raises(InputError, match="no entry 'pixels'"):
+        FrameStack(Painted(), 2)
