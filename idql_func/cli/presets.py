@@ -59,7 +59,7 @@ def _listing(entries: Sequence[Any]) -> Any:
     table.add_column("dataset or environment", overflow="fold")
     table.add_column("upstream's file", overflow="fold")
     for entry in entries:
-        upstream = entry.upstream[0] if entry.upstream else ""
+        upstream = entry.upstream[0].rpartition("/")[2] if entry.upstream else ""
         table.add_row(entry.line, entry.learner, entry.subject, upstream)
     return table
 

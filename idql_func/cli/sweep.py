@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     options = tyro.cli(SweepOptions, prog="idql sweep", args=list(arguments))
     cells = cells_of(_sweeps(options), options.first_seed)
     # All lines are read before the first is run: a misspelt option must not show up hours later.
-    configs = [_settings_of(cell) for cell in cells]
+    configs = _settings_of(cells)
     if options.dry_run:
         print("\n".join(cell.line for cell in cells))
         return 0
@@ -87,8 +87,16 @@ def _module(cell: Cell) -> Any:
     return importlib.import_module(f"idql_func.cli.{cell.command}")
 
 
-def _settings_of(cell: Cell) -> Any:
-    return _module(cell).parse(cell.arguments)[0]
+def _settings_of(cells: Sequence[Cell]) -> list[Any]:
+    parsed: dict[tuple[Any, ...], Any] = {}
+    configs = []
+    for cell in cells:
+        key = (cell.command, cell.preset, cell.settings)
+        if key not in parsed:
+            parsed[key] = _module(cell).parse(cell.arguments)[0]
+        # Seeds tell nothing new, and there are many.
+        configs.append(dataclasses.replace(parsed[key], seed=cell.seed, name=cell.name))
+    return configs
 
 
 def _run_all(cells: Sequence[Cell], configs: Sequence[Any]) -> int:

@@ -353,8 +353,8 @@ class PixelBCConfig(_Pixels):
     """Normalise what comes out of the encoder."""
     dropout_rate: float | None = None
     """Dropout rate behind the encoder while training; None for none."""
-    distr_name: str = "TanhNormal"
-    """Distribution of the actions; upstream knows this one only."""
+    distr_name: Literal["TanhNormal", "Normal"] = "TanhNormal"
+    """Distribution of the actions; upstream gets at the first only."""
     entropy_bonus: float | None = None
     """Weight of the entropy bonus in the actor's loss; None for none."""
 

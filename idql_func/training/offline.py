@@ -66,7 +66,7 @@ from idql_func.training.rundir import (
 from idql_func.training.task import Behaviour, Task, prepare_task, shapes_of
 from idql_func.types import InputError
 
-__all__ = ["RESUMABLE", "TrainResult", "TrainingInterrupted", "train_offline"]
+__all__ = ["RESUMABLE", "TrainResult", "TrainingInterrupted", "learner_keywords", "train_offline"]
 
 _IDQL = (DDPMIQLConfig, GeneralDDPMIQLConfig)
 _IDQL_LABELS = {"actor_loss": "Actor loss (noise prediction)"}
@@ -277,7 +277,7 @@ class _Loop:
             CheckpointMetadata(
                 updates=state.updates,
                 seed=config.seed,
-                create=_keywords(config),
+                create=learner_keywords(config),
                 observation_space=self.task.observation_space,
                 action_space=self.task.action_space,
                 extra={
@@ -477,12 +477,18 @@ class _Loop:
 def _create(config: TrainConfig, task: Task) -> Any:
     learner_class = getattr(agents, config.learner.class_name)
     return learner_class.create(
-        config.seed, task.observation_space, task.action_space, **_keywords(config)
+        config.seed, task.observation_space, task.action_space, **learner_keywords(config)
     )
 
 
-def _keywords(config: TrainConfig) -> dict[str, Any]:
-    """The keywords of ``create``, with the schedule that the settings ask for."""
+def learner_keywords(config: TrainConfig) -> dict[str, Any]:
+    """The keywords of the learner's ``create``, with the schedule that the settings ask for.
+
+    Example:
+        >>> from idql_func.training.learners import BCConfig
+        >>> learner_keywords(TrainConfig(learner=BCConfig(), cosine_decay=True, max_steps=9))
+        {'actor_lr': CosineDecaySchedule(init_value=0.001, decay_steps=9, alpha=0.0), ...
+    """
     keywords = config.learner.keywords()
     if config.cosine_decay:
         keywords["actor_lr"] = optim.cosine_decay_schedule(keywords["actor_lr"], config.max_steps)

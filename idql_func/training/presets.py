@@ -155,14 +155,16 @@ PIXEL_BC = TrainConfig(
     log_interval=1_000,
     checkpoint_interval=50_000,
     cosine_decay=True,
-    dataset=DatasetConfig(source="buffers/cheetah-run-v0", train_fraction=1.0),
+    dataset=DatasetConfig(source="buffers/cheetah-run-v0.safetensors", train_fraction=1.0),
     learner=PixelBCConfig(
         actor_lr=3e-4,
         cnn_features=(32, 64, 128, 256),
         cnn_strides=(2, 2, 2, 2),
         dropout_rate=0.1,
     ),
-    evaluation=EvaluationConfig(interval=5_000, interval_episodes=10, episodes=10),
+    evaluation=EvaluationConfig(
+        env="cheetah-run-v0", interval=5_000, interval_episodes=10, episodes=10
+    ),
 )
 """Upstream's ``examples/pixels/configs/pixel_bc_config.py`` in ``train_offline_pixels.py``."""
 

@@ -195,7 +195,7 @@ LAUNCHERS: Mapping[str, tuple[Sweep, ...]] = MappingProxyType(
             Sweep("train", "antmaze", (Axis(_SOURCE, _antmaze(2)),), seeds=10),
         ),
         "train_ddpm_iql_finetune": (
-            Sweep("finetune", "antmaze", (Axis(_SOURCE, _antmaze(0)),), seeds=10),
+            Sweep("finetune", "antmaze", (Axis(f"offline.{_SOURCE}", _antmaze(0)),), seeds=10),
         ),
         "train_iql_oneparam": (
             Sweep("train", "iql-oneparam", (Axis(_SOURCE, _LOCOMOTION), _TEMPERATURE), seeds=5),
