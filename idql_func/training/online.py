@@ -104,7 +104,7 @@ def train_online(
     else:
         run = open_run_directory(resume)
         saved = read_saved_loop(run, resume)
-        check_resumable(run, config, saved, RESUMABLE, _frames(config))
+        check_resumable(run, config, saved, RESUMABLE, config.max_steps // _frames(config))
 
     factory, pixels = _environment(config)
     env = factory()
@@ -234,9 +234,20 @@ def restore_state(
 
 
 def check_resumable(
-    run: RunDirectory, config: Any, saved: SavedLoop, resumable: tuple[str, ...], frames: int = 1
+    run: RunDirectory,
+    config: Any,
+    saved: SavedLoop,
+    resumable: tuple[str, ...],
+    last: int,
 ) -> None:
     """Refuse to continue a run with other settings, or one that is finished.
+
+    Args:
+        run: the run, which holds its own settings.
+        config: those to continue it with.
+        saved: where it stands.
+        resumable: names of the settings that may differ.
+        last: the last step by ``config``.
 
     Raises:
         InputError: so.
@@ -250,11 +261,10 @@ def check_resumable(
             f"a run that is continued cannot change {', '.join(changed)}; it may change "
             + ", ".join(resumable)
         )
-    done, last = saved.step * frames, config.max_steps
-    if saved.step > last // frames or (saved.step == last // frames and run.summary.exists()):
+    if saved.step > last or (saved.step == last and run.summary.exists()):
         raise InputError(
-            f"{saved.checkpoint} already has {done:,} steps and max_steps is {last:,}: there is "
-            "nothing to continue; give a larger --max-steps"
+            f"{saved.checkpoint} already has {saved.step:,} of {last:,} steps: there is nothing to "
+            "continue; give a larger --max-steps"
         )
 
 

@@ -199,7 +199,7 @@ class OnlineLoop:
         }
         self._log(state, evaluation_record(results))
         returns = ", ".join(
-            f"{policy_name(n)} {result['return']:.1f}" for n, result in results.items()
+            f"{policy_name(n)}: {result['return']:.1f}" for n, result in results.items()
         )
         self.reporter.detail(
             f"return after {state.step * self.frames:,} steps: {returns} "
@@ -247,7 +247,7 @@ class OnlineLoop:
 
     def _log(self, state: LoopState, values: Mapping[str, Any]) -> None:
         step = self.offset + state.step * self.frames
-        self.logger.log({"step": step, "updates": self.offset + state.updates, **values})
+        self.logger.log({"step": step, "updates": state.updates, **values})
 
     def _log_episode(self, state: LoopState, episode: Episode, bar: TrainingBar) -> None:
         record: dict[str, Any] = {

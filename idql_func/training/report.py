@@ -47,13 +47,17 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def policy_name(n: int | None) -> str:
+def policy_name(n: int | str | None) -> str:
     """How tables name a policy that chooses among ``n`` candidates; None: it does not choose.
 
+    A name is a name already.
+
     Example:
-        >>> policy_name(64), policy_name(None)
-        ('N = 64', 'policy')
+        >>> policy_name(64), policy_name(None), policy_name("expert")
+        ('N = 64', 'policy', 'expert')
     """
+    if isinstance(n, str):
+        return n
     return "policy" if n is None else f"N = {n}"
 
 
@@ -239,7 +243,7 @@ class _Busy:
 
 
 def returns_table(
-    results: Mapping[int | None, Mapping[str, Any]],
+    results: Mapping[Any, Mapping[str, Any]],
     *,
     behaviour: Mapping[str, Any] | None = None,
     title: str = "Evaluation",
@@ -247,7 +251,8 @@ def returns_table(
     """Returns for each N against the behaviour's.
 
     Args:
-        results: N (None for a learner without one) to what ``idql_func.evaluation.evaluate`` gave.
+        results: N (None for a learner without one), or a policy's name, to what
+            ``idql_func.evaluation.evaluate`` gave.
         behaviour: ``return`` (mean), ``episodes`` and possibly ``normalized_score`` of the data.
             "x data" is the return as a multiple of it, "score /100" the score on D4RL's scale.
         title: heading.
