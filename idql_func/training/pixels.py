@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -78,7 +78,7 @@ def pixel_environment_factory(
     )
 
 
-def _make_wrapped(env_name: str, **settings: int) -> gym.Env:
+def _make_wrapped(env_name: str, **settings: Any) -> gym.Env:
     from idql_func.envs import make_env, wrap_pixels
 
     return wrap_pixels(make_env(env_name, render_mode="rgb_array"), **settings)

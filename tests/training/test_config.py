@@ -22,6 +22,7 @@ from idql_func.training.config import (
 )
 from idql_func.training.learners import (
     LEARNERS,
+    DDPMIQLConfig,
     GeneralDDPMIQLConfig,
     OfflineLearnerConfig,
     learner_config,
