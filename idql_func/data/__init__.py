@@ -1,5 +1,6 @@
 """Datasets, replay buffers, their loaders and D4RL's reference scores."""
 
+from idql_func.data.binary import BinaryDataset
 from idql_func.data.d4rl import D4RLDataset
 from idql_func.data.dataset import Dataset
 from idql_func.data.memory_efficient_replay_buffer import MemoryEfficientReplayBuffer
@@ -9,6 +10,7 @@ from idql_func.data.scores import ReferenceScores, normalized_score, reference_s
 from idql_func.data.validation import validate_transitions
 
 __all__ = [
+    "BinaryDataset",
     "D4RLDataset",
     "Dataset",
     "MemoryEfficientReplayBuffer",
