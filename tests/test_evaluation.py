@@ -11,13 +11,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageSequence
 
-from idql_func import random
+from idql_func import agents, random
 from idql_func.data.pointmaze import EXPERT, REF_MAX_SCORE, REF_MIN_SCORE, WaypointController
 from idql_func.data.scores import ReferenceScores
 from idql_func.envs import ENV_NAME, make_pointmaze_env
 from idql_func.envs.pointmaze import GOAL
-from idql_func.evaluation import episode_seeds, evaluate, implicit_evaluate
+from idql_func.evaluation import episode_seeds, evaluate, implicit_evaluate, record_video
 from idql_func.types import InputError
 
 
@@ -27,15 +28,15 @@ class Countdown(gym.Env):
     Observation: ``[steps left, total steps, draw]``; stepping it after its end is an error.
     """
 
-    observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float64)
-    action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    observation_space: gym.Space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float64)
+    action_space: gym.Space = gym.spaces.Box(-1, 1, (2,), np.float32)
 
     def __init__(self, tell_success: bool = True, truncate: bool = False) -> None:
         self.tell_success, self.truncate = tell_success, truncate
         self.left = 0
         self.closed = False
 
-    def _observe(self) -> np.ndarray:
+    def _observe(self) -> Any:
         return np.array([self.left, self.total, self.draw])
 
     def reset(self, *, seed=None, options=None):
@@ -338,3 +339,134 @@ def test_more_episodes_only_add_seeds() -> None:
     seeds = episode_seeds(0, 500) + episode_seeds(1, 500)
     assert len(set(seeds)) == 1000
     assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+class Pictured(Countdown):
+    """Observes a picture whose brightness is the number of steps left, and the state."""
+
+    observation_space: gym.Space = gym.spaces.Dict(
+        pixels=gym.spaces.Box(0, 255, (4, 4, 3, 2), np.uint8),
+        state=gym.spaces.Box(-np.inf, np.inf, (3,), np.float64),
+    )
+
+    def _observe(self) -> Any:
+        picture = np.full((4, 4, 3, 2), 10 * self.left, np.uint8)
+        return {"pixels": picture, "state": super()._observe()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Looking:
+    """Acts on the picture as :class:`Policy` acts on the state."""
+
+    obs_dim: Any = None
+    calls: list = dataclasses.field(default_factory=list)
+
+    def eval_actions(self, observations: dict) -> tuple[np.ndarray, Looking]:
+        self.calls.append(observations)
+        actions = np.zeros((len(observations["pixels"]), 2), np.float32)
+        left = observations["pixels"][:, 0, 0, 0, -1].astype(np.float32) / 10
+        actions[:, 0] = left / np.maximum(observations["state"][:, 1], 1)
+        return actions, self
+
+
+SHAPES = (("pixels", (4, 4, 3, 2)), ("state", (3,)))
+
+
+@pytest.mark.parametrize("num_envs", [None, 1, 3])
+def test_nested_observations_are_stacked_leaf_by_leaf(num_envs: int | None) -> None:
+    learner = Looking(SHAPES)
+    result = evaluate(learner, Pictured, 5, 2, num_envs, record_trajectories=True)
+    returns, lengths, _ = expected(2, 5)
+    assert result["returns"] == pytest.approx(returns)
+    assert result["lengths"] == lengths
+    count = num_envs or 5
+    for call in learner.calls:
+        assert {key: (value.shape, value.dtype) for key, value in call.items()} == {
+            "pixels": ((count, 4, 4, 3, 2), np.dtype(np.uint8)),
+            "state": ((count, 3), np.dtype(np.float32)),
+        }
+    plain = evaluate(Policy(), Countdown, 5, 2, record_trajectories=True)
+    for one, other in zip(result["trajectories"], plain["trajectories"], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_fewer_environments_at_once_where_they_draw() -> None:
+    learner = Looking()
+    evaluate(learner, Pictured, 20)
+    assert {len(call["pixels"]) for call in learner.calls} == {8}
+
+
+def test_nested_observations_that_do_not_fit() -> None:
+    class Blind(Pictured):
+        observation_space: gym.Space = gym.spaces.Dict(
+            pixels=gym.spaces.Box(0, 255, (4, 4, 3, 2), np.uint8)
+        )
+
+        def _observe(self) -> Any:
+            return {"pixels": super()._observe()["pixels"]}
+
+    with pytest.raises(InputError, match=r"'state' of shape \(3,\), but Blind has none"):
+        evaluate(Looking(SHAPES), Blind, 1)
+    with pytest.raises(InputError, match=r"'pixels' of shape \(8, 8, 3, 2\), but Pictured has"):
+        evaluate(Looking((("pixels", (8, 8, 3, 2)),)), Pictured, 1)
+    with pytest.raises(InputError, match=r"with pixels, state, but Countdown gives flat vectors"):
+        evaluate(Looking(SHAPES), Countdown, 1)
+    with pytest.raises(InputError, match="no 'state', so that there are no positions"):
+        evaluate(Looking(), Blind, 1, record_trajectories=True)
+
+
+@pytest.mark.parametrize("name", ["BCLearner", "IQLLearner", "SACLearner", "TD3Learner"])
+def test_learners_without_candidates(name: str) -> None:
+    """No N and, but for IQL, no value network: none of it is needed to evaluate."""
+    spaces = (gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(-1, 1, (2,)))
+    learner = getattr(agents, name).create(0, *spaces, hidden_dims=(8,))
+    assert not hasattr(learner, "N")
+    result = evaluate(learner, Countdown, 3, num_envs=2)
+    assert result["episodes"] == 3
+    assert np.isfinite(result["returns"]).all()
+    learner = getattr(agents, name).create(0, gym.spaces.Box(-1, 1, (4,)), spaces[1])
+    with pytest.raises(InputError, match="made for observations of size 4, but Countdown has"):
+        evaluate(learner, Countdown, 1)
+
+
+class Drawn(Countdown):
+    """Draws the number of steps left."""
+
+    render_mode = "rgb_array"
+
+    def render(self) -> Any:
+        return np.full((10, 10, 3), 20 * self.left, np.uint8)
+
+
+def test_a_recorded_episode_is_the_first_of_an_evaluation(tmp_path) -> None:
+    result = evaluate(Policy(), Drawn, 1, seed=4)
+    told = record_video(Policy(), Drawn, tmp_path / "film.gif", seed=4, size=10, fps=10)
+    assert told == {
+        "return": pytest.approx(result["return"]),
+        "length": result["lengths"][0],
+        "success": bool(result["success"]),
+        "path": tmp_path / "film.gif",
+    }
+    with Image.open(told["path"]) as film:
+        shades = [
+            int(np.array(frame.convert("RGB")).mean()) for frame in ImageSequence.Iterator(film)
+        ]
+    assert shades == [20 * left for left in range(told["length"], -1, -1)]
+
+
+def test_a_recording_of_mujoco_and_of_pictures(tmp_path) -> None:
+    rest = Broken(np.zeros((1, 2), np.float32))
+    told = record_video(rest, ENV_NAME, tmp_path / "maze.gif", size=24, max_steps=4, camera_id=-1)
+    assert (told["length"], told["success"]) == (4, False)
+    with Image.open(told["path"]) as film:
+        assert film.size == (24, 24)
+
+
+def test_recordings_that_cannot_be_made(tmp_path) -> None:
+    with pytest.raises(InputError, match="draws pictures only when it is made with"):
+        record_video(Policy(), Countdown, tmp_path / "film.gif")
+    with pytest.raises(InputError, match="Policy has no method 'act'"):
+        record_video(Policy(), Drawn, tmp_path / "film.gif", method="act")
+    with pytest.raises(InputError, match=r"ends in \.mp4 or \.gif"):
+        record_video(Policy(), Drawn, tmp_path / "film.txt")
+    assert list(tmp_path.iterdir()) == []

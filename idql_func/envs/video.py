@@ -35,7 +35,9 @@ def video_suffix() -> str:
 
 
 def write_video(
-    path: str | os.PathLike[str], frames: Sequence[NDArray[np.uint8]], fps: float = 20.0
+    path: str | os.PathLike[str],
+    frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+    fps: float = 20.0,
 ) -> Path:
     """Write pictures to an MP4 (H.264) or GIF file; an older file is replaced only by a whole one.
 
@@ -85,11 +87,11 @@ def write_video(
     return path
 
 
-def _checked_frames(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def _checked_frames(frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.uint8]:
     if len(frames) == 0:
         raise InputError("A video needs at least one picture; got none.")
     shapes = {np.shape(frame) for frame in frames}
-    stack = np.stack(frames) if len(shapes) == 1 else None
+    stack = np.stack(list(frames)) if len(shapes) == 1 else None
     if (
         stack is None
         or stack.dtype != np.uint8

@@ -13,7 +13,7 @@ class Canvas:
     State: position ``[2]`` and step number, float64. Reward: the sum of the action times the step.
     """
 
-    low, high = np.float32([-2.0, -1.0]), np.float32([4.0, 1.0])
+    low, high = np.array([-2.0, -1.0], np.float32), np.array([4.0, 1.0], np.float32)
 
     def __init__(self) -> None:
         self.received: list[np.ndarray] = []

@@ -56,8 +56,7 @@ class Painted(gym.Env):
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         _, reward, done, info = self.canvas.step(action)
-        ends = (False, done) if self.truncate else (done, False)
-        return self._observe(), reward, *ends, info
+        return self._observe(), reward, done and not self.truncate, done and self.truncate, info
 
     def render(self) -> Any:
         return self.canvas.picture(*self.size)

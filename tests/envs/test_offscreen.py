@@ -33,8 +33,11 @@ SCENE = """
 """
 
 
+Scene = tuple[Any, Any]
+
+
 @pytest.fixture(scope="module")
-def scene() -> tuple[Any, Any]:
+def scene() -> Scene:
     model = mujoco.MjModel.from_xml_string(SCENE)  # type: ignore[attr-defined]
     data = mujoco.MjData(model)  # type: ignore[attr-defined]
     mujoco.mj_forward(model, data)  # type: ignore[attr-defined]
@@ -65,7 +68,7 @@ def test_settings_that_cannot_be_followed(setting: str, message: str) -> None:
         gl_libraries({"MUJOCO_GL": setting}, "linux")
 
 
-def test_a_library_that_is_not_there_is_told_in_one_sentence(scene, monkeypatch) -> None:
+def test_a_library_that_is_not_there_is_told_in_one_sentence(scene: Scene, monkeypatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", "cgl")  # Apple's
     with pytest.raises(InputError, match=r"cannot draw pictures here \(cgl: .*libegl1"):
         OffscreenView(8, 8).rgb(*scene)
@@ -85,14 +88,16 @@ def test_import_has_no_effect() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
-def test_drawing_leaves_the_setting_alone(scene) -> None:
+def test_drawing_leaves_the_setting_alone(scene: Scene) -> None:
     before = os.environ.get("MUJOCO_GL")
     OffscreenView(8, 8).rgb(*scene)
     assert os.environ.get("MUJOCO_GL") == before
 
 
 @pytest.mark.parametrize("camera", [-1, "top", 1, "flat"])
-def test_pictures_and_distances_are_those_of_mujocos_renderer(scene, monkeypatch, camera) -> None:
+def test_pictures_and_distances_are_those_of_mujocos_renderer(
+    scene: Scene, monkeypatch, camera
+) -> None:
     from mujoco.rendering.classic import gl_context
 
     from idql_func.envs import offscreen
@@ -112,7 +117,7 @@ def test_pictures_and_distances_are_those_of_mujocos_renderer(scene, monkeypatch
     renderer.close()
 
 
-def test_distances_in_metres(scene) -> None:
+def test_distances_in_metres(scene: Scene) -> None:
     """The ball's top is at 1.5 below a camera at 5, the floor at 0."""
     for camera in ("top", "flat"):
         depth = OffscreenView(33, 33).depth(*scene, camera)[..., 0]
@@ -120,17 +125,21 @@ def test_distances_in_metres(scene) -> None:
         assert depth[2, 16] == pytest.approx(5.0, abs=2e-3)
 
 
-def test_larger_than_the_models_buffer_and_not_square(scene) -> None:
+def test_larger_than_the_models_buffer_and_not_square(scene: Scene) -> None:
     picture = OffscreenView(64, 100).rgb(*scene, "top")
     assert picture.shape == (64, 100, 3)
     assert picture[32, 50, 0] > 150 > picture[32, 50, 1]  # the red ball in the middle
     assert picture[32, 50, 0] > picture[32, 5, 0]
 
 
-def test_views_do_not_disturb_each_other(scene) -> None:
+def test_views_do_not_disturb_each_other(scene: Scene) -> None:
     """Gymnasium's renderers draw into the context that was used last."""
     other: Any = gym.make("InvertedPendulum-v5").unwrapped
-    pairs = [(scene, 40, "side"), (scene, 24, "top"), ((other.model, other.data), 32, -1)]
+    pairs: list[tuple[Scene, int, Any]] = [
+        (scene, 40, "side"),
+        (scene, 24, "top"),
+        ((other.model, other.data), 32, -1),
+    ]
     alone = []
     for state, size, camera in pairs:
         view = OffscreenView(size, size)
@@ -142,7 +151,7 @@ def test_views_do_not_disturb_each_other(scene) -> None:
             np.testing.assert_array_equal(view.rgb(*state, camera), expected)
 
 
-def test_one_view_of_two_models_and_after_closing(scene) -> None:
+def test_one_view_of_two_models_and_after_closing(scene: Scene) -> None:
     view = OffscreenView(16, 16)
     first = view.rgb(*scene, "top")
     other: Any = gym.make("InvertedPendulum-v5").unwrapped
@@ -154,7 +163,7 @@ def test_one_view_of_two_models_and_after_closing(scene) -> None:
 
 
 @pytest.mark.parametrize("twin", [copy.deepcopy, lambda view: pickle.loads(pickle.dumps(view))])
-def test_a_copy_draws_on_its_own(scene, twin) -> None:
+def test_a_copy_draws_on_its_own(scene: Scene, twin) -> None:
     view = OffscreenView(16, 16, effects=False)
     first = view.rgb(*scene)
     other = twin(view)
@@ -172,7 +181,7 @@ def test_effects_are_shadows_and_reflections() -> None:
 
 
 @pytest.mark.parametrize("camera", ["front", 3, -2])
-def test_cameras_that_the_model_lacks(scene, camera) -> None:
+def test_cameras_that_the_model_lacks(scene: Scene, camera) -> None:
     with pytest.raises(InputError, match=r"no camera .*; it has top, side, flat, and -1 is"):
         OffscreenView(8, 8).rgb(*scene, camera)
 
@@ -208,7 +217,7 @@ def test_the_same_seed_draws_the_same_pictures() -> None:
         env.reset(seed=seed)
         pictures = [env.render()]
         for force in (0.5, -1.0):
-            env.step(np.float32([force]))
+            env.step(np.array([force], np.float32))
             pictures.append(env.render())
         env.close()
         return np.stack(pictures)  # type: ignore[arg-type]

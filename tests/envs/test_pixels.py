@@ -151,7 +151,7 @@ def test_actions_are_rescaled_repeated_and_clipped() -> None:
     env = wrap_pixels(painted, action_repeat=3, image_size=8)
     assert env.action_space == Box(-1, 1, (2,), np.float32)
     env.reset(seed=0)
-    _, reward, *_ = env.step(np.float32([5.0, 0.0]))
+    _, reward, *_ = env.step(np.array([5.0, 0.0], np.float32))
     np.testing.assert_allclose(painted.canvas.received, [[4.0, 0.0]] * 3, atol=1e-6)
     assert reward == pytest.approx(4 * (1 + 2 + 3))
 

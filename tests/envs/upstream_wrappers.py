@@ -17,16 +17,16 @@ from canvas import Canvas, script
 
 
 def record(path: str) -> None:
-    import gym
-    from gym.spaces import Box, Dict
+    import gym  # pyright: ignore
+    from gym.spaces import Box, Dict  # pyright: ignore
     from safetensors.numpy import save_file
 
     # jaxrl5.wrappers imports it, and nothing here logs.
     sys.modules.setdefault("wandb", types.ModuleType("wandb"))
-    from jaxrl5.wrappers import wrap_gym, wrap_pixels
-    from jaxrl5.wrappers.frame_stack import FrameStack
-    from jaxrl5.wrappers.repeat_action import RepeatAction
-    from jaxrl5.wrappers.single_precision import SinglePrecision
+    from jaxrl5.wrappers import wrap_gym, wrap_pixels  # pyright: ignore
+    from jaxrl5.wrappers.frame_stack import FrameStack  # pyright: ignore
+    from jaxrl5.wrappers.repeat_action import RepeatAction  # pyright: ignore
+    from jaxrl5.wrappers.single_precision import SinglePrecision  # pyright: ignore
 
     class OldCanvas(gym.Env):
         metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
