@@ -99,6 +99,11 @@ class ReplayBuffer(Dataset):
         """The number of rows there is room for."""
         return self._capacity
 
+    @property
+    def transition_rows(self) -> np.ndarray:
+        """The rows that can be drawn, in the order of their insertion."""
+        return np.empty(0, np.int64) if len(self) == 0 else self._transitions()
+
     def insert(self, data_dict: Mapping[str, Any]) -> None:
         """Write one transition over the oldest row, or to a free one.
 
@@ -188,6 +193,8 @@ class ReplayBuffer(Dataset):
             if about["class"] != cls.__name__:
                 raise InputError(f"{path} holds a {about['class']}, not a {cls.__name__}.")
             rows = map_arrays(file.rows()["rows"], lambda leaf: Row(leaf[0][1:], leaf[1]))
+            # Of images alone, and a group without arrays leaves no trace in a file.
+            rows.setdefault("next_observations", {})
             buffer = cls.__new__(cls)
             buffer._restore(about)
             size, index, room = about["size"], about["insert_index"], about["capacity"]
