@@ -4,6 +4,7 @@ from idql_func.data.binary import BinaryDataset
 from idql_func.data.d4rl import D4RLDataset
 from idql_func.data.dataset import Dataset
 from idql_func.data.memory_efficient_replay_buffer import MemoryEfficientReplayBuffer
+from idql_func.data.normalizers import Normalizer, fit_mean_std, fit_min_max
 from idql_func.data.prefetch import prefetch
 from idql_func.data.replay_buffer import ReplayBuffer
 from idql_func.data.scores import ReferenceScores, normalized_score, reference_scores
@@ -14,8 +15,11 @@ __all__ = [
     "D4RLDataset",
     "Dataset",
     "MemoryEfficientReplayBuffer",
+    "Normalizer",
     "ReferenceScores",
     "ReplayBuffer",
+    "fit_mean_std",
+    "fit_min_max",
     "normalized_score",
     "prefetch",
     "reference_scores",
