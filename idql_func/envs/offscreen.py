@@ -10,10 +10,13 @@ variable, and every picture is drawn in the context it belongs to.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -115,6 +118,12 @@ class OffscreenView:
         self._gl: Any = None
         self._context: Any = None
         self._scene: Any = None
+        self._at_exit: Callable[[], None] | None = None
+
+    def __del__(self) -> None:
+        # MuJoCo would free the context's textures in whichever context was used last.
+        with contextlib.suppress(Exception):
+            self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return OffscreenView, (self.height, self.width, self.effects)
@@ -165,6 +174,8 @@ class OffscreenView:
         context, gl = self._context, self._gl
         self._model = self._gl = self._context = self._scene = None
         if context is not None:
+            if self._at_exit is not None:
+                atexit.unregister(self._at_exit)
             gl.make_current()
             context.free()
             gl.free()
@@ -205,6 +216,17 @@ class OffscreenView:
         self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR.value
         self._scene = mujoco.MjvScene(model, 10_000)
         self._model = model
+        # The library is shut down at exit, in a hook set by the first context; this comes before.
+        self._at_exit = _closer(weakref.ref(self))
+        atexit.register(self._at_exit)
+
+
+def _closer(view: weakref.ref[OffscreenView]) -> Callable[[], None]:
+    def close() -> None:
+        if (alive := view()) is not None:
+            alive.close()
+
+    return close
 
 
 def _find_camera(model: Any, camera: Camera, own_view: Any) -> Any:

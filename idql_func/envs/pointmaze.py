@@ -210,7 +210,7 @@ def make_pointmaze_env(
         goal: ``[2]``, in a free cell, metres.
         goal_radius: metres.
         episode_steps: the episode is truncated after this many steps.
-        render_mode: as Gymnasium's; the pictures, 480 by 480, need no display.
+        render_mode: as Gymnasium's; the pictures, 480 by 480 from above, need no display.
 
     Raises:
         InputError: the goal lies in a wall, or ``episode_steps`` is below 1.
@@ -239,9 +239,15 @@ def make_pointmaze_env(
     # The maze leaves its generated model in the temporary folder, one file for every environment.
     with contextlib.suppress(OSError):
         os.remove(env.unwrapped.tmp_xml_file_path)  # type: ignore[attr-defined]
+    maze: Any = env.unwrapped
+    maze.point_env.mujoco_renderer.default_cam_config = dict(_FROM_ABOVE)
     if render_mode in ("rgb_array", "depth_array"):
         env = OffscreenRender(env)
     return FixedGoalPointMaze(env, goal, goal_radius)
+
+
+# With x to the right and y upwards; from the side, as in gymnasium-robotics, walls hide the ball.
+_FROM_ABOVE = {"distance": 4.7, "elevation": -90.0, "azimuth": 90.0, "lookat": np.zeros(3)}
 
 
 def checked_goal(goal: ArrayLike) -> NDArray[np.float64]:

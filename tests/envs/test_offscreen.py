@@ -227,3 +227,26 @@ def test_the_same_seed_draws_the_same_pictures() -> None:
     np.testing.assert_array_equal(first, film(1))
     assert (first != film(2)).any()
     assert (first[0] != first[1]).any()
+
+
+def test_a_view_that_is_dropped_takes_nothing_of_another_along(scene: Scene) -> None:
+    view = OffscreenView(24, 24)
+    first = view.rgb(*scene, "top")
+    for size in (16, 40):
+        dropped = OffscreenView(size, size)
+        dropped.rgb(*scene, "side")
+        del dropped
+        np.testing.assert_array_equal(view.rgb(*scene, "top"), first)
+
+
+def test_a_program_that_closes_nothing_ends_quietly() -> None:
+    code = (
+        "import gymnasium as gym; from idql_func.envs import PixelObservation; "
+        "kept = [PixelObservation(gym.make('InvertedPendulum-v5'), 16) for _ in range(2)]; "
+        "print([env.reset(seed=0)[0]['pixels'].shape for env in kept])"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert (ended.stdout, ended.stderr) == ("[(16, 16, 3), (16, 16, 3)]\n", "")
