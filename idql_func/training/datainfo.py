@@ -10,7 +10,7 @@ from idql_func.data import Dataset
 from idql_func.data.arrays import named_leaves
 from idql_func.data.scores import normalized_score
 from idql_func.training.config import DatasetConfig
-from idql_func.training.sources import Source, load_source
+from idql_func.training.sources import Source, count_transitions, load_source
 
 __all__ = ["describe_dataset"]
 
@@ -47,9 +47,7 @@ def _episodes(loaded: Source, source: str) -> Table:
     table.add_column(overflow="fold")
     if loaded.path is not None:
         table.add_row("file", str(loaded.path))
-    # Buffers of images count rows that are no transitions, too.
-    transitions = getattr(dataset, "num_transitions", len(dataset))
-    table.add_row("transitions", f"{transitions:,}")
+    table.add_row("transitions", f"{count_transitions(dataset):,}")
     starts, ends, returns = dataset.trajectory_boundaries_and_returns()
     lengths = ends - starts[: len(ends)]
     table.add_row("episodes", f"{len(ends):,}")

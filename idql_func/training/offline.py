@@ -63,6 +63,7 @@ from idql_func.training.rundir import (
     open_run_directory,
     write_json,
 )
+from idql_func.training.sources import count_transitions
 from idql_func.training.task import Behaviour, Task, prepare_task, shapes_of
 from idql_func.types import InputError
 
@@ -316,7 +317,10 @@ class _Loop:
             started = time.monotonic()
             with self.reporter.console.status(f"{policy_name(n)} …"):
                 results[n] = self._evaluate(
-                    state.learner, n, settings.episodes, record=n == _most(self.numbers)
+                    state.learner,
+                    n,
+                    settings.episodes,
+                    record=self._has_pictures and n == _most(self.numbers),
                 )
             took = duration(time.monotonic() - started)
             self.reporter.detail(f"{policy_name(n)}: return {results[n]['return']:.1f} ({took})")
@@ -454,12 +458,17 @@ class _Loop:
     ) -> None:
         self.logger.log({"step": step, "updates": updates, **evaluation_record(results)})
 
+    @property
+    def _has_pictures(self) -> bool:
+        """Whether this is the maze, with trajectories in the data to compare with."""
+        return self.task.env_name == ENV_NAME and self.task.observations is not None
+
     def _plot_trajectories(self, evaluations: Mapping[int | None, Mapping[str, Any]]) -> bool:
         """The maze before (behaviour) and after (policy), if this is the maze."""
         observations, dones = self.task.observations, self.task.dones
-        if self.task.env_name != ENV_NAME or not evaluations or observations is None:
+        if not self._has_pictures or not evaluations:
             return False
-        assert dones is not None
+        assert observations is not None and dones is not None
         best = _most(evaluations)
         policy = "policy" if best is None else f"policy, N = {best}"
         after = [np.asarray(path) for path in evaluations[best]["trajectories"]]
@@ -538,9 +547,9 @@ def _loop_state(metadata: CheckpointMetadata, checkpoint: Path) -> tuple[str, to
 
 def _describe(task: Task, reporter: Reporter) -> None:
     behaviour = task.behaviour
-    held_out = 0 if task.held_out is None else len(task.held_out)
+    held_out = 0 if task.held_out is None else count_transitions(task.held_out)
     reporter.detail(
-        f"{len(task.train):,} transitions to train on, {held_out:,} held out; "
+        f"{count_transitions(task.train):,} transitions to train on, {held_out:,} held out; "
         f"observations {shapes_of(task.observation_space)}, actions {task.action_space.shape}"
     )
     if behaviour is not None:

@@ -19,7 +19,7 @@ from idql_func.data.scores import reference_scores
 from idql_func.training.config import DatasetConfig
 from idql_func.types import InputError
 
-__all__ = ["Source", "load_source", "spaces_of"]
+__all__ = ["Source", "count_transitions", "load_source", "spaces_of"]
 
 _BUFFERS = ("ReplayBuffer", "MemoryEfficientReplayBuffer")
 _EDGE = 1 - 1e-5  # actions are kept this far inside the bounds, as D4RLDataset does (D12)
@@ -64,6 +64,18 @@ def load_source(settings: DatasetConfig, progress: bool = False) -> Source:
     dataset = _nested_dataset(path) if _is_nested(path) else data.D4RLDataset(path)
     attributes = read_d4rl_hdf5(path, keys=())[1]
     return Source(dataset, path, attributes, _score_name(name, path))
+
+
+def count_transitions(dataset: data.Dataset) -> int:
+    """How many transitions a dataset has; a buffer of images also counts rows that are none.
+
+    Example:
+        >>> count_transitions(data.Dataset({"rewards": np.zeros(3)}))
+        3
+    """
+    if isinstance(dataset, data.MemoryEfficientReplayBuffer):
+        return dataset.num_transitions
+    return len(dataset)
 
 
 def spaces_of(dataset: data.Dataset) -> tuple[gym.spaces.Space, gym.spaces.Box]:

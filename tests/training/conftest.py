@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from rich.console import Console
+from tiny_images import STEPS, TINY_DOT, roll_out
 
 from idql_func import disable_jit
 from idql_func.data.hdf5 import write_d4rl_hdf5
@@ -24,8 +25,9 @@ SHORT_PENDULUM = "ShortPendulum-v0"
 def short_pendulum() -> Iterator[None]:
     """Register it for the time of the tests."""
     gym.register(SHORT_PENDULUM, "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=10)
+    gym.register(TINY_DOT, "tiny_images:TinyDot", max_episode_steps=STEPS)
     yield
-    del gym.registry[SHORT_PENDULUM]
+    del gym.registry[SHORT_PENDULUM], gym.registry[TINY_DOT]
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +56,12 @@ def pendulum_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         {"env": SHORT_PENDULUM},
     )
+
+
+@pytest.fixture(scope="session")
+def image_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Twelve episodes of nine steps as images: a saved buffer and an HDF5 file."""
+    return roll_out(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from idql_func import agents, optim
 from idql_func.agents import DDPMIQLLearner, GeneralDDPMIQLLearner
 from idql_func.training import checkpoint as module
 from idql_func.training.checkpoint import (
@@ -92,6 +93,79 @@ def test_every_leaf_comes_back_and_training_goes_on_with_the_same_bits(
     assert found.observation_space == OBSERVATIONS and found.action_space == ACTIONS
     assert found.versions["torch"] == torch.__version__
     assert read_metadata(tmp_path / "c") == found
+
+
+IMAGES = gym.spaces.Dict(
+    {
+        "pixels": gym.spaces.Box(0, 255, (8, 8, 3, 2), np.uint8),
+        "depth": gym.spaces.Box(0.0, np.inf, (8, 8, 1, 2), np.float32),
+        "state": gym.spaces.Box(-1.0, np.array([1, 2], np.float32), (2,), np.float32),
+    }
+)
+LAYERS: dict[str, Any] = {"hidden_dims": (8,)}
+EYES: dict[str, Any] = {
+    **LAYERS,
+    "cnn_features": (3,),
+    "cnn_filters": (3,),
+    "cnn_strides": (2,),
+    "latent_dim": 4,
+    "depth_keys": ("depth",),
+}
+OTHERS: list[tuple[str, dict[str, Any]]] = [
+    ("IQLLearner", {**LAYERS, "num_qs": 3}),
+    ("BCLearner", {**LAYERS, "weight_decay": 0.1, "entropy_bonus": 0.1, "dropout_rate": 0.1}),
+    ("BCLearner", {**LAYERS, "actor_lr": optim.cosine_decay_schedule(1e-3, 7)}),
+    ("SACLearner", LAYERS),
+    ("SACLearner", {**LAYERS, "num_qs": 4, "num_min_qs": 2, "critic_dropout_rate": 0.01}),
+    ("TD3Learner", {**LAYERS, "exploration_noise": 0.3}),
+    ("DrQLearner", EYES),
+    ("DrQLearner", {**EYES, "num_min_qs": 1, "critic_layer_norm": True}),
+    ("PixelBCLearner", {**EYES, "actor_lr": optim.cosine_decay_schedule(1e-3, 7)}),
+]
+
+
+@pytest.mark.parametrize(("name", "keywords"), OTHERS, ids=lambda value: str(value)[:40])
+def test_every_other_learner_comes_back_and_goes_on_with_the_same_bits(
+    tmp_path: Path, name: str, keywords: dict[str, Any]
+) -> None:
+    cls = getattr(agents, name)
+    images = name in ("DrQLearner", "PixelBCLearner")
+    space: gym.spaces.Space = IMAGES if images else OBSERVATIONS
+    generator = np.random.default_rng(0)
+
+    def observations() -> Any:
+        if not images:
+            return torch.from_numpy(generator.standard_normal((6, 3)).astype(np.float32))
+        return {
+            "pixels": torch.from_numpy(generator.integers(0, 256, (6, 8, 8, 3, 2), np.uint8)),
+            "depth": torch.from_numpy(generator.random((6, 8, 8, 1, 2), np.float32)),
+            "state": torch.from_numpy(generator.random((6, 2), np.float32)),
+        }
+
+    batches = [
+        {**batch(), "observations": observations(), "next_observations": observations()}
+        for _ in range(4)
+    ]
+    learner = cls.create(5, space, ACTIONS, **keywords)
+    for number in range(3):
+        learner, _ = learner.update(batches[number])
+    metadata = CheckpointMetadata(3, 5, keywords, space, ACTIONS)
+    save_checkpoint(tmp_path / "c", learner, metadata)
+    loaded, found = load_checkpoint(tmp_path / "c")
+    assert_identical(learner, loaded)
+    assert found.create == keywords and found.observation_space == space
+    assert (tmp_path / "c" / METADATA).stat().st_size < 8_000
+    left, right = (x.update(batches[3]) for x in (learner, loaded))
+    assert_identical(left[0], right[0])
+    row = (
+        {k: v[0].numpy() for k, v in batches[0]["observations"].items()}
+        if images
+        else (batches[0]["observations"][0].numpy())
+    )
+    for method in ("eval_actions", "sample_actions"):
+        actions = [getattr(x, method)(row)[0] for x in (learner, loaded)]
+        np.testing.assert_array_equal(*actions)
+        assert actions[0].shape == (2,)
 
 
 def test_a_new_learner_and_its_targets_share_no_memory_on_disk(tmp_path: Path) -> None:
