@@ -334,12 +334,19 @@ def _batches(
     return interaction.buffer.get_iterator(1, arguments, device)
 
 
-def _reward_change(config: FinetuneConfig) -> Callable[[float], float] | None:
-    """What the offline rewards went through, for online ones (quirks D15, D16)."""
+def _online_rewards(config: FinetuneConfig) -> str:
+    """What is done to online rewards: what was done to the offline ones, as upstream does or as
+    the settings say (quirks D15, D16)."""
     change = config.offline.dataset.rewards
+    scaled = change == "normalize_returns" and not config.normalize_online_rewards
+    return "as_stored" if scaled else change
+
+
+def _reward_change(config: FinetuneConfig) -> Callable[[float], float] | None:
+    change = _online_rewards(config)
     if change == "minus_one":
         return lambda reward: reward - 1.0
-    if change == "normalize_returns" and config.normalize_online_rewards:
+    if change == "normalize_returns":
         source = load_source(config.offline.dataset)
         _, _, returns = source.dataset.trajectory_boundaries_and_returns()
         scale = 1_000.0 / float(np.max(returns) - np.min(returns))
@@ -355,6 +362,7 @@ def _metadata(start: _Start, task: Task, config: FinetuneConfig) -> CheckpointMe
             "env": task.env_name,
             "score_name": task.score_name,
             "dataset": config.offline.dataset.source,
+            "online_rewards": _online_rewards(config),
             "pixels": None,
             "behaviour": behaviour,
         },
