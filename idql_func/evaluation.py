@@ -22,7 +22,7 @@ from tqdm import tqdm
 from idql_func import random
 from idql_func.data.pointmaze import ENV_NAME, REF_MAX_SCORE, REF_MIN_SCORE
 from idql_func.data.scores import ReferenceScores, normalized_score, reference_scores
-from idql_func.envs import FrameSource, make_env, wrap_gym, write_video
+from idql_func.envs import FrameSource, WANDBVideo, make_env, wrap_gym, write_video
 from idql_func.envs.frames import env_name, frames_per_second
 from idql_func.envs.offscreen import Camera
 from idql_func.types import InputError
@@ -50,6 +50,7 @@ def evaluate(
     score_name: str | os.PathLike[str] | ReferenceScores | None = None,
     progress: bool = False,
     fold_seed: bool = False,
+    save_video: bool = False,
 ) -> dict[str, Any]:
     """Run episodes with a learner and average their undiscounted returns.
 
@@ -76,6 +77,8 @@ def evaluate(
             reference scores, or the scores themselves. Unknown names give no normalised score.
         progress: show a progress bar over episodes.
         fold_seed: act under ``fold_in(learner.rng, seed)`` instead of ``learner.rng``.
+        save_video: log the first episode as ``eval_video`` to the Weights & Biases run that is
+            open, as upstream does; :func:`record_video` writes a file.
 
     Returns:
         ``return`` and ``return_std`` (mean and standard deviation over episodes), ``length`` (mean,
@@ -89,8 +92,8 @@ def evaluate(
     Raises:
         InputError: ``num_episodes`` or ``num_envs`` below 1, no such method, an environment whose
             observations or actions differ in size from the learner's, or are no flat vectors (or
-            Dicts of arrays), trajectories of an environment without a state, or an action that is
-            not finite.
+            Dicts of arrays), trajectories of an environment without a state, a video of what cannot
+            be drawn or without wandb, or an action that is not finite.
 
     Example:
         >>> class Push:
@@ -114,6 +117,8 @@ def evaluate(
         most = num_envs or (_MOST_PIXEL_ENVS if _has_pictures(envs[0]) else _MOST_ENVS)
         while len(envs) < min(most, num_episodes):
             envs.append(_own_env(env_or_factory))
+        if save_video:
+            envs[0] = WANDBVideo(envs[0], name="eval_video", max_videos=1)
         episodes = _run(learner, method, envs, episode_seeds(seed, num_episodes), progress)
     finally:
         for env in envs:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -16,7 +18,7 @@ from PIL import Image, ImageSequence
 from idql_func import agents, random
 from idql_func.data.pointmaze import EXPERT, REF_MAX_SCORE, REF_MIN_SCORE, WaypointController
 from idql_func.data.scores import ReferenceScores
-from idql_func.envs import ENV_NAME, make_pointmaze_env
+from idql_func.envs import ENV_NAME, make_pointmaze_env, video
 from idql_func.envs.pointmaze import GOAL
 from idql_func.evaluation import episode_seeds, evaluate, implicit_evaluate, record_video
 from idql_func.types import InputError
@@ -470,3 +472,16 @@ def test_recordings_that_cannot_be_made(tmp_path) -> None:
     with pytest.raises(InputError, match=r"ends in \.mp4 or \.gif"):
         record_video(Policy(), Drawn, tmp_path / "film.txt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_episode_goes_to_wandb(monkeypatch) -> None:
+    logged: list[dict] = []
+    fake = SimpleNamespace(
+        Video=lambda path, format: sum(1 for _ in ImageSequence.Iterator(Image.open(path))),
+        log=lambda values, commit: logged.append(values),
+    )
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setattr(video, "video_suffix", lambda: ".gif")
+    result = evaluate(Policy(), Drawn, 4, seed=1, num_envs=2, save_video=True)
+    assert logged == [{"eval_video": result["lengths"][0] + 1}]
+    assert result["returns"] == evaluate(Policy(), Drawn, 4, seed=1)["returns"]
