@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -47,11 +48,11 @@ def main(arguments: Sequence[str]) -> int:
     options = tyro.cli(SweepOptions, prog="idql sweep", args=list(arguments))
     cells = cells_of(_sweeps(options), options.first_seed)
     # All lines are read before the first is run: a misspelt option must not show up hours later.
-    configs = _settings_of(cells)
+    folders = _runs_dirs(cells)
     if options.dry_run:
         print("\n".join(cell.line for cell in cells))
         return 0
-    return _run_all(cells, configs)
+    return _run_all(cells, folders)
 
 
 def _sweeps(options: SweepOptions) -> list[Sweep]:
@@ -87,26 +88,28 @@ def _module(cell: Cell) -> Any:
     return importlib.import_module(f"idql_func.cli.{cell.command}")
 
 
-def _settings_of(cells: Sequence[Cell]) -> list[Any]:
-    parsed: dict[tuple[Any, ...], Any] = {}
-    configs = []
+def _settings_of(cell: Cell) -> Any:
+    return _module(cell).parse(cell.arguments)[0]
+
+
+def _runs_dirs(cells: Sequence[Cell]) -> list[Path]:
+    """Where the runs lie; one line of each setting is read, as seeds tell nothing new."""
+    parsed: dict[str, Any] = {}
     for cell in cells:
-        key = (cell.command, cell.preset, cell.settings)
-        if key not in parsed:
-            parsed[key] = _module(cell).parse(cell.arguments)[0]
-        # Seeds tell nothing new, and there are many.
-        configs.append(dataclasses.replace(parsed[key], seed=cell.seed, name=cell.name))
-    return configs
+        if cell.label not in parsed:
+            parsed[cell.label] = _settings_of(cell)
+    return [parsed[cell.label].runs_dir for cell in cells]
 
 
-def _run_all(cells: Sequence[Cell], configs: Sequence[Any]) -> int:
+def _run_all(cells: Sequence[Cell], folders: Sequence[Path]) -> int:
     from idql_func.training.report import Reporter
     from idql_func.training.rundir import RunDirectory
 
     reporter = Reporter()
-    runs = [RunDirectory(config.runs_dir / config.name) for config in configs]
-    for run, config in zip(runs, configs, strict=True):
-        _check_same_settings(run, config)
+    runs = [RunDirectory(f / cell.name) for f, cell in zip(folders, cells, strict=True)]
+    for run, cell in zip(runs, cells, strict=True):
+        if run.config.is_file():
+            _check_same_settings(run, _settings_of(cell))
     failed = 0
     for number, (cell, run) in enumerate(zip(cells, runs, strict=True), start=1):
         reporter.stage(f"Run {number} of {len(cells)}: {cell.line}")
@@ -135,13 +138,12 @@ def _run_all(cells: Sequence[Cell], configs: Sequence[Any]) -> int:
 def _check_same_settings(run: Any, config: Any) -> None:
     from idql_func.training.settings import changed_settings
 
-    if run.config.is_file():
-        changed = changed_settings(run.read_config(type(config)), config)
-        if changed:
-            raise InputError(
-                f"{run.path} holds a run with other settings ({', '.join(changed)}); remove it, or "
-                "put the sweep into another folder with --grid runs-dir=FOLDER"
-            )
+    changed = changed_settings(run.read_config(type(config)), config)
+    if changed:
+        raise InputError(
+            f"{run.path} holds a run with other settings ({', '.join(changed)}); remove it, or put "
+            "the sweep into another folder with --grid runs-dir=FOLDER"
+        )
 
 
 def _table(cells: Sequence[Cell], summaries: dict[str, Any]) -> Any:

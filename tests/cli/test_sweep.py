@@ -1,0 +1,144 @@
+"""``idql sweep`` and ``idql presets`` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from idql_func import disable_jit
+from idql_func.cli import main
+from idql_func.data.hdf5 import write_d4rl_hdf5
+from idql_func.training.rundir import RunDirectory
+
+ENVIRONMENT = "FiveStepPendulum-v0"
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    gym.register(ENVIRONMENT, "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=5)
+    with disable_jit():
+        yield
+    del gym.registry[ENVIRONMENT]
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> list[str]:
+    """The options that make a run of `iql-mujoco` take a moment."""
+    rng = np.random.default_rng(1)
+    n = 60
+    write_d4rl_hdf5(
+        tmp_path / "data.hdf5",
+        {
+            "observations": rng.standard_normal((n, 3)).astype(np.float32),
+            "next_observations": rng.standard_normal((n, 3)).astype(np.float32),
+            "actions": rng.uniform(-0.9, 0.9, (n, 1)).astype(np.float32),
+            "rewards": rng.standard_normal(n).astype(np.float32),
+            "terminals": np.arange(n) % 20 == 19,
+            "timeouts": np.zeros(n, bool),
+        },
+        {"env": ENVIRONMENT},
+    )
+    settings = {
+        "dataset.source": tmp_path / "data.hdf5",
+        "runs-dir": tmp_path / "runs",
+        "learner.hidden-dims": "8 8",
+        "batch-size": 4,
+        "max-steps": 3,
+        "matmul": "strict",
+        "device": "cpu",
+        "evaluation.episodes": 2,
+    }
+    return [part for k, v in settings.items() for part in ("--grid", f"{k}={v}")]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "runs").iterdir())
+
+
+def test_a_sweep_makes_every_run_once_and_is_taken_up_where_it_stopped(
+    tmp_path: Path, grid: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["sweep", "iql-mujoco", "--grid", "learner.expectile=0.7,0.9", "--seeds", "2", *grid]
+    assert main([*line, "--dry-run"]) == 0
+    commands = capsys.readouterr().out.splitlines()
+    assert len(commands) == 4 and not (tmp_path / "runs").exists()
+    assert commands[3].startswith("idql train iql-mujoco ")
+    assert commands[3].endswith("--seed 1 --name iql-mujoco-expectile=0.9-seed1")
+
+    assert main(line) == 0
+    wanted = [f"iql-mujoco-expectile={x}-seed{s}" for x in (0.7, 0.9) for s in (0, 1)]
+    assert names(tmp_path) == wanted
+    out = capsys.readouterr().out
+    assert "Run 4 of 4" in out and "Returns over seeds" in out and "finished already" not in out
+    configs = [RunDirectory(tmp_path / "runs" / name).read_config() for name in wanted]
+    assert [(c.learner.keywords()["expectile"], c.seed) for c in configs] == [
+        (0.7, 0),
+        (0.7, 1),
+        (0.9, 0),
+        (0.9, 1),
+    ]
+    assert configs[0].cosine_decay and configs[0].learner.keywords()["hidden_dims"] == (8, 8)
+
+    # One run is stopped between its last checkpoint and its summary, another before its first.
+    run = RunDirectory(tmp_path / "runs" / wanted[1])
+    summary = run.summary.read_bytes()
+    run.summary.unlink()
+    early = RunDirectory(tmp_path / "runs" / wanted[2])
+    early.summary.unlink()
+    for path in early.checkpoints.glob("step_*/*"):
+        path.unlink()
+    for path in early.checkpoints.glob("step_*"):
+        path.rmdir()
+    assert main(line) == 0
+    assert capsys.readouterr().out.count("is finished already") == 2
+    again, before = (json.loads(text) for text in (run.summary.read_bytes(), summary))
+    assert again["evaluation"] == before["evaluation"]
+    assert early.summary.is_file()
+
+
+def test_a_sweep_reads_all_lines_before_the_first_run(
+    tmp_path: Path, grid: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", "iql-mujoco", "--grid", "learner.expectile=0.7,high", *grid])
+    assert stop.value.code == 2 and not (tmp_path / "runs").exists()
+    assert main(["sweep", "bc", "--command", "online", *grid]) == 2
+    assert "'bc' is a preset of train, not of online" in capsys.readouterr().err
+    assert main(["sweep", "mars"]) == 2
+    assert "no preset is called 'mars'" in capsys.readouterr().err
+
+
+def test_a_failed_run_does_not_stop_the_others(
+    tmp_path: Path, grid: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["sweep", "iql-mujoco", "--grid", "learner.expectile=1.5,0.9", *grid]
+    assert main(line) == 1
+    assert names(tmp_path) == ["iql-mujoco-expectile=0.9-seed0"]
+    assert "error: iql-mujoco-expectile=1.5-seed0: " in capsys.readouterr().err
+    assert main([*line, "--grid", "learner.tau=0.1"]) == 2
+    assert "holds a run with other settings (learner.tau)" in capsys.readouterr().err
+
+
+def test_presets_are_listed_with_upstreams_files(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
+    assert main(["presets"]) == 0
+    text = capsys.readouterr().out
+    for part in ("idql train bc ", "idql online redq ", "idql finetune antmaze ", "drq_config.py"):
+        assert part in text, part
+    assert main(["presets", "antmaze"]) == 0
+    text = capsys.readouterr().out
+    for part in ("idql train antmaze: ", "idql finetune antmaze: ", "learner.critic_hyperparam"):
+        assert part in text, part
+    assert "launcher/examples/train_ddpm_iql_offline.py" in text
+    assert main(["presets", "td3", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["idql online td3"]["learner"]["target_policy_noise"] == 0.2
+    assert main(["presets", "mars"]) == 2
+    assert "no preset is called 'mars'; there are pointmaze, " in capsys.readouterr().err
