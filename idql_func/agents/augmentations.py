@@ -13,20 +13,28 @@ from idql_func.transforms import vmap
 from idql_func.types import PRNGKey
 
 
-def random_crop(key: PRNGKey, img: Tensor, padding: int) -> Tensor:
-    """Pad ``[H, W, ...]`` by its edges on all sides, then cut out the old size anywhere.
+def _sources(key: PRNGKey, height: int, width: int, padding: int) -> Tensor:
+    """For each pixel of a crop, the number of the pixel of the image that it shows, ``[H * W]``.
 
     The padded image is never built: a row or column outside the image is its nearest edge.
+    """
+    top, left = random.randint(key, (2,), 0, 2 * padding + 1).unbind(0)
+    rows = torch.arange(height, device=key.device) + (top - padding)
+    columns = torch.arange(width, device=key.device) + (left - padding)
+    rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    return (rows[:, None] * width + columns).flatten()
+
+
+def random_crop(key: PRNGKey, img: Tensor, padding: int) -> Tensor:
+    """Pad ``[H, W, ...]`` by its edges on all sides, then cut out the old size anywhere.
 
     >>> img = torch.arange(4).reshape(2, 2, 1, 1)
     >>> random_crop(random.PRNGKey(1), img, 1)[..., 0, 0].tolist()
     [[2, 2], [2, 2]]
     """
     height, width = img.shape[:2]
-    top, left = random.randint(key, (2,), 0, 2 * padding + 1).unbind(0)
-    rows = torch.arange(height, device=img.device) + (top - padding)
-    columns = torch.arange(width, device=img.device) + (left - padding)
-    return img[rows.clamp(0, height - 1)[:, None], columns.clamp(0, width - 1)]
+    pixels = img.reshape(height * width, -1)
+    return pixels.index_select(0, _sources(key, height, width, padding)).reshape(img.shape)
 
 
 def batched_random_crop(
@@ -42,6 +50,12 @@ def batched_random_crop(
     torch.Size([5, 8, 8, 3, 2])
     """
     imgs = obs[pixel_key]
-    keys = random.split(key, imgs.shape[0])
-    crops = vmap(random_crop, in_axes=(0, 0, None))(keys, imgs, padding)
+    count, height, width = imgs.shape[:3]
+    sources = vmap(_sources, in_axes=(0, None, None, None))(
+        random.split(key, count), height, width, padding
+    )
+    # one look-up of whole pixels in the batch, which is several times faster than one an image
+    first = torch.arange(count, device=imgs.device)[:, None] * (height * width)
+    pixels = imgs.reshape(count * height * width, -1)
+    crops = pixels.index_select(0, (sources + first).flatten()).reshape(imgs.shape)
     return {**obs, pixel_key: crops}

@@ -24,7 +24,7 @@ from idql_func.networks import (
     ResNetV2Encoder,
     StateActionValue,
 )
-from idql_func.networks.conv import Padding
+from idql_func.networks.conv import Padding, check_padding
 from idql_func.struct import field
 from idql_func.transforms import jit
 from idql_func.types import Batch, InputError, PRNGKey
@@ -81,8 +81,6 @@ class Eyes:
             check_layers(name, sizes)
         check_integer("latent_dim", latent_dim, 1)
         keys = _key_names("pixel_keys", pixel_keys), _key_names("depth_keys", depth_keys)
-        if not isinstance(cnn_padding, str):  # a file of settings has lists, which do not hash
-            cnn_padding = tuple((int(before), int(after)) for before, after in cnn_padding)
         return cls(
             observation_shapes(observation_space, *keys),
             *keys,
@@ -90,7 +88,7 @@ class Eyes:
             tuple(cnn_features),
             tuple(cnn_filters),
             tuple(cnn_strides),
-            cnn_padding,
+            check_padding(cnn_padding),
             latent_dim,
         )
 
@@ -132,7 +130,13 @@ def pixel_policy(
     dropout_rate: float | None = None,
     layer_norm: bool = False,
 ) -> PixelMultiplexer:
-    """A normal policy over latents, under tanh or not; by default gradients reach the encoder."""
+    """A normal policy over latents, under tanh or not; by default gradients reach the encoder.
+
+    >>> camera = ("pixels", (8, 8, 3, 1))
+    >>> eyes = Eyes((camera,), ("pixels",), (), "d4pg", (4,), (3,), (2,), "VALID", 5)
+    >>> sorted(pixel_policy(eyes, 2, (8,))._modules)
+    ['Dense_0', 'LayerNorm_0', 'Normal_0', 'encoder_0']
+    """
     head = functools.partial(
         Normal,
         MLP,
@@ -155,7 +159,13 @@ def pixel_critic(
     dropout_rate: float | None = None,
     layer_norm: bool = False,
 ) -> PixelMultiplexer:
-    """An ensemble of ``num`` values of latents and actions, behind one encoder a camera."""
+    """An ensemble of ``num`` values of latents and actions, behind one encoder a camera.
+
+    >>> camera = ("pixels", (8, 8, 3, 1))
+    >>> eyes = Eyes((camera,), ("pixels",), (), "d4pg", (4,), (3,), (2,), "VALID", 5)
+    >>> sorted(pixel_critic(eyes, 2, (8,), 2)._modules)
+    ['Dense_0', 'Ensemble_0', 'LayerNorm_0', 'encoder_0']
+    """
     head = functools.partial(
         Ensemble,
         StateActionValue,
@@ -217,6 +227,10 @@ def random_crops(pixel_keys: tuple[str, ...], depth_keys: tuple[str, ...]) -> Au
     """The augmentation ``(key, observations) -> observations`` of these cameras.
 
     Each camera has its own crops, which its depth shares (quirk A14).
+
+    >>> frames = {"pixels": torch.zeros(2, 8, 8, 3, 1, dtype=torch.uint8)}
+    >>> random_crops(("pixels",), ())(random.PRNGKey(0), frames)["pixels"].shape
+    torch.Size([2, 8, 8, 3, 1])
     """
 
     def crop(rng: PRNGKey, observations: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,7 +249,16 @@ def random_crops(pixel_keys: tuple[str, ...], depth_keys: tuple[str, ...]) -> Au
 def augmented(
     rng: PRNGKey, observations: tuple[Any, ...], *, augment: Augmentation
 ) -> tuple[PRNGKey, tuple[Any, ...]]:
-    """Each of several observations with an augmentation key of its own, and the next key."""
+    """Each of several observations with an augmentation key of its own, and the next key.
+
+    >>> from idql_func import disable_jit
+    >>> frames = {"pixels": torch.zeros(2, 8, 8, 3, 1, dtype=torch.uint8)}
+    >>> with disable_jit():
+    ...     _, (now, later) = augmented(
+    ...         random.PRNGKey(0), (frames, frames), augment=random_crops(("pixels",), ()))
+    >>> sorted(later)
+    ['pixels']
+    """
     results: list[Any] = []
     for each in observations:
         rng, key = random.split(rng)

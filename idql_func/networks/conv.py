@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,6 +17,28 @@ Padding: TypeAlias = str | Sequence[tuple[int, int]]
 """``"SAME"``, ``"VALID"``, or the rows and columns to add: ``((top, bottom), (left, right))``."""
 
 Pairs: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+
+
+def check_padding(padding: Any) -> str | Pairs:
+    """A padding in the one form that is hashable: ``"SAME"``, ``"VALID"`` or two pairs.
+
+    Raises:
+        InputError: a padding of another name or form, named.
+
+    >>> check_padding([[1, 1], [0, 2]])
+    ((1, 1), (0, 2))
+    """
+    if isinstance(padding, str) and padding in ("SAME", "VALID"):
+        return padding
+    pairs = padding if isinstance(padding, Sequence) and len(padding) == 2 else ()
+    counts = [n for pair in pairs for n in (pair if isinstance(pair, Sequence) else ())]
+    if len(counts) != 4 or not all(isinstance(n, int) and n >= 0 for n in counts):
+        raise InputError(
+            "padding must be 'SAME', 'VALID' or two pairs of row and column counts such as "
+            f"((1, 1), (1, 1)), got {padding!r}."
+        )
+    top, bottom, left, right = (int(n) for n in counts)
+    return ((top, bottom), (left, right))
 
 
 def pad_widths(
@@ -36,25 +57,16 @@ def pad_widths(
     >>> pad_widths((64, 64), (3, 3), (1, 1), "SAME")
     ((1, 1), (1, 1))
     """
-    if padding == "VALID":
+    checked = check_padding(padding)
+    if not isinstance(checked, str):
+        return checked
+    if checked == "VALID":
         return ((0, 0), (0, 0))
-    if padding == "SAME":
-        totals = [
-            max((-(-n // s) - 1) * s + k - n, 0)
-            for n, k, s in zip(size, window, strides, strict=True)
-        ]
-        rows, columns = ((total // 2, total - total // 2) for total in totals)
-        return (rows, columns)
-    pairs = [] if isinstance(padding, str) else [tuple(pair) for pair in padding]
-    if len(pairs) != 2 or not all(
-        len(pair) == 2 and all(isinstance(n, Integral) and n >= 0 for n in pair) for pair in pairs
-    ):
-        raise InputError(
-            "padding must be 'SAME', 'VALID' or two pairs of row counts such as "
-            f"((1, 1), (1, 1)), got {padding!r}."
-        )
-    (top, bottom), (left, right) = pairs
-    return ((int(top), int(bottom)), (int(left), int(right)))
+    totals = [
+        max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, window, strides, strict=True)
+    ]
+    rows, columns = ((total // 2, total - total // 2) for total in totals)
+    return (rows, columns)
 
 
 def output_shape(
@@ -111,8 +123,8 @@ class Conv(Module):
         kernel_init: Initializer | None = None,
     ) -> None:
         super().__init__()
-        pad_widths(kernel_size, kernel_size, strides, padding)
-        self.kernel_size, self.strides, self.padding = kernel_size, strides, padding
+        self.kernel_size, self.strides = kernel_size, strides
+        self.padding = check_padding(padding)
         self.use_bias = use_bias
         self.output_dim = features
         self.declare("kernel", (*kernel_size, input_dim, features), kernel_init or lecun_normal())

@@ -102,7 +102,8 @@ class PixelMultiplexer(Module):
     ) -> Any:
         latents: list[Tensor] = []
         for pixel_key, depth_key, encoder, latent in self.cameras:
-            x = observations[pixel_key].to(torch.float32) / 255.0
+            # a product, which is what XLA makes of upstream's division by a constant
+            x = observations[pixel_key].to(torch.float32) * (1.0 / 255.0)
             if depth_key is not None:
                 x = torch.cat([x, observations[depth_key]], dim=-2)
             # policy gradients do not reach the convolutions, whose activations are not kept either
