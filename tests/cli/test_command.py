@@ -7,8 +7,10 @@ import json
 import os
 import subprocess
 import sys
+import typing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -16,10 +18,14 @@ import pytest
 
 from idql_func import disable_jit
 from idql_func.cli import main
-from idql_func.cli.train import parse
+from idql_func.cli.train import LearnerClass, parse
 from idql_func.data.hdf5 import write_d4rl_hdf5
 from idql_func.training.config import TrainConfig
-from idql_func.training.learners import DDPMIQLConfig, GeneralDDPMIQLConfig
+from idql_func.training.learners import (
+    BCConfig,
+    GeneralDDPMIQLConfig,
+    OfflineLearnerConfig,
+)
 from idql_func.training.loggers import read_metrics
 from idql_func.training.presets import ANTMAZE, LOCOMOTION, POINTMAZE
 
@@ -108,12 +114,17 @@ def test_the_other_learner_has_its_own_options(form: list[str]) -> None:
     assert learner.actor_objective == "soft_adv"
 
 
-@pytest.mark.parametrize(
-    "learner", [DDPMIQLConfig(), GeneralDDPMIQLConfig()], ids=lambda learner: learner.class_name
-)
-def test_help_names_every_setting(
-    capsys: pytest.CaptureFixture[str], learner: DDPMIQLConfig | GeneralDDPMIQLConfig
-) -> None:
+def test_the_command_takes_every_learner_of_fixed_data() -> None:
+    names = [cls.class_name for cls in typing.get_args(OfflineLearnerConfig)]
+    assert list(typing.get_args(LearnerClass)) == names
+    config = parse(["iql-antmaze", "--learner-class", "BCLearner", "--no-cosine-decay"])[0]
+    assert (config.learner, config.cosine_decay) == (BCConfig(), False)
+    assert config.dataset.source == "antmaze-umaze-v2"
+
+
+@pytest.mark.parametrize("cls", typing.get_args(OfflineLearnerConfig), ids=lambda c: c.class_name)
+def test_help_names_every_setting(capsys: pytest.CaptureFixture[str], cls: Any) -> None:
+    learner = cls()
     with pytest.raises(SystemExit) as stop:
         main(["train", "--learner-class", learner.class_name, "--help"])
     assert stop.value.code == 0
@@ -127,7 +138,7 @@ def test_help_names_every_setting(
     ]
     for name in names:
         assert name.replace("_", "-") in text, name
-    assert "expectile" in text.lower() and "locomotion" in text
+    assert "Learning rate of the" in text and "locomotion" in text
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,19 @@ def test_lines_are_the_records() -> None:
     np.testing.assert_array_equal(n1.get_xydata(), [[101, 10], [200, 20]])
 
 
+def test_a_learner_without_n_has_one_line_and_the_losses_that_it_logs() -> None:
+    records = [
+        {"updates": 1, "train/nll": 3.0, "train/entropy": 0.5, "val/nll": 4.0},
+        {"updates": 2, "eval/return": 10.0, "eval/return_std_error": 1.0},
+    ]
+    likelihood, entropy, returns = learning_curve(records).axes
+    assert "likelihood" in likelihood.get_title() and "Entropy" in entropy.get_title()
+    assert len(likelihood.get_lines()) == 2 and len(entropy.get_lines()) == 1
+    assert returns.get_legend_handles_labels()[1] == ["policy"]
+    named = learning_curve(RECORDS, labels={"actor_loss": "Noise"}).axes[0]
+    assert named.get_title() == "Noise"
+
+
 def test_a_run_without_anything_still_gives_a_picture(tmp_path: Path) -> None:
     path = save_figure(learning_curve([]), tmp_path / "curve.png")
     assert imread(path).shape[2] == 4

@@ -64,6 +64,11 @@ def test_the_live_bar_shows_rate_losses_and_time_left(monkeypatch: pytest.Monkey
     assert "50/100 2.0 updates/s loss: actor 1.25, V 0.5 25.0 s left" in text
 
 
+def test_a_policy_without_n_is_just_the_policy() -> None:
+    table = returns_table({None: {"return": 1.0, "return_std": 2.0, "episodes": 4}})
+    assert list(table.columns[0].cells) == ["policy"]
+
+
 def test_table_shows_only_what_is_known() -> None:
     table = returns_table({1: {"return": 1.0, "return_std": 2.0, "episodes": 4, "length": 10.0}})
     assert [column.header for column in table.columns] == ["policy", "return", "episodes", "length"]
