@@ -255,6 +255,7 @@ def _online(
                 metadata=_metadata(start, task, config),
                 last=config.last,
                 offset=offset,
+                record=task.env_name == ENV_NAME,
                 on_step=on_step,
             )
             try:
@@ -375,7 +376,7 @@ def _evaluate_before(loop: OnlineLoop, learner: Any, reporter: Reporter) -> Resu
     before: Results = {}
     for n in loop.numbers:
         with reporter.console.status(f"N = {n} …"):
-            before[n] = loop.evaluator.run(learner, n, loop.evaluation.episodes, record=True)
+            before[n] = loop.evaluator.run(learner, n, loop.evaluation.episodes, loop.record)
         reporter.detail(f"N = {n}: return {before[n]['return']:.1f}")
     return before
 

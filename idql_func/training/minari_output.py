@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +65,18 @@ def write_minari(recording: Recording, name: str, overwrite: bool = False) -> Pa
     try:
         if overwrite and name in minari.list_local_datasets():
             minari.delete_dataset(name)
-        dataset = minari.create_dataset_from_buffers(
-            name,
-            buffer=episodes,
-            env=_spec(recording.env),
-            observation_space=_space(arrays["observations"], np.inf),
-            action_space=_space(arrays["actions"], 1.0),
-            description=f"{recording.origin}; environment {recording.env}, actions in [-1, 1]",
-            data_format="hdf5",
-        )
+        with warnings.catch_warnings():
+            # It warns of each entry for publication that a set of one's own does without.
+            warnings.simplefilter("ignore", UserWarning)
+            dataset = minari.create_dataset_from_buffers(
+                name,
+                buffer=episodes,
+                env=_spec(recording.env),
+                observation_space=_space(arrays["observations"], np.inf),
+                action_space=_space(arrays["actions"], 1.0),
+                description=f"{recording.origin}; environment {recording.env}, actions in [-1, 1]",
+                data_format="hdf5",
+            )
     except ValueError as error:
         raise InputError(f"Minari does not take the dataset {name!r}: {error}") from error
     return Path(dataset.storage.data_path).parent

@@ -95,6 +95,7 @@ class OnlineLoop:
         last: the last step.
         frames: steps of the environment in one step of the loop (repeated actions).
         offset: what the records' ``step`` starts from: updates made before the first step.
+        record: keep the positions of the evaluation at the end, for a picture.
         on_step: called with the number of steps done after each of them.
     """
 
@@ -112,6 +113,7 @@ class OnlineLoop:
     last: int
     frames: int = 1
     offset: int = 0
+    record: bool = False
     on_step: Callable[[int], None] | None = None
     seconds: dict[str, float] = field(
         default_factory=lambda: {"training": 0.0, "steps": 0.0, "compilation": 0.0}
@@ -178,14 +180,14 @@ class OnlineLoop:
         return path
 
     def final_evaluation(self, state: LoopState) -> Results:
-        """The evaluation of the finished policy, with all its episodes and their positions."""
+        """The evaluation of the finished policy, with all its episodes."""
         episodes = self.evaluation.episodes
         self.reporter.stage(f"Evaluation: {episodes} episodes{for_numbers(self.numbers)}")
         results: Results = {}
         for n in self.numbers:
             started = time.monotonic()
             with self.reporter.console.status(f"{policy_name(n)} …"):
-                results[n] = self.evaluator.run(state.learner, n, episodes, record=True)
+                results[n] = self.evaluator.run(state.learner, n, episodes, self.record)
             took = duration(time.monotonic() - started)
             self.reporter.detail(f"{policy_name(n)}: return {results[n]['return']:.1f} ({took})")
         self._log(state, evaluation_record(results))
