@@ -10,7 +10,8 @@ Float64 alone gives that for most numbers only: its 53 bits hold ``x - shift`` w
 back to ``x`` as long as ``x`` is not very small beside ``shift``. Below ``2^-18 |shift|`` a plain
 quotient would send many ``x`` to the same ``z``. There the float32 numbers are spread evenly, in
 their order, over the room that ``z`` leaves between the images of the larger ones. This moves ``z``
-by at most ``2^-17 |shift| / scale``, for such ``x`` only; all others get the plain quotient.
+by at most ``2^-17 |shift| / scale`` (and at least half of float32's least number, which keeps the
+two zeros apart), for such ``x`` only; all others get the plain quotient.
 """
 
 from __future__ import annotations
@@ -79,14 +80,13 @@ class Normalizer(PyTreeNode):
         # Small numbers fill half of the room up to the edge's image; the rest keeps them apart.
         offset = z - (0.0 - self.shift) / self.scale
         is_small = offset.abs() * self.scale < 0.75 * edge
-        ordinal = torch.where(is_small, offset / step, 0.0).round().long()
+        ordinal = torch.where(is_small, offset / step, 0.0).round()
         return torch.where(is_small, _from_ordinal(ordinal), moved.float())
 
     def _small(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Below which magnitude numbers are spread out, and how far apart: 0 without a shift."""
-        # a power of two that float32 holds; what is smaller than float32's least is no number of it
-        exponent = torch.frexp(self.shift.abs())[1] - 19
-        edge = torch.ldexp(torch.ones_like(self.shift), exponent.clamp(min=-149))
+        # what is smaller than float32's least number is no number of it, but for the two zeros
+        edge = (self.shift.abs() * 2.0**-18).clamp(min=2.0**-149)
         step = edge / (2 * self.scale * (_ordinal(edge.float()) + 1))
         return torch.where(self.shift == 0, 0.0, edge), torch.where(self.shift == 0, 1.0, step)
 
@@ -157,12 +157,12 @@ def _float32(x: Any, where: str) -> torch.Tensor:
 
 
 def _ordinal(x: torch.Tensor) -> torch.Tensor:
-    """The place of a float32 among all of them, int64: 0.0 is 0, -0.0 is -1."""
-    bits = x.contiguous().view(torch.int32).long()
-    return torch.where(bits < 0, -(bits & 0x7FFFFFFF) - 1, bits)
+    """The place of a float32 among all of them, as float64: 0.0 is 0, -0.0 is -1."""
+    bits = x.contiguous().view(torch.int32)
+    return torch.where(bits < 0, ~(bits & 0x7FFFFFFF), bits).double()
 
 
 def _from_ordinal(ordinal: torch.Tensor) -> torch.Tensor:
-    # a negative number has the bits of its magnitude and the sign bit, which is int32's least value
-    bits = torch.where(ordinal < 0, -(ordinal + 1) - 2**31, ordinal)
-    return bits.int().view(torch.float32)
+    # a negative number has the bits of its magnitude and the sign bit
+    place = ordinal.int()
+    return torch.where(place < 0, ~place | -(2**31), place).view(torch.float32)
