@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import importlib
 import os
 import sys
@@ -70,17 +71,31 @@ def _mujoco() -> Any:
     return importlib.import_module("mujoco")
 
 
-def _open_context(height: int, width: int) -> Any:
-    """A current OpenGL context of the first library that gives one."""
-    reasons = []
+# Looked for before MuJoCo's modules are imported: once its EGL has failed, OSMesa cannot be loaded.
+_FILES = {"egl": ("libEGL.so.1",), "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6")}
+
+
+def _require_library(name: str) -> None:
+    files = _FILES.get(name, ())
+    for file in files:
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(file)
+            return
+    if files:
+        raise OSError(f"{files[0]} is not installed")
+
+
+def _open_context(model: Any, height: int, width: int) -> tuple[Any, Any]:
+    """A current OpenGL context of the first library that gives one, and MuJoCo's context in it."""
+    mujoco, reasons = _mujoco(), []
     for name in gl_libraries():
         try:
-            context = importlib.import_module(f"mujoco.{name}").GLContext(width, height)
-            context.make_current()
+            _require_library(name)
+            gl = importlib.import_module(f"mujoco.{name}").GLContext(width, height)
+            gl.make_current()
+            return gl, mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150.value)
         except Exception as error:  # each library fails in its own way, AttributeError included
             reasons.append(f"{name}: {' '.join(str(error).split()) or type(error).__name__}")
-        else:
-            return context
     raise InputError(
         f"MuJoCo cannot draw pictures here ({'; '.join(reasons)}); install Mesa's EGL or OSMesa "
         "(Debian: apt-get install libegl1 libosmesa6), or name another library in MUJOCO_GL."
@@ -206,8 +221,7 @@ class OffscreenView:
     def _open(self, model: Any) -> None:
         mujoco = _mujoco()
         self.close()
-        self._gl = _open_context(self.height, self.width)
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150.value)
+        self._gl, self._context = _open_context(model, self.height, self.width)
         offscreen = mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value
         mujoco.mjr_setBuffer(offscreen, self._context)
         # The model's own buffer may be smaller than the picture, and is mostly larger.

@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from idql_func.envs import FrameSource, OffscreenRender, OffscreenView, make_env
+from idql_func.envs import FrameSource, OffscreenRender, OffscreenView, make_env, offscreen
 from idql_func.envs.offscreen import gl_libraries
 from idql_func.types import InputError
 
@@ -74,6 +74,35 @@ def test_a_library_that_is_not_there_is_told_in_one_sentence(scene: Scene, monke
         OffscreenView(8, 8).rgb(*scene)
 
 
+def test_libraries_that_are_not_installed(scene: Scene, monkeypatch) -> None:
+    def missing(file: str) -> None:
+        raise OSError(f"{file}: cannot open shared object file")
+
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.setattr(offscreen.ctypes, "CDLL", missing)
+    with pytest.raises(
+        InputError,
+        match=r"egl: libEGL.so.1 is not installed; osmesa: libOSMesa.so.8 is not installed\); inst",
+    ):
+        OffscreenView(8, 8).rgb(*scene)
+
+
+def test_a_window_library_without_a_display() -> None:
+    code = (
+        "import gymnasium as gym; from idql_func.envs import PixelObservation; "
+        "PixelObservation(gym.make('InvertedPendulum-v5'), 16).reset()"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MUJOCO_GL": "glfw"}
+    environment.pop("DISPLAY", None)
+    environment.pop("WAYLAND_DISPLAY", None)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
+    assert ended.returncode == 1
+    assert "InputError: MuJoCo cannot draw pictures here (glfw: " in ended.stderr
+
+
 def test_import_has_no_effect() -> None:
     """Neither on the environment nor on what is loaded; only drawing loads OpenGL."""
     code = (
@@ -100,9 +129,7 @@ def test_pictures_and_distances_are_those_of_mujocos_renderer(
 ) -> None:
     from mujoco.rendering.classic import gl_context
 
-    from idql_func.envs import offscreen
-
-    library = type(offscreen._open_context(8, 8))
+    library = type(offscreen._open_context(scene[0], 8, 8)[0])
     monkeypatch.setattr(gl_context, "GLContext", library, raising=False)
     renderer = mujoco.Renderer(scene[0], 32, 24)
     renderer.update_scene(scene[1], camera)
