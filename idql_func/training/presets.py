@@ -162,9 +162,7 @@ PIXEL_BC = TrainConfig(
         cnn_strides=(2, 2, 2, 2),
         dropout_rate=0.1,
     ),
-    evaluation=EvaluationConfig(
-        env="cheetah-run-v0", interval=5_000, interval_episodes=10, episodes=10
-    ),
+    evaluation=EvaluationConfig(interval=5_000, interval_episodes=10, episodes=10),
 )
 """Upstream's ``examples/pixels/configs/pixel_bc_config.py`` in ``train_offline_pixels.py``."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +30,9 @@ _EDGE = 1 - 1e-5  # actions are kept this far inside the bounds, as D4RLDataset 
 class Source:
     """A loaded dataset and what is known of it.
 
-    ``path`` is the file behind it where there is one, ``attributes`` are those of an HDF5 file,
-    ``score_name`` is what its returns are normalised by, if by anything.
+    ``path`` is the file behind it where there is one, ``attributes`` are those of an HDF5 file, or
+    the environment of a buffer, ``score_name`` is what its returns are normalised by, if by
+    anything.
     """
 
     dataset: data.Dataset
@@ -58,7 +60,7 @@ def load_source(settings: DatasetConfig, progress: bool = False) -> Source:
             seed=settings.pointmaze_seed, steps=settings.pointmaze_steps, progress=progress
         )
     elif path.suffix == ".safetensors":
-        return Source(_load_buffer(path), path)
+        return Source(_load_buffer(path), path, {"env": _env_of_buffer(path)})
     elif path.suffix not in (".hdf5", ".h5") and not path.is_file():
         return Source(data.D4RLDataset(name), None, score_name=_score_name(name, None))
     dataset = _nested_dataset(path) if _is_nested(path) else data.D4RLDataset(path)
@@ -108,6 +110,15 @@ def _load_buffer(path: Path) -> data.ReplayBuffer:
     if name not in _BUFFERS:
         raise InputError(f"{path} holds a {name!r}; it must hold one of {', '.join(_BUFFERS)}")
     return getattr(data, name).load(path)
+
+
+def _env_of_buffer(path: Path) -> str:
+    """That of the run that a buffer lies in, else the name of the file, as upstream has it."""
+    config = path.parent.parent / "config.json"
+    try:
+        return str(json.loads(config.read_text(encoding="utf-8"))["env"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return path.stem
 
 
 def _is_nested(path: Path) -> bool:

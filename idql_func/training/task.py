@@ -247,7 +247,13 @@ def _pixels(
 def _spaces_of_env(
     make_env: Callable[[], gym.Env], name: str, wanted: tuple[gym.spaces.Space, gym.spaces.Box]
 ) -> tuple[gym.spaces.Space, gym.spaces.Box]:
-    env = make_env()
+    try:
+        env = make_env()
+    except InputError as error:
+        raise InputError(
+            f"{str(error).rstrip('.')}; name the environment with --evaluation.env, or "
+            f"'{NO_ENVIRONMENT}' to train without evaluation"
+        ) from error
     try:
         spaces = env.observation_space, env.action_space
     finally:

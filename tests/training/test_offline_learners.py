@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,11 @@ def test_images_and_what_does_not_fit_them(
 def test_vectors_are_no_images(tiny: TrainConfig, quiet: Reporter, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="PixelBCLearner learns from images under names"):
         train_offline(dataclasses.replace(tiny, learner=TINY_PIXEL_BC), reporter=quiet)
+    with pytest.raises(
+        InputError, match=r"'Nowhere-v0'.*name the environment with --evaluation.env"
+    ):
+        nowhere = EvaluationConfig(env="Nowhere-v0")
+        train_offline(dataclasses.replace(tiny, evaluation=nowhere), reporter=quiet)
     with pytest.raises(InputError, match=r"no file .*buffer\.safetensors"):
         source = DatasetConfig(source=str(tmp_path / "buffer.safetensors"))
         train_offline(dataclasses.replace(tiny, dataset=source), reporter=quiet)
@@ -217,6 +223,22 @@ def test_idql_learns_from_a_state_buffer(tiny: TrainConfig, quiet: Reporter) -> 
         sampled = prepare_task(config).train.sample_torch(200)["rewards"].numpy()
         stored = fields["rewards"] - np.float32(rewards == "minus_one")
         assert np.isin(sampled, stored).all()
+
+
+def test_a_buffer_is_evaluated_in_the_environment_that_it_is_called_after(
+    tiny: TrainConfig, image_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """By the settings of the run that it lies in, else by the name of its file, as upstream's."""
+    named = tmp_path / f"{TINY_DOT}.safetensors"
+    in_run = tmp_path / "run" / "replay_buffer" / "step_000000009.safetensors"
+    in_run.parent.mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"env": TINY_DOT}))
+    for path in (named, in_run):
+        shutil.copy(image_files[0], path)
+        config = on_images(tiny, path, train_fraction=1.0, evaluation=EvaluationConfig())
+        task = prepare_task(config)
+        assert task.env_name == TINY_DOT and task.pixels is not None
+        assert task.pixels["action_repeat"] == 2
 
 
 def test_data_info_of_images(image_files: tuple[Path, Path]) -> None:
