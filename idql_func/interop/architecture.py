@@ -1,0 +1,266 @@
+"""Networks as JSON settings and back: what a file of weights needs beside its tensors.
+
+Only what decides the forward pass is kept, so dropout, which acts in training alone, and initial
+values are not.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from idql_func.distributions import Normal, TanhDeterministic
+from idql_func.networks import (
+    DDPM,
+    MLP,
+    Ensemble,
+    FourierFeatures,
+    MLPResNet,
+    Module,
+    StateActionValue,
+    mish,
+    swish,
+)
+from idql_func.networks.encoders import D4PGEncoder, ResNetV2Encoder
+from idql_func.networks.layers import relu
+from idql_func.networks.pixel_multiplexer import PixelMultiplexer
+from idql_func.types import InputError
+
+__all__ = ["build_network", "describe_network"]
+
+_ACTIVATIONS = {"relu": relu, "swish": swish, "mish": mish}
+
+
+# --- to settings ------------------------------------------------------------------------------
+
+
+@functools.singledispatch
+def describe_network(network: Module) -> dict[str, Any]:
+    """The JSON-able settings from which :func:`build_network` makes the same network.
+
+    Raises:
+        InputError: a network of a class, or with an activation, that this module does not know.
+
+    >>> describe_network(MLP(3, [8, 2]))["hidden_dims"]
+    [8, 2]
+    """
+    raise InputError(
+        f"a {type(network).__name__} cannot be exported; the networks of the learners here can."
+    )
+
+
+@describe_network.register
+def _(network: MLP) -> dict[str, Any]:
+    sizes = [tuple(layer.kernel.shape) for layer, _, _ in network.layers]
+    return {
+        "class": "MLP",
+        "input_dim": sizes[0][0],
+        "hidden_dims": [out for _, out in sizes],
+        "activations": _activation(network.activations),
+        "activate_final": network.activate_final,
+        "use_layer_norm": network.norm is not None,
+    }
+
+
+@describe_network.register
+def _(network: MLPResNet) -> dict[str, Any]:
+    input_dim, hidden_dim = network.first.kernel.shape
+    return {
+        "class": "MLPResNet",
+        "input_dim": input_dim,
+        "num_blocks": len(network.blocks),
+        "out_dim": network.output_dim,
+        "use_layer_norm": any(block.norm is not None for _, block in network.blocks),
+        "hidden_dim": hidden_dim,
+        "activations": _activation(network.activations),
+    }
+
+
+@describe_network.register
+def _(network: FourierFeatures) -> dict[str, Any]:
+    if not network.learnable:
+        raise InputError("FourierFeatures without a kernel cannot be exported; no learner has it.")
+    return {
+        "class": "FourierFeatures",
+        "output_size": network.output_dim,
+        "input_dim": network.kernel.shape[1],
+    }
+
+
+@describe_network.register
+def _(network: DDPM) -> dict[str, Any]:
+    return {
+        "class": "DDPM",
+        "cond_encoder": describe_network(network.cond_encoder),
+        "reverse_encoder": describe_network(network.reverse_encoder),
+        "time_preprocess": describe_network(network.time_preprocess),
+    }
+
+
+@describe_network.register
+def _(network: StateActionValue) -> dict[str, Any]:
+    return {"class": "StateActionValue", "base": describe_network(network.base)}
+
+
+@describe_network.register
+def _(network: Ensemble) -> dict[str, Any]:
+    return {"class": "Ensemble", "member": describe_network(network.member), "num": network.num}
+
+
+@describe_network.register
+def _(network: Normal) -> dict[str, Any]:
+    low, high = network.bounds
+    return {
+        "class": "Normal",
+        "base": describe_network(network.base),
+        "action_dim": network.output_dim,
+        "log_std_min": low,
+        "log_std_max": high,
+        "state_dependent_std": network.state_dependent_std,
+        "squash_tanh": network.squash_tanh,
+    }
+
+
+@describe_network.register
+def _(network: TanhDeterministic) -> dict[str, Any]:
+    return {
+        "class": "TanhDeterministic",
+        "base": describe_network(network.base),
+        "action_dim": network.output_dim,
+    }
+
+
+@describe_network.register
+def _(network: PixelMultiplexer) -> dict[str, Any]:
+    keys = [(pixels, depth) for pixels, depth, _, _ in network.cameras]
+    return {
+        "class": "PixelMultiplexer",
+        "encoder": describe_network(network.cameras[0][2]),
+        "network": describe_network(network.network),
+        "latent_dim": network.cameras[0][3].dense.output_dim,
+        "pixel_keys": [pixels for pixels, _ in keys],
+        "depth_keys": [depth for _, depth in keys if depth is not None],
+    }
+
+
+@describe_network.register
+def _(network: D4PGEncoder) -> dict[str, Any]:
+    return {
+        "class": "D4PGEncoder",
+        "features": [conv.output_dim for conv in network.convs],
+        "filters": [conv.kernel_size[0] for conv in network.convs],
+        "strides": [conv.strides[0] for conv in network.convs],
+        "padding": network.convs[0].padding,
+    }
+
+
+@describe_network.register
+def _(network: ResNetV2Encoder) -> dict[str, Any]:
+    widths = [block.output_dim for block in network.blocks]
+    return {
+        "class": "ResNetV2Encoder",
+        "stage_sizes": [widths.count(width) for width in sorted(set(widths))],
+        "num_filters": widths[0],
+        "act": _activation(network.act),
+    }
+
+
+def _activation(function: Any) -> str:
+    for name, known in _ACTIVATIONS.items():
+        if function is known:
+            return name
+    raise InputError(
+        f"a network with the activation {function!r} cannot be exported; those with "
+        f"{', '.join(_ACTIVATIONS)} can."
+    )
+
+
+# --- from settings ----------------------------------------------------------------------------
+
+
+def build_network(
+    settings: Mapping[str, Any], observation_shapes: Mapping[str, Any] | None = None
+) -> Module:
+    """The network of some settings, with zeros for weights: ``state_dict`` names are Flax's.
+
+    Args:
+        settings: what :func:`describe_network` gave, perhaps by way of JSON.
+        observation_shapes: for networks from pixels, the shape of each entry of an observation.
+
+    Raises:
+        InputError: settings that no network has.
+
+    >>> network = build_network(describe_network(MLP(3, [8, 2])))
+    >>> list(network.state_dict())
+    ['Dense_0.kernel', 'Dense_0.bias', 'Dense_1.kernel', 'Dense_1.bias']
+    """
+    try:
+        network = _build(dict(settings), observation_shapes or {})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"no network has these settings: {error} in {dict(settings)}.") from None
+    return _with_zeros(network)
+
+
+def _build(settings: dict[str, Any], shapes: Mapping[str, Any]) -> Module:
+    name = settings.pop("class")
+    if name == "PixelMultiplexer":
+        return _build_multiplexer(settings, shapes)
+    for key in ("activations", "act"):
+        if key in settings:
+            settings[key] = _ACTIVATIONS[settings[key]]
+    parts = {key: _build(dict(x), shapes) for key, x in settings.items() if isinstance(x, dict)}
+    inner = next(iter(parts.values()), None)
+    plain = {key: x for key, x in settings.items() if key not in parts}
+    wrapped: dict[str, Callable[..., Module]] = {
+        "StateActionValue": StateActionValue,
+        "Ensemble": Ensemble,
+        "Normal": Normal,
+        "TanhDeterministic": TanhDeterministic,
+    }
+    if name in wrapped:  # their first argument makes the network that they are around
+        return wrapped[name](lambda: inner, **plain)
+    whole: dict[str, Callable[..., Module]] = {
+        "MLP": MLP,
+        "MLPResNet": MLPResNet,
+        "FourierFeatures": FourierFeatures,
+        "DDPM": DDPM,
+    }
+    return whole[name](**plain, **parts)
+
+
+def _build_multiplexer(settings: dict[str, Any], shapes: Mapping[str, Any]) -> Module:
+    encoders: dict[str, Callable[..., Module]] = {
+        "D4PGEncoder": D4PGEncoder,
+        "ResNetV2Encoder": ResNetV2Encoder,
+    }
+    encoder = dict(settings.pop("encoder"))
+    encoder_cls = encoders[encoder.pop("class")]
+    if "act" in encoder:
+        encoder["act"] = _ACTIVATIONS[encoder["act"]]
+    head = settings.pop("network")
+    return PixelMultiplexer(
+        functools.partial(encoder_cls, **encoder),
+        lambda input_dim: _build(dict(head), shapes),
+        observation_shapes=shapes,
+        **settings,
+    )
+
+
+def _with_zeros(network: Module) -> Module:
+    """Real parameters in the place of those that only have a shape; an ensemble's are stacked."""
+
+    def fill(module: nn.Module, leading: tuple[int, ...]) -> None:
+        if isinstance(module, Ensemble):
+            leading = (*leading, module.num)
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            zeros = torch.zeros((*leading, *parameter.shape))
+            module.register_parameter(name, nn.Parameter(zeros, requires_grad=False))
+        for child in module.children():
+            fill(child, leading)
+
+    fill(network, ())
+    return network

@@ -1,0 +1,152 @@
+"""Flax's checkpoint files: found, read and written as ``flax.training.checkpoints`` does.
+
+A folder holds ``checkpoint_1000``, ``checkpoint_2000``, ...: each a file of Flax's msgpack, or a
+folder that Orbax wrote, which is Flax's default since version 0.6.10. Orbax versions beside JAX
+0.4.13 (0.2) put all arrays of a checkpoint made by Flax into one msgpack file in that folder, which
+is read here without JAX; later versions write a database, for which see
+:mod:`idql_func.interop.orbax`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+from idql_func.interop.flax_bytes import msgpack_restore
+from idql_func.interop.orbax import is_orbax, restore_orbax
+from idql_func.interop.state import from_state_dict, to_bytes
+from idql_func.types import InputError
+
+__all__ = ["latest_checkpoint", "restore_checkpoint", "save_checkpoint"]
+
+T = TypeVar("T")
+
+_AGGREGATE = "checkpoint"
+_PLACEHOLDER = "PLACEHOLDER://"
+
+
+def save_checkpoint(
+    ckpt_dir: str | os.PathLike[str],
+    target: Any,
+    step: int,
+    prefix: str = "checkpoint_",
+    overwrite: bool = False,
+) -> Path:
+    """Write ``<ckpt_dir>/<prefix><step>`` for ``flax.training.checkpoints.restore_checkpoint``.
+
+    The file appears whole or not at all, and no other is removed: Flax's ``keep`` has no
+    counterpart.
+
+    Args:
+        ckpt_dir: the folder, made if it is not there.
+        target: a learner, a part of one, or parameters.
+        step: the number in the file's name, by which the latest is found.
+        prefix: what comes before it.
+        overwrite: replace a file of this name; without it that is refused.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        InputError: there is a checkpoint of this step already.
+        OSError: the disk is full or the folder cannot be written to.
+
+    Example:
+        >>> import tempfile, torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = save_checkpoint(folder, {"w": torch.ones(2)}, step=9)
+        ...     path = save_checkpoint(folder, {"w": torch.ones(2)}, step=10)
+        ...     path.name, restore_checkpoint(folder, {"w": torch.zeros(2)})
+        ('checkpoint_10', {'w': tensor([1., 1.])})
+    """
+    from idql_func.data.hdf5 import atomic_path  # the data package takes long to import
+
+    path = Path(ckpt_dir) / f"{prefix}{step}"
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise InputError(
+            f"{path} is there already; take another step, or overwrite=True to replace a file."
+        )
+    payload = to_bytes(target)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(payload)
+    return path
+
+
+def restore_checkpoint(
+    ckpt_dir: str | os.PathLike[str],
+    target: T,
+    step: int | None = None,
+    prefix: str = "checkpoint_",
+) -> T:
+    """``target`` with the leaves of a checkpoint that Flax, Orbax or this module wrote.
+
+    Args:
+        ckpt_dir: a folder of checkpoints, or one checkpoint: a file, or a folder of Orbax's.
+        target: a learner of the same class and sizes (see :func:`from_state_dict`).
+        step: which one of a folder; None takes that of the largest number.
+        prefix: what comes before the number in their names.
+
+    Raises:
+        FileNotFoundError: there is none. (Flax returns its target unchanged.)
+        InputError: it does not fit the target, is damaged, or is in Orbax's database format while
+            Orbax is not installed.
+
+    Example:
+        >>> restore_checkpoint("/no/such/run", {})
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: there is no checkpoint at /no/such/run
+    """
+    path = _find(Path(ckpt_dir), step, prefix)
+    if path.is_file():
+        return from_state_dict(target, msgpack_restore(path.read_bytes()))
+    aggregate = path / _AGGREGATE
+    if aggregate.is_file():
+        state = msgpack_restore(aggregate.read_bytes())
+        if not _has_placeholders(state):
+            return from_state_dict(target, state)
+    return restore_orbax(path, target)
+
+
+def latest_checkpoint(ckpt_dir: str | os.PathLike[str], prefix: str = "checkpoint_") -> Path | None:
+    """The checkpoint of the largest number in a folder, or None; half-written ones do not count.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("checkpoint_9", "checkpoint_10", "checkpoint_11.orbax-tmp"):
+        ...         (Path(folder) / name).touch()
+        ...     latest_checkpoint(folder).name
+        'checkpoint_10'
+    """
+    folder = Path(ckpt_dir)
+    pattern = re.compile(re.escape(prefix) + r"(-?\d+(?:\.\d+)?)")
+    found = [
+        (float(match[1]), path)
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if (match := pattern.fullmatch(path.name))
+    ]
+    return max(found, key=lambda entry: entry[0])[1] if found else None
+
+
+def _find(path: Path, step: int | None, prefix: str) -> Path:
+    if step is not None:
+        path = path / f"{prefix}{step}"
+    if path.is_file() or (path / _AGGREGATE).is_file() or is_orbax(path):
+        return path
+    found = latest_checkpoint(path, prefix) if step is None else None
+    if found is None:
+        what = f" (a file or folder {prefix}<number>)" if path.is_dir() else ""
+        raise FileNotFoundError(f"there is no checkpoint at {path}{what}")
+    return found
+
+
+def _has_placeholders(state: Any) -> bool:
+    """Whether Orbax left arrays beside its msgpack file, in folders of their own."""
+    if isinstance(state, dict):
+        return any(_has_placeholders(value) for value in state.values())
+    if isinstance(state, list):
+        return any(_has_placeholders(value) for value in state)
+    return isinstance(state, str) and state.startswith(_PLACEHOLDER)

@@ -1,0 +1,210 @@
+"""Flax's msgpack format without Flax: nested dicts of NumPy arrays to bytes and back.
+
+After ``flax/serialization.py``. Arrays are MessagePack extension 1, complex numbers 2, NumPy
+scalars 3; an array above 2^30 bytes is a dict of chunks. The decoder makes arrays and numbers
+and nothing else: there is no type in a file that could run code.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from idql_func.types import InputError
+
+__all__ = ["msgpack_restore", "msgpack_serialize"]
+
+_ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
+_CHUNKED = "__msgpack_chunked_array__"
+_CHUNK_BYTES = 2**30
+_BITS = {"int": (8, 16, 32, 64), "uint": (8, 16, 32, 64), "float": (16, 32, 64)}
+_DTYPES = {f"{kind}{bits}" for kind, sizes in _BITS.items() for bits in sizes}
+_DTYPES |= {"bool", "complex64", "complex128"}
+_PLAIN = bool | int | float | str | bytes | None
+
+
+def msgpack_serialize(tree: Any) -> bytes:
+    """The bytes that Flax writes for a tree (``flax.serialization.msgpack_serialize``).
+
+    Args:
+        tree: nested dicts with string keys (a FrozenDict or another mapping is as good), lists
+            and tuples, of NumPy arrays, NumPy scalars, numbers, strings, bytes and None. Tuples
+            are written as lists.
+
+    Raises:
+        InputError: a leaf of another type, an array of a dtype that is no number, or an integer
+            beyond 64 bits, by its path.
+
+    Example:
+        >>> msgpack_serialize({"step": 3}) == bytes([0x81, 0xA4]) + b"step" + bytes([3])
+        True
+    """
+    return _pack(_prepare(tree, ()))
+
+
+def msgpack_restore(data: bytes) -> Any:
+    """The tree that Flax, or :func:`msgpack_serialize`, wrote (``flax.serialization``'s function).
+
+    Arrays are read-only; chunked ones are put together. Sizes are checked against the bytes that
+    are there before anything is made of them.
+
+    Raises:
+        InputError: bytes that are cut off or damaged, an extension that Flax does not have, or an
+            array of another dtype than a number's.
+
+    Example:
+        >>> tree = {"params": {"kernel": np.ones((2, 3), np.float32)}, "step": np.int32(4)}
+        >>> again = msgpack_restore(msgpack_serialize(tree))
+        >>> again["params"]["kernel"].shape, again["step"]
+        ((2, 3), np.int32(4))
+    """
+    try:
+        tree = msgpack.unpackb(data, ext_hook=_decode, raw=False)
+    except InputError:
+        raise
+    # msgpack's errors have no common base of their own; these are their bases
+    except (ValueError, TypeError, ArithmeticError, RecursionError, msgpack.UnpackException) as e:
+        reason = str(e).rstrip(".") or type(e).__name__
+        raise InputError(
+            f"the checkpoint must be Flax's msgpack; these {len(data)} bytes are damaged, cut off "
+            f"or of another format: {reason}."
+        ) from None
+    return _unchunk(tree, ())
+
+
+def _pack(value: Any) -> bytes:
+    packed = msgpack.packb(value, default=_encode, strict_types=True)
+    assert packed is not None  # as for a Packer that keeps its buffer
+    return packed
+
+
+# --- arrays -----------------------------------------------------------------------------------
+
+
+def _encode(leaf: Any) -> msgpack.ExtType:
+    if isinstance(leaf, np.ndarray):
+        return msgpack.ExtType(_ARRAY, _array_to_bytes(leaf))
+    if isinstance(leaf, np.generic):
+        return msgpack.ExtType(_SCALAR, _array_to_bytes(np.asarray(leaf)))
+    assert isinstance(leaf, complex)  # _prepare lets nothing else through
+    return msgpack.ExtType(_COMPLEX, _pack([leaf.real, leaf.imag]))
+
+
+def _decode(code: int, data: bytes) -> Any:
+    if code == _ARRAY:
+        return _array_from_bytes(data)
+    if code == _SCALAR:
+        return _array_from_bytes(data)[()]
+    if code == _COMPLEX:
+        real, imaginary = msgpack.unpackb(data)
+        return complex(real, imaginary)
+    raise InputError(
+        f"the checkpoint has a MessagePack extension {code}; Flax has {_ARRAY} (array), "
+        f"{_COMPLEX} (complex number) and {_SCALAR} (NumPy scalar)."
+    )
+
+
+def _array_to_bytes(array: np.ndarray) -> bytes:
+    return _pack([list(array.shape), array.dtype.name, array.tobytes("C")])
+
+
+def _array_from_bytes(data: bytes) -> np.ndarray:
+    parts = msgpack.unpackb(data, raw=True)
+    if not isinstance(parts, list) or [type(part) for part in parts] != [list, bytes, bytes]:
+        raise InputError("the checkpoint has an array that is no (shape, dtype name, bytes).")
+    shape, name, buffer = parts
+    dtype, sizes = _dtype(name.decode("ascii", "replace")), tuple(shape)
+    if not all(type(n) is int and n >= 0 for n in sizes):
+        raise InputError(f"the checkpoint has an array of shape {sizes}, which no array has.")
+    if math.prod(sizes) * dtype.itemsize != len(buffer):
+        raise InputError(
+            f"the checkpoint has an array of shape {sizes} and dtype {dtype} with {len(buffer)} "
+            f"bytes where {math.prod(sizes) * dtype.itemsize} are right."
+        )
+    return np.frombuffer(buffer, dtype).reshape(sizes)
+
+
+def _dtype(name: str) -> np.dtype:
+    if name in _DTYPES:
+        return np.dtype(name)
+    if name == "bfloat16":  # NumPy has none; JAX brings this package along
+        try:
+            return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+        except ImportError:
+            raise InputError(
+                "the checkpoint has a bfloat16 array; to read it install the package ml_dtypes."
+            ) from None
+    raise InputError(
+        f"the checkpoint has an array of dtype {name!r}; it must be bool, an integer, a float or "
+        "a complex number."
+    )
+
+
+# --- trees ------------------------------------------------------------------------------------
+
+
+def _prepare(tree: Any, path: tuple[str, ...]) -> Any:
+    """Plain dicts and lists, large arrays in chunks, and nothing that Flax cannot read."""
+    if isinstance(tree, Mapping):
+        for key in tree:
+            if not isinstance(key, str):
+                raise InputError(f"{_where(path)} has the key {key!r}; keys must be strings.")
+        return {key: _prepare(value, (*path, key)) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_prepare(value, (*path, str(i))) for i, value in enumerate(tree)]
+    if isinstance(tree, np.ndarray | np.generic):
+        if tree.dtype.name not in _DTYPES | {"bfloat16"}:
+            raise InputError(
+                f"{_where(path)} is an array of dtype {tree.dtype}; it must be bool, an integer, "
+                "a float or a complex number."
+            )
+        little = tree.astype(tree.dtype.newbyteorder("="), copy=False)
+        return _chunk(little) if tree.nbytes > _CHUNK_BYTES else little
+    if not isinstance(tree, _PLAIN | complex):
+        raise InputError(
+            f"{_where(path)} is a {type(tree).__name__}; it must be a NumPy array, a number, a "
+            "string or None."
+        )
+    if isinstance(tree, int) and not -(2**63) <= tree < 2**64:
+        raise InputError(f"{_where(path)} is {tree}; it must fit in 64 bits.")
+    return tree
+
+
+def _chunk(array: Any) -> dict[str, Any]:
+    count = max(1, _CHUNK_BYTES // array.dtype.itemsize)
+    flat = array.reshape(-1)
+    chunks = [flat[i : i + count] for i in range(0, flat.size, count)]
+    return {_CHUNKED: True, "shape": _numbered(array.shape), "chunks": _numbered(chunks)}
+
+
+def _unchunk(tree: Any, path: tuple[str, ...]) -> Any:
+    if isinstance(tree, list):
+        return [_unchunk(value, (*path, str(i))) for i, value in enumerate(tree)]
+    if not isinstance(tree, dict):
+        return tree
+    if _CHUNKED not in tree:
+        return {key: _unchunk(value, (*path, str(key))) for key, value in tree.items()}
+    try:
+        shape, chunks = (list(_in_order(tree[name])) for name in ("shape", "chunks"))
+        return np.concatenate(chunks).reshape(shape)
+    except (KeyError, TypeError, ValueError, ArithmeticError):
+        raise InputError(
+            f"{_where(path)} is an array in chunks that do not fit together."
+        ) from None
+
+
+def _numbered(values: Any) -> dict[str, Any]:
+    return {str(i): value for i, value in enumerate(values)}
+
+
+def _in_order(numbered: Any) -> Any:
+    return (numbered[str(i)] for i in range(len(numbered)))
+
+
+def _where(path: tuple[str, ...]) -> str:
+    return "/".join(path) or "the tree"

@@ -1,0 +1,326 @@
+"""Policies as plain ``torch.nn.Module``: for people who want actions and no learner.
+
+Their ``state_dict`` holds tensors under Flax's names with dots, after the learner's field:
+``actor.MLP_0.Dense_0.kernel``. It is loaded and saved as any other; :func:`save_policy` puts the
+few settings beside it that rebuild the module, so that its file needs no learner to be read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from idql_func import random
+from idql_func.agents.agent import Agent
+from idql_func.agents.critics import min_q
+from idql_func.agents.ddpm_iql import _DDPMIQL
+from idql_func.distributions import Diagonal
+from idql_func.interop.architecture import build_network, describe_network
+from idql_func.interop.state import from_state_dict
+from idql_func.networks import Module, ddpm_sampler
+from idql_func.networks.module import flatten_params
+from idql_func.struct import TrainState
+from idql_func.types import InputError, PRNGKey
+
+__all__ = [
+    "DiffusionPolicy",
+    "GreedyPolicy",
+    "Policy",
+    "build_policy",
+    "load_policy",
+    "policy_module",
+    "save_policy",
+]
+
+_METADATA = "idql_func policy"
+_SCHEDULE = ("betas", "alphas", "alpha_hats")
+
+
+class Policy(nn.Module):
+    """What both kinds share: settings that rebuild the module, and the shape of observations.
+
+    Its parameters ask for no gradient; ``policy.requires_grad_()`` makes them learn.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = dict(config)
+        """JSON-able settings; :func:`build_policy` makes the same module of them."""
+        shapes = config["observations"]
+        self.shapes: dict[str, tuple[int, ...]] | int = (
+            {name: tuple(shape) for name, shape in shapes.items()}
+            if isinstance(shapes, Mapping)
+            else int(shapes)
+        )
+
+    def _network(self, name: str) -> Module:
+        shapes = self.shapes if isinstance(self.shapes, dict) else None
+        return build_network(self.config["networks"][name], shapes)
+
+    def _rows(self, observations: Any) -> tuple[Any, bool]:
+        """One observation or several as several, and whether it was one."""
+        if isinstance(self.shapes, int):
+            return self._checked("observations", observations, (self.shapes,))
+        rows = {
+            name: self._checked(f"observations[{name!r}]", observations[name], shape)
+            for name, shape in self.shapes.items()
+        }
+        return {name: tensor for name, (tensor, _) in rows.items()}, all(
+            single for _, single in rows.values()
+        )
+
+    @staticmethod
+    def _checked(what: str, value: Any, shape: tuple[int, ...]) -> tuple[Tensor, bool]:
+        single = value.ndim == len(shape)
+        if tuple(value.shape) != (*value.shape[: 0 if single else 1], *shape):
+            raise InputError(
+                f"{what} must have shape {shape} or (batch, {', '.join(map(str, shape))}), got "
+                f"{tuple(value.shape)}."
+            )
+        return (value.unsqueeze(0) if single else value), single
+
+
+class GreedyPolicy(Policy):
+    """The mode of a policy network: BC, IQL, SAC, TD3, DrQ, pixel BC.
+
+    Deterministic; ``forward(observations)`` takes ``[O]`` or ``[B, O]`` (a dict of such from
+    pixels) to ``[A]`` or ``[B, A]``, as ``learner.eval_actions`` does.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(config)
+        self.actor = self._network("actor")
+
+    def forward(self, observations: Any) -> Tensor:
+        """The most likely action, in the bounds of the policy.
+
+        Raises:
+            InputError: an observation of another shape.
+        """
+        rows, single = self._rows(observations)
+        outputs = self.actor(rows)
+        actions = outputs.mode() if isinstance(outputs, Diagonal) else outputs
+        return actions[0] if single else actions
+
+
+class DiffusionPolicy(Policy):
+    """IDQL's greedy policy: of ``N`` candidates of the EMA actor the one of the largest min-Q.
+
+    ``forward`` is pure: equal observations and keys give equal actions. Without a key it uses
+    ``policy.key``, the learner's at export, for which it gives what ``learner.eval_actions`` did;
+    in a control loop give each step a key of its own, an integer seed or a threefry key ``[2]``.
+    """
+
+    key: Tensor
+    betas: Tensor
+    alphas: Tensor
+    alpha_hats: Tensor
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(config)
+        self.target_score_model = self._network("target_score_model")
+        self.target_critic = self._network("target_critic")
+        for name in _SCHEDULE:
+            self.register_buffer(name, torch.zeros(int(config["T"])))
+        self.register_buffer("key", torch.zeros(2, dtype=torch.int64))
+
+    def forward(self, observations: Tensor, key: PRNGKey | int | None = None) -> Tensor:
+        """``[O]`` or ``[B, O]`` to the chosen ``[A]`` or ``[B, A]``.
+
+        Raises:
+            InputError: an observation of another shape.
+        """
+        rows, single = self._rows(observations)
+        if key is None:
+            key = self.key
+        elif isinstance(key, int):
+            key = random.PRNGKey(key).to(rows.device)
+        count, settings = self.config["N"], self.config
+        repeated = rows.repeat_interleave(count, dim=0)
+        candidates, _ = ddpm_sampler(
+            lambda _, *inputs, training: self.target_score_model(*inputs, training=training),
+            {},
+            settings["T"],
+            key,
+            settings["act_dim"],
+            repeated,
+            self.alphas,
+            self.alpha_hats,
+            self.betas,
+            settings["ddpm_temperature"],
+            settings["M"],
+            settings["clip_sampler"],
+        )
+        qs = min_q(lambda _, *inputs: self.target_critic(*inputs), {}, repeated, candidates)
+        best = torch.argmax(qs.reshape(-1, count), dim=1)
+        grouped = candidates.reshape(-1, count, settings["act_dim"])
+        actions = grouped[torch.arange(grouped.shape[0], device=best.device), best]
+        return actions[0] if single else actions
+
+
+_KINDS: dict[str, type[Policy]] = {"greedy": GreedyPolicy, "diffusion": DiffusionPolicy}
+
+
+def policy_module(learner: Agent) -> Policy:
+    """The learner's greedy policy as a module with tensors of its own, on the learner's device.
+
+    Args:
+        learner: any learner of ``idql_func.agents``.
+
+    Returns:
+        :class:`DiffusionPolicy` for IDQL, with its EMA actor and target critic (quirk E4), and
+        :class:`GreedyPolicy` for the others. Its actions are those of ``learner.eval_actions``.
+
+    Raises:
+        InputError: a learner with a network of the user's own, or one out of a stack of several.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> from idql_func.agents import BCLearner
+        >>> box = gym.spaces.Box(-1, 1, (3,))
+        >>> policy = policy_module(BCLearner.create(0, box, box, hidden_dims=(8,)))
+        >>> sorted(policy.state_dict())[:2], policy(torch.zeros(5, 3)).shape
+        (['actor.MLP_0.Dense_0.bias', 'actor.MLP_0.Dense_0.kernel'], torch.Size([5, 3]))
+    """
+    if learner.rng.ndim != 1:
+        raise InputError(
+            f"this {type(learner).__name__} is a stack of learners; export one of "
+            "tree_unstack(learners)."
+        )
+    shapes = dict(learner.obs_dim) if isinstance(learner.obs_dim, tuple) else learner.obs_dim
+    config: dict[str, Any] = {
+        "kind": "greedy",
+        "learner": type(learner).__name__,
+        "dtype": str(learner.float_dtype).removeprefix("torch."),
+        "observations": shapes,
+    }
+    tensors: dict[str, Tensor] = {}
+    states: dict[str, TrainState] = {}
+    if isinstance(learner, _DDPMIQL):
+        states = {n: getattr(learner, n) for n in ("target_score_model", "target_critic")}
+        tensors = {name: getattr(learner, name) for name in _SCHEDULE} | {"key": learner.rng}
+        config |= {
+            "kind": "diffusion",
+            "act_dim": learner.act_dim,
+            "T": learner.T,
+            "M": learner.M,
+            "N": int(learner.N),
+            "ddpm_temperature": float(learner.ddpm_temperature),
+            "clip_sampler": learner.clip_sampler,
+        }
+    else:
+        states = {"actor": learner.actor}  # pyright: ignore[reportAttributeAccessIssue]
+    config["networks"] = {
+        name: describe_network(_network_of(state, name)) for name, state in states.items()
+    }
+    for name, state in states.items():
+        tensors |= flatten_params(state.params, f"{name}.")
+    config = json.loads(json.dumps(config))  # lists for tuples, as in a file
+    return build_policy(config, tensors).to(learner.rng.device)
+
+
+def build_policy(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> Policy:
+    """A policy from its settings and its tensors, for files of your own.
+
+    Raises:
+        InputError: settings that no policy has, or tensors that do not fit them, by name.
+
+    Example:
+        >>> import gymnasium as gym, io
+        >>> from idql_func.agents import TD3Learner
+        >>> box = gym.spaces.Box(-1, 1, (3,))
+        >>> policy, file = policy_module(TD3Learner.create(0, box, box)), io.BytesIO()
+        >>> torch.save({"config": policy.config, "state": policy.state_dict()}, file)
+        >>> _ = file.seek(0)
+        >>> saved = torch.load(file, weights_only=True)
+        >>> again = build_policy(saved["config"], saved["state"])
+        >>> torch.equal(again(torch.ones(3)), policy(torch.ones(3)))
+        True
+    """
+    kind = _KINDS.get(str(config.get("kind")))
+    dtype = getattr(torch, str(config.get("dtype")), None)
+    if kind is None or not isinstance(dtype, torch.dtype):
+        raise InputError(
+            f"a policy's settings must have a kind ({', '.join(_KINDS)}) and a dtype, got "
+            f"{config.get('kind')!r} and {config.get('dtype')!r}."
+        )
+    try:
+        policy = kind(config).to(dtype)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"a policy cannot have these settings: {error}.") from None
+    arrays = {name: tensor.numpy(force=True) for name, tensor in state_dict.items()}
+    policy.load_state_dict(from_state_dict(dict(policy.state_dict()), arrays))
+    return policy
+
+
+def save_policy(policy: Policy, path: str | os.PathLike[str]) -> Path:
+    """Write a policy as one safetensors file, whole or not at all: tensors, and settings beside.
+
+    Raises:
+        OSError: the disk is full or the place cannot be written to.
+
+    Example:
+        >>> import gymnasium as gym, tempfile
+        >>> from idql_func.agents import IQLLearner
+        >>> box = gym.spaces.Box(-1, 1, (3,))
+        >>> policy = policy_module(IQLLearner.create(0, box, box))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     again = load_policy(save_policy(policy, f"{folder}/policy.safetensors"))
+        >>> torch.equal(again(torch.ones(3)), policy(torch.ones(3)))
+        True
+    """
+    import safetensors.torch
+
+    from idql_func.data.hdf5 import atomic_path  # the data package takes long to import
+
+    tensors = {
+        name: tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in policy.state_dict().items()
+    }
+    payload = safetensors.torch.save(tensors, {_METADATA: json.dumps(policy.config)})
+    path = Path(path)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(payload)
+    return path
+
+
+def load_policy(path: str | os.PathLike[str]) -> Policy:
+    """The policy of a file that :func:`save_policy` wrote, without a learner.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it is damaged, or no policy.
+
+    Example:
+        >>> load_policy("/no/such/file")
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: there is no policy at /no/such/file
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no policy at {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        config = json.loads(metadata[_METADATA])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} must be a safetensors file that save_policy wrote: {error}."
+        ) from None
+    return build_policy(config, tensors)
+
+
+def _network_of(state: TrainState, name: str) -> Module:
+    network = getattr(state.apply_fn, "__self__", None)
+    if not isinstance(network, Module):
+        raise InputError(f"{name} has an apply_fn that is no network's; it cannot be exported.")
+    return network

@@ -1,0 +1,309 @@
+"""Learners as Flax's state dicts: nested dicts of NumPy arrays under Flax's names.
+
+After ``flax.serialization.to_state_dict`` and ``from_state_dict``. A learner here and upstream's
+have the same fields, parameter trees and optax states, so that one walk over both is all it takes;
+what differs is said at :func:`to_state_dict`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from idql_func.agents.agent import Agent
+from idql_func.interop.flax_bytes import msgpack_restore, msgpack_serialize
+from idql_func.struct import PyTreeNode, TrainState
+from idql_func.types import InputError
+
+__all__ = ["from_bytes", "from_state_dict", "to_bytes", "to_state_dict"]
+
+T = TypeVar("T")
+
+_NAMED_PROBLEMS = 8
+_WORD = 2**32
+
+
+# --- public -----------------------------------------------------------------------------------
+
+
+def to_bytes(target: Any) -> bytes:
+    """The bytes that ``flax.serialization.from_bytes`` reads into upstream's learner.
+
+    Example:
+        >>> from_bytes({"w": torch.zeros(2)}, to_bytes({"w": torch.ones(2)}))
+        {'w': tensor([1., 1.])}
+    """
+    return msgpack_serialize(to_state_dict(target))
+
+
+def from_bytes(target: T, data: bytes) -> T:
+    """``target`` with the leaves that ``flax.serialization.to_bytes`` wrote of a learner like it.
+
+    Raises:
+        InputError: as :func:`from_state_dict`, and for damaged bytes.
+
+    Example:
+        >>> from_bytes({"w": torch.zeros(2)}, b"")
+        Traceback (most recent call last):
+        ...
+        idql_func.types.InputError: the checkpoint must be Flax's msgpack; these 0 bytes are \
+damaged, cut off or of another format: Unpack failed: incomplete input.
+    """
+    return from_state_dict(target, msgpack_restore(data))
+
+
+def to_state_dict(target: Any) -> Any:
+    """Nested dicts with Flax's names: ``score_model/opt_state/0/mu/MLPResNet_0/...``.
+
+    Args:
+        target: a learner, one of its training states, parameters, or any tree of dicts, tuples,
+            named tuples, tensors, numbers and None.
+
+    Returns:
+        Dicts of NumPy arrays, in upstream's form: tuples by number, keys uint32, and what only
+        upstream has, the empty ``actor`` of IDQL (quirk E6) and the optimiser state None of a
+        target network (U18). Numbers stay numbers. Static fields (``T``, ``M``, objectives) are
+        not in it, as they are not in Flax's.
+
+    Raises:
+        InputError: a leaf of another type, by its path.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> from idql_func.agents import TD3Learner
+        >>> box = gym.spaces.Box(-1, 1, (2,))
+        >>> state = to_state_dict(TD3Learner.create(0, box, box, hidden_dims=(4,)))
+        >>> state["actor"]["opt_state"]["0"]["mu"]["OutputDenseMean"]["kernel"].shape
+        (4, 2)
+        >>> state["rng"].dtype, state["discount"], state["target_actor"]["opt_state"]
+        (dtype('uint32'), 0.99, None)
+    """
+    return _export(target, ())
+
+
+def from_state_dict(target: T, state: Any) -> T:
+    """``target`` with the leaves of a state dict that Flax, Orbax or :func:`to_state_dict` made.
+
+    Args:
+        target: a learner (or a part of one, or parameters) of the same class and sizes, as for
+            Flax's function; its leaves are replaced and its device is kept.
+        state: the state dict; lists count as tuples, and None, ``{}`` and a missing entry alike
+            as a node without leaves.
+
+    Returns:
+        A new ``target``. Parameters, moments, counts, steps and keys are the state's, bit for bit.
+        Hyper-parameters, which JAX turns into float32 arrays, become Python numbers again: the
+        target's own where it rounds to the saved one, else the shortest decimal that does.
+
+    Raises:
+        InputError: one sentence that names the path of each leaf that is missing, has no place
+            in the target, or is of another shape or dtype (the first eight of many).
+
+    Example:
+        >>> from_state_dict({"a": torch.zeros(2), "b": torch.zeros(1)}, {"a": np.zeros(3)})
+        Traceback (most recent call last):
+        ...
+        idql_func.types.InputError: the checkpoint does not fit this dict: a has shape (3,) where \
+(2,) is right; b is missing.
+    """
+    problems: list[str] = []
+    result = _import(target, state, (), problems)
+    if problems:
+        named = "; ".join(problems[:_NAMED_PROBLEMS])
+        more = len(problems) - _NAMED_PROBLEMS
+        rest = f"; and {more} more like these" if more > 0 else ""
+        raise InputError(
+            f"the checkpoint does not fit this {type(target).__name__}: {named}{rest}."
+        )
+    return result
+
+
+# --- out --------------------------------------------------------------------------------------
+
+
+def _export(node: Any, path: tuple[str, ...]) -> Any:
+    if isinstance(node, PyTreeNode):
+        state = {name: _export(child, (*path, name)) for name, child in _children(node)}
+        if isinstance(node, Agent):
+            state["rng"] = state["rng"].astype(np.uint32)  # int64 here: torch has little for uint32
+            state.setdefault("actor", None)  # upstream's IDQL inherits the field (quirk E6)
+        if isinstance(node, TrainState) and node.tx is None:
+            state["opt_state"] = None  # upstream's dummy optimiser (quirk U18)
+        return state
+    if isinstance(node, Mapping | tuple | list):
+        return {name: _export(child, (*path, name)) for name, child in _children(node)}
+    if isinstance(node, Tensor):
+        return node.detach().cpu().numpy().copy()
+    if node is None or isinstance(node, bool | int | float | np.ndarray | np.generic):
+        return node
+    raise InputError(
+        f"{_where(path)} is a {type(node).__name__}; a checkpoint holds tensors, numbers and None."
+    )
+
+
+def _children(node: Any) -> Iterator[tuple[str, Any]]:
+    """The children of a node by Flax's names."""
+    if isinstance(node, PyTreeNode):
+        yield from ((name, getattr(node, name)) for name in node._child_names)
+    elif isinstance(node, Mapping):
+        yield from ((str(name), child) for name, child in node.items())
+    elif hasattr(node, "_fields"):
+        yield from zip(node._fields, node, strict=True)
+    else:
+        yield from ((str(i), child) for i, child in enumerate(node))
+
+
+# --- in ---------------------------------------------------------------------------------------
+
+
+def _import(target: Any, state: Any, path: tuple[str, ...], problems: list[str]) -> Any:
+    """``target`` with the leaves of ``state``; what does not fit is added to ``problems``."""
+    if isinstance(target, PyTreeNode | Mapping | tuple | list):
+        return _import_node(target, state, path, problems)
+    if isinstance(target, Tensor):
+        return _import_tensor(target, state, path, problems)
+    return _import_number(target, state, path, "", problems)
+
+
+def _import_node(node: Any, state: Any, path: tuple[str, ...], problems: list[str]) -> Any:
+    if isinstance(state, list | tuple):
+        state = {str(i): value for i, value in enumerate(state)}
+    if state is None:
+        state = {}
+    if not isinstance(state, Mapping):
+        problems.append(f"{_where(path)} is {_kind(state)} where a dict is right")
+        return node
+    names = dict(_children(node))
+    types = _annotations(node)
+    results: dict[str, Any] = {}
+    for name, child in names.items():
+        here = (*path, name)
+        if name not in state and not _is_empty(child):
+            problems.append(f"{_where(here)} is missing")
+            results[name] = child
+        elif name == "rng" and isinstance(node, Agent):
+            results[name] = _import_key(child, state.get(name), here, problems)
+        elif types.get(name) in ("int", "float", "float | None") and not isinstance(child, Tensor):
+            results[name] = _import_number(child, state.get(name), here, types[name], problems)
+        else:
+            results[name] = _import(child, state.get(name), here, problems)
+    for name in state:
+        if name not in names and not _is_empty(state[name]):
+            problems.append(f"{_where((*path, str(name)))} has no place in it")
+    return _rebuilt(node, results)
+
+
+def _rebuilt(node: Any, children: dict[str, Any]) -> Any:
+    if isinstance(node, PyTreeNode):
+        return node.replace(**children)
+    if isinstance(node, Mapping):
+        return dict(zip(node, children.values(), strict=True))
+    if hasattr(node, "_fields"):
+        return type(node)(**children)
+    return type(node)(children.values())
+
+
+def _import_tensor(
+    tensor: Tensor, saved: Any, path: tuple[str, ...], problems: list[str]
+) -> Tensor:
+    array = _array(saved)
+    dtype = tensor.numpy(force=True).dtype
+    if array is None:
+        problems.append(f"{_where(path)} is {_kind(saved)} where an array is right")
+        return tensor
+    if array.shape != tuple(tensor.shape):
+        problems.append(
+            f"{_where(path)} has shape {array.shape} where {tuple(tensor.shape)} is right"
+        )
+        return tensor
+    # a count may be of any integer type, and a fresh one is a Python number; floats must agree
+    integers = array.dtype.kind in "iu" and dtype.kind in "iu"
+    number = isinstance(saved, int | float) and array.dtype.kind in ("iu" + dtype.kind)
+    if not (array.dtype == dtype or integers or number):
+        problems.append(f"{_where(path)} is {array.dtype} where {dtype} is right")
+        return tensor
+    cast = array.astype(dtype)
+    if integers and (cast != array).any():
+        problems.append(f"{_where(path)} has values beyond {dtype}")
+        return tensor
+    return torch.from_numpy(cast).to(tensor.device)
+
+
+def _import_key(key: Tensor, saved: Any, path: tuple[str, ...], problems: list[str]) -> Tensor:
+    array = _array(saved)
+    if array is None or array.dtype.kind not in "iu" or array.shape != tuple(key.shape):
+        problems.append(
+            f"{_where(path)} is {_kind(saved)} where a key, uint32 {list(key.shape)}, is right"
+        )
+        return key
+    words = array.astype(np.int64)
+    if (words < 0).any() or (words >= _WORD).any():
+        problems.append(f"{_where(path)} has words that are no 32-bit unsigned integers")
+        return key
+    return torch.from_numpy(words).to(key.device)
+
+
+def _import_number(
+    number: Any, saved: Any, path: tuple[str, ...], annotation: str, problems: list[str]
+) -> Any:
+    """A hyper-parameter, by the annotation of its field or by the number that is there."""
+    optional = annotation.endswith("None")
+    if saved is None and (number is None or optional):
+        return None
+    array = _array(saved)
+    integer = annotation == "int" or (annotation == "" and isinstance(number, int))
+    if array is None or array.dtype.kind not in "iuf" or (number is None and not optional):
+        right = "None" if number is None and not optional else "a number"
+        problems.append(f"{_where(path)} is {_kind(saved)} where {right} is right")
+        return number
+    if array.shape != ():
+        problems.append(f"{_where(path)} has shape {array.shape} where a number is right")
+        return number
+    value = array.item()
+    if integer and not float(value).is_integer():
+        problems.append(f"{_where(path)} is {value} where an integer is right")
+        return number
+    if integer:
+        return int(value)
+    if array.dtype.kind != "f":
+        return float(value)
+    if number is not None and array.dtype.type(number) == array[()]:
+        return number
+    return float(str(array[()]))  # the decimal that somebody wrote, not all digits of its float32
+
+
+def _array(saved: Any) -> np.ndarray | None:
+    if isinstance(saved, bool | int | float | np.ndarray | np.generic):
+        return np.asarray(saved)
+    return None
+
+
+def _annotations(node: Any) -> dict[str, str]:
+    if not isinstance(node, PyTreeNode):
+        return {}
+    fields: Any = dataclasses.fields(node)  # type: ignore[arg-type]
+    return {f.name: str(getattr(f.type, "__name__", f.type)) for f in fields}
+
+
+def _is_empty(node: Any) -> bool:
+    """Whether a node has no leaves: Orbax and Flax write such as None, ``{}`` or not at all."""
+    if isinstance(node, PyTreeNode | Mapping | tuple | list):
+        return all(_is_empty(child) for _, child in _children(node))
+    return node is None
+
+
+def _kind(saved: Any) -> str:
+    if saved is None:
+        return "None"
+    if isinstance(saved, np.ndarray):
+        return f"{saved.dtype} {list(saved.shape)}"
+    return f"a {type(saved).__name__}"
+
+
+def _where(path: tuple[str, ...]) -> str:
+    return "/".join(path) or "its root"

@@ -1,0 +1,171 @@
+"""Flax's msgpack format: equal bytes, chunks, and no trust in what a file says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from upstream_flax import RECORDED
+
+from idql_func.interop import flax_bytes, msgpack_restore, msgpack_serialize
+from idql_func.types import InputError
+
+REFERENCE = Path(__file__).parent / "reference"
+
+dtypes = st.sampled_from(
+    "bool int8 int32 int64 uint8 uint32 float16 float32 float64 complex64".split()  # noqa: SIM905
+)
+arrays = dtypes.flatmap(
+    lambda dtype: hnp.arrays(
+        dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
+    )
+)
+numbers = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text()
+scalars = st.sampled_from([np.float32(0.1), np.int64(-3), np.bool_(True), np.uint8(7), 1.5 - 2j])
+trees = st.recursive(
+    arrays | numbers | scalars,
+    lambda inner: st.dictionaries(st.text(), inner, max_size=4) | st.lists(inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[name], b[name]) for name in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, np.ndarray | np.generic):
+        equal = np.asarray(a).tobytes() == np.asarray(b).tobytes()
+        return type(a) is type(b) and a.dtype == b.dtype and a.shape == b.shape and equal
+    return type(a) is type(b) and (a == b or a != a)
+
+
+@given(trees)
+@settings(max_examples=150, deadline=None)
+def test_trees_come_back(tree: Any) -> None:
+    assert same(tree, msgpack_restore(msgpack_serialize(tree)))
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_what_flax_wrote_is_written_again_to_the_byte(name: str) -> None:
+    data = (REFERENCE / f"{name}.msgpack").read_bytes()
+    assert msgpack_serialize(msgpack_restore(data)) == data
+
+
+def test_any_mapping_is_a_dict_tuples_are_lists_and_views_are_copied() -> None:
+    array = np.arange(6, dtype=">f4").reshape(2, 3).T
+    tree = msgpack_restore(msgpack_serialize(MappingProxyType({"a": (1, array)})))
+    assert tree["a"][0] == 1 and tree["a"][1].dtype == np.float32
+    assert np.array_equal(tree["a"][1], array)
+
+
+def test_arrays_above_the_limit_are_chunked_as_flax_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flax_bytes, "_CHUNK_BYTES", 16)
+    array = np.arange(10, dtype=np.float32).reshape(5, 2)
+    data = msgpack_serialize({"big": array, "small": array[:2]})
+    plain = msgpack.unpackb(data, ext_hook=lambda code, data: (code, data))
+    assert plain["big"]["__msgpack_chunked_array__"] is True
+    assert plain["big"]["shape"] == {"0": 5, "1": 2} and list(plain["big"]["chunks"]) == [
+        "0",
+        "1",
+        "2",
+    ]
+    assert plain["small"][0] == 1
+    restored = msgpack_restore(data)
+    assert same(restored, {"big": array, "small": array[:2].copy()})
+    assert same(msgpack_restore(msgpack_serialize(array)), array)
+
+
+# --- bad bytes ------------------------------------------------------------------------------------
+
+
+def packed_array(shape: Any, dtype: str, size: int, code: int = 1) -> bytes:
+    return msgpack.packb(msgpack.ExtType(code, msgpack.packb((shape, dtype, bytes(size)))))
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"", "must be Flax's msgpack; these 0 bytes are damaged, cut off or of another format"),
+        (b"\x81\xa1a", "these 3 bytes are damaged"),
+        (b"\xc1", "FormatError"),
+        (b"PK\x03\x04", "extra data"),
+        (b"\x91" * 2000, "these 2000 bytes are damaged"),
+        (b"\x81\x01\x02", "int is not allowed for map key"),
+        (b"\xa1\xff", "can't decode byte"),
+        (packed_array((2,), "float32", 7), r"shape \(2,\) and dtype float32 with 7 bytes where 8"),
+        (packed_array((2**40, 2**40), "float32", 4), "with 4 bytes where"),
+        (packed_array((0, 2**63), "float32", 0), "damaged"),
+        (packed_array((-1,), "float32", 4), r"shape \(-1,\), which no array has"),
+        (packed_array((1.0,), "float32", 4), r"shape \(1.0,\), which no array has"),
+        (packed_array((1,), "object", 8), "dtype 'object'; it must be bool, an integer"),
+        (packed_array((1,), "O", 8), "dtype 'O'"),
+        (packed_array((1,), "f4,f4", 8), "dtype 'f4,f4'"),
+        (packed_array((), "float32", 4, code=5), r"extension 5; Flax has 1 \(array\)"),
+        (msgpack.packb(msgpack.ExtType(1, b"\x01")), r"no \(shape, dtype name, bytes\)"),
+        (msgpack.packb(msgpack.ExtType(2, b"\x91\x01")), "damaged"),
+        (msgpack.packb({"a": {"__msgpack_chunked_array__": True}}), "a is an array in chunks that"),
+        (
+            msgpack.packb({"__msgpack_chunked_array__": True, "shape": {"0": 1}, "chunks": {}}),
+            "the tree is an array in chunks that do not fit together",
+        ),
+    ],
+)
+def test_bad_bytes_are_refused_in_one_sentence(data: bytes, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence) as caught:
+        msgpack_restore(data)
+    assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+
+
+@given(st.integers(0), st.binary(max_size=4), st.sampled_from(["bc", "td3"]))
+@settings(max_examples=200, deadline=None)
+def test_damage_anywhere_gives_a_tree_or_one_sentence(at: int, patch: bytes, name: str) -> None:
+    data = bytearray((REFERENCE / f"{name}.msgpack").read_bytes())
+    start = at % len(data)
+    data[start : start + len(patch)] = patch
+    try:
+        msgpack_restore(bytes(data))
+    except InputError:
+        pass
+    with pytest.raises(InputError):
+        msgpack_restore(bytes(data)[:start])
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        raise AssertionError("pickled")
+
+
+@pytest.mark.parametrize(
+    ("tree", "sentence"),
+    [
+        ({"a": {"b": Evil()}}, "a/b is a Evil; it must be a NumPy array"),
+        ({"a": [np.array([Evil()])]}, "a/0 is an array of dtype object"),
+        ({"a": np.array(["x"])}, "a is an array of dtype <U1"),
+        ({1: 2}, "the tree has the key 1; keys must be strings"),
+        ({"a": 2**64}, "a is 18446744073709551616; it must fit in 64 bits"),
+    ],
+)
+def test_what_the_format_has_no_place_for_is_named(tree: Any, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        msgpack_serialize(tree)
+
+
+def test_bfloat16_needs_a_package_or_works() -> None:
+    data = packed_array((2,), "bfloat16", 4)
+    try:
+        import ml_dtypes
+    except ImportError:
+        with pytest.raises(InputError, match="install the package ml_dtypes"):
+            msgpack_restore(data)
+    else:
+        array = msgpack_restore(data)
+        assert array.dtype == ml_dtypes.bfloat16
+        assert msgpack_serialize(array) == data
