@@ -89,7 +89,7 @@ def test_frames_lie_beside_each_other_on_the_channel_axis() -> None:
     net = PixelMultiplexer(spy, ACTOR, 5, shapes, depth_keys=("depth",))
     observations = observe((), **shapes)
     net.apply(net.init(KEY), observations)
-    pixels, depth = observations["pixels"].float() / 255, observations["depth"]
+    pixels, depth = observations["pixels"].float() * (1 / 255), observations["depth"]
     for channel in range(3):
         for frame in range(2):
             assert torch.equal(seen[0][..., channel * 2 + frame], pixels[..., channel, frame])
