@@ -117,7 +117,7 @@ POINTMAZE_FINETUNE = FinetuneConfig(
         POINTMAZE,
         max_steps=2_500,
         checkpoint_interval=2_500,
-        evaluation=EvaluationConfig(N=(64,), interval=2_500, episodes=10),
+        evaluation=EvaluationConfig(N=(64,), interval=2_500, episodes=5),
     ),
 )
 """The built-in maze: a short offline run that is no good yet, and what experience makes of it."""
