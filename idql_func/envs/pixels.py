@@ -141,11 +141,11 @@ def wrap_pixels(
     depth_keys: Sequence[str] = (),
     state_key: str | None = None,
     effects: bool = True,
-) -> gym.Env:
+) -> tuple[gym.Env, tuple[str, ...]]:
     """What upstream's ``wrap_pixels`` gives: pictures ``[H, W, 3, num_stack]``, actions in [-1, 1].
 
-    Upstream returns the pair ``(env, pixel_keys)``; this returns the environment. There, every
-    key but ``"pixels"`` came in the renderer's default size and unstacked; here all keys are alike.
+    Every key but ``"pixels"`` came in the renderer's default size and unstacked there; here all
+    keys are alike.
 
     Args:
         env: a Gymnasium environment with Box actions, see :class:`idql_func.envs.FrameSource`.
@@ -160,12 +160,15 @@ def wrap_pixels(
             flat and float32, under this name.
         effects: see :class:`idql_func.envs.OffscreenView`.
 
+    Returns:
+        ``(env, pixel_keys)``, as upstream.
+
     Raises:
         InputError: see :class:`PixelObservation`, :class:`RepeatAction` and :class:`FrameStack`; or
             no Box actions, or unbounded ones.
 
     Example:
-        >>> env = wrap_pixels(gym.make("InvertedPendulum-v5"), action_repeat=2, image_size=64)
+        >>> env, _ = wrap_pixels(gym.make("InvertedPendulum-v5"), action_repeat=2, image_size=64)
         >>> env.observation_space, env.action_space
         (Dict('pixels': Box(0, 255, (64, 64, 3, 3), uint8)), Box(-1.0, 1.0, (1,), float32))
         >>> env.reset(seed=0)[0]["pixels"].shape
@@ -184,4 +187,4 @@ def wrap_pixels(
         for key in (*pixel_keys, *depth_keys):
             env = FrameStack(env, num_stack, key)
     # Outermost, so that it seeds the spaces that are seen from outside (quirk E9).
-    return UniversalSeed(BoundedActions(env))
+    return UniversalSeed(BoundedActions(env)), tuple(pixel_keys)

@@ -81,4 +81,5 @@ def pixel_environment_factory(
 def _make_wrapped(env_name: str, **settings: Any) -> gym.Env:
     from idql_func.envs import make_env, wrap_pixels
 
-    return wrap_pixels(make_env(env_name, render_mode="rgb_array"), **settings)
+    env, _ = wrap_pixels(make_env(env_name, render_mode="rgb_array"), **settings)
+    return env

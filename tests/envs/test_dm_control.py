@@ -103,7 +103,7 @@ def test_gymnasiums_checker_is_content(suite: Any) -> None:
 
 
 def test_a_copy_is_an_environment_of_its_own(suite: Any) -> None:
-    env = wrap_pixels(make_env("reacher-easy-v0", render_mode="rgb_array"), image_size=16)
+    env, _ = wrap_pixels(make_env("reacher-easy-v0", render_mode="rgb_array"), image_size=16)
     first = env.reset(seed=2)[0]["pixels"]
     twin = copy.deepcopy(env)
     np.testing.assert_array_equal(twin.reset(seed=2)[0]["pixels"], first)
@@ -125,12 +125,12 @@ def test_pictures_are_those_of_dm_control(suite: Any, tmp_path: Path) -> None:
     env = make_env("cheetah-run-v0")
     env.reset(seed=3)
     np.testing.assert_array_equal(FrameSource(env, 64, 64).rgb(0), expected)
-    seen = wrap_pixels(make_env("cheetah-run-v0"), 4, image_size=64).reset(seed=3)[0]["pixels"]
+    seen = wrap_pixels(make_env("cheetah-run-v0"), 4, image_size=64)[0].reset(seed=3)[0]["pixels"]
     np.testing.assert_array_equal(seen, np.stack([expected] * 3, axis=-1))
 
 
 def test_a_task_that_compiles_its_model_for_each_episode(suite: Any) -> None:
-    env = wrap_pixels(make_env("dm_control/stacker-stack_2-v0"), image_size=24)
+    env, _ = wrap_pixels(make_env("dm_control/stacker-stack_2-v0"), image_size=24)
     first = env.reset(seed=0)[0]["pixels"]
     env.reset(seed=1)
     np.testing.assert_array_equal(env.reset(seed=0)[0]["pixels"], first)

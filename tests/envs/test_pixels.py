@@ -69,7 +69,7 @@ def test_a_picture_that_the_environment_draws_into_again_is_copied() -> None:
 
 
 def test_cameras_depth_and_state_of_mujoco() -> None:
-    env = wrap_pixels(
+    env, _ = wrap_pixels(
         make_env("HalfCheetah-v5"),
         action_repeat=2,
         image_size=24,
@@ -103,7 +103,7 @@ def test_cameras_depth_and_state_of_mujoco() -> None:
 
 
 def test_the_state_of_a_dict_is_flattened() -> None:
-    env = wrap_pixels(Painted(nested=True), image_size=8, state_key="state")
+    env, _ = wrap_pixels(Painted(nested=True), image_size=8, state_key="state")
     observation, _ = env.reset(seed=0)
     assert observation["state"].shape == (2 + 3 + 6 * 5 * 3,)
     assert observation["state"].dtype == np.float32
@@ -113,7 +113,7 @@ def test_the_state_of_a_dict_is_flattened() -> None:
 def test_the_same_seed_gives_the_same_pictures(name: str) -> None:
     def film(seed: int) -> list[np.ndarray]:
         inner = Painted() if name == "painted" else make_env(name)
-        env = wrap_pixels(inner, action_repeat=3, image_size=16)
+        env, _ = wrap_pixels(inner, action_repeat=3, image_size=16)
         pictures = [env.reset(seed=seed)[0]["pixels"]]
         for _ in range(4):
             pictures.append(env.step(env.action_space.sample())[0]["pixels"])
@@ -131,11 +131,11 @@ def test_gymnasiums_checker_is_content(name: str) -> None:
     if name == "Pendulum-v1":
         pytest.importorskip("pygame")
     inner = Painted() if name == "painted" else make_env(name, render_mode="rgb_array")
-    check_env(wrap_pixels(inner, 2, 16, state_key="state"), skip_render_check=True)
+    check_env(wrap_pixels(inner, 2, 16, state_key="state")[0], skip_render_check=True)
 
 
 def test_a_copy_sees_the_same() -> None:
-    env = wrap_pixels(make_env("InvertedPendulum-v5"), image_size=16)
+    env, _ = wrap_pixels(make_env("InvertedPendulum-v5"), image_size=16)
     first = env.reset(seed=1)[0]["pixels"]
     twin = copy.deepcopy(env)
     np.testing.assert_array_equal(twin.reset(seed=1)[0]["pixels"], first)
@@ -148,7 +148,7 @@ def test_a_copy_sees_the_same() -> None:
 
 def test_actions_are_rescaled_repeated_and_clipped() -> None:
     painted = Painted()
-    env = wrap_pixels(painted, action_repeat=3, image_size=8)
+    env, _ = wrap_pixels(painted, action_repeat=3, image_size=8)
     assert env.action_space == Box(-1, 1, (2,), np.float32)
     env.reset(seed=0)
     _, reward, *_ = env.step(np.array([5.0, 0.0], np.float32))
@@ -157,7 +157,7 @@ def test_actions_are_rescaled_repeated_and_clipped() -> None:
 
 
 def test_without_a_stack() -> None:
-    env = wrap_pixels(Painted(), image_size=8, num_stack=None)
+    env, _ = wrap_pixels(Painted(), image_size=8, num_stack=None)
     assert env.reset(seed=0)[0]["pixels"].shape == spaces(env)["pixels"].shape == (8, 8, 3)
 
 
@@ -206,7 +206,7 @@ def test_environments_that_cannot_be_drawn() -> None:
     ):
         wrap_pixels(gym.make("Pendulum-v1"))
     with pytest.raises(InputError, match="Painted has one view, camera 0; got camera 3"):
-        wrap_pixels(Painted(), camera_id=3).reset()
+        wrap_pixels(Painted(), camera_id=3)[0].reset()
     with pytest.raises(InputError, match=r"must give a picture \[H, W, 3\] of uint8; it gave list"):
         listed = Painted()
         listed.render = lambda: [np.zeros((8, 8, 3), np.uint8)]
@@ -238,7 +238,7 @@ def test_spaces_that_cannot_be_wrapped() -> None:
 
 def test_pendulum_through_pygame() -> None:
     pytest.importorskip("pygame")
-    env = wrap_pixels(make_env("Pendulum-v1", render_mode="rgb_array"), image_size=64)
+    env, _ = wrap_pixels(make_env("Pendulum-v1", render_mode="rgb_array"), image_size=64)
     picture = env.reset(seed=3)[0]["pixels"][..., -1]
     red = (picture[..., 0] > 150) & (picture[..., 1] < 140)
     assert 20 < red.sum() < 400  # the rod

@@ -108,5 +108,5 @@ def test_wrap_pixels(repeat: int, stack: int, camera: int) -> None:
             return self.canvas.picture(8, 8, camera)
 
     painted = OneCamera()
-    env = wrap_pixels(painted, repeat, image_size=8, num_stack=stack)
+    env, _ = wrap_pixels(painted, repeat, image_size=8, num_stack=stack)
     check(f"pixels_{repeat}_{stack}_{camera}", env, painted, rescaled=True)

@@ -173,7 +173,7 @@ def test_an_episode_that_does_not_end_is_dropped(tmp_path: Path) -> None:
 
 def test_recorder_takes_what_the_agent_sees(tmp_path: Path) -> None:
     inner = Painted(size=(6, 6))
-    env = VideoRecorder(wrap_pixels(inner, image_size=6), tmp_path, suffix=".gif")
+    env = VideoRecorder(wrap_pixels(inner, image_size=6)[0], tmp_path, suffix=".gif")
     run(env, 1)
     pictures, _ = read_gif(env.files[0])
     np.testing.assert_allclose(pictures[-1], inner.canvas.picture(6, 6), atol=1)
