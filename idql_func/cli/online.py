@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from idql_func.cli.train import peek
+from idql_func.training.catalogue import unknown_preset
 from idql_func.training.online_config import OnlineConfig
 from idql_func.training.online_presets import ONLINE_DESCRIPTIONS, ONLINE_PRESETS
 from idql_func.types import InputError
@@ -41,7 +42,7 @@ def parse(arguments: Sequence[str]) -> tuple[OnlineConfig, Path | None, bool]:
     arguments = list(arguments)
     preset = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     if preset is not None and preset not in ONLINE_PRESETS:
-        raise InputError(f"no preset is called {preset!r}; there are {', '.join(ONLINE_PRESETS)}")
+        raise unknown_preset("online", preset)
     resume_from = peek(arguments, "--resume")
     if resume_from is None:
         default = ONLINE_PRESETS[preset or next(iter(ONLINE_PRESETS))]

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from idql_func.training.catalogue import unknown_preset
 from idql_func.training.config import TrainConfig
 from idql_func.training.presets import DESCRIPTIONS, POINTMAZE, PRESETS, preset_for
 from idql_func.types import InputError
@@ -48,7 +49,7 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, Path | None, bool]:
     arguments = list(arguments)
     preset = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     if preset is not None and preset not in PRESETS:
-        raise InputError(f"no preset is called {preset!r}; there are {', '.join(PRESETS)}")
+        raise unknown_preset("train", preset)
     resume_from = peek(arguments, "--resume")
     class_name = peek(arguments, "--learner-class")
     if resume_from is not None:

@@ -16,7 +16,7 @@ from idql_func.training.online_presets import (
 from idql_func.training.presets import DESCRIPTIONS, PRESETS
 from idql_func.types import InputError
 
-__all__ = ["UPSTREAM_FILES", "CatalogueEntry", "catalogue", "presets_called"]
+__all__ = ["UPSTREAM_FILES", "CatalogueEntry", "catalogue", "presets_called", "unknown_preset"]
 
 _STATES, _PIXELS = "examples/states/configs", "examples/pixels/configs"
 _TD, _SAC = f"{_STATES}/td_config.py", f"{_STATES}/sac_config.py"
@@ -103,6 +103,20 @@ def presets_called(name: str) -> list[CatalogueEntry]:
         known = ", ".join(dict.fromkeys(entry.name for entry in entries))
         raise InputError(f"no preset is called {name!r}; there are {known}")
     return found
+
+
+def unknown_preset(command: str, name: str) -> InputError:
+    """The error of a preset that a command does not have; it names the command that has it.
+
+    Example:
+        >>> str(unknown_preset("train", "sac")).partition(";")[0]
+        "no preset of `idql train` is called 'sac'"
+    """
+    entries = catalogue()
+    lines = [f"`{entry.line}`" for entry in entries if entry.name == name]
+    known = ", ".join(entry.name for entry in entries if entry.command == command)
+    advice = f"there is {' and '.join(lines)}" if lines else f"there are {known}"
+    return InputError(f"no preset of `idql {command}` is called {name!r}; {advice}")
 
 
 def _entry(command: str, name: str, config: Any, description: str) -> CatalogueEntry:

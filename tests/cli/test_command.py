@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from idql_func import disable_jit
-from idql_func.cli import main
+from idql_func.cli import COMMANDS, main
 from idql_func.cli.train import LearnerClass, parse
 from idql_func.data.hdf5 import write_d4rl_hdf5
 from idql_func.training.config import TrainConfig
@@ -251,10 +251,22 @@ def test_bad_files(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: P
     assert not (folder / "runs" / "bad").exists()
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_what_it_does(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert main([]) == 0
+    assert f"\n  {command} " in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"usage: idql {command} " in capsys.readouterr().out
+
+
 def test_bad_commands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(folder / "runs" / "run")
     assert "no command is called 'fly'" in failure(capsys, ["fly"])
-    assert "no preset is called 'mars'" in failure(capsys, ["train", "mars"])
+    assert "is called 'mars'; there are pointmaze, " in failure(capsys, ["train", "mars"])
+    assert "is called 'sac'; there is `idql online sac`" in failure(capsys, ["train", "sac"])
+    assert "is called 'bc'; there is `idql train bc`" in failure(capsys, ["online", "bc"])
     assert "there is no run at nowhere" in failure(capsys, ["train", "--resume", "nowhere"])
     assert "give no preset" in failure(capsys, ["train", "antmaze", "--resume", run])
     changed = ["train", "--resume", run, "--max-steps", "99", "--learner.tau", "0.5"]
