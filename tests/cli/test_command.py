@@ -184,6 +184,27 @@ def test_train_evaluate_resume(folder: Path, capsys: pytest.CaptureFixture[str])
     assert [r["step"] for r in read_metrics(run / "metrics.jsonl")] == [0, 5, 10, 12]
 
 
+@pytest.mark.parametrize("name", ["BCLearner", "IQLLearner"])
+def test_train_evaluate_resume_without_n(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    run = folder / "runs" / name
+    line = [*options(folder, name)[: -len(TINY_LEARNER)], "--learner.hidden-dims", "8"]
+    with disable_jit():
+        assert main(["train", "--learner-class", name, *line]) == 0
+        assert main(["evaluate", str(run), *AS_TRAINED]) == 0
+    summary, result = (
+        json.loads((run / file).read_text()) for file in ("summary.json", "evaluation.json")
+    )
+    assert list(summary["evaluation"]) == ["policy"]
+    assert result["evaluation"] == summary["evaluation"]
+    capsys.readouterr()
+    assert "leave --n out" in failure(capsys, ["evaluate", str(run), "--n", "4"])
+    with disable_jit():
+        assert main(["train", "--resume", str(run), "--max-steps", "12"]) == 0
+    assert json.loads((run / "summary.json").read_text())["updates"] == 12
+
+
 def test_ctrl_c_says_how_to_resume(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

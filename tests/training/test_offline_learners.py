@@ -17,6 +17,7 @@ from test_offline import assert_same_bits, losses, stop_after
 from tiny_images import SIZE, STACK, STEPS, TINY_DOT, TINY_PIXEL_BC
 
 from idql_func import agents, optim, random
+from idql_func.data.hdf5 import read_d4rl_hdf5, write_d4rl_hdf5
 from idql_func.training.checkpoint import load_checkpoint
 from idql_func.training.config import DatasetConfig, EvaluationConfig, TrainConfig
 from idql_func.training.datainfo import describe_dataset
@@ -30,19 +31,19 @@ from idql_func.types import InputError
 
 IQL = IQLConfig(hidden_dims=(8,), expectile=0.9, temperature=3.0)
 BC = BCConfig(hidden_dims=(8,), dropout_rate=0.1, weight_decay=0.01)
-KINDS = ["iql", "bc", "pixel-bc buffer", "pixel-bc file"]
+KINDS = ["iql", "bc", "pixel-bc buffer", "pixel-bc split buffer", "pixel-bc file"]
 
 
 @pytest.fixture(params=KINDS)
 def config(
     request: pytest.FixtureRequest, tiny: TrainConfig, image_files: tuple[Path, Path]
 ) -> TrainConfig:
-    """Twelve updates of each learner, with held-out data but for the buffer."""
+    """Twelve updates of each learner, with held-out data but for one of the buffers."""
     if request.param in ("iql", "bc"):
         learner = IQL if request.param == "iql" else BC
         return dataclasses.replace(tiny, learner=learner, cosine_decay=request.param == "bc")
     file = image_files["file" in request.param]
-    fraction = 0.9 if "file" in request.param else 1.0
+    fraction = 1.0 if request.param == "pixel-bc buffer" else 0.9
     return on_images(tiny, file, cosine_decay=True, train_fraction=fraction)
 
 
@@ -202,6 +203,29 @@ def test_vectors_are_no_images(tiny: TrainConfig, quiet: Reporter, tmp_path: Pat
     with pytest.raises(InputError, match=r"no file .*buffer\.safetensors"):
         source = DatasetConfig(source=str(tmp_path / "buffer.safetensors"))
         train_offline(dataclasses.replace(tiny, dataset=source), reporter=quiet)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"actions": None}, "has no 'actions', which a file in D4RL's layout must have"),
+        ({"observations/pixels": np.zeros((3, 8, 8, 3, 2), np.uint8)}, "observations/pixels"),
+    ],
+)
+def test_a_file_of_images_with_something_missing(
+    tiny: TrainConfig,
+    quiet: Reporter,
+    image_files: tuple[Path, Path],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    arrays = {**read_d4rl_hdf5(image_files[1])[0], **changes}
+    kept = {name: array for name, array in arrays.items() if array is not None}
+    path = write_d4rl_hdf5(tmp_path / "damaged.hdf5", kept)
+    with pytest.raises(InputError, match=message):
+        train_offline(on_images(tiny, path, train_fraction=1.0), reporter=quiet)
+    assert not tiny.runs_dir.exists()
 
 
 def test_idql_learns_from_a_state_buffer(tiny: TrainConfig, quiet: Reporter) -> None:
