@@ -41,7 +41,7 @@ def put(prefix: str, tree: Any) -> None:
         for name, value in tree.items():
             put(f"{prefix}/{name}", value)
     else:
-        TENSORS[prefix] = np.ascontiguousarray(tree)
+        TENSORS[prefix] = np.array(tree, order="C")
 
 
 def case(name: str, module: Any, *inputs: Any) -> None:
