@@ -1,0 +1,401 @@
+"""``MinariDataset``: transitions from recordings in Minari's format, and such recordings written.
+
+The format (Minari 0.4 and later, HDF5): ``data/main_data.hdf5`` has one group ``episode_<i>`` an
+episode with ``observations [T + 1, ...]`` (groups for ``Dict`` and ``Tuple`` spaces), ``actions [T,
+...]``, ``rewards``, ``terminations`` and ``truncations [T]``; ``data/metadata.json`` has the rest.
+It is read and written with h5py, without the ``minari`` package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+
+from idql_func.data.arrays import map_arrays, named_leaves
+from idql_func.data.d4rl import episode_ends, qlearning_arrays
+from idql_func.data.dataset import Dataset
+from idql_func.data.hdf5 import check_hdf5
+from idql_func.data.scores import attribute_scores
+from idql_func.data.validation import check_actions, check_numeric, validate_transitions
+from idql_func.types import InputError
+
+__all__ = [
+    "MinariDataset",
+    "as_arrays",
+    "check_episodes",
+    "read_minari",
+    "transitions_from_episodes",
+]
+
+MAIN_FILE = "main_data.hdf5"
+METADATA_FILE = "metadata.json"
+_VECTORS = ("rewards", "terminations", "truncations")
+_FIELDS = ("observations", "actions", *_VECTORS)
+
+
+class MinariDataset(Dataset):
+    """The transitions of a Minari recording, in the layout of D4RL's.
+
+    ``dataset_dict`` holds float32 ``observations [N, O]``, ``actions [N, A]``,
+    ``next_observations [N, O]``, ``rewards [N]``, ``masks [N]`` (0 where the episode terminated)
+    and bool ``dones [N]`` (the last transition of each episode). Observations of ``Dict`` spaces
+    are nested dicts, unless ``observation_keys`` is given; images (uint8) stay uint8.
+
+    Args:
+        source: the dataset's folder, its ``data`` folder or its HDF5 file; or its Minari name, such
+            as ``"D4RL/pen/human-v2"``, if it lies in ``MINARI_DATASETS_PATH`` (default
+            ``~/.minari/datasets``); or an object with ``iterate_episodes()``, such as
+            ``minari.load_dataset(...)`` gives, whatever format it is stored in.
+        clip_to_eps: clip the actions to ±(1 - eps) (D12).
+        eps: see clip_to_eps; in [0, 1).
+        timeouts: ``"keep"`` the step at which an episode is cut by time, since Minari records the
+            observation that it led to; or ``"drop"`` it and the very last step of the recording,
+            which gives the arrays of :class:`~idql_func.data.D4RLDataset` for the same steps.
+        observation_keys: parts of ``Dict`` observations to join along the last axis, in this order.
+        seed: as for :class:`~idql_func.data.Dataset`.
+        device: as for :class:`~idql_func.data.Dataset`.
+        out_of_range: what to do with actions further than a rounding error outside [-1, 1]:
+            ``"error"``, or ``"clip"`` them.
+
+    Attributes:
+        name: the recording's name, or None.
+        attributes: its metadata.
+        reference_scores: what 0 and 100 on D4RL's scale stand for, or None if not known.
+
+    Raises:
+        InputError: no such recording, a damaged one, images in JPEG (load these through the
+            ``minari`` package), missing fields, unequal lengths, NaN or infinity, actions outside
+            [-1, 1], or no transition.
+
+    Example:
+        >>> import tempfile
+        >>> from gymnasium.spaces import Box
+        >>> from idql_func.data.minari_writer import write_minari_dataset
+        >>> episode = {
+        ...     "observations": np.arange(4.0)[:, None], "actions": np.zeros((3, 1)),
+        ...     "rewards": np.arange(3.0), "terminations": np.zeros(3, bool),
+        ...     "truncations": np.array([False, False, True]),
+        ... }
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = write_minari_dataset(
+        ...         f"{folder}/toy-v0", [episode, episode],
+        ...         observation_space=Box(-9, 9, (1,)), action_space=Box(-1, 1, (1,)),
+        ...     )
+        ...     ds, as_d4rl = MinariDataset(path), MinariDataset(path, timeouts="drop")
+        >>> ds.dataset_dict["rewards"], ds.dataset_dict["next_observations"][:, 0]
+        (array([0., 1., 2., 0., 1., 2.], dtype=float32), \
+array([1., 2., 3., 1., 2., 3.], dtype=float32))
+        >>> as_d4rl.dataset_dict["rewards"], as_d4rl.dataset_dict["dones"]
+        (array([0., 1., 0., 1.], dtype=float32), array([False,  True, False,  True]))
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | Any,
+        clip_to_eps: bool = True,
+        eps: float = 1e-5,
+        *,
+        timeouts: Literal["keep", "drop"] = "keep",
+        observation_keys: Sequence[str] | None = None,
+        seed: int | None = None,
+        device: Any = "cpu",
+        out_of_range: Literal["error", "clip"] = "error",
+    ):
+        if not 0 <= eps < 1:
+            raise InputError(f"MinariDataset: eps must lie in [0, 1), got {eps}.")
+        for name, value, choices in (
+            ("timeouts", timeouts, ("keep", "drop")),
+            ("out_of_range", out_of_range, ("error", "clip")),
+        ):
+            if value not in choices:
+                raise InputError(
+                    f"MinariDataset: {name} must be {' or '.join(map(repr, choices))}, got "
+                    f"{value!r}."
+                )
+        episodes, self.attributes, where = read_minari(source)
+        self.name: str | None = self.attributes.get("dataset_id")
+        self.reference_scores = attribute_scores(self.attributes, where)
+        if observation_keys is not None:
+            episodes = [_joined(e, observation_keys, where) for e in episodes]
+
+        arrays = transitions_from_episodes(episodes, timeouts, where)
+        if out_of_range == "error":
+            advice = "pass out_of_range='clip' to clip them, or scale them to [-1, 1]"
+            check_actions(arrays["actions"], where, advice)
+        else:
+            arrays["actions"] = np.clip(arrays["actions"], -1.0, 1.0)
+        if clip_to_eps:  # D12
+            arrays["actions"] = np.clip(arrays["actions"], -(1 - eps), 1 - eps)
+        validate_transitions(arrays, where=where)
+        super().__init__(arrays, seed=seed, device=device)
+
+
+def read_minari(
+    source: str | os.PathLike[str] | Any,
+) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
+    """The episodes and the metadata of a Minari recording.
+
+    Args:
+        source: as for :class:`MinariDataset`.
+
+    Returns:
+        ``(episodes, metadata, where)``: for each episode ``observations [T + 1, ...]`` (nested
+        dicts for ``Dict`` and ``Tuple`` spaces), ``actions [T, ...]``, ``rewards``,
+        ``terminations`` and ``truncations [T]``; the metadata; and the place, for messages.
+
+    Raises:
+        InputError: as for :class:`MinariDataset`.
+
+    Example:
+        >>> read_minari("no/such-v0")
+        Traceback (most recent call last):
+        ...
+        idql_func.types.InputError: 'no/such-v0' is neither a folder nor a recording in Minari's \
+folder; give the path of one, or fetch it with `minari download no/such-v0`.
+    """
+    iterate: Any = getattr(source, "iterate_episodes", None)
+    if callable(iterate):
+        where = type(source).__name__
+        stored: Any = iterate()
+        episodes = [{k: as_arrays(getattr(e, k)) for k in _FIELDS} for e in stored]
+        metadata = dict(getattr(getattr(source, "storage", None), "metadata", {}))
+    elif isinstance(source, (str, os.PathLike)):
+        file = _find(source)
+        where = str(file)
+        metadata = _metadata(file.with_name(METADATA_FILE))
+        episodes = list(_file_episodes(file))
+    else:
+        raise TypeError(
+            "MinariDataset: source must be a folder, a Minari name or an object with "
+            f"iterate_episodes(), got {type(source).__name__}."
+        )
+    check_episodes(episodes, where)
+    return episodes, metadata, where
+
+
+def check_episodes(episodes: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Raise unless these are episodes as :func:`read_minari` gives them.
+
+    Raises:
+        InputError: no episode, missing fields, no numbers, or unequal lengths.
+
+    Example:
+        >>> check_episodes([{"rewards": np.zeros(2)}], "a.hdf5")
+        Traceback (most recent call last):
+        ...
+        idql_func.types.InputError: a.hdf5: episode 0 lacks 'observations', 'actions', \
+'terminations', 'truncations'.
+    """
+    if not episodes:
+        raise InputError(f"{where}: there is no episode.")
+    for number, episode in enumerate(episodes):
+        _check_episode(episode, f"{where}: episode {number}")
+
+
+def transitions_from_episodes(
+    episodes: Sequence[Mapping[str, Any]],
+    timeouts: Literal["keep", "drop"] = "keep",
+    where: str = "The recording",
+) -> dict[str, Any]:
+    """One episode after the other as transitions.
+
+    Args:
+        episodes: as :func:`read_minari` gives them.
+        timeouts: as for :class:`MinariDataset`.
+        where: the place, for the messages.
+
+    Returns:
+        ``observations, actions, next_observations, rewards, masks, dones`` as
+        :class:`MinariDataset` has them.
+
+    Raises:
+        InputError: nested observations where timeouts are dropped, or no transition left.
+
+    Example:
+        >>> steps = {"actions": np.zeros((2, 1)), "rewards": np.ones(2)}
+        >>> ends = {"terminations": np.array([0, 1]), "truncations": np.zeros(2)}
+        >>> made = transitions_from_episodes([{"observations": np.eye(3), **steps, **ends}])
+        >>> made["masks"], made["dones"]
+        (array([1., 0.], dtype=float32), array([False,  True]))
+    """
+
+    def whole(name: str, rows: slice = slice(None)) -> Any:
+        return _concatenated(
+            [map_arrays(e[name], lambda v: v[rows]) for e in episodes], name, where
+        )
+
+    terminations = whole("terminations").astype(bool)
+    last = np.cumsum([len(e["rewards"]) for e in episodes]) - 1
+    if timeouts == "drop":
+        cut = whole("truncations").astype(bool)
+        cut[last] |= ~terminations[last]  # a recording that stops inside an episode cuts it
+        observations = whole("observations", slice(-1))
+        if isinstance(observations, dict):
+            raise InputError(
+                f"{where}: the observations are a dict of {', '.join(map(repr, observations))}; "
+                "D4RL's layout has one array, so name the parts to join in observation_keys."
+            )
+        steps = {"terminals": terminations, "timeouts": cut, "observations": observations}
+        steps |= {name: whole(name) for name in ("actions", "rewards")}
+        arrays = qlearning_arrays(steps, where=where)
+        terminals = arrays.pop("terminals")
+        dones = episode_ends(arrays["observations"], arrays["next_observations"], terminals)
+        return {**arrays, "masks": (1.0 - terminals).astype(np.float32), "dones": dones}
+    dones = terminations | whole("truncations").astype(bool)
+    dones[last] = True
+    fields = {
+        "observations": whole("observations", slice(-1)),
+        "actions": whole("actions"),
+        "next_observations": whole("observations", slice(1, None)),
+        "rewards": whole("rewards"),
+        "masks": 1.0 - terminations,
+    }
+    with np.errstate(over="ignore"):  # a float64 too large for float32 is reported as infinite
+        fields = map_arrays(fields, lambda v: v if v.dtype == np.uint8 else v.astype(np.float32))
+    return {**fields, "dones": dones}
+
+
+# --- where a recording lies ---------------------------------------------------------------
+
+
+def _find(source: str | os.PathLike[str]) -> Path:
+    """The HDF5 file of a folder, file or Minari name."""
+    path = Path(source).expanduser()
+    if not path.exists():
+        configured = os.environ.get("MINARI_DATASETS_PATH")
+        root = Path(configured) if configured else Path.home() / ".minari" / "datasets"
+        if path.is_absolute() or not (root / path / "data").is_dir():
+            raise InputError(
+                f"{os.fspath(source)!r} is neither a folder nor a recording in Minari's folder; "
+                f"give the path of one, or fetch it with `minari download {os.fspath(source)}`."
+            )
+        path = root / path
+    if path.is_file():
+        return path
+    for folder in (path / "data", path):
+        if (folder / MAIN_FILE).is_file():
+            return folder / MAIN_FILE
+        if (folder / METADATA_FILE).is_file():
+            kind = _metadata(folder / METADATA_FILE).get("data_format")
+            raise InputError(
+                f"{folder} is a Minari recording in the format {kind!r}; pass "
+                "minari.load_dataset(...) in place of the folder."
+            )
+    raise InputError(f"{path} is no Minari recording; it has no data/{MAIN_FILE}.")
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """What ``metadata.json`` says; nothing if there is none, as beside a lone HDF5 file."""
+    if not path.is_file():
+        return {}
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}.") from None
+    if not isinstance(metadata, dict):
+        raise InputError(f"{path} is damaged: it holds no JSON object.")
+    return metadata
+
+
+def _file_episodes(path: Path) -> Iterator[dict[str, Any]]:
+    check_hdf5(path)
+    try:
+        with h5py.File(path, "r") as file:
+            names = [n for n in map(str, file) if n.removeprefix("episode_").isdecimal()]
+            for name in sorted(names, key=lambda n: int(n.removeprefix("episode_"))):
+                group: Any = file[name]
+                yield {k: _read(group[k], f"{path}: {name}/{k}") for k in _FIELDS if k in group}
+    except InputError:
+        raise
+    except Exception as error:  # h5py raises nearly anything over a damaged file
+        first = (str(error).splitlines() or ["unreadable"])[0]
+        raise InputError(f"{path} is damaged ({first}); make or download it again.") from error
+
+
+def _read(item: Any, where: str) -> Any:
+    if isinstance(item, h5py.Group):
+        return {name: _read(part, f"{where}/{name}") for name, part in item.items()}
+    array = item[()]
+    if array.dtype == object or _is_jpeg(array):
+        raise InputError(
+            f"{where} holds JPEG images; pass minari.load_dataset(...), which decodes them."
+        )
+    return array
+
+
+def _is_jpeg(array: np.ndarray) -> bool:
+    start = array[0][:3] if array.dtype == np.uint8 and array.ndim == 2 and len(array) else b""
+    return bytes(start) == b"\xff\xd8\xff"
+
+
+# --- episodes -----------------------------------------------------------------------------
+
+
+def as_arrays(value: Any) -> Any:
+    """Nested dicts of arrays; tuples as dicts with Minari's names for their parts.
+
+    Example:
+        >>> as_arrays({"a": ([1], [2])})
+        {'a': {'_index_0': array([1]), '_index_1': array([2])}}
+    """
+    if isinstance(value, tuple):
+        return {f"_index_{i}": as_arrays(part) for i, part in enumerate(value)}
+    if isinstance(value, Mapping):
+        return {name: as_arrays(part) for name, part in value.items()}
+    return np.asarray(value)
+
+
+def _check_episode(episode: Mapping[str, Any], where: str) -> None:
+    missing = [k for k in _FIELDS if k not in episode]
+    if missing:
+        raise InputError(f"{where} lacks {', '.join(map(repr, missing))}.")
+    for name in ("actions", *_VECTORS):
+        if isinstance(episode[name], Mapping):
+            raise InputError(f"{where}: {name!r} is a dict; it must be one array.")
+    for name, leaf in named_leaves(dict(episode)):
+        check_numeric(leaf, name, where)
+    steps = len(episode["rewards"])
+    for name in _FIELDS:
+        expected = steps + (name == "observations")
+        for path, leaf in named_leaves(episode[name], name):
+            if len(leaf) != expected or (name in _VECTORS and leaf.ndim != 1):
+                raise InputError(
+                    f"{where}: {path!r} has shape {leaf.shape}; {steps} rewards need {expected} "
+                    f"rows{'' if expected == steps else ', one more than there are steps'}."
+                )
+
+
+def _joined(episode: dict[str, Any], keys: Sequence[str], where: str) -> dict[str, Any]:
+    """The episode with the named parts of its observations as one array ``[T + 1, O]``."""
+    observations = episode["observations"]
+    if not isinstance(observations, Mapping):
+        raise InputError(
+            f"{where}: the observations are one array, so there are no observation_keys to choose."
+        )
+    for key in keys:
+        if key not in observations or isinstance(observations[key], Mapping):
+            raise InputError(
+                f"{where}: the observations have no array {key!r}; they have "
+                f"{', '.join(map(repr, observations))}."
+            )
+    parts = [np.asarray(observations[key]).reshape(len(episode["rewards"]) + 1, -1) for key in keys]
+    return {**episode, "observations": np.concatenate(parts, axis=-1)}
+
+
+def _concatenated(pieces: Iterable[Any], name: str, where: str) -> Any:
+    pieces = list(pieces)
+    if isinstance(pieces[0], Mapping):
+        keys = pieces[0].keys()
+        if any(not isinstance(p, Mapping) or p.keys() != keys for p in pieces):
+            raise InputError(f"{where}: the episodes' {name!r} have different parts.")
+        return {k: _concatenated([p[k] for p in pieces], f"{name}/{k}", where) for k in keys}
+    try:
+        return np.concatenate(pieces)
+    except ValueError as error:
+        raise InputError(f"{where}: the episodes' {name!r} do not fit together: {error}.") from None

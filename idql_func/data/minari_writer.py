@@ -1,0 +1,243 @@
+"""Write recordings in Minari's format, which ``minari.load_dataset`` and ``MinariDataset`` read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from gymnasium import spaces
+
+from idql_func.data.arrays import check_lengths, named_leaves
+from idql_func.data.minari import MAIN_FILE, METADATA_FILE, as_arrays, check_episodes
+from idql_func.types import InputError
+
+__all__ = ["episodes_from_transitions", "write_minari_dataset"]
+
+_FORMAT_OF = "0.5.4"  # the version of Minari whose layout this is
+
+
+def write_minari_dataset(
+    folder: str | os.PathLike[str],
+    episodes: Sequence[Mapping[str, Any]],
+    *,
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    dataset_id: str | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write episodes as a Minari dataset, whole or not at all.
+
+    Put (or link) the folder to ``~/.minari/datasets/<dataset_id>`` for ``minari.load_dataset`` to
+    find it by name. Images are stored as they are, not as JPEG.
+
+    Args:
+        folder: the dataset's folder; a Minari dataset that is there is replaced at the end.
+        episodes: for each ``observations [T + 1, ...]`` (nested dicts for a ``Dict`` space),
+            ``actions [T, ...]``, ``rewards``, ``terminations`` and ``truncations [T]``; see
+            :func:`episodes_from_transitions`.
+        observation_space: Gymnasium space of the observations (``Box``, ``Discrete``,
+            ``MultiBinary``, ``MultiDiscrete`` or ``Dict`` of these).
+        action_space: that of the actions.
+        dataset_id: Minari's name, ``(namespace/)name-v<number>``. Default: the folder's name, with
+            ``-v0`` where it has no number.
+        attributes: further JSON-able metadata, such as ``ref_min_score``, ``ref_max_score``,
+            ``algorithm_name``, ``description``, ``env_spec`` (as JSON).
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: no episode, missing fields, unequal lengths, an array that is no member of its
+            space by shape, a bad name, or a folder that holds something else.
+
+    Example:
+        >>> import tempfile
+        >>> from gymnasium.spaces import Box
+        >>> episode = {
+        ...     "observations": np.zeros((3, 2)), "actions": np.zeros((2, 1)),
+        ...     "rewards": np.zeros(2), "terminations": [False, True], "truncations": [False] * 2,
+        ... }
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     path = write_minari_dataset(
+        ...         f"{place}/toy-v3", [episode], observation_space=Box(-1, 1, (2,)),
+        ...         action_space=Box(-1, 1, (1,)),
+        ...     )
+        ...     path.name, sorted(os.listdir(path / "data"))
+        ('toy-v3', ['main_data.hdf5', 'metadata.json'])
+    """
+    folder = Path(folder)
+    if dataset_id is None:
+        named = re.search(r"-v\d+$", folder.name) is not None
+        dataset_id = folder.name if named else f"{folder.name}-v0"
+    if not re.fullmatch(r"(?:[-\w][-\w/]*/)?[-\w]+-v\d+", dataset_id):
+        raise InputError(
+            f"{dataset_id!r} is no Minari name; it must look like name-v0 or namespace/name-v0."
+        )
+    if folder.exists() and not (folder / "data" / METADATA_FILE).is_file():
+        raise InputError(f"{folder} exists and is no Minari dataset; give another folder.")
+    described = {
+        "observation_space": json.dumps(_space_json(observation_space)),
+        "action_space": json.dumps(_space_json(action_space)),
+    }
+    arrays = [as_arrays(e) for e in episodes]
+    check_episodes(arrays, str(folder))
+    for number, episode in enumerate(arrays):
+        for name, space in (("observations", observation_space), ("actions", action_space)):
+            _check_shapes(episode[name], space, f"{folder}: episode {number}: {name!r}")
+    metadata = {
+        **(attributes or {}),
+        "dataset_id": dataset_id,
+        "minari_version": _FORMAT_OF,
+        "data_format": "hdf5",
+        "jpeg_encoding": False,
+        "total_episodes": len(arrays),
+        "total_steps": sum(len(e["rewards"]) for e in arrays),
+        **described,
+    }
+    try:
+        text = json.dumps(metadata)
+    except TypeError as error:
+        raise InputError(f"{folder}: the attributes must be JSON-able: {error}.") from None
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        (temporary / "data").mkdir(parents=True)
+        _write_episodes(temporary / "data" / MAIN_FILE, arrays)
+        (temporary / "data" / METADATA_FILE).write_text(text, encoding="utf-8")
+        for file in (temporary / "data").iterdir():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+        if folder.exists():  # a folder cannot be renamed onto a full one: the old one steps aside
+            aside = temporary.with_suffix(".old")
+            os.replace(folder, aside)
+            os.replace(temporary, folder)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def episodes_from_transitions(dataset_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Cut consecutive transitions into Minari's episodes.
+
+    An episode ends where ``dones`` is set, and where a transition does not lead to the observation
+    of the next one. It is terminated where ``masks`` is 0 and truncated otherwise.
+
+    Args:
+        dataset_dict: ``observations`` and ``next_observations [N, ...]`` (or nested dicts of such),
+            ``actions [N, ...]``, ``rewards``, ``masks`` and ``dones [N]``, in the order in which
+            they were made, such as :attr:`idql_func.data.Dataset.dataset_dict`.
+
+    Returns:
+        The episodes, as :func:`write_minari_dataset` takes them.
+
+    Raises:
+        InputError: a field is missing, or their lengths differ.
+
+    Example:
+        >>> steps = {
+        ...     "observations": np.array([[0.0], [1.0], [5.0]]), "actions": np.zeros((3, 1)),
+        ...     "next_observations": np.array([[1.0], [2.0], [6.0]]), "rewards": np.ones(3),
+        ...     "masks": np.array([1.0, 0.0, 1.0]), "dones": np.array([False, True, False]),
+        ... }
+        >>> for episode in episodes_from_transitions(steps):
+        ...     print(episode["observations"][:, 0], episode["truncations"])
+        [0. 1. 2.] [False False]
+        [5. 6.] [ True]
+    """
+    names = ("observations", "next_observations", "actions", "rewards", "masks", "dones")
+    missing = [name for name in names if name not in dataset_dict]
+    if missing:
+        raise InputError(f"Episodes are made of transitions; there are no {', '.join(missing)}.")
+    check_lengths({name: dataset_dict[name] for name in names})
+    now, after = dataset_dict["observations"], dataset_dict["next_observations"]
+    ends = np.asarray(dataset_dict["dones"]).astype(bool)
+    ends[-1] = True
+    leaves = zip(named_leaves(now), named_leaves(after), strict=True)
+    for (_, value), (_, following) in leaves:
+        differs = value[1:] != following[:-1]
+        ends[:-1] |= differs.any(axis=tuple(range(1, differs.ndim)))
+    episodes = []
+    start = 0
+    for stop in np.flatnonzero(ends) + 1:
+        rows = slice(start, int(stop))
+        terminations = dataset_dict["masks"][rows] == 0
+        truncations = np.zeros(len(terminations), dtype=bool)
+        truncations[-1] = not terminations[-1]
+        episodes.append({
+            "observations": _with_last(now, after, rows),
+            "actions": dataset_dict["actions"][rows],
+            "rewards": dataset_dict["rewards"][rows],
+            "terminations": terminations,
+            "truncations": truncations,
+        })  # fmt: skip
+        start = int(stop)
+    return episodes
+
+
+def _with_last(now: Any, after: Any, rows: slice) -> Any:
+    """The observations of some rows and the one that the last of them led to."""
+    if isinstance(now, Mapping):
+        return {name: _with_last(now[name], after[name], rows) for name in now}
+    return np.concatenate([now[rows], after[rows.stop - 1 : rows.stop]])
+
+
+def _write_episodes(path: Path, episodes: Sequence[Mapping[str, Any]]) -> None:
+    with h5py.File(path, "w", track_order=True) as file:
+        for number, episode in enumerate(episodes):
+            group = file.create_group(f"episode_{number}")
+            group.attrs["id"] = number
+            group.attrs["total_steps"] = len(episode["rewards"])
+            for name, array in named_leaves(dict(episode)):
+                dtype = bool if name in ("terminations", "truncations") else array.dtype
+                group.create_dataset(name, data=array.astype(dtype), track_times=False)
+
+
+def _check_shapes(value: Any, space: Any, where: str) -> None:
+    """Raise unless the arrays have the space's parts and shapes."""
+    if isinstance(space, spaces.Dict):
+        if not isinstance(value, Mapping) or value.keys() != space.spaces.keys():
+            have = list(value) if isinstance(value, Mapping) else "one array"
+            raise InputError(f"{where}: the space has the parts {list(space.spaces)}, got {have}.")
+        for name, part in space.spaces.items():
+            _check_shapes(value[name], part, f"{where}: {name!r}")
+    elif isinstance(value, Mapping) or value.shape[1:] != space.shape:
+        have = "a dict" if isinstance(value, Mapping) else f"shape {value.shape[1:]}"
+        raise InputError(f"{where}: an element of the space has shape {space.shape}, got {have}.")
+
+
+def _space_json(space: Any) -> dict[str, Any]:
+    """A space as Minari writes it."""
+    if isinstance(space, spaces.Dict):
+        return {
+            "type": "Dict",
+            "subspaces": {name: _space_json(part) for name, part in space.spaces.items()},
+        }
+    if isinstance(space, spaces.Box):
+        bounds = {"low": space.low.tolist(), "high": space.high.tolist()}
+        return {"type": "Box", "dtype": str(space.dtype), "shape": list(space.shape), **bounds}
+    if isinstance(space, spaces.Discrete):
+        return {
+            "type": "Discrete", "dtype": "int64", "start": int(space.start), "n": int(space.n),
+        }  # fmt: skip
+    if isinstance(space, spaces.MultiDiscrete):
+        start = {"nvec": space.nvec.tolist(), "start": space.start.tolist()}
+        return {"type": "MultiDiscrete", "dtype": str(space.dtype), **start}
+    if isinstance(space, spaces.MultiBinary):
+        n = space.n if isinstance(space.n, int) else [int(k) for k in space.n]
+        return {"type": "MultiBinary", "n": n}
+    raise InputError(
+        f"A Minari dataset is written for Box, Discrete, MultiDiscrete, MultiBinary and Dict "
+        f"spaces, not for {space!r}."
+    )
