@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -44,7 +45,7 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray | np.generic):
         equal = np.asarray(a).tobytes() == np.asarray(b).tobytes()
         return type(a) is type(b) and a.dtype == b.dtype and a.shape == b.shape and equal
-    return type(a) is type(b) and (a == b or a != a)
+    return type(a) is type(b) and (a == b or str(a) == str(b) == "nan")
 
 
 @given(trees)
@@ -86,7 +87,7 @@ def test_arrays_above_the_limit_are_chunked_as_flax_does(monkeypatch: pytest.Mon
 # --- bad bytes ------------------------------------------------------------------------------------
 
 
-def packed_array(shape: Any, dtype: str, size: int, code: int = 1) -> bytes:
+def packed_array(shape: Any, dtype: str, size: int, code: int = 1) -> Any:
     return msgpack.packb(msgpack.ExtType(code, msgpack.packb((shape, dtype, bytes(size)))))
 
 
@@ -130,10 +131,8 @@ def test_damage_anywhere_gives_a_tree_or_one_sentence(at: int, patch: bytes, nam
     data = bytearray((REFERENCE / f"{name}.msgpack").read_bytes())
     start = at % len(data)
     data[start : start + len(patch)] = patch
-    try:
+    with contextlib.suppress(InputError):
         msgpack_restore(bytes(data))
-    except InputError:
-        pass
     with pytest.raises(InputError):
         msgpack_restore(bytes(data)[:start])
 
@@ -161,7 +160,7 @@ def test_what_the_format_has_no_place_for_is_named(tree: Any, sentence: str) -> 
 def test_bfloat16_needs_a_package_or_works() -> None:
     data = packed_array((2,), "bfloat16", 4)
     try:
-        import ml_dtypes
+        import ml_dtypes  # pyright: ignore[reportMissingImports]
     except ImportError:
         with pytest.raises(InputError, match="install the package ml_dtypes"):
             msgpack_restore(data)

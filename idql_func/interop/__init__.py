@@ -1,4 +1,19 @@
-"""Weights across: Flax and Orbax checkpoints of upstream's learners, and policies as modules."""
+"""Weights across: Flax and Orbax checkpoints of upstream's learners, and policies as modules.
+
+A learner of the same class and sizes takes over everything that upstream's holds: parameters,
+targets, optimiser states, steps, key and hyper-parameters. Flax's msgpack needs no JAX.
+
+>>> import gymnasium as gym, tempfile
+>>> from idql_func import interop
+>>> from idql_func.agents import IQLLearner
+>>> box = gym.spaces.Box(-1, 1, (3,))
+>>> one, other = (IQLLearner.create(seed, box, box, hidden_dims=(8,)) for seed in (0, 1))
+>>> with tempfile.TemporaryDirectory() as folder:  # or a folder that upstream's scripts wrote
+...     path = interop.save_checkpoint(folder, one, step=1000)
+...     other = interop.restore_checkpoint(folder, other)
+>>> other.rng.tolist() == one.rng.tolist()
+True
+"""
 
 from idql_func.interop.files import latest_checkpoint, restore_checkpoint, save_checkpoint
 from idql_func.interop.flax_bytes import msgpack_restore, msgpack_serialize

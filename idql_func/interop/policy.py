@@ -68,13 +68,24 @@ class Policy(nn.Module):
         """One observation or several as several, and whether it was one."""
         if isinstance(self.shapes, int):
             return self._checked("observations", observations, (self.shapes,))
-        rows = {
-            name: self._checked(f"observations[{name!r}]", observations[name], shape)
-            for name, shape in self.shapes.items()
-        }
-        return {name: tensor for name, (tensor, _) in rows.items()}, all(
-            single for _, single in rows.values()
-        )
+        if not isinstance(observations, Mapping) or not set(self.shapes) <= set(observations):
+            raise InputError(
+                f"observations must be a dict with the entries {', '.join(self.shapes)}, got "
+                f"{sorted(observations) if isinstance(observations, Mapping) else 'no dict'}."
+            )
+        rows: dict[str, Tensor] = {}
+        counts: set[int | None] = set()
+        for name, shape in self.shapes.items():
+            what = f"observations[{name!r}]"
+            rows[name], single = self._checked(what, observations[name], shape)
+            counts.add(None if single else rows[name].shape[0])
+        if len(counts) > 1:
+            raise InputError(
+                "the entries of observations must be of one observation or of equally many, got "
+                + ", ".join(f"{name!r} {tuple(observations[name].shape)}" for name in rows)
+                + "."
+            )
+        return rows, counts == {None}
 
     @staticmethod
     def _checked(what: str, value: Any, shape: tuple[int, ...]) -> tuple[Tensor, bool]:

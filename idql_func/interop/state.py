@@ -212,7 +212,7 @@ def _import_tensor(
     tensor: Tensor, saved: Any, path: tuple[str, ...], problems: list[str]
 ) -> Tensor:
     array = _array(saved)
-    dtype = tensor.numpy(force=True).dtype
+    dtype = torch.empty((), dtype=tensor.dtype).numpy().dtype
     if array is None:
         problems.append(f"{_where(path)} is {_kind(saved)} where an array is right")
         return tensor

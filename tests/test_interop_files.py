@@ -1,0 +1,142 @@
+"""Checkpoints on disk: Flax's files, and Orbax's folders where Orbax is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_interop import REFERENCE, make_learner, state_of
+
+from idql_func import interop, tree_leaves
+from idql_func.types import InputError
+
+TREE = {"w": torch.arange(3.0), "n": torch.tensor(2, dtype=torch.int32)}
+ZEROS = {"w": torch.zeros(3), "n": torch.tensor(0, dtype=torch.int32)}
+
+with_orbax = pytest.mark.skipif(
+    importlib.util.find_spec("orbax") is None, reason="orbax-checkpoint is not installed"
+)
+
+
+def same(a: Any, b: Any) -> bool:
+    pairs = zip(tree_leaves(a), tree_leaves(b), strict=True)
+    return all(torch.equal(torch.as_tensor(x), torch.as_tensor(y)) for x, y in pairs)
+
+
+def test_the_latest_of_a_folder_a_step_of_it_and_a_file(tmp_path: Path) -> None:
+    for step in (2, 10, 9):
+        interop.save_checkpoint(tmp_path, {**TREE, "n": torch.tensor(step).int()}, step)
+    (tmp_path / "checkpoint_11.part").write_bytes(b"half")
+    assert interop.restore_checkpoint(tmp_path, ZEROS)["n"] == 10
+    assert interop.restore_checkpoint(tmp_path, ZEROS, step=2)["n"] == 2
+    assert interop.restore_checkpoint(tmp_path / "checkpoint_9", ZEROS)["n"] == 9
+    assert interop.latest_checkpoint(tmp_path, prefix="other_") is None
+
+
+def test_flaxs_own_file_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "best_7").write_bytes((REFERENCE / "td3.msgpack").read_bytes())
+    learner = interop.restore_checkpoint(tmp_path, make_learner("td3"), prefix="best_")
+    assert learner.critic.step == 2
+
+
+def test_a_checkpoint_is_not_replaced_unless_asked(tmp_path: Path) -> None:
+    interop.save_checkpoint(tmp_path, ZEROS, 1)
+    with pytest.raises(InputError, match="checkpoint_1 is there already; take another step"):
+        interop.save_checkpoint(tmp_path, TREE, 1)
+    interop.save_checkpoint(tmp_path, TREE, 1, overwrite=True)
+    assert same(interop.restore_checkpoint(tmp_path, ZEROS), TREE)
+
+
+def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interop.save_checkpoint(tmp_path, ZEROS, 1)
+
+    def fail(descriptor: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        interop.save_checkpoint(tmp_path, TREE, 1, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_1"]
+    assert same(interop.restore_checkpoint(tmp_path, TREE), ZEROS)
+
+
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*checkpoint_<number>"):
+        interop.restore_checkpoint(tmp_path, TREE)
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*checkpoint_3"):
+        interop.restore_checkpoint(tmp_path, TREE, step=3)
+
+
+# --- Orbax ----------------------------------------------------------------------------------------
+
+
+def as_orbax_tree(state: Any) -> Any:
+    """A state dict in the form that Orbax files it: tuples as lists, empty nodes as None."""
+    if not isinstance(state, dict):
+        return state
+    if set(state) and set(state) == {str(i) for i in range(len(state))}:
+        return [as_orbax_tree(value) for value in state.values()]
+    return {k: as_orbax_tree(v) for k, v in state.items()} or None
+
+
+def test_the_one_file_of_orbax_0_2_needs_no_orbax(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint_2"
+    folder.mkdir()
+    tree = as_orbax_tree(state_of("ddpm_iql"))
+    assert tree["score_model"]["opt_state"][1] is None
+    (folder / "checkpoint").write_bytes(interop.msgpack_serialize(tree))
+    learner = interop.restore_checkpoint(tmp_path, make_learner("ddpm_iql"))
+    assert same(learner, interop.from_state_dict(make_learner("ddpm_iql"), state_of("ddpm_iql")))
+    assert same(interop.restore_checkpoint(folder, make_learner("ddpm_iql")), learner)
+
+
+def folders_only_orbax_reads(tmp_path: Path) -> list[Path]:
+    database, step, split = (tmp_path / name for name in ("database", "step", "split"))
+    for folder in (database, step / "default"):
+        folder.mkdir(parents=True)
+        (folder / "_METADATA").write_text("{}")
+    split.mkdir()
+    left_out = interop.msgpack_serialize({"w": ["PLACEHOLDER://w"]})
+    (split / "checkpoint").write_bytes(left_out)
+    return [database, step, split]
+
+
+def test_without_orbax_one_sentence_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "orbax.checkpoint", None)
+    sentence = r"install orbax-checkpoint, which needs JAX \(.*\); a checkpoint that flax\.seria"
+    for folder in folders_only_orbax_reads(tmp_path):
+        with pytest.raises(InputError, match=sentence) as caught:
+            interop.restore_checkpoint(folder, TREE)
+        assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=sentence):
+        interop.save_orbax(tmp_path / "new", TREE)
+    assert not (tmp_path / "new").exists()
+
+
+@with_orbax
+@pytest.mark.parametrize("name", ["ddpm_iql", "bc", "sac"])
+def test_a_learner_goes_through_orbax(name: str, tmp_path: Path) -> None:
+    learner = interop.from_state_dict(make_learner(name), state_of(name))
+    path = interop.save_orbax(tmp_path / "checkpoint_5", learner)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint_5"]
+    assert same(interop.restore_checkpoint(tmp_path, make_learner(name)), learner)
+    assert same(interop.restore_orbax(path, make_learner(name)), learner)
+    with pytest.raises(InputError, match="is there already"):
+        interop.save_orbax(path, learner)
+    interop.save_orbax(path, make_learner(name), overwrite=True)
+    assert same(interop.restore_orbax(path, learner), make_learner(name))
+
+
+@with_orbax
+def test_double_precision_and_misfits_go_through_orbax(tmp_path: Path) -> None:
+    double = {"w": torch.arange(3.0, dtype=torch.float64) / 3}
+    path = interop.save_orbax(tmp_path / "double", double)
+    assert same(interop.restore_orbax(path, {"w": torch.zeros(3, dtype=torch.float64)}), double)
+    with pytest.raises(InputError, match="w is float64 where float32 is right"):
+        interop.restore_orbax(path, {"w": torch.zeros(3)})
