@@ -239,14 +239,11 @@ def test_idql_learns_from_a_state_buffer(tiny: TrainConfig, quiet: Reporter) -> 
         buffer.insert({name: fields[name][i] for name in buffer.dataset_dict})
     path = buffer.save(tiny.runs_dir.parent / "state.safetensors")
     assert isinstance(tiny.learner, DDPMIQLConfig)
-    for rewards in ("as_stored", "minus_one"):
-        source = DatasetConfig(source=str(path), rewards=rewards)
-        config = dataclasses.replace(tiny, dataset=source, name=rewards)
-        result = train_offline(config, reporter=quiet)
-        assert result.summary["updates"] == 12
-        sampled = prepare_task(config).train.sample_torch(200)["rewards"].numpy()
-        stored = fields["rewards"] - np.float32(rewards == "minus_one")
-        assert np.isin(sampled, stored).all()
+    source = DatasetConfig(source=str(path), rewards="minus_one")
+    config = dataclasses.replace(tiny, dataset=source, max_steps=3)
+    assert train_offline(config, reporter=quiet).summary["updates"] == 3
+    sampled = prepare_task(config).train.sample_torch(200)["rewards"].numpy()
+    assert np.isin(sampled, fields["rewards"] - np.float32(1)).all()
 
 
 def test_a_buffer_is_evaluated_in_the_environment_that_it_is_called_after(
