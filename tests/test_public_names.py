@@ -1,4 +1,4 @@
-"""The public contract of this slice: its names, their examples, and no effect on import."""
+"""The public contract: its names, their examples, and no effect on import."""
 
 from __future__ import annotations
 
@@ -36,15 +36,35 @@ NAMES = {
         "FourierFeatures DDPM ddpm_sampler cosine_beta_schedule linear_beta_schedule "
         "vp_beta_schedule default_init get_weight_decay_mask init apply"
     ),
-    "idql_func.agents": "DDPMIQLLearner GeneralDDPMIQLLearner",
+    "idql_func.networks.encoders": "D4PGEncoder ResNetV2Encoder",
+    "idql_func.networks.pixel_multiplexer": "PixelMultiplexer",
+    "idql_func.distributions": "Normal TanhNormal TanhDeterministic Diagonal",
+    "idql_func.agents": (
+        "BCLearner IQLLearner DDPMIQLLearner GeneralDDPMIQLLearner SACLearner TD3Learner "
+        "DrQLearner PixelBCLearner"
+    ),
     "idql_func.agents.ddpm_iql": (
         "value_loss critic_loss score_loss diffuse sample_candidates min_q"
     ),
+    "idql_func.agents.critics": "min_q value_loss critic_loss summed_critic_loss step_critic follow",
+    "idql_func.agents.iql": "weighted_actor_loss summed_critic_loss value_loss",
+    "idql_func.agents.bc": "bc_loss",
+    "idql_func.agents.sac": "soft_actor_loss temperature_loss Temperature mini_batches",
+    "idql_func.agents.td3": "deterministic_actor_loss",
+    "idql_func.agents.augmentations": "random_crop batched_random_crop",
+    "idql_func.data": (
+        "Dataset D4RLDataset ReplayBuffer MemoryEfficientReplayBuffer BinaryDataset MinariDataset"
+    ),
+    "idql_func.envs": (
+        "make_env wrap_gym wrap_pixels SinglePrecision UniversalSeed RepeatAction FrameStack "
+        "WANDBVideo"
+    ),
+    "idql_func.evaluation": "evaluate implicit_evaluate",
 }
 
 # found, so that a new module is held to the same
 PACKAGES = ("idql_func.networks", "idql_func.agents")
-FLOOR = ("random", "tree", "transforms", "struct", "optim", "losses")
+FLOOR = ("random", "tree", "transforms", "struct", "optim", "losses", "distributions")
 MODULES = [f"idql_func.{name}" for name in FLOOR] + [
     f"{package}.{info.name}"
     for package in PACKAGES
@@ -79,6 +99,33 @@ METHODS = [
     "replace",
     "to",
 ]
+
+
+LEARNERS = {
+    "BCLearner": "rng actor entropy_bonus",
+    "PixelBCLearner": "rng actor entropy_bonus",
+    "IQLLearner": ("rng actor critic target_critic value discount tau expectile temperature"),
+    "SACLearner": (
+        "rng actor critic target_critic temp tau discount target_entropy num_qs num_min_qs "
+        "backup_entropy"
+    ),
+    "DrQLearner": (
+        "rng actor critic target_critic temp tau discount target_entropy num_qs num_min_qs "
+        "backup_entropy"
+    ),
+    "TD3Learner": (
+        "rng actor target_actor critic target_critic tau discount num_qs num_min_qs "
+        "exploration_noise target_policy_noise target_policy_noise_clip actor_delay"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_the_other_learners_have_upstreams_methods_and_fields(name: str) -> None:
+    cls = getattr(idql_func_agents(), name)
+    for method in ("create", "update", "eval_actions", "sample_actions", "replace", "to"):
+        assert inspect.getdoc(getattr(cls, method)), method
+    assert set(inspect.signature(cls).parameters) >= set(LEARNERS[name].split())
 
 
 def test_learners_have_upstreams_methods_and_fields() -> None:
