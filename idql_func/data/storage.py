@@ -134,7 +134,7 @@ def check_row(fields: Mapping[str, Any], values: Any, where: str) -> dict[str, A
 
 def _check_row(fields: Mapping[str, Any], values: Any, where: str, prefix: str) -> dict[str, Any]:
     what = f"{prefix[:-1]!r}" if prefix else "a transition"
-    if not isinstance(values, Mapping):
+    if not isinstance(values, (dict, Mapping)):  # dict first, which is quick to tell
         raise InputError(
             f"{where}: {what} is {type(values).__name__}; it must be a dict of "
             f"{', '.join(map(repr, fields))}."
@@ -151,27 +151,30 @@ def _check_row(fields: Mapping[str, Any], values: Any, where: str, prefix: str) 
         )
     return {
         key: _check_row(field, values[key], where, f"{prefix}{key}/")
-        if isinstance(field, Mapping)
+        if isinstance(field, dict)
         else _check_value(field, values[key], where, prefix + key)
         for key, field in fields.items()
     }
 
 
 def _check_value(field: np.ndarray, value: Any, where: str, name: str) -> np.ndarray:
+    shape = field.shape[1:]
+    if type(value) is np.ndarray and value.dtype == field.dtype and value.shape == shape:
+        return value
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     elif isinstance(value, Mapping):
         raise InputError(f"{where}: {name!r} is a dict; this buffer holds one array there.")
     value = np.asarray(value)
-    shape = field.shape[1:]
+    if shape == () and value.size == 1:  # rewards of some environments come as [1]
+        value = value.reshape(())
     if value.shape != shape:
-        if shape == () and value.size == 1:  # rewards of some environments come as [1]
-            return value.reshape(())
         raise InputError(
             f"{where}: {name!r} has shape {value.shape}; a row of this buffer holds {shape}."
         )
     # Casts of NumPy's own, but for numbers with a fraction put into integers and the like.
-    if field.dtype != np.bool_ and not np.can_cast(value.dtype, field.dtype, "same_kind"):
+    to_bool = field.dtype == np.bool_ and value.dtype.kind in "biuf"
+    if not to_bool and not np.can_cast(value.dtype, field.dtype, "same_kind"):
         raise InputError(
             f"{where}: {name!r} has dtype {value.dtype}; this buffer holds {field.dtype} there."
         )
@@ -188,7 +191,7 @@ def write_row(fields: Mapping[str, Any], values: Mapping[str, Any], row: int) ->
         array([0., 3.])
     """
     for key, field in fields.items():
-        if isinstance(field, Mapping):
+        if isinstance(field, dict):
             write_row(field, values[key], row)
         else:
             field[row] = values[key]

@@ -318,6 +318,8 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
         ({"observations": np.zeros(1)}, r"'observations' has shape \(1,\).* holds \(3,\)"),
         ({"observations": 0.0}, r"'observations' has shape \(\)"),
         ({"rewards": np.zeros(2)}, r"'rewards' has shape \(2,\)"),
+        ({"rewards": ["a"]}, "'rewards' has dtype <U1; this buffer holds float32"),
+        ({"dones": "no"}, "'dones' has dtype <U2; this buffer holds bool"),
         ({"actions": ["a", "b"]}, "'actions' has dtype <U1; this buffer holds float32"),
         ({"observations": {"a": 1}}, "'observations' is a dict; this buffer holds one array"),
         ({"extra": 1}, "has 'extra', which the buffer does not keep"),
