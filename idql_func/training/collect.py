@@ -48,12 +48,11 @@ def collect(config: CollectConfig, *, reporter: Reporter | None = None) -> Path:
     """Collect steps from all sources, one after the other, and write them.
 
     Returns:
-        The file, or for a Minari dataset its name as a path.
+        The file, or the folder of a Minari dataset.
 
     Raises:
         InputError: a source is damaged, sources do not fit together, or the output exists.
         FileNotFoundError: a source does not exist.
-        ImportError: the output is a Minari dataset and ``minari`` is not installed.
     """
     config.validate()
     reporter = reporter if reporter is not None else Reporter()
@@ -62,7 +61,7 @@ def collect(config: CollectConfig, *, reporter: Reporter | None = None) -> Path:
         _video(config, device, reporter)
     if config.kind == "buffer":
         buffer = _collect_buffer(config, device, reporter)
-        path = buffer.save(config.output)
+        path = buffer.save(config.path)
         reporter.stage(f"{len(buffer.transition_rows):,} transitions written to {path}")
         return path
     recording = join([_recording(source, config, device, reporter) for source in config.sources])
@@ -72,12 +71,8 @@ def collect(config: CollectConfig, *, reporter: Reporter | None = None) -> Path:
             f"{len(returns)} whole episodes, return {returns.mean():.1f} on average, from "
             f"{returns.min():.1f} to {returns.max():.1f}"
         )
-    if config.kind == "minari":
-        from idql_func.training.minari_output import write_minari
-
-        path = write_minari(recording, str(config.output).removeprefix("minari:"), config.overwrite)
-    else:
-        path = recording.write(config.output)
+    minari = config.kind == "minari"
+    path = (recording.write_minari if minari else recording.write)(config.path)
     reporter.stage(f"{len(recording):,} steps written to {path}")
     return path
 

@@ -12,6 +12,8 @@ from idql_func.training.online_config import check_at_least
 
 __all__ = ["CollectConfig"]
 
+_MINARI = "minari:"
+
 
 @dataclass(frozen=True)
 class CollectConfig:
@@ -27,7 +29,7 @@ class CollectConfig:
     the other: 'medium.hdf5 runs/sac-seed0' makes a medium-expert set."""
     output: Path
     """The file: .hdf5 in D4RL's format, or .safetensors for a replay buffer (which is what learners
-    from images need). 'minari:NAME' makes a Minari dataset of that name."""
+    from images need). 'minari:FOLDER' makes a Minari dataset there."""
     steps: int | None = None
     """Steps that each source gives. None: 20,000 of a policy, all of a buffer or a recording."""
     buffer: bool = False
@@ -65,7 +67,7 @@ class CollectConfig:
         """
         from idql_func.types import InputError
 
-        if str(self.output).startswith("minari:"):
+        if str(self.output).startswith(_MINARI):
             return "minari"
         if self.output.suffix in (".hdf5", ".h5"):
             return "hdf5"
@@ -73,8 +75,13 @@ class CollectConfig:
             return "buffer"
         raise InputError(
             f"the output is {str(self.output)!r}, but must end in .hdf5 or .safetensors, or be "
-            "minari:NAME"
+            "minari:FOLDER"
         )
+
+    @property
+    def path(self) -> Path:
+        """The file or folder that is written."""
+        return Path(str(self.output).removeprefix(_MINARI))
 
     def validate(self) -> None:
         """Check the numbers and the name of the output.
@@ -92,5 +99,6 @@ class CollectConfig:
             raise InputError(f"noise is {self.noise}, but must be 0 or more")
         if not 0 <= self.random_share <= 1:
             raise InputError(f"random_share is {self.random_share}, but must lie between 0 and 1")
-        if self.kind != "minari" and self.output.exists() and not self.overwrite:
-            raise InputError(f"{self.output} exists; replace it with --overwrite")
+        # To ask for its kind refuses an output that is of none.
+        if self.kind and self.path.exists() and not self.overwrite:
+            raise InputError(f"{self.path} exists; replace it with --overwrite")

@@ -22,6 +22,7 @@ from idql_func.training import plots
 from idql_func.training.checkpoint import CheckpointMetadata, restore_learner
 from idql_func.training.device import choose_device
 from idql_func.training.interaction import Interaction
+from idql_func.training.learners import DrQConfig
 from idql_func.training.loggers import MetricsLogger
 from idql_func.training.matmul import matmul_precision
 from idql_func.training.offline import TrainingInterrupted, TrainResult
@@ -345,8 +346,11 @@ def _finish(
         "metrics": logger.jsonl,
         "as a table": logger.csv,
         "learning curve": run.learning_curve,
-        "summary": run.summary,
     }
+    if isinstance(config.learner, DrQConfig):
+        _save_frames(config.learner.pixel_keys[0], loop)
+        files["frames"] = run.frames
+    files["summary"] = run.summary
     steps = state.step * loop.frames
     mean = results[None]["return"]
     summary = {
@@ -371,3 +375,13 @@ def _finish(
     reporter.stage(f"Done: trained for {duration(loop.seconds['training'])}. Files:")
     reporter.table(files_table(files))
     return summary
+
+
+def _save_frames(key: str, loop: OnlineLoop) -> None:
+    """A few observations as the learner sees them, spread over the replay buffer."""
+    buffer = loop.interaction.buffer
+    rows = buffer.transition_rows
+    chosen = rows[np.linspace(0, len(rows) - 1, min(5, len(rows))).astype(int)]
+    stacks = buffer.sample(1, keys=("observations",), indx=chosen)["observations"][key]
+    title = f"Observations, the newest frame on the right: {tuple(stacks.shape[1:])}"
+    plots.save_figure(plots.frames_figure(stacks, title), loop.run.frames)

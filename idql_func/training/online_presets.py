@@ -13,7 +13,7 @@ from types import MappingProxyType
 from idql_func.training.config import DatasetConfig, EvaluationConfig
 from idql_func.training.finetune_config import FinetuneConfig, FinetuneEvaluationConfig
 from idql_func.training.learners import DrQConfig, GeneralDDPMIQLConfig, SACConfig, TD3Config
-from idql_func.training.online_config import OnlineConfig, OnlineEvaluationConfig
+from idql_func.training.online_config import OnlineConfig, OnlineEvaluationConfig, PixelConfig
 from idql_func.training.presets import LOCOMOTION, POINTMAZE
 
 __all__ = [
@@ -71,11 +71,14 @@ PENDULUM_PIXELS = dataclasses.replace(
     DRQ,
     preset="pendulum-pixels",
     env="Pendulum-v1",
-    max_steps=40_000,
+    max_steps=20_000,
+    start_training=300,
     batch_size=64,
-    log_interval=100,
-    checkpoint_interval=5_000,
-    evaluation=OnlineEvaluationConfig(interval=2_000, interval_episodes=3, episodes=10),
+    log_interval=50,
+    checkpoint_interval=2_500,
+    learner=dataclasses.replace(DRQ.learner, cnn_features=(32, 32, 32, 32)),
+    pixels=PixelConfig(image_size=48, prefetch=1),
+    evaluation=OnlineEvaluationConfig(interval=2_500, interval_episodes=3, episodes=10),
 )
 """DrQ on pictures of the pendulum: small enough to be tried out on a CPU."""
 

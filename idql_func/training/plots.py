@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from idql_func.data.hdf5 import atomic_path
 from idql_func.training.report import policy_name
 
-__all__ = ["learning_curve", "save_figure"]
+__all__ = ["frames_figure", "learning_curve", "save_figure"]
 
 _LOSSES = {
     "actor_loss": "Actor loss",
@@ -99,6 +99,29 @@ def learning_curve(
         if axis.get_legend_handles_labels()[0]:
             upper = "upper left" if axis is returns else "upper right"
             axis.legend(frameon=False, fontsize="small", loc=upper)
+    return figure
+
+
+def frames_figure(stacks: np.ndarray, title: str = "") -> Figure:
+    """Observations of a learner from images, one row each, the frames of its stack side by side.
+
+    Args:
+        stacks: uint8 ``[n, H, W, 3, S]``.
+        title: heading of the figure.
+
+    Example:
+        >>> len(frames_figure(np.zeros((2, 8, 8, 3, 4), np.uint8)).axes)
+        8
+    """
+    rows, _, _, _, frames = stacks.shape
+    figure = Figure(figsize=(1.6 * frames, 1.6 * rows + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize="small")
+    axes = figure.subplots(rows, frames, squeeze=False)
+    for row, stack in zip(axes, stacks, strict=True):
+        for age, axis in enumerate(row):
+            axis.imshow(stack[..., age], interpolation="nearest")
+            axis.set_axis_off()
     return figure
 
 

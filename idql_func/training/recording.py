@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from idql_func.data import ReplayBuffer
 from idql_func.data.hdf5 import read_d4rl_hdf5, write_d4rl_hdf5
+from idql_func.data.minari_writer import episodes_from_transitions, write_minari_dataset
 from idql_func.training.interaction import episode_seed
 from idql_func.types import InputError
 
@@ -99,6 +100,40 @@ class Recording:
             OSError: the disk is full or the place cannot be written to.
         """
         return write_d4rl_hdf5(path, self.arrays, self.attributes())
+
+    def write_minari(self, folder: Path) -> Path:
+        """Write a Minari dataset, whole or not at all; its actions lie in [-1, 1], whatever the
+        environment's own bounds (quirk D14).
+
+        Raises:
+            InputError: a part of the recording came without ``next_observations``, which give each
+                episode its last observation; or the folder holds something else.
+        """
+        arrays = self.arrays
+        if "next_observations" not in arrays:
+            raise InputError(
+                f"{self.origin} has no 'next_observations', which a Minari dataset needs"
+            )
+        terminals = arrays["terminals"]
+        episodes = episodes_from_transitions(
+            {
+                **{name: arrays[name] for name in ("observations", "next_observations", "actions")},
+                "rewards": arrays["rewards"],
+                "masks": 1.0 - terminals,
+                "dones": terminals | arrays["timeouts"],
+            }
+        )
+        return write_minari_dataset(
+            folder,
+            episodes,
+            observation_space=_box(arrays["observations"], np.inf),
+            action_space=_box(arrays["actions"], 1.0),
+            attributes={"description": self.origin, **self.attributes()},
+        )
+
+
+def _box(array: NDArray[Any], bound: float) -> gym.spaces.Box:
+    return gym.spaces.Box(-bound, bound, array.shape[1:], np.float32)
 
 
 def join(recordings: Sequence[Recording]) -> Recording:

@@ -9,6 +9,7 @@
                 replay_buffer/      of the newest checkpoint, where a run collects data
                 learning_curve.png
                 trajectories.png    the maze only
+                frames.png          what a learner from images sees, where it collects data
                 summary.json        written last: a run with it is finished
 """
 
@@ -61,6 +62,11 @@ class RunDirectory:
     def trajectories(self) -> Path:
         """The picture of the maze before and after."""
         return self.path / "trajectories.png"
+
+    @property
+    def frames(self) -> Path:
+        """The picture of what a learner from images sees."""
+        return self.path / "frames.png"
 
     @property
     def checkpoints(self) -> Path:

@@ -14,6 +14,7 @@ from conftest import SHORT_PENDULUM
 from idql_func import disable_jit
 from idql_func.data import D4RLDataset, MemoryEfficientReplayBuffer, ReplayBuffer
 from idql_func.data.hdf5 import read_d4rl_hdf5, write_d4rl_hdf5
+from idql_func.data.minari import read_minari
 from idql_func.training.collect import collect
 from idql_func.training.collect_config import CollectConfig
 from idql_func.training.config import TrainConfig
@@ -236,18 +237,16 @@ def test_images_become_a_buffer(image_run: Path, tmp_path: Path, quiet: Reporter
     assert joined["dones"][[10, 21]].all()
 
 
-def test_a_minari_dataset(
-    run: Path, tmp_path: Path, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    minari = pytest.importorskip("minari")
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
-    config = CollectConfig((run,), Path("minari:pendulum/tiny-v0"), steps=24)
-    collect(config, reporter=quiet)
-    episodes = list(minari.load_dataset("pendulum/tiny-v0"))
-    assert [len(episode.rewards) for episode in episodes] == [10, 10, 4]
-    assert [episode.observations.shape for episode in episodes] == [(11, 3), (11, 3), (5, 3)]
-    assert all(episode.truncations[-1] for episode in episodes)
-    with pytest.raises(InputError, match="pendulum/tiny-v0"):
+def test_a_minari_dataset(run: Path, tmp_path: Path, quiet: Reporter) -> None:
+    config = CollectConfig((run,), Path(f"minari:{tmp_path}/tiny-v0"), steps=24)
+    folder = collect(config, reporter=quiet)
+    assert folder == tmp_path / "tiny-v0"
+    episodes, about, _ = read_minari(folder)
+    assert [len(episode["rewards"]) for episode in episodes] == [10, 10, 4]
+    assert [e["observations"].shape for e in episodes] == [(11, 3), (11, 3), (5, 3)]
+    assert all(episode["truncations"][-1] for episode in episodes)
+    assert (about["env"], about["behaviour_episodes"]) == (SHORT_PENDULUM, 2)
+    with pytest.raises(InputError, match="tiny-v0 exists"):
         collect(config, reporter=quiet)
 
 

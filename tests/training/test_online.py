@@ -221,6 +221,7 @@ def test_images(online: OnlineConfig, quiet: Reporter, efficient: bool) -> None:
     cls = MemoryEfficientReplayBuffer if efficient else ReplayBuffer
     batch = cls.load(result.run.buffer(17)).sample(3)
     assert batch["observations"]["pixels"].shape == (3, 8, 8, 3, 2)
+    assert result.run.frames.exists()
     loaded, metadata = load_checkpoint(result.run.checkpoint(17))
     assert metadata.extra["pixels"]["action_repeat"] == 2
     assert_same(loaded, result.learner)
