@@ -121,7 +121,7 @@ def frames_figure(stacks: np.ndarray, title: str = "") -> Figure:
     for row, stack in zip(axes, stacks, strict=True):
         for age, axis in enumerate(row):
             axis.imshow(stack[..., age], interpolation="nearest")
-            axis.set_axis_off()
+            axis.set(xticks=[], yticks=[])
     return figure
 
 
