@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -19,10 +20,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     record.add_argument("--upstream", type=Path, required=True, help="checkout of the original")
     record.add_argument("--out", type=Path, help="folder to write (default: parity/reference)")
-    record.add_argument("--only", help="one group; the manifest is then left as it is")
+    record.add_argument(
+        "--only", nargs="+", metavar="GROUP", help="these groups; the others stay as they are"
+    )
 
     check = commands.add_parser("check", help="run the port on the saved cases and compare")
     check.add_argument("--only", help="a group, or the beginning of case names (group/name)")
+    check.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
+    )
     check.add_argument("--json", type=Path, help="write every figure to this file too")
     check.add_argument("--compiled", action="store_true", help="compiled instead of eager")
     check.add_argument("--reference", type=Path, help="folder to read (default: parity/reference)")
@@ -34,8 +40,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     live.add_argument("--double-steps", type=int, default=1000, help="double-precision updates")
     live.add_argument("--float-steps", type=int, default=25, help="float32 updates")
+    live.add_argument("--pixel-steps", type=int, default=5, help="float32 updates from pixels")
     live.add_argument("--size", choices=("small", "default"), default="small", help="networks")
-    live.add_argument("--only", help="the beginning of case names")
+    live.add_argument("--learner", help="one learner and its variants: td3, pixel_bc, …")
+    live.add_argument("--only", help="the beginning of case names: td3-dropout, sac-float32, …")
     live.add_argument("--compiled", action="store_true", help="compiled instead of eager")
     live.add_argument("--json", type=Path, help="write every figure to this file too")
 
@@ -62,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
                 from parity.store import REFERENCE
 
                 return check_command(
-                    args.reference or REFERENCE, args.only, args.json, args.compiled
+                    args.reference or REFERENCE, args.only, args.json, args.compiled, args.jobs
                 )
             case "live":
                 from parity.live import live_command

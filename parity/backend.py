@@ -73,6 +73,22 @@ class Backend(Protocol):
         """The network that ``settings`` describes."""
         ...
 
+    def distribution(self, loc: Any, log_scale: Any, tanh: bool) -> Any:
+        """A normal distribution, or its image under tanh, with ``log_prob, mode, entropy``."""
+        ...
+
+    def draw(self, distribution: Any, key: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
+        """Draws, and the log-density that the distribution gives its own draws."""
+        ...
+
+    def crop(self, key: Any, image: Any, padding: int) -> Any:
+        """One image, padded by its edges and cropped at random."""
+        ...
+
+    def crops(self, key: Any, observations: Any, name: str, padding: int) -> Mapping[str, Any]:
+        """Observations of a batch, the images of one name cropped at random."""
+        ...
+
     def beta_schedule(self, name: str, timesteps: int) -> Any:
         """``cosine``, ``linear`` or ``vp`` betas, ``[T]``."""
         ...
@@ -91,12 +107,20 @@ class Backend(Protocol):
         """A freshly created learner, widened to float64 where ``settings`` ask for it."""
         ...
 
-    def first_moments(self, learner: Any, name: str) -> dict[str, Any]:
-        """Adam's first moments of one TrainState, as nested dicts of NumPy arrays."""
+    def batch(self, arrays: Any) -> Any:
+        """Arrays, or a nested dict of them, as this side's learners take them."""
         ...
 
-    def implicit_action(self, learner: Any, observation: Any) -> tuple[np.ndarray, Any]:
-        """An action by the original's literal sampling weights (quirks E1 and E2 included)."""
+    def choose(self, learner: Any, how: str, observations: Any) -> tuple[np.ndarray, Any]:
+        """``eval_actions``, ``sample_actions`` or a like method; actions and the next learner.
+
+        ``literal_implicit`` is an action by the original's literal sampling weights (quirks E1
+        and E2 included).
+        """
+        ...
+
+    def first_moments(self, learner: Any, name: str) -> dict[str, Any]:
+        """Adam's first moments of one TrainState, as nested dicts of NumPy arrays."""
         ...
 
     def dataset(self, arrays: Mapping[str, np.ndarray], seed: int | None) -> Any:
@@ -105,6 +129,14 @@ class Backend(Protocol):
 
     def sample_device(self, dataset: Any, batch_size: int) -> Mapping[str, Any]:
         """One batch by the dataset's key (the original's ``sample_jax``)."""
+        ...
+
+    def replay(self, settings: Settings) -> Any:
+        """A replay buffer, of stacked frames where ``settings`` name ``pixel_keys``."""
+        ...
+
+    def replay_rows(self, buffer: Any) -> np.ndarray:
+        """The rows that may be drawn, in order."""
         ...
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
+import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from rich.progress import track
@@ -19,6 +23,8 @@ from parity.store import (
     read_manifest,
     write_whole,
 )
+
+FEW = 60
 
 
 def recorded(
@@ -53,33 +59,50 @@ def recorded(
                 yield case, tensors.get(case.name, {})
 
 
-def check(
-    directory: Path = REFERENCE, only: str | None = None, compiled: bool = False
-) -> list[Result]:
-    """Run the port on the recorded cases and compare.
-
-    Raises:
-        RecordError: as :func:`recorded`.
-    """
+def _held(compiled: bool, pair: tuple[Case, Tensors]) -> Result:
     from parity.torch_backend import TorchBackend
 
-    backend = TorchBackend(compiled)
-    pairs = list(recorded(directory, only))
-    return [
-        run_case(backend, case, expected)
-        for case, expected in track(pairs, description="checking", transient=True)
-    ]
+    return run_case(TorchBackend(compiled), *pair)
 
 
-def check_command(
-    directory: Path, only: str | None = None, json_path: Path | None = None, compiled: bool = False
-) -> int:
-    """``python -m parity check``: 0 when every promise holds, else 1."""
+def _one_thread() -> None:
     import torch
 
     # The tensors are tiny: a second thread costs more than it brings (on two busy cores, tenfold).
     torch.set_num_threads(1)
-    results = check(directory, only, compiled)
+
+
+def check(
+    directory: Path = REFERENCE, only: str | None = None, compiled: bool = False, jobs: int = 1
+) -> list[Result]:
+    """Run the port on the recorded cases and compare, in ``jobs`` processes.
+
+    Raises:
+        RecordError: as :func:`recorded`.
+    """
+    pairs = list(recorded(directory, only))
+    held = functools.partial(_held, compiled)
+    with contextlib.ExitStack() as stack:
+        # Another process takes seconds to start, which few cases are not worth.
+        if jobs > 1 and len(pairs) > FEW:
+            context = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(jobs, context, _one_thread)
+            results = stack.enter_context(pool).map(held, pairs, chunksize=4)
+        else:
+            results = map(held, pairs)
+        return list(track(results, "checking", len(pairs), transient=True))
+
+
+def check_command(
+    directory: Path,
+    only: str | None = None,
+    json_path: Path | None = None,
+    compiled: bool = False,
+    jobs: int = 1,
+) -> int:
+    """``python -m parity check``: 0 when every promise holds, else 1."""
+    _one_thread()
+    results = check(directory, only, compiled, jobs)
     commit = read_manifest(directory)["upstream"]["commit"][:7]
     mode = "compiled" if compiled else "eager"
     report.show(results, f"the port ({mode}) against the original at {commit}")

@@ -114,7 +114,17 @@ def compare_case(case: Case, actual: Tensors, expected: Tensors) -> Result:
 
 def _order(name: str) -> tuple[int, str]:
     """Keys first, then what is computed early in a run, so that the first failure tells most."""
-    stages = ("rng", "constants", "out", "forward", "losses", "means", "gradient", "params")
+    stages = (
+        "rng",
+        "constants",
+        "initial",
+        "out",
+        "forward",
+        "gradient",
+        "losses",
+        "means",
+        "params",
+    )
     head = name.partition("/")[0]
     return (stages.index(head) if head in stages else len(stages), name)
 
@@ -124,15 +134,24 @@ def _odd(name: str, kind: str, detail: str) -> Finding:
     return Finding(name, kind, inf, KINDS[kind].bound, inf, inf, inf, detail)
 
 
-def run_case(backend: Any, case: Case, expected: Tensors) -> Result:
-    """Run a case on a backend and compare; an exception becomes a failed result."""
+def attempt(backend: Any, case: Case) -> Tensors | str:
+    """Run a case on a backend; of an exception, its last line and where it was raised."""
     from parity.programs import execute
 
     try:
-        actual = execute(backend, case.program, case.settings)
+        return execute(backend, case.program, case.settings)
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
         line = next(iter(str(error).splitlines()), "")
-        return Result(case, (), f"{type(error).__name__} at {where}: {line}")
-    return compare_case(case, actual, expected)
+        return f"{type(error).__name__} at {where}: {line}"
+
+
+def compared(case: Case, run: Tensors | str, expected: Tensors) -> Result:
+    """The result of an :func:`attempt`; an exception is a failure."""
+    return Result(case, (), run) if isinstance(run, str) else compare_case(case, run, expected)
+
+
+def run_case(backend: Any, case: Case, expected: Tensors) -> Result:
+    """Run a case on a backend and compare; an exception becomes a failed result."""
+    return compared(case, attempt(backend, case), expected)

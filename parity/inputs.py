@@ -58,6 +58,63 @@ def observations(seed: int, count: int, obs_dim: int, dtype: str = "float32") ->
     return uniform(f"observations/{seed}", (count, obs_dim), -2.0, 2.0).astype(dtype)
 
 
+def pixel_observations(
+    seed: int | str, count: int, space: Mapping[str, list[int]], dtype: str = "float32"
+) -> Tree:
+    """Nested observations, ``[count, *shape]`` for each name of ``space``.
+
+    Shapes of four axes (height, width, channels, stack) are images: bytes, or, for names that
+    contain "depth", numbers in ``[0, 1)``. Others are states.
+
+    >>> seen = pixel_observations(0, 2, {"pixels": [4, 4, 3, 2], "state": [3]})
+    >>> seen["pixels"].dtype, seen["state"].shape
+    (dtype('uint8'), (2, 3))
+    """
+    out: Tree = {}
+    for name, shape in space.items():
+        tag, full = f"observations/{seed}/{name}", (count, *shape)
+        if len(shape) < 4:
+            out[name] = uniform(tag, full, -2.0, 2.0).astype(dtype)
+        elif "depth" in name:
+            out[name] = uniform(tag, full, 0.0, 1.0).astype(dtype)
+        else:
+            out[name] = uniform(tag, full, 0.0, 256.0).astype(np.uint8)
+    return out
+
+
+def pixel_batch(
+    seed: int,
+    step: int,
+    size: int,
+    space: Mapping[str, list[int]],
+    act_dim: int,
+    *,
+    packed: bool = False,
+    dtype: str = "float32",
+) -> Tree:
+    """A batch whose observations are nested, the next ones one frame on.
+
+    With ``packed``, images come once, with one frame more than the stack, and the next
+    observations lack them: what a memory-efficient buffer hands out.
+
+    >>> pixel_batch(0, 0, 4, {"pixels": [4, 4, 3, 2]}, 2, packed=True)["observations"][
+    ...     "pixels"
+    ... ].shape
+    (4, 4, 4, 3, 3)
+    """
+    longer = {name: [*s[:-1], s[-1] + 1] if len(s) == 4 else s for name, s in space.items()}
+    frames = pixel_observations(f"pixels/{seed}/{step}", size, longer, dtype)
+    now, later = dict(frames), {}
+    for name, values in frames.items():
+        if values.ndim != 5:
+            moved = uniform(f"pixels/{seed}/{step}/{name}/next", values.shape, -0.2, 0.2)
+            later[name] = (values + moved).astype(dtype)
+        elif not packed:
+            now[name], later[name] = values[..., :-1].copy(), values[..., 1:].copy()
+    flat = batch(seed, step, size, 1, act_dim, dtype=dtype)
+    return {**flat, "observations": now, "next_observations": later}
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Leaves of a nested mapping by path, in sorted order.
 
@@ -103,7 +160,8 @@ def parameters(tag: str, shapes: Mapping[str, tuple[int, ...]], dtype: str = "fl
         if name == "scale":
             values = 1.0 + 0.3 * values
         elif len(shape) >= 2:
-            values = values * np.sqrt(3.0 / shape[-2])
+            fan_in = np.prod(shape[:-1]) if len(shape) == 4 else shape[-2]
+            values = values * np.sqrt(3.0 / fan_in)
         else:
             values = 0.3 * values
         flat[path] = values.astype(dtype)
@@ -133,5 +191,8 @@ def fingerprint() -> str:
     for array in flatten(parameters("probe", {"a/kernel": (2, 3), "a/scale": (3,)})).values():
         digest.update(array.tobytes())
     for array in flatten(optimiser_tree("probe")).values():
+        digest.update(array.tobytes())
+    probe = pixel_batch(0, 0, 2, {"pixels": [2, 2, 1, 2], "depth": [2, 2, 1, 2], "state": [2]}, 2)
+    for array in flatten(probe).values():
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from parity import inputs
 from parity.backend import Settings
 
 
@@ -37,12 +38,21 @@ def prepare(upstream: Path) -> None:
     sys.path.insert(0, str(upstream))
 
 
-class JaxNetwork:
-    """A Flax module with the inputs it is initialised on."""
+def _tuples(options: Settings) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
 
-    def __init__(self, module: Any, example: list[np.ndarray], positional_training: bool):
+
+class JaxNetwork:
+    """A Flax module with the inputs it is initialised on.
+
+    ``jitted`` compiles the forward pass, as it always is within the original's learners.
+    """
+
+    def __init__(
+        self, module: Any, example: list[Any], positional_training: bool, jitted: bool = False
+    ):
         self.module, self.example = module, example
-        self.positional_training = positional_training
+        self.positional_training, self.jitted = positional_training, jitted
 
     def init(self, key: Any) -> Any:
         return self.module.init(key, *self.example).get("params", {})
@@ -51,11 +61,31 @@ class JaxNetwork:
         self, params: Any, *inputs: Any, training: bool = False, dropout_key: Any = None
     ) -> Any:
         rngs = None if dropout_key is None else {"dropout": dropout_key}
-        if not training:
-            return self.module.apply({"params": params}, *inputs)
-        if self.positional_training:
-            return self.module.apply({"params": params}, *inputs, True, rngs=rngs)
-        return self.module.apply({"params": params}, *inputs, training=True, rngs=rngs)
+        flag: dict[str, Any] = {"training": True} if training else {}
+        position = ()
+        if training and self.positional_training:
+            position, flag = (True,), {}
+
+        def run(params: Any, rngs: Any, *inputs: Any) -> Any:
+            result = self.module.apply({"params": params}, *inputs, *position, rngs=rngs, **flag)
+            return self._array(result)
+
+        if not self.jitted:
+            return run(params, rngs, *inputs)
+        import jax
+
+        return jax.jit(run)(params, rngs, *inputs)
+
+    def _array(self, result: Any) -> Any:
+        """The output; of a distribution its location and deviation, side by side."""
+        if not hasattr(result, "log_prob"):
+            return result
+        import jax.numpy as jnp
+
+        # A normal one with diagonal covariance is, in turn, a standard one transformed.
+        tanh = type(result).__name__ == "TanhTransformedDistribution"
+        normal = result.distribution if tanh else result
+        return jnp.concatenate([normal.loc, normal.stddev()], axis=-1)
 
 
 class JaxBackend:
@@ -68,17 +98,32 @@ class JaxBackend:
         import jax
         import jax.numpy as jnp
         import optax
-        from jaxrl5 import networks
+        from jaxrl5 import agents, distributions, networks
         from jaxrl5.agents.ddpm_iql import ddpm_iql_learner as general
         from jaxrl5.agents.ddpm_iql_simple import ddpm_iql_learner as simple
+        from jaxrl5.agents.drq import augmentations
         from jaxrl5.data.dataset import Dataset
+        from jaxrl5.distributions.tanh_normal import tfd
+        from jaxrl5.distributions.tanh_transformed import TanhTransformedDistribution
+        from jaxrl5.networks import encoders
         from jaxrl5.networks.diffusion import linear_beta_schedule
 
         jax.config.update("jax_default_matmul_precision", "float32")
         self.jax, self.jnp, self.gym, self.networks = jax, jnp, gym, networks
         self.random, self.losses, self.optim = jax.random, general, optax
-        self._learners = {"simple": simple.DDPMIQLLearner, "general": general.DDPMIQLLearner}
+        self._learners = {
+            "simple": simple.DDPMIQLLearner,
+            "general": general.DDPMIQLLearner,
+            "bc": agents.BCLearner,
+            "iql": agents.IQLLearner,
+            "sac": agents.SACLearner,
+            "td3": agents.TD3Learner,
+            "drq": agents.DrQLearner,
+            "pixel_bc": agents.PixelBCLearner,
+        }
         self._dataset = Dataset
+        self.policies, self.encoders, self.augmentations = distributions, encoders, augmentations
+        self.tfd, self._tanh = tfd, TanhTransformedDistribution
         self._schedules = {
             "cosine": networks.cosine_beta_schedule,
             "linear": linear_beta_schedule,
@@ -135,6 +180,28 @@ class JaxBackend:
             options["activations"] = self._activations[options["activations"]]
         return partial(self.networks.MLPResNet, **options)
 
+    def _policy(self, s: Settings) -> Any:
+        base = self._mlp(s["base"])
+        cls = getattr(self.policies, s["net"])
+        return partial(cls, base_cls=base, action_dim=s["act_dim"], **s.get("options", {}))
+
+    def _encoder(self, name: str, options: Settings) -> Any:
+        return partial(getattr(self.encoders, name), **_tuples(options))
+
+    def _multiplexer(self, s: Settings) -> Any:
+        head = s["head"]
+        if head["net"] == "Ensemble":
+            single = partial(self.networks.StateActionValue, base_cls=self._mlp(head["base"]))
+            network_cls = partial(self.networks.Ensemble, net_cls=single, num=head["num"])
+        else:
+            network_cls = self._policy({**head, "act_dim": s["act_dim"]})
+        return self.networks.PixelMultiplexer(
+            encoder_cls=self._encoder(s["encoder_net"], s["encoder"]),
+            network_cls=network_cls,
+            latent_dim=s["latent_dim"],
+            **_tuples(s["options"]),
+        )
+
     def _module(self, s: Settings) -> Any:
         n = self.networks
         match s["net"]:
@@ -162,6 +229,12 @@ class JaxBackend:
                     cond_encoder_cls=self._mlp(s["cond"]),
                     reverse_encoder_cls=reverse(s["reverse"]),
                 )
+            case "Normal" | "TanhDeterministic":
+                return self._policy(s)()
+            case "D4PGEncoder" | "ResNetV2Encoder":
+                return self._encoder(s["net"], s["options"])()
+            case "PixelMultiplexer":
+                return self._multiplexer(s)
         raise ValueError(f"unknown network {s['net']!r}")
 
     def network(self, settings: Settings) -> JaxNetwork:
@@ -170,7 +243,26 @@ class JaxBackend:
         example = network_inputs(settings, 1, "float32")
         if settings["net"] == "DDPM":
             example[-1] = example[-1].astype(np.float32)
-        return JaxNetwork(self._module(settings), example, settings["net"] == "Ensemble")
+        # Compiled, the division of bytes by 255 is a product with the reciprocal, rounded.
+        jitted = settings["net"] == "PixelMultiplexer"
+        return JaxNetwork(self._module(settings), example, settings["net"] == "Ensemble", jitted)
+
+    def distribution(self, loc: Any, log_scale: Any, tanh: bool) -> Any:
+        normal = self.tfd.MultivariateNormalDiag(loc=loc, scale_diag=self.jnp.exp(log_scale))
+        return self._tanh(normal) if tanh else normal
+
+    def draw(self, distribution: Any, key: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
+        actions = distribution.sample(shape, seed=key)
+        return actions, distribution.log_prob(actions)
+
+    def crop(self, key: Any, image: Any, padding: int) -> Any:
+        return self.augmentations.random_crop(key, image, padding)
+
+    def crops(self, key: Any, observations: Any, name: str, padding: int) -> Mapping[str, Any]:
+        import flax
+
+        frozen = flax.core.freeze(observations)
+        return self.augmentations.batched_random_crop(key, frozen, name, padding)
 
     def beta_schedule(self, name: str, timesteps: int) -> Any:
         return self._schedules[name](timesteps)
@@ -199,12 +291,22 @@ class JaxBackend:
     def decay_mask(self, params: Any) -> Any:
         return self.networks.get_weight_decay_mask(params)
 
+    def _space(self, settings: Settings) -> Any:
+        box = self.gym.spaces.Box
+        if "space" not in settings or settings.get("flat"):
+            return box(-np.inf, np.inf, (settings["obs_dim"],), np.float32)
+        seen = inputs.pixel_observations(0, 1, settings["space"])
+        spaces: dict[str, Any] = {}
+        for name, values in seen.items():
+            low, high = (0, 255) if values.ndim == 5 else (-np.inf, np.inf)
+            spaces[name] = box(low, high, values.shape[1:], values.dtype)
+        return self.gym.spaces.Dict(spaces)
+
     def learner(self, settings: Settings) -> Any:
-        observed = self.gym.spaces.Box(-np.inf, np.inf, (settings["obs_dim"],), np.float32)
         acted = self.gym.spaces.Box(-1.0, 1.0, (settings["act_dim"],), np.float32)
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["kwargs"].items()}
+        options = _tuples(settings["kwargs"])
         cls = self._learners[settings["learner"]]
-        learner = cls.create(settings["seed"], observed, acted, **options)
+        learner = cls.create(settings["seed"], self._space(settings), acted, **options)
         if not settings.get("x64"):
             return learner
 
@@ -217,11 +319,39 @@ class JaxBackend:
     def first_moments(self, learner: Any, name: str) -> dict[str, Any]:
         return self.nested(getattr(learner, name).opt_state[0].mu)
 
-    def implicit_action(self, learner: Any, observation: Any) -> tuple[np.ndarray, Any]:
-        return learner.sample_implicit_policy(observation)
+    def batch(self, arrays: Any) -> Any:
+        import flax
+
+        native = self.jax.tree_util.tree_map(self.jnp.asarray, arrays)
+        nested = isinstance(native, dict) and isinstance(native.get("observations"), dict)
+        # The pixel learners call a method that only a FrozenDict has (quirk A9).
+        return flax.core.freeze(native) if nested else native
+
+    def choose(self, learner: Any, how: str, observations: Any) -> tuple[np.ndarray, Any]:
+        if how == "literal_implicit":
+            how = "sample_implicit_policy"
+        chosen = getattr(learner, how)(observations)
+        # TD3's eval_actions hands out no learner (quirk E7).
+        return chosen if isinstance(chosen, tuple) else (chosen, learner)
 
     def dataset(self, arrays: Mapping[str, np.ndarray], seed: int | None) -> Any:
         return self._dataset(dict(arrays), seed)
 
     def sample_device(self, dataset: Any, batch_size: int) -> Mapping[str, Any]:
         return dataset.sample_jax(batch_size)
+
+    def replay(self, settings: Settings) -> Any:
+        from jaxrl5.data.memory_efficient_replay_buffer import MemoryEfficientReplayBuffer
+        from jaxrl5.data.replay_buffer import ReplayBuffer
+
+        keys = settings.get("pixel_keys")
+        cls = ReplayBuffer if keys is None else MemoryEfficientReplayBuffer
+        options = {} if keys is None else {"pixel_keys": tuple(keys)}
+        acted = self.gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+        buffer = cls(self._space(settings), acted, settings["capacity"], **options)
+        buffer.seed(settings["seed"])
+        return buffer
+
+    def replay_rows(self, buffer: Any) -> np.ndarray:
+        valid = getattr(buffer, "_is_correct_index", None)
+        return np.arange(len(buffer)) if valid is None else np.flatnonzero(valid)

@@ -12,69 +12,136 @@ import json
 import os
 import subprocess
 import tempfile
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
 
 from parity.cases import Case, Options
+from parity.cases.learners import DOUBLE, SINGLE, pixel_learners, state_learners
+from parity.compare import Result, attempt, compared
 from parity.store import entry, write_whole
 
 
-def _settings(learner: str, size: str) -> Options:
-    base: Options = {
-        "learner": learner,
-        "seed": 0,
-        "obs_dim": 17 if size == "default" else 5,
-        "act_dim": 6 if size == "default" else 3,
-        "batch": 64 if size == "default" else 32,
-        "batch_seed": 1,
-        "method": "update",
-        "keep": 512,
-    }
+def _idql(learner: str) -> Options:
     # Dropout on in both; weights by advantage in the general learner, so that the three networks
     # of the algorithm all meet.
-    kwargs: Options = {"actor_dropout_rate": 0.1}
+    kwargs: Options = {
+        "actor_dropout_rate": 0.1,
+        "critic_hidden_dims": [32, 32],
+        "actor_num_blocks": 1,
+        "time_dim": 16,
+    }
     if learner == "general":
         kwargs |= {
             "actor_architecture": "ln_resnet",
             "actor_layer_norm": True,
             "actor_objective": "soft_adv",
         }
-    if size == "small":
-        kwargs |= {"critic_hidden_dims": [32, 32], "actor_num_blocks": 1, "time_dim": 16}
-    return {**base, "kwargs": kwargs}
+    return {
+        "learner": learner,
+        "seed": 0,
+        "obs_dim": 5,
+        "act_dim": 3,
+        "kwargs": kwargs,
+        "batch": 32,
+        "batch_seed": 1,
+        "method": "update",
+        "choose": ["eval_actions"],
+        "observations": 10,
+        "together": False,
+    }
 
 
-def live_cases(size: str, float_steps: int, double_steps: int) -> list[Case]:
-    """Float32 and double-precision runs of both learners, and actions after each."""
-    single = {
-        "rng": "bits",
-        "losses": "loss",
-        "means": "mean",
-        "params": "state",
-        "norms": "state",
+def live_learners(size: str) -> dict[str, Options]:
+    """Settings of the learners that are run live, by name: the learner, and perhaps a variant.
+
+    Those of the saved cases, or, with ``size="default"``, their options on the original's default
+    networks and on observations and images of an ordinary size.
+    """
+    saved = {**state_learners(), **pixel_learners()}
+    chosen = {
+        "simple": _idql("simple"),
+        "general": _idql("general"),
+        "bc": saved["bc"]["decay"],
+        "bc-entropy": saved["bc"]["entropy-dropout"],
+        "iql": saved["iql"]["antmaze"],
+        "sac": saved["sac"]["plain"],
+        "sac-no_backup": {**saved["sac"]["no_backup"], "utd_ratio": 2},
+        "redq": saved["redq"]["utd-4"],
+        "droq": saved["droq"]["utd-2"],
+        "td3": saved["td3"]["plain"],
+        "td3-dropout": {**saved["td3"]["dropout"], "utd_ratio": 2},
+        "drq": saved["drq"]["dropout"],
+        "drq-packed": saved["drq"]["state-packed"],
+        "drq-cameras": saved["drq"]["everything"],
+        "drq-resnet": saved["drq"]["resnet"],
+        "pixel_bc": saved["pixel_bc"]["dropout"],
+        "pixel_bc-cameras": saved["pixel_bc"]["everything"],
+        "pixel_bc-resnet": saved["pixel_bc"]["resnet"],
     }
-    double = {
-        "rng": "bits",
-        "losses": "double_loss",
-        "means": "double",
-        "params": "double",
-        "norms": "double",
+    if size != "small":
+        chosen = {name: _enlarged(settings) for name, settings in chosen.items()}
+    return {name: {**settings, "keep": 512} for name, settings in chosen.items()}
+
+
+_SIZES = (
+    *("critic_hidden_dims", "actor_num_blocks", "time_dim"),
+    *("hidden_dims", "latent_dim", "cnn_features", "cnn_filters", "cnn_strides"),
+)
+"""What a small network is small by."""
+
+
+def _enlarged(settings: Options) -> Options:
+    kwargs = {name: value for name, value in settings["kwargs"].items() if name not in _SIZES}
+    if "space" not in settings:
+        return {**settings, "kwargs": kwargs, "obs_dim": 17, "act_dim": 6, "batch": 64}
+    space = {
+        name: [48, 48, *shape[2:]] if len(shape) == 4 else shape
+        for name, shape in settings["space"].items()
     }
+    return {**settings, "kwargs": kwargs, "space": space, "batch": 8}
+
+
+def live_cases(
+    size: str,
+    float_steps: int,
+    double_steps: int,
+    pixel_steps: int,
+    learner: str | None = None,
+    only: str | None = None,
+) -> list[Case]:
+    """The whole course of each learner in float32 and, over states, in double precision.
+
+    Args:
+        learner: the first part of a name of :func:`live_learners`; its variants come with it.
+        only: the beginning of a case's name.
+
+    Raises:
+        ValueError: nothing is left of the cases.
+    """
     cases = []
-    for learner in ("simple", "general"):
-        for x64, steps, kinds in ((False, float_steps, single), (True, double_steps, double)):
-            settings = {**_settings(learner, size), "steps": steps, "x64": x64}
-            name = f"{learner}-{'double' if x64 else 'float32'}"
-            acts = {**settings, "choose": "eval_actions", "observations": 10}
-            cases.append(
-                Case(f"live-{learner}", f"{name}-{steps}-updates", "run_and_act", acts, kinds)
-            )
-    # The actions come out of the same learner, after its last update.
-    return [replace(c, kinds={**c.kinds, "actions": "action", "keys": "bits"}) for c in cases]
+    for name, settings in live_learners(size).items():
+        if learner is not None and name.partition("-")[0] != learner:
+            continue
+        pixels = "space" in settings
+        runs = [(False, pixel_steps if pixels else float_steps, SINGLE)]
+        # The original's encoders compute in float32 whatever the width of their parameters.
+        runs += [] if pixels else [(True, double_steps, DOUBLE)]
+        for x64, steps, kinds in runs:
+            title = f"{name}-{'double' if x64 else 'float32'}-{steps}-updates"
+            if title.startswith(only or ""):
+                first = min(settings.get("first_gradient", 1), steps)
+                whole = {**settings, "steps": steps, "x64": x64, "first_gradient": first}
+                cases.append(Case(f"live-{name}", title, "course", whole, kinds))
+    if not cases:
+        names = ", ".join(dict.fromkeys(n.partition("-")[0] for n in live_learners(size)))
+        raise ValueError(
+            f"no run of learner {learner or 'any'!r} begins with {only or ''!r}; "
+            f"the learners are {names}."
+        )
+    return cases
 
 
 def worker(upstream: Path, cases: Path, out: Path) -> None:
@@ -119,33 +186,21 @@ def run_upstream(
         return tensors
 
 
-def live(
-    upstream: Path,
-    python: Path,
-    *,
-    size: str = "small",
-    float_steps: int = 25,
-    double_steps: int = 1000,
-    compiled: bool = False,
-    only: str | None = None,
-) -> list[Any]:
-    """Run both sides on the live cases and compare.
+def live(cases: list[Case], upstream: Path, python: Path, compiled: bool = False) -> list[Result]:
+    """Run both sides on the cases, at the same time, and compare."""
+    from rich.progress import track
 
-    Raises:
-        ValueError: ``only`` begins no case's name.
-    """
-    from parity.compare import run_case
     from parity.torch_backend import TorchBackend
 
-    cases = live_cases(size, float_steps, double_steps)
-    if only is not None:
-        names = ", ".join(case.name for case in cases)
-        cases = [case for case in cases if case.name.startswith(only)]
-        if not cases:
-            raise ValueError(f"no case begins with {only!r}; there are {names}")
-    expected = run_upstream(cases, upstream, python)
     backend = TorchBackend(compiled)
-    return [run_case(backend, case, expected[case.name]) for case in cases]
+    with ThreadPoolExecutor(1) as pool:
+        expected = pool.submit(run_upstream, cases, upstream, python)
+        runs = [
+            attempt(backend, case)
+            for case in track(cases, description="running both", transient=True)
+        ]
+        tensors = expected.result()
+    return [compared(case, run, tensors[case.name]) for case, run in zip(cases, runs, strict=True)]
 
 
 def live_command(args: argparse.Namespace) -> int:
@@ -157,15 +212,15 @@ def live_command(args: argparse.Namespace) -> int:
     if args.size == "small":
         # A second thread costs more than it brings on tensors as small as these.
         torch.set_num_threads(1)
-    results = live(
-        args.upstream,
-        args.reference_python,
-        size=args.size,
-        float_steps=args.float_steps,
-        double_steps=args.double_steps,
-        compiled=args.compiled,
-        only=args.only,
+    cases = live_cases(
+        args.size,
+        args.float_steps,
+        args.double_steps,
+        args.pixel_steps,
+        args.learner,
+        args.only,
     )
+    results = live(cases, args.upstream, args.reference_python, args.compiled)
     mode = "compiled" if args.compiled else "eager"
     report.show(results, f"the port ({mode}) beside the original, {args.size} networks")
     if args.json is not None:

@@ -11,6 +11,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,14 @@ from parity import inputs
 from parity.cases import COMMIT, Case, all_cases
 from parity.jax_backend import JaxBackend
 from parity.programs import execute
-from parity.store import REFERENCE, entry, save_tensors, write_manifest
+from parity.store import (
+    MANIFEST,
+    REFERENCE,
+    entry,
+    read_manifest,
+    save_tensors,
+    write_manifest,
+)
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "gym", "tensorflow-probability")
 COMMAND = "python -m parity record --upstream PATH"
@@ -60,23 +68,40 @@ def save_cases(cases: list[Case], backend: JaxBackend, path: Path) -> str:
     return save_tensors(path, tensors)
 
 
-def record(upstream: Path, out: Path = REFERENCE, only: str | None = None) -> dict[str, Any]:
-    """Record every group (or the one named) and write the manifest.
+def kept(out: Path, made: dict[str, Any], groups: list[str]) -> dict[str, Any]:
+    """What the record in ``out`` has of groups other than these, if it was made the same way.
 
     Raises:
-        ValueError: ``only`` names no group, or the checkout is at another commit.
+        ValueError: it was made of other inputs or by other versions, so that they cannot be mixed.
+    """
+    if not (out / MANIFEST).is_file():
+        return {"files": {}, "cases": []}
+    old = read_manifest(out)
+    for name in ("upstream", "versions", "platform", "settings", "inputs"):
+        if old[name] != made[name]:
+            raise ValueError(
+                f"the record in {out} was made with other {name}: record all groups anew."
+            )
+    files = {group: file for group, file in old["files"].items() if group not in groups}
+    return {"files": files, "cases": [c for c in old["cases"] if c["group"] in files]}
+
+
+def record(
+    upstream: Path, out: Path = REFERENCE, only: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Record every group (or those named, keeping the others) and write the manifest.
+
+    Raises:
+        ValueError: ``only`` names no group, the checkout is at another commit, or the groups that
+            stay were recorded under other conditions.
     """
     cases = all_cases()
     groups = list(dict.fromkeys(case.group for case in cases))
-    if only is not None and only not in groups:
-        raise ValueError(f"there is no group {only!r}; there are {', '.join(groups)}")
+    chosen = list(groups if only is None else only)
+    if unknown := set(chosen) - set(groups):
+        raise ValueError(f"there is no group {min(unknown)!r}; there are {', '.join(groups)}")
     backend = checked_backend(upstream)
-    files: dict[str, dict[str, str]] = {}
-    for group in groups if only is None else [only]:
-        chosen = [case for case in cases if case.group == group]
-        name = f"{group}.safetensors"
-        files[group] = {"file": name, "sha256": save_cases(chosen, backend, out / name)}
-    manifest = {
+    made: dict[str, Any] = {
         "upstream": {"repository": "philippe-eecs/IDQL", "commit": COMMIT},
         "command": COMMAND,
         "versions": {
@@ -94,9 +119,18 @@ def record(upstream: Path, out: Path = REFERENCE, only: str | None = None) -> di
             "source": "parity/inputs.py (raw words of numpy.random.Philox, keyed by name)",
             "sha256": inputs.fingerprint(),
         },
-        "files": files,
-        "cases": [entry(case) for case in cases if case.group in files],
     }
-    if only is None:
-        write_manifest(out, manifest)
+    old = kept(out, made, chosen)
+    files: dict[str, dict[str, str]] = old["files"]
+    entries = [*old["cases"], *(entry(case) for case in cases if case.group in chosen)]
+    for group in chosen:
+        members = [case for case in cases if case.group == group]
+        name = f"{group}.safetensors"
+        files[group] = {"file": name, "sha256": save_cases(members, backend, out / name)}
+    manifest = {
+        **made,
+        "files": {group: files[group] for group in groups if group in files},
+        "cases": sorted(entries, key=lambda case: groups.index(case["group"])),
+    }
+    write_manifest(out, manifest)
     return manifest

@@ -89,7 +89,7 @@ def show(results: Sequence[Result], title: str) -> None:
     """Print the table, the failures and one closing line."""
     # Eleven columns need more than the 80 characters that a pipe or a log is given by default.
     console = Console()
-    console = Console(width=max(console.width, 120))
+    console = Console(width=max(console.width, 128))
     console.print(table(results, title))
     for line in failures(results):
         console.print(f"[red]FAIL[/red] {line}", highlight=False, soft_wrap=True)

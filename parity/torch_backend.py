@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 
 import idql_func
-from idql_func import losses, optim, random
+from idql_func import agents, distributions, losses, optim, random
 from idql_func import networks as nets
-from idql_func.agents import DDPMIQLLearner, GeneralDDPMIQLLearner
-from idql_func.data import Dataset
+from idql_func.agents import augmentations
+from idql_func.data import Dataset, MemoryEfficientReplayBuffer, ReplayBuffer
+from parity import inputs
 from parity.backend import Settings
 from parity.literal import literal_implicit_action
 
@@ -25,7 +27,28 @@ _SCHEDULES = {
     "linear": nets.linear_beta_schedule,
     "vp": nets.vp_beta_schedule,
 }
-_LEARNERS = {"simple": DDPMIQLLearner, "general": GeneralDDPMIQLLearner}
+_LEARNERS = {
+    "simple": "DDPMIQLLearner",
+    "general": "GeneralDDPMIQLLearner",
+    "bc": "BCLearner",
+    "iql": "IQLLearner",
+    "sac": "SACLearner",
+    "td3": "TD3Learner",
+    "drq": "DrQLearner",
+    "pixel_bc": "PixelBCLearner",
+}
+
+
+def _space(settings: Settings) -> gymnasium.Space:
+    box = gymnasium.spaces.Box
+    if "space" not in settings or settings.get("flat"):
+        return box(-np.inf, np.inf, (settings["obs_dim"],), np.float32)
+    seen = inputs.pixel_observations(0, 1, settings["space"])
+    spaces: dict[str, Any] = {}
+    for name, values in seen.items():
+        low, high = (0, 255) if values.ndim == 5 else (-np.inf, np.inf)
+        spaces[name] = box(low, high, values.shape[1:], values.dtype.type)
+    return gymnasium.spaces.Dict(spaces)
 
 
 class TorchNetwork:
@@ -41,7 +64,10 @@ class TorchNetwork:
         self, params: Any, *inputs: Any, training: bool = False, dropout_key: Any = None
     ) -> Any:
         rngs = None if dropout_key is None else {"dropout": dropout_key}
-        return nets.apply(self.module, params, *inputs, training=training, rngs=rngs)
+        result = nets.apply(self.module, params, *inputs, training=training, rngs=rngs)
+        if not isinstance(result, distributions.Diagonal):
+            return result
+        return torch.cat([result.loc, result.scale.expand(result.loc.shape)], dim=-1)
 
 
 def _mlp_options(settings: Settings) -> dict[str, Any]:
@@ -49,6 +75,31 @@ def _mlp_options(settings: Settings) -> dict[str, Any]:
     if "activations" in options:
         options["activations"] = _ACTIVATIONS[options["activations"]]
     return options
+
+
+def _policy(s: Settings) -> Callable[..., nets.Module]:
+    cls = getattr(distributions, s["net"])
+    options = {**s.get("options", {}), **_mlp_options(s["base"])}
+    return functools.partial(cls, nets.MLP, action_dim=s["act_dim"], **options)
+
+
+def _multiplexer(s: Settings) -> nets.Module:
+    head = s["head"]
+    if head["net"] == "Ensemble":
+        base = _mlp_options(head["base"])
+        network_cls = functools.partial(
+            nets.Ensemble, nets.StateActionValue, nets.MLP, num=head["num"], **base
+        )
+    else:
+        network_cls = _policy({**head, "act_dim": s["act_dim"]})
+    return nets.PixelMultiplexer(
+        functools.partial(getattr(nets, s["encoder_net"]), **s["encoder"]),
+        network_cls,
+        s["latent_dim"],
+        s["space"],
+        s["act_dim"] if head["net"] == "Ensemble" else 0,
+        **s["options"],
+    )
 
 
 class TorchBackend:
@@ -122,10 +173,28 @@ class TorchBackend:
                 cond = nets.MLP(**{**_mlp_options(s["cond"]), "input_dim": s["time_dim"]})
                 width = s["act_dim"] + s["obs_dim"] + s["cond"]["hidden_dims"][-1]
                 return nets.DDPM(cond, self._module({**s["reverse"], "input_dim": width}), time)
+            case "Normal" | "TanhDeterministic":
+                return _policy(s)(input_dim=s["obs_dim"])
+            case "D4PGEncoder" | "ResNetV2Encoder":
+                return getattr(nets, s["net"])(s["shape"], **s["options"])
+            case "PixelMultiplexer":
+                return _multiplexer(s)
         raise ValueError(f"unknown network {s['net']!r}")
 
     def network(self, settings: Settings) -> TorchNetwork:
         return TorchNetwork(self._module(settings))
+
+    def distribution(self, loc: Any, log_scale: Any, tanh: bool) -> Any:
+        return distributions.Diagonal(loc=loc, scale=torch.exp(log_scale), tanh=tanh)
+
+    def draw(self, distribution: Any, key: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
+        return distribution.sample_and_log_prob(key, shape)
+
+    def crop(self, key: Any, image: Any, padding: int) -> Any:
+        return augmentations.random_crop(key, image, padding)
+
+    def crops(self, key: Any, observations: Any, name: str, padding: int) -> Mapping[str, Any]:
+        return augmentations.batched_random_crop(key, observations, name, padding)
 
     def beta_schedule(self, name: str, timesteps: int) -> Any:
         return _SCHEDULES[name](timesteps)
@@ -155,12 +224,10 @@ class TorchBackend:
         return nets.get_weight_decay_mask(params)
 
     def learner(self, settings: Settings) -> Any:
-        observed = gymnasium.spaces.Box(-np.inf, np.inf, (settings["obs_dim"],), np.float32)
         acted = gymnasium.spaces.Box(-1.0, 1.0, (settings["act_dim"],), np.float32)
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["kwargs"].items()}
-        learner = _LEARNERS[settings["learner"]].create(
-            settings["seed"], observed, acted, **options
-        )
+        cls = getattr(agents, _LEARNERS[settings["learner"]])
+        learner = cls.create(settings["seed"], _space(settings), acted, **options)
         if not settings.get("x64"):
             return learner
 
@@ -173,11 +240,31 @@ class TorchBackend:
     def first_moments(self, learner: Any, name: str) -> dict[str, Any]:
         return self.nested(getattr(learner, name).opt_state[0].mu)
 
-    def implicit_action(self, learner: Any, observation: Any) -> tuple[np.ndarray, Any]:
-        return literal_implicit_action(learner, observation)
+    def batch(self, arrays: Any) -> Any:
+        return self.tree(arrays) if isinstance(arrays, Mapping) else self.array(arrays)
+
+    def choose(self, learner: Any, how: str, observations: Any) -> tuple[np.ndarray, Any]:
+        if how == "literal_implicit":
+            return literal_implicit_action(learner, observations)
+        return getattr(learner, how)(observations)
 
     def dataset(self, arrays: Mapping[str, np.ndarray], seed: int | None) -> Any:
         return Dataset(dict(arrays), seed)
 
     def sample_device(self, dataset: Any, batch_size: int) -> Mapping[str, Any]:
         return dataset.sample_torch(batch_size)
+
+    def replay(self, settings: Settings) -> Any:
+        keys = settings.get("pixel_keys")
+        acted = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+        space, capacity = _space(settings), settings["capacity"]
+        if keys is None:
+            buffer = ReplayBuffer(space, acted, capacity)
+        else:
+            buffer = MemoryEfficientReplayBuffer(space, acted, capacity, tuple(keys))
+        buffer.seed(settings["seed"])
+        return buffer
+
+    def replay_rows(self, buffer: Any) -> np.ndarray:
+        rows = getattr(buffer, "transition_rows", None)
+        return np.arange(len(buffer)) if rows is None else np.sort(rows)

@@ -6,10 +6,12 @@ A case is data only, so that the manifest can carry it and ``check`` can run fro
 from __future__ import annotations
 
 from parity.cases.case import COMMIT, Case, Options
-from parity.cases.data import dataset_cases
+from parity.cases.data import dataset_cases, replay_cases
 from parity.cases.floor import loss_cases, optimiser_cases
 from parity.cases.idql import learner_cases
+from parity.cases.learners import pixel_learner_cases, state_learner_cases
 from parity.cases.networks import diffusion_cases, network_cases
+from parity.cases.policies import augmentation_cases, distribution_cases, encoder_cases
 from parity.cases.random import random_cases
 
 __all__ = ["COMMIT", "Case", "Options", "all_cases"]
@@ -25,4 +27,10 @@ def all_cases() -> list[Case]:
         *optimiser_cases(),
         *learner_cases(),
         *dataset_cases(),
+        *replay_cases(),
+        *distribution_cases(),
+        #         *encoder_cases(),
+        *augmentation_cases(),
+        *state_learner_cases(),
+        #         *pixel_learner_cases(),
     ]

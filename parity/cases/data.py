@@ -34,3 +34,60 @@ def dataset_cases() -> Iterator[Case]:
     for name, options in variants.items():
         settings = {"size": 999, **options}
         yield Case("dataset", name, "dataset", settings, kinds)
+
+
+def replay_cases() -> Iterator[Case]:
+    """Replay buffers: part-filled, wrapped around, nested, of stacked frames, prefetched."""
+    images = {"pixels": [3, 2, 1, 3], "state": [2]}
+    flat: Options = {
+        "space": {"state": [3]},
+        "obs_dim": 3,
+        "flat": True,
+        "capacity": 20,
+        "episodes": [7, 3],
+        "seed": 7,
+        "batch": 9,
+        "between": 8,
+        "count": 5,
+    }
+    stacked: Options = {**flat, "space": images, "flat": False, "pixel_keys": ["pixels"]}
+    variants: dict[str, Options] = {
+        "flat": flat,
+        "flat-keys": {**flat, "seed": 0, "sample": {"keys": ["rewards", "actions"]}},
+        "flat-prefetch": {**flat, "queue_size": 2},
+        "flat-prefetch-3": {**flat, "queue_size": 3},
+        "nested": {**flat, "space": images, "flat": False},
+        # Episodes of 5 with 3 rows of padding fill 40 rows without one that straddles the end.
+        "stacked": {**stacked, "capacity": 40, "episodes": [5]},
+        "stacked-packed": {
+            **stacked,
+            "capacity": 40,
+            "episodes": [5],
+            "sample": {"pack_obs_and_next_obs": True},
+        },
+        "stacked-keys": {
+            **stacked,
+            "capacity": 40,
+            "episodes": [5],
+            "sample": {"keys": ["observations", "rewards"]},
+        },
+        "stacked-cameras": {
+            **stacked,
+            "capacity": 40,
+            "episodes": [5],
+            "space": {**images, "wrist": [2, 2, 3, 3]},
+            "pixel_keys": ["pixels", "wrist"],
+        },
+        # One episode that goes on beyond the end of the ring, several times.
+        "stacked-long": {**stacked, "capacity": 25, "episodes": [1000], "count": 10},
+        # Padding across the end of the ring: the original then shows other frames (quirk D22).
+        "stacked-straddling": {
+            **stacked,
+            "capacity": 22,
+            "episodes": [5, 2, 9],
+            "count": 12,
+            "fields": ["actions", "rewards", "masks", "dones", "next_observations/state"],
+        },
+    }
+    for name, settings in variants.items():
+        yield Case("buffers", name, "replay", settings, {"sample": "bits", "rows": "bits"})

@@ -7,7 +7,7 @@ name, up to the slash, decides which promise the array is held to (see ``Case.ki
 from __future__ import annotations
 
 from parity.backend import Backend, Outputs, Program, Settings
-from parity.programs import data, floor, learners, networks
+from parity.programs import data, floor, learners, networks, policies
 
 PROGRAMS: dict[str, Program] = {
     "keys": floor.keys,
@@ -24,8 +24,11 @@ PROGRAMS: dict[str, Program] = {
     "create": learners.create,
     "run": learners.run,
     "act": learners.act,
-    "run_and_act": learners.run_and_act,
+    "course": learners.course,
+    "distribution": policies.distribution,
+    "crops": policies.crops,
     "dataset": data.dataset,
+    "replay": data.replay,
 }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,4 +54,69 @@ def dataset(backend: Backend, settings: Settings) -> Outputs:
         case "normalize_returns":
             scaled = data.normalize_returns(**settings["args"]) or data
             out["rows/rewards"] = np.asarray(scaled.dataset_dict["rewards"])
+    return out
+
+
+def _transitions(settings: Settings) -> Iterator[dict[str, Any]]:
+    """One after the other, in episodes of the given lengths, over and over.
+
+    Rewards number the transitions. Images of an episode are windows over its frames, as a wrapper
+    that stacks them makes them.
+    """
+    space, number = settings["space"], 0
+    for episode in itertools.count():
+        length = settings["episodes"][episode % len(settings["episodes"])]
+        frames = {}
+        for name, shape in space.items():
+            stack = shape[-1] if len(shape) == 4 else 1
+            full = [length + stack, *(shape[:-1] if len(shape) == 4 else shape)]
+            low, high = (0.0, 256.0) if len(shape) == 4 else (-2.0, 2.0)
+            values = inputs.uniform(f"replay/{episode}/{name}", tuple(full), low, high)
+            frames[name] = values.astype(np.uint8 if len(shape) == 4 else np.float32)
+
+        def seen(step: int, frames: dict[str, np.ndarray] = frames) -> dict[str, np.ndarray]:
+            return {
+                name: np.moveaxis(frames[name][step : step + shape[-1]], 0, -1)
+                if len(shape) == 4
+                else frames[name][step]
+                for name, shape in space.items()
+            }
+
+        for step in range(length):
+            done = step == length - 1
+            now, later = seen(step), seen(step + 1)
+            yield {
+                "observations": now["state"] if settings["flat"] else now,
+                "next_observations": later["state"] if settings["flat"] else later,
+                "actions": inputs.uniform(f"replay/actions/{number}", (2,)).astype(np.float32),
+                "rewards": np.float32(number),
+                "masks": np.float32(not done),
+                "dones": done,
+            }
+            number += 1
+
+
+def replay(backend: Backend, settings: Settings) -> Outputs:
+    """What a replay buffer hands out between insertions, and which rows it may.
+
+    ``fields`` leaves out what the original gets wrong (quirk D22).
+    """
+    buffer = backend.replay(settings)
+    transitions, out = _transitions(settings), {}
+    batches = None
+    if "queue_size" in settings:
+        arguments = {"batch_size": settings["batch"]}
+        batches = buffer.get_iterator(settings["queue_size"], arguments)
+    for call in range(settings["count"]):
+        for transition in itertools.islice(transitions, settings["between"]):
+            buffer.insert(transition)
+        if batches is not None:
+            batch = next(batches)
+        else:
+            batch = buffer.sample(settings["batch"], **settings.get("sample", {}))
+        for name, leaf in inputs.flatten(batch).items():
+            if name.startswith(tuple(settings.get("fields", ("",)))):
+                # Bits: a stack of a few frames takes no rounding.
+                out[f"sample/{call}/{name}"] = np.ascontiguousarray(backend.numpy(leaf))
+        out[f"rows/{call}"] = backend.replay_rows(buffer)
     return out

@@ -11,8 +11,38 @@ from parity import inputs
 from parity.backend import Backend, Outputs, Settings
 from parity.digest import digest
 
-NETWORKS = ("score_model", "target_score_model", "critic", "target_critic", "value")
-TRAINED = ("score_model", "critic", "value")
+_IDQL = ("score_model", "target_score_model", "critic", "target_critic", "value")
+_SAC = ("actor", "critic", "target_critic", "temp")
+
+NETWORKS: dict[str, tuple[str, ...]] = {
+    "simple": _IDQL,
+    "general": _IDQL,
+    "bc": ("actor",),
+    "iql": ("actor", "critic", "target_critic", "value"),
+    "sac": _SAC,
+    "td3": ("actor", "target_actor", "critic", "target_critic"),
+    "drq": _SAC,
+    "pixel_bc": ("actor",),
+}
+"""The networks of each learner."""
+
+_DIFFUSION = ("betas", "alphas", "alpha_hats")
+
+CONSTANTS: dict[str, tuple[str, ...]] = {
+    "simple": _DIFFUSION,
+    "general": _DIFFUSION,
+    "sac": ("target_entropy",),
+    "drq": ("target_entropy",),
+}
+"""What a learner works out once, when it is created."""
+
+
+def _networks(settings: Settings) -> tuple[str, ...]:
+    return NETWORKS[settings["learner"]]
+
+
+def _trained(settings: Settings) -> tuple[str, ...]:
+    return tuple(name for name in _networks(settings) if not name.startswith("target_"))
 
 
 def _state(backend: Backend, learner: Any, settings: Settings) -> Outputs:
@@ -23,7 +53,7 @@ def _state(backend: Backend, learner: Any, settings: Settings) -> Outputs:
     steps alone; a network as a whole cannot.
     """
     out: Outputs = {}
-    for name in NETWORKS:
+    for name in _networks(settings):
         excerpts = digest(backend.nested(getattr(learner, name).params), name, settings["keep"])
         out[f"norms/{name}"] = excerpts.pop(f"norms/{name}")
         if settings.get("x64"):
@@ -33,38 +63,74 @@ def _state(backend: Backend, learner: Any, settings: Settings) -> Outputs:
     return out
 
 
-def create(backend: Backend, settings: Settings) -> Outputs:
-    """A fresh learner: key, diffusion constants and initial parameters."""
-    learner = backend.learner(settings)
-    out = {"rng/rng": backend.numpy(learner.rng)}
-    for name in ("betas", "alphas", "alpha_hats"):
+def _fresh(backend: Backend, settings: Settings, learner: Any, head: str) -> Outputs:
+    out: Outputs = {}
+    for name in CONSTANTS.get(settings["learner"], ()):
         out[f"constants/{name}"] = backend.numpy(getattr(learner, name))
-    for name in NETWORKS:
+    for name in _networks(settings):
         excerpts = digest(backend.nested(getattr(learner, name).params), name, settings["keep"])
         del excerpts[f"norms/{name}"]
-        out.update(excerpts)
+        out.update({path.replace("params", head, 1): leaf for path, leaf in excerpts.items()})
     return out
 
 
-def _batch(backend: Backend, settings: Settings, step: int) -> dict[str, Any]:
-    dtype = "float64" if settings.get("x64") else "float32"
-    arrays = inputs.batch(
-        settings["batch_seed"],
-        step,
-        settings["batch"],
-        settings["obs_dim"],
-        settings["act_dim"],
-        dtype=dtype,
-    )
-    return {name: backend.array(value) for name, value in arrays.items()}
+def create(backend: Backend, settings: Settings) -> Outputs:
+    """A fresh learner: key, constants and initial parameters."""
+    learner = backend.learner(settings)
+    fresh = _fresh(backend, settings, learner, "params")
+    return {"rng/rng": backend.numpy(learner.rng), **fresh}
+
+
+def _dtype(settings: Settings) -> str:
+    return "float64" if settings.get("x64") else "float32"
+
+
+def _batch(backend: Backend, settings: Settings, step: int) -> Any:
+    seed, size = settings["batch_seed"], settings["batch"]
+    if "space" in settings:
+        arrays = inputs.pixel_batch(
+            seed,
+            step,
+            size,
+            settings["space"],
+            settings["act_dim"],
+            packed=settings.get("packed", False),
+            dtype=_dtype(settings),
+        )
+    else:
+        arrays = inputs.batch(
+            seed, step, size, settings["obs_dim"], settings["act_dim"], dtype=_dtype(settings)
+        )
+    return backend.batch(arrays)
+
+
+def _sort(name: str) -> str:
+    return "losses" if name.endswith("loss") or name == "nll" else "means"
 
 
 def _series(history: list[Mapping[str, Any]], backend: Backend) -> Outputs:
     out: Outputs = {}
     for name in sorted(history[0]) if history else ():
-        values = [np.asarray(backend.numpy(info[name])) for info in history]
-        sort = "losses" if name.endswith("loss") else "means"
-        out[f"{sort}/{name}"] = np.stack(values)
+        # One side logs a whole batch of advantages, the other their mean (quirk U20).
+        values = [np.mean(np.asarray(backend.numpy(info[name]))) for info in history]
+        out[f"{_sort(name)}/{name}"] = np.stack(values)
+    return out
+
+
+def _updated(
+    backend: Backend, settings: Settings, learner: Any, step: int
+) -> tuple[Any, Mapping[str, Any]]:
+    # Learners with a ratio of updates to data take it as a second argument.
+    ratio = (settings["utd_ratio"],) if "utd_ratio" in settings else ()
+    update = getattr(learner, settings["method"])
+    return update(_batch(backend, settings, step), *ratio)
+
+
+def _moments(backend: Backend, settings: Settings, learner: Any) -> Outputs:
+    out: Outputs = {}
+    for name in _trained(settings):
+        moments = digest(backend.first_moments(learner, name), name, settings["keep"])
+        out.update({f"gradient/{path}": leaf for path, leaf in moments.items()})
     return out
 
 
@@ -72,7 +138,7 @@ def trained(backend: Backend, settings: Settings) -> tuple[Any, list[Mapping[str
     """A learner after ``settings['steps']`` calls of ``settings['method']``, and their infos."""
     learner, history = backend.learner(settings), []
     for step in range(settings["steps"]):
-        learner, info = getattr(learner, settings["method"])(_batch(backend, settings, step))
+        learner, info = _updated(backend, settings, learner, step)
         history.append(info)
     return learner, history
 
@@ -85,12 +151,7 @@ def _run_outputs(
         history = [{name: info[name] for name in names} for info in history]
     out = _series(history, backend)
     out["rng/rng"] = backend.numpy(learner.rng)
-    out.update(_state(backend, learner, settings))
-    if settings.get("moments"):
-        for name in TRAINED:
-            moments = digest(backend.first_moments(learner, name), name, settings["keep"])
-            out.update({f"gradient/{path}": leaf for path, leaf in moments.items()})
-    return out
+    return {**out, **_state(backend, learner, settings)}
 
 
 def run(backend: Backend, settings: Settings) -> Outputs:
@@ -99,33 +160,66 @@ def run(backend: Backend, settings: Settings) -> Outputs:
     After a single update Adam's first moment is a tenth of the gradient, which is how a learner's
     own gradients are compared.
     """
-    return _run_outputs(backend, settings, *trained(backend, settings))
+    learner, history = trained(backend, settings)
+    out = _run_outputs(backend, settings, learner, history)
+    return {**out, **(_moments(backend, settings, learner) if settings.get("moments") else {})}
 
 
-def _choose(backend: Backend, settings: Settings, learner: Any) -> tuple[np.ndarray, np.ndarray]:
-    dtype = "float64" if settings.get("x64") else "float32"
-    seen = inputs.observations(11, settings["observations"], settings["obs_dim"], dtype)
-    actions, rngs = [], []
-    for observation in seen:
-        if settings["choose"] == "literal_implicit":
-            action, learner = backend.implicit_action(learner, backend.array(observation))
-        else:
-            action, learner = getattr(learner, settings["choose"])(backend.array(observation))
+def _choose(
+    backend: Backend, settings: Settings, learner: Any, how: str
+) -> tuple[np.ndarray, np.ndarray, Any]:
+    """One action for each of several observations in sequence, the keys after each, the learner."""
+    count, actions, rngs = settings["observations"], [], []
+    seen = _observations(settings, count)
+    for row in range(count):
+        observation = backend.batch(_row(seen, row))
+        action, learner = backend.choose(learner, how, observation)
         # The original squeezes (quirk E5): one action of size 1 has lost its axis there.
         actions.append(np.asarray(action).reshape(settings["act_dim"]))
         rngs.append(backend.numpy(learner.rng))
-    return np.stack(actions), np.stack(rngs)
+    return np.stack(actions), np.stack(rngs), learner
+
+
+def _observations(settings: Settings, count: int) -> Any:
+    if "space" in settings:
+        return inputs.pixel_observations(11, count, settings["space"], _dtype(settings))
+    return inputs.observations(11, count, settings["obs_dim"], _dtype(settings))
+
+
+def _row(seen: Any, row: int) -> Any:
+    if isinstance(seen, Mapping):
+        return {name: values[row] for name, values in seen.items()}
+    return seen[row]
 
 
 def act(backend: Backend, settings: Settings) -> Outputs:
     """Updates, then one action for each of several observations in sequence, and each key."""
-    actions, rngs = _choose(backend, settings, trained(backend, settings)[0])
+    learner, _ = trained(backend, settings)
+    actions, rngs, _ = _choose(backend, settings, learner, settings["choose"])
     return {"actions": actions, "rng": rngs}
 
 
-def run_and_act(backend: Backend, settings: Settings) -> Outputs:
-    """:func:`run`, then :func:`act` with the learner it ends with."""
-    learner, history = trained(backend, settings)
-    actions, rngs = _choose(backend, settings, learner)
-    out = _run_outputs(backend, settings, learner, history)
-    return {**out, "actions": actions, "keys": rngs}
+def course(backend: Backend, settings: Settings) -> Outputs:
+    """The whole life of a learner, so that both sides compile and create it once.
+
+    Initial parameters and constants; the gradients of the first update that trains every network
+    (``first_gradient`` updates in); everything logged at each step; the final key and parameters;
+    then actions and keys by every way of choosing, for observations one by one and ``together``.
+    """
+    learner, history = backend.learner(settings), []
+    out = _fresh(backend, settings, learner, "initial")
+    for step in range(settings["steps"]):
+        learner, info = _updated(backend, settings, learner, step)
+        history.append(info)
+        if step + 1 == settings.get("first_gradient", 1):
+            out.update(_moments(backend, settings, learner))
+    out.update(_run_outputs(backend, settings, learner, history))
+    for how in settings.get("choose", ("eval_actions", "sample_actions")):
+        actions, rngs, learner = _choose(backend, settings, learner, how)
+        out[f"actions/{how}"], out[f"keys/{how}"] = actions, rngs
+        if settings["together"]:
+            many = backend.batch(_observations(settings, settings["observations"]))
+            actions, learner = backend.choose(learner, how, many)
+            out[f"actions/{how}-together"] = np.asarray(actions)
+            out[f"keys/{how}-together"] = backend.numpy(learner.rng)
+    return out

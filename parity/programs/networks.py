@@ -21,18 +21,22 @@ def initial(backend: Backend, settings: Settings) -> Outputs:
     return out
 
 
-def network_inputs(settings: Settings, batch: int, dtype: str) -> list[np.ndarray]:
-    """What a network of these settings is fed, from the shared generator."""
+def network_inputs(settings: Settings, batch: int | None, dtype: str) -> list[Any]:
+    """What a network of these settings is fed, from the shared generator.
+
+    Without a batch (None), one image or observation by itself.
+    """
+    rows = () if batch is None else (batch,)
 
     def values(name: str, width: int) -> np.ndarray:
-        return inputs.uniform(f"network/{name}", (batch, width), -2.0, 2.0).astype(dtype)
+        return inputs.uniform(f"network/{name}", (*rows, width), -2.0, 2.0).astype(dtype)
 
     match settings["net"]:
         case "MLP" | "MLPResNet":
             return [values("x", settings["input_dim"])]
         case "FourierFeatures":
             return [values("time", settings["input_dim"])]
-        case "StateValue":
+        case "StateValue" | "Normal" | "TanhDeterministic":
             return [values("observations", settings["obs_dim"])]
         case "StateActionValue" | "Ensemble":
             return [
@@ -40,12 +44,23 @@ def network_inputs(settings: Settings, batch: int, dtype: str) -> list[np.ndarra
                 values("actions", settings["act_dim"]),
             ]
         case "DDPM":
-            steps = inputs.uniform("network/steps", (batch, 1), 0.0, settings.get("T", 5))
+            steps = inputs.uniform("network/steps", (*rows, 1), 0.0, settings.get("T", 5))
             return [
                 values("observations", settings["obs_dim"]),
                 values("actions", settings["act_dim"]),
                 steps.astype(np.int32),
             ]
+        case "D4PGEncoder" | "ResNetV2Encoder":
+            # Around zero: E[x^2] - E[x]^2 over a bright image of 224 x 224 costs the digits that
+            # are to be compared (the original's own error is 3e-6 then).
+            shape = (*rows, *settings["shape"])
+            return [inputs.uniform("network/image", shape).astype(dtype)]
+        case "PixelMultiplexer":
+            seen = inputs.pixel_observations("network", batch or 1, settings["space"], dtype)
+            if batch is None:
+                seen = {name: value[0] for name, value in seen.items()}
+            acts = settings["head"]["net"] == "Ensemble"
+            return [seen, *([values("actions", settings["act_dim"])] if acts else [])]
     raise ValueError(f"unknown network {settings['net']!r}")
 
 
@@ -64,7 +79,7 @@ def network_pass(backend: Backend, settings: Settings) -> Outputs:
     dtype = "float64" if settings.get("x64") else "float32"
     network = backend.network(settings["network"])
     params = given_parameters(backend, network, "network", dtype)
-    feed = [backend.array(x) for x in network_inputs(settings["network"], settings["batch"], dtype)]
+    feed = [backend.batch(x) for x in network_inputs(settings["network"], settings["batch"], dtype)]
     out = {}
     for mode in settings["modes"]:
         options: dict[str, Any] = {"training": mode == "train"}

@@ -9,14 +9,20 @@ import numpy as np
 import pytest
 
 from parity.cases import Case, all_cases
-from parity.check import check_command, recorded
+from parity.check import check, check_command, recorded
 from parity.compare import Tensors, run_case
 from parity.report import failures
 from parity.store import REFERENCE, RecordError, read_cases, read_group, read_manifest
 from parity.torch_backend import TorchBackend
 
 CASES = all_cases()
-COMPILED = ("random/normal-older-32", "update/simple-dropout", "actions/implicit-expectile")
+COMPILED = (
+    "random/normal-older-32",
+    "update/simple-dropout",
+    "actions/implicit-expectile",
+    "td3/every_step",
+    "pixel_bc/plain",
+)
 
 
 @functools.cache
@@ -43,7 +49,7 @@ def test_compiled_port_is_within_the_promises(name: str) -> None:
 def test_manifest_lists_the_cases_of_the_code_and_says_where_they_come_from() -> None:
     manifest = read_manifest()
     assert read_cases(manifest) == CASES
-    assert len(CASES) >= 80
+    assert len(CASES) >= 400
     assert len({case.id for case in CASES}) == len(CASES)
     assert manifest["upstream"]["commit"].startswith("7582571")
     assert {"jax", "jaxlib", "flax", "optax", "numpy", "python"} <= set(manifest["versions"])
@@ -100,6 +106,13 @@ def test_a_damaged_record_is_named(tmp_path) -> None:
 def test_unknown_group_is_refused() -> None:
     with pytest.raises(RecordError, match="no case begins with 'nothing'"):
         list(recorded(only="nothing"))
+
+
+def test_several_processes_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parity.check.FEW", 0)
+    alone, together = (check(only="optim/ema", jobs=jobs) for jobs in (1, 2))
+    assert [r.case.id for r in together] == ["optim/ema-32", "optim/ema-64"]
+    assert together == alone
 
 
 def test_command_writes_every_figure(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,23 @@ def test_digest_sees_every_entry_of_a_leaf() -> None:
 
 
 def test_every_case_names_a_program_and_its_kinds() -> None:
-    for case in [*all_cases(), *live_cases("small", 25, 1000)]:
+    for case in [*all_cases(), *live_cases("small", 25, 1000, 5)]:
         assert case.program in PROGRAMS
         assert case.kinds
+
+
+def test_images_are_bytes_and_the_next_ones_lie_one_frame_on() -> None:
+    space = {"pixels": [4, 5, 3, 2], "depth": [4, 5, 1, 2], "state": [3]}
+    plain, packed = (inputs.pixel_batch(0, 1, 6, space, 2, packed=p) for p in (False, True))
+    now, later = plain["observations"], plain["next_observations"]
+    assert now["pixels"].dtype == np.uint8
+    assert now["pixels"].shape == (6, 4, 5, 3, 2)
+    assert np.ptp(now["pixels"]) > 200
+    assert now["depth"].dtype == np.float32
+    assert 0 <= now["depth"].min() <= now["depth"].max() < 1
+    for name in ("pixels", "depth"):
+        assert np.array_equal(now[name][..., 1], later[name][..., 0])
+        assert np.array_equal(packed["observations"][name][..., :-1], now[name])
+        assert np.array_equal(packed["observations"][name][..., 1:], later[name])
+        assert name not in packed["next_observations"]
+    assert np.array_equal(packed["next_observations"]["state"], later["state"])

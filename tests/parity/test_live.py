@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from parity.live import live, run_upstream
+from parity.live import live, live_cases, live_learners, run_upstream
 from parity.report import failures
 
 
@@ -24,12 +24,45 @@ def _environment() -> tuple[Path, Path]:
     return upstream, python
 
 
+LEARNERS = sorted({name.partition("-")[0] for name in live_learners("small")})
+
+
 @pytest.mark.live
-@pytest.mark.parametrize("learner", ["simple", "general"])
+@pytest.mark.parametrize("learner", LEARNERS)
 def test_both_sides_agree_from_the_same_seed(learner: str) -> None:
-    results = live(*_environment(), double_steps=100, compiled=False, only=learner)
-    assert len(results) == 2
+    cases = live_cases("small", 25, 100, 5, learner)
+    results = live(cases, *_environment())
     assert all(r.passed for r in results), "\n".join(failures(results))
+
+
+def test_every_learner_runs_live_and_over_states_in_double_precision_too() -> None:
+    upstream = {"simple", "general", "bc", "iql", "sac", "redq", "droq", "td3", "drq", "pixel_bc"}
+    assert set(LEARNERS) == upstream
+    cases = live_cases("small", 25, 1000, 5)
+    assert len({case.name for case in cases}) == len(cases)
+    for name, settings in live_learners("small").items():
+        widths = {case.settings["x64"] for case in cases if case.group == f"live-{name}"}
+        assert widths == ({False} if "space" in settings else {False, True})
+
+
+def test_cases_are_chosen_by_learner_and_by_name() -> None:
+    names = {case.name for case in live_cases("small", 2, 3, 1, "td3")}
+    assert names == {
+        "td3-float32-2-updates",
+        "td3-double-3-updates",
+        "td3-dropout-float32-2-updates",
+        "td3-dropout-double-3-updates",
+    }
+    (only,) = live_cases("small", 2, 3, 1, "td3", "td3-dropout-double")
+    assert only.name == "td3-dropout-double-3-updates"
+    with pytest.raises(ValueError, match=r"no run of learner 'ppo' .* the learners are simple, "):
+        live_cases("small", 2, 3, 1, "ppo")
+
+
+def test_default_networks_are_the_originals_own() -> None:
+    for name, settings in live_learners("default").items():
+        assert not {"hidden_dims", "critic_hidden_dims", "cnn_features"} & set(settings["kwargs"])
+        assert set(settings) <= set(live_learners("small")[name])
 
 
 def test_a_python_that_is_not_there_is_named(tmp_path: Path) -> None:

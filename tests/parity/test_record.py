@@ -1,0 +1,46 @@
+"""A part of the record can be made anew, and the rest stays only if it was made the same way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parity.record import kept
+from parity.store import write_manifest
+
+MADE: dict[str, Any] = {
+    "upstream": {"commit": "7582571"},
+    "versions": {"jax": "0.4.13"},
+    "platform": {"device": "cpu"},
+    "settings": {},
+    "inputs": {"sha256": "1"},
+}
+
+
+def _record(folder: Path) -> None:
+    groups = ("one", "two")
+    cases = [{"group": group, "name": "a", "program": "p", "settings": {}} for group in groups]
+    files = {group: {"file": f"{group}.safetensors", "sha256": "0"} for group in groups}
+    write_manifest(folder, {**MADE, "files": files, "cases": cases})
+
+
+def test_other_groups_are_kept(tmp_path: Path) -> None:
+    _record(tmp_path)
+    found = kept(tmp_path, MADE, ["two", "three"])
+    assert list(found["files"]) == ["one"]
+    assert [case["group"] for case in found["cases"]] == ["one"]
+
+
+def test_a_new_folder_has_nothing_to_keep(tmp_path: Path) -> None:
+    assert kept(tmp_path, MADE, ["two"]) == {"files": {}, "cases": []}
+
+
+@pytest.mark.parametrize("part", list(MADE))
+def test_records_made_differently_are_not_mixed(tmp_path: Path, part: str) -> None:
+    _record(tmp_path)
+    other = {**MADE, part: json.loads('{"other": 1}')}
+    with pytest.raises(ValueError, match=f"made with other {part}: record all groups anew"):
+        kept(tmp_path, other, ["two"])
