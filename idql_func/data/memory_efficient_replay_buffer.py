@@ -240,7 +240,8 @@ before sampling.
     @property
     def transition_rows(self) -> np.ndarray:
         """The rows that can be drawn ``[num_transitions]``, in the order of their insertion."""
-        return self._transitions()
+        rows = super().transition_rows
+        return rows[self._is_transition[rows]]
 
     def split(
         self, ratio: float
@@ -315,10 +316,6 @@ before sampling.
             if "next_observations" in fields and not pack:
                 batch["next_observations"][key] = _stacked(frames[key], window[..., 1:])
         return batch
-
-    def _transitions(self) -> np.ndarray:
-        rows = super()._transitions()
-        return rows[self._is_transition[rows]]
 
     def _part(self, rows: np.ndarray, seed: int) -> MemoryEfficientReplayBuffer:
         half = copy.copy(self)

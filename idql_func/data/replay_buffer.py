@@ -101,8 +101,9 @@ class ReplayBuffer(Dataset):
 
     @property
     def transition_rows(self) -> np.ndarray:
-        """The rows that can be drawn, in the order of their insertion."""
-        return np.empty(0, np.int64) if len(self) == 0 else self._transitions()
+        """The rows that can be drawn ``[n]``, in the order of their insertion."""
+        start = self._insert_index if len(self) == self.capacity else 0
+        return (np.arange(len(self)) + start) % self.capacity
 
     def insert(self, data_dict: Mapping[str, Any]) -> None:
         """Write one transition over the oldest row, or to a free one.
@@ -263,8 +264,7 @@ class ReplayBuffer(Dataset):
 
     def _transitions(self) -> np.ndarray:
         self._check_filled()
-        start = self._insert_index if len(self) == self.capacity else 0
-        return (np.arange(len(self)) + start) % self.capacity
+        return self.transition_rows
 
     def _vector(self, name: str) -> np.ndarray:
         return super()._vector(name)[self._transitions()]

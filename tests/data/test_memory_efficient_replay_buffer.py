@@ -20,6 +20,7 @@ from idql_func.types import InputError
 
 HERE = Path(__file__).parent
 RECORDED = load_file(HERE / "reference" / "buffers.safetensors")
+PARTS = ("observations", "next_observations")
 STACKED = [name for name, scenario in SCENARIOS.items() if scenario.stack]
 
 
@@ -30,10 +31,9 @@ def true_stacks(name: str, numbers: np.ndarray) -> dict[str, np.ndarray]:
     """The stacks that went in with the transitions of these numbers, by field."""
     scenario = SCENARIOS[name]
     made = list(transitions(name))
-    parts = ("observations", "next_observations")
     whole = {
         f"{part}/{key}": np.stack([t[part][key] for t in made])[numbers]
-        for part in parts
+        for part in PARTS
         for key in pixel_keys(scenario)
     }
     if not scenario.sample.get("pack_obs_and_next_obs"):
@@ -103,7 +103,7 @@ def test_the_fault_that_is_mended():
     # upstream looks at rows 5 to 8, the end of the episode before
     made = list(episodes([5, 1], 3))[5]
     batch = buffer.sample(1, indx=np.array([2]))
-    for part in ("observations", "next_observations"):
+    for part in PARTS:
         np.testing.assert_array_equal(batch[part]["pixels"][0], made[part]["pixels"])
 
 
@@ -128,7 +128,7 @@ def test_every_transition_shows_the_stacks_that_went_in(data):
         assert numbers[-1] == len(made) - 1 and numbers == sorted(set(numbers))
         assert buffer.num_transitions == len(rows) <= len(buffer) <= capacity
         for row, number in enumerate(numbers):
-            for part in ("observations", "next_observations"):
+            for part in PARTS:
                 for key, value in made[number][part].items():
                     np.testing.assert_array_equal(batch[part][key][row], value)
     drawn = [buffer.sample(20), {k: np.asarray(v) for k, v in buffer.sample_torch(
@@ -184,7 +184,7 @@ def test_tensors_are_the_same_transitions():
     rows = buffer.transition_rows[random.randint(draw, (30,), 0, 12).numpy()]
     arrays = buffer.sample(0, indx=rows)
     assert batch["observations"]["pixels"].dtype == torch.uint8
-    for part in ("observations", "next_observations"):
+    for part in PARTS:
         for name in ("pixels", "state"):
             np.testing.assert_array_equal(batch[part][name].numpy(), arrays[part][name])
     assert len(set(batch["rewards"].tolist())) > 6
@@ -208,6 +208,7 @@ def test_several_cameras_share_the_rows():
 
 def test_a_buffer_without_transitions_says_so():
     buffer = frame_buffer([])
+    assert buffer.num_transitions == 0 and buffer.transition_rows.tolist() == []
     for call in (
         lambda: buffer.sample(2), lambda: buffer.sample_torch(2), lambda: buffer.split(0.5),
         lambda: buffer.sample(1, indx=np.array([0])), lambda: buffer.filter(threshold=0),
@@ -282,9 +283,27 @@ def test_a_saved_buffer_goes_on_as_the_one_saved(tmp_path_factory, capacity, bef
             one.insert(step)
         left, right = buffer.sample(4), again.sample(4)
         np.testing.assert_array_equal(left["rewards"], right["rewards"])
-        for part in ("observations", "next_observations"):
+        for part in PARTS:
             np.testing.assert_array_equal(left[part]["pixels"], right[part]["pixels"])
     np.testing.assert_array_equal(buffer.transition_rows, again.transition_rows)
+
+
+def test_a_buffer_of_images_alone_comes_back(tmp_path):
+    space = spaces.Dict({"pixels": spaces.Box(0, 255, (2, 1, 1, 3), np.uint8)})
+    buffer = MemoryEfficientReplayBuffer(space, ACTIONS, 20)
+    steps = [
+        {**step, **{part: {"pixels": step[part]["pixels"]} for part in PARTS}}
+        for step in episodes([4, 4], 3)
+    ]
+    for step in steps[:6]:
+        buffer.insert(step)
+    again = MemoryEfficientReplayBuffer.load(buffer.save(tmp_path / "b"))
+    for step in steps[6:]:
+        again.insert(step)
+    batch = again.sample(1, indx=again.transition_rows)
+    for part in PARTS:
+        expected = np.stack([step[part]["pixels"] for step in steps])
+        np.testing.assert_array_equal(batch[part]["pixels"], expected)
 
 
 # --- bad input ----------------------------------------------------------------------------

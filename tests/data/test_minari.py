@@ -280,7 +280,7 @@ def test_transitions_written_come_back(tmp_path_factory, episodes):
 
 def test_a_replay_buffers_content_can_be_written(tmp_path):
     buffer = plain_buffer(100, 10)
-    rows = buffer._transitions()
+    rows = buffer.transition_rows
     episodes = episodes_from_transitions(buffer.sample(1, indx=rows))
     assert [len(e["rewards"]) for e in episodes] == [3, 3, 3, 1]
     box, actions = spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,))

@@ -41,7 +41,7 @@ def test_the_newest_transitions_are_there_in_order(capacity, count, saved):
         buffer.insert(transition(number))
         model.append(number)
     assert len(buffer) == len(model) == buffer.dataset_len and buffer.capacity == capacity
-    rows = buffer._transitions()
+    rows = buffer.transition_rows
     assert buffer.sample(1, indx=rows)["rewards"].tolist() == list(model)
     for batch in (buffer.sample(50), buffer.sample_torch(50)):
         numbers = np.asarray(batch["rewards"])
@@ -178,6 +178,7 @@ def test_normalize_returns_writes_to_the_rows_in_use():
 
 def test_an_empty_buffer_says_so():
     buffer = plain_buffer()
+    assert buffer.transition_rows.tolist() == []
     for call in (
         lambda: buffer.sample(1), lambda: buffer.sample_torch(1), lambda: buffer.split(0.5),
         lambda: buffer.filter(threshold=0), lambda: next(buffer.get_iterator(1, {"batch_size": 1})),
