@@ -118,9 +118,9 @@ POINTMAZE_FINETUNE = FinetuneConfig(
     evaluation=FinetuneEvaluationConfig(N=(64,), interval=1_500, interval_episodes=10, episodes=30),
     offline=dataclasses.replace(
         POINTMAZE,
-        max_steps=2_500,
-        checkpoint_interval=2_500,
-        evaluation=EvaluationConfig(N=(64,), interval=2_500, episodes=5),
+        max_steps=2_000,
+        checkpoint_interval=2_000,
+        evaluation=EvaluationConfig(N=(64,), interval=2_000, episodes=5),
     ),
 )
 """The built-in maze: a short offline run that is no good yet, and what experience makes of it."""
