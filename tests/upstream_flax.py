@@ -14,11 +14,13 @@ paths of those that differ in any bit.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 
@@ -66,6 +68,8 @@ def make_batch(seed: int, pixels: bool) -> dict[str, Any]:
 
 def make_learner(name: str) -> Any:
     """Upstream's learner of a case."""
+    # upstream's data package wants them, its learners do not
+    sys.modules.update({name: MagicMock() for name in ("d4rl", "mjrl") if name not in sys.modules})
     import gym  # pyright: ignore
     from jaxrl5 import agents  # pyright: ignore
     from jaxrl5.agents.ddpm_iql import ddpm_iql_learner  # pyright: ignore
@@ -146,6 +150,8 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 if __name__ == "__main__":
+    # one thread: a recording gives the same bits twice
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
     command, place, *rest = sys.argv[1:]
     if command == "write":
         write(Path(place), rest)
