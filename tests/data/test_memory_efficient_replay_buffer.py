@@ -288,6 +288,33 @@ def test_a_saved_buffer_goes_on_as_the_one_saved(tmp_path_factory, capacity, bef
     np.testing.assert_array_equal(buffer.transition_rows, again.transition_rows)
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    capacity=st.integers(4, 15), room=st.integers(1, 40), before=st.integers(1, 40),
+    length=st.integers(1, 12),
+)  # fmt: skip
+def test_a_buffer_loaded_with_more_room_shows_true_stacks(
+    tmp_path_factory, capacity, room, before, length
+):
+    path = tmp_path_factory.mktemp("buffer") / "saved"
+    steps = list(episodes([length] * 30, 3))
+    buffer = frame_buffer([], capacity, 3)
+    for step in steps[:before]:
+        buffer.insert(step)
+    again = MemoryEfficientReplayBuffer.load(buffer.save(path), capacity=room)
+    assert again.capacity in (capacity, room) and again.capacity >= capacity
+    kept = set(buffer.sample(1, indx=buffer.transition_rows)["rewards"])
+    assert set(again.sample(1, indx=again.transition_rows)["rewards"]) == kept
+    for step in steps[before : before + 30]:
+        again.insert(step)
+        batch = again.sample(1, indx=again.transition_rows)
+        for row, number in enumerate(batch["rewards"].astype(int)):
+            for part in PARTS:
+                np.testing.assert_array_equal(
+                    batch[part]["pixels"][row], steps[number][part]["pixels"]
+                )
+
+
 def test_a_buffer_of_images_alone_comes_back(tmp_path):
     space = spaces.Dict({"pixels": spaces.Box(0, 255, (2, 1, 1, 3), np.uint8)})
     buffer = MemoryEfficientReplayBuffer(space, ACTIONS, 20)
