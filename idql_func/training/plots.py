@@ -94,6 +94,9 @@ def learning_curve(
             axis.axvline(
                 handover, color=_REFERENCE, linestyle=":", linewidth=1, label="online from here"
             )
+            # One scale for all, also for a loss that is no longer logged online.
+            axis.set_xlim(0, 1.02 * max(record[_X] for record in records))
+            axis.set_xlabel("offline updates, then online steps")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         if axis.get_legend_handles_labels()[0]:

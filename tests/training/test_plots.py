@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib.image import imread
 
-from idql_func.training.plots import learning_curve, save_figure
+from idql_func.training.plots import frames_figure, learning_curve, save_figure
 
 RECORDS = [
     {"updates": 1, "train/actor_loss": 3.0, "val/actor_loss": 4.0, "train/critic_loss": None},
@@ -54,3 +55,29 @@ def test_a_run_without_anything_still_gives_a_picture(tmp_path: Path) -> None:
 def test_a_spike_does_not_hide_the_rest() -> None:
     records = [{"updates": i, "train/critic_loss": 1.0 if i else 1e6} for i in range(10)]
     assert learning_curve(records).axes[1].get_yscale() == "log"
+
+
+def test_runs_that_collect_their_data() -> None:
+    records = [
+        {"step": 10, "updates": 10, "eval/N=2/return": 1.0, "train/q": 0.0},
+        {"step": 14, "updates": 11, "episode/return": 4.0},
+        {"step": 20, "updates": 12, "eval/N=2/return": 3.0, "episode/return": 6.0},
+    ]
+    figure = learning_curve(records, x="step", solved_return=2.5, handover=10)
+    returns = figure.axes[-1]
+    lines = {str(line.get_label()): line for line in returns.get_lines()}
+    assert list(lines["episodes of the training"].get_ydata()) == [4.0, 6.0]
+    assert list(lines["counts as solved: 2.5"].get_ydata()) == [2.5, 2.5]
+    for axes in figure.axes:
+        assert [
+            x.get_xdata()[0] for x in axes.get_lines() if x.get_label() == "online from here"
+        ] == [10]
+        assert axes.get_xlim() == pytest.approx((0, 20.4))
+
+
+def test_frames_are_shown_oldest_first() -> None:
+    stacks = np.zeros((1, 4, 4, 3, 2), np.uint8)
+    stacks[..., 1] = 200
+    figure = frames_figure(stacks)
+    shown = [np.asarray(axes.get_images()[0].get_array()).max() for axes in figure.axes]
+    assert shown == [0, 200]
