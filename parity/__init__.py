@@ -5,7 +5,8 @@ Three commands, all below ``python -m parity``:
 * ``record`` runs the original (in its own JAX environment, where torch is not needed) and writes
   small reference tensors and a manifest into ``parity/reference/``.
 * ``check`` runs the port on the same cases (no JAX needed) and compares.
-* ``live`` runs both side by side, for runs too long to be saved.
+* ``live`` runs both side by side, for runs too long to be saved; ``--learner`` picks one of
+  simple, general, bc, iql, sac, redq, droq, td3, drq and pixel_bc.
 
 A *case* (:mod:`parity.cases`) names a *program* (:mod:`parity.programs`) and its settings. Programs
 are written once against the :class:`parity.backend.Backend` protocol, so that both sides run
@@ -15,5 +16,7 @@ Some notes for who records again. The original is ``philippe-eecs/IDQL`` at comm
 parent computes other numbers). Its environment is Python 3.11 with ``jax==0.4.13 jaxlib==0.4.13
 flax==0.6.11 optax==0.1.5 tensorflow-probability==0.20.1 "numpy<1.25" "scipy<1.12" safetensors h5py
 tqdm gym-notices cloudpickle``, and ``gym==0.23.1 d4rl termcolor`` installed without their
-dependencies. Recording takes about ten minutes on one core and gives the same files each time.
+dependencies. Recording takes about half an hour on one core (the residual encoder alone compiles
+for minutes); ``--only GROUP`` records a part. It gives the same files each time, but for the last
+bits of the float64 norms, which depend on the number of BLAS threads.
 """

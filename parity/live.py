@@ -76,10 +76,8 @@ def live_learners(size: str) -> dict[str, Options]:
         "drq": saved["drq"]["dropout"],
         "drq-packed": saved["drq"]["state-packed"],
         "drq-cameras": saved["drq"]["everything"],
-        "drq-resnet": saved["drq"]["resnet"],
         "pixel_bc": saved["pixel_bc"]["dropout"],
         "pixel_bc-cameras": saved["pixel_bc"]["everything"],
-        "pixel_bc-resnet": saved["pixel_bc"]["resnet"],
     }
     if size != "small":
         chosen = {name: _enlarged(settings) for name, settings in chosen.items()}

@@ -29,8 +29,8 @@ def all_cases() -> list[Case]:
         *dataset_cases(),
         *replay_cases(),
         *distribution_cases(),
-        #         *encoder_cases(),
+        *encoder_cases(),
         *augmentation_cases(),
         *state_learner_cases(),
-        #         *pixel_learner_cases(),
+        *pixel_learner_cases(),
     ]
