@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,9 @@ def make_learner(name: str, seed: int = 1, **keywords: Any) -> Any:
     if name in PIXELS:
         space = gym.spaces.Dict({"pixels": gym.spaces.Box(0, 255, FRAMES, np.uint8)})
     cls = getattr(agents, class_name)
-    return cls.create(seed, space, gym.spaces.Box(-1, 1, (ACT,)), **{**settings, **keywords})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "beta_schedule='linear'")  # quirk N10
+        return cls.create(seed, space, gym.spaces.Box(-1, 1, (ACT,)), **{**settings, **keywords})
 
 
 @functools.cache
@@ -68,8 +71,14 @@ def as_tensors(tree: Any) -> Any:
     return torch.from_numpy(tree)
 
 
+def gain(learner: Any) -> float:
+    """How far IDQL's sampler enlarges the rounding of its first step: 12 with ``vp`` and T = 2."""
+    alpha_hats = getattr(learner, "alpha_hats", None)
+    return 1.0 if alpha_hats is None else float(1 / alpha_hats[-1].sqrt())
+
+
 def check_against_upstream(learner: Any, name: str, after: dict[str, np.ndarray]) -> None:
-    """The losses of the next update, two actions and the key after them are upstream's."""
+    """The losses of the next update, eight actions and the key after them are upstream's."""
     batch = as_tensors(make_batch(2, name in PIXELS))
     _, info = learner.update(batch)
     prefix = f"{name}/info/"
@@ -78,10 +87,12 @@ def check_against_upstream(learner: Any, name: str, after: dict[str, np.ndarray]
     for key, value in expected.items():
         if value.ndim == 0:  # IQL's advantages are a vector upstream (quirk U20)
             np.testing.assert_allclose(info[key].item(), value, rtol=2e-5, atol=1e-6, err_msg=key)
-    for i in range(2):
+    expected_actions = after[f"{name}/actions"]
+    assert (np.abs(expected_actions) < 1).any()  # the bounds would hide an error
+    for i, expected_action in enumerate(expected_actions):
         one = tree_map(lambda x, i=i: x[i], batch["observations"])
         action, learner = learner.eval_actions(one)
-        np.testing.assert_allclose(action, after[f"{name}/action{i}"], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(action, expected_action, rtol=0, atol=1e-6 * gain(learner))
     assert learner.rng.tolist() == after[f"{name}/rng"].tolist()
 
 

@@ -72,7 +72,7 @@ def test_actions_are_upstreams(name: str) -> None:
     one = tree_map(lambda x: x[0], observations_of(name))
     after = safetensors.torch.load_file(REFERENCE / "after.safetensors")
     action = interop.policy_module(learner)(one)
-    np.testing.assert_allclose(action, after[f"{name}/action0"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(action, after[f"{name}/actions"][0], rtol=0, atol=1e-6)
 
 
 def test_cameras_with_depth_and_state() -> None:

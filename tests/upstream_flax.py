@@ -29,7 +29,11 @@ SMALL = {"critic_hidden_dims": (8,), "time_dim": 2, "T": 2, "N": 4}
 LAYERS = {"hidden_dims": (8,)}
 EYES = {**LAYERS, "cnn_features": (4,), "cnn_filters": (3,), "cnn_strides": (2,), "latent_dim": 4}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "ddpm_iql": ("DDPMIQLLearner", {**SMALL, "actor_num_blocks": 0, "decay_steps": 10}),
+    # a schedule that keeps the actions of a learner hardly trained inside the clipping
+    "ddpm_iql": (
+        "DDPMIQLLearner",
+        {**SMALL, "actor_num_blocks": 0, "decay_steps": 10, "beta_schedule": "linear"},
+    ),
     "ddpm_iql_general": (
         "GeneralDDPMIQLLearner",
         {**SMALL, "actor_hidden_dims": (8,), "actor_objective": "soft_adv", "M": 1},
@@ -84,7 +88,7 @@ def make_learner(name: str) -> Any:
 
 
 def write(folder: Path, names: Sequence[str]) -> None:
-    """Checkpoints after two updates; then two actions, the key, and the losses of a third."""
+    """Checkpoints after two updates; then a few actions, the key, and the losses of a third."""
     import flax  # pyright: ignore
     import jax  # pyright: ignore
     from flax.core import FrozenDict  # pyright: ignore
@@ -102,11 +106,13 @@ def write(folder: Path, names: Sequence[str]) -> None:
         _, info = learner.update(batches[2], **ratio)
         for key, value in info.items():
             after[f"{name}/info/{key}"] = np.asarray(value)
-        for i in range(2):
+        actions = []
+        for i in range(ROWS):
             one = jax.tree_util.tree_map(lambda x, i=i: x[i], batches[2]["observations"])
             result = learner.eval_actions(one)
             action, learner = result if isinstance(result, tuple) else (result, learner)  # E7
-            after[f"{name}/action{i}"] = np.asarray(action)
+            actions.append(np.asarray(action))
+        after[f"{name}/actions"] = np.stack(actions)
         after[f"{name}/rng"] = np.asarray(learner.rng).astype(np.int64)
     from safetensors.numpy import save
 
