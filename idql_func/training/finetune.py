@@ -265,7 +265,7 @@ def _online(
                         logger.log(record)
                     logger.log({"step": offset, "updates": offset, **evaluation_record(before)})
             except KeyboardInterrupt:
-                raise TrainingInterrupted(run, state.updates) from None
+                raise loop.interrupted(state) from None
             reporter.stage(
                 f"Online: {config.last:,} steps in {task.env_name}, N = {config.candidates}, "
                 f"{'actor, Q and V learn' if config.train_actor else 'Q and V learn'}; "
@@ -275,7 +275,7 @@ def _online(
             try:
                 after = loop.final_evaluation(state)
             except KeyboardInterrupt:
-                raise TrainingInterrupted(run, state.updates) from None
+                raise loop.interrupted(state) from None
             summary = _finish(config, loop, state, start, task, before, after)
     finally:
         env.close()

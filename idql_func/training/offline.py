@@ -90,8 +90,9 @@ RESUMABLE = (
 class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C during training, after the checkpoint was written."""
 
-    def __init__(self, run: RunDirectory, updates: int) -> None:
-        super().__init__(f"interrupted after {updates} updates; continue with --resume {run.path}")
+    def __init__(self, run: RunDirectory, updates: int, done: str | None = None) -> None:
+        done = f"{updates} updates" if done is None else done
+        super().__init__(f"interrupted after {done}; continue with --resume {run.path}")
         self.run = run
         self.updates = updates
 

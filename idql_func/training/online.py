@@ -25,7 +25,7 @@ from idql_func.training.interaction import Interaction
 from idql_func.training.learners import DrQConfig
 from idql_func.training.loggers import MetricsLogger
 from idql_func.training.matmul import matmul_precision
-from idql_func.training.offline import TrainingInterrupted, TrainResult
+from idql_func.training.offline import TrainResult
 from idql_func.training.online_config import OnlineConfig
 from idql_func.training.online_loop import (
     Intervals,
@@ -179,7 +179,7 @@ def train_online(
                 results = loop.final_evaluation(state)
             except KeyboardInterrupt:
                 # All is saved; what is missing is the evaluation.
-                raise TrainingInterrupted(run, state.updates) from None
+                raise loop.interrupted(state) from None
             summary = _finish(config, loop, state, results, solved_return(config, env))
     finally:
         env.close()

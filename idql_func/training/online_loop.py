@@ -142,11 +142,16 @@ class OnlineLoop:
                     raise  # a second Ctrl-C in the middle of a step: the last checkpoint stands
                 self.reporter.warn("Interrupted: writing a checkpoint and the replay buffer.")
                 self.save(state)
-                raise TrainingInterrupted(self.run, state.updates) from None
+                raise self.interrupted(state) from None
             self.seconds["training"] += time.monotonic() - began
             self.seconds["steps"] += time.monotonic() - began - bar.meter.paused
             self.steps_made += state.step - start
         return state
+
+    def interrupted(self, state: LoopState) -> TrainingInterrupted:
+        """What to raise when Ctrl-C was pressed and all is saved."""
+        steps = f"{state.step * self.frames:,} steps"
+        return TrainingInterrupted(self.run, state.updates, steps)
 
     def save(self, state: LoopState) -> Path:
         """Write the checkpoint of a state, and the buffer that belongs to it."""

@@ -49,7 +49,7 @@ def interaction(env: gym.Env, **more: Any) -> Interaction:
 
 def test_transitions_are_those_of_the_environment() -> None:
     one = interaction(Walk())
-    ends = [one.step(np.float32([0.5])) for _ in range(6)]
+    ends = [one.step(np.array([0.5], np.float32)) for _ in range(6)]
     rows = one.buffer.sample(1, indx=np.arange(6))
     np.testing.assert_array_equal(rows["rewards"], [1, 2, 3, 4, 5, 1])
     np.testing.assert_array_equal(rows["dones"], [False] * 4 + [True, False])
@@ -90,8 +90,8 @@ def test_each_episode_has_its_own_seed() -> None:
 
 
 def test_random_actions_fill_the_space_and_follow_the_seed() -> None:
-    actions = [interaction(Walk()).random_action() for _ in range(2)]
-    np.testing.assert_array_equal(*actions)
+    first, second = (interaction(Walk()).random_action() for _ in range(2))
+    np.testing.assert_array_equal(first, second)
     one = interaction(Walk())
     drawn = np.stack([one.random_action() for _ in range(500)])
     assert drawn.dtype == np.float32 and -1 <= drawn.min() < -0.98 and 0.98 < drawn.max() <= 1
@@ -106,7 +106,7 @@ def test_an_episode_is_taken_up_where_it_was(steps: int) -> None:
     assert other.restore(one.state())
     for _ in range(9):
         actions = one.random_action(), other.random_action()
-        np.testing.assert_array_equal(*actions)
+        np.testing.assert_array_equal(actions[0], actions[1])
         assert one.step(actions[0]) == other.step(actions[1])
         np.testing.assert_array_equal(one.observation, other.observation)
     assert one.steps == other.steps == steps + 9

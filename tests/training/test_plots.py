@@ -66,12 +66,11 @@ def test_runs_that_collect_their_data() -> None:
     figure = learning_curve(records, x="step", solved_return=2.5, handover=10)
     returns = figure.axes[-1]
     lines = {str(line.get_label()): line for line in returns.get_lines()}
-    assert list(lines["episodes of the training"].get_ydata()) == [4.0, 6.0]
-    assert list(lines["counts as solved: 2.5"].get_ydata()) == [2.5, 2.5]
+    assert np.asarray(lines["episodes of the training"].get_ydata()).tolist() == [4.0, 6.0]
+    assert np.asarray(lines["counts as solved: 2.5"].get_ydata()).tolist() == [2.5, 2.5]
     for axes in figure.axes:
-        assert [
-            x.get_xdata()[0] for x in axes.get_lines() if x.get_label() == "online from here"
-        ] == [10]
+        marks = [line for line in axes.get_lines() if line.get_label() == "online from here"]
+        assert [np.asarray(mark.get_xdata()).tolist() for mark in marks] == [[10, 10]]
         assert axes.get_xlim() == pytest.approx((0, 20.4))
 
 
