@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -306,7 +307,8 @@ class JaxBackend:
         acted = self.gym.spaces.Box(-1.0, 1.0, (settings["act_dim"],), np.float32)
         options = _tuples(settings["kwargs"])
         cls = self._learners[settings["learner"]]
-        learner = cls.create(settings["seed"], self._space(settings), acted, **options)
+        with self._encoder_width(cls, settings):
+            learner = cls.create(settings["seed"], self._space(settings), acted, **options)
         if not settings.get("x64"):
             return learner
 
@@ -315,6 +317,16 @@ class JaxBackend:
             return leaf.astype(np.float64) if narrow else leaf
 
         return self.tree_map(widen, learner)
+
+    def _encoder_width(
+        self, cls: Any, settings: Settings
+    ) -> contextlib.AbstractContextManager[Any]:
+        """The original's residual encoder computes in float32 unless it is told its width."""
+        module = sys.modules[cls.__module__]
+        if not settings.get("x64") or settings["kwargs"].get("encoder") != "resnet":
+            return contextlib.nullcontext()
+        wide = partial(module.ResNetV2Encoder, dtype=self.jnp.float64)
+        return mock.patch.object(module, "ResNetV2Encoder", wide)
 
     def first_moments(self, learner: Any, name: str) -> dict[str, Any]:
         return self.nested(getattr(learner, name).opt_state[0].mu)

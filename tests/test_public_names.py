@@ -46,7 +46,9 @@ NAMES = {
     "idql_func.agents.ddpm_iql": (
         "value_loss critic_loss score_loss diffuse sample_candidates min_q"
     ),
-    "idql_func.agents.critics": "min_q value_loss critic_loss summed_critic_loss step_critic follow",
+    "idql_func.agents.critics": (
+        "min_q value_loss critic_loss summed_critic_loss step_critic follow"
+    ),
     "idql_func.agents.iql": "weighted_actor_loss summed_critic_loss value_loss",
     "idql_func.agents.bc": "bc_loss",
     "idql_func.agents.sac": "soft_actor_loss temperature_loss Temperature mini_batches",
@@ -60,6 +62,11 @@ NAMES = {
         "WANDBVideo"
     ),
     "idql_func.evaluation": "evaluate implicit_evaluate",
+    "idql_func.interop": (
+        "msgpack_restore msgpack_serialize to_bytes from_bytes to_state_dict from_state_dict "
+        "save_checkpoint restore_checkpoint latest_checkpoint save_orbax restore_orbax "
+        "policy_module save_policy load_policy"
+    ),
 }
 
 # found, so that a new module is held to the same

@@ -205,15 +205,26 @@ def course(backend: Backend, settings: Settings) -> Outputs:
     Initial parameters and constants; the gradients of the first update that trains every network
     (``first_gradient`` updates in); everything logged at each step; the final key and parameters;
     then actions and keys by every way of choosing, for observations one by one and ``together``.
+    With ``act_first`` the actions are those of the fresh learner.
     """
     learner, history = backend.learner(settings), []
     out = _fresh(backend, settings, learner, "initial")
+    if settings.get("act_first"):
+        out.update(_actions(backend, settings, learner))
     for step in range(settings["steps"]):
         learner, info = _updated(backend, settings, learner, step)
         history.append(info)
         if step + 1 == settings.get("first_gradient", 1):
             out.update(_moments(backend, settings, learner))
     out.update(_run_outputs(backend, settings, learner, history))
+    if not settings.get("act_first"):
+        out.update(_actions(backend, settings, learner))
+    return out
+
+
+def _actions(backend: Backend, settings: Settings, learner: Any) -> Outputs:
+    """Actions by every way of choosing, one after the other, and the keys after them."""
+    out: Outputs = {}
     for how in settings.get("choose", ("eval_actions", "sample_actions")):
         actions, rngs, learner = _choose(backend, settings, learner, how)
         out[f"actions/{how}"], out[f"keys/{how}"] = actions, rngs
