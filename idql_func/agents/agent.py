@@ -59,7 +59,7 @@ class Agent(PyTreeNode):
 
     def _observations_to_act_on(self, observations: Any) -> tuple[Any, bool]:
         """``[O]`` or ``[E, O]`` as a checked ``[E, O]`` on the device, and whether it was one."""
-        obs = _numbers(observations, f"{type(self).__name__}: observations").to(
+        obs = real_tensor(observations, f"{type(self).__name__}: observations").to(
             dtype=self.float_dtype, device=self.rng.device
         )
         if obs.ndim not in (1, 2) or obs.shape[-1] != self.obs_dim:
@@ -108,7 +108,7 @@ class Agent(PyTreeNode):
         """One entry of a batch as a checked tensor ``[B, *size]`` of the parameters' dtype."""
         what = f"{type(self).__name__}: batch[{name!r}]"
         if not isinstance(value, Tensor):
-            value = _numbers(value, what).to(self.rng.device)
+            value = real_tensor(value, what).to(self.rng.device)
         rows = value.shape[0] if rows is None and value.ndim else rows
         if rows == 0 or tuple(value.shape) != (rows, *size):
             wanted = ", ".join(["batch" if rows is None else str(rows), *map(str, size)])
@@ -166,7 +166,15 @@ class PolicyAgent(Agent):
         )
 
 
-def _numbers(value: Any, what: str) -> Tensor:
+def real_tensor(value: Any, what: str) -> Tensor:
+    """A tensor of what the user gave, or one sentence that names ``what``.
+
+    Raises:
+        InputError: it is no tensor or array of real numbers.
+
+    >>> real_tensor([1, 2], "observations").tolist()
+    [1, 2]
+    """
     try:
         tensor = as_tensor(value)
     except (TypeError, ValueError, RuntimeError):

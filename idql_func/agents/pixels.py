@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from idql_func import random
-from idql_func.agents.agent import Agent, _numbers
+from idql_func.agents.agent import Agent, real_tensor
 from idql_func.agents.augmentations import batched_random_crop
 from idql_func.agents.build import check_integer, check_layers, check_name
 from idql_func.distributions import Normal
@@ -346,7 +346,7 @@ class PixelAgent(Agent):
         rows: set[int | None] = set()
         for name, shape in self.obs_dim:
             value = self._entry(observations, name, "observations")
-            value = _numbers(value, f"{type(self).__name__}: observations[{name!r}]")
+            value = real_tensor(value, f"{type(self).__name__}: observations[{name!r}]")
             leading = tuple(value.shape[: value.ndim - len(shape)])
             if len(leading) > 1 or tuple(value.shape) != (*leading, *shape) or leading == (0,):
                 raise InputError(
