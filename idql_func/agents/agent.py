@@ -17,6 +17,9 @@ from idql_func.transforms import jit
 from idql_func.tree import as_tensor, tree_leaves, tree_map
 from idql_func.types import Batch, InputError, Params, PRNGKey
 
+TRANSITION_FIELDS = ("observations", "actions", "rewards", "masks", "next_observations")
+"""The entries of a batch that every learner with a critic reads."""
+
 Self = TypeVar("Self", bound="Agent")
 Policy = TypeVar("Policy", bound="PolicyAgent")
 

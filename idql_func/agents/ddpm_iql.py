@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from idql_func import losses, optim, random
-from idql_func.agents.agent import Agent
+from idql_func.agents.agent import TRANSITION_FIELDS, Agent
 from idql_func.agents.critics import (
     ApplyFn,
     critic_loss,
@@ -41,7 +41,6 @@ from idql_func.types import Batch, InfoDict, InputError, Params, PRNGKey
 Self = TypeVar("Self", bound="_DDPMIQL")
 
 _ACTOR_FIELDS = ("observations", "actions")
-_CRITIC_FIELDS = ("observations", "actions", "rewards", "masks", "next_observations")
 
 
 # --- pure steps -------------------------------------------------------------------------
@@ -262,7 +261,7 @@ class _DDPMIQL(Agent):
         Raises:
             InputError: a missing entry, a wrong shape or dtype.
         """
-        return _update(self, self._fields(batch, _CRITIC_FIELDS))
+        return _update(self, self._fields(batch, TRANSITION_FIELDS))
 
     def actor_update(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """The actor's part of :meth:`update` alone.
@@ -278,7 +277,7 @@ class _DDPMIQL(Agent):
         Raises:
             InputError: a missing entry, a wrong shape or dtype.
         """
-        return _critic_update(self, self._fields(batch, _CRITIC_FIELDS))
+        return _critic_update(self, self._fields(batch, TRANSITION_FIELDS))
 
     def eval_loss(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """The losses on a batch, without dropout, weights or update (quirks U19, E11).
@@ -289,7 +288,7 @@ class _DDPMIQL(Agent):
         Raises:
             InputError: a missing entry, a wrong shape or dtype.
         """
-        return _eval_loss(self, self._fields(batch, _CRITIC_FIELDS))
+        return _eval_loss(self, self._fields(batch, TRANSITION_FIELDS))
 
     def eval_actions(self: Self, observations: np.ndarray | Tensor) -> tuple[np.ndarray, Self]:
         """The best of ``N`` candidates by min-Q for ``[O]`` or ``[E, O]``: ``[A]`` or ``[E, A]``.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from idql_func import optim
-from idql_func.agents.agent import box_size
+from idql_func.agents.agent import TRANSITION_FIELDS, box_size
 from idql_func.agents.pixels import (
     Eyes,
     PixelAgent,
@@ -22,8 +22,6 @@ from idql_func.struct import TrainState
 from idql_func.types import Batch, InfoDict
 
 Self = TypeVar("Self", bound="DrQLearner")
-
-_FIELDS = ("observations", "actions", "rewards", "masks", "next_observations")
 
 
 def share_encoder(source: TrainState, target: TrainState) -> TrainState:
@@ -132,7 +130,7 @@ class DrQLearner(PixelAgent, SACLearner):
         Raises:
             InputError: a missing entry, a wrong shape or dtype, or a ratio that doesn't divide B.
         """
-        checked = self._fields(unpack(batch, self.frames), _FIELDS)
+        checked = self._fields(unpack(batch, self.frames), TRANSITION_FIELDS)
         rng, (observations, next_observations) = augmented(
             self.rng,
             (checked["observations"], checked["next_observations"]),

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from idql_func import losses, optim, random
-from idql_func.agents.agent import PolicyAgent, box_size
+from idql_func.agents.agent import TRANSITION_FIELDS, PolicyAgent, box_size
 from idql_func.agents.build import (
     check_fraction,
     check_integer,
@@ -27,8 +27,6 @@ from idql_func.transforms import grad, jit
 from idql_func.types import Batch, InfoDict, InputError, Params
 
 Self = TypeVar("Self", bound="IQLLearner")
-
-_FIELDS = ("observations", "actions", "rewards", "masks", "next_observations")
 
 
 def weighted_actor_loss(
@@ -188,7 +186,7 @@ class IQLLearner(PolicyAgent):
         Raises:
             InputError: a missing entry, a wrong shape or dtype.
         """
-        return _update(self, self._fields(batch, _FIELDS))
+        return _update(self, self._fields(batch, TRANSITION_FIELDS))
 
     def eval_loss(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """The losses of the networks as they are, without an update; the key stays.
@@ -196,7 +194,7 @@ class IQLLearner(PolicyAgent):
         Raises:
             InputError: a missing entry, a wrong shape or dtype.
         """
-        return self, _eval_loss(self, self._fields(batch, _FIELDS))
+        return self, _eval_loss(self, self._fields(batch, TRANSITION_FIELDS))
 
 
 @jit

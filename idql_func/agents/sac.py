@@ -17,7 +17,7 @@ from torch import Tensor
 from idql_func import optim, random
 from idql_func._switches import float_dtype
 from idql_func._xla_math import log
-from idql_func.agents.agent import PolicyAgent, box_size
+from idql_func.agents.agent import TRANSITION_FIELDS, PolicyAgent, box_size
 from idql_func.agents.build import (
     check_dropout,
     check_fraction,
@@ -38,8 +38,6 @@ from idql_func.tree import tree_leaves, tree_map
 from idql_func.types import Batch, InfoDict, InputError, Params, PRNGKey
 
 Self = TypeVar("Self", bound="SACLearner")
-
-_FIELDS = ("observations", "actions", "rewards", "masks", "next_observations")
 
 
 # --- pure steps -------------------------------------------------------------------------
@@ -273,7 +271,7 @@ class SACLearner(PolicyAgent):
         Raises:
             InputError: a missing entry, a wrong shape or dtype, or a ratio that doesn't divide B.
         """
-        *first, last = mini_batches(self._fields(batch, _FIELDS), utd_ratio)
+        *first, last = mini_batches(self._fields(batch, TRANSITION_FIELDS), utd_ratio)
         learner = self
         for part in first:
             learner, _ = _critic_update(learner, part)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from idql_func import optim, random
-from idql_func.agents.agent import Agent, box_size
+from idql_func.agents.agent import TRANSITION_FIELDS, Agent, box_size
 from idql_func.agents.build import (
     check_dropout,
     check_fraction,
@@ -34,8 +34,6 @@ from idql_func.tree import tree_map
 from idql_func.types import Batch, InfoDict, Params, PRNGKey
 
 Self = TypeVar("Self", bound="TD3Learner")
-
-_FIELDS = ("observations", "actions", "rewards", "masks", "next_observations")
 
 
 # --- pure steps -------------------------------------------------------------------------
@@ -192,9 +190,9 @@ class TD3Learner(Agent):
         target_actor = follow(self.target_actor, actor, self.tau)
         return self.replace(actor=actor, target_actor=target_actor, rng=rng), info
 
-    def actor_is_due(self, utd_ratio: int) -> Tensor:
-        """Whether the actor steps after ``critic.step`` steps of ``Q``, a boolean scalar."""
-        return torch.remainder(self.critic.step / utd_ratio, self.actor_delay) == 0
+    def actor_is_due(self, critic_step: Tensor, utd_ratio: int) -> Tensor:
+        """Whether the actor steps after so many steps of ``Q``, a boolean scalar."""
+        return torch.remainder(critic_step / utd_ratio, self.actor_delay) == 0
 
     # public, compiled
 
@@ -207,7 +205,7 @@ class TD3Learner(Agent):
         Raises:
             InputError: a missing entry, a wrong shape or dtype, or a ratio that doesn't divide B.
         """
-        *first, last = mini_batches(self._fields(batch, _FIELDS), utd_ratio)
+        *first, last = mini_batches(self._fields(batch, TRANSITION_FIELDS), utd_ratio)
         learner = self
         for part in first:
             learner, _ = _critic_update(learner, part)
@@ -215,7 +213,7 @@ class TD3Learner(Agent):
         # and on a GPU, where reading waits, one program computes both and keeps the right one.
         due = None
         if not inside_transform() and self.critic.step.device.type == "cpu":
-            due = bool(self.replace(critic=_counted(learner.critic)).actor_is_due(utd_ratio))
+            due = bool(self.actor_is_due(learner.critic.step + 1, utd_ratio))
         return _update(learner, last, utd_ratio=utd_ratio, due=due)
 
     def eval_actions(self: Self, observations: Any) -> tuple[np.ndarray, Self]:
@@ -247,10 +245,6 @@ class TD3Learner(Agent):
         )
 
 
-def _counted(state: TrainState) -> TrainState:
-    return state.replace(step=state.step + 1)
-
-
 @jit
 def _critic_update(learner: TD3Learner, batch: Batch) -> tuple[TD3Learner, InfoDict]:
     return learner.update_critic(batch)
@@ -267,7 +261,7 @@ def _update(
     stepped, actor_info = learner.update_actor(batch)
     if due is True:
         return stepped, {**actor_info, **critic_info}
-    flag = learner.actor_is_due(utd_ratio)
+    flag = learner.actor_is_due(learner.critic.step, utd_ratio)
 
     def keep(new: Any, old: Any) -> Any:
         return new if new is old else torch.where(flag, new, old)

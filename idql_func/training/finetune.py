@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from idql_func.agents.agent import TRANSITION_FIELDS
 from idql_func.data import ReplayBuffer
 from idql_func.data.maze_picture import plot_trajectories
 from idql_func.data.pointmaze import ENV_NAME
@@ -330,8 +331,7 @@ def _buffer(config: FinetuneConfig, env: Any, saved: SavedLoop | None) -> Replay
 def _batches(
     config: FinetuneConfig, interaction: Interaction, device: torch.device
 ) -> Iterator[dict[str, Any]]:
-    fields = ("observations", "actions", "rewards", "masks", "next_observations")
-    arguments = {"batch_size": config.online_batch, "keys": fields}
+    arguments = {"batch_size": config.online_batch, "keys": TRANSITION_FIELDS}
     return interaction.buffer.get_iterator(1, arguments, device)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from idql_func import agents
+from idql_func.agents.agent import TRANSITION_FIELDS
 from idql_func.data import MemoryEfficientReplayBuffer, ReplayBuffer
 from idql_func.training import plots
 from idql_func.training.checkpoint import CheckpointMetadata, restore_learner
@@ -65,7 +66,6 @@ RESUMABLE = (
 
 # Where Gymnasium names no threshold: an optimal policy earns about -150, by the luck of the start.
 _SOLVED = {"Pendulum-v1": -200.0}
-_FIELDS = ("observations", "actions", "rewards", "masks", "next_observations")
 
 
 def train_online(
@@ -312,7 +312,7 @@ def _batches(
 ) -> Iterator[dict[str, Any]]:
     arguments: dict[str, Any] = {
         "batch_size": config.batch_size * config.utd_ratio,
-        "keys": _FIELDS,
+        "keys": TRANSITION_FIELDS,
     }
     if isinstance(buffer, MemoryEfficientReplayBuffer):
         # Overlapping stacks travel together and are taken apart on the device.
