@@ -60,13 +60,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         match args.command:
             case "record":
-                from parity.record import record
+                from parity.recording import record
                 from parity.store import REFERENCE
 
                 record(args.upstream, args.out or REFERENCE, args.only)
                 return 0
             case "check":
-                from parity.check import check_command
+                from parity.checking import check_command
                 from parity.store import REFERENCE
 
                 return check_command(

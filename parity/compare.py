@@ -37,11 +37,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Result:
-    """All findings of one case; ``crash`` holds the last line of an exception, if there was one."""
+    """All findings of one case; ``crash`` holds the last line of an exception, if there was one.
+
+    ``mode`` is how the port ran (``eager``, ``compiled``, ``vmapped``) and ``seconds`` how long.
+    """
 
     case: Case
     findings: tuple[Finding, ...]
     crash: str = ""
+    mode: str = "eager"
+    seconds: float = 0.0
 
     @property
     def passed(self) -> bool:

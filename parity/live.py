@@ -155,7 +155,7 @@ def live_cases(
 
 def worker(upstream: Path, cases: Path, out: Path) -> None:
     """The original's half: run the cases in a file, save their tensors."""
-    from parity.record import checked_backend, save_cases
+    from parity.recording import checked_backend, save_cases
 
     listed = [Case(**case) for case in json.loads(cases.read_text())]
     save_cases(listed, checked_backend(upstream), out)
@@ -216,7 +216,7 @@ def live_command(args: argparse.Namespace) -> int:
     """``python -m parity live``: 0 when every promise holds, else 1."""
     import torch
 
-    from parity import report
+    from parity import tables
 
     if args.size == "small":
         # A second thread costs more than it brings on tensors as small as these.
@@ -231,7 +231,7 @@ def live_command(args: argparse.Namespace) -> int:
     )
     results = live(cases, args.upstream, args.reference_python, args.compiled)
     mode = "compiled" if args.compiled else "eager"
-    report.show(results, f"the port ({mode}) beside the original, {args.size} networks")
+    tables.show(results, f"the port ({mode}) beside the original, {args.size} networks")
     if args.json is not None:
-        write_whole(args.json, json.dumps(report.as_json(results), indent=1).encode())
+        write_whole(args.json, json.dumps(tables.as_json(results), indent=1).encode())
     return 0 if all(r.passed for r in results) else 1

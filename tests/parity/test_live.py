@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from parity.live import live, live_cases, live_learners, run_upstream
-from parity.report import failures
+from parity.tables import failures
 
 
 def _environment() -> tuple[Path, Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-from parity import inputs, report
+from parity import inputs, tables
 from parity.cases import Case
 from parity.compare import Result, Tensors, run_case
 from parity.store import (
@@ -105,7 +105,7 @@ def check_command(
     results = check(directory, only, compiled, jobs)
     commit = read_manifest(directory)["upstream"]["commit"][:7]
     mode = "compiled" if compiled else "eager"
-    report.show(results, f"the port ({mode}) against the original at {commit}")
+    tables.show(results, f"the port ({mode}) against the original at {commit}")
     if json_path is not None:
-        write_whole(json_path, json.dumps(report.as_json(results), indent=1).encode())
+        write_whole(json_path, json.dumps(tables.as_json(results), indent=1).encode())
     return 0 if all(r.passed for r in results) else 1

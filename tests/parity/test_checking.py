@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from parity.cases import Case, all_cases
-from parity.check import check, check_command, recorded
+from parity.checking import check, check_command, recorded
 from parity.compare import Tensors, run_case
-from parity.report import failures
+from parity.tables import failures
 from parity.store import REFERENCE, RecordError, read_cases, read_group, read_manifest
 from parity.torch_backend import TorchBackend
 
@@ -109,7 +109,7 @@ def test_unknown_group_is_refused() -> None:
 
 
 def test_several_processes_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parity.check.FEW", 0)
+    monkeypatch.setattr("parity.checking.FEW", 0)
     alone, together = (check(only="optim/ema", jobs=jobs) for jobs in (1, 2))
     assert [r.case.id for r in together] == ["optim/ema-32", "optim/ema-64"]
     assert together == alone

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from parity.record import kept
+from parity.recording import kept
 from parity.store import write_manifest
 
 MADE: dict[str, Any] = {
