@@ -11,8 +11,8 @@ import pytest
 from parity.cases import Case, all_cases
 from parity.checking import check, check_command, recorded
 from parity.compare import Tensors, run_case
-from parity.tables import failures
 from parity.store import REFERENCE, RecordError, read_cases, read_group, read_manifest
+from parity.tables import failures
 from parity.torch_backend import TorchBackend
 
 CASES = all_cases()
