@@ -62,7 +62,7 @@ def recorded(
 def _held(compiled: bool, pair: tuple[Case, Tensors]) -> Result:
     from parity.torch_backend import TorchBackend
 
-    return run_case(TorchBackend(compiled), *pair)
+    return run_case(TorchBackend("compiled" if compiled else "eager"), *pair)
 
 
 def _one_thread() -> None:

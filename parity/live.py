@@ -201,7 +201,7 @@ def live(cases: list[Case], upstream: Path, python: Path, compiled: bool = False
 
     from parity.torch_backend import TorchBackend
 
-    backend = TorchBackend(compiled)
+    backend = TorchBackend("compiled" if compiled else "eager")
     with ThreadPoolExecutor(1) as pool:
         expected = pool.submit(run_upstream, cases, upstream, python)
         runs = [

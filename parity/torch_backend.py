@@ -20,6 +20,7 @@ from idql_func.data import Dataset, MemoryEfficientReplayBuffer, ReplayBuffer
 from parity import inputs
 from parity.backend import Settings
 from parity.literal import literal_implicit_action
+from parity.modes import Mode
 
 _ACTIVATIONS = {"relu": nets.relu, "swish": nets.swish, "mish": nets.mish}
 _SCHEDULES = {
@@ -106,12 +107,13 @@ class TorchBackend:
     """:class:`parity.backend.Backend` over ``idql_func``.
 
     Args:
-        compiled: whether jitted functions are compiled, or run eagerly.
+        mode: how the port's functions run.
+        device: where its arrays live.
     """
 
-    def __init__(self, compiled: bool = False):
+    def __init__(self, mode: Mode = "eager", device: str = "cpu"):
         self.random, self.losses, self.optim = random, losses, optim
-        self.compiled = compiled
+        self.mode, self.device = mode, device
 
     @contextlib.contextmanager
     def flags(self, x64: bool, partitionable: bool) -> Iterator[None]:
@@ -119,7 +121,7 @@ class TorchBackend:
             stack.enter_context(random.threefry_partitionable(partitionable))
             if x64:
                 stack.enter_context(idql_func.enable_x64())
-            if not self.compiled:
+            if self.mode != "compiled":
                 stack.enter_context(idql_func.disable_jit())
             yield
 

@@ -11,6 +11,7 @@ import pytest
 from parity.cases import Case, all_cases
 from parity.checking import check, check_command, recorded
 from parity.compare import Tensors, run_case
+from parity.modes import Mode
 from parity.store import REFERENCE, RecordError, read_cases, read_group, read_manifest
 from parity.tables import failures
 from parity.torch_backend import TorchBackend
@@ -30,20 +31,20 @@ def _group(group: str) -> dict[str, Tensors]:
     return dict(read_group(group, read_manifest()))
 
 
-def _hold(case: Case, compiled: bool) -> None:
-    result = run_case(TorchBackend(compiled), case, _group(case.group)[case.name])
+def _hold(case: Case, mode: Mode) -> None:
+    result = run_case(TorchBackend(mode), case, _group(case.group)[case.name])
     assert result.passed, "\n".join(failures([result]))
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
 @pytest.mark.filterwarnings("ignore:beta_schedule='linear'")
 def test_port_is_within_the_promises(case: Case) -> None:
-    _hold(case, compiled=False)
+    _hold(case, "eager")
 
 
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_port_is_within_the_promises(name: str) -> None:
-    _hold(next(case for case in CASES if case.id == name), compiled=True)
+    _hold(next(case for case in CASES if case.id == name), "compiled")
 
 
 def test_manifest_lists_the_cases_of_the_code_and_says_where_they_come_from() -> None:
