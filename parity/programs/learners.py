@@ -67,6 +67,12 @@ def _fresh(backend: Backend, settings: Settings, learner: Any, head: str) -> Out
     out: Outputs = {}
     for name in CONSTANTS.get(settings["learner"], ()):
         out[f"constants/{name}"] = backend.numpy(getattr(learner, name))
+    return {**out, **_leaves(backend, settings, learner, head)}
+
+
+def _leaves(backend: Backend, settings: Settings, learner: Any, head: str) -> Outputs:
+    """Excerpts ``head/<network>/<leaf>`` of the parameters of every network."""
+    out: Outputs = {}
     for name in _networks(settings):
         excerpts = digest(backend.nested(getattr(learner, name).params), name, settings["keep"])
         del excerpts[f"norms/{name}"]
@@ -205,7 +211,8 @@ def course(backend: Backend, settings: Settings) -> Outputs:
     Initial parameters and constants; the gradients of the first update that trains every network
     (``first_gradient`` updates in); everything logged at each step; the final key and parameters;
     then actions and keys by every way of choosing, for observations one by one and ``together``.
-    With ``act_first`` the actions are those of the fresh learner.
+    With ``act_first`` the actions are those of the fresh learner. ``curve`` lists numbers of
+    updates after which the parameters are taken down on the way.
     """
     learner, history = backend.learner(settings), []
     out = _fresh(backend, settings, learner, "initial")
@@ -216,6 +223,8 @@ def course(backend: Backend, settings: Settings) -> Outputs:
         history.append(info)
         if step + 1 == settings.get("first_gradient", 1):
             out.update(_moments(backend, settings, learner))
+        if step + 1 in settings.get("curve", ()):
+            out.update(_leaves(backend, settings, learner, f"curve/{step + 1}"))
     out.update(_run_outputs(backend, settings, learner, history))
     if not settings.get("act_first"):
         out.update(_actions(backend, settings, learner))
