@@ -19,7 +19,11 @@ Tensors = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Finding:
-    """One tensor against its reference; ``error`` is in the measure of its kind."""
+    """One tensor against its reference; ``error`` is in the measure of its kind.
+
+    ``ulps``, for random draws and initial parameters, counts the entries that are 0, 1, 2, 3, 4 and
+    more than 4 ulp off. ``growth``, for a series over the steps of a run, is the error of each.
+    """
 
     tensor: str
     kind: str
@@ -29,6 +33,8 @@ class Finding:
     relative: float
     ulp: float
     detail: str = ""
+    ulps: tuple[int, ...] | None = None
+    growth: tuple[float, ...] | None = None
 
     @property
     def passed(self) -> bool:
@@ -80,6 +86,25 @@ def _detail(actual: np.ndarray, expected: np.ndarray) -> str:
     return f"worst at {list(map(int, place))}: {actual[place]!r}, reference {expected[place]!r}"
 
 
+def _ulps(kind: str, actual: np.ndarray, expected: np.ndarray) -> tuple[int, ...] | None:
+    if kind not in {"normal", "init"} or expected.dtype.kind != "f":
+        return None
+    off = np.minimum(errors.ulp_errors(actual, expected), 5.0).astype(np.int64)
+    return tuple(np.bincount(off.reshape(-1), minlength=6).tolist())
+
+
+def _growth(
+    name: str, kind: str, actual: np.ndarray, expected: np.ndarray
+) -> tuple[float, ...] | None:
+    """Errors by step, the largest of which is the tensor's; None where there are no steps."""
+    series = kind == "double" and name.startswith(("losses/", "means/"))
+    if expected.ndim != 1 or not (series or kind in {"loss", "double_loss", "mean"}):
+        return None
+    each = KINDS[kind].measure is errors.elementwise_error
+    by_step = errors.elementwise_errors if each else errors.relative_errors
+    return tuple(by_step(actual, expected).tolist())
+
+
 def compare_tensor(name: str, kind: str, actual: np.ndarray, expected: np.ndarray) -> Finding:
     """Hold one tensor to the promise of its kind.
 
@@ -90,6 +115,7 @@ def compare_tensor(name: str, kind: str, actual: np.ndarray, expected: np.ndarra
     promise = KINDS[kind]
     actual = np.asarray(actual)
     error = promise.measure(actual, expected) if comparable(actual, expected) else math.inf
+    alike = comparable(actual, expected) and actual.shape == expected.shape
     return Finding(
         tensor=name,
         kind=kind,
@@ -99,6 +125,8 @@ def compare_tensor(name: str, kind: str, actual: np.ndarray, expected: np.ndarra
         relative=errors.relative_error(actual, expected),
         ulp=errors.ulp_error(actual, expected) if expected.dtype.kind == "f" else 0.0,
         detail="" if error <= promise.bound else _detail(actual, expected),
+        ulps=_ulps(kind, actual, expected) if alike else None,
+        growth=_growth(name, kind, actual, expected) if alike else None,
     )
 
 

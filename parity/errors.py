@@ -22,6 +22,21 @@ def _ordered(x: np.ndarray) -> np.ndarray:
     return np.where(bits < 0, low - bits, bits)
 
 
+def ulp_errors(actual: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Number of representable floats between the entries of two arrays of one shape and type.
+
+    >>> one = np.array([1.0, np.nan, 1.0], np.float32)
+    >>> ulp_errors(np.array([np.nextafter(one[0], 2), np.nan, np.inf], np.float32), one)
+    array([ 1.,  0., inf])
+    """
+    same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
+    finite = np.isfinite(actual) & np.isfinite(expected)
+    out = np.where(same, 0.0, np.inf)
+    far = finite & ~same
+    out[far] = np.abs(_ordered(actual[far]) - _ordered(expected[far])).astype(np.float64)
+    return out
+
+
 def ulp_error(actual: np.ndarray, expected: np.ndarray) -> float:
     """Largest number of representable floats between two arrays of the same float type.
 
@@ -36,31 +51,28 @@ def ulp_error(actual: np.ndarray, expected: np.ndarray) -> float:
         return float("inf")
     if not np.issubdtype(expected.dtype, np.floating):
         return 0.0 if np.array_equal(actual, expected) else float("inf")
-    same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
-    if not np.all(same | (np.isfinite(actual) & np.isfinite(expected))):
-        return float("inf")
-    actual, expected = actual[~same].reshape(-1), expected[~same].reshape(-1)
-    if actual.size == 0:
-        return 0.0
-    return float(np.max(np.abs(_ordered(actual) - _ordered(expected))))
+    return float(np.max(ulp_errors(actual, expected), initial=0.0))
 
 
 def _difference(actual: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Float64 ``(actual - expected, expected)`` over the finite entries; None if not comparable."""
+    """Float64 ``(actual - expected, expected)``, each ``[N]``; None for another shape.
+
+    Equal infinities and NaNs on both sides differ by 0, those on one side by infinity; neither
+    counts in the reference's scale.
+    """
     if actual.shape != expected.shape:
         return None
     a, e = actual.astype(np.float64).reshape(-1), expected.astype(np.float64).reshape(-1)
     alike = (a == e) | (np.isnan(a) & np.isnan(e))
     finite = np.isfinite(a) & np.isfinite(e)
-    if not np.all(alike | finite):
-        return None
-    return a[finite] - e[finite], e[finite]
+    difference = np.where(alike, 0.0, np.inf)
+    difference[finite] = a[finite] - e[finite]
+    return difference, np.where(finite, e, 0.0)
 
 
-def _ratio(error: float, scale: float) -> float:
-    if error == 0.0:
-        return 0.0
-    return error / scale if scale > 0.0 else float("inf")
+def _ratio(error: np.ndarray | np.floating, scale: np.ndarray | np.floating) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(error == 0.0, 0.0, error / scale)
 
 
 def absolute_error(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -84,14 +96,19 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
     >>> relative_error(np.array([1e-9, 2.5]), np.array([0.0, 2.0]))
     0.25
     """
+    return float(np.max(relative_errors(actual, expected), initial=0.0))
+
+
+def relative_errors(actual: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Absolute differences of the entries over the largest absolute reference value, ``[N]``.
+
+    >>> relative_errors(np.array([1.0, 2.5]), np.array([0.0, 2.0]))
+    array([0.5 , 0.25])
+    """
     pair = _difference(actual, expected)
     if pair is None:
-        return float("inf")
-    difference, reference = pair
-    return _ratio(
-        float(np.max(np.abs(difference), initial=0.0)),
-        float(np.max(np.abs(reference), initial=0.0)),
-    )
+        return np.full(expected.size or 1, np.inf)
+    return _ratio(np.abs(pair[0]), np.max(np.abs(pair[1]), initial=0.0))
 
 
 def elementwise_error(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -100,11 +117,19 @@ def elementwise_error(actual: np.ndarray, expected: np.ndarray) -> float:
     >>> elementwise_error(np.array([1.1, 200.0]), np.array([1.0, 200.0]))
     0.10000000000000009
     """
+    return float(np.max(elementwise_errors(actual, expected), initial=0.0))
+
+
+def elementwise_errors(actual: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Relative differences of the entries, each against its own reference, ``[N]``.
+
+    >>> elementwise_errors(np.array([1.5, 200.0]), np.array([1.0, 200.0]))
+    array([0.5, 0. ])
+    """
     pair = _difference(actual, expected)
     if pair is None:
-        return float("inf")
-    ratios = (_ratio(float(abs(d)), float(abs(r))) for d, r in zip(*pair, strict=True))
-    return max(ratios, default=0.0)
+        return np.full(expected.size or 1, np.inf)
+    return _ratio(np.abs(pair[0]), np.abs(pair[1]))
 
 
 def l2_error(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -116,7 +141,7 @@ def l2_error(actual: np.ndarray, expected: np.ndarray) -> float:
     pair = _difference(actual, expected)
     if pair is None:
         return float("inf")
-    return _ratio(float(np.linalg.norm(pair[0])), float(np.linalg.norm(pair[1])))
+    return float(_ratio(np.linalg.norm(pair[0]), np.linalg.norm(pair[1])))
 
 
 def bit_error(actual: np.ndarray, expected: np.ndarray) -> float:

@@ -102,6 +102,8 @@ def as_json(results: Sequence[Result]) -> dict[str, Any]:
     """Every figure. Infinite errors (no comparison possible) become null."""
 
     def finite(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [finite(v) for v in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return {

@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as hnp
 from parity import errors
 from parity.bounds import KINDS
 from parity.cases import Case
-from parity.compare import compare_case, compare_tensor
+from parity.compare import Finding, Result, compare_case, compare_tensor
+from parity.tables import as_json
 
 MEASURES = (
     errors.ulp_error,
@@ -99,3 +100,53 @@ def test_missing_and_extra_tensors_fail() -> None:
     assert compare_case(case, {"value": one}, {"value": one}).passed
     assert not compare_case(case, {}, {"value": one}).passed
     assert not compare_case(case, {"value": one, "value/more": one}, {"value": one}).passed
+
+
+def test_ulps_are_counted_entry_by_entry() -> None:
+    one = np.ones(9, np.float32)
+    moved = np.array([1, 1, 1, 1, 1, 1, 1, 1, np.inf], np.float32)
+    for steps, place in enumerate((4, 5, 6, 7), start=1):
+        for _ in range(steps):
+            moved[place] = np.nextafter(moved[place], np.float32(2))
+    found = compare_tensor("out/0", "normal", moved, one)
+    assert found.ulps == (4, 1, 1, 1, 1, 1)
+    assert found.error == math.inf
+    assert found.growth is None
+    assert compare_tensor("out/0", "bits", one, one).ulps is None
+    assert compare_tensor("out/0", "normal", one[:3], one).ulps is None
+    assert compare_tensor("p", "init", one[:0], one[:0]).ulps == (0, 0, 0, 0, 0, 0)
+    assert compare_tensor("p", "init", moved[0:1], one[0:1]).ulps == (1, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "name, kind, growth",
+    [
+        ("losses/q", "loss", (0.0, 0.25, 0.0)),
+        ("losses/q", "double_loss", (0.0, 0.25, 0.0)),
+        ("means/q", "mean", (0.0, 0.0625, 0.0)),
+        ("means/q", "double", (0.0, 0.0625, 0.0)),
+        ("params/q", "double", None),
+        ("params/q", "state", None),
+    ],
+)
+def test_errors_of_a_series_are_kept_by_step(name, kind, growth) -> None:
+    actual, expected = np.array([4.0, 1.25, 0.0]), np.array([4.0, 1.0, 0.0])
+    found = compare_tensor(name, kind, actual, expected)
+    assert found.growth == growth
+    assert growth is None or max(growth) == found.error
+    assert compare_tensor(name, kind, actual[:2], expected).growth is None
+    assert compare_tensor(name, kind, actual[None], expected[None]).growth is None
+
+
+def test_a_loss_that_is_no_number_is_null_in_json() -> None:
+    found = compare_tensor("losses/q", "loss", np.array([1.0, np.nan]), np.ones(2))
+    assert found.growth == (0.0, math.inf)
+    case = Case("g", "n", "p", {}, {"losses": "loss"})
+    written = as_json([Result(case, (found,))])["results"][0]["tensors"][0]
+    assert written["growth"] == [0.0, None]
+    assert written["error"] is None
+
+
+def test_findings_need_neither_counts_nor_steps() -> None:
+    found = Finding("x", "forward", 0.0, 2e-6, 0.0, 0.0, 0.0)
+    assert (found.ulps, found.growth) == (None, None)
