@@ -29,10 +29,18 @@ def excerpt(leaf: np.ndarray, keep: int = KEEP) -> np.ndarray:
     return flat[np.linspace(0, flat.size - 1, keep).astype(np.int64)]
 
 
+def norm(leaf: np.ndarray) -> float:
+    """Euclidean norm in float64, without BLAS: its sums depend on the number of its threads.
+
+    >>> norm(np.array([[3.0, 0.0], [0.0, 4.0]], np.float32))
+    5.0
+    """
+    return float(np.sqrt(np.sum(np.square(leaf.astype(np.float64)))))
+
+
 def digest(tree: Mapping[str, Any], name: str, keep: int = KEEP) -> dict[str, np.ndarray]:
     """Excerpts ``params/<name>/<path>`` and the float64 norms ``norms/<name>`` in path order."""
     flat = {path: np.asarray(leaf) for path, leaf in inputs.flatten(tree).items()}
     out = {f"params/{name}/{path}": excerpt(leaf, keep) for path, leaf in flat.items()}
-    norms = [float(np.linalg.norm(leaf.astype(np.float64))) for leaf in flat.values()]
-    out[f"norms/{name}"] = np.array(norms, np.float64)
+    out[f"norms/{name}"] = np.array([norm(leaf) for leaf in flat.values()], np.float64)
     return out
