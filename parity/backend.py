@@ -16,6 +16,14 @@ import numpy as np
 Settings = Mapping[str, Any]
 Outputs = dict[str, np.ndarray]
 
+Event = tuple[str, str, dict[str, Any]]
+"""Something that a watched learner did: ``call`` or ``step``, the network, arrays by name.
+
+Of a call of a network ``inputs``, ``params``, ``dropout`` (the key, if there was one), ``layers``
+(the output of each submodule by its path) and ``out``; of a step of its optimiser ``gradient``.
+Distributions are ``loc`` and ``scale``.
+"""
+
 
 class Network(Protocol):
     """A network of either side, without weights."""
@@ -28,6 +36,15 @@ class Network(Protocol):
         self, params: Any, *inputs: Any, training: bool = False, dropout_key: Any = None
     ) -> Any:
         """Forward pass."""
+        ...
+
+    def layers(
+        self, params: Any, *inputs: Any, training: bool = False, dropout_key: Any = None
+    ) -> dict[str, np.ndarray]:
+        """Output of every submodule on a forward pass, by its path in Flax's tree.
+
+        A distribution has two, ``<path>/loc`` and ``<path>/scale``.
+        """
         ...
 
 
@@ -107,6 +124,15 @@ class Backend(Protocol):
         """A freshly created learner, widened to float64 where ``settings`` ask for it."""
         ...
 
+    def updated(
+        self, learner: Any, method: str, batch: Any, *ratio: int
+    ) -> tuple[Any, Mapping[str, Any]]:
+        """``update`` or a part of it: the next learner and what it logs.
+
+        ``ratio`` is that of updates to data, for learners that take one.
+        """
+        ...
+
     def batch(self, arrays: Any) -> Any:
         """Arrays, or a nested dict of them, as this side's learners take them."""
         ...
@@ -116,6 +142,15 @@ class Backend(Protocol):
 
         ``literal_implicit`` is an action by the original's literal sampling weights (quirks E1
         and E2 included).
+        """
+        ...
+
+    def watched(
+        self, learner: Any, names: Sequence[str]
+    ) -> AbstractContextManager[tuple[Any, list[Event]]]:
+        """The learner with its networks watched, and what they did, complete after the block.
+
+        Events come in the order in which this side computes.
         """
         ...
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from unittest import mock
 import numpy as np
 
 from parity import inputs
-from parity.backend import Settings
+from parity.backend import Event, Settings
+from parity.inputs import flatten
+from parity.jax_capture import captured, parts, watched
 
 
 def prepare(upstream: Path) -> None:
@@ -61,32 +63,46 @@ class JaxNetwork:
     def apply(
         self, params: Any, *inputs: Any, training: bool = False, dropout_key: Any = None
     ) -> Any:
+        found, _ = self._pass(params, inputs, training, dropout_key)
+        if not isinstance(found, dict):
+            return found
+        import jax.numpy as jnp
+
+        return jnp.concatenate(list(found.values()), axis=-1)
+
+    def layers(
+        self, params: Any, *inputs: Any, training: bool = False, dropout_key: Any = None
+    ) -> dict[str, np.ndarray]:
+        _, found = self._pass(params, inputs, training, dropout_key, capture=True)
+        return {path: np.asarray(value) for path, value in flatten(found).items()}
+
+    def _pass(
+        self,
+        params: Any,
+        inputs: tuple[Any, ...],
+        training: bool,
+        dropout_key: Any,
+        capture: bool = False,
+    ) -> tuple[Any, dict[str, Any]]:
+        """The output, and those of the submodules if they are asked for."""
         rngs = None if dropout_key is None else {"dropout": dropout_key}
         flag: dict[str, Any] = {"training": True} if training else {}
         position = ()
         if training and self.positional_training:
             position, flag = (True,), {}
 
-        def run(params: Any, rngs: Any, *inputs: Any) -> Any:
-            result = self.module.apply({"params": params}, *inputs, *position, rngs=rngs, **flag)
-            return self._array(result)
+        def run(params: Any, rngs: Any, *inputs: Any) -> tuple[Any, dict[str, Any]]:
+            given = ({"params": params}, *inputs, *position)
+            if not capture:
+                return parts(self.module.apply(*given, rngs=rngs, **flag)), {}
+            result, found = captured(self.module.apply, *given, rngs=rngs, **flag)
+            return parts(result), found
 
         if not self.jitted:
             return run(params, rngs, *inputs)
         import jax
 
         return jax.jit(run)(params, rngs, *inputs)
-
-    def _array(self, result: Any) -> Any:
-        """The output; of a distribution its location and deviation, side by side."""
-        if not hasattr(result, "log_prob"):
-            return result
-        import jax.numpy as jnp
-
-        # A normal one with diagonal covariance is, in turn, a standard one transformed.
-        tanh = type(result).__name__ == "TanhTransformedDistribution"
-        normal = result.distribution if tanh else result
-        return jnp.concatenate([normal.loc, normal.stddev()], axis=-1)
 
 
 class JaxBackend:
@@ -328,8 +344,18 @@ class JaxBackend:
         wide = partial(module.ResNetV2Encoder, dtype=self.jnp.float64)
         return mock.patch.object(module, "ResNetV2Encoder", wide)
 
+    def watched(
+        self, learner: Any, names: Sequence[str]
+    ) -> contextlib.AbstractContextManager[tuple[Any, list[Event]]]:
+        return watched(learner, names)
+
     def first_moments(self, learner: Any, name: str) -> dict[str, Any]:
         return self.nested(getattr(learner, name).opt_state[0].mu)
+
+    def updated(
+        self, learner: Any, method: str, batch: Any, *ratio: int
+    ) -> tuple[Any, Mapping[str, Any]]:
+        return getattr(learner, method)(batch, *ratio)
 
     def batch(self, arrays: Any) -> Any:
         import flax

@@ -38,8 +38,11 @@ def literal_weights(objective: str, adv: Tensor, critic_hyperparam: float) -> Te
 
 def literal_implicit_action(learner: Any, observation: Tensor) -> tuple[np.ndarray, Any]:
     """An action ``[A]`` for an observation ``[O]`` by the literal weights, and the next learner."""
-    actions, q, repeated, key, rng = sample_candidates(learner, observation[None], learner.N)
+    # a learner out of a stack carries its numbers as tensors
+    count = int(learner.N)
+    actions, q, repeated, key, rng = sample_candidates(learner, observation[None], count)
     adv = q[0] - learner.value.apply_fn(learner.value.params, repeated)
     weights = literal_weights(learner.critic_objective, adv, learner.critic_hyperparam)
     # a choice by cumulative sum and binary search accepts such weights, as JAX's does (E3)
-    return actions[0, random.choice(key, learner.N, p=weights)].numpy(), learner.replace(rng=rng)
+    chosen = actions[0, random.choice(key, count, p=weights)]
+    return chosen.cpu().numpy(), learner.replace(rng=rng)

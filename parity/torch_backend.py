@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -17,10 +17,11 @@ from idql_func import agents, distributions, losses, optim, random
 from idql_func import networks as nets
 from idql_func.agents import augmentations
 from idql_func.data import Dataset, MemoryEfficientReplayBuffer, ReplayBuffer
-from parity import inputs
-from parity.backend import Settings
+from parity import inputs, torch_capture
+from parity.backend import Event, Settings
+from parity.inputs import flatten
 from parity.literal import literal_implicit_action
-from parity.modes import Mode
+from parity.modes import Lift, Lifted, Mode
 
 _ACTIVATIONS = {"relu": nets.relu, "swish": nets.swish, "mish": nets.mish}
 _SCHEDULES = {
@@ -52,23 +53,43 @@ def _space(settings: Settings) -> gymnasium.Space:
     return gymnasium.spaces.Dict(spaces)
 
 
-class TorchNetwork:
-    """A module of the port."""
+def _widened(leaf: Any) -> Any:
+    narrow = isinstance(leaf, Tensor) and leaf.dtype == torch.float32
+    return leaf.double() if narrow else leaf
 
-    def __init__(self, module: nets.Module):
-        self.module = module
+
+class TorchNetwork:
+    """A module of the port; equal to another of the same module, which shares its programs."""
+
+    def __init__(self, module: nets.Module, lift: Lift):
+        self.module, self._lift = module, lift
 
     def init(self, key: Any) -> Any:
-        return nets.init(self.module, key)
+        # The port never jits creation.
+        drawn = functools.partial(nets.init, self.module)
+        return drawn(key) if self._lift.mode == "compiled" else self._lift(drawn)(key)
 
     def apply(
         self, params: Any, *inputs: Any, training: bool = False, dropout_key: Any = None
     ) -> Any:
+        passed = self._lift(self._apply)
+        return passed(params, *inputs, training=training, dropout_key=dropout_key)
+
+    def _apply(self, params: Any, *inputs: Any, training: bool, dropout_key: Any) -> Any:
         rngs = None if dropout_key is None else {"dropout": dropout_key}
         result = nets.apply(self.module, params, *inputs, training=training, rngs=rngs)
-        if not isinstance(result, distributions.Diagonal):
-            return result
-        return torch.cat([result.loc, result.scale.expand(result.loc.shape)], dim=-1)
+        found = torch_capture.parts(result)
+        return torch.cat(list(found.values()), dim=-1) if isinstance(found, Mapping) else found
+
+    def layers(
+        self, params: Any, *inputs: Any, training: bool = False, dropout_key: Any = None
+    ) -> dict[str, np.ndarray]:
+        # Never lifted: there are no values to read under a transform.
+        run = functools.partial(
+            self._apply, params, *inputs, training=training, dropout_key=dropout_key
+        )
+        _, found = torch_capture.captured(self.module, run)
+        return flatten(torch_capture.array(found))
 
 
 def _mlp_options(settings: Settings) -> dict[str, Any]:
@@ -103,17 +124,67 @@ def _multiplexer(s: Settings) -> nets.Module:
     )
 
 
+class _Random(Lifted):
+    """``idql_func.random``, its keys on a device."""
+
+    def __init__(self, lift: Lift, device: str):
+        super().__init__(random, lift)
+        self._device = device
+
+    def PRNGKey(self, seed: int) -> Tensor:
+        return random.PRNGKey(seed, self._device)
+
+
+class _Transformation:
+    """An optimiser; creating its state is never jitted."""
+
+    def __init__(self, native: Any, lift: Lift):
+        self.init, self.update = native.init, lift(native.update)
+
+
+class _Optim(Lifted):
+    """``idql_func.optim``."""
+
+    def adam(self, *args: Any, **kwargs: Any) -> _Transformation:
+        return _Transformation(optim.adam(*args, **kwargs), self._lift)
+
+    def adamw(self, *args: Any, **kwargs: Any) -> _Transformation:
+        return _Transformation(optim.adamw(*args, **kwargs), self._lift)
+
+    def cosine_decay_schedule(self, *args: Any) -> Callable[[Tensor], Tensor]:
+        return self._lift(optim.cosine_decay_schedule(*args))
+
+
+class _Distribution:
+    """A distribution of the port."""
+
+    def __init__(self, native: distributions.Diagonal, lift: Lift):
+        self.native, self._lift = native, lift
+
+    def mode(self) -> Tensor:
+        return self._lift(distributions.Diagonal.mode)(self.native)
+
+    def entropy(self) -> Tensor:
+        return self._lift(distributions.Diagonal.entropy)(self.native)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self._lift(distributions.Diagonal.log_prob)(self.native, value)
+
+
 class TorchBackend:
     """:class:`parity.backend.Backend` over ``idql_func``.
 
     Args:
-        mode: how the port's functions run.
-        device: where its arrays live.
+        mode: how the port's functions run; everything that a program asks for goes through
+            ``lift``. Creation and what happens on the host run as they always do.
+        device: where arrays, keys and learners live. They come back to the host to be compared.
     """
 
     def __init__(self, mode: Mode = "eager", device: str = "cpu"):
-        self.random, self.losses, self.optim = random, losses, optim
         self.mode, self.device = mode, device
+        self.lift = Lift(mode)
+        self.random = _Random(self.lift, device)
+        self.losses, self.optim = Lifted(losses, self.lift), _Optim(optim, self.lift)
 
     @contextlib.contextmanager
     def flags(self, x64: bool, partitionable: bool) -> Iterator[None]:
@@ -126,13 +197,13 @@ class TorchBackend:
             yield
 
     def array(self, value: np.ndarray) -> Any:
-        return torch.from_numpy(np.array(value))
+        return torch.from_numpy(np.array(value)).to(self.device)
 
     def numpy(self, value: Any) -> np.ndarray:
         return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
 
     def grad(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return idql_func.grad(function)
+        return self.lift(idql_func.grad(function))
 
     def tree_map(self, function: Callable[..., Any], tree: Any) -> Any:
         return idql_func.tree_map(function, tree)
@@ -184,22 +255,25 @@ class TorchBackend:
         raise ValueError(f"unknown network {s['net']!r}")
 
     def network(self, settings: Settings) -> TorchNetwork:
-        return TorchNetwork(self._module(settings))
+        return TorchNetwork(self._module(settings), self.lift)
 
     def distribution(self, loc: Any, log_scale: Any, tanh: bool) -> Any:
-        return distributions.Diagonal(loc=loc, scale=torch.exp(log_scale), tanh=tanh)
+        native = distributions.Diagonal(loc=loc, scale=torch.exp(log_scale), tanh=tanh)
+        return _Distribution(native, self.lift)
 
     def draw(self, distribution: Any, key: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
-        return distribution.sample_and_log_prob(key, shape)
+        return self.lift(distributions.Diagonal.sample_and_log_prob)(
+            distribution.native, key, shape
+        )
 
     def crop(self, key: Any, image: Any, padding: int) -> Any:
-        return augmentations.random_crop(key, image, padding)
+        return self.lift(augmentations.random_crop)(key, image, padding)
 
     def crops(self, key: Any, observations: Any, name: str, padding: int) -> Mapping[str, Any]:
-        return augmentations.batched_random_crop(key, observations, name, padding)
+        return self.lift(augmentations.batched_random_crop)(key, observations, name, padding)
 
     def beta_schedule(self, name: str, timesteps: int) -> Any:
-        return _SCHEDULES[name](timesteps)
+        return _SCHEDULES[name](timesteps).to(self.device)
 
     def sample_ddpm(
         self, network: Any, params: Any, key: Any, observations: Any, settings: Settings
@@ -207,7 +281,7 @@ class TorchBackend:
         betas = self.beta_schedule(settings["schedule"], settings["T"])
         alphas = 1 - betas
         alpha_hats = torch.stack([alphas[: i + 1].prod() for i in range(settings["T"])])
-        return nets.ddpm_sampler(
+        return self.lift(nets.ddpm_sampler)(
             network.module.apply,
             params,
             settings["T"],
@@ -229,15 +303,27 @@ class TorchBackend:
         acted = gymnasium.spaces.Box(-1.0, 1.0, (settings["act_dim"],), np.float32)
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["kwargs"].items()}
         cls = getattr(agents, _LEARNERS[settings["learner"]])
-        learner = cls.create(settings["seed"], _space(settings), acted, **options)
-        if not settings.get("x64"):
-            return learner
+        learner = cls.create(settings["seed"], _space(settings), acted, **options).to(self.device)
+        if settings.get("x64"):
+            learner = self.tree_map(_widened, learner)
+        if self.mode == "vmapped":
+            # One out of a stack, as from a run of many seeds: its numbers are tensors too.
+            (learner,) = idql_func.tree_unstack(idql_func.tree_stack([learner]))
+        return learner
 
-        def widen(leaf: Any) -> Any:
-            narrow = isinstance(leaf, Tensor) and leaf.dtype == torch.float32
-            return leaf.double() if narrow else leaf
+    def updated(
+        self, learner: Any, method: str, batch: Any, *ratio: int
+    ) -> tuple[Any, Mapping[str, Any]]:
+        update = getattr(type(learner), method)
+        if self.mode == "compiled":  # it compiles itself
+            self.lift.calls += 1
+            return update(learner, batch, *ratio)
+        return self.lift(update)(learner, batch, *ratio)
 
-        return self.tree_map(widen, learner)
+    def watched(
+        self, learner: Any, names: Sequence[str]
+    ) -> contextlib.AbstractContextManager[tuple[Any, list[Event]]]:
+        return torch_capture.watched(learner, names)
 
     def first_moments(self, learner: Any, name: str) -> dict[str, Any]:
         return self.nested(getattr(learner, name).opt_state[0].mu)
@@ -251,7 +337,7 @@ class TorchBackend:
         return getattr(learner, how)(observations)
 
     def dataset(self, arrays: Mapping[str, np.ndarray], seed: int | None) -> Any:
-        return Dataset(dict(arrays), seed)
+        return Dataset(dict(arrays), seed, device=self.device)
 
     def sample_device(self, dataset: Any, batch_size: int) -> Mapping[str, Any]:
         return dataset.sample_torch(batch_size)

@@ -128,8 +128,8 @@ def _updated(
 ) -> tuple[Any, Mapping[str, Any]]:
     # Learners with a ratio of updates to data take it as a second argument.
     ratio = (settings["utd_ratio"],) if "utd_ratio" in settings else ()
-    update = getattr(learner, settings["method"])
-    return update(_batch(backend, settings, step), *ratio)
+    batch = _batch(backend, settings, step)
+    return backend.updated(learner, settings["method"], batch, *ratio)
 
 
 def _moments(backend: Backend, settings: Settings, learner: Any) -> Outputs:
