@@ -17,6 +17,5 @@ parent computes other numbers). Its environment is Python 3.11 with ``jax==0.4.1
 flax==0.6.11 optax==0.1.5 tensorflow-probability==0.20.1 "numpy<1.25" "scipy<1.12" safetensors h5py
 tqdm gym-notices cloudpickle``, and ``gym==0.23.1 d4rl termcolor`` installed without their
 dependencies. Recording takes about half an hour on one core (the residual encoder alone compiles
-for minutes); ``--only GROUP`` records a part. It gives the same files each time, but for the last
-bits of the float64 norms, which depend on the number of BLAS threads.
+for minutes); ``--only GROUP`` records a part. It gives the same files each time.
 """

@@ -6,6 +6,7 @@ Runs in the JAX environment; imports neither torch nor the port.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -20,8 +21,11 @@ import numpy as np
 
 from parity import inputs
 from parity.cases import COMMIT, Case, all_cases
+from parity.coverage import COVERAGE, gathered, merged, read_coverage, write_coverage
 from parity.jax_backend import JaxBackend
+from parity.observing import Observer
 from parity.programs import execute
+from parity.public import public_names
 from parity.store import (
     MANIFEST,
     REFERENCE,
@@ -57,12 +61,25 @@ def checked_backend(upstream: Path) -> JaxBackend:
     return backend
 
 
-def save_cases(cases: list[Case], backend: JaxBackend, path: Path) -> str:
-    """Run cases and save their tensors as ``case::tensor`` in one file; returns its SHA-256."""
+def save_cases(
+    cases: list[Case],
+    backend: JaxBackend,
+    path: Path,
+    observer: Observer | None = None,
+    seen: dict[str, set[str]] | None = None,
+) -> str:
+    """Run cases and save their tensors as ``case::tensor`` in one file; returns its SHA-256.
+
+    Given an ``observer``, ``seen`` is filled with the names that each case executed.
+    """
     tensors: dict[str, np.ndarray] = {}
     for case in cases:
         begin = time.perf_counter()
-        for name, array in execute(backend, case.program, case.settings).items():
+        with observer.watching() if observer else contextlib.nullcontext(set[str]()) as executed:
+            outputs = execute(backend, case.program, case.settings)
+        if seen is not None:
+            seen[case.id] = executed
+        for name, array in outputs.items():
             tensors[f"{case.name}::{name}"] = np.asarray(array)
         print(f"{case.id}: {time.perf_counter() - begin:.1f} s", file=sys.stderr, flush=True)
     return save_tensors(path, tensors)
@@ -101,6 +118,8 @@ def record(
     if unknown := set(chosen) - set(groups):
         raise ValueError(f"there is no group {min(unknown)!r}; there are {', '.join(groups)}")
     backend = checked_backend(upstream)
+    sorts = public_names(upstream)
+    observer, seen = Observer(upstream, sorts), dict[str, set[str]]()
     made: dict[str, Any] = {
         "upstream": {"repository": "philippe-eecs/IDQL", "commit": COMMIT},
         "command": COMMAND,
@@ -126,11 +145,15 @@ def record(
     for group in chosen:
         members = [case for case in cases if case.group == group]
         name = f"{group}.safetensors"
-        files[group] = {"file": name, "sha256": save_cases(members, backend, out / name)}
+        sha256 = save_cases(members, backend, out / name, observer, seen)
+        files[group] = {"file": name, "sha256": sha256}
     manifest = {
         **made,
         "files": {group: files[group] for group in groups if group in files},
         "cases": sorted(entries, key=lambda case: groups.index(case["group"])),
     }
     write_manifest(out, manifest)
+    before = read_coverage(out)["names"] if (out / COVERAGE).is_file() else {}
+    covered = merged(before, gathered(sorts, seen), groups, chosen)
+    write_coverage(out, COMMIT, covered)
     return manifest

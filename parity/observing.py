@@ -1,0 +1,105 @@
+"""Which public names of the original a case really executes: seen by the interpreter's profiler.
+
+Runs in the JAX environment. A function is seen when its Python code runs, which for a jitted one is
+when it is traced; every learner and network has its own trace, so that no cache hides one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+from parity.public import PACKAGE, module_name
+
+
+def _resolve(name: str) -> Any:
+    """The object of a dotted name: a module, or an attribute of one, or of a class in it."""
+    head, _, tail = name.rpartition(".")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        return getattr(_resolve(head), tail)
+
+
+def _code(thing: Any) -> CodeType | None:
+    """The code that runs when ``thing`` is called, if it is Python's."""
+    if isinstance(thing, type):
+        thing = thing.__new__ if issubclass(thing, tuple) else thing.__init__
+    return getattr(getattr(thing, "__func__", thing), "__code__", None)
+
+
+class Observer:
+    """Collects the names that run inside :meth:`watching`.
+
+    Args:
+        upstream: the checkout.
+        names: those of :func:`parity.public.public_names`.
+    """
+
+    def __init__(self, upstream: Path, names: Iterable[str]):
+        self._root, self._own = str(upstream.resolve()), str(Path(__file__).resolve().parent)
+        self._upstream, self._names = upstream.resolve(), frozenset(names)
+        self._by_code: dict[CodeType, str] = {}
+        self._outside: dict[CodeType, set[str]] = {}
+        self._partials: list[tuple[str, functools.partial[Any]]] = []
+        self._seen: set[str] = set()
+        for name in self._names:
+            if name.startswith(f"{PACKAGE}."):
+                self._alias(name)
+            elif code := _code(_resolve(name)):
+                self._outside.setdefault(code, set()).add(name)
+
+    def _alias(self, name: str) -> None:
+        """A name that the original gives to what another package defines, or to a partial."""
+        head, _, tail = name.rpartition(".")
+        module = sys.modules.get(head)
+        thing = getattr(module, tail, None)
+        if isinstance(thing, functools.partial):
+            self._partials.append((name, thing))
+        elif callable(thing) and not isinstance(thing, type):
+            code = _code(thing)
+            if code and not code.co_filename.startswith(self._root):
+                self._outside.setdefault(code, set()).add(name)
+
+    def _called(self, frame: FrameType, event: str, argument: object) -> None:
+        if event != "call":
+            return
+        code = frame.f_code
+        if code in self._outside:
+            back = frame.f_back
+            if back and back.f_code.co_filename.startswith((self._root, self._own)):
+                self._seen |= self._outside[code]
+        elif code.co_filename.startswith(self._root):
+            if code not in self._by_code:
+                module = module_name(Path(code.co_filename), self._upstream)
+                self._by_code[code] = f"{module}.{code.co_qualname}"
+            self._seen.add(self._by_code[code])
+            if self._partials and code.co_name == "__call__":
+                self._seen.update(self._applied(frame.f_locals.get("self")))
+
+    def _applied(self, module: Any) -> Iterator[str]:
+        """Partials that would have made this very module."""
+        for name, made in self._partials:
+            if isinstance(made.func, type) and isinstance(module, made.func):
+                if all(getattr(module, k) == v for k, v in made.keywords.items()):
+                    yield name
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[set[str]]:
+        """The set, filled when the block ends, of the names that ran inside."""
+        out: set[str] = set()
+        self._seen = set()
+        sys.setprofile(self._called)
+        try:
+            yield out
+        finally:
+            sys.setprofile(None)
+            out |= self._seen & self._names
+            # A class is seen with any of its methods.
+            out |= {name.rpartition(".")[0] for name in out} & self._names
