@@ -123,10 +123,13 @@ def _series(history: list[Mapping[str, Any]], backend: Backend) -> Outputs:
     return out
 
 
-def _updated(
+def updated(
     backend: Backend, settings: Settings, learner: Any, step: int
 ) -> tuple[Any, Mapping[str, Any]]:
-    # Learners with a ratio of updates to data take it as a second argument.
+    """A learner after one call of ``settings['method']`` on the batch of a step, and the info.
+
+    Learners with a ratio of updates to data take it as a second argument.
+    """
     ratio = (settings["utd_ratio"],) if "utd_ratio" in settings else ()
     batch = _batch(backend, settings, step)
     return backend.updated(learner, settings["method"], batch, *ratio)
@@ -144,14 +147,15 @@ def trained(backend: Backend, settings: Settings) -> tuple[Any, list[Mapping[str
     """A learner after ``settings['steps']`` calls of ``settings['method']``, and their infos."""
     learner, history = backend.learner(settings), []
     for step in range(settings["steps"]):
-        learner, info = _updated(backend, settings, learner, step)
+        learner, info = updated(backend, settings, learner, step)
         history.append(info)
     return learner, history
 
 
-def _run_outputs(
+def run_outputs(
     backend: Backend, settings: Settings, learner: Any, history: list[Mapping[str, Any]]
 ) -> Outputs:
+    """What is logged at each update of ``history``, then the key and the parameters."""
     names = settings.get("infos")
     if names is not None:
         history = [{name: info[name] for name in names} for info in history]
@@ -167,7 +171,7 @@ def run(backend: Backend, settings: Settings) -> Outputs:
     own gradients are compared.
     """
     learner, history = trained(backend, settings)
-    out = _run_outputs(backend, settings, learner, history)
+    out = run_outputs(backend, settings, learner, history)
     return {**out, **(_moments(backend, settings, learner) if settings.get("moments") else {})}
 
 
@@ -219,13 +223,13 @@ def course(backend: Backend, settings: Settings) -> Outputs:
     if settings.get("act_first"):
         out.update(_actions(backend, settings, learner))
     for step in range(settings["steps"]):
-        learner, info = _updated(backend, settings, learner, step)
+        learner, info = updated(backend, settings, learner, step)
         history.append(info)
         if step + 1 == settings.get("first_gradient", 1):
             out.update(_moments(backend, settings, learner))
         if step + 1 in settings.get("curve", ()):
             out.update(_leaves(backend, settings, learner, f"curve/{step + 1}"))
-    out.update(_run_outputs(backend, settings, learner, history))
+    out.update(run_outputs(backend, settings, learner, history))
     if not settings.get("act_first"):
         out.update(_actions(backend, settings, learner))
     return out

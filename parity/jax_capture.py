@@ -1,0 +1,125 @@
+"""What goes on inside the original's networks and learners. Imports jax, never torch.
+
+Nothing that is computed changes: Flax hands out the outputs of submodules on request, and a
+learner's ``apply_fn`` and ``tx`` are replaced by ones that note what they are given and pass it on.
+"""
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from parity.backend import Event
+
+
+def parts(result: Any) -> Any:
+    """An array as it is; a distribution as its location and deviation ``[..., A]``, by name."""
+    if not hasattr(result, "log_prob"):
+        return result
+    # A normal one with diagonal covariance is, in turn, a standard one transformed.
+    tanh = type(result).__name__ == "TanhTransformedDistribution"
+    normal = result.distribution if tanh else result
+    return {"loc": normal.loc, "scale": normal.stddev()}
+
+
+def plain(tree: Any) -> Any:
+    """A tree of frozen mappings as nested dicts."""
+    if not isinstance(tree, Mapping):
+        return tree
+    return {name: plain(value) for name, value in tree.items()}
+
+
+def layers(captured: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Outputs by path from Flax's ``intermediates``; the whole network's own is left out.
+
+    A class that extends another's ``__call__`` notes two outputs, the inner one first.
+    """
+    out: dict[str, Any] = {}
+    for name, value in captured.items():
+        if name != "__call__":
+            out.update(layers(value, f"{path}/{name}" if path else name))
+        elif path:
+            out[path] = parts(value[-1])
+    return out
+
+
+@contextlib.contextmanager
+def ensembles_open() -> Iterator[None]:
+    """Inside, ensembles hand out the intermediates of their members too, stacked on axis 0.
+
+    The original's ``nn.vmap`` lists the parameters alone, so that Flax would keep the rest back.
+    """
+    import flax.linen as nn
+
+    vmap = nn.vmap
+
+    def wider(target: Any, variable_axes: Mapping[str, Any], **options: Any) -> Any:
+        return vmap(target, variable_axes={**variable_axes, "intermediates": 0}, **options)
+
+    with mock.patch.object(nn, "vmap", wider):
+        yield
+
+
+def captured(apply_fn: Callable[..., Any], *args: Any, **options: Any) -> tuple[Any, Any]:
+    """The result of a module's ``apply`` and the outputs of all its submodules, by path."""
+    with ensembles_open():
+        result, state = apply_fn(
+            *args, capture_intermediates=True, mutable=["intermediates"], **options
+        )
+    return result, layers(state.get("intermediates", {}))
+
+
+@contextlib.contextmanager
+def watched(learner: Any, names: Sequence[str]) -> Iterator[tuple[Any, list[Event]]]:
+    """A learner that notes every call and every optimiser step of its networks, and the notes.
+
+    The notes are there once the block has ended. They are in the order in which the program was
+    traced, whatever the order in which the compiled one sends its values; what was traced but not
+    run (the other branch of a condition) is not among them.
+    """
+    import jax
+    import optax
+
+    slots: list[Event | None] = []
+    events: list[Event] = []
+
+    def note(sort: str, network: str, tree: Any) -> None:
+        number = len(slots)
+        slots.append(None)
+
+        def keep(values: Any) -> None:
+            slots[number] = (sort, network, jax.tree_util.tree_map(np.asarray, values))
+
+        jax.debug.callback(keep, tree)
+
+    def watched_state(name: str) -> Any:
+        state = getattr(learner, name)
+
+        def apply_fn(variables: Any, *args: Any, **options: Any) -> Any:
+            result, inner = captured(state.apply_fn, variables, *args, **options)
+            arrays = [plain(value) for value in args if not isinstance(value, bool)]
+            tree = {
+                "inputs": {f"in{i}": value for i, value in enumerate(arrays)},
+                "params": plain(variables["params"]),
+                "dropout": dict(options.get("rngs", {})),
+                "layers": inner,
+                "out": parts(result),
+            }
+            note("call", name, tree)
+            return result
+
+        def update(gradient: Any, opt_state: Any, params: Any = None) -> Any:
+            note("step", name, {"gradient": plain(gradient)})
+            return state.tx.update(gradient, opt_state, params)
+
+        tx = optax.GradientTransformation(state.tx.init, update)
+        return state.replace(apply_fn=apply_fn, tx=tx)
+
+    yield learner.replace(**{name: watched_state(name) for name in names}), events
+    jax.effects_barrier()
+    events.extend(event for event in slots if event is not None)

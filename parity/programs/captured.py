@@ -1,0 +1,91 @@
+"""Programs that look inside: every submodule of a network, every call within one update.
+
+What comes out of them is in the order in which it was computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from parity import inputs
+from parity.backend import Backend, Event, Outputs, Settings
+from parity.digest import excerpt, norm
+from parity.programs.learners import NETWORKS, run_outputs, updated
+from parity.programs.networks import given_parameters, network_inputs
+
+
+def layers(backend: Backend, settings: Settings) -> Outputs:
+    """The output of every submodule of a network on a forward pass, by its path in Flax's tree.
+
+    ``layers/<mode>/<path>``, evaluating and (if the network has any) with dropout on; the network's
+    own output is ``forward/<mode>``.
+    """
+    dtype = "float64" if settings.get("x64") else "float32"
+    network = backend.network(settings["network"])
+    params = given_parameters(backend, network, "network", dtype)
+    feed = [backend.batch(x) for x in network_inputs(settings["network"], settings["batch"], dtype)]
+    out: Outputs = {}
+    for mode in settings["modes"]:
+        options: dict[str, Any] = {"training": mode == "train"}
+        if mode == "train":
+            options["dropout_key"] = backend.random.PRNGKey(settings["dropout_seed"])
+        for path, leaf in network.layers(params, *feed, **options).items():
+            out[f"layers/{mode}/{path}"] = excerpt(leaf, settings["keep"])
+        result = backend.numpy(network.apply(params, *feed, **options))
+        out[f"forward/{mode}"] = excerpt(result, settings["keep"])
+    return out
+
+
+def calls(backend: Backend, settings: Settings) -> Outputs:
+    """One update of a learner, call by call and step by step; then what :func:`run` gives.
+
+    The calls of each network are numbered from 0, since two sides may compute networks in another
+    order. ``<n>`` is ``<network>/<number>``:
+
+    * ``calls/<n>/in0`` …: the arrays it was given (observations, actions, times), nested ones by
+      name; ``calls/<n>/params``: the norm of every leaf of its parameters;
+    * ``dropout/<n>/dropout``: the key, where it was given one;
+    * ``calls/<n>/<path>``: the output of each submodule; ``calls/<n>/out``: the network's own, for
+      a distribution ``out/loc`` and ``out/scale``;
+    * ``gradient/<n>/<leaf>``: what its optimiser was given at each step.
+
+    After a step of its own (or, for a target, of the network that it follows) a network's calls are
+    ``after/<n>/…``: Adam may have turned rounding noise into a step as large as any.
+    """
+    learner = backend.learner(settings)
+    names = NETWORKS[settings["learner"]]
+    with backend.watched(learner, names) as (spied, events):
+        learner, info = updated(backend, settings, spied, 0)
+    out = _told(events, settings["keep"])
+    return {**out, **run_outputs(backend, settings, learner, [info])}
+
+
+def _told(events: Iterable[Event], keep: int) -> Outputs:
+    out: Outputs = {}
+    counts: dict[tuple[str, str], int] = {}
+    stepped: set[str] = set()
+    for sort, network, tree in events:
+        number = counts[sort, network] = counts.get((sort, network), -1) + 1
+        name = f"{network}/{number}"
+        if sort == "step":
+            stepped.update((network, f"target_{network}"))
+            for path, leaf in inputs.flatten(tree["gradient"]).items():
+                out[f"gradient/{name}/{path}"] = excerpt(leaf, keep)
+            continue
+        head = f"{'after' if network in stepped else 'calls'}/{name}"
+        for path, leaf in inputs.flatten(tree["inputs"]).items():
+            out[f"{head}/{path}"] = excerpt(leaf, keep)
+        norms = [norm(leaf) for leaf in inputs.flatten(tree["params"]).values()]
+        out[f"{head}/params"] = np.array(norms, np.float64)
+        for path, key in tree["dropout"].items():
+            out[f"dropout/{name}/{path}"] = key
+        # Submodules in the order in which they were computed, where a side knows it.
+        for path, value in tree["layers"].items():
+            for leaf_path, leaf in inputs.flatten({path: value}).items():
+                out[f"{head}/{leaf_path}"] = excerpt(leaf, keep)
+        for path, leaf in inputs.flatten({"out": tree["out"]}).items():
+            out[f"{head}/{path}"] = excerpt(leaf, keep)
+    return out

@@ -1,0 +1,118 @@
+"""What goes on inside the port's networks and learners. Imports torch, never jax.
+
+The counterpart of :mod:`parity.jax_capture`: hooks on the modules, which bear Flax's names, and a
+learner whose ``apply_fn`` and ``tx`` note what they are given and pass it on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import idql_func
+from idql_func import distributions
+from parity.backend import Event
+
+
+class Optimiser(NamedTuple):
+    """A gradient transformation of two functions, as the port's training states hold one."""
+
+    init: Callable[..., Any]
+    update: Callable[..., Any]
+
+
+def bare(value: Any) -> Any:
+    """A tensor out of ``grad`` and ``vmap``: its values, and for each ``vmap`` the mapped axis.
+
+    Trees go leaf by leaf. Values are read later (:func:`array`), outside the transforms.
+    """
+    if isinstance(value, Mapping):
+        return {name: bare(entry) for name, entry in value.items()}
+    functorch: Any = torch._C._functorch
+    axes = []
+    while functorch.is_functorch_wrapped_tensor(value):
+        if functorch.is_batchedtensor(value):
+            axes.append(functorch.maybe_get_bdim(value))
+        value = functorch.get_unwrapped(value)
+    return value, axes
+
+
+def array(value: Any) -> Any:
+    """What :func:`bare` has kept as NumPy arrays, mapped axes in front."""
+    if isinstance(value, Mapping):
+        return {name: array(entry) for name, entry in value.items()}
+    tensor, axes = value
+    out = tensor.detach().cpu().numpy()
+    # the outermost map was unwrapped last, and counts its axis without those further in
+    for depth, axis in enumerate(reversed(axes)):
+        out = np.moveaxis(out, axis + depth, depth)
+    return out
+
+
+def parts(result: Any) -> Any:
+    """A tensor as it is; a distribution as its location and deviation ``[..., A]``, by name."""
+    if not isinstance(result, distributions.Diagonal):
+        return result
+    return {"loc": result.loc, "scale": result.scale.expand(result.loc.shape)}
+
+
+def captured(module: Any, run: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+    """The result of ``run`` and the outputs of all of the module's submodules, by path.
+
+    Outputs are as :func:`bare` leaves them, in the order in which they were computed.
+    """
+    out: dict[str, Any] = {}
+
+    def keep(path: str, _module: Any, _inputs: Any, output: Any) -> None:
+        out[path] = bare(parts(output))
+
+    with contextlib.ExitStack() as stack:
+        for name, child in module.named_modules():
+            if name:
+                hook = functools.partial(keep, name.replace(".", "/"))
+                stack.callback(child.register_forward_hook(hook).remove)
+        return run(), out
+
+
+@contextlib.contextmanager
+def watched(learner: Any, names: Sequence[str]) -> Iterator[tuple[Any, list[Event]]]:
+    """A learner that notes every call and every optimiser step of its networks, and the notes.
+
+    Inside the block the port runs eagerly, since a compiled graph has no values to note. The notes
+    are there once the block has ended, in the order in which the port computes.
+    """
+    notes: list[Event] = []
+    events: list[Event] = []
+
+    def watched_state(name: str) -> Any:
+        state = getattr(learner, name)
+
+        def apply_fn(params: Any, *args: Any, **options: Any) -> Any:
+            call = functools.partial(state.apply_fn, params, *args, **options)
+            result, inner = captured(state.apply_fn.__self__, call)
+            tree = {
+                "inputs": {f"in{i}": bare(value) for i, value in enumerate(args)},
+                "params": bare(params),
+                "dropout": bare(options.get("rngs") or {}),
+                "layers": inner,
+                "out": bare(parts(result)),
+            }
+            notes.append(("call", name, tree))
+            return result
+
+        def update(gradient: Any, opt_state: Any, params: Any = None) -> Any:
+            notes.append(("step", name, {"gradient": bare(gradient)}))
+            return state.tx.update(gradient, opt_state, params)
+
+        tx = state.tx and Optimiser(state.tx.init, update)
+        return state.replace(apply_fn=apply_fn, tx=tx)
+
+    with idql_func.disable_jit():
+        yield learner.replace(**{name: watched_state(name) for name in names}), events
+    events.extend((sort, network, array(tree)) for sort, network, tree in notes)
