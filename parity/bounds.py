@@ -8,6 +8,7 @@ says what it follows from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -78,3 +79,39 @@ _KINDS = (
 )
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _KINDS}
+
+
+MEASURES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], float], str]] = {
+    "bits": (errors.bit_error, "entries"),
+    "ulp": (errors.ulp_error, "ulp"),
+    "absolute": (errors.absolute_error, "absolute"),
+    "relative": (errors.relative_error, "relative"),
+    "elementwise": (errors.elementwise_error, "relative"),
+    "l2": (errors.l2_error, "relative L2"),
+}
+"""What a promise of one's own may be measured in, and the unit it is shown with."""
+
+
+def promised(name: str) -> Kind:
+    """The kind of this name, or one of one's own: a measure and a bound, ``"relative 1e-5"``.
+
+    Raises:
+        ValueError: it is neither.
+
+    >>> promised("forward").bound, promised("ulp 2").bound
+    (2e-06, 2.0)
+    """
+    if (kind := KINDS.get(str(name))) is not None:
+        return kind
+    measure, _, number = str(name).partition(" ")
+    try:
+        bound = float(number)
+    except ValueError:
+        bound = math.nan
+    if measure not in MEASURES or not 0 <= bound < math.inf:
+        raise ValueError(
+            f"unknown promise {name!r}: give one of {', '.join(KINDS)}, or one of "
+            f"{', '.join(MEASURES)} with a bound, such as 'relative 1e-5'"
+        )
+    function, unit = MEASURES[measure]
+    return Kind(name, function, bound, unit, f"{measure} error: within {bound:g}")

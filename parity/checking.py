@@ -6,57 +6,17 @@ import contextlib
 import functools
 import json
 import multiprocessing
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from rich.progress import track
 
-from parity import inputs, tables
+from parity import tables
 from parity.cases import Case
 from parity.compare import Result, Tensors, run_case
-from parity.store import (
-    REFERENCE,
-    RecordError,
-    read_cases,
-    read_group,
-    read_manifest,
-    write_whole,
-)
+from parity.store import REFERENCE, read_manifest, recorded, write_whole
 
 FEW = 60
-
-
-def recorded(
-    directory: Path = REFERENCE, only: str | None = None
-) -> Iterator[tuple[Case, Tensors]]:
-    """Recorded cases with their reference tensors.
-
-    ``only`` is a group or the beginning of a case's ``group/name``.
-
-    Raises:
-        RecordError: the record is damaged, of other inputs, or has no such case.
-    """
-    manifest = read_manifest(directory)
-    if manifest["inputs"]["sha256"] != inputs.fingerprint():
-        raise RecordError(
-            "this machine generates other inputs than the recorder did: parity/inputs.py "
-            "has changed since; make the record again."
-        )
-    cases = read_cases(manifest)
-    if only is not None:
-        chosen = [c for c in cases if c.group == only] or [
-            c for c in cases if c.id.startswith(only)
-        ]
-        if not chosen:
-            groups = ", ".join(dict.fromkeys(c.group for c in cases))
-            raise RecordError(f"no case begins with {only!r}; the groups are {groups}.")
-        cases = chosen
-    for group in dict.fromkeys(case.group for case in cases):
-        tensors = read_group(group, manifest, directory)
-        for case in cases:
-            if case.group == group:
-                yield case, tensors.get(case.name, {})
 
 
 def _held(compiled: bool, pair: tuple[Case, Tensors]) -> Result:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from parity import errors
-from parity.bounds import KINDS
+from parity.bounds import promised
 from parity.cases import Case
+from parity.outputs import Function, computed
+from parity.programs import on
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -52,7 +55,7 @@ class Result:
     findings: tuple[Finding, ...]
     crash: str = ""
     mode: str = "eager"
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def passed(self) -> bool:
@@ -100,7 +103,7 @@ def _growth(
     series = kind == "double" and name.startswith(("losses/", "means/"))
     if expected.ndim != 1 or not (series or kind in {"loss", "double_loss", "mean"}):
         return None
-    each = KINDS[kind].measure is errors.elementwise_error
+    each = promised(kind).measure is errors.elementwise_error
     by_step = errors.elementwise_errors if each else errors.relative_errors
     return tuple(by_step(actual, expected).tolist())
 
@@ -112,7 +115,7 @@ def compare_tensor(name: str, kind: str, actual: np.ndarray, expected: np.ndarra
     >>> compare_tensor("x", "forward", one, one).passed
     True
     """
-    promise = KINDS[kind]
+    promise = promised(kind)
     actual = np.asarray(actual)
     error = promise.measure(actual, expected) if comparable(actual, expected) else math.inf
     alike = comparable(actual, expected) and actual.shape == expected.shape
@@ -133,7 +136,7 @@ def compare_tensor(name: str, kind: str, actual: np.ndarray, expected: np.ndarra
 def compare_case(case: Case, actual: Tensors, expected: Tensors) -> Result:
     """Hold every tensor of a case to its promise; a missing or an extra one fails."""
     findings = []
-    for name, reference in sorted(expected.items(), key=lambda item: _order(item[0])):
+    for name, reference in sorted(expected.items(), key=lambda item: _order(case, item[0])):
         kind = case.kinds[name.partition("/")[0]]
         if name in actual:
             findings.append(compare_tensor(name, kind, actual[name], reference))
@@ -145,34 +148,32 @@ def compare_case(case: Case, actual: Tensors, expected: Tensors) -> Result:
     return Result(case, tuple(findings))
 
 
-def _order(name: str) -> tuple[int, str]:
-    """Keys first, then what is computed early in a run, so that the first failure tells most."""
-    stages = (
-        "rng",
-        "constants",
-        "initial",
-        "out",
-        "forward",
-        "gradient",
-        "losses",
-        "means",
-        "params",
-    )
+_STAGES = (
+    *("rng", "constants", "initial", "out", "forward", "gradient"),
+    *("losses", "means", "params"),
+)
+
+
+def _order(case: Case, name: str) -> tuple[int, int, str]:
+    """The order of computation, so that the first failure tells most.
+
+    It is the one in which a case names its promises; of the programs here, keys come first and
+    then what is computed early in a run.
+    """
     head = name.partition("/")[0]
-    return (stages.index(head) if head in stages else len(stages), name)
+    stage = _STAGES.index(head) if case.program and head in _STAGES else len(_STAGES)
+    return stage, list(case.kinds).index(head), name
 
 
 def _odd(name: str, kind: str, detail: str) -> Finding:
     inf = math.inf
-    return Finding(name, kind, inf, KINDS[kind].bound, inf, inf, inf, detail)
+    return Finding(name, kind, inf, promised(kind).bound, inf, inf, inf, detail)
 
 
-def attempt(backend: Any, case: Case) -> Tensors | str:
-    """Run a case on a backend; of an exception, its last line and where it was raised."""
-    from parity.programs import execute
-
+def tried(function: Function, case: Case) -> Tensors | str:
+    """Run a function on a case; of an exception, its last line and where it was raised."""
     try:
-        return execute(backend, case.program, case.settings)
+        return computed(function, case)
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
@@ -181,10 +182,23 @@ def attempt(backend: Any, case: Case) -> Tensors | str:
 
 
 def compared(case: Case, run: Tensors | str, expected: Tensors) -> Result:
-    """The result of an :func:`attempt`; an exception is a failure."""
+    """The result of what was :func:`tried`; an exception is a failure."""
     return Result(case, (), run) if isinstance(run, str) else compare_case(case, run, expected)
 
 
+def held(function: Function, case: Case, expected: Tensors) -> Result:
+    """Run a function on a case and compare; an exception becomes a failed result."""
+    begin = time.perf_counter()
+    run = tried(function, case)
+    seconds = time.perf_counter() - begin
+    return replace(compared(case, run, expected), seconds=seconds)
+
+
+def attempt(backend: Any, case: Case) -> Tensors | str:
+    """:func:`tried` of a case's program on a backend."""
+    return tried(on(backend), case)
+
+
 def run_case(backend: Any, case: Case, expected: Tensors) -> Result:
-    """Run a case on a backend and compare; an exception becomes a failed result."""
-    return compared(case, attempt(backend, case), expected)
+    """:func:`held` of a case's program on a backend."""
+    return held(on(backend), case, expected)

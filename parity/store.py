@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from parity.cases import Case
+from parity.inputs import fingerprint, unflatten
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 MANIFEST = "manifest.json"
+ARRAYS = "inputs::"
+"""What the names of a case's own inputs begin with, after its name and ``::``."""
 
 
 class RecordError(ValueError):
@@ -52,28 +55,71 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def entry(case: Case) -> dict[str, Any]:
-    """A case as the manifest carries it."""
-    return asdict(case)
+    """A case as the manifest carries it; its arrays are in the file of its group."""
+    names = (field.name for field in fields(case) if field.name != "arrays")
+    return {name: getattr(case, name) for name in names}
 
 
 def read_manifest(directory: Path = REFERENCE) -> dict[str, Any]:
     """The manifest of a record.
 
     Raises:
-        RecordError: there is none, or it is no JSON.
+        RecordError: there is none, or it is not one.
     """
     path = directory / MANIFEST
     if not path.is_file():
-        raise RecordError(f"{path} does not exist: make a record with `python -m parity record`.")
+        raise RecordError(f"{path} does not exist: make a record first.")
     try:
-        return json.loads(path.read_text())
+        manifest = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise RecordError(f"{path} is no JSON ({error}): make the record again.") from error
+    if missing := {"upstream", "inputs", "files", "cases"} - set(manifest):
+        raise RecordError(f"{path} is not of a record: it lacks {min(missing)!r}.")
+    return manifest
 
 
 def read_cases(manifest: Mapping[str, Any]) -> list[Case]:
     """The cases that a manifest lists."""
     return [Case(**case) for case in manifest["cases"]]
+
+
+def _read(group: str, manifest: Mapping[str, Any], directory: Path) -> dict[str, np.ndarray]:
+    """Everything in the file of a group."""
+    if group not in manifest["files"]:
+        raise RecordError(f"the manifest lists no group {group!r}.")
+    listed = manifest["files"][group]
+    path = directory / listed["file"]
+    if not path.is_file():
+        raise RecordError(f"{path} does not exist, but the manifest lists it.")
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != listed["sha256"]:
+        raise RecordError(
+            f"{path} has SHA-256 {found[:12]}…, the manifest says {listed['sha256'][:12]}…: "
+            "restore the file or make the record again."
+        )
+    return load(content)
+
+
+def read_pairs(
+    group: str, manifest: Mapping[str, Any], directory: Path = REFERENCE
+) -> list[tuple[Case, dict[str, np.ndarray]]]:
+    """Cases of one group, with the arrays they were given, and their reference tensors.
+
+    Raises:
+        RecordError: the file is missing or its SHA-256 is not the manifest's.
+    """
+    outputs: dict[str, dict[str, np.ndarray]] = {}
+    arrays: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in _read(group, manifest, directory).items():
+        case, _, tensor = name.partition("::")
+        part = arrays if tensor.startswith(ARRAYS) else outputs
+        part.setdefault(case, {})[tensor.removeprefix(ARRAYS)] = array
+    return [
+        (replace(case, arrays=unflatten(arrays.get(case.name, {}))), outputs.get(case.name, {}))
+        for case in read_cases(manifest)
+        if case.group == group
+    ]
 
 
 def read_group(
@@ -82,22 +128,35 @@ def read_group(
     """Reference tensors of one group, ``{case name: {tensor name: array}}``.
 
     Raises:
-        RecordError: the file is missing or its SHA-256 is not the manifest's.
+        RecordError: as :func:`read_pairs`.
     """
-    if group not in manifest["files"]:
-        raise RecordError(f"the manifest lists no group {group!r}.")
-    listed = manifest["files"][group]
-    path = directory / listed["file"]
-    if not path.is_file():
-        raise RecordError(f"{path} does not exist, but the manifest lists it.")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != listed["sha256"]:
+    return {case.name: tensors for case, tensors in read_pairs(group, manifest, directory)}
+
+
+def recorded(
+    directory: Path = REFERENCE, only: str | None = None
+) -> Iterator[tuple[Case, dict[str, np.ndarray]]]:
+    """Recorded cases with their reference tensors.
+
+    ``only`` is a group or the beginning of a case's ``group/name``.
+
+    Raises:
+        RecordError: the record is damaged, of other inputs, or has no such case.
+    """
+    manifest = read_manifest(directory)
+    if manifest["inputs"]["sha256"] != fingerprint():
         raise RecordError(
-            f"{path} has SHA-256 {found[:12]}…, the manifest says {listed['sha256'][:12]}…: "
-            "restore the file or make the record again."
+            "this machine generates other inputs than the recorder did: parity/inputs.py "
+            "has changed since; make the record again."
         )
-    out: dict[str, dict[str, np.ndarray]] = {}
-    for name, array in load_file(path).items():
-        case, _, tensor = name.partition("::")
-        out.setdefault(case, {})[tensor] = array
-    return out
+    cases = read_cases(manifest)
+    chosen = {
+        case.id
+        for case in [c for c in cases if c.group == only]
+        or [c for c in cases if c.id.startswith(only or "")]
+    }
+    if only is not None and not chosen:
+        groups = ", ".join(dict.fromkeys(c.group for c in cases))
+        raise RecordError(f"no case begins with {only!r}; the groups are {groups}.")
+    for group in dict.fromkeys(case.group for case in cases if case.id in chosen):
+        yield from (p for p in read_pairs(group, manifest, directory) if p[0].id in chosen)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from parity.bounds import promised
 
 Options = dict[str, Any]
 
@@ -16,20 +20,60 @@ class Case:
     """One comparison.
 
     Attributes:
-        group: the file its tensors are saved in.
+        group: the file its tensors are saved in, and a row of the table.
         name: unique within the group.
-        program: the steps, a name in ``parity.programs.PROGRAMS``.
+        program: the steps, a name in ``parity.programs.PROGRAMS``. Functions of your own may read
+            it or leave it empty.
         settings: JSON values only.
-        kinds: promise (a name in ``parity.bounds.KINDS``) by the first part of a tensor's name.
+        kinds: promise by the first part of a tensor's name, in the order of computation. A promise
+            is a name in ``parity.bounds.KINDS``, or a measure and a bound such as
+            ``"relative 1e-5"``.
+        arrays: inputs that are saved with the record, a nested dict; both functions are handed
+            them as NumPy arrays. Everything else they make themselves from the settings.
+
+    Raises:
+        ValueError: a name cannot be stored, settings are no JSON, or there is no such promise.
+
+    >>> Case("mlp", "small", settings={"width": 8}, kinds={"out": "forward"}).id
+    'mlp/small'
     """
 
     group: str
     name: str
-    program: str
-    settings: Options
+    program: str = ""
+    settings: Options = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
+    arrays: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.group or set(self.group) & set("/\\:"):
+            raise ValueError(
+                f"the group {self.group!r} of case {self.name!r} is also the name of a file: "
+                "give a name without slashes and colons"
+            )
+        if not self.name or "::" in self.name:
+            raise ValueError(f"{self.name!r} is no name of a case: give one without '::'")
+        for name, value in self.settings.items():
+            if not _is_json({name: value}):
+                raise ValueError(
+                    f"case {self.id}: setting {name!r} is no JSON value ({type(value).__name__}): "
+                    "give numbers, strings, lists and dicts; arrays go into `arrays`"
+                )
+        for name, kind in self.kinds.items():
+            try:
+                promised(kind)
+            except ValueError as error:
+                raise ValueError(f"case {self.id}, output {name!r}: {error}") from None
 
     @property
     def id(self) -> str:
         """``group/name``."""
         return f"{self.group}/{self.name}"
+
+
+def _is_json(value: Any) -> bool:
+    """Whether JSON gives the same back, which it does not for tuples or keys that are numbers."""
+    try:
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
+    except (TypeError, ValueError):
+        return False

@@ -6,7 +6,10 @@ name, up to the slash, decides which promise the array is held to (see ``Case.ki
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from parity.backend import Backend, Outputs, Program, Settings
+from parity.cases.case import Case
 from parity.programs import data, floor, learners, networks, policies
 
 PROGRAMS: dict[str, Program] = {
@@ -43,3 +46,8 @@ def execute(backend: Backend, program: str, settings: Settings) -> Outputs:
     x64 = bool(settings.get("x64", False))
     with backend.flags(x64, bool(settings.get("partitionable", False))):
         return PROGRAMS[program](backend, settings)
+
+
+def on(backend: Backend) -> Callable[[Case], Outputs]:
+    """What a backend makes of a case: one side of the comparison, as a function."""
+    return lambda case: execute(backend, case.program, case.settings)

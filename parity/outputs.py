@@ -1,0 +1,64 @@
+"""What a function of either side returns, as named NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from parity import inputs
+from parity.cases import Case
+
+Function = Callable[[Case], Mapping[str, Any]]
+"""A side of the comparison: takes a case, returns named outputs, nested as it likes."""
+
+
+def named(tree: Any, of: str) -> dict[str, np.ndarray]:
+    """Leaves of a nested dict by path, as NumPy arrays.
+
+    Leaves are arrays of NumPy or JAX, tensors of torch (on any device, with a gradient or not) or
+    numbers. ``of`` says in messages what the tree is.
+
+    Raises:
+        ValueError: it is no dict, it is empty, or a leaf or its name cannot be saved.
+
+    >>> named({"grads": {"kernel": np.ones(2)}, "loss": 0.5}, "outputs of mlp/small")
+    {'grads/kernel': array([1., 1.]), 'loss': array(0.5)}
+    """
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"{of} are a {type(tree).__name__}: give a dict of named arrays")
+    flat = {name: _array(leaf, f"{of}: {name!r}") for name, leaf in inputs.flatten(tree).items()}
+    if not flat:
+        raise ValueError(f"{of} are empty: give at least one array")
+    if bad := next((name for name in flat if "::" in name), None):
+        raise ValueError(f"{of}: {bad!r} holds '::', which separates names in the file")
+    return flat
+
+
+def _array(leaf: Any, of: str) -> np.ndarray:
+    if isinstance(leaf, list | tuple) or leaf is None:
+        raise ValueError(f"{of} is a {type(leaf).__name__}: give an array, or a dict of them")
+    if hasattr(leaf, "detach"):
+        leaf = leaf.detach().cpu()
+    try:
+        # torch names types that NumPy lacks, JAX brings its own: both end in this message
+        array = np.asarray(leaf)
+    except TypeError:
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biuf":
+        found = getattr(leaf, "dtype", type(leaf).__name__)
+        raise ValueError(
+            f"{of} is of type {found}: give booleans, integers or floats of 16, 32 or 64 bits "
+            "(of a typed key jax.random.key_data, of complex numbers their two parts)"
+        )
+    return array
+
+
+def computed(function: Function, case: Case) -> dict[str, np.ndarray]:
+    """Run a function on a case.
+
+    Raises:
+        ValueError: what it returns is nothing that :func:`named` takes.
+    """
+    return named(function(case), f"the outputs of {case.id}")
