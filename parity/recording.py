@@ -6,34 +6,23 @@ Runs in the JAX environment; imports neither torch nor the port.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import subprocess
-import sys
-import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from parity import inputs
+from parity.backend import Outputs
 from parity.cases import COMMIT, Case, all_cases
 from parity.coverage import COVERAGE, gathered, merged, read_coverage, write_coverage
+from parity.functions import generated_inputs, save_groups, versions
 from parity.jax_backend import JaxBackend
 from parity.observing import Observer
-from parity.programs import execute
+from parity.outputs import Function
+from parity.programs import on
 from parity.public import public_names
-from parity.store import (
-    MANIFEST,
-    REFERENCE,
-    entry,
-    read_manifest,
-    save_tensors,
-    write_manifest,
-)
+from parity.store import MANIFEST, REFERENCE, entry, read_manifest, write_manifest
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "gym", "tensorflow-probability")
 COMMAND = "python -m parity record --upstream PATH"
@@ -61,28 +50,14 @@ def checked_backend(upstream: Path) -> JaxBackend:
     return backend
 
 
-def save_cases(
-    cases: list[Case],
-    backend: JaxBackend,
-    path: Path,
-    observer: Observer | None = None,
-    seen: dict[str, set[str]] | None = None,
-) -> str:
-    """Run cases and save their tensors as ``case::tensor`` in one file; returns its SHA-256.
+def observed(function: Function, observer: Observer, seen: dict[str, set[str]]) -> Function:
+    """The function; ``seen`` is filled with the names that each case executed."""
 
-    Given an ``observer``, ``seen`` is filled with the names that each case executed.
-    """
-    tensors: dict[str, np.ndarray] = {}
-    for case in cases:
-        begin = time.perf_counter()
-        with observer.watching() if observer else contextlib.nullcontext(set[str]()) as executed:
-            outputs = execute(backend, case.program, case.settings)
-        if seen is not None:
-            seen[case.id] = executed
-        for name, array in outputs.items():
-            tensors[f"{case.name}::{name}"] = np.asarray(array)
-        print(f"{case.id}: {time.perf_counter() - begin:.1f} s", file=sys.stderr, flush=True)
-    return save_tensors(path, tensors)
+    def run(case: Case) -> Outputs:
+        with observer.watching() as seen[case.id]:
+            return function(case)
+
+    return run
 
 
 def kept(out: Path, made: dict[str, Any], groups: list[str]) -> dict[str, Any]:
@@ -123,10 +98,7 @@ def record(
     made: dict[str, Any] = {
         "upstream": {"repository": "philippe-eecs/IDQL", "commit": COMMIT},
         "command": COMMAND,
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in PACKAGES},
-        },
+        "versions": versions(PACKAGES),
         "platform": {"device": "cpu", "system": platform.system(), "machine": platform.machine()},
         "settings": {
             "XLA_FLAGS": os.environ["XLA_FLAGS"],
@@ -134,19 +106,12 @@ def record(
             "jax_enable_x64": "by case: x64",
             "jax_threefry_partitionable": "by case: partitionable",
         },
-        "inputs": {
-            "source": "parity/inputs.py (raw words of numpy.random.Philox, keyed by name)",
-            "sha256": inputs.fingerprint(),
-        },
+        "inputs": generated_inputs(),
     }
     old = kept(out, made, chosen)
-    files: dict[str, dict[str, str]] = old["files"]
-    entries = [*old["cases"], *(entry(case) for case in cases if case.group in chosen)]
-    for group in chosen:
-        members = [case for case in cases if case.group == group]
-        name = f"{group}.safetensors"
-        sha256 = save_cases(members, backend, out / name, observer, seen)
-        files[group] = {"file": name, "sha256": sha256}
+    anew = [case for case in cases if case.group in chosen]
+    files = {**old["files"], **save_groups(anew, observed(on(backend), observer, seen), out)}
+    entries = [*old["cases"], *map(entry, anew)]
     manifest = {
         **made,
         "files": {group: files[group] for group in groups if group in files},
