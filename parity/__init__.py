@@ -1,5 +1,8 @@
 """Parity with the JAX original: record it, hold the port against the record, or run both live.
 
+For other functions than ours: :class:`Case`, :func:`record` and :func:`check`
+(:mod:`parity.functions`).
+
 Three commands, all below ``python -m parity``:
 
 * ``record`` runs the original (in its own JAX environment, where torch is not needed) and writes
@@ -19,3 +22,22 @@ tqdm gym-notices cloudpickle``, and ``gym==0.23.1 d4rl termcolor`` installed wit
 dependencies. Recording takes about half an hour on one core (the residual encoder alone compiles
 for minutes); ``--only GROUP`` records a part. It gives the same files each time.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from parity.cases import Case
+    from parity.functions import check, record
+
+__all__ = ["Case", "check", "record"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on use: the command line needs none of them, and each side only its own half.
+    if name == "Case":
+        from parity import cases as module
+    elif name in {"check", "record"}:
+        from parity import functions as module
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(module, name)

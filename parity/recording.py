@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parity.backend import Outputs
 from parity.cases import COMMIT, Case, all_cases
 from parity.coverage import COVERAGE, gathered, merged, read_coverage, write_coverage
 from parity.functions import generated_inputs, save_groups, versions
@@ -53,7 +52,7 @@ def checked_backend(upstream: Path) -> JaxBackend:
 def observed(function: Function, observer: Observer, seen: dict[str, set[str]]) -> Function:
     """The function; ``seen`` is filled with the names that each case executed."""
 
-    def run(case: Case) -> Outputs:
+    def run(case: Case) -> Mapping[str, Any]:
         with observer.watching() as seen[case.id]:
             return function(case)
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from parity.bounds import KINDS
+from parity.bounds import KINDS, promised
 from parity.compare import Finding, Result
 
 
@@ -28,6 +28,12 @@ def _worst(findings: Sequence[Finding], name: str) -> float:
     return max((getattr(f, name) for f in findings), default=0.0)
 
 
+def kinds(results: Iterable[Result]) -> list[str]:
+    """The kinds found: those that have a name in their order, then those of a case's own."""
+    found = dict.fromkeys(f.kind for r in results for f in r.findings)
+    return [k for k in KINDS if k in found] + [k for k in found if k not in KINDS]
+
+
 def table(results: Sequence[Result], title: str) -> Table:
     """One row for each group and kind: how many, how far off, the bound."""
     out = Table(title=title)
@@ -43,7 +49,7 @@ def table(results: Sequence[Result], title: str) -> Table:
         if crashed:
             row = [group, "(did not run)", str(crashed), *[""] * 7]
             out.add_row(*row, "[red]FAIL[/red]")
-        for kind in KINDS:
+        for kind in kinds(members):
             having = [r for r in members if any(f.kind == kind for f in r.findings)]
             found = [f for r in having for f in r.findings if f.kind == kind]
             if not found:
@@ -56,8 +62,8 @@ def table(results: Sequence[Result], title: str) -> Table:
                 str(len(found)),
                 *(_figure(_worst(found, name)) for name in ("absolute", "relative", "ulp")),
                 _figure(_worst(found, "error")),
-                _figure(KINDS[kind].bound),
-                KINDS[kind].unit,
+                _figure(promised(kind).bound),
+                promised(kind).unit,
                 "[green]ok[/green]" if passed else "[red]FAIL[/red]",
             )
     return out
@@ -79,7 +85,7 @@ def failures(results: Iterable[Result]) -> list[str]:
         bad = sum(not f.passed for f in result.findings)
         lines.append(
             f"{result.case.id}: {bad} of {len(result.findings)} tensors out of bounds; first "
-            f"{first.tensor} ({first.kind}): {_figure(first.error)} {KINDS[first.kind].unit}, "
+            f"{first.tensor} ({first.kind}): {_figure(first.error)} {promised(first.kind).unit}, "
             f"bound {_figure(first.bound)}; {first.detail}"
         )
     return lines
@@ -109,7 +115,10 @@ def as_json(results: Sequence[Result]) -> dict[str, Any]:
     return {
         "cases": len(results),
         "passed": sum(r.passed for r in results),
-        "promises": {name: {"bound": k.bound, "unit": k.unit} for name, k in KINDS.items()},
+        "promises": {
+            name: {"bound": promised(name).bound, "unit": promised(name).unit}
+            for name in dict.fromkeys((*KINDS, *kinds(results)))
+        },
         "results": [
             {
                 "case": r.case.id,
