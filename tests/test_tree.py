@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idql_func import (
+    enable_x64,
     struct,
     tree_flatten,
     tree_leaves,
@@ -99,6 +100,16 @@ def test_stack_and_unstack_are_inverses() -> None:
         assert isinstance(node, Node) and node.name == "n"
         assert torch.equal(node.weights["w"], original.weights["w"])
         assert node.scale.item() == original.scale
+
+
+def test_stacked_numbers_have_the_default_dtypes() -> None:
+    trees = [{"b": True, "f": 0.99, "i": 3}, {"b": False, "f": 0.5, "i": 4}]
+    with enable_x64():
+        wide = tree_stack(trees)
+    narrow = tree_stack(trees)
+    assert [x.dtype for x in wide.values()] == [torch.bool, torch.float64, torch.int64]
+    assert [x.dtype for x in narrow.values()] == [torch.bool, torch.float32, torch.int32]
+    assert wide["f"].tolist() == [0.99, 0.5]
 
 
 def test_unstack_of_uneven_leaves_is_refused() -> None:
