@@ -78,7 +78,8 @@ def tree_stack(trees: Sequence[PyTree]) -> PyTree:
     """Stack trees of one structure along a new first axis, Python numbers included.
 
     A number gets JAX's default dtype, which is double under :func:`idql_func.enable_x64`: in
-    float32 a discount alone would cost the last eight digits of a double-precision run. The way to many seeds in one program:
+    float32 a discount alone would cost the last eight digits of a double-precision run. The way
+    to many seeds in one program:
     ``jit(vmap(Learner.update))(tree_stack(learners), tree_stack(batches))``.
 
     >>> tree_stack([{"a": torch.zeros(2)}, {"a": torch.ones(2)}])["a"].tolist()
