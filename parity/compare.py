@@ -80,13 +80,26 @@ def _detail(actual: np.ndarray, expected: np.ndarray) -> str:
         return f"shape {actual.shape}, reference {expected.shape}"
     if not comparable(actual, expected):
         return f"type {actual.dtype}, reference {expected.dtype}"
+    place = worst_place(actual, expected)
+    return f"worst at {list(place)}: {actual[place]!r}, reference {expected[place]!r}"
+
+
+def worst_place(actual: np.ndarray, expected: np.ndarray) -> tuple[int, ...]:
+    """The index of the largest absolute difference of two arrays of one shape and type.
+
+    >>> worst_place(np.array([[1.0, 2.0]]), np.array([[1.0, 2.5]]))
+    (0, 1)
+    """
     if actual.dtype.kind == "f":
-        distance = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
+        # the same infinities are no distance, and nothing to subtract from each other
+        same = actual == expected
+        apart = np.where(same, 0.0, actual), np.where(same, 0.0, expected)
+        distance = np.abs(apart[0].astype(np.float64) - apart[1].astype(np.float64))
         distance = np.where(np.isnan(distance), np.inf, distance)
     else:
         distance = (actual != expected).astype(np.float64)
     place = np.unravel_index(int(np.argmax(distance)), expected.shape) if expected.size else ()
-    return f"worst at {list(map(int, place))}: {actual[place]!r}, reference {expected[place]!r}"
+    return tuple(map(int, place))
 
 
 def _ulps(kind: str, actual: np.ndarray, expected: np.ndarray) -> tuple[int, ...] | None:
@@ -134,35 +147,58 @@ def compare_tensor(name: str, kind: str, actual: np.ndarray, expected: np.ndarra
 
 
 def compare_case(case: Case, actual: Tensors, expected: Tensors) -> Result:
-    """Hold every tensor of a case to its promise; a missing or an extra one fails."""
+    """Hold every tensor of a case to its promise; a missing or an extra one fails.
+
+    Findings are in the order of computation: that in which ``actual`` has the tensors, but for the
+    stages of a run (:data:`STAGES`). What is missing comes last in its stage.
+    """
     findings = []
-    for name, reference in sorted(expected.items(), key=lambda item: _order(case, item[0])):
-        kind = case.kinds[name.partition("/")[0]]
-        if name in actual:
-            findings.append(compare_tensor(name, kind, actual[name], reference))
-        else:
+    for name in in_order(case, actual, expected):
+        head = name.partition("/")[0]
+        kind = case.kinds[head] if name in expected else case.kinds.get(head, "bits")
+        if name not in actual:
             findings.append(_odd(name, kind, "missing from the port's side"))
-    for name in sorted(set(actual) - set(expected)):
-        kind = case.kinds.get(name.partition("/")[0], "bits")
-        findings.append(_odd(name, kind, "unknown to the reference"))
+        elif name not in expected:
+            findings.append(_odd(name, kind, "unknown to the reference"))
+        else:
+            findings.append(compare_tensor(name, kind, actual[name], expected[name]))
     return Result(case, tuple(findings))
 
 
-_STAGES = (
-    *("rng", "constants", "initial", "out", "forward", "gradient"),
-    *("losses", "means", "params"),
+STAGES = (
+    ("rng",),
+    ("constants",),
+    ("initial",),
+    (),
+    ("losses",),
+    ("means",),
+    ("params", "norms", "curve"),
+    ("actions", "keys"),
 )
+"""When the parts of a program's outputs are computed, by the first part of their names.
+
+A program hands out in one go what it computed on the way, so that its own order is not enough. Keys
+come first: they follow from keys alone. The empty stage is that of all parts not named: forward
+passes, calls, gradients.
+"""
 
 
-def _order(case: Case, name: str) -> tuple[int, int, str]:
-    """The order of computation, so that the first failure tells most.
+def in_order(case: Case, actual: Tensors, expected: Tensors) -> list[str]:
+    """Names of the tensors of both sides in the order of computation; see :func:`compare_case`.
 
-    It is the one in which a case names its promises; of the programs here, keys come first and
-    then what is computed early in a run.
+    >>> one = np.ones(1)
+    >>> in_order(Case("g", "n", "run", {}), {"params/a": one, "losses/b": one}, {"losses/a": one})
+    ['losses/b', 'losses/a', 'params/a']
     """
-    head = name.partition("/")[0]
-    stage = _STAGES.index(head) if case.program and head in _STAGES else len(_STAGES)
-    return stage, list(case.kinds).index(head), name
+    stages = {head: number for number, heads in enumerate(STAGES) for head in heads}
+    places = {name: place for place, name in enumerate(actual)}
+
+    def order(name: str) -> tuple[int, int, str]:
+        # functions that are not ours have stages of their own, of which nothing is known
+        stage = stages.get(name.partition("/")[0], STAGES.index(())) if case.program else 0
+        return stage, places.get(name, len(places)), name
+
+    return sorted({*actual, *expected}, key=order)
 
 
 def _odd(name: str, kind: str, detail: str) -> Finding:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from parity import inputs
 from parity.cases import Case
 
 Function = Callable[[Case], Mapping[str, Any]]
@@ -15,7 +14,7 @@ Function = Callable[[Case], Mapping[str, Any]]
 
 
 def named(tree: Any, of: str) -> dict[str, np.ndarray]:
-    """Leaves of a nested dict by path, as NumPy arrays.
+    """Leaves of a nested dict by path, as NumPy arrays, in the order in which they are given.
 
     Leaves are arrays of NumPy or JAX, tensors of torch (on any device, with a gradient or not) or
     numbers. ``of`` says in messages what the tree is.
@@ -28,12 +27,20 @@ def named(tree: Any, of: str) -> dict[str, np.ndarray]:
     """
     if not isinstance(tree, Mapping):
         raise ValueError(f"{of} are a {type(tree).__name__}: give a dict of named arrays")
-    flat = {name: _array(leaf, f"{of}: {name!r}") for name, leaf in inputs.flatten(tree).items()}
+    flat = {name: _array(leaf, f"{of}: {name!r}") for name, leaf in _leaves(tree)}
     if not flat:
         raise ValueError(f"{of} are empty: give at least one array")
     if bad := next((name for name in flat if "::" in name), None):
         raise ValueError(f"{of}: {bad!r} holds '::', which separates names in the file")
     return flat
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _array(leaf: Any, of: str) -> np.ndarray:

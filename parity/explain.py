@@ -1,0 +1,315 @@
+"""Replay one case and name the first tensor, in order of computation, that leaves its bound.
+
+A learner's run says little about where it went wrong: after one wrong number all are. So the update
+of the same sort of learner that is recorded call by call (group ``calls``) is replayed first, and
+for a network its layers (group ``layers``); the first tensor that is off there is the place to
+look, since everything that it was computed from holds.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from parity import tables
+from parity.bounds import promised
+from parity.cases import Case
+from parity.compare import Finding, Result, Tensors, attempt, compared, worst_place
+from parity.modes import Mode
+from parity.store import REFERENCE, RecordError, read_cases, read_manifest, recorded
+
+BEFORE, AFTER = 3, 5
+"""Rows shown before the first failure, and of those after it, the worst."""
+
+_INPUTS = {
+    "score_model": ("observations", "noisy actions", "times"),
+    "actor": ("observations",),
+    "critic": ("observations", "actions"),
+    "value": ("observations",),
+}
+_PARTS = {
+    "params": "the norms of its parameters",
+    "dropout": "its dropout key",
+    "out": "its output",
+    "loc": "the location of its output",
+    "scale": "the deviation of its output",
+}
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A case, run again: what was found, what the port computed, what the record says."""
+
+    result: Result
+    actual: Tensors
+    expected: Tensors
+
+    @property
+    def first(self) -> tuple[Finding, int | None] | None:
+        """The first finding out of bounds and, of a series over updates, the first such update.
+
+        Of several series the one that leaves first counts: they are computed side by side.
+        """
+        first = self.result.first_failure
+        if first is None or (step := off_at(first)) is None:
+            return None if first is None else (first, None)
+        series = [(at, f) for f in self.result.findings if (at := off_at(f)) is not None]
+        step, first = min(series, key=lambda pair: pair[0])
+        return first, step
+
+
+def off_at(finding: Finding) -> int | None:
+    """The update, from 0, at which a series over several first leaves its bound; else None.
+
+    >>> series = Finding("losses/q", "loss", 2e-3, 1e-3, 0, 0, 0, growth=(0.0, 1e-4, 2e-3))
+    >>> off_at(series)
+    2
+    """
+    steps = finding.growth or ()
+    if finding.passed or len(steps) < 2 or not finding.tensor.startswith(("losses/", "means/")):
+        return None
+    return next(i for i, error in enumerate(steps) if not error <= finding.bound)
+
+
+def find_case(name: str, cases: Sequence[Case]) -> Case:
+    """The case ``group/name``.
+
+    Raises:
+        RecordError: there is none; the nearest names are suggested.
+
+    >>> find_case("losses/expctile", [Case("losses", "expectile", "losses", {})])
+    Traceback (most recent call last):
+    ...
+    parity.store.RecordError: there is no case 'losses/expctile'; did you mean losses/expectile?
+    """
+    known = {case.id: case for case in cases}
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near += [each for each in known if name and name in each and each not in near]
+    if not near:
+        groups = ", ".join(dict.fromkeys(case.group for case in cases))
+        raise RecordError(f"there is no case {name!r}: give GROUP/NAME; the groups are {groups}.")
+    *others, last = near[:3]
+    raise RecordError(
+        f"there is no case {name!r}; did you mean "
+        f"{', '.join(others) + ' or ' if others else ''}{last}?"
+    )
+
+
+def leads(case: Case, cases: Sequence[Case]) -> list[Case]:
+    """Cases that look inside what ``case`` runs, of its own width first.
+
+    For a learner the update, call by call, of the learner whose options are most like its own; for
+    a network its layers.
+    """
+    settings = case.settings
+    if case.program in ("network_pass", "sampler"):
+        found = [
+            other
+            for other in cases
+            if other.program == "layers" and other.settings["network"] == settings["network"]
+        ]
+    elif "learner" in settings and case.program not in ("calls", "create"):
+        known = [
+            other
+            for other in cases
+            if other.program == "calls" and other.settings["learner"] == settings["learner"]
+        ]
+        alike = [_alike(settings["kwargs"], other.settings["kwargs"]) for other in known]
+        best = max(alike, default=0)
+        found = [other for other, score in zip(known, alike, strict=True) if score == best]
+    else:
+        return []
+    wide = bool(settings.get("x64"))
+    return sorted(found, key=lambda other: bool(other.settings.get("x64")) != wide)
+
+
+def _alike(one: dict[str, Any], other: dict[str, Any]) -> int:
+    names = set(one) | set(other)
+    return sum(1 if one.get(n) == other.get(n) else -1 for n in names)
+
+
+def replayed(case: Case, expected: Tensors, mode: Mode = "eager", device: str = "cpu") -> Replay:
+    """Run the port on a case."""
+    from parity.torch_backend import TorchBackend
+
+    run = attempt(TorchBackend(mode, device), case)
+    result = replace(compared(case, run, expected), mode=mode)
+    return Replay(result, {} if isinstance(run, str) else run, expected)
+
+
+def explain(
+    name: str, directory: Path = REFERENCE, mode: Mode = "eager", device: str = "cpu"
+) -> list[Replay]:
+    """Replays of the cases that look inside (eagerly) and, last, of the case itself.
+
+    Args:
+        name: ``group/name`` of a recorded case.
+        mode, device: how and where the case itself runs.
+
+    Raises:
+        RecordError: there is no such case, or the record is damaged.
+    """
+    cases = read_cases(read_manifest(directory))
+    case = find_case(name, cases)
+    done = [
+        replayed(lead, _tensors(lead, directory), "eager", device) for lead in leads(case, cases)
+    ]
+    return [*done, replayed(case, _tensors(case, directory), mode, device)]
+
+
+def _tensors(case: Case, directory: Path) -> Tensors:
+    return next(tensors for other, tensors in recorded(directory, case.id) if other.id == case.id)
+
+
+# --- in words ---------------------------------------------------------------------------
+
+
+def label(tensor: str) -> str:
+    """A tensor's name and, where the name alone is no help, what it is.
+
+    >>> label("calls/score_model/0/in1")
+    'calls/score_model/0/in1 (noisy actions)'
+    >>> label("gradient/critic/0/Dense_0/bias")
+    'gradient/critic/0/Dense_0/bias'
+    """
+    head, *rest = tensor.split("/")
+    if tensor == "rng/rng":
+        return f"{tensor} (the key at the end)"
+    if head not in ("calls", "after", "dropout") or len(rest) < 3:
+        return tensor
+    network, part = rest[0].removeprefix("target_"), rest[2]
+    if part.startswith("in") and part[2:].isdigit():
+        names = _INPUTS.get(network, ())
+        number = int(part[2:])
+        return f"{tensor} ({names[number]})" if number < len(names) else tensor
+    known = _PARTS.get(rest[-1] if rest[2] == "out" else part)
+    return tensor if known is None else f"{tensor} ({known})"
+
+
+def _unit(tensor: str) -> str:
+    """What a tensor belongs to: a call, a step, or itself."""
+    head, *rest = tensor.split("/")
+    inside = head in ("calls", "after", "dropout", "gradient") and len(rest) > 2
+    return "/".join(["calls" if head == "dropout" else head, *rest[:2]]) if inside else tensor
+
+
+def _before(findings: Sequence[Finding], first: Finding) -> str:
+    """What holds before the first failure: whole calls and steps, then parts of its own."""
+    held = [f.tensor for f in findings[: findings.index(first)] if f.passed]
+    own = _unit(first.tensor)
+    whole = list(dict.fromkeys(_unit(name) for name in held if _unit(name) != own))
+    if len(whole) > 8:
+        whole = [*whole[:4], f"… ({len(whole) - 8} more)", *whole[-4:]]
+    parts = [name.split("/", 3)[3] for name in held if _unit(name) == own]
+    if parts:
+        whole.append(f"of {own} itself {', '.join(parts)}")
+    return "; ".join(whole)
+
+
+def verdict(replay: Replay) -> str:
+    """One sentence: that every tensor holds, or which is the first that does not."""
+    result = replay.result
+    if result.crash:
+        return f"{result.case.id} did not run: {result.crash}"
+    if not result.findings:
+        return f"{result.case.id} has no reference tensors"
+    if (found := replay.first) is None:
+        return f"every tensor of {result.case.id} holds ({len(result.findings)} tensors)"
+    first, step = found
+    _, value, reference = entry_of(replay, first)
+    name = label(first.tensor) + ("" if step is None else f" at update {step + 1}")
+    off = sum(not f.passed for f in result.findings)
+    held = _before(result.findings, first)
+    return (
+        f"{name}: first of {off} out of bound in {result.case.id}: {value}, reference {reference}; "
+        + (f"everything before it holds: {held}" if held else "nothing is computed before it")
+    )
+
+
+def entry_of(replay: Replay, finding: Finding) -> tuple[str, str, str]:
+    """Where a tensor is worst (of a series: where it leaves), the value there and the reference."""
+    actual, expected = (side.get(finding.tensor) for side in (replay.actual, replay.expected))
+    if actual is None or expected is None or finding.detail.startswith(("shape", "type")):
+        return "", finding.detail or "missing", "" if expected is None else str(expected.shape)
+    step = off_at(finding)
+    place = worst_place(actual, expected) if step is None else (step,)
+    return str(list(place)), _figure(actual[place]), _figure(expected[place])
+
+
+def _figure(value: np.generic) -> str:
+    if value.dtype.kind != "f":
+        return str(value)
+    return f"{value:.17g}" if value.dtype == np.float64 else f"{value:.9g}"
+
+
+def table(replay: Replay) -> Table:
+    """Rows around the first failure: those just before, the failure, the worst of those after."""
+    findings, found = replay.result.findings, replay.first
+    out = Table(title=f"{replay.result.case.id} ({replay.result.mode}), in order of computation")
+    for column in ("", "tensor", "kind"):
+        out.add_column(column, overflow="fold")
+    for column in ("error", "bound", "worst at", "the port", "the original"):
+        out.add_column(column, justify="right", overflow="fold")
+    if found is None:
+        return out
+    at = findings.index(found[0])
+    later = sorted(
+        (i for i in range(at + 1, len(findings)) if not findings[i].passed),
+        key=lambda i: -findings[i].error / (findings[i].bound or 1.0),
+    )
+    shown = [*range(max(at - BEFORE, 0), at + 1), *sorted(later[:AFTER])]
+    for previous, i in zip([shown[0] - 1, *shown], shown, strict=False):
+        if i > previous + 1:
+            out.add_row("", f"… {i - previous - 1} more", *[""] * 6)
+        finding = findings[i]
+        style = "bold red" if i == at else "" if finding.passed else "red"
+        out.add_row(
+            "[green]ok[/green]" if finding.passed else "FIRST" if i == at else "off",
+            label(finding.tensor),
+            finding.kind,
+            f"{tables.figure(finding.error)} {promised(finding.kind).unit}",
+            tables.figure(finding.bound),
+            *entry_of(replay, finding),
+            style=style,
+        )
+    if rest := len(findings) - 1 - shown[-1]:
+        out.add_row("", f"… {rest} more", *[""] * 6)
+    return out
+
+
+def show(replays: Sequence[Replay]) -> None:
+    """Print a table for each replay that fails, and a verdict for each."""
+    console = Console()
+    console = Console(width=max(console.width, 140))
+    for replay in replays:
+        failed = not replay.result.passed
+        if failed and replay.first is not None:
+            console.print(table(replay))
+        mark = "[red]FAIL[/red]" if failed else "[green]ok[/green]"
+        console.print(mark, end=" ")
+        console.print(verdict(replay), highlight=False, soft_wrap=True, markup=False)
+
+
+def explain_command(
+    name: str, directory: Path, modes: Sequence[Mode] = ("eager",), device: str = "cpu"
+) -> int:
+    """``python -m parity check --case GROUP/NAME --explain``: 0 when everything holds, else 1.
+
+    Raises:
+        RecordError: as :func:`explain`.
+    """
+    failed = False
+    for mode in modes:
+        replays = explain(name, directory, mode, device)
+        show(replays)
+        failed |= not all(replay.result.passed for replay in replays)
+    return int(failed)
