@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -164,6 +165,33 @@ class Backend(Protocol):
 
     def sample_device(self, dataset: Any, batch_size: int) -> Mapping[str, Any]:
         """One batch by the dataset's key (the original's ``sample_jax``)."""
+        ...
+
+    def d4rl(self, source: Any, options: Settings) -> Any:
+        """A dataset of the recording that ``source.get_dataset()`` hands out."""
+        ...
+
+    def binary(self, folder: Path, name: str, options: Settings) -> Any:
+        """A dataset of the files in AWAC's format that lie in a folder."""
+        ...
+
+    def normalised(self, fitted: Mapping[str, np.ndarray], x: Mapping[str, np.ndarray]) -> Outputs:
+        """Fields of ``x`` at mean 0 and deviation 1 of those of ``fitted``, and back again.
+
+        ``whole/<field>``, ``field/<field>`` (by the field's own normaliser) and ``back/<field>``.
+        """
+        ...
+
+    def initialiser(self, key: Any, shape: tuple[int, ...]) -> Any:
+        """Weights of that shape by the networks' usual initialiser."""
+        ...
+
+    def subsample(self, key: Any, params: Any, num_sample: int | None, num_qs: int) -> Any:
+        """The parameters of some members of an ensemble, drawn without replacement."""
+        ...
+
+    def estimates(self, learner: Any, observations: Any, actions: Any) -> tuple[Any, Any]:
+        """A learner's least Q and its V, ``[B]`` each."""
         ...
 
     def replay(self, settings: Settings) -> Any:

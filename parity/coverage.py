@@ -9,10 +9,8 @@ them instead.
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 

@@ -19,6 +19,7 @@ from parity import inputs
 from parity.backend import Event, Settings
 from parity.inputs import flatten
 from parity.jax_capture import captured, parts, watched
+from parity.jax_data import JaxData
 
 
 def prepare(upstream: Path) -> None:
@@ -105,7 +106,7 @@ class JaxNetwork:
         return jax.jit(run)(params, rngs, *inputs)
 
 
-class JaxBackend:
+class JaxBackend(JaxData):
     """:class:`parity.backend.Backend` over jax, flax, optax and the original."""
 
     def __init__(self, upstream: Path):
@@ -119,7 +120,6 @@ class JaxBackend:
         from jaxrl5.agents.ddpm_iql import ddpm_iql_learner as general
         from jaxrl5.agents.ddpm_iql_simple import ddpm_iql_learner as simple
         from jaxrl5.agents.drq import augmentations
-        from jaxrl5.data.dataset import Dataset
         from jaxrl5.distributions.tanh_normal import tfd
         from jaxrl5.distributions.tanh_transformed import TanhTransformedDistribution
         from jaxrl5.networks import encoders
@@ -138,7 +138,6 @@ class JaxBackend:
             "drq": agents.DrQLearner,
             "pixel_bc": agents.PixelBCLearner,
         }
-        self._dataset = Dataset
         self.policies, self.encoders, self.augmentations = distributions, encoders, augmentations
         self.tfd, self._tanh = tfd, TanhTransformedDistribution
         self._schedules = {
@@ -372,24 +371,14 @@ class JaxBackend:
         # TD3's eval_actions hands out no learner (quirk E7).
         return chosen if isinstance(chosen, tuple) else (chosen, learner)
 
-    def dataset(self, arrays: Mapping[str, np.ndarray], seed: int | None) -> Any:
-        return self._dataset(dict(arrays), seed)
+    def initialiser(self, key: Any, shape: tuple[int, ...]) -> Any:
+        return self.networks.default_init()(key, shape)
 
-    def sample_device(self, dataset: Any, batch_size: int) -> Mapping[str, Any]:
-        return dataset.sample_jax(batch_size)
+    def subsample(self, key: Any, params: Any, num_sample: int | None, num_qs: int) -> Any:
+        return self.networks.subsample_ensemble(key, params, num_sample, num_qs)
 
-    def replay(self, settings: Settings) -> Any:
-        from jaxrl5.data.memory_efficient_replay_buffer import MemoryEfficientReplayBuffer
-        from jaxrl5.data.replay_buffer import ReplayBuffer
-
-        keys = settings.get("pixel_keys")
-        cls = ReplayBuffer if keys is None else MemoryEfficientReplayBuffer
-        options = {} if keys is None else {"pixel_keys": tuple(keys)}
-        acted = self.gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
-        buffer = cls(self._space(settings), acted, settings["capacity"], **options)
-        buffer.seed(settings["seed"])
-        return buffer
-
-    def replay_rows(self, buffer: Any) -> np.ndarray:
-        valid = getattr(buffer, "_is_correct_index", None)
-        return np.arange(len(buffer)) if valid is None else np.flatnonzero(valid)
+    def estimates(self, learner: Any, observations: Any, actions: Any) -> tuple[Any, Any]:
+        # The simple learner's compute_v has no caller in the original.
+        module, critic, value = sys.modules[type(learner).__module__], learner.critic, learner.value
+        q = module.compute_q(critic.apply_fn, critic.params, observations, actions)
+        return q, module.compute_v(value.apply_fn, value.params, observations)

@@ -86,9 +86,10 @@ class Observer:
     def _applied(self, module: Any) -> Iterator[str]:
         """Partials that would have made this very module."""
         for name, made in self._partials:
-            if isinstance(made.func, type) and isinstance(module, made.func):
-                if all(getattr(module, k) == v for k, v in made.keywords.items()):
-                    yield name
+            given = made.keywords.items()
+            kind = made.func if isinstance(made.func, type) else ()
+            if isinstance(module, kind) and all(getattr(module, k) == v for k, v in given):
+                yield name
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[set[str]]:

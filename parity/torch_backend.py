@@ -15,13 +15,13 @@ from torch import Tensor
 import idql_func
 from idql_func import agents, distributions, losses, optim, random
 from idql_func import networks as nets
-from idql_func.agents import augmentations
-from idql_func.data import Dataset, MemoryEfficientReplayBuffer, ReplayBuffer
-from parity import inputs, torch_capture
+from idql_func.agents import augmentations, critics
+from parity import torch_capture
 from parity.backend import Event, Settings
 from parity.inputs import flatten
 from parity.literal import literal_implicit_action
 from parity.modes import Lift, Lifted, Mode
+from parity.torch_data import TorchData, observation_space
 
 _ACTIVATIONS = {"relu": nets.relu, "swish": nets.swish, "mish": nets.mish}
 _SCHEDULES = {
@@ -39,23 +39,6 @@ _LEARNERS = {
     "drq": "DrQLearner",
     "pixel_bc": "PixelBCLearner",
 }
-
-
-def _space(settings: Settings) -> gymnasium.Space:
-    box = gymnasium.spaces.Box
-    if "space" not in settings or settings.get("flat"):
-        return box(-np.inf, np.inf, (settings["obs_dim"],), np.float32)
-    seen = inputs.pixel_observations(0, 1, settings["space"])
-    spaces: dict[str, Any] = {}
-    for name, values in seen.items():
-        low, high = (0, 255) if values.ndim == 5 else (-np.inf, np.inf)
-        spaces[name] = box(low, high, values.shape[1:], values.dtype.type)
-    return gymnasium.spaces.Dict(spaces)
-
-
-def _widened(leaf: Any) -> Any:
-    narrow = isinstance(leaf, Tensor) and leaf.dtype == torch.float32
-    return leaf.double() if narrow else leaf
 
 
 class TorchNetwork:
@@ -171,7 +154,12 @@ class _Distribution:
         return self._lift(distributions.Diagonal.log_prob)(self.native, value)
 
 
-class TorchBackend:
+def _widened(leaf: Any) -> Any:
+    narrow = isinstance(leaf, Tensor) and leaf.dtype == torch.float32
+    return leaf.double() if narrow else leaf
+
+
+class TorchBackend(TorchData):
     """:class:`parity.backend.Backend` over ``idql_func``.
 
     Args:
@@ -303,7 +291,9 @@ class TorchBackend:
         acted = gymnasium.spaces.Box(-1.0, 1.0, (settings["act_dim"],), np.float32)
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["kwargs"].items()}
         cls = getattr(agents, _LEARNERS[settings["learner"]])
-        learner = cls.create(settings["seed"], _space(settings), acted, **options).to(self.device)
+        learner = cls.create(settings["seed"], observation_space(settings), acted, **options).to(
+            self.device
+        )
         if settings.get("x64"):
             learner = self.tree_map(_widened, learner)
         if self.mode == "vmapped":
@@ -336,23 +326,13 @@ class TorchBackend:
             return literal_implicit_action(learner, observations)
         return getattr(learner, how)(observations)
 
-    def dataset(self, arrays: Mapping[str, np.ndarray], seed: int | None) -> Any:
-        return Dataset(dict(arrays), seed, device=self.device)
+    def initialiser(self, key: Any, shape: tuple[int, ...]) -> Any:
+        return self.lift(nets.default_init())(key, shape)
 
-    def sample_device(self, dataset: Any, batch_size: int) -> Mapping[str, Any]:
-        return dataset.sample_torch(batch_size)
+    def subsample(self, key: Any, params: Any, num_sample: int | None, num_qs: int) -> Any:
+        return self.lift(nets.subsample_ensemble)(key, params, num_sample, num_qs)
 
-    def replay(self, settings: Settings) -> Any:
-        keys = settings.get("pixel_keys")
-        acted = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
-        space, capacity = _space(settings), settings["capacity"]
-        if keys is None:
-            buffer = ReplayBuffer(space, acted, capacity)
-        else:
-            buffer = MemoryEfficientReplayBuffer(space, acted, capacity, tuple(keys))
-        buffer.seed(settings["seed"])
-        return buffer
-
-    def replay_rows(self, buffer: Any) -> np.ndarray:
-        rows = getattr(buffer, "transition_rows", None)
-        return np.arange(len(buffer)) if rows is None else np.sort(rows)
+    def estimates(self, learner: Any, observations: Any, actions: Any) -> tuple[Any, Any]:
+        critic, value = learner.critic, learner.value
+        q = self.lift(critics.min_q)(critic.apply_fn, critic.params, observations, actions)
+        return q, self.lift(value.apply_fn)(value.params, observations)

@@ -5,11 +5,13 @@ A case is data only, so that the manifest can carry it and ``check`` can run fro
 
 from __future__ import annotations
 
+from parity.cases.captured import call_cases, layer_cases
 from parity.cases.case import COMMIT, Case, Options
 from parity.cases.data import dataset_cases, replay_cases
 from parity.cases.floor import loss_cases, optimiser_cases
 from parity.cases.idql import learner_cases
 from parity.cases.learners import pixel_learner_cases, state_learner_cases
+from parity.cases.loaders import loader_cases, part_cases
 from parity.cases.networks import diffusion_cases, network_cases
 from parity.cases.policies import augmentation_cases, distribution_cases, encoder_cases
 from parity.cases.random import random_cases
@@ -28,9 +30,13 @@ def all_cases() -> list[Case]:
         *learner_cases(),
         *dataset_cases(),
         *replay_cases(),
+        *loader_cases(),
+        *part_cases(),
         *distribution_cases(),
         *encoder_cases(),
         *augmentation_cases(),
         *state_learner_cases(),
         *pixel_learner_cases(),
+        *layer_cases(),
+        *call_cases(),
     ]

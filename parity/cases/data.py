@@ -22,6 +22,7 @@ def dataset_cases() -> Iterator[Case]:
         },
         "numpy-seed7": {"method": "sample", "seed": 7, "batch": 32, "count": 5},
         "numpy-seed0": {"method": "sample", "seed": 0, "batch": 9, "count": 3},
+        "seed": {"method": "seed", "seed": None, "batch": 9, "seeds": [0, 7, 123456789]},
         "split": {"method": "split", "seed": 3, "ratio": 0.95},
         "filter-top": {"method": "filter", "seed": 3, "args": {"take_top": 30.0}},
         "filter-threshold": {"method": "filter", "seed": 3, "args": {"threshold": 0.25}},

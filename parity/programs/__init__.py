@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from parity.backend import Backend, Outputs, Program, Settings
 from parity.cases.case import Case
-from parity.programs import data, floor, learners, networks, policies
+from parity.programs import captured, data, floor, learners, loaders, networks, policies
 
 PROGRAMS: dict[str, Program] = {
     "keys": floor.keys,
@@ -32,6 +32,14 @@ PROGRAMS: dict[str, Program] = {
     "crops": policies.crops,
     "dataset": data.dataset,
     "replay": data.replay,
+    "d4rl": loaders.d4rl,
+    "binary": loaders.binary,
+    "normalised": loaders.normalised,
+    "initialiser": networks.initialiser,
+    "subsample": networks.subsample,
+    "estimates": learners.estimates,
+    "layers": captured.layers,
+    "calls": captured.calls,
 }
 
 

@@ -44,6 +44,11 @@ def dataset(backend: Backend, settings: Settings) -> Outputs:
         case "sample":
             for call in range(count):
                 out[f"rows/{call}"] = _rows(backend, data.sample(settings["batch"]))
+        case "seed":
+            for seed in settings["seeds"]:
+                said = data.seed(seed)
+                out[f"rows/{seed}"] = _rows(backend, data.sample(settings["batch"]))
+                out[f"rows/{seed}/said"] = np.array([int(word) for word in said])
         case "split":
             for name, part in zip(("train", "test"), data.split(settings["ratio"]), strict=True):
                 out[f"rows/{name}"] = part.dataset_dict["observations"][:, 0].astype(np.int64)
@@ -51,6 +56,7 @@ def dataset(backend: Backend, settings: Settings) -> Outputs:
             # One side filters in place, the other hands back a new dataset.
             kept = data.filter(**settings["args"]) or data
             out["rows/kept"] = kept.dataset_dict["observations"][:, 0].astype(np.int64)
+            out["rows/length"] = np.array(len(kept))
         case "normalize_returns":
             scaled = data.normalize_returns(**settings["args"]) or data
             out["rows/rewards"] = np.asarray(scaled.dataset_dict["rewards"])

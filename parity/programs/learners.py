@@ -87,6 +87,13 @@ def create(backend: Backend, settings: Settings) -> Outputs:
     return {"rng/rng": backend.numpy(learner.rng), **fresh}
 
 
+def estimates(backend: Backend, settings: Settings) -> Outputs:
+    """Least Q and V of a fresh learner, for a batch."""
+    learner, batch = backend.learner(settings), _batch(backend, settings, 0)
+    q, v = backend.estimates(learner, batch["observations"], batch["actions"])
+    return {"forward/q": backend.numpy(q), "forward/v": backend.numpy(v)}
+
+
 def _dtype(settings: Settings) -> str:
     return "float64" if settings.get("x64") else "float32"
 

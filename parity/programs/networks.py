@@ -108,3 +108,32 @@ def sampler(backend: Backend, settings: Settings) -> Outputs:
     key = backend.random.PRNGKey(settings["seed"])
     actions, key = backend.sample_ddpm(network, params, key, backend.array(feed), settings)
     return {"actions": backend.numpy(actions), "rng": backend.numpy(key)}
+
+
+def initialiser(backend: Backend, settings: Settings) -> Outputs:
+    """Weights of single layers by the networks' usual initialiser."""
+    out: Outputs = {}
+    for seed in settings["seeds"]:
+        for shape in map(tuple, settings["shapes"]):
+            value = backend.initialiser(backend.random.PRNGKey(seed), shape)
+            out[f"params/{seed}/{'x'.join(map(str, shape))}"] = backend.numpy(value)
+    return out
+
+
+def subsample(backend: Backend, settings: Settings) -> Outputs:
+    """Some members of an ensemble: of a whole tree, and of one that holds more than them."""
+    total, leaves = settings["num_qs"], {"kernel": (settings["num_qs"], 2, 3)}
+    shapes = {**{f"Dense_0/{name}": s for name, s in leaves.items()}, "bias": (total, 1)}
+    whole = inputs.parameters("ensemble", shapes)
+    trees = {
+        "whole": whole,
+        "part": {"Ensemble_0": whole, "encoder": {"kernel": np.ones(2, np.float32)}},
+    }
+    out: Outputs = {}
+    for name, tree in trees.items():
+        for seed in settings["seeds"]:
+            key = backend.random.PRNGKey(seed)
+            cut = backend.subsample(key, backend.tree(tree), settings["num_sample"], total)
+            for path, leaf in inputs.flatten(backend.nested(cut)).items():
+                out[f"params/{name}/{seed}/{path}"] = leaf
+    return out
