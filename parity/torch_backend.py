@@ -16,6 +16,7 @@ import idql_func
 from idql_func import agents, distributions, losses, optim, random
 from idql_func import networks as nets
 from idql_func.agents import augmentations, critics
+from idql_func.transforms import tree_leaves
 from parity import torch_capture
 from parity.backend import Event, Settings
 from parity.inputs import flatten
@@ -296,9 +297,6 @@ class TorchBackend(TorchData):
         )
         if settings.get("x64"):
             learner = self.tree_map(_widened, learner)
-        if self.mode == "vmapped":
-            # One out of a stack, as from a run of many seeds: its numbers are tensors too.
-            (learner,) = idql_func.tree_unstack(idql_func.tree_stack([learner]))
         return learner
 
     def updated(
@@ -308,6 +306,9 @@ class TorchBackend(TorchData):
         if self.mode == "compiled":  # it compiles itself
             self.lift.calls += 1
             return update(learner, batch, *ratio)
+        if self.mode == "vmapped" and not all(map(torch.is_tensor, tree_leaves(learner))):
+            # One out of a stack, as from a run of many seeds: its numbers are tensors too.
+            (learner,) = idql_func.tree_unstack(idql_func.tree_stack([learner]))
         return self.lift(update)(learner, batch, *ratio)
 
     def watched(
