@@ -47,6 +47,13 @@ def _parser() -> argparse.ArgumentParser:
     live.add_argument("--compiled", action="store_true", help="compiled instead of eager")
     live.add_argument("--json", type=Path, help="write every figure to this file too")
 
+    covered = commands.add_parser(
+        "coverage", help="every public name of the original, and the case that holds the port to it"
+    )
+    covered.add_argument(
+        "--reference", type=Path, help="folder to read (default: parity/reference)"
+    )
+
     worker = commands.add_parser("live-worker", help="the original's half of `live`")
     worker.add_argument("--upstream", type=Path, required=True)
     worker.add_argument("--cases", type=Path, required=True)
@@ -76,6 +83,11 @@ def main(argv: list[str] | None = None) -> int:
                 from parity.live import live_command
 
                 return live_command(args)
+            case "coverage":
+                from parity.coverage import coverage_command
+                from parity.store import REFERENCE
+
+                return coverage_command(args.reference or REFERENCE)
             case _:
                 from parity.live import worker
 

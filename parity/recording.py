@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.cases import COMMIT, Case, all_cases
-from parity.coverage import COVERAGE, gathered, merged, read_coverage, write_coverage
+from parity.evidence import COVERAGE, gathered, merged, read_coverage, write_coverage
 from parity.functions import generated_inputs, save_groups, versions
 from parity.jax_backend import JaxBackend
 from parity.observing import Observer

@@ -1,0 +1,72 @@
+"""Which cases executed which name of the original: gathered while recording, kept in a file.
+
+``record`` watches the original while it runs the cases (:mod:`parity.observing`) and writes
+``coverage.json`` beside the manifest; :mod:`parity.coverage` reads it, without JAX.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from parity.store import REFERENCE, RecordError, write_whole
+
+COVERAGE = "coverage.json"
+
+Names = dict[str, dict[str, Any]]
+"""``{name: {"sort": function | class | method | value | used, "cases": [ids]}}``."""
+
+
+def _group(case: str) -> str:
+    return case.partition("/")[0]
+
+
+def gathered(sorts: Mapping[str, str], seen: Mapping[str, Collection[str]]) -> Names:
+    """Of the names that each case executed, the first case of each group for each name.
+
+    >>> gathered({"f": "function"}, {"a/1": {"f"}, "a/2": {"f"}, "b/1": {"f"}})
+    {'f': {'sort': 'function', 'cases': ['a/1', 'b/1']}}
+    """
+    out: Names = {name: {"sort": sort, "cases": []} for name, sort in sorts.items()}
+    for case, names in seen.items():
+        for name in names:
+            cases = out[name]["cases"]
+            if _group(case) not in map(_group, cases):
+                cases.append(case)
+    return out
+
+
+def merged(old: Names, new: Names, groups: Sequence[str], anew: Collection[str]) -> Names:
+    """``new`` with what ``old`` has of groups that were not recorded anew, in order of groups."""
+    out: Names = {}
+    for name, entry in new.items():
+        kept = [c for c in old.get(name, {"cases": []})["cases"] if _group(c) not in anew]
+        cases = [c for c in (*kept, *entry["cases"]) if _group(c) in groups]
+        cases.sort(key=lambda case: groups.index(_group(case)))
+        out[name] = {**entry, "cases": cases}
+    return out
+
+
+def write_coverage(directory: Path, commit: str, names: Names) -> None:
+    """Write ``coverage.json``, one name a line."""
+    lines = [f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in names.items()]
+    text = f'{{\n "commit": {json.dumps(commit)},\n "names": {{\n' + ",\n".join(lines) + "\n }\n}\n"
+    json.loads(text)
+    write_whole(directory / COVERAGE, text.encode())
+
+
+def read_coverage(directory: Path = REFERENCE) -> dict[str, Any]:
+    """``{"commit": …, "names": Names}`` as recorded.
+
+    Raises:
+        RecordError: there is none, or it is no JSON.
+    """
+    path = directory / COVERAGE
+    if not path.is_file():
+        raise RecordError(f"{path} does not exist: make a record with `python -m parity record`.")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{path} is no JSON ({error}): make the record again.") from error
