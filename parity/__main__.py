@@ -54,6 +54,16 @@ def _parser() -> argparse.ArgumentParser:
         "--reference", type=Path, help="folder to read (default: parity/reference)"
     )
 
+    mutate = commands.add_parser("mutate", help="plant bugs in the port: the check must find each")
+    mutate.add_argument("--only", metavar="NAME", help="one bug, or the beginning of names")
+    mutate.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
+    )
+    mutate.add_argument("--json", type=Path, help="write every verdict to this file too")
+    mutate.add_argument("--full", action="store_true", help="run all cases, not up to the first")
+    mutate.add_argument("--no-control", action="store_true", help="leave out the unchanged port")
+    mutate.add_argument("--reference", type=Path, help="folder to read (default: parity/reference)")
+
     worker = commands.add_parser("live-worker", help="the original's half of `live`")
     worker.add_argument("--upstream", type=Path, required=True)
     worker.add_argument("--cases", type=Path, required=True)
@@ -88,6 +98,18 @@ def main(argv: list[str] | None = None) -> int:
                 from parity.store import REFERENCE
 
                 return coverage_command(args.reference or REFERENCE)
+            case "mutate":
+                from parity.mutate import mutate_command
+                from parity.store import REFERENCE
+
+                return mutate_command(
+                    args.only,
+                    args.jobs,
+                    args.json,
+                    args.full,
+                    not args.no_control,
+                    args.reference or REFERENCE,
+                )
             case _:
                 from parity.live import worker
 

@@ -14,7 +14,12 @@ from parity.bounds import KINDS, promised
 from parity.compare import Finding, Result
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
+    """A number as tables show it.
+
+    >>> figure(0.0), figure(12.0), figure(1.5e-7), figure(math.inf)
+    ('0', '12', '1.5e-07', '∞')
+    """
     if value == 0:
         return "0"
     if math.isinf(value):
@@ -60,9 +65,9 @@ def table(results: Sequence[Result], title: str) -> Table:
                 kind,
                 str(len(having)),
                 str(len(found)),
-                *(_figure(_worst(found, name)) for name in ("absolute", "relative", "ulp")),
-                _figure(_worst(found, "error")),
-                _figure(promised(kind).bound),
+                *(figure(_worst(found, name)) for name in ("absolute", "relative", "ulp")),
+                figure(_worst(found, "error")),
+                figure(promised(kind).bound),
                 promised(kind).unit,
                 "[green]ok[/green]" if passed else "[red]FAIL[/red]",
             )
@@ -85,8 +90,8 @@ def failures(results: Iterable[Result]) -> list[str]:
         bad = sum(not f.passed for f in result.findings)
         lines.append(
             f"{result.case.id}: {bad} of {len(result.findings)} tensors out of bounds; first "
-            f"{first.tensor} ({first.kind}): {_figure(first.error)} {promised(first.kind).unit}, "
-            f"bound {_figure(first.bound)}; {first.detail}"
+            f"{first.tensor} ({first.kind}): {figure(first.error)} {promised(first.kind).unit}, "
+            f"bound {figure(first.bound)}; {first.detail}"
         )
     return lines
 

@@ -1,0 +1,71 @@
+"""Bugs of data sets and buffers."""
+
+from __future__ import annotations
+
+from parity.mutations.mutation import Mutation
+
+DATA = (
+    Mutation(
+        "sample-without-replacement",
+        "a batch holds no row twice",
+        "data/dataset.py",
+        "return self.np_random.integers(len(self), size=batch_size)",
+        "return self.np_random.choice(len(self), batch_size, replace=False)",
+    ),
+    Mutation(
+        "sample-key-order",
+        "the halves of a dataset's key the other way round (quirk N15)",
+        "data/dataset.py",
+        "draw, state = random.split(",
+        "state, draw = random.split(",
+    ),
+    Mutation(
+        "split-rounds",
+        "a split rounds its size instead of cutting it off",
+        "data/dataset.py",
+        "cut = int(len(index) * ratio)",
+        "cut = round(len(index) * ratio)",
+    ),
+    Mutation(
+        "filter-strict",
+        "a filter drops the episodes that lie on its threshold",
+        "data/dataset.py",
+        "kept = returns >= threshold",
+        "kept = returns > threshold",
+    ),
+    Mutation(
+        "returns-by-maximum",
+        "rewards scaled by the best return, not by the range of returns",
+        "data/dataset.py",
+        "span = np.ptp(returns) if len(returns) else 0.0",
+        "span = np.max(returns) if len(returns) else 0.0",
+    ),
+    Mutation(
+        "buffer-wraps-early",
+        "a replay buffer never writes to its last row",
+        "data/replay_buffer.py",
+        "self._insert_index = (self._insert_index + 1) % self.capacity",
+        "self._insert_index = (self._insert_index + 1) % (self.capacity - 1)",
+    ),
+    Mutation(
+        "stack-one-late",
+        "stacked frames of the observation are those of the next one",
+        "data/memory_efficient_replay_buffer.py",
+        "shown = window if pack else window[..., :-1]",
+        "shown = window if pack else window[..., 1:]",
+    ),
+    Mutation(
+        "overwritten-frames-drawn",
+        "rows are drawn whose frames have been written over",
+        "data/memory_efficient_replay_buffer.py",
+        "        self._is_transition[gone] = False\n",
+        "        self._is_transition[gone] = self._is_transition[gone]\n",
+    ),
+    Mutation(
+        "prefetch-one-more",
+        "a queue of prefetched batches holds one more than asked for (quirk D21)",
+        "data/prefetch.py",
+        "for _ in range(queue_size))",
+        "for _ in range(queue_size + 1))",
+    ),
+)

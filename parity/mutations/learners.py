@@ -1,0 +1,224 @@
+"""Bugs of the learners."""
+
+from __future__ import annotations
+
+from parity.mutations.mutation import Mutation
+
+LEARNERS = (
+    Mutation(
+        "noise-loss-mean",
+        "the noise error averaged over action dimensions, as mse_loss does (quirk U5)",
+        "agents/ddpm_iql.py",
+        "errors = ((eps_pred - noise) ** 2).sum(dim=-1)",
+        "errors = ((eps_pred - noise) ** 2).mean(dim=-1)",
+    ),
+    Mutation(
+        "keys-other-order",
+        "the halves of a split key the other way round (quirk N15)",
+        "agents/ddpm_iql.py",
+        "# keys in upstream's order (quirk N15)\n        key, rng = random.split(self.rng)",
+        "# keys in upstream's order (quirk N15)\n        rng, key = random.split(self.rng)",
+    ),
+    Mutation(
+        "torch-randn",
+        "the noise of the actor's loss from torch.randn",
+        "agents/ddpm_iql.py",
+        "noise = random.normal(key, (rows, self.act_dim))",
+        "noise = torch.randn(rows, self.act_dim)",
+    ),
+    Mutation(
+        "time-one-less",
+        "diffusion times from 0 to T - 2: an upper bound taken for inclusive",
+        "agents/ddpm_iql.py",
+        "time = random.randint(key, (rows,), 0, self.T)",
+        "time = random.randint(key, (rows,), 0, max(1, self.T - 1))",
+    ),
+    Mutation(
+        "q-before-v",
+        "Q is stepped before V, so that it bootstraps from the old V (quirks U1, U3)",
+        "agents/ddpm_iql.py",
+        """\
+    learner, value_info = learner.update_v(batch)
+    learner, critic_info = learner.update_q(batch)
+    return learner, {**actor_info,""",
+        """\
+    learner, critic_info = learner.update_q(batch)
+    learner, value_info = learner.update_v(batch)
+    return learner, {**actor_info,""",
+    ),
+    Mutation(
+        "actor-after-v",
+        "the actor is stepped after V, as in plain IQL, and weighs by the new V (quirk U1)",
+        "agents/ddpm_iql.py",
+        """\
+    learner, actor_info = learner.update_actor(batch)
+    learner, value_info = learner.update_v(batch)
+""",
+        """\
+    learner, value_info = learner.update_v(batch)
+    learner, actor_info = learner.update_actor(batch)
+""",
+    ),
+    Mutation(
+        "no-mask",
+        "terminal states bootstrap: the discount without the mask",
+        "agents/ddpm_iql.py",
+        'return batch["rewards"] + self.discount * batch["masks"] * next_v',
+        'return batch["rewards"] + self.discount * next_v',
+    ),
+    Mutation(
+        "v-from-online-q",
+        "V follows the critic itself, not its moving average",
+        "agents/ddpm_iql.py",
+        "critic = self.target_critic",
+        "critic = self.critic",
+    ),
+    Mutation(
+        "act-by-mean-q",
+        "candidates ranked by the mean of the critics, not by the least",
+        "agents/ddpm_iql.py",
+        "qs = min_q(critic.apply_fn, critic.params, repeated, actions)",
+        "qs = critic.apply_fn(critic.params, repeated, actions).mean(dim=0)",
+    ),
+    Mutation(
+        "act-by-online-actor",
+        "candidates drawn from the actor itself, not from its moving average (quirk E4)",
+        "agents/ddpm_iql.py",
+        "learner.target_score_model.params,",
+        "learner.score_model.params,",
+    ),
+    Mutation(
+        "repeat-last-step-lost",
+        "the repetitions of the chain's last step are not passed on",
+        "agents/ddpm_iql.py",
+        "        learner.M,\n",
+        "        0,\n",
+    ),
+    Mutation(
+        "swish-for-mish",
+        "the full learner's actor with swish; its default is mish (quirk N16)",
+        "agents/ddpm_iql.py",
+        "actor_architecture, time_dim, (128, 128), mish,",
+        "actor_architecture, time_dim, (128, 128), swish,",
+    ),
+    Mutation(
+        "min-of-two",
+        "the least of the first two critics, however many there are",
+        "agents/critics.py",
+        "**dropout_options(dropout_key)).amin(dim=0)",
+        "**dropout_options(dropout_key))[:2].amin(dim=0)",
+    ),
+    Mutation(
+        "ema-before-step",
+        "the target follows the critic as it was before its step, as in jaxrl_m",
+        "agents/critics.py",
+        """\
+    critic = critic.apply_gradients(grads=grads)
+    return critic, follow(target_critic, critic, tau), info""",
+        """\
+    stepped = critic.apply_gradients(grads=grads)
+    return stepped, follow(target_critic, critic, tau), info""",
+    ),
+    Mutation(
+        "iql-loss-mean",
+        "plain IQL's critic loss averaged over the critics; it is their sum (quirk U4)",
+        "agents/critics.py",
+        "loss = ((qs - target_q) ** 2).sum(dim=0).mean()",
+        "loss = ((qs - target_q) ** 2).mean()",
+    ),
+    Mutation(
+        "iql-actor-first",
+        "plain IQL steps its actor before V, as IDQL does (quirk U2)",
+        "agents/iql.py",
+        """\
+    learner, value_info = learner.update_v(batch)
+    learner, actor_info = learner.update_actor(batch)
+""",
+        """\
+    learner, actor_info = learner.update_actor(batch)
+    learner, value_info = learner.update_v(batch)
+""",
+    ),
+    Mutation(
+        "bc-keys-swapped",
+        "behaviour cloning draws its action with the key of its dropout",
+        "agents/bc.py",
+        "rng, dropout_key, sample_key = random.split(self.rng, 3).unbind(0)",
+        "rng, sample_key, dropout_key = random.split(self.rng, 3).unbind(0)",
+    ),
+    Mutation(
+        "sac-backup-sign",
+        "the soft target adds the log-density instead of the entropy",
+        "agents/sac.py",
+        "target_q = target_q - self.discount * masks * temperature * next_log_probs",
+        "target_q = target_q + self.discount * masks * temperature * next_log_probs",
+    ),
+    Mutation(
+        "sac-target-entropy",
+        "a target entropy of -A, as in the paper; the original's is -A / 2 (quirk A4)",
+        "agents/sac.py",
+        "target_entropy=-act_dim / 2 if",
+        "target_entropy=-act_dim if",
+    ),
+    Mutation(
+        "sac-actor-min",
+        "SAC's actor climbs the least critic, as in the paper; here it is the mean (quirk A3)",
+        "agents/sac.py",
+        "qs.mean(dim=0)).mean()",
+        "qs.amin(dim=0)).mean()",
+    ),
+    Mutation(
+        "td3-noise-unclipped",
+        "the noise on TD3's target actions is not clipped",
+        "agents/td3.py",
+        "noise = torch.maximum(torch.minimum(noise, clip.to(noise.device)), "
+        "-clip.to(noise.device))",
+        "noise = noise * 1",
+    ),
+    Mutation(
+        "td3-actions-clipped",
+        "TD3's noisy target actions are kept in bounds, as in the paper (quirk A1)",
+        "agents/td3.py",
+        "next_actions = next_actions + noise",
+        "next_actions = torch.clamp(next_actions + noise, -1.0, 1.0)",
+    ),
+    Mutation(
+        "td3-delay-shifted",
+        "TD3's actor steps one update early",
+        "agents/td3.py",
+        "torch.remainder(critic_step / utd_ratio, self.actor_delay) == 0",
+        "torch.remainder((critic_step - 1) / utd_ratio, self.actor_delay) == 0",
+    ),
+    Mutation(
+        "drq-own-encoder",
+        "DrQ's actor keeps its own encoder instead of the critic's",
+        "agents/drq.py",
+        "self.replace(rng=rng, actor=share_encoder(self.critic, self.actor))",
+        "self.replace(rng=rng)",
+    ),
+    Mutation(
+        "crop-reflected",
+        "images padded by reflection; the original repeats their edges",
+        "agents/augmentations.py",
+        "rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)",
+        """\
+rows, columns = (
+        (n - 1) - ((n - 1) - x.abs()).abs()
+        for x, n in ((rows, height), (columns, width))
+    )""",
+    ),
+    Mutation(
+        "crop-range",
+        "crops never reach the last row and column: an upper bound taken for inclusive",
+        "agents/augmentations.py",
+        "random.randint(key, (2,), 0, 2 * padding + 1)",
+        "random.randint(key, (2,), 0, 2 * padding)",
+    ),
+    Mutation(
+        "depth-own-crop",
+        "the depth image gets crops of its own (quirk A14)",
+        "agents/pixels.py",
+        "observations = batched_random_crop(key, observations, depth_key)",
+        "observations = batched_random_crop(rng, observations, depth_key)",
+    ),
+)

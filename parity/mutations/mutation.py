@@ -1,0 +1,48 @@
+"""What a planted bug is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import cache_from_source
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One realistic slip of a port, as a change of one file's text.
+
+    The changed port must run: an exception needs no suite to be found.
+
+    Attributes:
+        name: unique.
+        bug: what is wrong, and whose habit it is.
+        file: below ``idql_func/``.
+        old: the text that goes, which occurs exactly ``count`` times.
+        new: what comes in its place.
+        count: how often ``old`` occurs; every place is changed.
+    """
+
+    name: str
+    bug: str
+    file: str
+    old: str
+    new: str
+    count: int = 1
+
+    def plant(self, package: Path) -> None:
+        """Change the file in a copy of the package ``idql_func``.
+
+        Raises:
+            ValueError: the text does not occur as often as it should: the list is out of date.
+        """
+        path = package / self.file
+        text = path.read_text(encoding="utf-8")
+        found = text.count(self.old)
+        if found != self.count:
+            raise ValueError(
+                f"mutation {self.name!r}: its text occurs {found} times in {self.file}, not "
+                f"{self.count}: parity/mutations is out of date with the port."
+            )
+        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+        # Compiled code is told from its source by size and seconds, which may be the same.
+        Path(cache_from_source(str(path))).unlink(missing_ok=True)

@@ -1,0 +1,226 @@
+"""Bugs of layers, networks, distributions and the diffusion chain."""
+
+from __future__ import annotations
+
+from parity.mutations.mutation import Mutation
+
+NETWORKS = (
+    Mutation(
+        "layer-norm-eps",
+        "LayerNorm's eps of 1e-5, PyTorch's default; Flax's is 1e-6 (quirk N5)",
+        "networks/layers.py",
+        "epsilon: float = 1e-6",
+        "epsilon: float = 1e-5",
+    ),
+    Mutation(
+        "layer-norm-var",
+        "LayerNorm by Tensor.var(), which divides by n - 1",
+        "networks/layers.py",
+        "torch.clamp((x * x).mean(dim=-1, keepdim=True) - mean * mean, min=0.0)",
+        "x.var(dim=-1, keepdim=True)",
+    ),
+    Mutation(
+        "group-norm-eps",
+        "the encoder's GroupNorm with Flax's default eps; the original sets 1e-5",
+        "networks/encoders.py",
+        "super().__init__(input_dim, num_groups=4, epsilon=1e-5)",
+        "super().__init__(input_dim, num_groups=4, epsilon=1e-6)",
+    ),
+    Mutation(
+        "linear-init",
+        "nn.Linear's initial kernels, uniform in 1/sqrt(fan_in), for Xavier's",
+        "networks/layers.py",
+        "variance = np.float32(1.0 / ((fan_in + fan_out) / 2))",
+        "variance = np.float32(1.0 / (3 * fan_in))",
+    ),
+    Mutation(
+        "lecun-uncorrected",
+        "LeCun's normal without the correction for its truncation",
+        "networks/layers.py",
+        "float(np.sqrt(variance) / np.float32(0.87962566103423978))",
+        "float(np.sqrt(variance))",
+    ),
+    Mutation(
+        "lecun-clamped",
+        "a truncated normal made by clamping a normal",
+        "networks/layers.py",
+        "random.truncated_normal(key, -2.0, 2.0, shape, torch.float32)",
+        "random.normal(key, shape, torch.float32).clamp(-2.0, 2.0)",
+    ),
+    Mutation(
+        "dropout-no-rescale",
+        "dropout does not scale up what it keeps",
+        "networks/layers.py",
+        "return torch.where(keep, x / (1.0 - self.rate), torch.zeros_like(x))",
+        "return torch.where(keep, x, torch.zeros_like(x))",
+    ),
+    Mutation(
+        "dropout-one-key",
+        "all dropout layers of a perceptron draw from the same key",
+        "networks/mlp.py",
+        "x = drop(x, training, rng and rng.push(name))",
+        "x = drop(x, training, rng)",
+    ),
+    Mutation(
+        "dropout-after-activation",
+        "dropout after the activation, as PyTorch code has it (quirk N2)",
+        "networks/mlp.py",
+        """\
+                if drop is not None:
+                    x = drop(x, training, rng and rng.push(name))
+                x = self.activations(x)
+""",
+        """\
+                x = self.activations(x)
+                if drop is not None:
+                    x = drop(x, training, rng and rng.push(name))
+""",
+    ),
+    Mutation(
+        "block-norm-first",
+        "the residual block normalises before its dropout, as transformers do (quirk N3)",
+        "networks/resnet.py",
+        """\
+        if self.drop is not None:
+            x = self.drop(x, training, rng and rng.push("Dropout_0"))
+        if self.norm is not None:
+            x = self.norm(x)
+""",
+        """\
+        if self.norm is not None:
+            x = self.norm(x)
+        if self.drop is not None:
+            x = self.drop(x, training, rng and rng.push("Dropout_0"))
+""",
+    ),
+    Mutation(
+        "block-no-skip",
+        "the residual block without its residual",
+        "networks/resnet.py",
+        "return residual + self.contract(self.act(self.expand(x)))",
+        "return self.contract(self.act(self.expand(x)))",
+    ),
+    Mutation(
+        "resnet-no-last-activation",
+        "no activation before the last layer, as CleanDiffuser's IDQL shipped",
+        "networks/resnet.py",
+        "return self.last(self.activations(x))",
+        "return self.last(x)",
+    ),
+    Mutation(
+        "ensemble-same-init",
+        "all members of an ensemble start from one key",
+        "networks/ensemble.py",
+        "for key in rng.split(self.num)]",
+        "for key in [rng.key] * self.num]",
+    ),
+    Mutation(
+        "ensemble-same-dropout",
+        "all members of an ensemble share their dropout masks",
+        "networks/ensemble.py",
+        "keys = rng.split(count) if rng is not None and training else None",
+        "keys = rng.key.expand(count, 2) if rng is not None and training else None",
+    ),
+    Mutation(
+        "fourier-sin-first",
+        "time features with the sine first, as in the transformer's",
+        "networks/diffusion.py",
+        "torch.cat([torch.cos(f), torch.sin(f)], dim=-1)",
+        "torch.cat([torch.sin(f), torch.cos(f)], dim=-1)",
+    ),
+    Mutation(
+        "vp-from-0",
+        "the index of the variance-preserving schedule starts at 0",
+        "networks/diffusion.py",
+        "t = torch.arange(1, timesteps + 1).to(float_dtype())",
+        "t = torch.arange(timesteps).to(float_dtype())",
+    ),
+    Mutation(
+        "cosine-betas-unclipped",
+        "betas of the cosine schedule without their cap of 0.999 (quirk N8)",
+        "networks/diffusion.py",
+        "torch.clamp(1 - alpha_hat[1:] / alpha_hat[:-1], 0, 0.999)",
+        "torch.clamp(1 - alpha_hat[1:] / alpha_hat[:-1], 0, 1)",
+    ),
+    Mutation(
+        "alpha-hat-shifted",
+        "alpha_hat is the product of the alphas before a step, without its own",
+        "agents/ddpm_iql_build.py",
+        "alphas[: i + 1].prod() for i in range(T)",
+        "alphas[:i].prod() for i in range(T)",
+    ),
+    Mutation(
+        "sampler-posterior-variance",
+        "the sampler's noise has DDPM's posterior variance; the original's is beta (quirk N12)",
+        "networks/diffusion.py",
+        "x = x + torch.sqrt(betas[t]) * (sample_temperature * z)",
+        "x = x + torch.sqrt(betas[t] * (1 - alpha_hats[t - 1]) / (1 - alpha_hats[t])) * ("
+        "sample_temperature * z)",
+    ),
+    Mutation(
+        "sampler-temperature-of-variance",
+        "the sampler's temperature scales the noise's variance, not its deviation",
+        "networks/diffusion.py",
+        "torch.sqrt(betas[t]) * (sample_temperature * z)",
+        "torch.sqrt(sample_temperature * betas[t]) * z",
+    ),
+    Mutation(
+        "sampler-noise-at-0",
+        "the last step of the chain adds noise too",
+        "networks/diffusion.py",
+        "        if t > 0:",
+        "        if t >= 0:",
+    ),
+    Mutation(
+        "sampler-clip-forgotten",
+        "only the result of the chain is clipped (quirk N14)",
+        "networks/diffusion.py",
+        """\
+        if clip_sampler:
+            x = torch.clamp(x, -1, 1)
+""",
+        "",
+    ),
+    Mutation(
+        "tanh-no-correction",
+        "the density of a squashed action without the derivative of tanh",
+        "distributions.py",
+        "        if not self.tanh:\n            return density",
+        "        if True:\n            return density",
+    ),
+    Mutation(
+        "tanh-correction-eps",
+        "the derivative of tanh as log(1 - tanh^2 + 1e-6), as in CleanRL",
+        "distributions.py",
+        "(2.0 * (math.log(2.0) - x - _softplus(-2.0 * x))).sum(dim=-1)",
+        "torch.log(1 - torch.tanh(x) ** 2 + 1e-6).sum(dim=-1)",
+    ),
+    Mutation(
+        "same-padding-in-front",
+        "the odd row of SAME padding goes in front, as symmetric padding would have it",
+        "networks/conv.py",
+        "((total // 2, total - total // 2) for total in totals)",
+        "((total - total // 2, total // 2) for total in totals)",
+    ),
+    Mutation(
+        "flatten-channels-first",
+        "features flattened channels first, as PyTorch's layout has them",
+        "networks/encoders.py",
+        "return x.reshape(*x.shape[:-3], -1)",
+        "return x.movedim(-1, -3).reshape(*x.shape[:-3], -1)",
+    ),
+    Mutation(
+        "frames-before-channels",
+        "stacked frames joined frame by frame, not channel by channel",
+        "networks/pixel_multiplexer.py",
+        "x = encoder(x.reshape(*x.shape[:-2], -1))",
+        "x = encoder(x.movedim(-1, -2).reshape(*x.shape[:-2], -1))",
+    ),
+    Mutation(
+        "encoder-not-stopped",
+        "the policy's gradients reach the encoder (DrQ's stop_gradient forgotten)",
+        "networks/pixel_multiplexer.py",
+        "torch.is_grad_enabled() and not self.stop_gradient",
+        "torch.is_grad_enabled()",
+    ),
+)

@@ -1,0 +1,145 @@
+"""Planted bugs: the list is in step with the port, and the suite says what it says of each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import idql_func
+from parity import mutate
+from parity.__main__ import main
+from parity.cases import Case, all_cases
+from parity.mutations import MUTATIONS, Mutation
+from parity.store import read_manifest, write_manifest
+
+PACKAGE = Path(idql_func.__file__ or "").parent
+HARMLESS = Mutation(
+    "harmless",
+    "a sum in the other order: no bug",
+    "losses.py",
+    "return asymmetry(diff, expectile) * diff**2",
+    "return diff**2 * asymmetry(diff, expectile)",
+)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """The part of the record with the losses alone, so that a whole run takes a second."""
+    manifest = read_manifest()
+    listed = manifest["files"]["losses"]
+    cases = [case for case in manifest["cases"] if case["group"] == "losses"]
+    folder = tmp_path / "reference"
+    folder.mkdir()
+    write_manifest(folder, {**manifest, "files": {"losses": listed}, "cases": cases})
+    source = Path(mutate.REFERENCE) / listed["file"]
+    (folder / listed["file"]).write_bytes(source.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=[m.name for m in MUTATIONS])
+def test_text_occurs_as_often_as_said_and_the_change_is_python(mutation: Mutation) -> None:
+    text = (PACKAGE / mutation.file).read_text()
+    assert text.count(mutation.old) == mutation.count
+    changed = text.replace(mutation.old, mutation.new)
+    assert changed != text
+    compile(changed, mutation.file, "exec")
+
+
+def test_there_are_many_with_names_of_their_own() -> None:
+    assert len(MUTATIONS) >= 80
+    assert len({m.name for m in MUTATIONS}) == len(MUTATIONS)
+    assert len({(m.file, m.old, m.new) for m in MUTATIONS}) == len(MUTATIONS)
+
+
+def test_order_puts_cases_without_updates_first_and_then_takes_turns() -> None:
+    def case(group: str, name: str, steps: int | None) -> Case:
+        settings = {} if steps is None else {"learner": "simple", "steps": steps}
+        return Case(group, name, "run", settings, {})
+
+    given = [
+        case("update", "many", 25),
+        case("update", "one", 1),
+        case("double", "few", 50),
+        case("losses", "a", None),
+        case("double", "most", 200),
+    ]
+    ordered = [c.name for c, _ in mutate.cheapest_first([(c, {}) for c in given])]
+    assert ordered == ["a", "one", "few", "many", "most"]
+    everything = mutate.cheapest_first([(c, {}) for c in all_cases()])
+    assert {c.id for c, _ in everything} == {c.id for c in all_cases()}
+
+
+def test_a_text_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "losses.py").write_text("nothing = 0\n")
+    with pytest.raises(ValueError, match=r"'harmless'.* occurs 0 times in losses.py, not 1"):
+        HARMLESS.plant(tmp_path)
+
+
+def test_a_planted_bug_is_caught_and_the_port_itself_is_left_alone(small: Path) -> None:
+    mutation = next(m for m in MUTATIONS if m.name == "expectile-flipped")
+    before = (PACKAGE / mutation.file).read_text()
+    verdict = mutate.judge(mutation, reference=small)
+    assert verdict.caught
+    assert verdict.case == "losses/expectile-default"
+    assert verdict.tensor == "gradient"
+    assert verdict.kind == "gradient"
+    assert verdict.error is not None
+    assert verdict.error > 0.5
+    assert verdict.bound == 1e-5
+    assert "losses/expectile-default: 2 of 2 tensors out of bounds" in verdict.message
+    assert verdict.failed == {"losses": 1}
+    assert (PACKAGE / mutation.file).read_text() == before
+
+
+def test_command_writes_verdicts_and_with_full_counts_all_failing_cases(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "verdicts.json"
+    options = ["--only", "quantile", "--full", "--reference", str(small), "--json", str(path)]
+    assert main(["mutate", *options, "--jobs", "1"]) == 0
+    said = json.loads(path.read_text())
+    assert (said["planted"], said["caught"]) == (1, 1)
+    (result,) = said["results"]
+    assert result["name"] == "quantile-abs"
+    assert result["ran"] == 15
+    assert result["failed"] == {"losses": 3}
+    printed = capsys.readouterr().out
+    assert "1 of 1 planted bugs caught" in printed
+    assert "The unchanged port passes every case." in printed
+
+
+def test_a_change_that_is_no_bug_survives_and_the_command_says_so(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(mutate, "MUTATIONS", (HARMLESS,))
+    assert main(["mutate", "--no-control", "--reference", str(small), "--jobs", "1"]) == 1
+    printed = capsys.readouterr().out
+    assert "SURVIVED harmless (losses.py)" in printed
+    assert "all 15 cases pass" in printed
+
+
+def test_an_exception_is_not_a_catch(small: Path) -> None:
+    crashes = Mutation("crash", "raises", "losses.py", HARMLESS.old, "raise ValueError('no')")
+    verdict = mutate.judge(crashes, reference=small)
+    assert not verdict.caught
+    assert "ValueError" in verdict.message
+    broken = Mutation("broken", "no Python", "losses.py", HARMLESS.old, "return (")
+    verdict = mutate.judge(broken, reference=small)
+    assert not verdict.caught
+    assert verdict.message.startswith("SyntaxError")
+
+
+def test_a_port_that_fails_by_itself_proves_nothing(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = {"ran": 3, "failed": [{"message": "losses/a: 1 of 2 tensors out of bounds"}]}
+    monkeypatch.setattr(mutate, "run_worker", lambda *a, **k: said)
+    assert main(["mutate", "--only", "quantile-abs", "--reference", str(small)]) == 2
+    assert "fails without a planted bug: losses/a" in capsys.readouterr().err
+
+
+def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mutate", "--only", "nothing"]) == 2
+    assert "no mutation begins with 'nothing'" in capsys.readouterr().err
