@@ -8,7 +8,6 @@ look, since everything that it was computed from holds.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from parity.bounds import promised
 from parity.cases import Case
 from parity.compare import Finding, Result, Tensors, attempt, compared, worst_place
 from parity.modes import Mode
-from parity.store import REFERENCE, RecordError, read_cases, read_manifest, recorded
+from parity.store import REFERENCE, find_case, read_cases, read_manifest, recorded
 
 BEFORE, AFTER = 3, 5
 """Rows shown before the first failure, and of those after it, the worst."""
@@ -76,32 +75,6 @@ def off_at(finding: Finding) -> int | None:
     if finding.passed or len(steps) < 2 or not finding.tensor.startswith(("losses/", "means/")):
         return None
     return next(i for i, error in enumerate(steps) if not error <= finding.bound)
-
-
-def find_case(name: str, cases: Sequence[Case]) -> Case:
-    """The case ``group/name``.
-
-    Raises:
-        RecordError: there is none; the nearest names are suggested.
-
-    >>> find_case("losses/expctile", [Case("losses", "expectile", "losses", {})])
-    Traceback (most recent call last):
-    ...
-    parity.store.RecordError: there is no case 'losses/expctile'; did you mean losses/expectile?
-    """
-    known = {case.id: case for case in cases}
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    near += [each for each in known if name and name in each and each not in near]
-    if not near:
-        groups = ", ".join(dict.fromkeys(case.group for case in cases))
-        raise RecordError(f"there is no case {name!r}: give GROUP/NAME; the groups are {groups}.")
-    *others, last = near[:3]
-    raise RecordError(
-        f"there is no case {name!r}; did you mean "
-        f"{', '.join(others) + ' or ' if others else ''}{last}?"
-    )
 
 
 def leads(case: Case, cases: Sequence[Case]) -> list[Case]:
@@ -167,7 +140,7 @@ def explain(
 
 
 def _tensors(case: Case, directory: Path) -> Tensors:
-    return next(tensors for other, tensors in recorded(directory, case.id) if other.id == case.id)
+    return next(tensors for _, tensors in recorded(directory, case=case.id))
 
 
 # --- in words ---------------------------------------------------------------------------

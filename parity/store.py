@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -133,12 +134,38 @@ def read_group(
     return {case.name: tensors for case, tensors in read_pairs(group, manifest, directory)}
 
 
+def find_case(name: str, cases: Sequence[Case]) -> Case:
+    """The case ``group/name``.
+
+    Raises:
+        RecordError: there is none; the nearest names are suggested.
+
+    >>> find_case("losses/expctile", [Case("losses", "expectile", "losses", {})])
+    Traceback (most recent call last):
+    ...
+    parity.store.RecordError: there is no case 'losses/expctile'; did you mean losses/expectile?
+    """
+    known = {case.id: case for case in cases}
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near += [each for each in known if name and name in each and each not in near]
+    if not near:
+        groups = ", ".join(dict.fromkeys(case.group for case in cases))
+        raise RecordError(f"there is no case {name!r}: give GROUP/NAME; the groups are {groups}.")
+    *others, last = near[:3]
+    raise RecordError(
+        f"there is no case {name!r}; did you mean "
+        f"{', '.join(others) + ' or ' if others else ''}{last}?"
+    )
+
+
 def recorded(
-    directory: Path = REFERENCE, only: str | None = None
+    directory: Path = REFERENCE, only: str | None = None, case: str | None = None
 ) -> Iterator[tuple[Case, dict[str, np.ndarray]]]:
     """Recorded cases with their reference tensors.
 
-    ``only`` is a group or the beginning of a case's ``group/name``.
+    ``only`` is a group or the beginning of a case's ``group/name``; ``case`` is one, in full.
 
     Raises:
         RecordError: the record is damaged, of other inputs, or has no such case.
@@ -150,13 +177,13 @@ def recorded(
             "has changed since; make the record again."
         )
     cases = read_cases(manifest)
-    chosen = {
-        case.id
-        for case in [c for c in cases if c.group == only]
-        or [c for c in cases if c.id.startswith(only or "")]
-    }
+    if case is not None:
+        chosen = {find_case(case, cases).id}
+    else:
+        members = [c for c in cases if c.group == only]
+        chosen = {c.id for c in members or [c for c in cases if c.id.startswith(only or "")]}
     if only is not None and not chosen:
         groups = ", ".join(dict.fromkeys(c.group for c in cases))
         raise RecordError(f"no case begins with {only!r}; the groups are {groups}.")
-    for group in dict.fromkeys(case.group for case in cases if case.id in chosen):
+    for group in dict.fromkeys(c.group for c in cases if c.id in chosen):
         yield from (p for p in read_pairs(group, manifest, directory) if p[0].id in chosen)
