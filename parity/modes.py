@@ -1,128 +1,93 @@
-"""How the port's functions run: eagerly, compiled, or under ``vmap``.
+"""The ways in which the port's functions run, and which cases run in which.
 
-One promise, three ways to keep it. A :class:`Lift` is the one place that turns a function into what
-a mode runs: ``compiled`` puts it through :func:`idql_func.jit`; ``vmapped`` stacks its tensors with
-others (:func:`decoy`), maps over the stack and hands back the member that was asked for, so that
-the batching rule of every operation is held to the same bounds.
+``eager``: as they are. ``compiled``: through :func:`idql_func.jit`. ``vmapped``: as one member of a
+stack. :mod:`parity.lift` runs them so; what is decided here is decided by a case's program.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import torch
-from torch import Tensor
-
-from idql_func.transforms import inside_transform, jit, tree_flatten, tree_unflatten, vmap
 from parity.cases import Case
 
 Mode = Literal["eager", "compiled", "vmapped"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
-_OTHER_KEY = 0x5DEECE66
+_LIFTED = frozenset(
+    {
+        *("keys", "draws", "losses", "optimiser", "average", "decay_schedule"),
+        *("network_pass", "sampler", "subsample", "distribution", "crops"),
+        *("run", "act", "course", "estimates"),
+    }
+)
+"""Programs that have every mode: all they ask of the port is a function of tensors. Action choice
+ends in NumPy and maps over no stack; under ``vmapped`` a learner out of a stack chooses."""
+
+_DRAWN = frozenset({"initial", "initialiser"})
+"""Programs that draw parameters: ``vmap`` makes many at once, and nothing ever jits that."""
+
+# The rest happens once and on the host (creation, masks, schedules, data sets, buffers), or looks
+# at values on the way, which no transform shows (layers, calls): eager alone.
+
+_UNDECIDED = {
+    # The original's own rounding is 1.8e-6 off the exact result, of a bound of 2e-6. Under vmap the
+    # convolution adds up in another order and lands 0.8e-6 from the exact result, nearer than
+    # either side, but on the far side of it: 2.04e-6 from the original.
+    ("encoders/pass-resnet-stem", "vmapped"),
+}
 
 
-def decoy(x: Tensor) -> Tensor:
-    """Another value that ``x`` could have: the one that ``x`` shares a stack with.
+def modes_of(case: Case) -> tuple[Mode, ...]:
+    """The modes that a case has.
 
-    Floats are halved and reversed, so that variances stay positive and probabilities and actions
-    in range; bytes, times and indices are reversed; a single number is the next one; keys
-    (int64, ``[..., 2]``) are other keys.
-
-    >>> decoy(torch.tensor([1.0, 4.0])).tolist(), decoy(torch.tensor(3)).item()
-    ([2.0, 0.5], 4)
+    >>> modes_of(Case("losses", "quantile", "losses", {}))
+    ('eager', 'compiled', 'vmapped')
+    >>> modes_of(Case("dataset", "split", "dataset", {}))
+    ('eager',)
     """
-    if x.dtype == torch.int64 and x.shape[-1:] == (2,):
-        return x ^ _OTHER_KEY
-    if x.dtype == torch.bool:
-        return ~x
-    if x.ndim == 0:
-        return x / 2 if x.is_floating_point() else x + 1
-    other = x.flip(tuple(range(x.ndim)))
-    return other / 2 if x.is_floating_point() else other
+    if case.program in _LIFTED:
+        modes = MODES
+    else:
+        modes = ("eager", "vmapped") if case.program in _DRAWN else ("eager",)
+    return tuple(mode for mode in modes if (case.id, mode) not in _UNDECIDED)
 
 
-class Lift:
-    """Turns functions of tensors into what a mode runs; inside another transform it steps aside.
+# Compiling takes seconds to a minute a program, so that by default one case stands for all that
+# compile alike: every learner, action choice, the sampler, the sorts of networks, draws, losses,
+# optimisers, distributions and crops. The longest come first.
+COMPILED: tuple[str, ...] = (
+    *("update/general-quantile-soft_adv", "update/simple-dropout", "drq/plain", "td3/plain"),
+    *("redq/plain", "droq/plain", "sac/newer", "iql/plain", "bc/plain", "pixel_bc/plain"),
+    *("actions/simple", "diffusion/sampler-vp", "distributions/tanh-one"),
+    *("network/ddpm-resnet", "network/ensemble-3-dropout", "network/fourier"),
+    *("distributions/pass-normal-tanh", "encoders/pass-d4pg", "encoders/pass-pixels-critic"),
+    *("random/normal-older-32", "random/truncated_normal-skewed-older-32"),
+    *("random/randint-5-older-32", "random/permutation-7-older-32", "random/uniform-older-64"),
+    *("random/categorical-rows-older-32", "random/choice-p-older-32", "random/keys-newer-32"),
+    *("losses/expectile-0.7", "losses/quantile-0.8", "losses/exponential-second-clip"),
+    *("optim/adamw-cosine-32", "optim/adamw-masked-64", "optim/ema-32", "augmentation/crops"),
+)
+"""The cases that run compiled unless every case is asked for."""
 
-    Tensors anywhere in the arguments are what is compiled for or mapped over; all else (numbers,
-    shapes, names) is part of the function. ``calls`` counts what really ran lifted, so that a case
-    can't pass in a mode that touched nothing of it.
 
-    >>> lift = Lift("vmapped")
-    >>> lift(torch.matmul)(torch.eye(2), torch.tensor([1.0, 2.0])).tolist(), lift.calls
-    ([1.0, 2.0], 1)
+def chosen(case: Case, mode: Mode, every: bool = False) -> bool:
+    """Whether a case runs in a mode: it has it and, compiled, is one of those that stand for all.
+
+    >>> chosen(Case("losses", "quantile-0.8", "losses", {}), "compiled")
+    True
     """
-
-    def __init__(self, mode: Mode):
-        self.mode: Mode = mode
-        self.calls = 0
-        self._programs: dict[Any, Callable[..., Any]] = {}
-
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function`` as the mode runs it."""
-        if self.mode == "eager":
-            return function
-
-        @functools.wraps(function, updated=())
-        def lifted(*args: Any, **kwargs: Any) -> Any:
-            leaves, spec = tree_flatten((args, kwargs), none_is_leaf=True)
-            places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-            if not places or inside_transform():
-                return function(*args, **kwargs)
-            self.calls += 1
-            run = self._compiled if self.mode == "compiled" else _mapped
-            return run(function, spec, leaves, places)
-
-        return lifted
-
-    def _compiled(
-        self, function: Callable[..., Any], spec: Any, leaves: list[Any], places: Sequence[int]
-    ) -> Any:
-        given = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-        key = (function, spec, tuple((type(leaf), leaf) for leaf in given))
-        try:
-            program = self._programs.get(key)
-        except TypeError:  # an argument that has no hash: no other call is known to be the same
-            program = jit(_filled(function, spec, given, places))
-        if program is None:
-            program = self._programs[key] = jit(_filled(function, spec, given, places))
-        return program(*(leaves[i] for i in places))
+    return mode in modes_of(case) and (mode != "compiled" or every or case.id in COMPILED)
 
 
-def _filled(
-    function: Callable[..., Any], spec: Any, leaves: Sequence[Any], places: Sequence[int]
-) -> Callable[..., Any]:
-    """The function of its tensors alone."""
+def seconds(case: Case, mode: Mode) -> float:
+    """About how long a case takes, so that the longest can begin first.
 
-    def filled(*tensors: Tensor) -> Any:
-        whole = list(leaves)
-        for place, tensor in zip(places, tensors, strict=True):
-            whole[place] = tensor
-        args, kwargs = tree_unflatten(spec, whole)
-        return function(*args, **kwargs)
-
-    return filled
-
-
-def _mapped(
-    function: Callable[..., Any], spec: Any, leaves: list[Any], places: Sequence[int]
-) -> Any:
-    # The decoy comes first: a rule that took the first member for all would be found out.
-    stacked = (torch.stack([decoy(leaves[i]), leaves[i]]) for i in places)
-    result = vmap(_filled(function, spec, leaves, places))(*stacked)
-    members, structure = tree_flatten(result, none_is_leaf=True)
-    last = [x[1] if isinstance(x, Tensor) else x for x in members]
-    return tree_unflatten(structure, last)
-
-
-class Lifted:
-    """A module of functions, each of them lifted."""
-
-    def __init__(self, module: Any, lift: Lift):
-        self._module, self._lift = module, lift
-
-    def __getattr__(self, name: str) -> Any:
-        return self._lift(getattr(self._module, name))
+    >>> seconds(Case("bc", "plain", "course", {"steps": 25}), "eager")
+    0.25
+    """
+    steps = case.settings.get("steps", 1) * case.settings.get("utd_ratio", 1)
+    if mode == "compiled":
+        if case.id in COMPILED:
+            return 60.0 - COMPILED.index(case.id)
+        return 30.0 if case.program in {"run", "act", "course"} else 5.0
+    return 0.01 * steps * (2 if mode == "vmapped" else 1)

@@ -20,8 +20,9 @@ from idql_func.transforms import tree_leaves
 from parity import torch_capture
 from parity.backend import Event, Settings
 from parity.inputs import flatten
+from parity.lift import Lift, Lifted
 from parity.literal import literal_implicit_action
-from parity.modes import Lift, Lifted, Mode
+from parity.modes import Mode
 from parity.torch_data import TorchData, observation_space
 
 _ACTIVATIONS = {"relu": nets.relu, "swish": nets.swish, "mish": nets.mish}

@@ -1,0 +1,124 @@
+"""One place that turns a function into what a mode runs.
+
+``compiled`` puts it through :func:`idql_func.jit`; ``vmapped`` stacks its tensors with others
+(:func:`decoy`), maps over the stack and hands back the member that was asked for, so that the
+batching rule of every operation is held to the same bounds as the operation.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idql_func.transforms import inside_transform, jit, tree_flatten, tree_unflatten, vmap
+from parity.modes import Mode
+
+_OTHER_KEY = 0x5DEECE66
+
+
+def decoy(x: Tensor) -> Tensor:
+    """Another value that ``x`` could have: the one that ``x`` shares a stack with.
+
+    Floats are halved and reversed, so that variances stay positive and probabilities and actions
+    in range; bytes, times and indices are reversed; a single number is the next one; keys
+    (int64, ``[..., 2]``) are other keys.
+
+    >>> decoy(torch.tensor([1.0, 4.0])).tolist(), decoy(torch.tensor(3)).item()
+    ([2.0, 0.5], 4)
+    """
+    if x.dtype == torch.int64 and x.shape[-1:] == (2,):
+        return x ^ _OTHER_KEY
+    if x.dtype == torch.bool:
+        return ~x
+    if x.ndim == 0:
+        return x / 2 if x.is_floating_point() else x + 1
+    other = x.flip(tuple(range(x.ndim)))
+    return other / 2 if x.is_floating_point() else other
+
+
+class Lift:
+    """Turns functions of tensors into what a mode runs; inside another transform it steps aside.
+
+    Tensors anywhere in the arguments are what is compiled for or mapped over; all else (numbers,
+    shapes, names) is part of the function. ``calls`` counts what really ran lifted, so that a case
+    can't pass in a mode that touched nothing of it.
+
+    >>> lift = Lift("vmapped")
+    >>> lift(torch.matmul)(torch.eye(2), torch.tensor([1.0, 2.0])).tolist(), lift.calls
+    ([1.0, 2.0], 1)
+    """
+
+    def __init__(self, mode: Mode):
+        self.mode: Mode = mode
+        self.calls = 0
+        self._programs: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function`` as the mode runs it."""
+        if self.mode == "eager":
+            return function
+
+        @functools.wraps(function, updated=())
+        def lifted(*args: Any, **kwargs: Any) -> Any:
+            leaves, spec = tree_flatten((args, kwargs), none_is_leaf=True)
+            places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+            if not places or inside_transform():
+                return function(*args, **kwargs)
+            self.calls += 1
+            run = self._compiled if self.mode == "compiled" else _mapped
+            return run(function, spec, leaves, places)
+
+        return lifted
+
+    def _compiled(
+        self, function: Callable[..., Any], spec: Any, leaves: list[Any], places: Sequence[int]
+    ) -> Any:
+        given = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        key = (function, spec, tuple((type(leaf), leaf) for leaf in given))
+        try:
+            program = self._programs.get(key)
+        except TypeError:  # an argument that has no hash: no other call is known to be the same
+            program = jit(_filled(function, spec, given, places))
+        if program is None:
+            program = self._programs[key] = jit(_filled(function, spec, given, places))
+        return program(*(leaves[i] for i in places))
+
+
+def _filled(
+    function: Callable[..., Any], spec: Any, leaves: Sequence[Any], places: Sequence[int]
+) -> Callable[..., Any]:
+    """The function of its tensors alone."""
+
+    def filled(*tensors: Tensor) -> Any:
+        whole = list(leaves)
+        for place, tensor in zip(places, tensors, strict=True):
+            whole[place] = tensor
+        args, kwargs = tree_unflatten(spec, whole)
+        return function(*args, **kwargs)
+
+    return filled
+
+
+def _mapped(
+    function: Callable[..., Any], spec: Any, leaves: list[Any], places: Sequence[int]
+) -> Any:
+    # The decoy comes first: a rule that took the first member for all would be found out.
+    stacked = (torch.stack([decoy(leaves[i]), leaves[i]]) for i in places)
+    result = vmap(_filled(function, spec, leaves, places))(*stacked)
+    members, structure = tree_flatten(result, none_is_leaf=True)
+    last = [x[1] if isinstance(x, Tensor) else x for x in members]
+    return tree_unflatten(structure, last)
+
+
+class Lifted:
+    """A module of functions, each of them lifted."""
+
+    def __init__(self, module: Any, lift: Lift):
+        self._module, self._lift = module, lift
+
+    def __getattr__(self, name: str) -> Any:
+        return self._lift(getattr(self._module, name))
