@@ -1,4 +1,4 @@
-"""Command line: ``python -m parity {record,check,live}``."""
+"""Command line: ``python -m parity {record,check,live,mutate}``."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="run the port on the saved cases and compare")
     check.add_argument("--only", help="a group, or the beginning of case names (group/name)")
+    check.add_argument("--case", metavar="GROUP/NAME", help="one case, by its whole name")
+    check.add_argument(
+        "--explain",
+        action="store_true",
+        help="replay that case and name the first tensor, in order of computation, that is off",
+    )
     check.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
     )
@@ -44,15 +50,24 @@ def _parser() -> argparse.ArgumentParser:
     live.add_argument("--size", choices=("small", "default"), default="small", help="networks")
     live.add_argument("--learner", help="one learner and its variants: td3, pixel_bc, …")
     live.add_argument("--only", help="the beginning of case names: td3-dropout, sac-float32, …")
-    live.add_argument("--compiled", action="store_true", help="compiled instead of eager")
+    live.add_argument(
+        "--seeds", type=int, metavar="N", help="instead: N settings drawn at random, all learners"
+    )
+    live.add_argument("--first-seed", type=int, default=0, metavar="S", help="draw from S, S+1, …")
+    live.add_argument("--mode", choices=("eager", "compiled", "vmapped"), default="eager")
+    live.add_argument(
+        "--curve",
+        type=Path,
+        metavar="FILE",
+        help="compare all parameters after 1, 2, 5, 10, … double-precision updates; write to FILE",
+    )
+    live.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the original's tensors, and do not run it again where they are there",
+    )
     live.add_argument("--json", type=Path, help="write every figure to this file too")
-
-    covered = commands.add_parser(
-        "coverage", help="every public name of the original, and the case that holds the port to it"
-    )
-    covered.add_argument(
-        "--reference", type=Path, help="folder to read (default: parity/reference)"
-    )
 
     mutate = commands.add_parser("mutate", help="plant bugs in the port: the check must find each")
     mutate.add_argument("--only", metavar="NAME", help="one bug, or the beginning of names")
@@ -64,11 +79,46 @@ def _parser() -> argparse.ArgumentParser:
     mutate.add_argument("--no-control", action="store_true", help="leave out the unchanged port")
     mutate.add_argument("--reference", type=Path, help="folder to read (default: parity/reference)")
 
+    report = commands.add_parser("report", help="a page that shows where the port stands")
+    report.add_argument(
+        "--figures",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="what `check --json` and `live --json` wrote (default: run the check now)",
+    )
+    report.add_argument("--mode", default="eager", help="how to run the check, as check --mode")
+    report.add_argument("--only", help="what to check, as check --only")
+    report.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
+    )
+    report.add_argument("--mutations", type=Path, metavar="FILE", help="what `mutate --json` wrote")
+    report.add_argument("--out", type=Path, default=Path("report.html"), help="page to write")
+    report.add_argument("--png", type=Path, help="picture of the charts to write too")
+    report.add_argument("--reference", type=Path, help="folder to read (default: parity/reference)")
+
+    covered = commands.add_parser(
+        "coverage", help="every public name of the original, and the case that holds the port to it"
+    )
+    covered.add_argument(
+        "--reference", type=Path, help="folder to read (default: parity/reference)"
+    )
+
     worker = commands.add_parser("live-worker", help="the original's half of `live`")
     worker.add_argument("--upstream", type=Path, required=True)
     worker.add_argument("--cases", type=Path, required=True)
     worker.add_argument("--out", type=Path, required=True)
     return parser
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from parity.explain import explain_command
+    from parity.store import REFERENCE
+
+    if args.case is None:
+        raise ValueError("--explain needs --case GROUP/NAME: it explains one case")
+    modes = ("compiled" if args.compiled else "eager",)
+    return explain_command(args.case, args.reference or REFERENCE, modes)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,18 +136,24 @@ def main(argv: list[str] | None = None) -> int:
                 from parity.checking import check_command
                 from parity.store import REFERENCE
 
+                if args.explain:
+                    return _explain(args)
                 return check_command(
-                    args.reference or REFERENCE, args.only, args.json, args.compiled, args.jobs
+                    args.reference or REFERENCE,
+                    args.only,
+                    args.json,
+                    args.compiled,
+                    args.jobs,
+                    args.case,
                 )
             case "live":
                 from parity.live import live_command
 
                 return live_command(args)
-            case "coverage":
-                from parity.coverage import coverage_command
-                from parity.store import REFERENCE
+            case "report":
+                from parity.report import report_command
 
-                return coverage_command(args.reference or REFERENCE)
+                return report_command(args)
             case "mutate":
                 from parity.mutate import mutate_command
                 from parity.store import REFERENCE
@@ -110,8 +166,13 @@ def main(argv: list[str] | None = None) -> int:
                     not args.no_control,
                     args.reference or REFERENCE,
                 )
+            case "coverage":
+                from parity.coverage import coverage_command
+                from parity.store import REFERENCE
+
+                return coverage_command(args.reference or REFERENCE)
             case _:
-                from parity.live import worker
+                from parity.original import worker
 
                 worker(args.upstream, args.cases, args.out)
                 return 0

@@ -33,14 +33,18 @@ def _one_thread() -> None:
 
 
 def check(
-    directory: Path = REFERENCE, only: str | None = None, compiled: bool = False, jobs: int = 1
+    directory: Path = REFERENCE,
+    only: str | None = None,
+    compiled: bool = False,
+    jobs: int = 1,
+    case: str | None = None,
 ) -> list[Result]:
     """Run the port on the recorded cases and compare, in ``jobs`` processes.
 
     Raises:
         RecordError: as :func:`recorded`.
     """
-    pairs = list(recorded(directory, only))
+    pairs = list(recorded(directory, only, case))
     held = functools.partial(_held, compiled)
     with contextlib.ExitStack() as stack:
         # Another process takes seconds to start, which few cases are not worth.
@@ -59,10 +63,11 @@ def check_command(
     json_path: Path | None = None,
     compiled: bool = False,
     jobs: int = 1,
+    case: str | None = None,
 ) -> int:
     """``python -m parity check``: 0 when every promise holds, else 1."""
     _one_thread()
-    results = check(directory, only, compiled, jobs)
+    results = check(directory, only, compiled, jobs, case)
     commit = read_manifest(directory)["upstream"]["commit"][:7]
     mode = "compiled" if compiled else "eager"
     tables.show(results, f"the port ({mode}) against the original at {commit}")
