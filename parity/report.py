@@ -1,0 +1,64 @@
+"""One page that shows at a glance where the port stands, and the same charts as a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from parity import summary, tables
+from parity.charts import picture, png
+from parity.page import mutations_section, page, verdict
+from parity.store import REFERENCE, read_manifest, write_whole
+from parity.summary import Figures
+
+CURVES = Path(__file__).resolve().parent / "figures" / "double_10000.json"
+"""The long runs that were recorded beside the original (``python -m parity live --curve``)."""
+
+
+def _checked(args: argparse.Namespace, directory: Path) -> Figures:
+    """Figures of a check that is run now."""
+    from parity.checking import check
+
+    results = check(directory, args.only, args.mode == "compiled", args.jobs)
+    # By way of JSON, so that a report is the same whether a check was saved in between or not.
+    return summary.figures_of(json.loads(json.dumps(tables.as_json(results))))
+
+
+def _read_mutations(path: Path) -> dict[str, Any]:
+    content = summary.read_json(path)
+    try:
+        mutations_section(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} does not hold what `python -m parity mutate --json` writes "
+            f"({type(error).__name__}: {error})."
+        ) from error
+    return content
+
+
+def report_command(args: argparse.Namespace) -> int:
+    """``python -m parity report``: 0 when every promise holds, else 1.
+
+    Raises:
+        ValueError: a file is missing or holds something else, or a result is given twice.
+    """
+    directory = args.reference or REFERENCE
+    manifest = read_manifest(directory)
+    mutations = None if args.mutations is None else _read_mutations(args.mutations)
+    curves = [summary.read_figures(CURVES)] if CURVES.is_file() else []
+    if args.figures:
+        figures = summary.merged([(str(p), summary.read_figures(p)) for p in args.figures])
+    else:
+        figures = _checked(args, directory)
+    content = page(figures, manifest, curves, mutations)
+    write_whole(args.out, content.encode())
+    line, worst = verdict(figures)
+    passed = all(entry.passed for entry in figures.entries)
+    mark = "✓" if passed else "✗"
+    if args.png is not None:
+        write_whole(args.png, png(picture(figures, curves, f"{mark} {line}", worst)))
+    print(f"{line}. {worst}")
+    print(f"written: {args.out}" + (f" and {args.png}" if args.png is not None else ""))
+    return 0 if passed else 1
