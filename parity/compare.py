@@ -81,7 +81,8 @@ def _detail(actual: np.ndarray, expected: np.ndarray) -> str:
     if not comparable(actual, expected):
         return f"type {actual.dtype}, reference {expected.dtype}"
     place = worst_place(actual, expected)
-    return f"worst at {list(place)}: {actual[place]!r}, reference {expected[place]!r}"
+    where = f"worst at {list(place)}: " if place else ""
+    return f"{where}{actual[place]}, reference {expected[place]}"
 
 
 def worst_place(actual: np.ndarray, expected: np.ndarray) -> tuple[int, ...]:

@@ -197,7 +197,8 @@ def check(
     """Run the port on the recorded cases and hold it to their promises.
 
     Prints the table, one line for each case that failed with the first tensor out of its bound and
-    its worst entry, and how many passed. An exception in the port fails its case.
+    its worst entry, and how many passed. First is in the order in which the port returns its
+    outputs: put intermediates before what is made of them. An exception in the port fails its case.
 
     Args:
         port: takes a case, returns arrays (torch, NumPy, numbers) under the reference's names.

@@ -27,11 +27,15 @@ def named(tree: Any, of: str) -> dict[str, np.ndarray]:
     """
     if not isinstance(tree, Mapping):
         raise ValueError(f"{of} are a {type(tree).__name__}: give a dict of named arrays")
-    flat = {name: _array(leaf, f"{of}: {name!r}") for name, leaf in _leaves(tree)}
+    flat: dict[str, np.ndarray] = {}
+    for name, leaf in _leaves(tree):
+        if "::" in name:
+            raise ValueError(f"{of}: {name!r} holds '::', which separates names in the file")
+        if name in flat:
+            raise ValueError(f"{of}: two are named {name!r}")
+        flat[name] = _array(leaf, f"{of}: {name!r}")
     if not flat:
         raise ValueError(f"{of} are empty: give at least one array")
-    if bad := next((name for name in flat if "::" in name), None):
-        raise ValueError(f"{of}: {bad!r} holds '::', which separates names in the file")
     return flat
 
 

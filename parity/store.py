@@ -112,7 +112,7 @@ def read_pairs(
     """
     outputs: dict[str, dict[str, np.ndarray]] = {}
     arrays: dict[str, dict[str, np.ndarray]] = {}
-    for name, array in _read(group, manifest, directory).items():
+    for name, array in sorted(_read(group, manifest, directory).items()):
         case, _, tensor = name.partition("::")
         part = arrays if tensor.startswith(ARRAYS) else outputs
         part.setdefault(case, {})[tensor.removeprefix(ARRAYS)] = array

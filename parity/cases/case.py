@@ -25,9 +25,8 @@ class Case:
         program: the steps, a name in ``parity.programs.PROGRAMS``. Functions of your own may read
             it or leave it empty.
         settings: JSON values only.
-        kinds: promise by the first part of a tensor's name, in the order of computation. A promise
-            is a name in ``parity.bounds.KINDS``, or a measure and a bound such as
-            ``"relative 1e-5"``.
+        kinds: promise by the first part of a tensor's name: a name in ``parity.bounds.KINDS``, or
+            a measure and a bound such as ``"relative 1e-5"``.
         arrays: inputs that are saved with the record, a nested dict; both functions are handed
             them as NumPy arrays. Everything else they make themselves from the settings.
 

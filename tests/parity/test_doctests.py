@@ -7,7 +7,7 @@ import importlib
 
 import pytest
 
-MODULES = ("errors", "inputs", "digest", "compare", "literal")
+MODULES = ("errors", "inputs", "digest", "compare", "literal", "bounds", "outputs", "cases.case")
 
 
 @pytest.mark.parametrize("name", MODULES)

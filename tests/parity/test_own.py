@@ -1,0 +1,308 @@
+"""Functions of one's own: recorded by ``parity.record``, held to the record by ``parity.check``."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import parity
+from parity import inputs
+from parity.bounds import KINDS, promised
+from parity.cases import Case
+from parity.store import RecordError, read_cases, read_manifest
+
+KINDS_OF_CELL = {"hidden": "forward", "loss": "relative 1e-6", "grads": "gradient"}
+
+
+def _cell(name: str = "small", batch: int = 3, **changes: Any) -> Case:
+    shapes = {"Dense_0/kernel": (4, 5), "Dense_0/bias": (5,)}
+    arrays = {
+        "params": inputs.parameters("cell", shapes),
+        "x": inputs.uniform("cell/x", (batch, 4)).astype(np.float32),
+    }
+    settings = {"scale": 0.5, "batch": batch}
+    case = Case("cell", name, settings=settings, kinds=KINDS_OF_CELL, arrays=arrays)
+    return dataclasses.replace(case, **changes)
+
+
+def _reference(case: Case) -> dict[str, Any]:
+    """``scale * mean(tanh(x W + b)²)`` and its gradient, written out in NumPy."""
+    params, x = case.arrays["params"]["Dense_0"], case.arrays["x"]
+    assert isinstance(x, np.ndarray)
+    hidden = np.tanh(x @ params["kernel"] + params["bias"])
+    loss = case.settings["scale"] * np.mean(hidden**2)
+    inner = 2 * case.settings["scale"] * hidden * (1 - hidden**2) / np.float32(hidden.size)
+    grads = {"kernel": x.T @ inner, "bias": inner.sum(0)}
+    return {"hidden": hidden, "loss": np.float32(loss), "grads": {"Dense_0": grads}}
+
+
+def _port(case: Case, activation: Any = torch.tanh) -> dict[str, Any]:
+    params = {k: torch.from_numpy(v) for k, v in case.arrays["params"]["Dense_0"].items()}
+    x = torch.from_numpy(case.arrays["x"])
+
+    def run(params: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden = activation(x @ params["kernel"] + params["bias"])
+        return case.settings["scale"] * hidden.square().mean(), hidden
+
+    grads, (loss, hidden) = torch.func.grad_and_value(run, has_aux=True)(params)
+    hidden.requires_grad_()  # outputs may carry a gradient
+    return {"hidden": hidden, "loss": loss, "grads": {"Dense_0": grads}}
+
+
+def _wrong(case: Case) -> dict[str, Any]:
+    return _port(case, torch.sin)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    parity.record([_cell(), _cell("large", 64)], _reference, tmp_path / "record")
+    return tmp_path / "record"
+
+
+def test_a_right_port_passes_and_prints_the_table(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = parity.check(_port, folder)
+    assert found
+    assert [r.case.id for r in found.results] == ["cell/small", "cell/large"]
+    small = found.results[0].findings
+    assert [f.tensor for f in small] == [
+        *("hidden", "loss"),
+        *("grads/Dense_0/bias", "grads/Dense_0/kernel"),
+    ]
+    assert [f.kind for f in small[:3]] == ["forward", "relative 1e-6", "gradient"]
+    assert (small[1].bound, small[2].bound) == (1e-6, KINDS["gradient"].bound)
+    assert max(f.relative for f in small) < 1e-6
+    out = capsys.readouterr().out
+    assert "_port against the record in record" in out
+    assert "relative 1e-6" in out and "2 of 2 cases within bounds (8 tensors)" in out
+
+
+def test_a_wrong_port_fails_at_the_first_tensor_it_computed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = parity.check(_wrong, folder, only="cell/small")
+    assert not found and not found.passed
+    first = found.results[0].first_failure
+    assert first is not None and first.tensor == "hidden"
+    case, expected = _cell(), _reference(_cell())["hidden"]
+    distance = np.abs(_wrong(case)["hidden"].detach().numpy() - expected)
+    place = list(map(int, np.unravel_index(distance.argmax(), distance.shape)))
+    assert first.error == pytest.approx(distance.max() / np.abs(expected).max())
+    out = capsys.readouterr().out
+    assert "FAIL cell/small: 4 of 4 tensors out of bounds; first hidden (forward): " in out
+    assert f"{first.error:.1e} relative, bound 2.0e-06; worst at {place}: " in out
+    assert "0 of 1 cases within bounds" in out
+
+
+def test_figures_are_written_on_request(folder: Path, tmp_path: Path, capsys) -> None:
+    figures = tmp_path / "figures.json"
+    assert not parity.check(_wrong, folder, show=False, json_path=figures)
+    assert capsys.readouterr().out == ""
+    written = json.loads(figures.read_text())
+    assert (written["cases"], written["passed"]) == (2, 0)
+    assert written["promises"]["relative 1e-6"] == {"bound": 1e-6, "unit": "relative"}
+
+
+def test_the_record_says_how_it_was_made_and_is_made_the_same_twice(
+    folder: Path, tmp_path: Path
+) -> None:
+    manifest = read_manifest(folder)
+    assert manifest["upstream"] == {"function": "_reference"}
+    assert manifest["versions"]["numpy"] == np.__version__
+    assert manifest["inputs"]["sha256"] == inputs.fingerprint()
+    assert read_cases(manifest) == [_cell(), _cell("large", 64)]
+    assert manifest["files"]["cell"]["sha256"] == _sha256(folder / "cell.safetensors")
+    source = {"repository": "someone/cell", "commit": "0123456"}
+    again = parity.record([_cell(), _cell("large", 64)], _reference, tmp_path / "2", source)
+    assert again["upstream"] == {"function": "_reference", **source}
+    assert again["files"] == manifest["files"]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_numbers_integers_and_deeper_names_are_outputs_too(tmp_path: Path) -> None:
+    kinds = {"count": "bits", "mean": "bits", "tree": "ulp 0", "half": "relative 1e-3"}
+    case = Case("g", "n/m", kinds=kinds)
+
+    def reference(case: Case) -> dict[str, Any]:
+        half = np.ones(2, np.float16)
+        return {"count": 3, "mean": 0.5, "tree": {"a": {"b": np.arange(3.0)}}, "half": half}
+
+    def port(case: Case) -> dict[str, Any]:
+        deep = torch.arange(3.0, dtype=torch.float64)
+        half = torch.ones(2, dtype=torch.float16)
+        return {"count": torch.tensor(3), "mean": 0.5, "tree": {"a/b": deep}, "half": half}
+
+    parity.record([case], reference, tmp_path)
+    found = parity.check(port, str(tmp_path), [case])
+    assert found, found.results
+    assert [f.tensor for f in found.results[0].findings] == ["count", "mean", "tree/a/b", "half"]
+
+
+def test_a_port_that_raises_or_returns_nonsense_fails_its_case_only(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raising(case: Case) -> dict[str, Any]:
+        if case.name == "large":
+            raise RuntimeError("no memory\nat all")
+        return _port(case)
+
+    found = parity.check(raising, folder)
+    assert [r.passed for r in found.results] == [True, False]
+    assert found.results[1].crash.startswith("RuntimeError at test_own.py:")
+    assert found.results[1].crash.endswith("no memory")
+    assert "(did not run)" in capsys.readouterr().out
+    crash = parity.check(lambda case: [1.0], folder).results[0].crash  # pyright: ignore
+    assert crash.endswith("the outputs of cell/small are a list: give a dict of named arrays")
+
+
+def test_missing_extra_and_other_outputs_fail(folder: Path) -> None:
+    def other(case: Case) -> dict[str, Any]:
+        out = _port(case)
+        return {"hidden": out["hidden"].double(), "loss": out["loss"][None], "more": 1.0}
+
+    findings = {
+        f.tensor: f for f in parity.check(other, folder, only="cell/small").results[0].findings
+    }
+    assert not any(f.passed for f in findings.values())
+    assert findings["hidden"].detail == "type float64, reference float32"
+    assert findings["loss"].detail == "shape (1,), reference ()"
+    assert findings["more"].detail == "unknown to the reference"
+    assert findings["grads/Dense_0/bias"].detail == "missing from the port's side"
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"kinds": {"out": "forwrd"}}, "case cell/small, output 'out': unknown promise 'forwrd'"),
+        ({"kinds": {"out": "relative"}}, "unknown promise 'relative': give one of bits, normal"),
+        ({"kinds": {"out": "relative -1"}}, "unknown promise 'relative -1'"),
+        ({"kinds": {"out": "relative nan"}}, "unknown promise"),
+        ({"kinds": {"out": {"measure": "l2"}}}, "unknown promise"),
+        ({"settings": {"a": 1, "b": (1, 2)}}, "setting 'b' is no JSON value (tuple)"),
+        ({"settings": {"x": np.ones(2)}}, "'x' is no JSON value (ndarray): give numbers, strings"),
+        ({"settings": {"x": float("nan")}}, "setting 'x' is no JSON value (float)"),
+        ({"settings": {"x": {1: 2}}}, "setting 'x' is no JSON value (dict)"),
+        ({"name": "a::b"}, "'a::b' is no name of a case: give one without '::'"),
+        ({"name": ""}, "'' is no name of a case"),
+        ({"group": "a/b"}, "the group 'a/b' of case 'small' is also the name of a file"),
+    ],
+)
+def test_a_case_that_cannot_be_saved_is_refused_when_it_is_made(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError) as error:
+        _cell(**changes)
+    assert message in str(error.value)
+
+
+OUTPUTS: list[tuple[Any, str]] = [
+    (np.ones(2), "the outputs of cell/small are a ndarray: give a dict of named arrays"),
+    ({}, "the outputs of cell/small are empty: give at least one array"),
+    ({"hidden": {}}, "the outputs of cell/small are empty"),
+    ({"hidden": [1.0]}, "the outputs of cell/small: 'hidden' is a list: give an array"),
+    ({"hidden": None}, "'hidden' is a NoneType"),
+    ({"hidden": {"a::b": 1.0}}, "'hidden/a::b' holds '::'"),
+    ({"hidden": {"a": 1.0}, "hidden/a": 1.0}, "two are named 'hidden/a'"),
+    ({"hidden": "text"}, "'hidden' is of type str: give booleans, integers or floats"),
+    ({"hidden": np.ones(1, complex)}, "'hidden' is of type complex128"),
+    ({"hidden": torch.ones(1, dtype=torch.bfloat16)}, "'hidden' is of type torch.bfloat16"),
+    ({"other/a": 1.0}, "output 'other/a' has no promise in kinds, which has hidden, loss, grads"),
+]
+
+
+@pytest.mark.parametrize("outputs, message", OUTPUTS, ids=[m for _, m in OUTPUTS])
+def test_outputs_that_cannot_be_saved_are_refused_and_nothing_is_written(
+    outputs: Any, message: str, tmp_path: Path
+) -> None:
+    first = _cell("first")
+    with pytest.raises(ValueError) as error:
+        parity.record(
+            [first, _cell()], lambda c: _reference(c) if c == first else outputs, tmp_path
+        )
+    assert message in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_cases_and_two_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there are no cases to record"):
+        parity.record([], _reference, tmp_path)
+    with pytest.raises(ValueError, match="two cases are named cell/small"):
+        parity.record([_cell(), _cell()], _reference, tmp_path)
+    with pytest.raises(ValueError, match="the arrays of cell/small: 'x' is of type object"):
+        parity.record([_cell(arrays={"x": np.array([{}])})], _reference, tmp_path)
+
+
+def test_a_record_of_other_cases_is_refused(folder: Path) -> None:
+    small, large = _cell(), _cell("large", 64)
+    assert parity.check(_port, folder, [small, large], show=False)
+    moved = {**small.arrays, "x": small.arrays["x"] + 1}
+    for cases, what in [
+        ([small], "also has case cell/large"),
+        ([small, large, _cell("more")], "lacks case cell/more"),
+        ([_cell(settings={"scale": 2}), large], "has another case cell/small"),
+        ([_cell(kinds={**KINDS_OF_CELL, "loss": "bits"}), large], "has another case cell/small"),
+        ([_cell(arrays=moved), large], "has another case cell/small"),
+    ]:
+        with pytest.raises(RecordError, match=f"record {what}: make the record again"):
+            parity.check(_port, folder, cases)
+
+
+def test_a_record_that_is_damaged_or_none_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="does not exist: make a record first"):
+        parity.check(_port, tmp_path / "nothing")
+    with pytest.raises(RecordError, match="no case begins with 'cells'; the groups are cell"):
+        parity.check(_port, folder, only="cells")
+    (folder / "cell.safetensors").write_bytes(b"")
+    with pytest.raises(RecordError, match="SHA-256"):
+        parity.check(_port, folder)
+    (folder / "manifest.json").write_text("{}")
+    with pytest.raises(RecordError, match="not of a record: it lacks 'cases'"):
+        parity.check(_port, folder)
+
+
+def test_a_promise_of_ones_own_is_a_measure_and_a_bound() -> None:
+    kind = promised("l2 0.5")
+    assert (kind.bound, kind.unit) == (0.5, "relative L2")
+    assert kind.measure(np.array([3.0, 4.5]), np.array([3.0, 4.0])) == pytest.approx(0.1)
+    assert promised("forward") is KINDS["forward"]
+    assert not set(KINDS) & {"ulp", "absolute", "relative", "elementwise", "l2"}
+
+
+PROBE = """
+import json, os, sys
+before = dict(os.environ)
+import parity
+none = [m for m in ("numpy", "torch", "rich", "jax") if m in sys.modules]
+parity.Case, parity.record, parity.check
+from parity import inputs
+half = [m for m in ("torch", "rich", "jax", "matplotlib") if m in sys.modules]
+try:
+    parity.nothing
+except AttributeError as error:
+    print(json.dumps([none, half, str(error), before == dict(os.environ)]))
+"""
+
+
+def test_importing_brings_neither_side_and_has_no_effect() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        cwd=Path(parity.__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    message = "module 'parity' has no attribute 'nothing'"
+    assert json.loads(done.stdout) == [[], [], message, True]
