@@ -194,6 +194,10 @@ class Backend(Protocol):
         """A learner's least Q and its V, ``[B]`` each."""
         ...
 
+    def evaluated(self, learner: Any, walk: Any, episodes: int, how: str) -> float:
+        """Mean return in an environment of the programs, by the side's own loop named ``how``."""
+        ...
+
     def replay(self, settings: Settings) -> Any:
         """A replay buffer, of stacked frames where ``settings`` name ``pixel_keys``."""
         ...

@@ -20,6 +20,7 @@ from parity.backend import Event, Settings
 from parity.inputs import flatten
 from parity.jax_capture import captured, parts, watched
 from parity.jax_data import JaxData
+from parity.jax_env import evaluated
 
 
 def prepare(upstream: Path) -> None:
@@ -382,3 +383,6 @@ class JaxBackend(JaxData):
         module, critic, value = sys.modules[type(learner).__module__], learner.critic, learner.value
         q = module.compute_q(critic.apply_fn, critic.params, observations, actions)
         return q, module.compute_v(value.apply_fn, value.params, observations)
+
+    def evaluated(self, learner: Any, walk: Any, episodes: int, how: str) -> float:
+        return evaluated(learner, walk, episodes, how)

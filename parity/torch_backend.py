@@ -24,6 +24,7 @@ from parity.lift import Lift, Lifted
 from parity.literal import literal_implicit_action
 from parity.modes import Mode
 from parity.torch_data import TorchData, observation_space
+from parity.torch_env import evaluated
 
 _ACTIVATIONS = {"relu": nets.relu, "swish": nets.swish, "mish": nets.mish}
 _SCHEDULES = {
@@ -338,3 +339,6 @@ class TorchBackend(TorchData):
         critic, value = learner.critic, learner.value
         q = self.lift(critics.min_q)(critic.apply_fn, critic.params, observations, actions)
         return q, self.lift(value.apply_fn)(value.params, observations)
+
+    def evaluated(self, learner: Any, walk: Any, episodes: int, how: str) -> float:
+        return evaluated(learner, walk, episodes, how)

@@ -11,7 +11,7 @@ from parity.cases.data import dataset_cases, replay_cases
 from parity.cases.floor import loss_cases, optimiser_cases
 from parity.cases.idql import learner_cases
 from parity.cases.learners import pixel_learner_cases, state_learner_cases
-from parity.cases.loaders import loader_cases, part_cases
+from parity.cases.loaders import evaluation_cases, loader_cases, part_cases
 from parity.cases.networks import diffusion_cases, network_cases
 from parity.cases.policies import augmentation_cases, distribution_cases, encoder_cases
 from parity.cases.random import random_cases
@@ -32,6 +32,7 @@ def all_cases() -> list[Case]:
         *replay_cases(),
         *loader_cases(),
         *part_cases(),
+        *evaluation_cases(),
         *distribution_cases(),
         *encoder_cases(),
         *augmentation_cases(),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from parity.cases.case import Case, Options
 from parity.cases.idql import learners
+from parity.cases.learners import state_learners
 
 
 def loader_cases() -> Iterator[Case]:
@@ -52,3 +53,17 @@ def part_cases() -> Iterator[Case]:
         wide = {**learner, "x64": True}
         kinds = {"forward": "double"}
         yield Case("parts", f"estimates-{name}-double", "estimates", wide, kinds)
+
+
+def evaluation_cases() -> Iterator[Case]:
+    """Mean returns of fresh learners, who act by the best candidate or by a drawn one."""
+    few = {"N": 8}
+    chosen: dict[str, tuple[Options, Options, str]] = {
+        "iql": (state_learners()["iql"]["plain"], {}, "evaluate"),
+        "simple": (learners()["simple-T1-qs5"], few, "evaluate"),
+        "general-implicit": (learners()["general-expectile-bc"], few, "implicit_evaluate"),
+    }
+    for name, (learner, changes, how) in chosen.items():
+        kwargs = {**learner["kwargs"], **changes}
+        settings = {**learner, "kwargs": kwargs, "episodes": 3, "how": how}
+        yield Case("parts", f"evaluation-{name}", "evaluated", settings, {"return": "action"})

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from parity.backend import Backend, Outputs, Program, Settings
 from parity.cases.case import Case
-from parity.programs import captured, data, floor, learners, loaders, networks, policies
+from parity.programs import captured, data, evaluation, floor, learners, loaders, networks, policies
 
 PROGRAMS: dict[str, Program] = {
     "keys": floor.keys,
@@ -38,6 +38,7 @@ PROGRAMS: dict[str, Program] = {
     "initialiser": networks.initialiser,
     "subsample": networks.subsample,
     "estimates": learners.estimates,
+    "evaluated": evaluation.evaluated,
     "layers": captured.layers,
     "calls": captured.calls,
 }

@@ -1,0 +1,47 @@
+"""Programs that run episodes: how well a learner does in an environment, by both sides' loops."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from parity import inputs
+from parity.backend import Backend, Outputs, Settings
+
+
+class Walk:
+    """A point that drifts home, pushed about by the actions: the same numbers on both sides.
+
+    Each reset starts another episode, from another place and a step longer.
+
+    Args:
+        obs_dim: coordinates, the observation ``[O]``.
+        act_dim: how many of them the action ``[A]`` pushes.
+    """
+
+    def __init__(self, obs_dim: int, act_dim: int):
+        self.obs_dim, self.act_dim = obs_dim, act_dim
+        self.episode, self.left = 0, 0
+        self.place = np.zeros(obs_dim)
+
+    def reset(self) -> np.ndarray:
+        """The first observation of the next episode."""
+        self.place = inputs.uniform(f"walk/{self.episode}", (self.obs_dim,), -2.0, 2.0)
+        self.episode += 1
+        self.left = 5 + self.episode
+        return self.place.astype(np.float32)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """The next observation, minus the squared distance from home, and whether it is over."""
+        self.place = 0.9 * self.place
+        self.place[: self.act_dim] += 0.3 * np.asarray(action, np.float64)
+        self.left -= 1
+        reward = -float(np.square(self.place).sum())
+        return self.place.astype(np.float32), reward, self.left == 0
+
+
+def evaluated(backend: Backend, settings: Settings) -> Outputs:
+    """Mean return over a few episodes of a fresh learner."""
+    learner = backend.learner(settings)
+    walk = Walk(settings["obs_dim"], settings["act_dim"])
+    mean = backend.evaluated(learner, walk, settings["episodes"], settings["how"])
+    return {"return": np.array(mean, np.float64)}
