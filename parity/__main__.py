@@ -35,8 +35,16 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
     )
+    check.add_argument(
+        "--mode",
+        choices=("eager", "compiled", "vmapped", "all"),
+        default="eager",
+        help="how the port runs (compiled: the cases that stand for all that compile alike)",
+    )
+    check.add_argument("--every", action="store_true", help="compile every case: tens of minutes")
+    check.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
     check.add_argument("--json", type=Path, help="write every figure to this file too")
-    check.add_argument("--compiled", action="store_true", help="compiled instead of eager")
+    check.add_argument("--junit", type=Path, help="write a JUnit report to this file too")
     check.add_argument("--reference", type=Path, help="folder to read (default: parity/reference)")
 
     live = commands.add_parser("live", help="run the original and the port side by side")
@@ -117,7 +125,7 @@ def _explain(args: argparse.Namespace) -> int:
 
     if args.case is None:
         raise ValueError("--explain needs --case GROUP/NAME: it explains one case")
-    modes = ("compiled" if args.compiled else "eager",)
+    modes = ("eager", "compiled", "vmapped") if args.mode == "all" else (args.mode,)
     return explain_command(args.case, args.reference or REFERENCE, modes)
 
 
@@ -142,9 +150,12 @@ def main(argv: list[str] | None = None) -> int:
                     args.reference or REFERENCE,
                     args.only,
                     args.json,
-                    args.compiled,
+                    args.mode,
                     args.jobs,
                     args.case,
+                    args.every,
+                    args.device,
+                    args.junit,
                 )
             case "live":
                 from parity.live import live_command

@@ -1,28 +1,68 @@
-"""Hold the port against the record. Needs no JAX."""
+"""Hold the port against the record, in every mode. Needs no JAX."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.progress import track
+from rich.progress import Progress
 
 from parity import tables
 from parity.cases import Case
 from parity.compare import Result, Tensors, run_case
-from parity.store import REFERENCE, read_manifest, recorded, write_whole
+from parity.junit import as_junit
+from parity.modes import MODES, Mode, chosen, modes_of, seconds
+from parity.store import REFERENCE, RecordError, read_manifest, recorded, write_whole
 
 FEW = 60
 
 
-def _held(compiled: bool, pair: tuple[Case, Tensors]) -> Result:
+@dataclass(frozen=True)
+class Job:
+    """One case in one mode on one device, and what the original computed."""
+
+    case: Case
+    mode: Mode
+    device: str
+    expected: Tensors
+
+
+def run_job(job: Job) -> Result:
+    """Run one case in its mode; a mode that touched nothing of it is a failure too."""
     from parity.torch_backend import TorchBackend
 
-    return run_case(TorchBackend("compiled" if compiled else "eager"), *pair)
+    backend = TorchBackend(job.mode, job.device)
+    with _no_shortcuts(job.mode, job.device):
+        result = replace(run_case(backend, job.case, job.expected), mode=job.mode)
+    if job.mode != "eager" and not backend.lift.calls and not result.crash:
+        return replace(result, crash=f"nothing of the case ran {job.mode}")
+    return result
+
+
+@contextlib.contextmanager
+def _no_shortcuts(mode: Mode, device: str) -> Iterator[None]:
+    """What the promises take for granted, within a job: full float32, and one compiler thread."""
+    import torch
+
+    with contextlib.ExitStack() as stack:
+        if mode == "compiled":
+            import torch._inductor.config as inductor
+
+            # Several compiler threads in each of several processes only get in each other's way.
+            stack.enter_context(inductor.patch(compile_threads=1))
+        if torch.device(device).type == "cuda":
+            # cuDNN's convolutions take TF32 by default, of 10 bits.
+            cudnn = torch.backends.cudnn
+            stack.enter_context(
+                cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+            )
+        yield
 
 
 def _one_thread() -> None:
@@ -32,45 +72,130 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def _check_machine(modes: Sequence[Mode], device: str) -> None:
+    import torch
+
+    from idql_func.transforms import compiler_problem, jit_disabled
+
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(
+            f"--device {device}: torch finds no CUDA device on this machine; "
+            "leave --device out to check on the CPU."
+        )
+    if "compiled" in modes:
+        if jit_disabled():
+            raise RuntimeError(
+                "--mode compiled: IDQL_DISABLE_JIT is set, so nothing would be compiled; unset it."
+            )
+        if problem := compiler_problem(torch.device(device)):
+            raise RuntimeError(f"--mode compiled: {problem}")
+
+
+def jobs_of(
+    directory: Path = REFERENCE,
+    modes: Sequence[Mode] = ("eager",),
+    only: str | None = None,
+    case: str | None = None,
+    every: bool = False,
+    device: str = "cpu",
+) -> list[Job]:
+    """The recorded cases in the modes that they have, mode by mode.
+
+    A case that is asked for by name runs in all of them, and so does every one with ``every``;
+    otherwise those run compiled that stand for the rest (:data:`parity.modes.COMPILED`).
+
+    Raises:
+        RecordError: the record is damaged or has no such case, or none of them has such a mode.
+    """
+    pairs = list(recorded(directory, only, case))
+    listed = [
+        Job(member, mode, device, expected)
+        for mode in modes
+        for member, expected in pairs
+        if chosen(member, mode, every or case is not None)
+    ]
+    if not listed:
+        (mode,) = modes
+        having = any(mode in modes_of(member) for member, _ in pairs)
+        why = "--every runs those that do not stand for others" if having else "it has no such mode"
+        raise RecordError(f"nothing of {case or only!r} runs {mode}: {why}.")
+    return listed
+
+
 def check(
     directory: Path = REFERENCE,
     only: str | None = None,
-    compiled: bool = False,
+    modes: Sequence[Mode] = ("eager",),
     jobs: int = 1,
     case: str | None = None,
+    every: bool = False,
+    device: str = "cpu",
 ) -> list[Result]:
     """Run the port on the recorded cases and compare, in ``jobs`` processes.
 
     Raises:
-        RecordError: as :func:`recorded`.
+        RecordError: as :func:`jobs_of`.
+        RuntimeError: there is no such device, or no compiler where one is needed.
     """
-    pairs = list(recorded(directory, only, case))
-    held = functools.partial(_held, compiled)
-    with contextlib.ExitStack() as stack:
-        # Another process takes seconds to start, which few cases are not worth.
-        if jobs > 1 and len(pairs) > FEW:
-            context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(jobs, context, _one_thread)
-            results = stack.enter_context(pool).map(held, pairs, chunksize=4)
-        else:
-            results = map(held, pairs)
-        return list(track(results, "checking", len(pairs), transient=True))
+    listed = jobs_of(directory, modes, only, case, every, device)
+    _check_machine([job.mode for job in listed], device)
+    results: dict[int, Result] = {}
+    with Progress(transient=True) as progress:
+        task = progress.add_task("checking", total=len(listed))
+        for place, result in _done(listed, jobs):
+            results[place] = result
+            progress.update(task, advance=1, description=f"{result.mode} {result.case.id}")
+    return [results[place] for place in range(len(listed))]
+
+
+def _done(listed: Sequence[Job], jobs: int) -> Iterator[tuple[int, Result]]:
+    """Places and results as they come. The longest begin first, so that processes end together."""
+    order = sorted(
+        range(len(listed)), key=lambda i: seconds(listed[i].case, listed[i].mode), reverse=True
+    )
+    # Another process takes seconds to start, which few short cases are not worth.
+    if jobs == 1 or (len(listed) <= FEW and all(job.mode != "compiled" for job in listed)):
+        for place in order:
+            yield place, run_job(listed[place])
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(listed)), context, _one_thread) as pool:
+        places = {pool.submit(run_job, listed[place]): place for place in order}
+        for future in as_completed(places):
+            yield places[future], future.result()
 
 
 def check_command(
-    directory: Path,
+    directory: Path = REFERENCE,
     only: str | None = None,
     json_path: Path | None = None,
-    compiled: bool = False,
+    mode: str = "eager",
     jobs: int = 1,
     case: str | None = None,
+    every: bool = False,
+    device: str = "cpu",
+    junit_path: Path | None = None,
 ) -> int:
-    """``python -m parity check``: 0 when every promise holds, else 1."""
+    """``python -m parity check``: 0 when every promise holds, else 1.
+
+    Raises:
+        ValueError: an unknown mode; or as :func:`check`.
+        RuntimeError: as :func:`check`.
+    """
+    if mode not in (*MODES, "all"):
+        raise ValueError(f"unknown mode {mode!r}; there are {', '.join(MODES)} and all")
+    modes = MODES if mode == "all" else (mode,)
+    begin = time.perf_counter()
     _one_thread()
-    results = check(directory, only, compiled, jobs, case)
-    commit = read_manifest(directory)["upstream"]["commit"][:7]
-    mode = "compiled" if compiled else "eager"
-    tables.show(results, f"the port ({mode}) against the original at {commit}")
+    results = check(directory, only, modes, jobs, case, every, device)
+    wall = time.perf_counter() - begin
+    manifest = read_manifest(directory)
+    commit = manifest["upstream"]["commit"][:7]
+    how = ", ".join(dict.fromkeys(result.mode for result in results))
+    tables.show(results, f"the port ({how}; {device}) against the original at {commit}", wall)
     if json_path is not None:
-        write_whole(json_path, json.dumps(tables.as_json(results), indent=1).encode())
+        figures = tables.as_json(results, manifest, device, wall)
+        write_whole(json_path, json.dumps(figures, indent=1).encode())
+    if junit_path is not None:
+        write_whole(junit_path, as_junit(results))
     return 0 if all(r.passed for r in results) else 1

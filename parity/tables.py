@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import math
-from collections.abc import Iterable, Sequence
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -39,85 +45,172 @@ def kinds(results: Iterable[Result]) -> list[str]:
     return [k for k in KINDS if k in found] + [k for k in found if k not in KINDS]
 
 
+MODULES = {
+    "random": "random",
+    **dict.fromkeys(("init", "network", "encoders", "layers", "parts"), "networks"),
+    "diffusion": "networks.diffusion",
+    "distributions": "distributions",
+    "losses": "losses",
+    "optim": "optim",
+    **dict.fromkeys(("create", "update", "update25", "actions", "double"), "agents.ddpm_iql"),
+    **{name: f"agents.{name}" for name in ("bc", "iql", "sac", "td3", "drq", "pixel_bc")},
+    **dict.fromkeys(("redq", "droq"), "agents.sac"),
+    "calls": "agents",
+    "augmentation": "agents.augmentations",
+    **dict.fromkeys(("dataset", "buffers", "loaders"), "data"),
+}
+"""The module of ``idql_func`` that a group's cases are about; other groups stand for themselves."""
+
+
+def _module(result: Result) -> str:
+    return MODULES.get(result.case.group, result.case.group)
+
+
 def table(results: Sequence[Result], title: str) -> Table:
-    """One row for each group and kind: how many, how far off, the bound."""
-    out = Table(title=title)
-    for name in ("group", "kind"):
+    """One row for each module, mode and kind: how many, how far off, the bound."""
+    out = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("module", "mode", "kind"):
         out.add_column(name)
     for name in ("cases", "tensors", "absolute", "relative", "ulp", "error", "bound"):
         out.add_column(name, justify="right")
     out.add_column("measure")
     out.add_column("")
-    for group in dict.fromkeys(r.case.group for r in results):
-        members = [r for r in results if r.case.group == group]
-        crashed = sum(bool(r.crash) for r in members)
-        if crashed:
-            row = [group, "(did not run)", str(crashed), *[""] * 7]
-            out.add_row(*row, "[red]FAIL[/red]")
-        for kind in kinds(members):
-            having = [r for r in members if any(f.kind == kind for f in r.findings)]
-            found = [f for r in having for f in r.findings if f.kind == kind]
-            if not found:
-                continue
-            passed = all(f.passed for f in found)
-            out.add_row(
-                group,
-                kind,
-                str(len(having)),
-                str(len(found)),
-                *(figure(_worst(found, name)) for name in ("absolute", "relative", "ulp")),
-                figure(_worst(found, "error")),
-                figure(promised(kind).bound),
-                promised(kind).unit,
-                "[green]ok[/green]" if passed else "[red]FAIL[/red]",
-            )
+    above = ("", "")
+    for module in dict.fromkeys(map(_module, results)):
+        for mode in dict.fromkeys(r.mode for r in results if _module(r) == module):
+            members = [r for r in results if _module(r) == module and r.mode == mode]
+            for row in _rows(members):
+                # What the row above says already is left out.
+                named = (
+                    module if above[0] != module else "",
+                    mode if above != (module, mode) else "",
+                )
+                out.add_row(*named, *row)
+                above = (module, mode)
     return out
 
 
+def _rows(members: Sequence[Result]) -> Iterator[list[str]]:
+    crashed = sum(bool(r.crash) for r in members)
+    if crashed:
+        yield ["(did not run)", str(crashed), *[""] * 7, "[red]FAIL[/red]"]
+    for kind in kinds(members):
+        having = [r for r in members if any(f.kind == kind for f in r.findings)]
+        found = [f for r in having for f in r.findings if f.kind == kind]
+        yield [
+            kind,
+            str(len(having)),
+            str(len(found)),
+            *(figure(_worst(found, name)) for name in ("absolute", "relative", "ulp")),
+            figure(_worst(found, "error")),
+            figure(promised(kind).bound),
+            promised(kind).unit,
+            "[green]ok[/green]" if all(f.passed for f in found) else "[red]FAIL[/red]",
+        ]
+
+
+def failure(result: Result) -> str:
+    """What became of a case that failed: the first tensor that leaves its bound, or the crash."""
+    name = result.case.id if result.mode == "eager" else f"{result.case.id} ({result.mode})"
+    if result.crash:
+        return f"{name}: {result.crash}"
+    first = result.first_failure
+    if first is None:
+        return f"{name}: no reference tensors"
+    bad = sum(not f.passed for f in result.findings)
+    return (
+        f"{name}: {bad} of {len(result.findings)} tensors out of bounds; first "
+        f"{first.tensor} ({first.kind}): {figure(first.error)} {promised(first.kind).unit}, "
+        f"bound {figure(first.bound)}; {first.detail}"
+    )
+
+
 def failures(results: Iterable[Result]) -> list[str]:
-    """One line for each failed case, with the first tensor that leaves its bound."""
-    lines = []
-    for result in results:
-        if result.passed:
-            continue
-        if result.crash:
-            lines.append(f"{result.case.id}: {result.crash}")
-            continue
-        first = result.first_failure
-        if first is None:
-            lines.append(f"{result.case.id}: no reference tensors")
-            continue
-        bad = sum(not f.passed for f in result.findings)
-        lines.append(
-            f"{result.case.id}: {bad} of {len(result.findings)} tensors out of bounds; first "
-            f"{first.tensor} ({first.kind}): {figure(first.error)} {promised(first.kind).unit}, "
-            f"bound {figure(first.bound)}; {first.detail}"
-        )
-    return lines
+    """One line for each failed case."""
+    return [failure(result) for result in results if not result.passed]
 
 
-def show(results: Sequence[Result], title: str) -> None:
-    """Print the table, the failures and one closing line."""
-    # Eleven columns need more than the 80 characters that a pipe or a log is given by default.
+def show(results: Sequence[Result], title: str, wall: float | None = None) -> None:
+    """Print the table, the failures and a closing line for each mode.
+
+    ``wall`` is how many seconds it all took.
+    """
+    # Twelve columns need more than the 80 characters that a pipe or a log is given by default.
     console = Console()
     console = Console(width=max(console.width, 128))
     console.print(table(results, title))
     for line in failures(results):
         console.print(f"[red]FAIL[/red] {line}", highlight=False, soft_wrap=True)
-    passed = sum(r.passed for r in results)
-    tensors = sum(len(r.findings) for r in results)
-    console.print(f"{passed} of {len(results)} cases within bounds ({tensors} tensors)")
+    modes = list(dict.fromkeys(r.mode for r in results))
+    for mode in modes:
+        members = [r for r in results if r.mode == mode]
+        how = f"{mode}: " if len(modes) > 1 else ""
+        console.print(
+            f"{how}{sum(r.passed for r in members)} of {len(members)} cases within bounds "
+            f"({sum(len(r.findings) for r in members)} tensors)"
+        )
+    if wall is not None:
+        console.print(f"{wall:.0f} seconds")
 
 
-def as_json(results: Sequence[Result]) -> dict[str, Any]:
-    """Every figure. Infinite errors (no comparison possible) become null."""
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """What the port ran on.
+
+    >>> sorted(environment())
+    ['cpu', 'date', 'device', 'numpy', 'platform', 'python', 'threads', 'torch']
+    """
+    import torch
+
+    on = torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "threads": torch.get_num_threads(),
+        "device": on,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def _cpu() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def as_json(
+    results: Sequence[Result],
+    manifest: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    wall: float | None = None,
+) -> dict[str, Any]:
+    """Every figure. Infinite errors (no comparison possible) become null.
+
+    ``cases`` counts a case once for each mode; ``seconds`` are those that the cases of a mode took,
+    one after the other, and ``wall_seconds`` what it all took, in however many processes.
+    """
 
     def finite(value: Any) -> Any:
         if isinstance(value, tuple):
             return [finite(v) for v in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
+    spent: dict[str, float] = {}
+    for result in results:
+        spent[result.mode] = spent.get(result.mode, 0.0) + result.seconds
+    reference: dict[str, Any] = {}
+    if manifest is not None:
+        parts = ("versions", "platform", "settings")
+        reference = {**manifest["upstream"], **{k: manifest[k] for k in parts if k in manifest}}
     return {
+        "environment": environment(device),
+        "reference": reference,
+        "seconds": {mode: round(value, 2) for mode, value in spent.items()},
+        "wall_seconds": None if wall is None else round(wall, 2),
         "cases": len(results),
         "passed": sum(r.passed for r in results),
         "promises": {
@@ -127,8 +220,11 @@ def as_json(results: Sequence[Result]) -> dict[str, Any]:
         "results": [
             {
                 "case": r.case.id,
+                "group": r.case.group,
+                "mode": r.mode,
                 "passed": r.passed,
                 "crash": r.crash,
+                "seconds": round(r.seconds, 3),
                 "tensors": [{k: finite(v) for k, v in asdict(f).items()} for f in r.findings],
             }
             for r in results
