@@ -8,6 +8,7 @@ from __future__ import annotations
 from parity.cases.captured import call_cases, layer_cases
 from parity.cases.case import COMMIT, Case, Options
 from parity.cases.data import dataset_cases, replay_cases
+from parity.cases.edges import edge_cases
 from parity.cases.floor import loss_cases, optimiser_cases
 from parity.cases.idql import learner_cases
 from parity.cases.learners import pixel_learner_cases, state_learner_cases
@@ -40,4 +41,5 @@ def all_cases() -> list[Case]:
         *pixel_learner_cases(),
         *layer_cases(),
         *call_cases(),
+        *edge_cases(),
     ]
