@@ -95,7 +95,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="what `check --json` and `live --json` wrote (default: run the check now)",
     )
-    report.add_argument("--mode", default="eager", help="how to run the check, as check --mode")
+    report.add_argument(
+        "--mode",
+        choices=("eager", "compiled", "vmapped", "all"),
+        default="eager",
+        help="how to run the check, as check --mode",
+    )
     report.add_argument("--only", help="what to check, as check --only")
     report.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"

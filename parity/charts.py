@@ -124,7 +124,8 @@ _BEYOND = 1.0
 """Errors are drawn from 10⁻⁹ of their bound to ten times it, those outside at the margin."""
 
 
-def _place(value: float) -> float:
+def place(value: float) -> float:
+    """Where a part of the bound stands: its decimal logarithm, zero in a lane of its own."""
     if value == 0:
         return _LOWEST - 1.5
     return float(np.clip(math.log10(value), _LOWEST, _BEYOND)) if value < math.inf else _BEYOND
@@ -174,13 +175,13 @@ def _room_frame(axis: Axes, column: str, bound: float, count: int) -> None:
         axis.axhspan(row - 0.5, row + 0.5, color=COLOURS["stripe"], lw=0, zorder=0)
     if bound == 0:
         axis.axvline(-5, color=COLOURS["bound"], lw=1.4, zorder=2)
-        axis.set_xticks([_place(0), 0], ["equal", "not"])
+        axis.set_xticks([place(0), 0], ["equal", "not"])
         axis.set_title(f"{column}\nto the bit", loc="left")
     else:
         for x in (-8, -6, -4, -2):
             axis.axvline(x, color=COLOURS["grid"], lw=0.6, zorder=1)
         axis.axvline(0, color=COLOURS["bound"], lw=1.4, zorder=2)
-        axis.set_xticks([_place(0), -8, -4, 0], ["0", power(-8), power(-4), "bound"])
+        axis.set_xticks([place(0), -8, -4, 0], ["0", power(-8), power(-4), "bound"])
         axis.set_title(f"{column}\nbound {_bound_text(column, bound)}", loc="left")
     axis.set_xlim((_LOWEST - 2.3, _BEYOND + 0.5))
     axis.set_ylim((count - 0.5, -0.5))
@@ -198,7 +199,7 @@ def _room_dots(
         for mode, offset in zip(modes, offsets.tolist(), strict=True):
             finding = found.get((name, column, mode))
             if finding is not None:
-                x = _place(share(finding))
+                x = place(share(finding))
                 _dot(axis, x, row + offset, finding, mode)
                 shares.setdefault(row, {})[x] = share(finding)
     largest = max(max(at.values()) for at in shares.values())
@@ -216,6 +217,7 @@ def _room_dots(
                 zorder=7,
                 color=COLOURS["bound" if failed else "ink"],
                 weight="bold" if failed else "normal",
+                bbox={"fc": COLOURS["page"], "ec": "none", "pad": 0.6} if failed else None,
             )
 
 
@@ -266,7 +268,7 @@ def room_axes(figure: Figure, figures: Figures, bottom: float, top: float) -> li
 
 # --- growth along a run ---------------------------------------------------------------------
 
-_FLOOR = 1e-18
+_FLOOR = 1e-19
 _LEARNERS = {"simple": "IDQL, simple", "general": "IDQL, general"}
 
 
@@ -297,7 +299,14 @@ def draw_growth(axis: Axes, name: str, growth: Growth, last: int, labelled: bool
                 color=COLOURS["bound"],
                 va="bottom" if above else "top",
             )
-            axis.text(1.12, np.nanmax(top[:8]) * 2, title, color=COLOURS[colour], va="bottom")
+            low, high = np.nanmin(middle[:8]) / 3, np.nanmax(top[:8]) * 2
+            axis.text(
+                1.12,
+                high if above else low,
+                title,
+                color=COLOURS[colour],
+                va="bottom" if above else "top",
+            )
     if growth.curve:
         # Loss by loss such long runs would be a felt of peaks; the parameters tell it in one line.
         steps, errors = zip(*growth.curve, strict=True)
@@ -321,7 +330,7 @@ def draw_growth(axis: Axes, name: str, growth: Growth, last: int, labelled: bool
     ticks = [-16, -12, -8, -4, 0]
     axis.set_yticks([10.0**t for t in ticks], [power(t) if t else "1" for t in ticks])
     places = [x for x in (1, 10, 100, 1000, 10_000) if x <= last]
-    axis.set_xticks(places, [f"{x:,}" for x in places])
+    axis.set_xticks(places, [str(x) if x < 1000 else power(len(str(x)) - 1) for x in places])
     axis.minorticks_off()
     axis.grid(True, color=COLOURS["grid"], lw=0.6)
     axis.set_axisbelow(True)

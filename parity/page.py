@@ -14,6 +14,7 @@ import numpy as np
 from parity import charts, summary
 from parity.bounds import KINDS, promised
 from parity.charts import percent
+from parity.coverage import Row
 from parity.summary import Entry, Figures, share
 from parity.tables import figure
 
@@ -140,7 +141,7 @@ def verdict(figures: Figures) -> tuple[str, str]:
     return line, f"Worst: error at {percent(part)} of its bound {where}."
 
 
-def _tiles(figures: Figures, mutations: Mapping[str, Any] | None) -> str:
+def _tiles(figures: Figures, mutations: Mapping[str, Any] | None, coverage: Sequence[Row]) -> str:
     findings = [finding for _, finding in figures.findings]
     equal = sum(finding.error == 0 for finding in findings)
     cases = len({entry.case for entry in figures.entries})
@@ -154,6 +155,14 @@ def _tiles(figures: Figures, mutations: Mapping[str, Any] | None) -> str:
     if mutations is not None:
         caught = sum(bool(result["caught"]) for result in mutations["results"])
         tiles.append((f"{caught} of {len(mutations['results'])}", "planted bugs caught"))
+    if coverage:
+        covered, exempt = (sum(r.state == s for r in coverage) for s in ("covered", "exempt"))
+        tiles.append(
+            (
+                f"{covered} of {len(coverage) - exempt}",
+                "public functions of the original with a case",
+            )
+        )
     body = "".join(
         f"<div><b>{html.escape(a)}</b><span>{html.escape(b)}</span></div>" for a, b in tiles
     )
@@ -368,7 +377,8 @@ def _checks(figures: Figures) -> str:
         rows = (([a, b], False) for a, b in _flat(environment))
         out += _table(("the port was checked with", ""), rows, 2, 1)
     if figures.seconds:
-        rows = (([mode, f"{seconds:.1f}"], False) for mode, seconds in figures.seconds.items())
+        spent = {**figures.seconds, "by the clock, all processes together": figures.wall}
+        rows = (([name, f"{seconds:.1f}"], False) for name, seconds in spent.items() if seconds)
         out += _table(("mode", "seconds"), rows, 1)
     return f"<h2>This check</h2>\n{out}" if out else ""
 
@@ -398,11 +408,29 @@ def mutations_section(content: Mapping[str, Any]) -> str:
     return _section("Would a bug be seen?", text, _table(head, rows, 5, 4))
 
 
+def _coverage(rows: Sequence[Row]) -> str:
+    covered, exempt = (sum(row.state == state for row in rows) for state in ("covered", "exempt"))
+    text = (
+        f"Of {len(rows)} public names of the original, recorded cases execute {covered}; "
+        f"{exempt} are no numerical functions and are held by tests of their own."
+    )
+    head = ("the original", "the port", "", "first case, or why there is none")
+    lines = (
+        (
+            [row.name, row.port, row.state, row.note or next(iter(row.cases), "")],
+            row.state not in ("covered", "exempt"),
+        )
+        for row in rows
+    )
+    return _section("Is anything left out?", text, _folded("All names", _table(head, lines, 4, 3)))
+
+
 def page(
     figures: Figures,
     manifest: Mapping[str, Any],
     curves: Sequence[Figures] = (),
     mutations: Mapping[str, Any] | None = None,
+    coverage: Sequence[Row] = (),
 ) -> str:
     """The report.
 
@@ -411,6 +439,7 @@ def page(
         manifest: of the record that was checked against.
         curves: of long runs, drawn as they were recorded and not counted among the cases.
         mutations: what ``python -m parity mutate --json`` writes.
+        coverage: the public names of the original and the cases that execute them.
     """
     line, worst = verdict(figures)
     good = all(entry.passed for entry in figures.entries)
@@ -419,13 +448,14 @@ def page(
             "<h1>Parity of the PyTorch port with the JAX original</h1>",
             f'<div class="verdict{"" if good else " bad"}"><strong>{"✓" if good else "✗"} '
             f"{html.escape(line)}</strong>{html.escape(worst)}</div>",
-            _tiles(figures, mutations),
+            _tiles(figures, mutations, coverage),
             _failures(figures),
             _room(figures),
             _growth(figures, curves),
             _draws(figures),
             _modules(figures),
             "" if mutations is None else mutations_section(mutations),
+            _coverage(coverage) if coverage else "",
             _record(figures, manifest),
             _checks(figures),
             "<footer>Made by <code>python -m parity report</code>.</footer>",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from parity import summary, tables
 from parity.charts import picture, png
+from parity.coverage import Row, row
+from parity.evidence import COVERAGE, read_coverage
 from parity.page import mutations_section, page, verdict
 from parity.store import REFERENCE, read_manifest, write_whole
 from parity.summary import Figures
@@ -17,13 +21,20 @@ CURVES = Path(__file__).resolve().parent / "figures" / "double_10000.json"
 """The long runs that were recorded beside the original (``python -m parity live --curve``)."""
 
 
-def _checked(args: argparse.Namespace, directory: Path) -> Figures:
+def _checked(args: argparse.Namespace, directory: Path, manifest: Mapping[str, Any]) -> Figures:
     """Figures of a check that is run now."""
-    from parity.checking import check
+    import torch
 
-    results = check(directory, args.only, args.mode == "compiled", args.jobs)
+    from parity.checking import check
+    from parity.modes import MODES
+
+    torch.set_num_threads(1)  # as a check does
+    begin = time.perf_counter()
+    modes = MODES if args.mode == "all" else (args.mode,)
+    results = check(directory, args.only, modes, args.jobs)
+    content = tables.as_json(results, manifest, wall=time.perf_counter() - begin)
     # By way of JSON, so that a report is the same whether a check was saved in between or not.
-    return summary.figures_of(json.loads(json.dumps(tables.as_json(results))))
+    return summary.figures_of(json.loads(json.dumps(content)))
 
 
 def _read_mutations(path: Path) -> dict[str, Any]:
@@ -36,6 +47,17 @@ def _read_mutations(path: Path) -> dict[str, Any]:
             f"({type(error).__name__}: {error})."
         ) from error
     return content
+
+
+def _covered(directory: Path, figures: Figures) -> list[Row]:
+    """Every public name of the original, if the record says which cases executed it."""
+    if not (directory / COVERAGE).is_file():
+        return []
+    passed: dict[str, bool] = {}
+    for entry in figures.entries:
+        passed[entry.case] = entry.passed and passed.get(entry.case, True)
+    names = read_coverage(directory)["names"]
+    return [row(name, entry["cases"], passed) for name, entry in names.items()]
 
 
 def report_command(args: argparse.Namespace) -> int:
@@ -51,8 +73,8 @@ def report_command(args: argparse.Namespace) -> int:
     if args.figures:
         figures = summary.merged([(str(p), summary.read_figures(p)) for p in args.figures])
     else:
-        figures = _checked(args, directory)
-    content = page(figures, manifest, curves, mutations)
+        figures = _checked(args, directory, manifest)
+    content = page(figures, manifest, curves, mutations, _covered(directory, figures))
     write_whole(args.out, content.encode())
     line, worst = verdict(figures)
     passed = all(entry.passed for entry in figures.entries)

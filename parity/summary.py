@@ -38,12 +38,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Figures:
-    """All entries, and what is said of the machine, the record and the time they took."""
+    """All entries, and what is said of the machine, the record and the time they took.
+
+    ``seconds`` are those of the cases of a mode one after the other, ``wall`` by the clock.
+    """
 
     entries: tuple[Entry, ...]
     environments: tuple[dict[str, Any], ...] = ()
     references: tuple[dict[str, Any], ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    wall: float = 0.0
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -96,6 +100,7 @@ def figures_of(content: Mapping[str, Any]) -> Figures:
         (dict(environment),) if environment else (),
         (dict(reference),) if reference else (),
         {str(mode): float(s) for mode, s in dict(content.get("seconds") or {}).items()},
+        float(content.get("wall_seconds") or 0.0),
     )
 
 
@@ -155,6 +160,7 @@ def merged(parts: Sequence[tuple[str, Figures]]) -> Figures:
         _once(e for part in figures for e in part.environments),
         _once(r for part in figures for r in part.references),
         seconds,
+        sum(part.wall for part in figures),
     )
 
 
