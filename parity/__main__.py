@@ -130,8 +130,7 @@ def _explain(args: argparse.Namespace) -> int:
 
     if args.case is None:
         raise ValueError("--explain needs --case GROUP/NAME: it explains one case")
-    modes = ("eager", "compiled", "vmapped") if args.mode == "all" else (args.mode,)
-    return explain_command(args.case, args.reference or REFERENCE, modes)
+    return explain_command(args.case, args.reference or REFERENCE, args.mode, args.device)
 
 
 def main(argv: list[str] | None = None) -> int:

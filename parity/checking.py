@@ -38,7 +38,7 @@ def run_job(job: Job) -> Result:
     from parity.torch_backend import TorchBackend
 
     backend = TorchBackend(job.mode, job.device)
-    with _no_shortcuts(job.mode, job.device):
+    with no_shortcuts(job.mode, job.device):
         result = replace(run_case(backend, job.case, job.expected), mode=job.mode)
     if job.mode != "eager" and not backend.lift.calls and not result.crash:
         return replace(result, crash=f"nothing of the case ran {job.mode}")
@@ -46,7 +46,7 @@ def run_job(job: Job) -> Result:
 
 
 @contextlib.contextmanager
-def _no_shortcuts(mode: Mode, device: str) -> Iterator[None]:
+def no_shortcuts(mode: Mode, device: str) -> Iterator[None]:
     """What the promises take for granted, within a job: full float32, and one compiler thread."""
     import torch
 
@@ -72,7 +72,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _check_machine(modes: Sequence[Mode], device: str) -> None:
+def check_machine(modes: Sequence[Mode], device: str) -> None:
+    """Refuse what this machine cannot run.
+
+    Raises:
+        RuntimeError: there is no such device, or no compiler where one is needed.
+    """
     import torch
 
     from idql_func.transforms import compiler_problem, jit_disabled
@@ -138,7 +143,7 @@ def check(
         RuntimeError: there is no such device, or no compiler where one is needed.
     """
     listed = jobs_of(directory, modes, only, case, every, device)
-    _check_machine([job.mode for job in listed], device)
+    check_machine([job.mode for job in listed], device)
     results: dict[int, Result] = {}
     with Progress(transient=True) as progress:
         task = progress.add_task("checking", total=len(listed))

@@ -20,9 +20,10 @@ from rich.table import Table
 from parity import tables
 from parity.bounds import promised
 from parity.cases import Case
+from parity.checking import check_machine, no_shortcuts
 from parity.compare import Finding, Result, Tensors, attempt, compared, worst_place
-from parity.modes import Mode
-from parity.store import REFERENCE, find_case, read_cases, read_manifest, recorded
+from parity.modes import MODES, Mode, modes_of
+from parity.store import REFERENCE, RecordError, find_case, read_cases, read_manifest, recorded
 
 BEFORE, AFTER = 3, 5
 """Rows shown before the first failure, and of those after it, the worst."""
@@ -114,7 +115,8 @@ def replayed(case: Case, expected: Tensors, mode: Mode = "eager", device: str = 
     """Run the port on a case."""
     from parity.torch_backend import TorchBackend
 
-    run = attempt(TorchBackend(mode, device), case)
+    with no_shortcuts(mode, device):
+        run = attempt(TorchBackend(mode, device), case)
     result = replace(compared(case, run, expected), mode=mode)
     return Replay(result, {} if isinstance(run, str) else run, expected)
 
@@ -129,10 +131,12 @@ def explain(
         mode, device: how and where the case itself runs.
 
     Raises:
-        RecordError: there is no such case, or the record is damaged.
+        RecordError: there is no such case, it does not run in this mode, or the record is damaged.
     """
     cases = read_cases(read_manifest(directory))
     case = find_case(name, cases)
+    if mode not in modes_of(case):
+        raise RecordError(f"{name} does not run {mode}, only {' and '.join(modes_of(case))}.")
     done = [
         replayed(lead, _tensors(lead, directory), "eager", device) for lead in leads(case, cases)
     ]
@@ -157,6 +161,8 @@ def label(tensor: str) -> str:
     head, *rest = tensor.split("/")
     if tensor == "rng/rng":
         return f"{tensor} (the key at the end)"
+    if head == "norms":
+        return f"{tensor} (the norm of every leaf)"
     if head not in ("calls", "after", "dropout") or len(rest) < 3:
         return tensor
     network, part = rest[0].removeprefix("target_"), rest[2]
@@ -272,17 +278,22 @@ def show(replays: Sequence[Replay]) -> None:
         console.print(verdict(replay), highlight=False, soft_wrap=True, markup=False)
 
 
-def explain_command(
-    name: str, directory: Path, modes: Sequence[Mode] = ("eager",), device: str = "cpu"
-) -> int:
+def explain_command(name: str, directory: Path, mode: str = "eager", device: str = "cpu") -> int:
     """``python -m parity check --case GROUP/NAME --explain``: 0 when everything holds, else 1.
+
+    Args:
+        mode: a mode, or ``all`` that the case has.
 
     Raises:
         RecordError: as :func:`explain`.
+        RuntimeError: there is no such device, or no compiler where one is needed.
     """
+    case = find_case(name, read_cases(read_manifest(directory)))
+    modes = [each for each in MODES if each == mode or (mode == "all" and each in modes_of(case))]
+    check_machine(modes, device)
     failed = False
-    for mode in modes:
-        replays = explain(name, directory, mode, device)
+    for each in modes:
+        replays = explain(name, directory, each, device)
         show(replays)
         failed |= not all(replay.result.passed for replay in replays)
     return int(failed)
