@@ -23,21 +23,22 @@ dependencies. Recording takes about half an hour on one core (the residual encod
 for minutes); ``--only GROUP`` records a part. It gives the same files each time.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from parity import inputs
     from parity.cases import Case
     from parity.functions import check, record
 
-__all__ = ["Case", "check", "record"]
+__all__ = ["Case", "check", "inputs", "record"]
 
 
 def __getattr__(name: str) -> Any:
     # Loaded on use: the command line needs none of them, and each side only its own half.
-    if name == "Case":
-        from parity import cases as module
-    elif name in {"check", "record"}:
-        from parity import functions as module
-    else:
+    if name == "inputs":
+        return importlib.import_module("parity.inputs")
+    modules = {"Case": "parity.cases", "check": "parity.functions", "record": "parity.functions"}
+    if name not in modules:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(module, name)
+    return getattr(importlib.import_module(modules[name]), name)

@@ -82,7 +82,7 @@ def _detail(actual: np.ndarray, expected: np.ndarray) -> str:
         return f"type {actual.dtype}, reference {expected.dtype}"
     place = worst_place(actual, expected)
     where = f"worst at {list(place)}: " if place else ""
-    return f"{where}{actual[place]}, reference {expected[place]}"
+    return f"{where}{actual[place]!s}, reference {expected[place]!s}"
 
 
 def worst_place(actual: np.ndarray, expected: np.ndarray) -> tuple[int, ...]:

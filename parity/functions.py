@@ -27,6 +27,7 @@ from parity.store import (
     ARRAYS,
     RecordError,
     entry,
+    read_manifest,
     recorded,
     save_tensors,
     write_manifest,
@@ -214,6 +215,7 @@ def check(
     """
     from parity import tables
     from parity.compare import held
+    from parity.junit import as_junit
 
     folder = Path(folder)
     if cases is not None:
@@ -222,7 +224,10 @@ def check(
     if show:
         tables.show(results, f"{_name(port)} against the record in {folder.name}")
     if json_path is not None:
-        write_whole(Path(json_path), json.dumps(tables.as_json(results), indent=1).encode())
+        figures = tables.as_json(results, read_manifest(folder))
+        write_whole(Path(json_path), json.dumps(figures, indent=1).encode())
+    if junit_path is not None:
+        write_whole(Path(junit_path), as_junit(results))
     return Checked(tuple(results))
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -105,12 +106,18 @@ def test_a_wrong_port_fails_at_the_first_tensor_it_computed(
 
 
 def test_figures_are_written_on_request(folder: Path, tmp_path: Path, capsys) -> None:
-    figures = tmp_path / "figures.json"
-    assert not parity.check(_wrong, folder, show=False, json_path=figures)
+    figures, suites = tmp_path / "figures.json", tmp_path / "suites.xml"
+    assert not parity.check(_wrong, folder, show=False, json_path=figures, junit_path=str(suites))
     assert capsys.readouterr().out == ""
     written = json.loads(figures.read_text())
     assert (written["cases"], written["passed"]) == (2, 0)
     assert written["promises"]["relative 1e-6"] == {"bound": 1e-6, "unit": "relative"}
+    assert written["reference"]["function"] == "_reference"
+    assert written["reference"]["versions"]["numpy"] == np.__version__
+    suite = ElementTree.parse(suites).getroot()
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "2", "0")
+    messages = [failure.get("message", "") for failure in suite.iter("failure")]
+    assert messages[1].startswith("cell/large: 4 of 4 tensors out of bounds; first hidden")
 
 
 def test_the_record_says_how_it_was_made_and_is_made_the_same_twice(
@@ -286,8 +293,7 @@ import json, os, sys
 before = dict(os.environ)
 import parity
 none = [m for m in ("numpy", "torch", "rich", "jax") if m in sys.modules]
-parity.Case, parity.record, parity.check
-from parity import inputs
+parity.Case, parity.record, parity.check, parity.inputs
 half = [m for m in ("torch", "rich", "jax", "matplotlib") if m in sys.modules]
 try:
     parity.nothing
