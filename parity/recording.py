@@ -107,9 +107,11 @@ def record(
         },
         "inputs": generated_inputs(),
     }
-    old = kept(out, made, chosen)
+    kept(out, made, chosen)  # what cannot be mixed is refused before the work, not after it
     anew = [case for case in cases if case.group in chosen]
-    files = {**old["files"], **save_groups(anew, observed(on(backend), observer, seen), out)}
+    saved = save_groups(anew, observed(on(backend), observer, seen), out)
+    old = kept(out, made, chosen)  # as it is now: other groups may have been recorded meanwhile
+    files = {**old["files"], **saved}
     entries = [*old["cases"], *map(entry, anew)]
     manifest = {
         **made,
