@@ -1,15 +1,16 @@
 """Parity with the JAX original: record it, hold the port against the record, or run both live.
 
-For other functions than ours: :class:`Case`, :func:`record` and :func:`check`
-(:mod:`parity.functions`).
-
-Three commands, all below ``python -m parity``:
+For other functions than ours there are :class:`Case`, :func:`record` and :func:`check`
+(:mod:`parity.functions`). For ours there is ``python -m parity``:
 
 * ``record`` runs the original (in its own JAX environment, where torch is not needed) and writes
   small reference tensors and a manifest into ``parity/reference/``.
-* ``check`` runs the port on the same cases (no JAX needed) and compares.
-* ``live`` runs both side by side, for runs too long to be saved; ``--learner`` picks one of
-  simple, general, bc, iql, sac, redq, droq, td3, drq and pixel_bc.
+* ``check`` runs the port on the same cases (no JAX needed) and compares; with ``--case NAME
+  --explain`` it names the first tensor, in order of computation, that leaves its bound.
+* ``live`` runs both side by side, for runs too long to be saved and for settings drawn at random.
+* ``mutate`` plants bugs in the port, each of which the check must find.
+* ``coverage`` lists the public names of the original, each with the case that holds the port to it.
+* ``report`` draws a page of all of this.
 
 A *case* (:mod:`parity.cases`) names a *program* (:mod:`parity.programs`) and its settings. Programs
 are written once against the :class:`parity.backend.Backend` protocol, so that both sides run

@@ -63,7 +63,9 @@ MODULES = {
 
 
 def _module(result: Result) -> str:
-    return MODULES.get(result.case.group, result.case.group)
+    group = result.case.group
+    # without a program it is a case of somebody else's functions, whatever its group is called
+    return MODULES.get(group, group) if result.case.program else group
 
 
 def table(results: Sequence[Result], title: str) -> Table:

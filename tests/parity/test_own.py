@@ -175,6 +175,16 @@ def test_a_port_that_raises_or_returns_nonsense_fails_its_case_only(
     assert crash.endswith("the outputs of cell/small are a list: give a dict of named arrays")
 
 
+def test_a_group_named_like_one_of_ours_stands_for_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = Case("update", "n", kinds={"out": "bits"})
+    parity.record([case], lambda case: {"out": 1}, tmp_path)
+    assert parity.check(lambda case: {"out": torch.tensor(1)}, tmp_path)
+    out = capsys.readouterr().out
+    assert "update " in out and "ddpm_iql" not in out
+
+
 def test_missing_extra_and_other_outputs_fail(folder: Path) -> None:
     def other(case: Case) -> dict[str, Any]:
         out = _port(case)
