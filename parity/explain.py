@@ -122,25 +122,29 @@ def replayed(case: Case, expected: Tensors, mode: Mode = "eager", device: str = 
 
 
 def explain(
-    name: str, directory: Path = REFERENCE, mode: Mode = "eager", device: str = "cpu"
+    name: str,
+    directory: Path = REFERENCE,
+    modes: Sequence[Mode] = ("eager",),
+    device: str = "cpu",
 ) -> list[Replay]:
-    """Replays of the cases that look inside (eagerly) and, last, of the case itself.
+    """Replays of the cases that look inside (eagerly) and, last, of the case itself in each mode.
 
     Args:
         name: ``group/name`` of a recorded case.
-        mode, device: how and where the case itself runs.
+        modes: how the case itself runs.
+        device: where everything runs.
 
     Raises:
-        RecordError: there is no such case, it does not run in this mode, or the record is damaged.
+        RecordError: there is no such case, it does not run in such a mode, or the record is
+            damaged.
     """
     cases = read_cases(read_manifest(directory))
     case = find_case(name, cases)
-    if mode not in modes_of(case):
-        raise RecordError(f"{name} does not run {mode}, only {' and '.join(modes_of(case))}.")
-    done = [
-        replayed(lead, _tensors(lead, directory), "eager", device) for lead in leads(case, cases)
-    ]
-    return [*done, replayed(case, _tensors(case, directory), mode, device)]
+    if other := next((mode for mode in modes if mode not in modes_of(case)), None):
+        raise RecordError(f"{name} does not run {other}, only {' and '.join(modes_of(case))}.")
+    runs: list[tuple[Case, Mode]] = [(lead, "eager") for lead in leads(case, cases)]
+    runs += [(case, mode) for mode in modes]
+    return [replayed(each, _tensors(each, directory), mode, device) for each, mode in runs]
 
 
 def _tensors(case: Case, directory: Path) -> Tensors:
@@ -175,10 +179,11 @@ def label(tensor: str) -> str:
 
 
 def _unit(tensor: str) -> str:
-    """What a tensor belongs to: a call, a step, or itself."""
+    """What a tensor belongs to: a call, a step, the parameters of a network, or itself."""
     head, *rest = tensor.split("/")
-    inside = head in ("calls", "after", "dropout", "gradient") and len(rest) > 2
-    return "/".join(["calls" if head == "dropout" else head, *rest[:2]]) if inside else tensor
+    if head in ("calls", "after", "dropout", "gradient") and len(rest) > 2:
+        return "/".join(["calls" if head == "dropout" else head, *rest[:2]])
+    return f"{head}/{rest[0]}" if head == "params" and len(rest) > 1 else tensor
 
 
 def _before(findings: Sequence[Finding], first: Finding) -> str:
@@ -186,9 +191,10 @@ def _before(findings: Sequence[Finding], first: Finding) -> str:
     held = [f.tensor for f in findings[: findings.index(first)] if f.passed]
     own = _unit(first.tensor)
     whole = list(dict.fromkeys(_unit(name) for name in held if _unit(name) != own))
-    if len(whole) > 8:
-        whole = [*whole[:4], f"… ({len(whole) - 8} more)", *whole[-4:]]
-    parts = [name.split("/", 3)[3] for name in held if _unit(name) == own]
+    if len(whole) > 20:
+        whole = [*whole[:10], f"… ({len(whole) - 20} more)", *whole[-10:]]
+    deep = own.count("/") + 1
+    parts = [name.split("/", deep)[-1] for name in held if _unit(name) == own]
     if parts:
         whole.append(f"of {own} itself {', '.join(parts)}")
     return "; ".join(whole)
@@ -202,7 +208,8 @@ def verdict(replay: Replay) -> str:
     if not result.findings:
         return f"{result.case.id} has no reference tensors"
     if (found := replay.first) is None:
-        return f"every tensor of {result.case.id} holds ({len(result.findings)} tensors)"
+        ran = "" if result.mode == "eager" else f" {result.mode}"
+        return f"every tensor of {result.case.id} holds{ran} ({len(result.findings)} tensors)"
     first, step = found
     _, value, reference = entry_of(replay, first)
     name = label(first.tensor) + ("" if step is None else f" at update {step + 1}")
@@ -227,7 +234,7 @@ def entry_of(replay: Replay, finding: Finding) -> tuple[str, str, str]:
 def _figure(value: np.generic) -> str:
     if value.dtype.kind != "f":
         return str(value)
-    return f"{value:.17g}" if value.dtype == np.float64 else f"{value:.9g}"
+    return f"{value:.12g}" if value.dtype == np.float64 else f"{value:.9g}"
 
 
 def table(replay: Replay) -> Table:
@@ -269,6 +276,10 @@ def show(replays: Sequence[Replay]) -> None:
     """Print a table for each replay that fails, and a verdict for each."""
     console = Console()
     console = Console(width=max(console.width, 140))
+    case = replays[-1].result.case
+    insides = [replay.result.case.id for replay in replays if replay.result.case != case]
+    if insides:
+        console.print(f"First, what looks inside {case.id}: {', '.join(insides)}", highlight=False)
     for replay in replays:
         failed = not replay.result.passed
         if failed and replay.first is not None:
@@ -289,11 +300,10 @@ def explain_command(name: str, directory: Path, mode: str = "eager", device: str
         RuntimeError: there is no such device, or no compiler where one is needed.
     """
     case = find_case(name, read_cases(read_manifest(directory)))
-    modes = [each for each in MODES if each == mode or (mode == "all" and each in modes_of(case))]
+    modes: list[Mode] = [
+        each for each in MODES if each == mode or (mode == "all" and each in modes_of(case))
+    ]
     check_machine(modes, device)
-    failed = False
-    for each in modes:
-        replays = explain(name, directory, each, device)
-        show(replays)
-        failed |= not all(replay.result.passed for replay in replays)
-    return int(failed)
+    replays = explain(name, directory, modes, device)
+    show(replays)
+    return 0 if all(replay.result.passed for replay in replays) else 1

@@ -33,7 +33,7 @@ def bare(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         return {name: bare(entry) for name, entry in value.items()}
-    functorch: Any = torch._C._functorch
+    functorch: Any = torch._C._functorch  # type: ignore[attr-defined]
     axes = []
     while functorch.is_functorch_wrapped_tensor(value):
         if functorch.is_batchedtensor(value):

@@ -7,7 +7,10 @@ import importlib
 
 import pytest
 
-MODULES = ("errors", "inputs", "digest", "compare", "literal", "bounds", "outputs", "cases.case")
+MODULES = (
+    *("errors", "inputs", "digest", "compare", "literal", "bounds", "outputs", "cases.case"),
+    *("store", "explain"),
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

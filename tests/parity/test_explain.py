@@ -97,7 +97,7 @@ def test_keys_split_in_the_other_order(
 
 
 def test_layer_norm_with_another_epsilon(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = layers.LayerNorm.forward
+    right: Any = layers.LayerNorm.forward
 
     def forward(self: Any, x: Any, training: bool = False, rng: Any = None) -> Any:
         return right(types.SimpleNamespace(scale=self.scale, bias=self.bias, epsilon=1e-5), x)
@@ -117,7 +117,7 @@ def test_the_average_on_the_wrong_side(monkeypatch: pytest.MonkeyPatch) -> None:
     # Every call and every gradient of the first update holds; the target after it does not.
     assert _first(double) == ("norms/target_score_model", None)
     assert "gradient/critic/0" in verdict(double)
-    assert verdict(double).endswith("norms/score_model; params/score_model/MLP_0/Dense_1/kernel")
+    assert verdict(double).endswith("means/v; norms/score_model; params/score_model")
     assert _first(run) == ("losses/value_loss", 1)
     assert "losses/value_loss at update 2: first of" in verdict(run)
 
@@ -160,6 +160,15 @@ def test_a_name_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str])
     assert main(["check", "--case", "losses/expctile-0.7", "--explain"]) == 2
     assert main(["check", "--explain"]) == 2
     assert "--explain needs --case GROUP/NAME" in capsys.readouterr().err
+
+
+def test_a_case_is_replayed_in_the_modes_that_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--case", "calls/bc", "--explain", "--mode", "all"]) == 0
+    assert capsys.readouterr().out.count("every tensor of calls/bc holds (26 tensors)") == 1
+    assert main(["check", "--case", "calls/bc", "--explain", "--mode", "compiled"]) == 2
+    assert "calls/bc does not run compiled, only eager" in capsys.readouterr().err
+    assert main(["check", "--case", "losses/expectile-0.7", "--explain", "--mode", "vmapped"]) == 0
+    assert "losses/expectile-0.7 holds vmapped" in capsys.readouterr().out
 
 
 def test_one_case_is_checked_alone(capsys: pytest.CaptureFixture[str]) -> None:
