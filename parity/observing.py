@@ -45,15 +45,16 @@ class Observer:
     def __init__(self, upstream: Path, names: Iterable[str]):
         self._root, self._own = str(upstream.resolve()), str(Path(__file__).resolve().parent)
         self._upstream, self._names = upstream.resolve(), frozenset(names)
-        self._by_code: dict[CodeType, str] = {}
-        self._outside: dict[CodeType, set[str]] = {}
+        # By identity: equal code in two modules, on the same lines, compares equal.
+        self._by_code: dict[int, str] = {}
+        self._outside: dict[int, set[str]] = {}
         self._partials: list[tuple[str, functools.partial[Any]]] = []
         self._seen: set[str] = set()
         for name in self._names:
             if name.startswith(f"{PACKAGE}."):
                 self._alias(name)
             elif code := _code(_resolve(name)):
-                self._outside.setdefault(code, set()).add(name)
+                self._outside.setdefault(id(code), set()).add(name)
 
     def _alias(self, name: str) -> None:
         """A name that the original gives to what another package defines, or to a partial."""
@@ -65,21 +66,21 @@ class Observer:
         elif callable(thing) and not isinstance(thing, type):
             code = _code(thing)
             if code and not code.co_filename.startswith(self._root):
-                self._outside.setdefault(code, set()).add(name)
+                self._outside.setdefault(id(code), set()).add(name)
 
     def _called(self, frame: FrameType, event: str, argument: object) -> None:
         if event != "call":
             return
         code = frame.f_code
-        if code in self._outside:
+        if id(code) in self._outside:
             back = frame.f_back
             if back and back.f_code.co_filename.startswith((self._root, self._own)):
-                self._seen |= self._outside[code]
+                self._seen |= self._outside[id(code)]
         elif code.co_filename.startswith(self._root):
-            if code not in self._by_code:
+            if id(code) not in self._by_code:
                 module = module_name(Path(code.co_filename), self._upstream)
-                self._by_code[code] = f"{module}.{code.co_qualname}"
-            self._seen.add(self._by_code[code])
+                self._by_code[id(code)] = f"{module}.{code.co_qualname}"
+            self._seen.add(self._by_code[id(code)])
             if self._partials and code.co_name == "__call__":
                 self._seen.update(self._applied(frame.f_locals.get("self")))
 
