@@ -1,0 +1,186 @@
+"""Every public name of the original has a case that executed it, or an exemption with its test."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parity import coverage, evidence, public
+from parity.cases import COMMIT, all_cases
+from parity.counterparts import EXEMPT, counterpart, exemption
+from parity.evidence import gathered, merged, read_coverage, write_coverage
+from parity.observing import Observer
+from parity.store import REFERENCE, RecordError
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORDED = read_coverage()
+NAMES: evidence.Names = RECORDED["names"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_is_covered(name: str) -> None:
+    row = coverage.row(name, NAMES[name]["cases"], {})
+    assert row.state in ("covered", "exempt"), f"{row.state} {row.note}"
+
+
+def test_the_record_is_of_this_revision_and_its_cases_exist() -> None:
+    assert RECORDED["commit"] == COMMIT
+    ids = {case.id for case in all_cases()}
+    assert {case for entry in NAMES.values() for case in entry["cases"]} <= ids
+
+
+def test_nothing_of_the_original_is_left_out() -> None:
+    modules = {name.rpartition(".")[0] for name, e in NAMES.items() if e["sort"] == "class"}
+    assert {module.split(".")[1] for module in modules if module.startswith("jaxrl5.")} == {
+        *("agents", "data", "distributions", "networks", "normalization", "wrappers")
+    }
+    assert {n.rpartition(".")[2] for n in NAMES if n.startswith("jax.random.")} == {
+        *("PRNGKey", "choice", "normal", "randint", "split")
+    }
+    assert len(NAMES) == 200
+
+
+def test_few_names_are_exempt_and_each_for_a_test_that_exists() -> None:
+    exempt = [name for name in NAMES if exemption(name)]
+    outside = [name for name in exempt if not name.startswith("jaxrl5.wrappers.")]
+    assert len(outside) <= 20
+    for pattern, why in EXEMPT.items():
+        assert any(exemption(name) is why for name in NAMES), f"{pattern} exempts nothing"
+        file, _, function = why.test.partition("::")
+        tests = ast.parse((ROOT / file).read_text()).body
+        assert function in {t.name for t in tests if isinstance(t, ast.FunctionDef)}, why.test
+
+
+def test_no_name_is_both_covered_and_exempt() -> None:
+    # What a case executed needs no excuse. (A base class runs under the names of its heirs.)
+    both = [name for name in NAMES if exemption(name) and NAMES[name]["cases"]]
+    assert both == []
+
+
+def test_a_name_without_case_or_counterpart_and_one_that_fails_are_told() -> None:
+    name = "jaxrl5.networks.mlp.MLP"
+    assert coverage.row(name, [], {}).state == "no case"
+    assert coverage.row("jaxrl5.networks.mlp.NewThing", ["a/b"], {}).state == "no counterpart"
+    row = coverage.row(name, ["network/mlp", "init/mlp"], {"network/mlp": False})
+    assert (row.state, row.note) == ("fails", "network/mlp")
+    assert coverage.row(name, ["network/mlp"], {"network/mlp": True}).state == "covered"
+
+
+def test_every_counterpart_is_the_ports() -> None:
+    places = {counterpart(name) for name in NAMES} - {None}
+    assert all(place and place.startswith("idql_func.") for place in places)
+    assert coverage.resolve("idql_func.networks.MLP.forward").__name__ == "forward"
+    with pytest.raises(AttributeError):
+        coverage.resolve("idql_func.networks.NewThing")
+
+
+def test_few_cases_stand_for_all_names() -> None:
+    chosen = coverage.fewest(NAMES)
+    assert len(chosen) <= 30
+    for name, entry in NAMES.items():
+        assert not entry["cases"] or set(entry["cases"]) & set(chosen), name
+
+
+def test_recording_a_part_anew_keeps_the_rest() -> None:
+    sorts = {"f": "function", "g": "function"}
+    old = gathered(sorts, {"a/1": {"f", "g"}, "b/1": {"f"}, "gone/1": {"f"}})
+    new = gathered(sorts, {"a/2": {"f"}, "c/1": {"g"}})
+    both = merged(old, new, ["c", "a", "b"], anew=["a", "c"])
+    assert {name: entry["cases"] for name, entry in both.items()} == {
+        "f": ["a/2", "b/1"],
+        "g": ["c/1"],
+    }
+
+
+def test_file_is_read_back_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    names: dict[str, dict[str, Any]] = {"f": {"sort": "function", "cases": ["a/1"]}}
+    write_coverage(tmp_path, "1234", names)
+    assert read_coverage(tmp_path) == {"commit": "1234", "names": names}
+    (tmp_path / evidence.COVERAGE).write_text("{")
+    with pytest.raises(RecordError, match="no JSON"):
+        read_coverage(tmp_path)
+    with pytest.raises(RecordError, match="does not exist"):
+        read_coverage(tmp_path / "nowhere")
+
+
+def _package(folder: Path) -> Path:
+    module = folder / "jaxrl5" / "parts.py"
+    module.parent.mkdir(parents=True)
+    (module.parent / "__init__.py").touch()
+    module.write_text(
+        "import functools, json\n"
+        "def used(x): return _inner(x)\n"
+        "def _inner(x): return x\n"
+        "def unused(): ...\n"
+        "class Net:\n"
+        "    def __init__(self, tanh=False): self.tanh = tanh\n"
+        "    def __call__(self, x): return used(x)\n"
+        "    def other(self): ...\n"
+        "TanhNet = functools.partial(Net, tanh=True)\n"
+        "write = json.dumps\n"
+        "def say(x): return write(x)\n"
+    )
+    (module.parent / "twin.py").write_text(module.read_text())
+    return folder
+
+
+def test_what_runs_is_seen_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(_package(tmp_path)))
+    names = public.public_names(tmp_path)
+    assert names["jaxrl5.parts.TanhNet"] == names["jaxrl5.parts.write"] == "value"
+    from jaxrl5 import parts, twin  # pyright: ignore[reportMissingImports]
+
+    observer = Observer(tmp_path, names)
+    parts.unused()
+    with observer.watching() as first:
+        parts.Net()(1)
+    with observer.watching() as second:
+        parts.TanhNet()(1)
+        parts.say({})
+    net = {f"jaxrl5.parts.{name}" for name in ("Net", "Net.__init__", "Net.__call__", "used")}
+    assert first == net
+    said = {f"jaxrl5.parts.{name}" for name in ("TanhNet", "say", "write")}
+    assert second == net | said | {"jaxrl5.twin.write"}  # one function under two names
+    with observer.watching() as third:  # the same code on the same lines, of another module
+        twin.say({})
+    assert third == {"jaxrl5.twin.say", "jaxrl5.twin.write", "jaxrl5.parts.write"}
+    json.dumps({})  # another's call of the same function is nobody's case
+
+
+def test_a_folder_without_the_package_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no jaxrl5 package"):
+        public.public_names(tmp_path)
+
+
+def test_command_says_what_is_covered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(coverage, "_run", lambda directory, ids: dict.fromkeys(ids, True))
+    assert coverage.coverage_command(REFERENCE) == 0
+    said = capsys.readouterr().out
+    assert f"of {len(NAMES)} names covered" in said and "0 not" in said
+    bare = {"jaxrl5.networks.mlp.MLP": {"sort": "class", "cases": []}}
+    write_coverage(tmp_path, COMMIT, bare)
+    assert coverage.coverage_command(tmp_path) == 1
+    assert "no case jaxrl5.networks.mlp.MLP" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_port_passes_a_case_of_every_name() -> None:
+    rows = coverage.coverage(REFERENCE)
+    assert [r for r in rows if r.state not in ("covered", "exempt")] == []
+
+
+@pytest.mark.live
+def test_the_list_is_the_checkouts() -> None:
+    upstream = os.environ.get("IDQL_UPSTREAM")
+    assert upstream, "set IDQL_UPSTREAM"
+    found = public.public_names(Path(upstream))
+    assert {name: entry["sort"] for name, entry in NAMES.items()} == found
