@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parity import summary, tables
-from parity.charts import picture, png
+from parity import tables
 from parity.coverage import Row, row
 from parity.evidence import COVERAGE, read_coverage
-from parity.page import mutations_section, page, verdict
+from parity.reporting import summary
+from parity.reporting.page import mutations_section, page, verdict
+from parity.reporting.picture import picture, png
+from parity.reporting.summary import Figures
 from parity.store import REFERENCE, read_manifest, write_whole
-from parity.summary import Figures
 
 CURVES = Path(__file__).resolve().parent / "figures" / "double_10000.json"
 """The long runs that were recorded beside the original (``python -m parity live --curve``)."""

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from parity import charts, report, summary
+from parity import report
 from parity.__main__ import main
+from parity.reporting import panels, summary
 from parity.store import REFERENCE
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -230,6 +231,6 @@ def test_growth_goes_by_learner_and_width() -> None:
 
 
 def test_errors_beyond_the_chart_stay_on_its_edge() -> None:
-    places = [charts.place(x) for x in (0.0, 1e-30, 1e-3, 1.0, 1e9, math.inf)]
+    places = [panels.place(x) for x in (0.0, 1e-30, 1e-3, 1.0, 1e9, math.inf)]
     assert places == sorted(places)
     assert places[0] < places[1] and places[3] == 0 and places[-1] == places[-2]

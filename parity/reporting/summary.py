@@ -1,6 +1,6 @@
 """What the figures of one or several checks come to: read from JSON, or made by a check just now.
 
-The report (:mod:`parity.report`) shows these and computes nothing of its own.
+The report shows these and computes nothing of its own.
 """
 
 from __future__ import annotations

@@ -1,120 +1,26 @@
-"""The report's charts, drawn with matplotlib's object interface: no window, no global state.
+"""The charts of a report: room to the bound, error along a run, ulp errors.
 
-Every colour is one of :data:`COLOURS`. In the page each stands for a CSS variable, so that charts
-follow the reader's light or dark mode; :func:`svg` puts the variables in.
+Each is drawn on given axes, so that the page shows it by itself and the picture beside the others.
 """
 
 from __future__ import annotations
 
-import html
-import io
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from parity import summary
 from parity.compare import Finding
-from parity.summary import Figures, Growth, share
+from parity.reporting import summary
+from parity.reporting.charts import STYLE, blank, percent, power
+from parity.reporting.style import COLOURS
+from parity.reporting.summary import Figures, Growth, share
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart, with marks that differ too.
-COLOURS = {
-    "ink": "#1c2126",
-    "muted": "#5a6570",
-    "grid": "#dde2e7",
-    "stripe": "#f4f6f8",
-    "page": "#fefefe",
-    "bound": "#c4380d",
-    "eager": "#0072b2",
-    "compiled": "#d98b00",
-    "vmapped": "#009e73",
-    "single": "#a8528a",
-    "double": "#2f8fc4",
-}
 _MARKS = {"eager": "o", "compiled": "s", "vmapped": "^"}
-_STYLE: dict[Any, Any] = {
-    "font.family": ["DejaVu Sans"],
-    "font.size": 8.5,
-    "text.color": COLOURS["ink"],
-    "axes.edgecolor": COLOURS["muted"],
-    "axes.labelcolor": COLOURS["muted"],
-    "axes.titlesize": 9,
-    "axes.titlecolor": COLOURS["ink"],
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": COLOURS["muted"],
-    "ytick.color": COLOURS["muted"],
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "axes.facecolor": "none",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "parity",
-    "path.simplify": False,
-}
-
-
-def percent(value: float) -> str:
-    """A share for people.
-
-    >>> percent(0.75), percent(0.0123), percent(2e-7), percent(0.0), percent(3.0), percent(math.inf)
-    ('75 %', '1.2 %', '0.00002 %', '0', '300 %', '∞')
-    """
-    if value == 0:
-        return "0"
-    if math.isinf(value):
-        return "∞"
-    number = 100 * value
-    if number >= 10:
-        return f"{number:.0f} %"
-    digits = max(0, 1 - math.floor(math.log10(number))) if number >= 1 else None
-    places = digits if digits is not None else -math.floor(math.log10(number))
-    return f"{number:.{places}f} %"
-
-
-def power(exponent: int) -> str:
-    """A power of ten, as text that needs no formula.
-
-    >>> power(-17)
-    '10⁻¹⁷'
-    """
-    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-
-
-def svg(figure: Figure, label: str) -> str:
-    """A figure as an element for a page: same bytes each time, colours by CSS variable."""
-    stream = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with mpl.rc_context(_STYLE):
-        figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
-    text = stream.getvalue()
-    text = text[text.index(" <g ") :]
-    # The page says once what matplotlib repeats: fonts, joins, names of groups.
-    text = re.sub(r' id="(figure|axes|patch|text|line2d|matplotlib|xtick|ytick)[^"]*"', "", text)
-    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r" font-family: [^;]*;", "", text).replace("xlink:href", "href")
-    for name, colour in COLOURS.items():
-        text = text.replace(colour, f"var(--{name})")
-    width, height = figure.get_size_inches()
-    return (
-        f'<svg role="img" aria-label="{html.escape(label)}" viewBox="0 0 {72 * width:g} '
-        f'{72 * height:g}" style="width: {96 * width:g}px">\n{text}'
-    )
-
-
-def blank(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, 96 pixels each."""
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
 
 
 # --- room to the bound ----------------------------------------------------------------------
@@ -194,31 +100,34 @@ def _room_dots(
 ) -> None:
     found, modes = summary.nearest(figures), figures.modes
     offsets = np.linspace(-0.27, 0.27, len(modes)) if len(modes) > 1 else np.zeros(1)
-    shares: dict[int, dict[float, float]] = {}
+    marks: dict[int, list[tuple[float, float, float]]] = {}
     for row, name in enumerate(names):
         for mode, offset in zip(modes, offsets.tolist(), strict=True):
             finding = found.get((name, column, mode))
             if finding is not None:
-                x = place(share(finding))
-                _dot(axis, x, row + offset, finding, mode)
-                shares.setdefault(row, {})[x] = share(finding)
-    largest = max(max(at.values()) for at in shares.values())
-    for row, at in shares.items():
-        worst = max(at.values())
-        if label and worst > 0 and (worst >= 0.1 or worst == largest):
-            failed = worst > 1
-            axis.annotate(
-                percent(worst),
-                (max(at) if failed else min(at), row),
-                textcoords="offset points",
-                xytext=(-7, 0),
-                ha="right",
-                va="center",
-                zorder=7,
-                color=COLOURS["bound" if failed else "ink"],
-                weight="bold" if failed else "normal",
-                bbox={"fc": COLOURS["page"], "ec": "none", "pad": 0.6} if failed else None,
-            )
+                part = share(finding)
+                _dot(axis, place(part), row + offset, finding, mode)
+                marks.setdefault(row, []).append((part, place(part), row + offset))
+    largest = max(max(of)[0] for of in marks.values())
+    style: dict[str, Any]
+    for row, of in marks.items():
+        worst, x, y = max(of)
+        if worst > 1:
+            style = {"color": COLOURS["bound"], "weight": "bold"}
+        elif label and worst > 0 and (worst >= 0.1 or worst == largest):
+            style, x, y = {}, min(x for _, x, _ in of), row
+        else:
+            continue
+        axis.annotate(
+            percent(worst) if label else "",
+            (x, y),
+            textcoords="offset points",
+            xytext=(-7, 0),
+            ha="right",
+            va="center",
+            zorder=7,
+            **style,
+        )
 
 
 def row_height(figures: Figures) -> float:
@@ -236,9 +145,17 @@ def _dot(axis: Axes, x: float, y: float, finding: Finding, mode: str) -> None:
         axis.plot(x, y, "X", ms=8, mfc=COLOURS["bound"], mec=COLOURS["page"], mew=0.6, zorder=6)
 
 
+def legend(figure: Figure, modes: Sequence[str], x: float, y: float) -> None:
+    """The marks of several modes, in words."""
+    for mode in modes:
+        text = f"{'●■▲'[list(_MARKS).index(mode)] if mode in _MARKS else '●'} {mode}"
+        figure.text(x, y, text, color=COLOURS.get(mode, COLOURS["ink"]), va="center", fontsize=9)
+        x += (6.5 * len(text) + 16) / (72 * figure.get_size_inches()[0])
+
+
 def room(figures: Figures) -> Figure:
     """The chart of :func:`draw_room` by itself."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         several = len(figures.modes) > 1
         height = row_height(figures) * len(rows(figures)) + (1.05 if several else 0.8)
         figure = blank(11.9, height)
@@ -343,7 +260,7 @@ def last_step(found: Mapping[str, Growth]) -> int:
 
 def run_growth(name: str, found: Growth, last: int, labelled: bool) -> Figure:
     """The chart of :func:`draw_growth` by itself."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = blank(2.9, 2.2)
         axis = figure.add_axes((0.17, 0.13, 0.8, 0.76))
         draw_growth(axis, name, found, last, labelled)
@@ -383,75 +300,7 @@ def draw_ulps(axis: Axes, title: str, counts: np.ndarray) -> None:
 
 def ulps(title: str, counts: np.ndarray) -> Figure:
     """The chart of :func:`draw_ulps` by itself."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = blank(3.8, 2.2)
         draw_ulps(figure.add_axes((0.1, 0.12, 0.88, 0.76)), title, counts)
     return figure
-
-
-# --- all on one picture ---------------------------------------------------------------------
-
-
-def legend(figure: Figure, modes: Sequence[str], x: float, y: float) -> None:
-    """The marks of several modes, in words."""
-    for mode in modes:
-        text = f"{'●■▲'[list(_MARKS).index(mode)] if mode in _MARKS else '●'} {mode}"
-        figure.text(x, y, text, color=COLOURS.get(mode, COLOURS["ink"]), va="center", fontsize=9)
-        x += (6.5 * len(text) + 16) / (72 * figure.get_size_inches()[0])
-
-
-def picture(figures: Figures, curves: Sequence[Figures], title: str, subtitle: str) -> Figure:
-    """All charts on one figure, 1600 pixels wide at 100 dots an inch."""
-    found, counts = summary.growths(figures, curves), summary.ulp_counts(figures)
-    across, width = 5, 16.0
-    lines = math.ceil(len(found) / across)
-    heights = [
-        1.15,
-        row_height(figures) * len(rows(figures)) + 1.1,
-        2.5 * lines,
-        2.9 if counts else 0.0,
-    ]
-    if found:
-        heights[2] += 0.5
-    whole = sum(heights)
-    with mpl.rc_context({**_STYLE, "figure.facecolor": COLOURS["page"]}):
-        figure = blank(width, whole)
-
-        def at(inches: float) -> float:
-            return 1 - inches / whole
-
-        def heading(inches: float, text: str) -> None:
-            figure.text(0.012, at(inches), text, fontsize=12, weight="bold", va="top")
-
-        figure.text(0.012, at(0.22), title, fontsize=17, weight="bold", va="top")
-        figure.text(0.012, at(0.62), subtitle, fontsize=11, color=COLOURS["muted"], va="top")
-        top = heights[0]
-        heading(top - 0.1, "Worst error of each module as a part of its bound")
-        if len(figures.modes) > 1:
-            legend(figure, figures.modes, 0.45, at(top))
-        axes = room_axes(figure, figures, at(top + heights[1] - 0.4), at(top + 0.6))
-        draw_room(axes, figures)
-        top += heights[1]
-        if found:
-            heading(top, "Error along a run: the largest of all losses and logged means")
-            last = last_step(found)
-            for i, (name, growth) in enumerate(found.items()):
-                row, column = divmod(i, across)
-                low = top + 0.5 + 2.5 * (row + 1) - 0.45
-                box = (0.035 + 0.193 * column, at(low), 0.165, 1.85 / whole)
-                draw_growth(figure.add_axes(box), name, growth, last, i == 0)
-            top += heights[2]
-        if counts:
-            heading(top, "How far random draws and initial parameters are off, in ulp")
-            for i, (sort, by_case) in enumerate(counts.items()):
-                box = (0.035 + 0.325 * i, at(top + 2.6), 0.29, 1.9 / whole)
-                draw_ulps(figure.add_axes(box), sort, np.sum(list(by_case.values()), axis=0))
-    return figure
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG file."""
-    stream = io.BytesIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(stream, format="png", dpi=100, metadata={"Software": None})
-    return stream.getvalue()

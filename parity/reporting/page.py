@@ -11,75 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from parity import charts, summary
 from parity.bounds import KINDS, promised
-from parity.charts import percent
 from parity.coverage import Row
-from parity.summary import Entry, Figures, share
+from parity.reporting import charts, panels, style, summary
+from parity.reporting.charts import percent
+from parity.reporting.summary import Entry, Figures, share
 from parity.tables import figure
-
-_DARK = {
-    "ink": "#e4e8ec",
-    "muted": "#9aa6b2",
-    "grid": "#2d343b",
-    "stripe": "#1b2026",
-    "page": "#13171b",
-    "bound": "#ff7d52",
-    "eager": "#5ab4ea",
-    "compiled": "#f0b23a",
-    "vmapped": "#30c79b",
-    "single": "#dd93c5",
-    "double": "#6cc0ee",
-}
-
-_CSS = """
-body { margin: 0 auto; max-width: 1180px; padding: 1rem; background: var(--page);
-  color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.15rem; margin: 0; color: var(--muted); font-weight: 600; }
-h2 { font-size: 1.2rem; margin: 2.2rem 0 .2rem; }
-p { margin: .3rem 0 .8rem; max-width: 48rem; }
-a { color: var(--eager); }
-code { font-size: .92em; overflow-wrap: anywhere; }
-.verdict { border-left: 6px solid var(--good); padding: .1rem 0 .1rem .9rem; margin: .7rem 0; }
-.verdict.bad { border-color: var(--bound); }
-.verdict strong { display: block; font-size: 1.55rem; line-height: 1.25; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .7rem;
-  margin: 1rem 0; }
-.tiles div { background: var(--stripe); border-radius: 6px; padding: .55rem .8rem; }
-.tiles b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
-.tiles span { color: var(--muted); font-size: .88rem; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; }
-.wide > svg { min-width: 60rem; }
-.grid { display: grid; gap: .4rem; }
-.grid.runs { grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr)); }
-.grid.ulps { grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); }
-svg { display: block; max-width: 100%; height: auto; }
-svg * { stroke-linejoin: round; stroke-linecap: butt; }
-svg text { font-family: "DejaVu Sans", Verdana, sans-serif; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .16rem .5rem; text-align: left; vertical-align: top; white-space: nowrap; }
-td.long { white-space: normal; min-width: 16rem; overflow-wrap: anywhere; }
-th { color: var(--muted); font-weight: 600; border-bottom: 1px solid var(--muted); }
-td { border-bottom: 1px solid var(--grid); }
-.n { text-align: right; }
-tr.bad td { color: var(--bound); font-weight: 600; }
-summary { cursor: pointer; margin: .4rem 0; color: var(--muted); }
-footer { margin: 2.5rem 0 1rem; color: var(--muted); font-size: .85rem; }
-"""
-
-
-def _variables(colours: Mapping[str, str]) -> str:
-    return "".join(f"--{name}: {colour};" for name, colour in colours.items())
-
-
-def _style() -> str:
-    light = _variables({**charts.COLOURS, "good": "#00805c"})
-    dark = _variables({**_DARK, "good": "#30c79b"})
-    return (
-        f":root {{ color-scheme: light dark; {light} }}\n"
-        f"@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}{_CSS}"
-    )
-
 
 # --- the pieces of a page -------------------------------------------------------------------
 
@@ -198,10 +135,10 @@ def _failures(figures: Figures) -> str:
 def _room(figures: Figures) -> str:
     text = (
         "Of every module the tensor nearest to its bound, by what is promised of it, on a "
-        "logarithmic scale; a hollow mark is no error at all. Numbers stand at all from 10 % of "
-        "the bound, and at the largest of a column."
+        "logarithmic scale; a hollow mark is no error at all. From 10 % of the bound up, "
+        "and for the largest of a column, the number stands beside the mark."
     )
-    svg = charts.svg(charts.room(figures), "Worst error of each module as a part of its bound")
+    svg = charts.svg(panels.room(figures), "Worst error of each module as a part of its bound")
     return _section("Room to the bound", text, f'<div class="wide">{svg}</div>')
 
 
@@ -217,8 +154,8 @@ def _growth(figures: Figures, curves: Sequence[Figures]) -> str:
             said.append(f"in {name} {figure(max(errors))} (bound {figure(bound)})")
     text = (
         f"The largest error of any loss or logged mean is {_listed(said)}. Lines: the largest at "
-        "each update; shade: down to the median of the errors that are not zero. All cases and "
-        "modes of a learner together."
+        "each update, on logarithmic axes; shade: down to the median of the errors that are not "
+        "zero. All cases and modes of a learner together."
         if said
         else ""
     )
@@ -228,9 +165,9 @@ def _growth(figures: Figures, curves: Sequence[Figures]) -> str:
             f" Black dots: the largest error of any parameter, over up to {max(long)[0]:,} "
             f"updates {figure(max(error for _, error in long))}, as recorded beside the original."
         )
-    last = charts.last_step(found)
+    last = panels.last_step(found)
     drawn = (
-        charts.svg(charts.run_growth(name, growth, last, i == 0), f"Error along runs of {name}")
+        charts.svg(panels.run_growth(name, growth, last, i == 0), f"Error along runs of {name}")
         for i, (name, growth) in enumerate(found.items())
     )
     return _section(
@@ -249,10 +186,10 @@ def _draws(figures: Figures) -> str:
         beyond = "more than 4 ulp off at worst" if off == 5 else f"at most {off} ulp off"
         equal = "all equal" if off == 0 else f"{total[0] / total.sum():.1%} equal, {beyond}"
         said.append(f"{sort}: {equal}")
-        pieces.append(charts.svg(charts.ulps(sort, total), f"Histogram of ulp errors: {sort}"))
+        pieces.append(charts.svg(panels.ulps(sort, total), f"Histogram of ulp errors: {sort}"))
     if exact:
         same, every = (sum(pair[i] for pair in exact.values()) for i in (0, 1))
-        said.append(f"{same:,} of {every:,} tensors of keys, bits and whole numbers identical")
+        said.append(f"{same:,} of {every:,} tensors of keys, bits, uniforms and choices identical")
     text = "; ".join(said) + ("." if said else "")
     head = ("case or module", "0 ulp", "1", "2", "3", "4", "more")
     lines = [
@@ -266,7 +203,7 @@ def _draws(figures: Figures) -> str:
     ]
     if streams:
         head = ("function", "tensors identical", "tensors")
-        tables += _folded("Keys, bits and whole numbers, by function", _table(head, streams, 1))
+        tables += _folded("Keys, bits, uniforms and choices, by function", _table(head, streams, 1))
     drawn = f'<div class="grid ulps">{"".join(pieces)}</div>'
     return _section(
         "Random streams and initial parameters", text[:1].upper() + text[1:], drawn + tables
@@ -466,6 +403,6 @@ def page(
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Parity: {html.escape(line)}</title>\n<style>{_style()}</style>\n</head>\n"
+        f"<title>Parity: {html.escape(line)}</title>\n<style>{style.css()}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )

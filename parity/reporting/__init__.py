@@ -1,0 +1,1 @@
+"""What :mod:`parity.report` is made of: figures summed up, charts, and the page."""
