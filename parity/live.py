@@ -1,27 +1,33 @@
 """Run the original and the port side by side, from the same seeds.
 
-For runs that are too long, or too large, to be saved: a thousand updates in double precision with
-dropout on, and action choice after them. The original runs in a process of its own, in its own
-environment, and hands its tensors over in a file.
+For runs that are too long, too large or too many to be saved: a thousand updates in double
+precision with dropout on, and action choice after them; or any number of settings drawn at random
+(:mod:`parity.random_settings`). The original runs in a process of its own, in its own environment
+(:mod:`parity.original`).
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
-import os
-import subprocess
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
-from safetensors.numpy import load_file
+from typing import TYPE_CHECKING
 
 from parity.cases import Case, Options
 from parity.cases.learners import DOUBLE, SINGLE, pixel_learners, state_learners
 from parity.compare import Result, attempt, compared
-from parity.store import entry, write_whole
+from parity.original import original, reference
+from parity.random_settings import random_case
+from parity.store import write_whole
+
+if TYPE_CHECKING:
+    from parity.modes import Mode
+
+_EVERY = 2**62
+"""More entries than a parameter has: none is left out of a curve."""
 
 
 def _idql(learner: str) -> Options:
@@ -110,6 +116,16 @@ def _enlarged(settings: Options) -> Options:
     return {**settings, "kwargs": kwargs, "space": space, "batch": 8}
 
 
+def curve_steps(last: int) -> list[int]:
+    """After how many updates a curve is taken: 1, 2, 5, 10, 20, 50 … and ``last``.
+
+    >>> curve_steps(100)
+    [1, 2, 5, 10, 20, 50, 100]
+    """
+    steps = {first * 10**power for first in (1, 2, 5) for power in range(len(str(last)))}
+    return sorted({step for step in steps if step < last} | {last})
+
+
 def live_cases(
     size: str,
     float_steps: int,
@@ -117,12 +133,14 @@ def live_cases(
     pixel_steps: int,
     learner: str | None = None,
     only: str | None = None,
+    curve: bool = False,
 ) -> list[Case]:
     """The whole course of each learner in float32 and, over states, in double precision.
 
     Args:
         learner: the first part of a name of :func:`live_learners`; its variants come with it.
         only: the beginning of a case's name.
+        curve: whether runs in double precision take down every parameter on the way.
 
     Raises:
         ValueError: nothing is left of the cases.
@@ -139,11 +157,15 @@ def live_cases(
             runs.append((True, pixel_steps, DOUBLE))
         for x64, steps, kinds in runs:
             title = f"{name}-{'double' if x64 else 'float32'}-{steps}-updates"
+            title += "" if size == "small" else f"-{size}"
             if title.startswith(only or ""):
                 first = min(settings.get("first_gradient", 1), steps)
                 whole = {**settings, "steps": steps, "x64": x64, "first_gradient": first}
                 whole["act_first"] = settings.get("act_first", False) and not x64
-                cases.append(Case(f"live-{name}", title, "course", whole, kinds))
+                if curve and x64:
+                    whole |= {"curve": curve_steps(steps), "keep": _EVERY}
+                promises = {**kinds, "curve": "double"} if "curve" in whole else kinds
+                cases.append(Case(f"live-{name}", title, "course", whole, promises))
     if not cases:
         names = ", ".join(dict.fromkeys(n.partition("-")[0] for n in live_learners(size)))
         raise ValueError(
@@ -153,85 +175,124 @@ def live_cases(
     return cases
 
 
-def worker(upstream: Path, cases: Path, out: Path) -> None:
-    """The original's half: run the cases in a file, save their tensors."""
-    from parity.recording import checked_backend, save_cases
+def live(
+    cases: list[Case],
+    upstream: Path,
+    python: Path,
+    mode: Mode = "eager",
+    folder: Path | None = None,
+    each: Callable[[Result], None] = lambda result: None,
+) -> list[Result]:
+    """Run both sides on the cases, at the same time, and compare.
 
-    listed = [Case(**case) for case in json.loads(cases.read_text())]
-    save_cases(listed, checked_backend(upstream), out)
+    Settings that the original raises on count as a failure: it computes nothing to agree with.
 
-
-def run_upstream(
-    cases: list[Case], upstream: Path, python: Path
-) -> dict[str, dict[str, np.ndarray]]:
-    """Tensors of the original for the given cases, from a process of the reference Python.
+    Args:
+        cases: what to run.
+        upstream: checkout of the original.
+        python: Python of the JAX environment.
+        mode: how the port runs.
+        folder: keeps the original's tensors, and spares it the cases whose tensors are there.
+        each: called with every result as it comes.
 
     Raises:
-        RuntimeError: that process failed; its last line says why.
         FileNotFoundError: there is no such Python.
+        RuntimeError: the original's process ended early.
     """
-    if not python.is_file():
-        raise FileNotFoundError(f"{python} is no Python of the JAX environment")
-    root = Path(__file__).resolve().parent.parent
-    with tempfile.TemporaryDirectory() as folder:
-        listed, out = Path(folder) / "cases.json", Path(folder) / "out.safetensors"
-        write_whole(listed, json.dumps([entry(case) for case in cases]).encode())
-        command = [str(python), "-m", "parity", "live-worker", "--upstream"]
-        done = subprocess.run(
-            [*command, str(upstream.resolve()), "--cases", str(listed), "--out", str(out)],
-            cwd=root,
-            env={**os.environ, "PYTHONPATH": str(root)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise RuntimeError(f"the original's process ended with {done.returncode}: {last}")
-        tensors: dict[str, dict[str, np.ndarray]] = {}
-        for name, array in load_file(out).items():
-            case, _, tensor = name.partition("::")
-            tensors.setdefault(case, {})[tensor] = array
-        return tensors
-
-
-def live(cases: list[Case], upstream: Path, python: Path, compiled: bool = False) -> list[Result]:
-    """Run both sides on the cases, at the same time, and compare."""
-    from rich.progress import track
-
     from parity.torch_backend import TorchBackend
 
-    backend = TorchBackend("compiled" if compiled else "eager")
-    with ThreadPoolExecutor(1) as pool:
-        expected = pool.submit(run_upstream, cases, upstream, python)
-        runs = [
-            attempt(backend, case)
-            for case in track(cases, description="running both", transient=True)
-        ]
-        tensors = expected.result()
-    return [compared(case, run, tensors[case.name]) for case, run in zip(cases, runs, strict=True)]
+    backend, results = TorchBackend(mode), []
+    with original(cases, upstream, python, folder) as tensors:
+        for case in cases:
+            begin = time.perf_counter()
+            run = attempt(backend, case)
+            seconds = time.perf_counter() - begin
+            expected = tensors(case)
+            if isinstance(expected, str):
+                said = f"the original refuses these settings: {expected}"
+                result = Result(case, (), said, mode, seconds)
+            else:
+                result = compared(case, run, expected)
+                result = dataclasses.replace(result, mode=mode, seconds=seconds)
+            results.append(result)
+            each(result)
+    return results
+
+
+def said(result: Result) -> str:
+    """One line on a case: how near its worst tensor came to the bound, or what failed."""
+    from parity.tables import failures
+
+    if not result.passed:
+        return f"FAIL {failures([result])[0]}"
+    # A bound of zero is kept to the bit, or failed.
+    bounded = [f for f in result.findings if f.bound > 0]
+    worst = max(bounded, key=lambda f: f.error / f.bound)
+    return (
+        f"ok {result.case.id}: {len(result.findings)} tensors, the nearest to its bound "
+        f"{worst.tensor}: {worst.error:.1e} of {worst.bound:.0e}"
+    )
+
+
+def _drawn(args: argparse.Namespace) -> list[Case]:
+    """The cases of ``--seeds``."""
+    others = {"--learner": args.learner, "--only": args.only, "--curve": args.curve}
+    if given := [name for name, value in others.items() if value is not None]:
+        raise ValueError(f"--seeds draws all settings by itself: leave {given[0]} out.")
+    if args.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {args.seeds}.")
+    cases = [random_case(args.first_seed + i) for i in range(args.seeds)]
+    # JAX forgets what it compiled whenever one of these changes.
+    return sorted(cases, key=lambda c: (c.settings["x64"], c.settings["partitionable"]))
+
+
+def _said_command(args: argparse.Namespace) -> str:
+    """The command that gave a curve, without the folders of this machine."""
+    command = f"python -m parity live --size {args.size} --double-steps {args.double_steps}"
+    for name in ("learner", "only"):
+        value = getattr(args, name)
+        command += "" if value is None else f" --{name} {value}"
+    return f"{command} --curve {args.curve.name}"
 
 
 def live_command(args: argparse.Namespace) -> int:
     """``python -m parity live``: 0 when every promise holds, else 1."""
     import torch
+    from rich.progress import Progress
 
     from parity import tables
+    from parity.curve import curve_table, write_curve
 
     if args.size == "small":
         # A second thread costs more than it brings on tensors as small as these.
         torch.set_num_threads(1)
-    cases = live_cases(
-        args.size,
-        args.float_steps,
-        args.double_steps,
-        args.pixel_steps,
-        args.learner,
-        args.only,
-    )
-    results = live(cases, args.upstream, args.reference_python, args.compiled)
-    mode = "compiled" if args.compiled else "eager"
-    tables.show(results, f"the port ({mode}) beside the original, {args.size} networks")
+    if args.seeds is not None:
+        cases, what = _drawn(args), "settings drawn at random"
+    else:
+        steps = (args.float_steps, args.double_steps, args.pixel_steps)
+        curve = args.curve is not None
+        cases = live_cases(args.size, *steps, args.learner, args.only, curve)
+        what = f"{args.size} networks"
+    held_to, begin = reference(args.reference_python), time.perf_counter()
+    with Progress(transient=True) as progress:
+        task = progress.add_task("running both", total=len(cases))
+
+        def each(result: Result) -> None:
+            progress.print(said(result), markup=False, highlight=False, soft_wrap=True)
+            progress.advance(task)
+
+        results = live(cases, args.upstream, args.reference_python, args.mode, args.keep, each)
+    tables.show(results, f"the port ({args.mode}) beside the original, {what}")
+    figures = tables.as_json(results, held_to, wall=time.perf_counter() - begin)
     if args.json is not None:
-        write_whole(args.json, json.dumps(tables.as_json(results), indent=1).encode())
-    return 0 if all(r.passed for r in results) else 1
+        write_whole(args.json, json.dumps(figures, indent=1).encode())
+    if args.curve is not None:
+        progress.console.print(curve_table(results))
+        write_curve(args.curve, results, figures, _said_command(args))
+    failed = [r.case.name.removeprefix("seed-") for r in results if not r.passed]
+    if failed and args.seeds is not None:
+        print(
+            f"failed: {', '.join(failed)}; again with `python -m parity live --upstream PATH "
+            f"--reference-python PATH --first-seed {failed[0]} --seeds 1`"
+        )
+    return 1 if failed else 0

@@ -6,13 +6,48 @@ JAX environment).
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from parity.live import live, live_cases, live_learners, run_upstream
-from parity.tables import failures
+from parity.__main__ import main
+from parity.compare import Result, attempt
+from parity.curve import curve_table, write_curve
+from parity.live import live, live_cases, live_learners, said
+from parity.random_settings import LEARNERS as LEARNERS_DRAWN
+from parity.random_settings import random_case
+from parity.report import CURVES
+from parity.tables import as_json, failures
+from parity.torch_backend import TorchBackend
+
+SETTINGS_OF_12 = {
+    "learner": "bc",
+    "seed": 2395496496,
+    "batch_seed": 12,
+    "method": "update",
+    "observations": 3,
+    "together": True,
+    "keep": 64,
+    "x64": False,
+    "partitionable": False,
+    "obs_dim": 9,
+    "act_dim": 3,
+    "batch": 8,
+    "steps": 4,
+    "kwargs": {
+        "actor_lr": 0.000301,
+        "hidden_dims": [32],
+        "use_layer_norm": False,
+        "dropout_rate": None,
+        "weight_decay": 0.011769,
+        "entropy_bonus": 0.176138,
+    },
+}
 
 
 def _environment() -> tuple[Path, Path]:
@@ -67,14 +102,152 @@ def test_default_networks_are_the_originals_own() -> None:
         assert set(settings) <= set(live_learners("small")[name])
 
 
+def _python(tmp_path: Path, text: str) -> Path:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{text}\n")
+    python.chmod(0o755)
+    return python
+
+
 def test_a_python_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no Python of the JAX environment"):
-        run_upstream([], tmp_path, tmp_path / "python")
+        live([], tmp_path, tmp_path / "python")
 
 
 def test_a_side_that_fails_says_why(tmp_path: Path) -> None:
-    python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho first >&2\necho 'no such module: jax' >&2\nexit 3\n")
-    python.chmod(0o755)
+    python = _python(tmp_path, "echo first >&2\necho 'no such module: jax' >&2\nexit 3")
     with pytest.raises(RuntimeError, match="ended with 3: no such module: jax"):
-        run_upstream([], tmp_path, python)
+        live([random_case(2)], tmp_path, python)
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Path:
+    """A Python whose half of a live run is the port's, in place of the original's.
+
+    It names every case that it runs in a file beside it.
+    """
+    code = (
+        "import sys; from pathlib import Path; import parity.recording as recording; "
+        "from parity.torch_backend import TorchBackend; "
+        "recording.checked_backend = lambda upstream: TorchBackend(); "
+        "from parity.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    log = tmp_path / "ran"
+    script = f'shift 2\nexec "{sys.executable}" -W ignore -c "{code}" "$@" 2>>"{log}"'
+    return _python(tmp_path, script)
+
+
+def test_both_halves_meet_and_kept_tensors_are_not_computed_again(
+    stand_in: Path, tmp_path: Path
+) -> None:
+    cases, kept = [random_case(2), random_case(3)], tmp_path / "kept"
+    seen: list[Result] = []
+    for _ in range(2):
+        results = live(cases, tmp_path, stand_in, folder=kept, each=seen.append)
+        assert [r.passed for r in results] == [True, True]
+    assert [r.case for r in seen] == cases * 2
+    assert said(seen[0]).startswith("ok random-bc/seed-2: 28 tensors, the nearest to its bound ")
+    assert len(list(kept.iterdir())) == 2
+    ran = (tmp_path / "ran").read_text()
+    assert ran.count("random-bc/seed-2: ") == ran.count("random-iql/seed-3: ") == 1
+
+
+def test_settings_that_the_original_refuses_fail(stand_in: Path, tmp_path: Path) -> None:
+    drawn = random_case(2)
+    kwargs = {**drawn.settings["kwargs"], "dropout_rate": 2.0}
+    case = dataclasses.replace(drawn, settings={**drawn.settings, "kwargs": kwargs})
+    (result,) = live([case], tmp_path, stand_in)
+    assert not result.passed
+    assert "the original refuses these settings: " in said(result)
+    assert "dropout_rate must lie in [0, 1)" in said(result)
+
+
+# --- settings drawn at random ---------------------------------------------------------------
+
+
+def test_a_seed_means_the_same_settings_for_ever() -> None:
+    case = random_case(12)
+    assert case.id == "random-bc/seed-12"
+    assert json.loads(json.dumps(case.settings)) == case.settings
+    assert case.settings == SETTINGS_OF_12
+    assert random_case(12) == case
+    with pytest.raises(ValueError, match="seeds of 0 and more, got -1"):
+        random_case(-1)
+
+
+def test_ten_seeds_meet_every_learner_and_many_meet_both_widths_and_layouts() -> None:
+    groups = [random_case(seed).group for seed in range(20)]
+    assert sorted(groups[:10]) == sorted(f"random-{name}" for name in LEARNERS_DRAWN)
+    assert groups[:10] == groups[10:]
+    many = [random_case(seed).settings for seed in range(100)]
+    assert {s["learner"] for s in many} == {
+        c.settings["learner"] for c in live_cases("small", 1, 1, 1)
+    }
+    for name in ("x64", "partitionable"):
+        assert 20 < sum(s[name] for s in many) < 60
+    assert {s["batch"] for s in many} > {1, 64}
+    assert {s["act_dim"] for s in many} == set(range(1, 9))
+    resnets = [s for s in many if s["kwargs"].get("encoder") == "resnet"]
+    assert 1 <= len(resnets) <= 3
+    assert all(s["x64"] for s in resnets)
+
+
+@pytest.mark.parametrize("seed", range(19))  # the next has the residual encoder
+def test_drawn_settings_are_valid_for_the_port(seed: int) -> None:
+    case = random_case(seed)
+    once = dataclasses.replace(case, settings={**case.settings, "steps": 1, "observations": 1})
+    run = attempt(TorchBackend(), once)
+    assert not isinstance(run, str), run
+    assert all(np.isfinite(array).all() for array in run.values())
+    assert {name.partition("/")[0] for name in run} <= set(case.kinds)
+
+
+def test_the_command_draws_by_itself(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    common = ["live", "--upstream", str(tmp_path), "--reference-python", str(tmp_path / "python")]
+    assert main([*common, "--seeds", "1", "--learner", "td3"]) == 2
+    assert "--seeds draws all settings by itself: leave --learner out." in capsys.readouterr().err
+    assert main([*common, "--seeds", "0"]) == 2
+    assert "--seeds must be at least 1, got 0." in capsys.readouterr().err
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("seed", [2, 7, 13])
+def test_both_sides_agree_under_settings_drawn_at_random(seed: int) -> None:
+    results = live([random_case(seed)], *_environment())
+    assert all(r.passed for r in results), "\n".join(failures(results))
+
+
+# --- the error along a long run -------------------------------------------------------------
+
+
+def test_a_curve_holds_every_parameter_on_the_way(stand_in: Path, tmp_path: Path) -> None:
+    (long,) = live_cases("small", 1, 5, 1, "bc", "bc-double", curve=True)
+    assert long.settings["curve"] == [1, 2, 5]
+    results = live([long], tmp_path, stand_in)
+    (result,) = results
+    points = {f.tensor for f in result.findings if f.tensor.startswith("curve/")}
+    leaves = {name.partition("/")[2].partition("/")[2] for name in points}
+    assert points == {f"curve/{step}/{leaf}" for step in (1, 2, 5) for leaf in leaves}
+    assert "actor/MLP_0/Dense_1/kernel" in leaves
+    assert result.passed
+    path, figures = tmp_path / "curve.json", as_json(results, {"upstream": {}, "versions": {}})
+    for _ in range(2):  # the figures of a case replace older ones
+        write_curve(path, results, figures, "python -m parity live")
+        (entry,) = json.loads(path.read_text())["results"]
+    assert entry["case"] == long.id
+    names = [tensor["tensor"] for tensor in entry["tensors"]]
+    assert names[:3] == ["curve/1/actor", "curve/2/actor", "curve/5/actor"]
+    assert curve_table(results).row_count == 3
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="holds no curves"):
+        write_curve(path, results, figures, "python -m parity live")
+
+
+def test_the_figures_of_ten_thousand_updates_keep_the_promise() -> None:
+    entries = json.loads(CURVES.read_text())["results"]
+    assert entries
+    for entry in entries:
+        errors = [t["error"] for t in entry["tensors"] if t["tensor"].startswith("curve/10000/")]
+        assert len(errors) == 5  # the networks of IDQL
+        assert entry["settings"]["kwargs"]["actor_dropout_rate"] == 0.1
+        assert max(t["error"] for t in entry["tensors"]) <= 1e-8

@@ -1,0 +1,108 @@
+"""How far the two sides drift apart over a long run: the error after 1, 2, 5, … updates.
+
+The figures are kept as a small JSON file: of every network the largest error of any parameter
+tensor after so many updates, and of every loss the largest of any update up to there. Tensors are
+too large to be kept.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from parity.compare import Finding, Result
+from parity.store import write_whole
+
+
+def _points(result: Result) -> dict[int, dict[str, Finding]]:
+    """The finding with the largest error, by number of updates and network."""
+    worst: dict[int, dict[str, Finding]] = {}
+    for finding in result.findings:
+        head, _, rest = finding.tensor.partition("/")
+        if head == "curve":
+            step, network, _ = rest.split("/", 2)
+            networks = worst.setdefault(int(step), {})
+            if network not in networks or finding.error > networks[network].error:
+                networks[network] = finding
+    return dict(sorted(worst.items()))
+
+
+def curve_table(results: Sequence[Result]) -> Table:
+    """Largest relative error of any parameter tensor of each network, after so many updates."""
+    out = Table(title="largest relative error of any parameter tensor")
+    curves = {r.case.name: _points(r) for r in results}
+    networks = list(dict.fromkeys(n for c in curves.values() for at in c.values() for n in at))
+    for name in ("case", "updates", *networks):
+        out.add_column(name, justify="left" if name == "case" else "right")
+    for case, points in curves.items():
+        for step, at in points.items():
+            errors = [f"{at[n].error:.1e}" if n in at else "" for n in networks]
+            out.add_row(case, str(step), *errors)
+    return out
+
+
+def _entry(result: Result, command: str) -> dict[str, Any]:
+    points = _points(result)
+    tensors = []
+    for step, networks in points.items():
+        for network, finding in networks.items():
+            tensors.append({**_figures(finding), "tensor": f"curve/{step}/{network}"})
+            tensors[-1]["detail"] = f"largest of {finding.tensor}"
+    for finding in result.findings:
+        if finding.growth is not None:
+            # One error for every update would be most of the file.
+            upto = {step: max(finding.growth[:step]) for step in points}
+            tensors.append({**_figures(finding), "largest_up_to": upto})
+        elif finding.tensor.startswith("actions/"):
+            tensors.append(_figures(finding))
+    settings = {k: v for k, v in result.case.settings.items() if k != "keep"}
+    return {
+        "case": result.case.id,
+        "group": result.case.group,
+        "mode": result.mode,
+        "passed": result.passed,
+        "crash": result.crash,
+        "seconds": round(result.seconds, 1),
+        "settings": settings,
+        "command": command,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "tensors": tensors,
+    }
+
+
+def _figures(finding: Finding) -> dict[str, Any]:
+    return {k: v for k, v in asdict(finding).items() if k not in ("ulps", "growth", "detail")}
+
+
+def write_curve(
+    path: Path, results: Sequence[Result], figures: Mapping[str, Any], command: str
+) -> None:
+    """Write the curves of ``results``; those of other cases stay in the file.
+
+    Args:
+        path: a file that holds curves, or none.
+        results: of live runs; those without a curve are left out.
+        figures: :func:`parity.tables.as_json` of them, for where and against what they were made.
+        command: what the file says made them.
+
+    Raises:
+        ValueError: the file is there and is not of this kind.
+    """
+    head = {name: figures[name] for name in ("environment", "reference")}
+    new = [{**_entry(r, command), **head} for r in results if _points(r)]
+    kept: list[dict[str, Any]] = []
+    if path.is_file():
+        try:
+            kept = json.loads(path.read_text())["results"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} holds no curves: give another file.") from error
+    names = {entry["case"] for entry in new}
+    entries = [*(entry for entry in kept if entry["case"] not in names), *new]
+    whole = {"cases": len(entries), "passed": sum(e["passed"] for e in entries)}
+    write_whole(path, json.dumps({**head, **whole, "results": entries}, indent=1).encode())

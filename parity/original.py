@@ -1,0 +1,149 @@
+"""The original's half of a live run: a process of the reference Python, one file for each case.
+
+Its tensors come as files in a folder, named by what the case is, and each appears whole once the
+case is done. So results can be read as they come, a run that was broken off goes on where it
+stopped, and a folder that is kept saves the original from running the same cases again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file
+
+from parity.cases import COMMIT, Case
+from parity.compare import Tensors, attempt
+from parity.store import entry, save_tensors, write_whole
+
+_WAIT = 0.05
+
+
+def _name(case: Case) -> str:
+    """What the case computes, in 16 hexadecimal digits; its name and promises do not matter."""
+    said = json.dumps([COMMIT, case.program, case.settings], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def _files(folder: Path, case: Case) -> tuple[Path, Path]:
+    """Where the case's tensors appear, or else what the original says instead."""
+    return folder / f"{_name(case)}.safetensors", folder / f"{_name(case)}.error"
+
+
+def worker(upstream: Path, cases: Path, out: Path) -> None:
+    """Run the original on the cases in a file, in the JAX environment, and save what comes.
+
+    Cases whose tensors are in ``out`` already are left alone.
+    """
+    from parity.recording import checked_backend
+
+    backend = checked_backend(upstream)
+    for case in (Case(**listed) for listed in json.loads(cases.read_text())):
+        tensors, refusal = _files(out, case)
+        if tensors.is_file():
+            continue
+        begin = time.perf_counter()
+        run = attempt(backend, case)
+        if isinstance(run, str):
+            write_whole(refusal, run.encode())
+        else:
+            save_tensors(tensors, run)
+        print(f"{case.id}: {time.perf_counter() - begin:.1f} s", file=sys.stderr, flush=True)
+
+
+def _command(python: Path, *arguments: str) -> tuple[list[str], Path, dict[str, str]]:
+    """How a process of the reference Python is started: its command, folder and environment."""
+    if not python.is_file():
+        raise FileNotFoundError(f"{python} is no Python of the JAX environment")
+    root = Path(__file__).resolve().parent.parent
+    return [str(python), *arguments], root, {**os.environ, "PYTHONPATH": str(root)}
+
+
+def reference(python: Path) -> dict[str, Any]:
+    """What a live run is held to, in the words of a record's manifest: commit and versions.
+
+    Raises:
+        FileNotFoundError: there is no such Python.
+        RuntimeError: packages are missing there.
+    """
+    code = (
+        "import json; from parity.recording import PACKAGES, versions; "
+        "print(json.dumps(versions(PACKAGES)))"
+    )
+    command, root, environment = _command(python, "-c", code)
+    done = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{python} is no Python of the JAX environment: {_last(done.stderr)}")
+    upstream = {"repository": "philippe-eecs/IDQL", "commit": COMMIT}
+    return {"upstream": upstream, "versions": json.loads(done.stdout)}
+
+
+def _last(said: str) -> str:
+    return (said.strip().splitlines() or ["no message"])[-1]
+
+
+@contextlib.contextmanager
+def original(
+    cases: list[Case], upstream: Path, python: Path, folder: Path | None = None
+) -> Iterator[Callable[[Case], Tensors | str]]:
+    """Start the original on ``cases``; inside the block a function waits for each one's tensors.
+
+    Of a case that the original raises on, the function returns why in place of tensors.
+
+    Args:
+        cases: what to run, in this order.
+        upstream: checkout of the original.
+        python: Python of the JAX environment.
+        folder: where to keep the tensors, and to take those from that are there; else they go
+            with the block.
+
+    Raises:
+        FileNotFoundError: there is no such Python.
+        RuntimeError: from the function, where the process ended early; its last line says why.
+    """
+    command, root, environment = _command(python, "-m", "parity", "live-worker")
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
+        out = Path(temporary) if folder is None else folder
+        for case in cases:  # what the original refused once, it may be asked again
+            _files(out, case)[1].unlink(missing_ok=True)
+        listed, said = Path(temporary) / "cases.json", Path(temporary) / "stderr"
+        write_whole(listed, json.dumps([entry(case) for case in cases]).encode())
+        where = {"--upstream": upstream.resolve(), "--cases": listed, "--out": out.resolve()}
+        process = subprocess.Popen(
+            [*command, *(str(part) for pair in where.items() for part in pair)],
+            cwd=root,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=stack.enter_context(said.open("w")),
+        )
+
+        def tensors(case: Case) -> Tensors | str:
+            there, refusal = _files(out, case)
+            while True:
+                # Asked before the look at the files, so that a last file is not overlooked.
+                ended = process.poll()
+                if there.is_file():
+                    return load_file(there)
+                if refusal.is_file():
+                    return refusal.read_text()
+                if ended is not None:
+                    last = _last(said.read_text())
+                    raise RuntimeError(f"the original's process ended with {ended}: {last}")
+                time.sleep(_WAIT)
+
+        try:
+            yield tensors
+        finally:
+            process.terminate()
+            process.wait()
