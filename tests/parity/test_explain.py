@@ -18,6 +18,7 @@ from parity.cases import Case
 from parity.compare import compare_case
 from parity.explain import Replay, explain, leads, off_at, verdict
 from parity.store import RecordError, read_cases, read_manifest
+from parity.torch_capture import array, bare
 
 
 @pytest.fixture(autouse=True)
@@ -174,6 +175,20 @@ def test_a_case_is_replayed_in_the_modes_that_it_has(capsys: pytest.CaptureFixtu
 def test_one_case_is_checked_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--case", "losses/expectile-0.7"]) == 0
     assert "1 of 1 cases within bounds" in capsys.readouterr().out
+
+
+def test_values_are_read_out_of_grad_and_vmap() -> None:
+    kept: list[Any] = []
+
+    def watched(x: torch.Tensor) -> torch.Tensor:
+        kept.append(bare({"x": 2 * x}))
+        return x.sum()
+
+    x = torch.arange(24.0).reshape(2, 3, 4)
+    inner = torch.func.vmap(torch.func.grad(watched), in_dims=1)
+    torch.func.vmap(inner, in_dims=2)(x)
+    # mapped axes in front, the outermost first
+    assert np.array_equal(array(kept[0])["x"], 2 * x.permute(2, 1, 0).numpy())
 
 
 def test_a_series_names_the_earliest_step_of_any() -> None:
