@@ -250,7 +250,7 @@ def bernoulli(key: Key, p: float | Tensor = 0.5, shape: Shape | None = None) -> 
     """
     key = _check_key(key)
     if not isinstance(p, Tensor):
-        p = torch.tensor(p, dtype=float_dtype(), device=key.device)
+        p = torch.full((), p, dtype=float_dtype(), device=key.device)
     return uniform(key, tuple(p.shape) if shape is None else shape, p.dtype) < p
 
 

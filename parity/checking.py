@@ -82,7 +82,10 @@ def check_machine(modes: Sequence[Mode], device: str) -> None:
 
     from idql_func.transforms import compiler_problem, jit_disabled
 
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+    kind = device.partition(":")[0]
+    if kind not in {"cpu", "cuda"}:
+        raise RuntimeError(f"--device {device}: give cpu, cuda, or cuda:1 for the second one.")
+    if kind == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(
             f"--device {device}: torch finds no CUDA device on this machine; "
             "leave --device out to check on the CPU."

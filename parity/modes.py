@@ -34,7 +34,11 @@ _UNDECIDED = {
     # convolution adds up in another order and lands 0.8e-6 from the exact result, nearer than
     # either side, but on the far side of it: 2.04e-6 from the original.
     ("encoders/pass-resnet-stem", "vmapped"),
+    # Eleven million parameters over two images: weights shaken by one rounding move the gradient
+    # of the critic's second layer by 1.5e-5, of a bound of 1e-5 (eager 0.6e-5, vmapped 1.9e-5).
+    ("drq/resnet", "vmapped"),
 }
+"""Two cases whose bound is used up by the rounding of float32 itself, in whatever order it adds."""
 
 
 def modes_of(case: Case) -> tuple[Mode, ...]:

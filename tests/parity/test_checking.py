@@ -1,17 +1,24 @@
-"""The port against the record: one test for each recorded case, eager; a few compiled."""
+"""The port against the record: one test for each recorded case, eager; a few compiled.
+
+Every case in every mode that it has: ``python -m parity check --mode all``, and here with -m slow.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 
+from parity.__main__ import main
 from parity.cases import Case, all_cases
-from parity.checking import check, check_command, recorded
+from parity.checking import Job, check, check_command, jobs_of, recorded, run_job
 from parity.compare import Tensors, run_case
-from parity.modes import Mode
+from parity.modes import Mode, chosen, modes_of, seconds
 from parity.store import REFERENCE, RecordError, read_cases, read_group, read_manifest
 from parity.tables import failures
 from parity.torch_backend import TorchBackend
@@ -32,7 +39,8 @@ def _group(group: str) -> dict[str, Tensors]:
 
 
 def _hold(case: Case, mode: Mode) -> None:
-    result = run_case(TorchBackend(mode), case, _group(case.group)[case.name])
+    result = run_job(Job(case, mode, "cpu", _group(case.group)[case.name]))
+    assert result.mode == mode
     assert result.passed, "\n".join(failures([result]))
 
 
@@ -45,6 +53,24 @@ def test_port_is_within_the_promises(case: Case) -> None:
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_port_is_within_the_promises(name: str) -> None:
     _hold(next(case for case in CASES if case.id == name), "compiled")
+
+
+def _is_long(case: Case) -> bool:
+    # of long runs, those that stand for others and single updates are enough for every day
+    return not chosen(case, "compiled") and seconds(case, "vmapped") > 0.4
+
+
+_VMAPPED = [
+    pytest.param(case, id=case.id, marks=[pytest.mark.slow] if _is_long(case) else [])
+    for case in CASES
+    if "vmapped" in modes_of(case)
+]
+
+
+@pytest.mark.parametrize("case", _VMAPPED)
+@pytest.mark.filterwarnings("ignore:beta_schedule='linear'")
+def test_vmapped_port_is_within_the_promises(case: Case) -> None:
+    _hold(case, "vmapped")
 
 
 def test_manifest_lists_the_cases_of_the_code_and_says_where_they_come_from() -> None:
@@ -117,11 +143,93 @@ def test_several_processes_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_command_writes_every_figure(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
-    import json
-
-    path = tmp_path / "figures.json"
-    assert check_command(REFERENCE, "losses", path) == 0
-    figures = json.loads(path.read_text())
-    assert figures["passed"] == figures["cases"] == 15
+    figures_path, junit_path = tmp_path / "figures.json", tmp_path / "junit.xml"
+    options = {"mode": "all", "json_path": figures_path, "junit_path": junit_path}
+    # compiled, another case stands for this one
+    assert check_command(only="optim/ema-64", **options) == 0
+    figures = json.loads(figures_path.read_text())
+    assert figures["passed"] == figures["cases"] == 2
+    assert [r["mode"] for r in figures["results"]] == ["eager", "vmapped"]
+    assert set(figures["seconds"]) == {"eager", "vmapped"}
     assert figures["promises"]["forward"]["bound"] == 2e-6
-    assert "15 of 15 cases within bounds" in capsys.readouterr().out
+    assert figures["environment"]["device"] == "cpu"
+    assert figures["reference"]["commit"].startswith("7582571")
+    suites = ElementTree.parse(junit_path).getroot()
+    assert suites.attrib["tests"] == "2"
+    assert [s.attrib["name"] for s in suites] == ["parity.optim.eager", "parity.optim.vmapped"]
+    printed = capsys.readouterr().out
+    assert "vmapped: 1 of 1 cases within bounds" in printed
+
+
+def test_status_is_one_when_a_promise_breaks(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("idql_func.losses.exp_w_clip", lambda x, x0, mode="zero": x * x0)
+    path = tmp_path / "junit.xml"
+    assert check_command(only="losses/exp_w_clip-zero", mode="vmapped", junit_path=path) == 1
+    (case,) = ElementTree.parse(path).getroot().iter("testcase")
+    (failure,) = case
+    assert failure.tag == "failure"
+    assert failure.attrib["message"].startswith("losses/exp_w_clip-zero (vmapped): 2 of 2 tensors")
+    assert "FAIL losses/exp_w_clip-zero (vmapped): 2 of 2" in capsys.readouterr().out
+
+
+def test_the_longest_jobs_come_compiled_and_every_case_is_asked_for_by_name() -> None:
+    assert {job.mode for job in jobs_of(only="losses", modes=("compiled",))} == {"compiled"}
+    assert len(jobs_of(only="losses", modes=("compiled",))) == 3
+    assert len(jobs_of(only="losses", modes=("compiled",), every=True)) == 15
+    (one,) = jobs_of(case="losses/quantile-default", modes=("compiled",))
+    assert one.case.id == "losses/quantile-default"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--mode", "vmapped", "--only", "dataset"], "nothing of 'dataset' runs vmapped"),
+        (["--mode", "compiled", "--only", "sac/plain"], "--every runs those that do not stand"),
+        (["--only", "losses/"], ""),
+        (["--case", "losses/nothing"], "losses/nothing"),
+        (["--device", "cuda:0", "--only", "losses"], "torch finds no CUDA device"),
+        (["--device", "abacus", "--only", "losses"], "--device abacus: "),
+    ],
+    ids=["no-mode", "no-example", "fine", "no-case", "no-cuda", "no-device"],
+)
+def test_bad_input_is_one_sentence(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "cuda:0" in arguments and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    status = main(["check", "--jobs", "1", *arguments])
+    error = capsys.readouterr().err
+    assert status == (2 if words else 0)
+    assert words in error
+    assert error.count("\n") == bool(words)
+
+
+def test_an_unknown_mode_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["check", "--mode", "jitted"])
+    assert left.value.code == 2
+    assert "'jitted'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="unknown mode 'jitted'; there are eager, compiled, "):
+        check_command(mode="jitted")
+
+
+def test_nothing_compiles_where_jit_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IDQL_DISABLE_JIT", "1")
+    with pytest.raises(RuntimeError, match="IDQL_DISABLE_JIT is set"):
+        check(only="losses", modes=("compiled",))
+
+
+def test_a_mode_that_touches_nothing_of_a_case_fails() -> None:
+    case = next(c for c in CASES if c.id == "dataset/split")
+    result = run_job(Job(case, "vmapped", "cpu", _group("dataset")["split"]))
+    assert result.crash == "nothing of the case ran vmapped"
+    assert not result.passed
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("group", ["random", "network", "losses", "optim", "update"])
+def test_port_on_cuda_is_within_the_promises(group: str) -> None:
+    results = check(only=group, device="cuda")
+    assert all(r.passed for r in results), "\n".join(failures(results))
