@@ -11,6 +11,7 @@ import functools
 import importlib
 import sys
 from collections.abc import Iterable, Iterator
+from inspect import CO_OPTIMIZED
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -69,9 +70,10 @@ class Observer:
                 self._outside.setdefault(id(code), set()).add(name)
 
     def _called(self, frame: FrameType, event: str, argument: object) -> None:
-        if event != "call":
-            return
         code = frame.f_code
+        # The body of a class or a module runs on import, which computes nothing.
+        if event != "call" or not code.co_flags & CO_OPTIMIZED:
+            return
         if id(code) in self._outside:
             back = frame.f_back
             if back and back.f_code.co_filename.startswith((self._root, self._own)):

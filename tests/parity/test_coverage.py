@@ -125,7 +125,8 @@ def _package(folder: Path) -> Path:
         "write = json.dumps\n"
         "def say(x): return write(x)\n"
     )
-    (module.parent / "twin.py").write_text(module.read_text())
+    for other in ("twin", "late"):
+        (module.parent / f"{other}.py").write_text(module.read_text())
     return folder
 
 
@@ -151,6 +152,9 @@ def test_what_runs_is_seen_and_nothing_else(
     with observer.watching() as third:  # the same code on the same lines, of another module
         twin.say({})
     assert third == {"jaxrl5.twin.say", "jaxrl5.twin.write", "jaxrl5.parts.write"}
+    with observer.watching() as fourth:
+        from jaxrl5 import late  # pyright: ignore[reportMissingImports]  # noqa: F401
+    assert fourth == set()
     json.dumps({})  # another's call of the same function is nobody's case
 
 
