@@ -133,6 +133,8 @@ def _failures(figures: Figures) -> str:
 
 
 def _room(figures: Figures) -> str:
+    if summary.worst(figures) is None:
+        return ""
     text = (
         "Of every module the tensor nearest to its bound, by what is promised of it, on a "
         "logarithmic scale; a hollow mark is no error at all. From 10 % of the bound up, "
@@ -162,7 +164,7 @@ def _growth(figures: Figures, curves: Sequence[Figures]) -> str:
     long = [(step, error) for g in found.values() for step, error in g.curve]
     if long:
         text += (
-            f" Black dots: the largest error of any parameter, over up to {max(long)[0]:,} "
+            f" Dotted: the largest error of any parameter, over up to {max(long)[0]:,} "
             f"updates {figure(max(error for _, error in long))}, as recorded beside the original."
         )
     last = panels.last_step(found)
@@ -171,7 +173,9 @@ def _growth(figures: Figures, curves: Sequence[Figures]) -> str:
         for i, (name, growth) in enumerate(found.items())
     )
     return _section(
-        "Error along a run", text.strip(), f'<div class="grid runs">{"".join(drawn)}</div>'
+        "Error along a run, by number of updates",
+        text.strip(),
+        f'<div class="grid runs">{"".join(drawn)}</div>',
     )
 
 

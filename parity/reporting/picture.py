@@ -45,8 +45,9 @@ def picture(figures: Figures, curves: Sequence[Figures], title: str, subtitle: s
         heading(top - 0.1, "Worst error of each module as a part of its bound")
         if len(figures.modes) > 1:
             panels.legend(figure, figures.modes, 0.45, at(top))
-        axes = panels.room_axes(figure, figures, at(top + heights[1] - 0.4), at(top + 0.6))
-        panels.draw_room(axes, figures)
+        if panels.columns(figures):
+            axes = panels.room_axes(figure, figures, at(top + heights[1] - 0.4), at(top + 0.6))
+            panels.draw_room(axes, figures)
         top += heights[1]
         if found:
             heading(

@@ -99,6 +99,13 @@ def test_failures_come_first_with_the_first_tensor_that_fails(tmp_path: Path) ->
     assert "✗ network" in page
 
 
+def test_nothing_but_crashes_is_a_report_too(tmp_path: Path) -> None:
+    figures = _written(tmp_path, {"results": _content()["results"][-1:]})
+    code, page = _report(tmp_path, "--figures", figures, "--png", tmp_path / "page.png")
+    assert code == 1
+    assert "✗ 0 of 1 cases within bounds" in page and "No tensor could be compared" in page
+
+
 def test_the_page_loads_nothing_and_says_where_it_is_from(tmp_path: Path) -> None:
     _, page = _report(tmp_path, "--figures", _written(tmp_path, _content()))
     links = re.findall(r'(?:src|href|action|data)="([^"]*)"', page)
