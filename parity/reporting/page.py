@@ -74,7 +74,7 @@ def verdict(figures: Figures) -> tuple[str, str]:
     if part == 0:
         return line, "Every tensor is equal to the original's."
     if part == float("inf"):
-        return line, f"Worst: an entry that no bound allows {where}."
+        return line, f"Worst: beyond any bound, {finding.detail or 'not comparable'} {where}."
     return line, f"Worst: error at {percent(part)} of its bound {where}."
 
 

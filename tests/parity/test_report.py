@@ -85,6 +85,7 @@ def test_failures_come_first_with_the_first_tensor_that_fails(tmp_path: Path) ->
     assert code == 1
     assert "✗ 3 of 6 cases within bounds" in page
     assert page.index("<h2>Failures") < page.index("<h2>Room to the bound")
+    assert "Worst: beyond any bound, not comparable (network/odd, forward/eval)" in page
     failures = page[page.index("<h2>Failures") : page.index("<h2>Room to the bound")]
     assert re.findall(r'<tr class="bad"><td>([^<]*)', failures) == [
         "network/mlp",
