@@ -81,7 +81,7 @@ def test_every_counterpart_is_the_ports() -> None:
 
 def test_few_cases_stand_for_all_names() -> None:
     chosen = coverage.fewest(NAMES)
-    assert len(chosen) <= 30
+    assert len(chosen) <= 40
     for name, entry in NAMES.items():
         assert not entry["cases"] or set(entry["cases"]) & set(chosen), name
 
