@@ -41,7 +41,11 @@ def _parser() -> argparse.ArgumentParser:
         default="eager",
         help="how the port runs (compiled: the cases that stand for all that compile alike)",
     )
-    check.add_argument("--every", action="store_true", help="compile every case: tens of minutes")
+    check.add_argument(
+        "--every",
+        action="store_true",
+        help="compile every case, map long runs too: an hour",
+    )
     check.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
     check.add_argument("--json", type=Path, help="write every figure to this file too")
     check.add_argument("--junit", type=Path, help="write a JUnit report to this file too")

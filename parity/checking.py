@@ -110,7 +110,7 @@ def jobs_of(
     """The recorded cases in the modes that they have, mode by mode.
 
     A case that is asked for by name runs in all of them, and so does every one with ``every``;
-    otherwise those run compiled that stand for the rest (:data:`parity.modes.COMPILED`).
+    otherwise those that :func:`parity.modes.chosen` names.
 
     Raises:
         RecordError: the record is damaged or has no such case, or none of them has such a mode.
@@ -125,7 +125,7 @@ def jobs_of(
     if not listed:
         (mode,) = modes
         having = any(mode in modes_of(member) for member, _ in pairs)
-        why = "--every runs those that do not stand for others" if having else "it has no such mode"
+        why = "--every runs those that are left out by default" if having else "it has no such mode"
         raise RecordError(f"nothing of {case or only!r} runs {mode}: {why}.")
     return listed
 

@@ -73,14 +73,28 @@ COMPILED: tuple[str, ...] = (
 )
 """The cases that run compiled unless every case is asked for."""
 
+VMAPPED_STEPS = 25
+"""Longer runs, all in double precision, run vmapped only with every case: a batching rule that
+differs does so at the first update."""
+
 
 def chosen(case: Case, mode: Mode, every: bool = False) -> bool:
-    """Whether a case runs in a mode: it has it and, compiled, is one of those that stand for all.
+    """Whether a case runs in a mode: it has it and, unless ``every`` one is to, it costs little.
+
+    Compiled, those run that stand for all; vmapped, runs of up to :data:`VMAPPED_STEPS` updates.
 
     >>> chosen(Case("losses", "quantile-0.8", "losses", {}), "compiled")
     True
     """
-    return mode in modes_of(case) and (mode != "compiled" or every or case.id in COMPILED)
+    if mode not in modes_of(case):
+        return False
+    if every or mode == "eager":
+        return True
+    return case.id in COMPILED if mode == "compiled" else _steps(case) <= VMAPPED_STEPS
+
+
+def _steps(case: Case) -> int:
+    return case.settings.get("steps", 1)
 
 
 def seconds(case: Case, mode: Mode) -> float:
@@ -89,7 +103,7 @@ def seconds(case: Case, mode: Mode) -> float:
     >>> seconds(Case("bc", "plain", "course", {"steps": 25}), "eager")
     0.25
     """
-    steps = case.settings.get("steps", 1) * case.settings.get("utd_ratio", 1)
+    steps = _steps(case) * case.settings.get("utd_ratio", 1)
     if mode == "compiled":
         if case.id in COMPILED:
             return 60.0 - COMPILED.index(case.id)

@@ -186,7 +186,7 @@ def test_the_longest_jobs_come_compiled_and_every_case_is_asked_for_by_name() ->
     ("arguments", "words"),
     [
         (["--mode", "vmapped", "--only", "dataset"], "nothing of 'dataset' runs vmapped"),
-        (["--mode", "compiled", "--only", "sac/plain"], "--every runs those that do not stand"),
+        (["--mode", "compiled", "--only", "sac/plain"], "--every runs those that are left out"),
         (["--only", "losses/"], ""),
         (["--case", "losses/nothing"], "losses/nothing"),
         (["--device", "cuda:0", "--only", "losses"], "torch finds no CUDA device"),

@@ -126,6 +126,14 @@ def test_every_runs_every_case_compiled() -> None:
     assert sum(chosen(case, "compiled") for case in compiled) == len(COMPILED)
 
 
+def test_long_runs_are_mapped_only_with_every_case() -> None:
+    long = CASES["double/simple-dropout"]
+    assert not chosen(long, "vmapped")
+    assert chosen(long, "vmapped", every=True)
+    assert chosen(CASES["redq/utd-4-double"], "vmapped")
+    assert all(chosen(case, "eager") for case in CASES.values())
+
+
 def test_what_takes_longest_begins_first() -> None:
     long, short = CASES["double/simple-dropout"], CASES["losses/quantile-default"]
     assert seconds(CASES[COMPILED[0]], "compiled") > seconds(long, "vmapped")
