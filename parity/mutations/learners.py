@@ -158,7 +158,7 @@ LEARNERS = (
         "a target entropy of -A, as in the paper; the original's is -A / 2 (quirk A4)",
         "agents/sac.py",
         "target_entropy=-act_dim / 2 if",
-        "target_entropy=-act_dim if",
+        "target_entropy=-float(act_dim) if",
     ),
     Mutation(
         "sac-actor-min",
