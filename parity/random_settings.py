@@ -64,6 +64,10 @@ class Draws:
         return {name: self.number(name, 1e-4, 1e-3) for name in names}
 
 
+def _wide(d: Draws) -> bool:
+    return d.chance("x64", 0.4)
+
+
 def _averages(d: Draws) -> Options:
     return {"discount": d.number("discount", 0.8, 1.0), "tau": d.number("tau", 0.001, 0.1)}
 
@@ -97,7 +101,10 @@ def _idql(d: Draws) -> Options:
         "time_dim": 2 * d.whole("time_dim", 1, 16),
         "N": d.one_of("N", (1, 2, 7, 16, 64)),
         "M": d.whole("M", 0, 3),
-        "clip_sampler": d.chance("clip_sampler", 0.7),
+        # Unclipped, the chain of a network that has barely trained strays far beyond [-1, 1]: to 65
+        # in seed 90, where an entry that comes out within it was 1.3e-4 off in float32, by 2e-6 of
+        # its way (what one forward pass is allowed), and 4e-14 in double precision.
+        "clip_sampler": not _wide(d) or d.chance("clip_sampler", 0.5),
         "beta_schedule": d.one_of("beta_schedule", ("vp", "cosine", "linear")),
         "decay_steps": decay_steps,
     }
@@ -344,7 +351,7 @@ def random_case(seed: int) -> Case:
         "observations": 3,
         "together": True,
         "keep": 64,
-        "x64": d.chance("x64", 0.4),
+        "x64": _wide(d),
         "partitionable": d.chance("partitionable", 0.3),
         **LEARNERS[name](d),
     }
