@@ -8,7 +8,20 @@ import importlib
 import pytest
 
 MODULES = (
-    *("errors", "inputs", "digest", "compare", "literal", "bounds", "outputs", "cases.case"),
+    *(
+        "errors",
+        "inputs",
+        "digest",
+        "compare",
+        "literal",
+        "bounds",
+        "outputs",
+        "cases.case",
+        "coverage",
+        "counterparts",
+        "evidence",
+        "public",
+    ),
     *("store", "explain"),
 )
 
