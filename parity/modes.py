@@ -58,12 +58,12 @@ def modes_of(case: Case) -> tuple[Mode, ...]:
 
 # Compiling takes seconds to a minute a program, so that by default one case stands for all that
 # compile alike: every learner, action choice, the sampler, the sorts of networks, draws, losses,
-# optimisers, distributions and crops. The longest come first.
+# optimisers and crops (squashed draws and their densities: in SAC). The longest come first.
 COMPILED: tuple[str, ...] = (
     *("update/general-quantile-soft_adv", "update/simple-dropout", "drq/plain", "td3/plain"),
     *("redq/plain", "droq/plain", "sac/newer", "iql/plain", "bc/plain", "pixel_bc/plain"),
-    *("actions/simple", "diffusion/sampler-vp", "distributions/tanh-one"),
-    *("network/ddpm-resnet", "network/ensemble-3-dropout", "network/fourier"),
+    *("actions/simple", "diffusion/sampler-vp"),
+    *("network/ddpm-resnet-plain", "network/ensemble-2", "network/fourier"),
     *("distributions/pass-normal-tanh", "encoders/pass-d4pg", "encoders/pass-pixels-critic"),
     *("random/normal-older-32", "random/truncated_normal-skewed-older-32"),
     *("random/randint-5-older-32", "random/permutation-7-older-32", "random/uniform-older-64"),
