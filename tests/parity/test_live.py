@@ -32,7 +32,7 @@ SETTINGS_OF_12 = {
     "method": "update",
     "observations": 3,
     "together": True,
-    "keep": 64,
+    "keep": 2**62,
     "x64": False,
     "partitionable": False,
     "obs_dim": 9,
