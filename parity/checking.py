@@ -17,7 +17,7 @@ from parity import tables
 from parity.cases import Case
 from parity.compare import Result, Tensors, run_case
 from parity.junit import as_junit
-from parity.modes import MODES, Mode, chosen, modes_of, seconds
+from parity.modes import MODES, Mode, chosen, left_open, modes_of, seconds
 from parity.store import REFERENCE, RecordError, read_manifest, recorded, write_whole
 
 FEW = 60
@@ -201,8 +201,11 @@ def check_command(
     commit = manifest["upstream"]["commit"][:7]
     how = ", ".join(dict.fromkeys(result.mode for result in results))
     tables.show(results, f"the port ({how}; {device}) against the original at {commit}", wall)
+    out = left_open([member for member, _ in recorded(directory, only, case)], modes)
+    for line in out:
+        print(line)
     if json_path is not None:
-        figures = tables.as_json(results, manifest, device, wall)
+        figures = tables.as_json(results, manifest, device, wall, out)
         write_whole(json_path, json.dumps(figures, indent=1).encode())
     if junit_path is not None:
         write_whole(junit_path, as_junit(results))

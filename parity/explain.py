@@ -142,9 +142,11 @@ def explain(
     case = find_case(name, cases)
     if other := next((mode for mode in modes if mode not in modes_of(case)), None):
         raise RecordError(f"{name} does not run {other}, only {' and '.join(modes_of(case))}.")
-    runs: list[tuple[Case, Mode]] = [(lead, "eager") for lead in leads(case, cases)]
-    runs += [(case, mode) for mode in modes]
-    return [replayed(each, _tensors(each, directory), mode, device) for each, mode in runs]
+    replays = [
+        replayed(lead, _tensors(lead, directory), "eager", device) for lead in leads(case, cases)
+    ]
+    expected = _tensors(case, directory)
+    return [*replays, *(replayed(case, expected, mode, device) for mode in modes)]
 
 
 def _tensors(case: Case, directory: Path) -> Tensors:

@@ -27,13 +27,16 @@ def _checked(args: argparse.Namespace, directory: Path, manifest: Mapping[str, A
     import torch
 
     from parity.checking import check
-    from parity.modes import MODES
+    from parity.modes import MODES, left_open
+    from parity.store import recorded
 
     torch.set_num_threads(1)  # as a check does
     begin = time.perf_counter()
     modes = MODES if args.mode == "all" else (args.mode,)
     results = check(directory, args.only, modes, args.jobs)
-    content = tables.as_json(results, manifest, wall=time.perf_counter() - begin)
+    wall = time.perf_counter() - begin
+    out = left_open([member for member, _ in recorded(directory, args.only)], modes)
+    content = tables.as_json(results, manifest, wall=wall, left_open=out)
     # By way of JSON, so that a report is the same whether a check was saved in between or not.
     return summary.figures_of(json.loads(json.dumps(content)))
 

@@ -132,6 +132,14 @@ def _failures(figures: Figures) -> str:
     return _section("Failures", "Of each the first tensor, in order of computation.", table)
 
 
+def _left_open(figures: Figures) -> str:
+    if not figures.left_open:
+        return ""
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in figures.left_open)
+    text = "Their bound is used up by the rounding of float32 itself, in whatever order it adds up."
+    return _section("Left open", text, f"<ul>{items}</ul>")
+
+
 def _room(figures: Figures) -> str:
     if summary.worst(figures) is None:
         return ""
@@ -391,6 +399,7 @@ def page(
             f"{html.escape(line)}</strong>{html.escape(worst)}</div>",
             _tiles(figures, mutations, coverage),
             _failures(figures),
+            _left_open(figures),
             _room(figures),
             _growth(figures, curves),
             _draws(figures),

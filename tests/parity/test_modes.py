@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from idql_func import optim, random
 from parity.cases import Case, all_cases
+from parity.checking import check_command
 from parity.lift import Lift, decoy
-from parity.modes import COMPILED, MODES, chosen, modes_of, seconds
+from parity.modes import COMPILED, LEFT_OPEN, MODES, chosen, left_open, modes_of, seconds
 from parity.programs import execute
 from parity.torch_backend import TorchBackend
 
@@ -174,3 +176,16 @@ def test_every_array_is_made_on_the_device(name: str, monkeypatch: pytest.Monkey
         settings["steps"] = settings["first_gradient"] = min(2, settings["steps"])
     outputs = execute(OnMeta(), case.program, settings)
     assert outputs
+
+
+def test_what_a_mode_leaves_open_is_said(capsys: pytest.CaptureFixture[str], tmp_path) -> None:
+    path = tmp_path / "figures.json"
+    name = "encoders/pass-resnet-stem"
+    assert check_command(case=name, mode="eager") == 0
+    assert "is not held" not in capsys.readouterr().out
+    assert check_command(only="losses/expectile-0.7", mode="vmapped", json_path=path) == 0
+    assert json.loads(path.read_text())["left_open"] == []
+    lines = left_open([case for case in all_cases() if case.id == name], MODES)
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{name} is not held vmapped: 2.04e-6")
+    assert {case for case, _ in LEFT_OPEN} <= {case.id for case in all_cases()}
