@@ -17,7 +17,15 @@ from parity import tables
 from parity.cases import Case
 from parity.compare import Result, Tensors, run_case
 from parity.junit import as_junit
-from parity.modes import MODES, Mode, chosen, left_open, modes_of, seconds
+from parity.modes import (
+    MODES,
+    Mode,
+    chosen,
+    compiled_part,
+    left_open,
+    modes_of,
+    seconds,
+)
 from parity.store import REFERENCE, RecordError, read_manifest, recorded, write_whole
 
 FEW = 60
@@ -25,19 +33,24 @@ FEW = 60
 
 @dataclass(frozen=True)
 class Job:
-    """One case in one mode on one device, and what the original computed."""
+    """One case in one mode on one device, and what the original computed.
+
+    Compiled, a learner's case compiles the part that it is about, or, ``whole``, all of it.
+    """
 
     case: Case
     mode: Mode
     device: str
     expected: Tensors
+    whole: bool = False
 
 
 def run_job(job: Job) -> Result:
     """Run one case in its mode; a mode that touched nothing of it is a failure too."""
     from parity.torch_backend import TorchBackend
 
-    backend = TorchBackend(job.mode, job.device)
+    part = None if job.whole else compiled_part(job.case)
+    backend = TorchBackend(job.mode, job.device, part)
     with no_shortcuts(job.mode, job.device):
         result = replace(run_case(backend, job.case, job.expected), mode=job.mode)
     if job.mode != "eager" and not backend.lift.calls and not result.crash:
@@ -117,7 +130,7 @@ def jobs_of(
     """
     pairs = list(recorded(directory, only, case))
     listed = [
-        Job(member, mode, device, expected)
+        Job(member, mode, device, expected, every)
         for mode in modes
         for member, expected in pairs
         if chosen(member, mode, every or case is not None)

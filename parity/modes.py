@@ -13,6 +13,8 @@ from parity.cases import Case
 
 Mode = Literal["eager", "compiled", "vmapped"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+Part = Literal["update", "choice"]
+"""The two jitted parts of a learner."""
 
 _LIFTED = frozenset(
     {
@@ -74,19 +76,16 @@ def modes_of(case: Case) -> tuple[Mode, ...]:
 
 
 # Compiling takes seconds to a minute a program, so that by default one case stands for all that
-# compile alike: every learner, action choice, the sampler, the sorts of networks, draws, losses,
-# optimisers and crops (squashed draws and their densities: in SAC). The longest come first.
+# compile alike: every learner class (SAC by its richest variant, dropped-out critics and a subset),
+# action choice, the sorts of networks, draws, losses, optimisers and crops. The longest come first.
 COMPILED: tuple[str, ...] = (
-    *("update/general-quantile-soft_adv", "update/simple-dropout", "drq/plain", "td3/plain"),
-    *("redq/plain", "droq/plain", "sac/newer", "iql/plain", "bc/plain", "pixel_bc/plain"),
-    *("actions/simple", "diffusion/sampler-vp"),
-    *("network/ddpm-resnet-plain", "network/ensemble-2", "network/fourier"),
-    *("distributions/pass-normal-tanh", "encoders/pass-d4pg", "encoders/pass-pixels-critic"),
-    *("random/normal-older-32", "random/truncated_normal-skewed-older-32"),
-    *("random/randint-5-older-32", "random/permutation-7-older-32", "random/uniform-older-64"),
-    *("random/categorical-rows-older-32", "random/choice-p-older-32", "random/keys-newer-32"),
-    *("losses/expectile-0.7", "losses/quantile-0.8", "losses/exponential-second-clip"),
-    *("optim/adamw-cosine-32", "optim/adamw-masked-64", "optim/ema-32", "augmentation/crops"),
+    *("drq/plain", "update/simple-dropout", "update/general-exp_adv-warm", "droq/redq-heavy"),
+    *("td3/every_step", "actions/simple", "iql/plain", "pixel_bc/plain", "bc/plain"),
+    *("network/ensemble-2", "network/fourier", "encoders/pass-d4pg", "augmentation/crops"),
+    *("random/randint-5-older-32", "random/permutation-7-older-32", "random/choice-p-older-32"),
+    *("random/categorical-rows-older-32", "losses/expectile-0.7", "losses/quantile-0.8"),
+    *("losses/exponential-second-clip", "optim/adamw-cosine-32", "optim/adamw-masked-64"),
+    "optim/ema-32",
 )
 """The cases that run compiled unless every case is asked for."""
 
@@ -112,6 +111,18 @@ def chosen(case: Case, mode: Mode, every: bool = False) -> bool:
 
 def _steps(case: Case) -> int:
     return case.settings.get("steps", 1)
+
+
+def compiled_part(case: Case) -> Part | None:
+    """The part of a learner that a case compiles by default; None where it is not about one.
+
+    Runs are about the update, actions about their choice; the other part would only cost time.
+
+    >>> compiled_part(Case("bc", "plain", "course", {})), compiled_part(Case("a", "b", "act", {}))
+    ('update', 'choice')
+    """
+    parts: dict[str, Part] = {"run": "update", "course": "update", "act": "choice"}
+    return parts.get(case.program)
 
 
 def seconds(case: Case, mode: Mode) -> float:

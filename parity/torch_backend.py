@@ -22,7 +22,7 @@ from parity.backend import Event, Settings
 from parity.inputs import flatten
 from parity.lift import Lift, Lifted
 from parity.literal import literal_implicit_action
-from parity.modes import Mode
+from parity.modes import Mode, Part
 from parity.torch_data import TorchData, observation_space
 from parity.torch_env import evaluated
 
@@ -169,10 +169,11 @@ class TorchBackend(TorchData):
         mode: how the port's functions run; everything that a program asks for goes through
             ``lift``. Creation and what happens on the host run as they always do.
         device: where arrays, keys and learners live. They come back to the host to be compared.
+        part: what alone is compiled of a learner; None for all that it jits.
     """
 
-    def __init__(self, mode: Mode = "eager", device: str = "cpu"):
-        self.mode, self.device = mode, device
+    def __init__(self, mode: Mode = "eager", device: str = "cpu", part: Part | None = None):
+        self.mode, self.device, self._part = mode, device, part
         self.lift = Lift(mode)
         self.random = _Random(self.lift, device)
         self.losses, self.optim = Lifted(losses, self.lift), _Optim(optim, self.lift)
@@ -305,9 +306,9 @@ class TorchBackend(TorchData):
         self, learner: Any, method: str, batch: Any, *ratio: int
     ) -> tuple[Any, Mapping[str, Any]]:
         update = getattr(type(learner), method)
-        if self.mode == "compiled":  # it compiles itself
-            self.lift.calls += 1
-            return update(learner, batch, *ratio)
+        if self.mode == "compiled":
+            with self._compiling("update"):
+                return update(learner, batch, *ratio)
         if self.mode == "vmapped" and not all(map(torch.is_tensor, tree_leaves(learner))):
             # One out of a stack, as from a run of many seeds: its numbers are tensors too.
             (learner,) = idql_func.tree_unstack(idql_func.tree_stack([learner]))
@@ -327,7 +328,20 @@ class TorchBackend(TorchData):
     def choose(self, learner: Any, how: str, observations: Any) -> tuple[np.ndarray, Any]:
         if how == "literal_implicit":
             return literal_implicit_action(learner, observations)
-        return getattr(learner, how)(observations)
+        if self.mode != "compiled":
+            return getattr(learner, how)(observations)
+        with self._compiling("choice"):
+            return getattr(learner, how)(observations)
+
+    @contextlib.contextmanager
+    def _compiling(self, part: Part) -> Iterator[None]:
+        """Learners jit themselves; one that is about another part is kept from it."""
+        if self._part not in (None, part):
+            with idql_func.disable_jit():
+                yield
+        else:
+            self.lift.calls += 1
+            yield
 
     def initialiser(self, key: Any, shape: tuple[int, ...]) -> Any:
         return self.lift(nets.default_init())(key, shape)

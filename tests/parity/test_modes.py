@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from idql_func import optim, random
+from idql_func.transforms import jit_disabled
 from parity.cases import Case, all_cases
 from parity.checking import check_command
 from parity.lift import Lift, decoy
@@ -119,7 +120,33 @@ def test_the_cases_that_stand_for_all_are_there_and_cover_every_learner() -> Non
     learners = {CASES[name].settings.get("learner") for name in COMPILED} - {None}
     assert learners == {"simple", "general", "bc", "iql", "sac", "td3", "drq", "pixel_bc"}
     modules = {name.partition("/")[0] for name in COMPILED}
-    assert modules >= {"random", "losses", "optim", "diffusion", "augmentation", "redq", "droq"}
+    assert modules >= {"random", "losses", "optim", "network", "encoders", "augmentation", "droq"}
+    subset = CASES["droq/redq-heavy"].settings["kwargs"]
+    assert subset["num_min_qs"] < subset["num_qs"]
+
+
+def test_a_case_compiles_the_part_of_a_learner_that_it_is_about() -> None:
+    for part, counted in (("update", 1), ("choice", 2), (None, 3)):
+        backend = TorchBackend("compiled", part=part)
+        learner = _Learner()
+        with backend.flags(False, False):
+            backend.updated(learner, "update", {})
+            backend.choose(learner, "eval_actions", None)
+            backend.choose(learner, "eval_actions", None)
+        assert backend.lift.calls == counted
+        assert learner.jitted == [part != "choice", *[part != "update"] * 2]
+
+
+class _Learner:
+    """Notes whether it could have compiled."""
+
+    def __init__(self) -> None:
+        self.jitted: list[bool] = []
+
+    def update(self, batch: Any) -> None:
+        self.jitted.append(not jit_disabled())
+
+    eval_actions = update
 
 
 def test_every_runs_every_case_compiled() -> None:
