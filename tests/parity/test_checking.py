@@ -25,7 +25,7 @@ from parity.torch_backend import TorchBackend
 
 CASES = all_cases()
 COMPILED = (
-    "random/normal-older-32",
+    "random/randint-5-older-32",
     "update/simple-dropout",
     "actions/implicit-expectile",
     "td3/every_step",
