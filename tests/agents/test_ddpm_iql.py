@@ -371,11 +371,12 @@ def test_stacked_learners_update_as_each_alone(create: Callable[..., Any]) -> No
     stacked, info = vmap(type(learners[0]).update)(tree_stack(learners), tree_stack(batches))
     assert info["q"].shape == (2,)
     for i, (learner, batch) in enumerate(zip(learners, batches, strict=True)):
-        alone = learner.update(batch)
+        # Numbers become tensors in a stack, of JAX's default types.
+        alone = tree_stack([learner.update(batch)])
         together = (tree_unstack(stacked)[i], {name: x[i] for name, x in info.items()})
         torch.testing.assert_close(
             [torch.as_tensor(x) for x in tree_leaves(together)],
-            [torch.as_tensor(x) for x in tree_leaves(alone)],
+            [x[0] for x in tree_leaves(alone)],
             rtol=1e-5,
             atol=1e-6,
         )

@@ -15,7 +15,7 @@ from idql_func.transforms import jit_disabled
 from parity.cases import Case, all_cases
 from parity.checking import check_command
 from parity.lift import Lift, decoy
-from parity.modes import COMPILED, LEFT_OPEN, MODES, chosen, left_open, modes_of, seconds
+from parity.modes import COMPILED, LEFT_OPEN, MODES, Part, chosen, left_open, modes_of, seconds
 from parity.programs import execute
 from parity.torch_backend import TorchBackend
 
@@ -126,7 +126,8 @@ def test_the_cases_that_stand_for_all_are_there_and_cover_every_learner() -> Non
 
 
 def test_a_case_compiles_the_part_of_a_learner_that_it_is_about() -> None:
-    for part, counted in (("update", 1), ("choice", 2), (None, 3)):
+    parts: tuple[tuple[Part | None, int], ...] = (("update", 1), ("choice", 2), (None, 3))
+    for part, counted in parts:
         backend = TorchBackend("compiled", part=part)
         learner = _Learner()
         with backend.flags(False, False):
