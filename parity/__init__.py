@@ -14,7 +14,8 @@ For other functions than ours there are :class:`Case`, :func:`record` and :func:
 
 A *case* (:mod:`parity.cases`) names a *program* (:mod:`parity.programs`) and its settings. Programs
 are written once against the :class:`parity.backend.Backend` protocol, so that both sides run
-literally the same steps; :mod:`parity.jax_backend` and :mod:`parity.torch_backend` supply them.
+literally the same steps; :mod:`parity.original` (JAX, no torch) and :mod:`parity.port` (torch, no
+JAX) supply them. :mod:`parity.bounds` holds what is promised, :mod:`parity.compare` compares.
 
 Some notes for who records again. The original is ``philippe-eecs/IDQL`` at commit 7582571 (its
 parent computes other numbers). Its environment is Python 3.11 with ``jax==0.4.13 jaxlib==0.4.13

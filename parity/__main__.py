@@ -1,4 +1,4 @@
-"""Command line: ``python -m parity {record,check,live,mutate}``."""
+"""Command line: ``python -m parity {record,check,live,mutate,report,coverage}``."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def main(argv: list[str] | None = None) -> int:
 
                 return coverage_command(args.reference or REFERENCE)
             case _:
-                from parity.original import worker
+                from parity.original.process import worker
 
                 worker(args.upstream, args.cases, args.out)
                 return 0

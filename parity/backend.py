@@ -1,8 +1,8 @@
 """What a side of the comparison has to offer.
 
-Two classes keep this protocol: :class:`parity.jax_backend.JaxBackend` (the original, in its own
-environment) and :class:`parity.torch_backend.TorchBackend` (the port). A program sees neither jax
-nor torch: arrays go in as NumPy through ``array`` and come out through ``numpy``.
+Two classes keep this protocol: :class:`parity.original.backend.JaxBackend` (the original, in its
+own environment) and :class:`parity.port.backend.TorchBackend` (the port). A program sees neither
+jax nor torch: arrays go in as NumPy through ``array`` and come out through ``numpy``.
 """
 
 from __future__ import annotations

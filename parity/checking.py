@@ -47,7 +47,7 @@ class Job:
 
 def run_job(job: Job) -> Result:
     """Run one case in its mode; a mode that touched nothing of it is a failure too."""
-    from parity.torch_backend import TorchBackend
+    from parity.port.backend import TorchBackend
 
     part = None if job.whole else compiled_part(job.case)
     backend = TorchBackend(job.mode, job.device, part)

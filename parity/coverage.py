@@ -103,7 +103,7 @@ def fewest(names: Names) -> list[str]:
 
 
 def _run(directory: Path, ids: Collection[str]) -> dict[str, bool]:
-    from parity.torch_backend import TorchBackend
+    from parity.port.backend import TorchBackend
 
     backend, passed = TorchBackend(), {}
     for group in dict.fromkeys(case.partition("/")[0] for case in ids):

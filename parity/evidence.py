@@ -1,7 +1,7 @@
 """Which cases executed which name of the original: gathered while recording, kept in a file.
 
-``record`` watches the original while it runs the cases (:mod:`parity.observing`) and writes
-``coverage.json`` beside the manifest; :mod:`parity.coverage` reads it, without JAX.
+``record`` watches the original while it runs the cases (:mod:`parity.original.observing`) and
+writes ``coverage.json`` beside the manifest; :mod:`parity.coverage` reads it, without JAX.
 """
 
 from __future__ import annotations

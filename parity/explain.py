@@ -113,7 +113,7 @@ def _alike(one: dict[str, Any], other: dict[str, Any]) -> int:
 
 def replayed(case: Case, expected: Tensors, mode: Mode = "eager", device: str = "cpu") -> Replay:
     """Run the port on a case."""
-    from parity.torch_backend import TorchBackend
+    from parity.port.backend import TorchBackend
 
     with no_shortcuts(mode, device):
         run = attempt(TorchBackend(mode, device), case)

@@ -3,7 +3,7 @@
 For runs that are too long, too large or too many to be saved: a thousand updates in double
 precision with dropout on, and action choice after them; or any number of settings drawn at random
 (:mod:`parity.random_settings`). The original runs in a process of its own, in its own environment
-(:mod:`parity.original`).
+(:mod:`parity.original.process`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from parity.cases import Case, Options
 from parity.cases.learners import DOUBLE, SINGLE, pixel_learners, state_learners
 from parity.compare import Result, attempt, compared
-from parity.original import original, reference
+from parity.original.process import original, reference
 from parity.random_settings import random_case
 from parity.store import write_whole
 
@@ -199,7 +199,7 @@ def live(
         FileNotFoundError: there is no such Python.
         RuntimeError: the original's process ended early.
     """
-    from parity.torch_backend import TorchBackend
+    from parity.port.backend import TorchBackend
 
     backend, results = TorchBackend(mode), []
     with original(cases, upstream, python, folder) as tensors:

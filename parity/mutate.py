@@ -99,7 +99,7 @@ def _held(package: Path, full: bool, reference: Path) -> dict[str, Any]:
 
     sys.path.insert(0, str(package.parent))
     import idql_func
-    from parity.torch_backend import TorchBackend
+    from parity.port.backend import TorchBackend
 
     found = Path(idql_func.__file__ or "").resolve().parent
     if found != package.resolve():

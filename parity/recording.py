@@ -16,11 +16,11 @@ from typing import Any
 from parity.cases import COMMIT, Case, all_cases
 from parity.evidence import COVERAGE, gathered, merged, read_coverage, write_coverage
 from parity.functions import generated_inputs, save_groups, versions
-from parity.jax_backend import JaxBackend
-from parity.observing import Observer
+from parity.original.backend import JaxBackend
+from parity.original.observing import Observer
+from parity.original.public import public_names
 from parity.outputs import Function
 from parity.programs import on
-from parity.public import public_names
 from parity.store import MANIFEST, REFERENCE, entry, read_manifest, write_manifest
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "gym", "tensorflow-probability")

@@ -19,9 +19,9 @@ from parity.cases import Case, all_cases
 from parity.checking import Job, check, check_command, jobs_of, recorded, run_job
 from parity.compare import Tensors, run_case
 from parity.modes import Mode, chosen, modes_of, seconds
+from parity.port.backend import TorchBackend
 from parity.store import REFERENCE, RecordError, read_cases, read_group, read_manifest
 from parity.tables import failures
-from parity.torch_backend import TorchBackend
 
 CASES = all_cases()
 COMPILED = (

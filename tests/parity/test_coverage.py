@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from parity import coverage, evidence, public
+from parity import coverage, evidence
 from parity.cases import COMMIT, all_cases
 from parity.counterparts import EXEMPT, counterpart, exemption
 from parity.evidence import gathered, merged, read_coverage, write_coverage
-from parity.observing import Observer
+from parity.original import public
+from parity.original.observing import Observer
 from parity.store import REFERENCE, RecordError
 
 ROOT = Path(__file__).resolve().parents[2]

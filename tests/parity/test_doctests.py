@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import doctest
 import importlib
+from pathlib import Path
 
 import pytest
 
-MODULES = (
-    *(
-        "errors",
-        "inputs",
-        "digest",
-        "compare",
-        "literal",
-        "bounds",
-        "outputs",
-        "cases.case",
-        "coverage",
-        "counterparts",
-        "evidence",
-        "public",
-    ),
-    *("store", "explain"),
-)
+import parity
+
+ROOT = Path(parity.__file__).parent
+MODULES = [
+    path.relative_to(ROOT.parent).with_suffix("").as_posix().replace("/", ".")
+    for path in sorted(ROOT.rglob("*.py"))
+    if "    >>> " in path.read_text()
+]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name: str) -> None:
-    tried = doctest.testmod(importlib.import_module(f"parity.{name}"))
+    tried = doctest.testmod(importlib.import_module(name))
     assert tried.attempted > 0
     assert tried.failed == 0

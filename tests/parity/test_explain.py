@@ -17,8 +17,8 @@ from parity.__main__ import main
 from parity.cases import Case
 from parity.compare import compare_case
 from parity.explain import Replay, explain, leads, off_at, verdict
+from parity.port.capture import array, bare
 from parity.store import RecordError, read_cases, read_manifest
-from parity.torch_capture import array, bare
 
 
 @pytest.fixture(autouse=True)

@@ -19,11 +19,11 @@ from parity.__main__ import main
 from parity.compare import Result, attempt
 from parity.curve import curve_table, write_curve
 from parity.live import live, live_cases, live_learners, said
+from parity.port.backend import TorchBackend
 from parity.random_settings import LEARNERS as LEARNERS_DRAWN
 from parity.random_settings import random_case
 from parity.report import CURVES
 from parity.tables import as_json, failures
-from parity.torch_backend import TorchBackend
 
 SETTINGS_OF_12 = {
     "learner": "bc",
@@ -128,7 +128,7 @@ def stand_in(tmp_path: Path) -> Path:
     """
     code = (
         "import sys; from pathlib import Path; import parity.recording as recording; "
-        "from parity.torch_backend import TorchBackend; "
+        "from parity.port.backend import TorchBackend; "
         "recording.checked_backend = lambda upstream: TorchBackend(); "
         "from parity.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )

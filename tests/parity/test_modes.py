@@ -14,10 +14,10 @@ from idql_func import optim, random
 from idql_func.transforms import jit_disabled
 from parity.cases import Case, all_cases
 from parity.checking import check_command
-from parity.lift import Lift, decoy
 from parity.modes import COMPILED, LEFT_OPEN, MODES, Part, chosen, left_open, modes_of, seconds
+from parity.port.backend import TorchBackend
+from parity.port.lift import Lift, decoy
 from parity.programs import execute
-from parity.torch_backend import TorchBackend
 
 CASES = {case.id: case for case in all_cases()}
 

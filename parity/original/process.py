@@ -64,7 +64,7 @@ def _command(python: Path, *arguments: str) -> tuple[list[str], Path, dict[str, 
     """How a process of the reference Python is started: its command, folder and environment."""
     if not python.is_file():
         raise FileNotFoundError(f"{python} is no Python of the JAX environment")
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     return [str(python), *arguments], root, {**os.environ, "PYTHONPATH": str(root)}
 
 

@@ -18,9 +18,9 @@ import numpy as np
 from parity import inputs
 from parity.backend import Event, Settings
 from parity.inputs import flatten
-from parity.jax_capture import captured, parts, watched
-from parity.jax_data import JaxData
-from parity.jax_env import evaluated
+from parity.original.capture import captured, parts, watched
+from parity.original.data import JaxData
+from parity.original.env import evaluated
 
 
 def prepare(upstream: Path) -> None:

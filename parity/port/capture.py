@@ -1,7 +1,7 @@
 """What goes on inside the port's networks and learners. Imports torch, never jax.
 
-The counterpart of :mod:`parity.jax_capture`: hooks on the modules, which bear Flax's names, and a
-learner whose ``apply_fn`` and ``tx`` note what they are given and pass it on.
+The counterpart of :mod:`parity.original.capture`: hooks on the modules, which bear Flax's names,
+and a learner whose ``apply_fn`` and ``tx`` note what they are given and pass it on.
 """
 
 from __future__ import annotations

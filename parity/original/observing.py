@@ -16,7 +16,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-from parity.public import PACKAGE, module_name
+from parity.original.public import PACKAGE, module_name
 
 
 def _resolve(name: str) -> Any:
@@ -40,11 +40,11 @@ class Observer:
 
     Args:
         upstream: the checkout.
-        names: those of :func:`parity.public.public_names`.
+        names: those of :func:`parity.original.public.public_names`.
     """
 
     def __init__(self, upstream: Path, names: Iterable[str]):
-        self._root, self._own = str(upstream.resolve()), str(Path(__file__).resolve().parent)
+        self._root, self._own = str(upstream.resolve()), str(Path(__file__).resolve().parents[1])
         self._upstream, self._names = upstream.resolve(), frozenset(names)
         # By identity: equal code in two modules, on the same lines, compares equal.
         self._by_code: dict[int, str] = {}

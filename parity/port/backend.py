@@ -17,14 +17,14 @@ from idql_func import agents, distributions, losses, optim, random
 from idql_func import networks as nets
 from idql_func.agents import augmentations, critics
 from idql_func.transforms import tree_leaves
-from parity import torch_capture
 from parity.backend import Event, Settings
 from parity.inputs import flatten
-from parity.lift import Lift, Lifted
-from parity.literal import literal_implicit_action
 from parity.modes import Mode, Part
-from parity.torch_data import TorchData, observation_space
-from parity.torch_env import evaluated
+from parity.port import capture
+from parity.port.data import TorchData, observation_space
+from parity.port.env import evaluated
+from parity.port.lift import Lift, Lifted
+from parity.port.literal import literal_implicit_action
 
 _ACTIVATIONS = {"relu": nets.relu, "swish": nets.swish, "mish": nets.mish}
 _SCHEDULES = {
@@ -64,7 +64,7 @@ class TorchNetwork:
     def _apply(self, params: Any, *inputs: Any, training: bool, dropout_key: Any) -> Any:
         rngs = None if dropout_key is None else {"dropout": dropout_key}
         result = nets.apply(self.module, params, *inputs, training=training, rngs=rngs)
-        found = torch_capture.parts(result)
+        found = capture.parts(result)
         return torch.cat(list(found.values()), dim=-1) if isinstance(found, Mapping) else found
 
     def layers(
@@ -74,8 +74,8 @@ class TorchNetwork:
         run = functools.partial(
             self._apply, params, *inputs, training=training, dropout_key=dropout_key
         )
-        _, found = torch_capture.captured(self.module, run)
-        return flatten(torch_capture.array(found))
+        _, found = capture.captured(self.module, run)
+        return flatten(capture.array(found))
 
 
 def _mlp_options(settings: Settings) -> dict[str, Any]:
@@ -317,7 +317,7 @@ class TorchBackend(TorchData):
     def watched(
         self, learner: Any, names: Sequence[str]
     ) -> contextlib.AbstractContextManager[tuple[Any, list[Event]]]:
-        return torch_capture.watched(learner, names)
+        return capture.watched(learner, names)
 
     def first_moments(self, learner: Any, name: str) -> dict[str, Any]:
         return self.nested(getattr(learner, name).opt_state[0].mu)

@@ -1,0 +1,1 @@
+"""The port's side: runs ``idql_func``, and never imports JAX."""
