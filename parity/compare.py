@@ -114,8 +114,8 @@ def _growth(
     name: str, kind: str, actual: np.ndarray, expected: np.ndarray
 ) -> tuple[float, ...] | None:
     """Errors by step, the largest of which is the tensor's; None where there are no steps."""
-    series = kind == "double" and name.startswith(("losses/", "means/"))
-    if expected.ndim != 1 or not (series or kind in {"loss", "double_loss", "mean"}):
+    series = name.startswith(("losses/", "means/"))
+    if expected.ndim != 1 or not (series and kind in {"loss", "double_loss", "mean", "double"}):
         return None
     each = promised(kind).measure is errors.elementwise_error
     by_step = errors.elementwise_errors if each else errors.relative_errors

@@ -115,7 +115,8 @@ def _room_dots(
         if worst > 1:
             style = {"color": COLOURS["bound"], "weight": "bold"}
         elif label and worst > 0 and (worst >= 0.1 or worst == largest):
-            style, x, y = {}, min(x for _, x, _ in of), row
+            # Left of its own mark, and of those that the number would cover.
+            style, x, y = {}, min(other for _, other, _ in of if other > x - 4), row
         else:
             continue
         axis.annotate(
