@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -295,9 +296,11 @@ class TorchBackend(TorchData):
         acted = gymnasium.spaces.Box(-1.0, 1.0, (settings["act_dim"],), np.float32)
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["kwargs"].items()}
         cls = getattr(agents, _LEARNERS[settings["learner"]])
-        learner = cls.create(settings["seed"], observation_space(settings), acted, **options).to(
-            self.device
-        )
+        with warnings.catch_warnings():
+            # Advice for who chooses a schedule; a case takes the original's settings as they are.
+            warnings.filterwarnings("ignore", "beta_schedule=")
+            learner = cls.create(settings["seed"], observation_space(settings), acted, **options)
+        learner = learner.to(self.device)
         if settings.get("x64"):
             learner = self.tree_map(_widened, learner)
         return learner

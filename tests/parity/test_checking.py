@@ -45,7 +45,6 @@ def _hold(case: Case, mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
-@pytest.mark.filterwarnings("ignore:beta_schedule='linear'")
 def test_port_is_within_the_promises(case: Case) -> None:
     _hold(case, "eager")
 
@@ -68,7 +67,6 @@ _VMAPPED = [
 
 
 @pytest.mark.parametrize("case", _VMAPPED)
-@pytest.mark.filterwarnings("ignore:beta_schedule='linear'")
 def test_vmapped_port_is_within_the_promises(case: Case) -> None:
     _hold(case, "vmapped")
 
