@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parity.store import REFERENCE, RecordError, write_whole
+from parity.store import REFERENCE, read_part, write_whole
 
 COVERAGE = "coverage.json"
 
@@ -63,10 +63,4 @@ def read_coverage(directory: Path = REFERENCE) -> dict[str, Any]:
     Raises:
         RecordError: there is none, or it is no JSON.
     """
-    path = directory / COVERAGE
-    if not path.is_file():
-        raise RecordError(f"{path} does not exist: make a record with `python -m parity record`.")
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise RecordError(f"{path} is no JSON ({error}): make the record again.") from error
+    return read_part(directory / COVERAGE)

@@ -61,6 +61,20 @@ def entry(case: Case) -> dict[str, Any]:
     return {name: getattr(case, name) for name in names}
 
 
+def read_part(path: Path) -> Any:
+    """The content of a JSON file of a record.
+
+    Raises:
+        RecordError: there is none, or it is no JSON.
+    """
+    if not path.is_file():
+        raise RecordError(f"{path} does not exist: make a record first.")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{path} is no JSON ({error}): make the record again.") from error
+
+
 def read_manifest(directory: Path = REFERENCE) -> dict[str, Any]:
     """The manifest of a record.
 
@@ -68,12 +82,7 @@ def read_manifest(directory: Path = REFERENCE) -> dict[str, Any]:
         RecordError: there is none, or it is not one.
     """
     path = directory / MANIFEST
-    if not path.is_file():
-        raise RecordError(f"{path} does not exist: make a record first.")
-    try:
-        manifest = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise RecordError(f"{path} is no JSON ({error}): make the record again.") from error
+    manifest = read_part(path)
     if missing := {"upstream", "inputs", "files", "cases"} - set(manifest):
         raise RecordError(f"{path} is not of a record: it lacks {min(missing)!r}.")
     return manifest

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from parity.recording import kept
-from parity.store import write_manifest
+from parity.store import RecordError, read_manifest, write_manifest
 
 MADE: dict[str, Any] = {
     "upstream": {"commit": "7582571"},
@@ -44,3 +44,9 @@ def test_records_made_differently_are_not_mixed(tmp_path: Path, part: str) -> No
     other = {**MADE, part: json.loads('{"other": 1}')}
     with pytest.raises(ValueError, match=f"made with other {part}: record all groups anew"):
         kept(tmp_path, other, ["two"])
+
+
+def test_a_manifest_of_something_else_is_refused(tmp_path) -> None:
+    (tmp_path / "manifest.json").write_text('{"upstream": {}, "files": {}, "cases": []}')
+    with pytest.raises(RecordError, match="is not of a record: it lacks 'inputs'"):
+        read_manifest(tmp_path)
