@@ -44,8 +44,23 @@ class Finding:
         return self.error <= self.bound
 
 
+class Judged:
+    """What holds of every case that was run: it passes if all it found passes."""
+
+    findings: tuple[Finding, ...]
+    crash: str
+
+    @property
+    def passed(self) -> bool:
+        return not self.crash and bool(self.findings) and all(f.passed for f in self.findings)
+
+    @property
+    def first_failure(self) -> Finding | None:
+        return next((f for f in self.findings if not f.passed), None)
+
+
 @dataclass(frozen=True)
-class Result:
+class Result(Judged):
     """All findings of one case; ``crash`` holds the last line of an exception, if there was one.
 
     ``mode`` is how the port ran (``eager``, ``compiled``, ``vmapped``) and ``seconds`` how long.
@@ -56,14 +71,6 @@ class Result:
     crash: str = ""
     mode: str = "eager"
     seconds: float = field(default=0.0, compare=False)
-
-    @property
-    def passed(self) -> bool:
-        return not self.crash and bool(self.findings) and all(f.passed for f in self.findings)
-
-    @property
-    def first_failure(self) -> Finding | None:
-        return next((f for f in self.findings if not f.passed), None)
 
 
 def comparable(actual: np.ndarray, expected: np.ndarray) -> bool:

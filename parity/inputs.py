@@ -82,6 +82,20 @@ def pixel_observations(
     return out
 
 
+def observation_space(spaces: Any, settings: Mapping[str, Any]) -> Any:
+    """The space of a case's observations: a box of ``obs_dim``, or nested as ``space`` says.
+
+    ``spaces`` is the module of either side: Gym's, or Gymnasium's.
+    """
+    if "space" not in settings or settings.get("flat"):
+        return spaces.Box(-np.inf, np.inf, (settings["obs_dim"],), np.float32)
+    boxes: dict[str, Any] = {}
+    for name, values in pixel_observations(0, 1, settings["space"]).items():
+        low, high = (0, 255) if values.ndim == 5 else (-np.inf, np.inf)
+        boxes[name] = spaces.Box(low, high, values.shape[1:], values.dtype.type)
+    return spaces.Dict(boxes)
+
+
 def pixel_batch(
     seed: int,
     step: int,

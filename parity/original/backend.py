@@ -308,23 +308,17 @@ class JaxBackend(JaxData):
     def decay_mask(self, params: Any) -> Any:
         return self.networks.get_weight_decay_mask(params)
 
-    def _space(self, settings: Settings) -> Any:
-        box = self.gym.spaces.Box
-        if "space" not in settings or settings.get("flat"):
-            return box(-np.inf, np.inf, (settings["obs_dim"],), np.float32)
-        seen = inputs.pixel_observations(0, 1, settings["space"])
-        spaces: dict[str, Any] = {}
-        for name, values in seen.items():
-            low, high = (0, 255) if values.ndim == 5 else (-np.inf, np.inf)
-            spaces[name] = box(low, high, values.shape[1:], values.dtype)
-        return self.gym.spaces.Dict(spaces)
-
     def learner(self, settings: Settings) -> Any:
         acted = self.gym.spaces.Box(-1.0, 1.0, (settings["act_dim"],), np.float32)
         options = _tuples(settings["kwargs"])
         cls = self._learners[settings["learner"]]
         with self._encoder_width(cls, settings):
-            learner = cls.create(settings["seed"], self._space(settings), acted, **options)
+            learner = cls.create(
+                settings["seed"],
+                inputs.observation_space(self.gym.spaces, settings),
+                acted,
+                **options,
+            )
         if not settings.get("x64"):
             return learner
 

@@ -11,6 +11,7 @@ from unittest import mock
 
 import numpy as np
 
+from parity import inputs
 from parity.backend import Outputs, Settings
 
 
@@ -18,9 +19,6 @@ class JaxData:
     """The data half of :class:`parity.backend.Backend`; JaxBackend inherits it."""
 
     gym: Any
-
-    def _space(self, settings: Settings) -> Any:
-        raise NotImplementedError
 
     def dataset(self, arrays: Mapping[str, np.ndarray], seed: int | None) -> Any:
         from jaxrl5.data.dataset import Dataset
@@ -61,7 +59,12 @@ class JaxData:
         cls = ReplayBuffer if keys is None else MemoryEfficientReplayBuffer
         options = {} if keys is None else {"pixel_keys": tuple(keys)}
         acted = self.gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
-        buffer = cls(self._space(settings), acted, settings["capacity"], **options)
+        buffer = cls(
+            inputs.observation_space(self.gym.spaces, settings),
+            acted,
+            settings["capacity"],
+            **options,
+        )
         buffer.seed(settings["seed"])
         return buffer
 

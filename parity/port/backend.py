@@ -18,11 +18,12 @@ from idql_func import agents, distributions, losses, optim, random
 from idql_func import networks as nets
 from idql_func.agents import augmentations, critics
 from idql_func.transforms import tree_leaves
+from parity import inputs
 from parity.backend import Event, Settings
 from parity.inputs import flatten
 from parity.modes import Mode, Part
 from parity.port import capture
-from parity.port.data import TorchData, observation_space
+from parity.port.data import TorchData
 from parity.port.env import evaluated
 from parity.port.lift import Lift, Lifted
 from parity.port.literal import literal_implicit_action
@@ -299,7 +300,12 @@ class TorchBackend(TorchData):
         with warnings.catch_warnings():
             # Advice for who chooses a schedule; a case takes the original's settings as they are.
             warnings.filterwarnings("ignore", "beta_schedule=")
-            learner = cls.create(settings["seed"], observation_space(settings), acted, **options)
+            learner = cls.create(
+                settings["seed"],
+                inputs.observation_space(gymnasium.spaces, settings),
+                acted,
+                **options,
+            )
         learner = learner.to(self.device)
         if settings.get("x64"):
             learner = self.tree_map(_widened, learner)

@@ -23,19 +23,6 @@ from parity import inputs
 from parity.backend import Outputs, Settings
 
 
-def observation_space(settings: Settings) -> gymnasium.Space:
-    """The space of a case's observations: a box of ``obs_dim``, or nested as ``space`` says."""
-    box = gymnasium.spaces.Box
-    if "space" not in settings or settings.get("flat"):
-        return box(-np.inf, np.inf, (settings["obs_dim"],), np.float32)
-    seen = inputs.pixel_observations(0, 1, settings["space"])
-    spaces: dict[str, Any] = {}
-    for name, values in seen.items():
-        low, high = (0, 255) if values.ndim == 5 else (-np.inf, np.inf)
-        spaces[name] = box(low, high, values.shape[1:], values.dtype.type)
-    return gymnasium.spaces.Dict(spaces)
-
-
 class TorchData:
     """The data half of :class:`parity.backend.Backend`; TorchBackend inherits it."""
 
@@ -66,7 +53,7 @@ class TorchData:
     def replay(self, settings: Settings) -> Any:
         keys = settings.get("pixel_keys")
         acted = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
-        space, capacity = observation_space(settings), settings["capacity"]
+        space, capacity = inputs.observation_space(gymnasium.spaces, settings), settings["capacity"]
         if keys is None:
             buffer = ReplayBuffer(space, acted, capacity)
         else:

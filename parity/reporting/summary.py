@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from parity.compare import Finding
+from parity.compare import Finding, Judged
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Judged):
     """One case in one mode, as JSON carries it."""
 
     case: str
@@ -26,14 +26,6 @@ class Entry:
     mode: str
     crash: str
     findings: tuple[Finding, ...]
-
-    @property
-    def passed(self) -> bool:
-        return not self.crash and bool(self.findings) and all(f.passed for f in self.findings)
-
-    @property
-    def first_failure(self) -> Finding | None:
-        return next((f for f in self.findings if not f.passed), None)
 
 
 @dataclass(frozen=True)
