@@ -1,0 +1,1 @@
+"""How fast the port is: against JAX, against its own eager form, against the machine's limit."""
