@@ -1,10 +1,21 @@
-"""What is measured, and how: variants of one workload in turn, block by block, in one process."""
+"""What is measured, and how: variants of one workload in turn, block by block, in one process.
+
+A shared machine's speed drifts by a tenth or two within a minute. Variants are therefore measured
+in short blocks that alternate (A B C A B C …), and two of them are compared by the ratio of their
+blocks of the same round; the drift cancels where it meets both.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+
+__all__ = ["Budget", "Spread", "Timed", "Variant", "interleave", "ratios", "spread"]
 
 
 @dataclass(frozen=True)
@@ -18,5 +29,154 @@ class Variant:
     name: str
     make: Callable[[], Callable[[int], Any]]
     wait: Callable[[Any], None]
-    units: int = 1
+    units: float = 1
     """How many units of work (updates, actions, …) one call does."""
+    scope: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """What the calls run in: a mode of the matrix products, say, or without compilation."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to measure: ``rounds`` blocks of about ``block_seconds`` for each variant."""
+
+    rounds: int = 9
+    block_seconds: float = 0.5
+    pause: float = 0.01
+    """Seconds between blocks, in which the threads of the one before stop to spin."""
+    warm_up: int = 3
+    """Calls before the first block, that which compiles among them."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A variant's rates, one a round, in units of work a second."""
+
+    name: str
+    rates: tuple[float, ...]
+    calls: int
+    """Calls in a block."""
+    make_seconds: float
+    """For building the state."""
+    first_call_seconds: float
+    """For the first call: compiling is in it."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of some figures and their quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+
+def spread(figures: Sequence[float]) -> Spread:
+    """Median and quartiles.
+
+    >>> spread([3.0, 1.0, 2.0, 5.0, 4.0])
+    Spread(median=3.0, low=2.0, high=4.0)
+    """
+    low, median, high = np.quantile(np.asarray(figures, dtype=np.float64), (0.25, 0.5, 0.75))
+    return Spread(float(median), float(low), float(high))
+
+
+def ratios(of: Timed, to: Timed) -> Spread:
+    """How many times as fast, from the pairs of blocks of the same round.
+
+    >>> ratios(Timed("a", (4.0, 2.0, 9.0), 1, 0, 0), Timed("b", (2.0, 1.0, 3.0), 1, 0, 0))
+    Spread(median=2.0, low=2.0, high=2.5)
+    """
+    return spread([a / b for a, b in zip(of.rates, to.rates, strict=True)])
+
+
+def interleave(
+    variants: Sequence[Variant],
+    budget: Budget = Budget(),  # noqa: B008 (frozen)
+    *,
+    wait_each: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], Any] = time.sleep,
+    on_progress: Callable[[str, int], Any] = lambda name, done: None,
+) -> list[Timed]:
+    """Make every variant, warm it up, and measure all of them in blocks that alternate.
+
+    Args:
+        variants: in the order in which a round meets them.
+        budget: rounds and length of a block.
+        wait_each: wait for each call's result (what someone does who acts on it), not for the
+            block's last alone (what a training loop does).
+        clock: seconds.
+        sleep: waits for some seconds.
+        on_progress: told a variant's name and how many of its blocks are done, after each.
+
+    Example:
+        >>> one = Variant("one", lambda: lambda i: i, lambda result: None)
+        >>> [timed] = interleave([one], Budget(rounds=2, block_seconds=1e-4))
+        >>> timed.name, len(timed.rates)
+        ('one', 2)
+    """
+    runners = [_Runner(variant, wait_each, clock) for variant in variants]
+    for runner in runners:
+        with runner.variant.scope():
+            runner.start(budget)
+        on_progress(runner.variant.name, 0)
+        sleep(budget.pause)
+    for done in range(1, budget.rounds + 1):
+        for runner in runners:
+            with runner.variant.scope():
+                runner.block()
+            on_progress(runner.variant.name, done)
+            sleep(budget.pause)
+    return [runner.timed() for runner in runners]
+
+
+class _Runner:
+    """A variant in the course of its measurement."""
+
+    def __init__(
+        self, variant: Variant, wait_each: bool, clock: Callable[[], float]
+    ) -> None:
+        self.variant, self.wait_each, self.clock = variant, wait_each, clock
+        self.step: Callable[[int], Any] = lambda i: None
+        self.count = 0
+        self.calls = 1
+        self.rates: list[float] = []
+        self.make_seconds = self.first_call_seconds = 0.0
+
+    def start(self, budget: Budget) -> None:
+        begin = self.clock()
+        self.step = self.variant.make()
+        made = self.clock()
+        self._call(1)
+        self.make_seconds, self.first_call_seconds = made - begin, self.clock() - made
+        self._call(max(1, budget.warm_up - 1))
+        # as many calls as fill a block; the second look has settled caches and clock rates
+        for share in (0.25, 1.0):
+            seconds = self._call(self.calls) / self.calls
+            self.calls = max(1, round(share * budget.block_seconds / max(seconds, 1e-9)))
+
+    def block(self) -> None:
+        self._call(1)  # threads awake, caches its own again
+        self.rates.append(self.calls * self.variant.units / max(self._call(self.calls), 1e-12))
+
+    def timed(self) -> Timed:
+        return Timed(
+            self.variant.name,
+            tuple(self.rates),
+            self.calls,
+            self.make_seconds,
+            self.first_call_seconds,
+        )
+
+    def _call(self, times: int) -> float:
+        wait, step = self.variant.wait, self.step
+        begin = self.clock()
+        result = None
+        for i in range(self.count, self.count + times):
+            result = step(i)
+            if self.wait_each:
+                wait(result)
+        if not self.wait_each:
+            wait(result)
+        self.count += times
+        return self.clock() - begin

@@ -15,8 +15,8 @@ class Settings:
     """``update`` of a learner of default keywords but for these; one call is one ``update``.
 
     ``redq`` is SAC with ten critics of which two make the target, ``droq`` SAC with dropout 0.01
-    and layer norm in the critics; both take ``batch`` rows in all, cut into ``utd`` parts. The
-    image learners see ``[image, image, 3, frames]`` uint8 pixels.
+    and layer norm in the critics; a batch has ``batch * utd`` rows, which they cut into ``utd``
+    parts. The image learners see ``[image, image, 3, frames]`` uint8 pixels, not packed.
     """
 
     learner: LearnerName = "iql"
