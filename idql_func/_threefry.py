@@ -11,16 +11,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from idql_func._native import library
 
 MASK = 0xFFFFFFFF
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -120,46 +115,12 @@ def _(info, in_dims, key: Tensor, counts: Tensor):
 
 @functools.cache
 def _kernel():
-    """The compiled function, or None where no C compiler is found or it fails."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or platform.system() == "Windows":
-        return None
-    digest = hashlib.sha256(f"{_SOURCE}{compiler}{_machine()}".encode()).hexdigest()[:16]
-    try:
-        library = _cache_folder() / f"threefry-{digest}.so"
-        if not library.exists():
-            _build(compiler, library)
-        function = ctypes.CDLL(str(library)).threefry2x32
-    except (OSError, RuntimeError, subprocess.SubprocessError):  # no folder, no compiler, no home
+    """The compiled function, or None where there is no C compiler."""
+    built = library("threefry", _SOURCE)
+    if built is None:
         return None
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    function = built.threefry2x32
     function.argtypes = [pointer, integer, pointer, integer, pointer]
     function.restype = None
     return function
-
-
-def _build(compiler: str, library: Path) -> None:
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        source, built = Path(folder) / "threefry.c", Path(folder) / "threefry.so"
-        source.write_text(_SOURCE)
-        command = [compiler, "-O3", "-march=native", "-std=c99", "-shared", "-fPIC"]
-        subprocess.run(
-            [*command, "-o", str(built), str(source)], check=True, capture_output=True, timeout=60
-        )
-        built.replace(library)
-
-
-def _machine() -> str:
-    """What the built code depends on: it need not run on another machine that shares the folder."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    except OSError:
-        flags = platform.processor()
-    return f"{platform.system()} {platform.machine()} {flags}"
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "idql_func"

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idql_func import _threefry, random
+from idql_func import _native, _threefry, random
 from idql_func._threefry import threefry2x32, threefry2x32_tensors
 
 words = st.integers(0, 2**32 - 1)
@@ -24,8 +24,13 @@ needs_compiler = pytest.mark.skipif(
 @pytest.fixture
 def fresh_kernel() -> Iterator[None]:
     """The compiled function is looked for again, before and after."""
-    _threefry._kernel.cache_clear()
+    _forget()
     yield
+    _forget()
+
+
+def _forget() -> None:
+    _native.library.cache_clear()
     _threefry._kernel.cache_clear()
 
 
@@ -82,7 +87,7 @@ def test_without_a_compiler_the_tensor_form_runs(
     expected = random.normal(random.PRNGKey(0), (5,))
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "")
-    _threefry._kernel.cache_clear()
+    _forget()
     assert _threefry._kernel() is None
     assert torch.equal(random.normal(random.PRNGKey(0), (5,)), expected)
     # so does a graph that was made where there was a compiler
@@ -95,7 +100,7 @@ def test_a_compiler_that_fails_is_no_error(
 ) -> None:
     monkeypatch.setenv("CC", "false")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    _threefry._kernel.cache_clear()
+    _forget()
     assert _threefry._kernel() is None
     assert list(tmp_path.rglob("*.so")) == []
     assert random.split(random.PRNGKey(0)).tolist() == [
@@ -109,10 +114,10 @@ def test_the_library_is_built_once_into_the_cache(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh_kernel: None
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    _threefry._kernel.cache_clear()
+    _forget()
     assert _threefry._kernel() is not None
     (library,) = (path for path in tmp_path.rglob("*") if path.is_file())
     first = library.stat().st_mtime_ns
-    _threefry._kernel.cache_clear()
+    _forget()
     assert isinstance(_threefry._kernel(), ctypes._CFuncPtr)  # type: ignore[attr-defined]
     assert library.stat().st_mtime_ns == first
