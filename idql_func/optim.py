@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -69,17 +69,17 @@ class MaskedState(NamedTuple):
 class ConstantSchedule:
     """Always the same value; see :func:`constant_schedule`."""
 
-    value: float
+    value: float | Tensor
 
     def __call__(self, count: Tensor) -> Tensor:
-        return torch.full_like(count, self.value, dtype=float_dtype())
+        return torch.ones_like(count, dtype=float_dtype()) * self.value
 
 
 @dataclass(frozen=True)
 class CosineDecaySchedule:
     """Half a cosine from ``init_value`` down; see :func:`cosine_decay_schedule`."""
 
-    init_value: float
+    init_value: float | Tensor
     decay_steps: int
     alpha: float = 0.0
 
@@ -182,9 +182,9 @@ class AddDecayedWeights:
 
 @dataclass(frozen=True)
 class ScaleByLearningRate:
-    """Multiplies by minus the learning rate, constant or scheduled."""
+    """Multiplies by minus the learning rate: a number, a scalar tensor, or a schedule."""
 
-    learning_rate: float | Schedule
+    learning_rate: float | Tensor | Schedule
 
     def init(self, params: Params) -> OptState:
         if callable(self.learning_rate):
@@ -274,6 +274,59 @@ def adamw(
         AddDecayedWeights(weight_decay, mask),
         ScaleByLearningRate(learning_rate),
     )
+
+
+def learning_rate_of(tx: Chain) -> float | Tensor:
+    """The learning rate of an optimiser; of a schedule, the rate that it starts from.
+
+    Raises:
+        ValueError: the optimiser has none, or a schedule without such a number.
+
+    >>> learning_rate_of(adam(0.1)), learning_rate_of(adamw(cosine_decay_schedule(0.2, 9)))
+    (0.1, 0.2)
+    """
+    rate = _rate_part(tx).learning_rate
+    if isinstance(rate, CosineDecaySchedule):
+        return rate.init_value
+    if isinstance(rate, ConstantSchedule):
+        return rate.value
+    if callable(rate):
+        raise ValueError(f"learning_rate_of: {rate} is a schedule without a first rate to read.")
+    return rate
+
+
+def with_learning_rate(tx: Chain, rate: float | Tensor) -> Chain:
+    """The optimiser with another learning rate, a schedule with another first rate.
+
+    The rate may be a scalar tensor, one of a stack under ``vmap`` too: members of a stack then
+    learn each at its own rate, and their states stay those of the optimiser without it
+    (``optax.inject_hyperparams`` keeps the rate in the state instead). An optimiser that holds a
+    tensor is for the inside of a transform: it is no static part of a tree.
+
+    Raises:
+        ValueError: as :func:`learning_rate_of`.
+
+    >>> with_learning_rate(adam(0.1), 0.2) == adam(0.2)
+    True
+    """
+    part = _rate_part(tx)
+    old = part.learning_rate
+    learning_rate_of(tx)
+    if isinstance(old, CosineDecaySchedule):
+        new: Any = replace(old, init_value=rate)
+    elif isinstance(old, ConstantSchedule):
+        new = replace(old, value=rate)
+    else:
+        new = rate
+    scaled = replace(part, learning_rate=new)
+    return replace(tx, parts=tuple(scaled if p is part else p for p in tx.parts))
+
+
+def _rate_part(tx: Chain) -> ScaleByLearningRate:
+    for part in tx.parts:
+        if isinstance(part, ScaleByLearningRate):
+            return part
+    raise ValueError("learning_rate_of: the optimiser has no part that scales by a learning rate.")
 
 
 def apply_updates(params: Params, updates: Params) -> Params:

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from idql_func import enable_x64, jit, optim, tree_map, vmap
+from idql_func import enable_x64, jit, optim, tree_map, tree_stack, vmap
 from idql_func.optim import EmptyState, MaskedState, ScaleByAdamState, ScaleByScheduleState
+from idql_func.tree import tree_paths
 
 PARAMS = {"kernel": torch.tensor([1.0, -2.0]), "bias": torch.tensor([0.5])}
 GRADS = {"kernel": torch.tensor([0.3, -0.4]), "bias": torch.tensor([2.0])}
@@ -252,3 +253,51 @@ def test_transformations_are_static_arguments(monkeypatch: pytest.MonkeyPatch) -
         step(GRADS, tx=optim.adam(0.1))
     step(GRADS, tx=optim.adam(0.1))
     assert step.cache_size() == 1
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        optim.adam,
+        lambda rate: optim.adamw(rate, weight_decay=0.1),
+        lambda rate: optim.adamw(optim.cosine_decay_schedule(rate, 3)),
+        lambda rate: optim.adam(optim.constant_schedule(rate)),
+    ],
+    ids=["adam", "adamw", "cosine", "constant"],
+)
+def test_members_of_a_stack_learn_each_at_its_own_rate(make, compiled: bool) -> None:
+    rates = [0.1, 0.003, 2.0]
+    tx = make(0.5)
+    params = [tree_map(lambda x, k=k: x + k, PARAMS) for k in range(3)]
+    grads = [tree_map(lambda x, k=k: x * (k - 1.5), GRADS) for k in range(3)]
+
+    def step(params, state, grads, rate):
+        updates, state = optim.with_learning_rate(tx, rate).update(grads, state, params)
+        return optim.apply_updates(params, updates), state
+
+    step = jit(vmap(step)) if compiled else vmap(step)
+    stacked, state = tree_stack(params), tree_stack([tx.init(p) for p in params])
+    for _ in range(4):
+        stacked, state = step(stacked, state, tree_stack(grads), torch.tensor(rates))
+    for k, rate in enumerate(rates):
+        alone, own = make(rate), params[k]
+        own_state = alone.init(own)
+        for _ in range(4):
+            updates, own_state = alone.update(grads[k], own_state, own)
+            own = optim.apply_updates(own, updates)
+        for name in own:
+            torch.testing.assert_close(stacked[name][k], own[name], rtol=1e-6, atol=1e-7)
+    # the states have no trace of it: they are those of the optimiser without a rate of its own
+    assert tree_paths(state) == tree_paths(tx.init(params[0]))
+
+
+def test_the_rate_of_an_optimiser_is_read_and_replaced() -> None:
+    decayed = optim.adamw(optim.cosine_decay_schedule(0.3, 7), weight_decay=0.1)
+    assert optim.learning_rate_of(decayed) == 0.3
+    wanted = optim.adamw(optim.cosine_decay_schedule(0.2, 7), weight_decay=0.1)
+    assert optim.with_learning_rate(decayed, 0.2) == wanted
+    with pytest.raises(ValueError, match="no part that scales by a learning rate"):
+        optim.learning_rate_of(optim.chain(optim.ScaleByAdam()))
+    with pytest.raises(ValueError, match="without a first rate"):
+        optim.with_learning_rate(optim.adam(lambda count: count * 0.1), 0.2)
