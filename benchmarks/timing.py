@@ -91,7 +91,7 @@ def ratios(of: Timed, to: Timed) -> Spread:
 
 def interleave(
     variants: Sequence[Variant],
-    budget: Budget = Budget(),  # noqa: B008 (frozen)
+    budget: Budget = Budget(),
     *,
     wait_each: bool = False,
     clock: Callable[[], float] = time.perf_counter,
@@ -133,9 +133,7 @@ def interleave(
 class _Runner:
     """A variant in the course of its measurement."""
 
-    def __init__(
-        self, variant: Variant, wait_each: bool, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, variant: Variant, wait_each: bool, clock: Callable[[], float]) -> None:
         self.variant, self.wait_each, self.clock = variant, wait_each, clock
         self.step: Callable[[int], Any] = lambda i: None
         self.count = 0

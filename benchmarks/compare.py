@@ -1,0 +1,115 @@
+"""Two runs against each other: what became faster or slower, and what is noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmarks.case import JAX
+from benchmarks.results import Result, Run
+
+__all__ = ["Comparison", "Verdict", "compare_runs"]
+
+Verdict = Literal["faster", "slower", "within noise", "not comparable", "new", "gone"]
+Measure = Literal["rate", "ratio_to_jax", "share_of_limit"]
+
+_SAME_SPEED = 0.05
+"""Two runs whose limits differ by no more met the same speed of the machine."""
+_WORTH_A_WORD = 0.05
+"""A smaller change is noise whatever the spread."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One measurement in both runs."""
+
+    workload: str
+    variant: str
+    settings: dict
+    verdict: Verdict
+    measure: Measure | None = None
+    """What was compared."""
+    ratio: float | None = None
+    """How many times as fast the new run is, by that measure."""
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """All measurements of two runs, and in which terms they were compared."""
+
+    entries: tuple[Comparison, ...]
+    terms: str
+
+    @property
+    def regressed(self) -> bool:
+        """Whether anything of this library became slower; JAX's own figures do not count."""
+        return any(e.verdict == "slower" and e.variant != JAX for e in self.entries)
+
+
+def compare_runs(old: Run, new: Run) -> Comparisons:
+    """Compare what both runs measured.
+
+    Rates are compared where the machine was as fast in both, going by its matmul limit. Elsewhere
+    the ratio to JAX is, or else the share of the limit, both of which were measured beside the
+    variant itself. A change counts when it exceeds 5 % and the quartiles do not overlap.
+    """
+    same, terms = _same_speed(old, new)
+    before = {result.key: result for result in old.results}
+    after = {result.key: result for result in new.results}
+    entries = []
+    for key, result in after.items():
+        if key in before:
+            entries.append(_compared(before[key], result, same))
+        else:
+            entries.append(_entry(result, "new"))
+    entries += [_entry(result, "gone") for key, result in before.items() if key not in after]
+    return Comparisons(tuple(entries), terms)
+
+
+def _same_speed(old: Run, new: Run) -> tuple[bool, str]:
+    instead = (
+        "so ratios to JAX are compared, or shares of the limit, and rates alone are left open."
+    )
+    for name in ("cpu", "gpu", "threads", "device"):
+        a, b = old.environment.get(name), new.environment.get(name)
+        if a != b:
+            return False, f"The machines differ ({name}: {a} and {b}), {instead}"
+    a, b = old.limits.get("matmul_gflops"), new.limits.get("matmul_gflops")
+    if not (isinstance(a, int | float) and isinstance(b, int | float) and a > 0 and b > 0):
+        return False, f"A run does not say how fast its machine was, {instead}"
+    figures = f"{a:.0f} and {b:.0f} GFLOP/s"
+    if max(a, b) / min(a, b) > 1 + _SAME_SPEED:
+        return False, f"The machine was not as fast in both ({figures}), {instead}"
+    return True, f"The machine was as fast in both ({figures}), so rates are compared."
+
+
+def _compared(old: Result, new: Result, same_speed: bool) -> Comparison:
+    measure = _measure(old, new, same_speed)
+    if measure is None:
+        return _entry(new, "not comparable")
+    inverted = measure == "rate" and new.smaller_is_better
+    a, b = getattr(old, measure), getattr(new, measure)
+    a_low, a_high = old.spread.get(measure, (a, a))
+    b_low, b_high = new.spread.get(measure, (b, b))
+    ratio = b / a
+    up = ratio > 1 + _WORTH_A_WORD and b_low > a_high
+    down = ratio < 1 / (1 + _WORTH_A_WORD) and b_high < a_low
+    better, worse = (down, up) if inverted else (up, down)
+    verdict: Verdict = "faster" if better else "slower" if worse else "within noise"
+    return _entry(new, verdict, measure, 1 / ratio if inverted else ratio)
+
+
+def _measure(old: Result, new: Result, same_speed: bool) -> Measure | None:
+    order: tuple[Measure, ...] = ("rate",) if same_speed else ("ratio_to_jax", "share_of_limit")
+    for name in order:
+        if name == "ratio_to_jax" and new.variant == JAX:
+            continue  # 1 by definition
+        if (getattr(old, name) or 0) > 0 and (getattr(new, name) or 0) > 0:
+            return name
+    return None
+
+
+def _entry(
+    result: Result, verdict: Verdict, measure: Measure | None = None, ratio: float | None = None
+) -> Comparison:
+    return Comparison(result.workload, result.variant, result.settings, verdict, measure, ratio)
