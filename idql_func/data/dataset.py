@@ -237,6 +237,26 @@ class Dataset:
         self.refresh()
         return self
 
+    def on_device(self, keys: Iterable[str] | None = None) -> dict[str, Any]:
+        """The fields themselves on :attr:`device`, as :meth:`sample_torch` takes its rows from.
+
+        For programs that draw rows inside. A replay buffer gives a copy of the rows in use.
+
+        Args:
+            keys: fields to return. Default: all.
+
+        Returns:
+            Field name -> tensor ``[N, ...]``, nested as the field is; not to be written to.
+
+        Raises:
+            InputError: an unknown key.
+
+        Example:
+            >>> Dataset({"a": np.zeros((3, 2))}).on_device()["a"].shape
+            torch.Size([3, 2])
+        """
+        return {name: self._on_device(name) for name in self._fields(keys)}
+
     def refresh(self) -> None:
         """Place the fields on the device anew at the next :meth:`sample_torch`.
 
@@ -272,6 +292,25 @@ class Dataset:
             >>> len(train), len(held_out), train.rng.tolist() != held_out.rng.tolist()
             (95, 5, True)
         """
+        first, second = (self._part(rows, seed) for rows, seed in self.split_rows(ratio))
+        return first, second
+
+    def split_rows(self, ratio: float) -> tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]:
+        """The rows ``[n]`` (int32) and the seed of each half of :meth:`split`, without the halves.
+
+        For several splits of one dataset that are never copied: seed it, ask, and seed it again.
+
+        Raises:
+            InputError: as :meth:`split`.
+
+        Example:
+            >>> ds = Dataset({"a": np.arange(6)}, seed=0)
+            >>> (rows, seed), _ = ds.split_rows(0.5)
+            >>> ds.seed(0)
+            [0]
+            >>> rows.tolist() == ds.split(0.5)[0].dataset_dict["a"].tolist()
+            True
+        """
         if not 0 < ratio < 1:
             raise InputError(f"split: ratio must lie between 0 and 1, got {ratio}.")
         index = self._transitions().astype(np.int32)
@@ -284,11 +323,8 @@ class Dataset:
         self.np_random.shuffle(index)
         # Spawning derives seeds from the generator's seed without drawing from its stream.
         seeds = self.np_random.bit_generator.seed_seq.spawn(2)  # pyright: ignore
-        first, second = (
-            self._part(rows, int(seed.generate_state(1)[0]))
-            for rows, seed in zip((index[:cut], index[cut:]), seeds, strict=True)
-        )
-        return first, second
+        first, second = (int(seed.generate_state(1)[0]) for seed in seeds)
+        return (index[:cut], first), (index[cut:], second)
 
     def trajectory_boundaries_and_returns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Where episodes start and end, by ``dones``, and what each returned.

@@ -234,6 +234,15 @@ class ReplayBuffer(Dataset):
         self.device = torch.device(device)
         return self
 
+    def on_device(self, keys: Iterable[str] | None = None) -> dict[str, Any]:
+        """The rows in use on the device; what is inserted later is not among them."""
+        self._check_filled()
+        place = placer(self.device)
+        return {
+            name: map_arrays(self.dataset_dict[name], lambda v: place(v[: len(self)].copy()))
+            for name in self._fields(keys)
+        }
+
     def _draw(self, batch_size: int) -> np.ndarray:
         self._check_filled()
         return super()._draw(batch_size)

@@ -211,6 +211,18 @@ def test_split_is_repeatable_and_its_halves_have_streams_of_their_own():  # D1, 
     assert (train.sample(20)["row"] != other.sample(20)["row"]).any()
 
 
+def test_the_rows_of_a_split_draw_what_its_halves_draw():
+    whole = rows_dataset(50, seed=3)
+    halves = whole.split(0.8)
+    whole.seed(3)
+    fields = whole.on_device()
+    for half, (rows, seed) in zip(halves, whole.split_rows(0.8), strict=True):
+        key = random.split(random.PRNGKey(seed))[0]
+        drawn = torch.from_numpy(rows)[random.randint(key, (16,), 0, len(rows)).long()]
+        for name, value in half.sample_torch(16).items():
+            assert torch.equal(value, fields[name][drawn.long()]), name
+
+
 def test_splitting_twice_gives_different_halves():
     dataset = rows_dataset(100, 0)
     first, second = dataset.split(0.5)[0], dataset.split(0.5)[0]

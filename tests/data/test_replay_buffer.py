@@ -122,6 +122,15 @@ def test_batches_are_copies():
 # --- subsets and returns of part-filled and full buffers (D20) ----------------------------
 
 
+def test_the_rows_in_use_come_to_the_device_and_the_buffer_stays_as_long_as_it_is():
+    buffer = plain_buffer(9)
+    for number in range(4):
+        buffer.insert(transition(number))
+    fields = buffer.on_device(["rewards"])
+    buffer.insert(transition(4))
+    assert fields["rewards"].tolist() == [0, 1, 2, 3] and len(buffer) == 5
+
+
 def test_split_of_a_part_filled_buffer_has_its_rows():
     first, second = plain_buffer(1000, 20, seed=1).split(0.75)
     assert (len(first), len(second)) == (15, 5)
