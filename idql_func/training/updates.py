@@ -1,0 +1,195 @@
+"""Many updates in one call: the dataset lies on the device and each batch is drawn there.
+
+The batches are those of :meth:`idql_func.data.Dataset.sample_torch`, row for row, so that a scan of
+K updates gives the learner that K calls of ``sample_torch`` and ``update`` give.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
+
+from torch import Tensor
+
+from idql_func import random
+from idql_func._switches import float_dtype, x64_enabled
+from idql_func.data.arrays import map_arrays, named_leaves
+from idql_func.data.dataset import check_integer
+from idql_func.transforms import jit, scan
+from idql_func.tree import tree_map
+from idql_func.types import InfoDict, InputError, PRNGKey
+
+__all__ = ["Update", "copy_of", "draw_batch", "scan_updates"]
+
+L = TypeVar("L")
+
+Update = Callable[[Any, dict[str, Any]], tuple[Any, InfoDict]]
+"""A learner and a batch to the next learner and its losses, such as ``IQLLearner.update``."""
+
+
+def draw_batch(
+    arrays: Mapping[str, Any],
+    key: PRNGKey,
+    batch_size: int,
+    rows: Tensor | None = None,
+    count: int | Tensor | None = None,
+) -> tuple[dict[str, Any], PRNGKey]:
+    """A batch drawn with replacement, and the next key; ``Dataset.sample_torch`` as a function.
+
+    It runs inside ``jit`` and ``vmap``, over keys, rows and arrays.
+
+    Args:
+        arrays: field name -> tensor ``[N, ...]``, nested or not, as ``Dataset.on_device`` gives.
+        key: a key ``[2]`` on the same device.
+        batch_size: how many rows, ``B``.
+        rows: row numbers ``[n]`` to draw among, as ``Dataset.split_rows`` gives. Default: all.
+        count: how many there are to draw among, where that is not to be part of the program.
+
+    Returns:
+        Field name -> tensor ``[B, ...]``, nested as the arrays are, and the next key.
+
+    >>> import torch
+    >>> batch, key = draw_batch({"a": torch.arange(100.0)}, random.PRNGKey(0), 3)
+    >>> batch["a"], key.tolist()
+    (tensor([92., 52., 87.]), [2718843009, 1272950319])
+    """
+    draw, key = random.split(key)
+    if count is None:
+        count = _length(arrays) if rows is None else rows.shape[0]
+    index = random.randint(draw, (batch_size,), 0, count)
+    if rows is not None:
+        index = rows.index_select(0, index)
+    return map_arrays(arrays, lambda field: field.index_select(0, index)), key
+
+
+def scan_updates(
+    learner: L,
+    arrays: Mapping[str, Any],
+    key: PRNGKey,
+    steps: int,
+    batch_size: int,
+    *,
+    metrics: Literal["mean", "last"] = "mean",
+    update: Update | None = None,
+    donate: bool = False,
+) -> tuple[L, PRNGKey, InfoDict]:
+    """``steps`` updates in one call, each on a batch that is drawn inside the compiled program.
+
+    One program does one step, drawing included, and runs ``steps`` times over the same memory:
+    between the steps nothing is flattened, copied or waited for. It is compiled once for a learner
+    and a batch size, whatever the number of steps or of the dataset's rows.
+
+    Args:
+        learner: any of the learners, or a pytree that ``update`` takes.
+        arrays: the dataset: field name -> tensor ``[N, ...]``, nested or not, on the learner's
+            device (``Dataset.on_device()``). It is neither copied nor changed.
+        key: the key ``[2]`` of the batches: ``dataset.rng`` draws what ``sample_torch`` would.
+        steps: how many updates, at least 1.
+        batch_size: rows of a batch, at least 1.
+        metrics: the losses of all steps averaged, or those of the last one.
+        update: what a step does with a learner and a batch. Default: the learner's ``update``. One
+            program is compiled for each, so give a function of a module or a method of a class
+            (``DDPMIQLLearner.critic_update``), not a new lambda at each call.
+        donate: let the updates reuse the memory of ``learner`` and ``key``, which refuse any later
+            use. Without it they are copied once, at the start.
+
+    Returns:
+        The learner, the next key, and the losses: scalars under the names of ``update``.
+
+    Raises:
+        InputError: steps or batch_size below 1, other metrics, arrays without rows or of unequal
+            lengths, or what ``update`` says of the batch.
+        TypeError: an array that is no tensor.
+
+    >>> import gymnasium as gym
+    >>> import torch
+    >>> from idql_func import disable_jit
+    >>> from idql_func.agents import BCLearner
+    >>> space = gym.spaces.Box(-1, 1, (2,))
+    >>> learner = BCLearner.create(0, space, space, hidden_dims=(8,))
+    >>> arrays = {"observations": torch.ones(50, 2), "actions": torch.zeros(50, 2)}
+    >>> with disable_jit():  # compiling takes seconds; the values are the same
+    ...     learner, key, info = scan_updates(
+    ...         learner, arrays, random.PRNGKey(0), steps=5, batch_size=4, metrics="last"
+    ...     )
+    >>> learner.actor.step.item(), sorted(info)
+    (5, ['entropy', 'nll'])
+    """
+    steps = check_integer(steps, "steps", at_least=1)
+    batch_size = check_integer(batch_size, "batch_size", at_least=1)
+    if metrics not in ("mean", "last"):
+        raise InputError(f"metrics is {metrics!r}, but must be 'mean' or 'last'.")
+    count = _checked_length(arrays)
+    step = functools.partial(
+        _step,
+        arrays=dict(arrays),
+        # an argument, so that the program fits other datasets; 64-bit draws need it as a constant
+        count=None if x64_enabled() else count,
+        batch_size=batch_size,
+        update=update or type(learner).update,  # type: ignore[attr-defined]
+    )
+    carry = (learner, key) if donate else copy_of((learner, key))
+    (learner, key), infos = scan(step, carry, length=steps)
+    reduce = _mean if metrics == "mean" else _last
+    return learner, key, tree_map(reduce, infos)
+
+
+@functools.partial(jit, static_argnames=("batch_size", "update"))
+def _step(
+    carry: tuple[Any, PRNGKey],
+    _: None,
+    *,
+    arrays: Mapping[str, Any],
+    count: int | Tensor | None,
+    batch_size: int,
+    update: Update,
+) -> tuple[tuple[Any, PRNGKey], InfoDict]:
+    learner, key = carry
+    batch, key = draw_batch(arrays, key, batch_size, count=count)
+    learner, info = update(learner, batch)
+    return (learner, key), info
+
+
+def copy_of(tree: L) -> L:
+    """The tree with tensors of its own, for a donating call to use up.
+
+    >>> import torch
+    >>> a = torch.zeros(2)
+    >>> copy_of({"a": a})["a"] is a
+    False
+    """
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)
+
+
+def _mean(values: Tensor) -> Tensor:
+    return (values if values.is_floating_point() else values.to(float_dtype())).mean(0)
+
+
+def _last(values: Tensor) -> Tensor:
+    return values[-1]
+
+
+def _length(arrays: Mapping[str, Any]) -> int:
+    return next(field for _, field in named_leaves(arrays)).shape[0]
+
+
+def _checked_length(arrays: Mapping[str, Any]) -> int:
+    """The common number of rows."""
+    count = None
+    for name, field in named_leaves(arrays):
+        if not isinstance(field, Tensor) or field.ndim == 0:
+            what = "a scalar" if isinstance(field, Tensor) else f"a {type(field).__name__}"
+            raise TypeError(
+                f"scan_updates: the field {name!r} is {what}; it must be a tensor [N, ...], as "
+                "Dataset.on_device() gives."
+            )
+        count = field.shape[0] if count is None else count
+        if field.shape[0] != count:
+            raise InputError(
+                f"scan_updates: the field {name!r} has {field.shape[0]} rows and others have "
+                f"{count}; all must have the same."
+            )
+    if not count:
+        raise InputError("scan_updates: the arrays have no rows to draw from.")
+    return count
