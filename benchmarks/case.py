@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.timing import Variant
 
-__all__ = ["JAX", "Case", "Effort", "Flops", "Plan", "sizes"]
+__all__ = ["JAX", "Case", "Effort", "Flops", "Plan", "sizes", "twin"]
 
 JAX = "jax"
 """The name of the variant that the others are compared with."""
@@ -90,3 +90,12 @@ def sizes(plan: Plan, settings: Sequence[Of], **small: Any) -> list[Of]:
         dataclasses.replace(s, **{k: v for k, v in small.items() if k in names})  # type: ignore[type-var]
         for s, names in zip(settings, fields, strict=True)
     ]
+
+
+def twin(plan: Plan, workload: str, *arguments: Any) -> tuple[Variant, ...]:
+    """The variant on JAX, alone or none, as the plan says; ``arguments`` are its function's."""
+    if not plan.jax:
+        return ()
+    from benchmarks.twin import variants
+
+    return (dataclasses.replace(getattr(variants, workload)(*arguments), name=JAX),)

@@ -97,6 +97,7 @@ def interleave(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], Any] = time.sleep,
     on_progress: Callable[[str, int], Any] = lambda name, done: None,
+    on_failure: Callable[[str, Exception], Any] | None = None,
 ) -> list[Timed]:
     """Make every variant, warm it up, and measure all of them in blocks that alternate.
 
@@ -108,6 +109,11 @@ def interleave(
         clock: seconds.
         sleep: waits for some seconds.
         on_progress: told a variant's name and how many of its blocks are done, after each.
+        on_failure: told a variant's name and its exception; the variant is then left out. Without
+            it the exception goes through.
+
+    Returns:
+        What was measured, in the order of the variants, without those that failed.
 
     Example:
         >>> one = Variant("one", lambda: lambda i: i, lambda result: None)
@@ -116,18 +122,23 @@ def interleave(
         ('one', 2)
     """
     runners = [_Runner(variant, wait_each, clock) for variant in variants]
-    for runner in runners:
-        with runner.variant.scope():
-            runner.start(budget)
-        on_progress(runner.variant.name, 0)
-        sleep(budget.pause)
-    for done in range(1, budget.rounds + 1):
-        for runner in runners:
-            with runner.variant.scope():
-                runner.block()
+    failed: set[int] = set()
+    for done in range(budget.rounds + 1):
+        for k, runner in enumerate(runners):
+            if k in failed:
+                continue
+            try:
+                with runner.variant.scope():
+                    runner.block() if done else runner.start(budget)
+            except Exception as error:
+                if on_failure is None:
+                    raise
+                failed.add(k)
+                on_failure(runner.variant.name, error)
+                runners[k].step = lambda i: None  # what it held goes
             on_progress(runner.variant.name, done)
             sleep(budget.pause)
-    return [runner.timed() for runner in runners]
+    return [runner.timed() for k, runner in enumerate(runners) if k not in failed]
 
 
 class _Runner:

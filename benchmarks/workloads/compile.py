@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from benchmarks import children
+from benchmarks.case import JAX, Plan
+from benchmarks.results import SECONDS, Result
+from benchmarks.timing import spread
 from benchmarks.workloads.learners import LearnerName
+
+OWN = "compiled"
 
 
 @dataclass(frozen=True)
@@ -15,3 +23,69 @@ class Settings:
     learner: LearnerName = "idql"
     cache: Literal["cold", "warm"] = "cold"
     batch: int = 512
+
+
+def learners_of(plan: Plan) -> tuple[LearnerName, ...]:
+    """Whose first update is timed: the quickest to compile, IDQL's, or each state learner's."""
+    if plan.tiny:
+        return ("bc",)
+    return plan.pick(("bc",), ("idql",), ("idql", "iql", "bc", "sac", "td3", "redq", "drq"))
+
+
+def measure(
+    plan: Plan,
+    threads: int,
+    on_progress: Callable[[str], Any] = lambda text: None,
+    on_failure: Callable[[str, Exception], Any] = lambda name, error: None,
+) -> list[Result]:
+    """Time each side in turn: with empty caches, then several times with those that are there now.
+
+    ``ratio_to_jax`` says how many times as long JAX takes.
+    """
+    results: list[Result] = []
+    sides = {OWN: "torch", **({JAX: "jax"} if plan.jax else {})}
+    warm = plan.pick(1, 3, 3)
+    for learner in learners_of(plan):
+        settings = Settings(learner, batch=8 if plan.tiny else Settings.batch)
+        seconds: dict[tuple[str, str], list[float]] = {}
+        with children.fresh_caches() as environ:
+            for cache, times in (("cold", 1), ("warm", warm)):
+                for _ in range(times):
+                    for side, framework in sides.items():
+                        on_progress(f"{learner}, {cache}, {side}")
+                        task = {
+                            "learner": learner,
+                            "batch": settings.batch,
+                            "framework": framework,
+                            "device": plan.device,
+                            "threads": threads,
+                        }
+                        try:
+                            taken = children.first_update(task, environ)
+                        except RuntimeError as error:
+                            on_failure(f"{learner} {side}", error)
+                            continue
+                        seconds.setdefault((cache, side), []).append(taken)
+        results += [
+            _result(dataclasses.replace(settings, cache=cache), side, taken, seconds)  # type: ignore[arg-type]
+            for (cache, side), taken in seconds.items()
+        ]
+    return results
+
+
+def _result(
+    settings: Settings, side: str, taken: list[float], seconds: dict[tuple[str, str], list[float]]
+) -> Result:
+    own = spread(taken)
+    jax = seconds.get((settings.cache, JAX))
+    return Result(
+        "compile",
+        side,
+        dataclasses.asdict(settings),
+        rate=own.median,
+        unit=SECONDS,
+        ratio_to_jax=spread(jax).median / own.median if jax else None,
+        spread={"rate": (own.low, own.high)},
+        compile_seconds=own.median,
+        rates=tuple(taken),
+    )

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.case import Case, Flops, Plan, sizes, twin
+from benchmarks.roofline import count_flops, wait_torch
+from benchmarks.timing import Variant
+from idql_func import agents, disable_jit, tree_map
 
 LearnerName = Literal[
     "idql", "idql-general", "iql", "bc", "sac", "td3", "redq", "droq", "drq", "pixel-bc"
@@ -30,3 +41,116 @@ class Settings:
     seed: int = 0
     inputs: int = 8
     """How many batches rotate; they lie on the device."""
+
+
+NAMES: tuple[LearnerName, ...] = LearnerName.__args__  # type: ignore[attr-defined]
+IMAGES = ("drq", "pixel-bc")
+UTD = {"redq": 20, "droq": 20}
+TINY = {"batch": 4, "hidden": 8, "image": 16, "utd": 1}
+
+_CLASSES: dict[str, tuple[type, dict[str, Any]]] = {
+    "idql": (agents.DDPMIQLLearner, {}),
+    "idql-general": (agents.GeneralDDPMIQLLearner, {}),
+    "iql": (agents.IQLLearner, {}),
+    "bc": (agents.BCLearner, {}),
+    "sac": (agents.SACLearner, {}),
+    "td3": (agents.TD3Learner, {}),
+    "redq": (agents.SACLearner, {"num_qs": 10, "num_min_qs": 2}),
+    "droq": (agents.SACLearner, {"critic_dropout_rate": 0.01, "critic_layer_norm": True}),
+    "drq": (agents.DrQLearner, {}),
+    "pixel-bc": (agents.PixelBCLearner, {}),
+}
+
+
+def cases(plan: Plan) -> list[Case]:
+    """A few learners, or all of them."""
+    few: tuple[LearnerName, ...] = ("iql", "sac")
+    usual: tuple[LearnerName, ...] = tuple(n for n in NAMES if n not in ("droq", "idql-general"))
+    settings = [Settings(name, utd=UTD.get(name, 1)) for name in plan.pick(few, usual, NAMES)]
+    return [_case(s, plan) for s in sizes(plan, settings, **TINY)]
+
+
+def create(settings: Settings, device: str = "cpu") -> Any:
+    """The learner of the settings."""
+    cls: Any
+    cls, keywords = _CLASSES[settings.learner]
+    layers = (settings.hidden, settings.hidden)
+    name = "critic_hidden_dims" if settings.learner.startswith("idql") else "hidden_dims"
+    observations: gym.Space[Any] = gym.spaces.Box(-1, 1, (settings.observations,))
+    if settings.learner in IMAGES:
+        shape = (settings.image, settings.image, 3, settings.frames)
+        observations = gym.spaces.Dict({"pixels": gym.spaces.Box(0, 255, shape, np.uint8)})
+    actions = gym.spaces.Box(-1, 1, (settings.actions,))
+    learner = cls.create(settings.seed, observations, actions, **{name: layers}, **keywords)
+    return learner.to(device)
+
+
+def batches(settings: Settings, device: str = "cpu") -> list[dict[str, Any]]:
+    """What rotates, on the device."""
+    draws = torch.Generator().manual_seed(settings.seed)
+    rows = settings.batch * settings.utd
+    image = (rows, settings.image, settings.image, 3, settings.frames)
+
+    def observed() -> Any:
+        if settings.learner in IMAGES:
+            return {"pixels": torch.randint(256, image, generator=draws, dtype=torch.uint8)}
+        return torch.randn(rows, settings.observations, generator=draws)
+
+    def batch() -> dict[str, Any]:
+        return {
+            "observations": observed(),
+            "actions": torch.rand(rows, settings.actions, generator=draws) * 1.8 - 0.9,
+            "rewards": torch.rand(rows, generator=draws),
+            "masks": (torch.rand(rows, generator=draws) > 0.01).float(),
+            "next_observations": observed(),
+        }
+
+    def there(x: Tensor) -> Tensor:
+        return x.to(device)
+
+    return [tree_map(there, batch()) for _ in range(settings.inputs)]
+
+
+def keywords_of_update(settings: Settings) -> dict[str, Any]:
+    """What ``update`` takes beside its batch."""
+    return {"utd_ratio": settings.utd} if settings.learner in ("sac", "td3", *UTD, "drq") else {}
+
+
+def _case(settings: Settings, plan: Plan) -> Case:
+    def flops() -> Flops:
+        learner, [batch, *_] = create(settings), batches(settings)
+        count = count_flops(learner.update, batch, **keywords_of_update(settings))
+        return Flops(count, count)
+
+    own = [
+        _variant("compiled", settings, plan),
+        _variant("donated", settings, plan, donate=True),
+    ]
+    if plan.effort == "full":
+        own.insert(0, _variant("eager", settings, plan, scope=disable_jit))
+    return Case(
+        "learners",
+        settings,
+        "updates/s",
+        (*own, *twin(plan, "learner", settings.learner, settings)),
+        flops=flops,
+        limit_shape=(settings.batch, settings.hidden, settings.hidden),
+    )
+
+
+def _variant(
+    name: str, settings: Settings, plan: Plan, scope: Any = None, **keywords: Any
+) -> Variant:
+    """The learner's own ``update``, as its users call it."""
+
+    def make() -> Callable[[int], Any]:
+        inputs, state = batches(settings, plan.device), [create(settings, plan.device)]
+        options = {**keywords_of_update(settings), **keywords}
+
+        def call(i: int) -> Any:
+            state[0], losses = state[0].update(inputs[i % len(inputs)], **options)
+            return losses
+
+        return call
+
+    return Variant(name, make, wait_torch, **({} if scope is None else {"scope": scope}))

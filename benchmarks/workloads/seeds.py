@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from benchmarks.case import Case, Plan, sizes, twin
+from benchmarks.roofline import wait_torch
+from benchmarks.timing import Variant
 from benchmarks.workloads import update
+from benchmarks.workloads.routes import Work, route
 
 
 @dataclass(frozen=True)
@@ -15,3 +21,46 @@ class Settings(update.Settings):
     """
 
     seeds: int = 4
+
+
+def cases(plan: Plan) -> list[Case]:
+    """Several numbers of seeds: the total rate against that of one seed at a time."""
+    numbers = plan.pick((2,), (1, 4, 16), (1, 2, 4, 8, 16))
+    settings = [Settings(seeds=n) for n in numbers]
+    return [_case(s, plan) for s in sizes(plan, settings, **update.TINY)]
+
+
+def _case(settings: Settings, plan: Plan) -> Case:
+    from benchmarks.workloads import idql
+    from idql_func import random, tree_stack, vmap
+
+    def start() -> Any:
+        seeds = range(settings.seed, settings.seed + settings.seeds)
+        learners = [idql.learner(settings, plan.device, seed) for seed in seeds]
+        keys = random.split(random.PRNGKey(settings.seed + 1, plan.device), settings.seeds)
+        return tree_stack(learners), keys
+
+    stacked = Work(
+        vmap(idql.sampled_update(settings), in_axes=(0, None)),
+        start,
+        lambda: [idql.dataset(settings, plan.device)],
+        units=settings.seeds,
+    )
+    routes = (route("compiled", stacked, plan), route("donated", stacked, plan))
+    if plan.cuda:
+        routes = (*routes, route("cuda graph", stacked, plan))
+    return Case(
+        "seeds",
+        settings,
+        "updates/s",
+        (_one_at_a_time(settings, plan), *routes, *twin(plan, "seeds", settings)),
+        flops=lambda: idql.update_flops(settings),
+        baseline="one at a time",
+    )
+
+
+def _one_at_a_time(settings: Settings, plan: Plan) -> Variant:
+    """The program of one seed, whose rate is the total rate of any number in turn."""
+    single = route("donated", update.work(settings, plan.device), plan)
+    make: Callable[[], Callable[[int], Any]] = single.make
+    return Variant("one at a time", make, wait_torch)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks.case import Case, Plan, sizes, twin
+from benchmarks.workloads.routes import Route, Work, route
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -23,3 +26,54 @@ class Settings:
     T: int = 5
     rows: int = 100_000
     seed: int = 0
+
+
+TINY = {"batch": 8, "hidden": 16, "blocks": 1, "rows": 100}
+
+
+def cases(plan: Plan) -> list[Case]:
+    """The default update by every route, and in a full run a sweep of batch and width."""
+    cuda: list[Route] = ["cuda graph", "donated cuda graph"] if plan.cuda else []
+    few: list[Route] = ["compiled", "donated"]
+    many: list[Route] = ["eager", *few, "scanned", "strict", "bf16"]
+    quick = [(Settings(), [*few, *cuda])]
+    usual = [(Settings(), [*many, *cuda])]
+    sweep = [
+        Settings(batch=batch, hidden=hidden)
+        for hidden in (256, 512, 1024)
+        for batch in (256, 512, 1024, 2048, 4096, 8192)
+        if (batch, hidden) != (Settings.batch, Settings.hidden)
+    ]
+    best: list[Route] = cuda or ["donated"]
+    full = [*usual, *((settings, best) for settings in sweep)]
+    chosen = plan.pick(quick, usual, full)
+    settings = sizes(plan, [s for s, _ in chosen], **TINY)
+    return [_case(s, routes, plan) for s, (_, routes) in zip(settings, chosen, strict=True)]
+
+
+def work(settings: Settings, device: str) -> Work:
+    """The step that samples and updates, from the learner and its key on."""
+    from benchmarks.workloads import idql
+    from idql_func import random
+
+    return Work(
+        idql.sampled_update(settings),
+        lambda: (idql.learner(settings, device), random.PRNGKey(settings.seed + 1, device)),
+        lambda: [idql.dataset(settings, device)],
+    )
+
+
+def _case(settings: Settings, routes: list[Route], plan: Plan) -> Case:
+    from benchmarks import upstream
+    from benchmarks.workloads import idql
+
+    job = work(settings, plan.device)
+    own = tuple(route(name, job, plan) for name in routes)
+    return Case(
+        "update",
+        settings,
+        "updates/s",
+        (*own, *twin(plan, "update", settings), *upstream.update(plan, settings)),
+        flops=lambda: idql.update_flops(settings),
+        limit_shape=(settings.batch, settings.hidden, 4 * settings.hidden),
+    )
