@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +18,14 @@ class HeldInterrupt:
     """Whether Ctrl-C was pressed since it was held back."""
 
     pending: bool = False
+    since: float = 0.0
+    """When that was, by ``time.monotonic``."""
 
 
 @contextmanager
-def held_interrupts(note: Callable[[], None] | None = None) -> Iterator[HeldInterrupt]:
+def held_interrupts(
+    note: Callable[[], None] | None = None, patience: float = 0.0
+) -> Iterator[HeldInterrupt]:
     """Within the block the first Ctrl-C is only noted; a second one interrupts as ever.
 
     A step that changes several things (an environment, a buffer, a learner) is then never left half
@@ -29,6 +34,8 @@ def held_interrupts(note: Callable[[], None] | None = None) -> Iterator[HeldInte
 
     Args:
         note: called at the first Ctrl-C.
+        patience: for so many seconds further ones are taken for the first one, as of somebody who
+            presses twice.
 
     Example:
         >>> with held_interrupts() as interrupt:
@@ -43,8 +50,10 @@ def held_interrupts(note: Callable[[], None] | None = None) -> Iterator[HeldInte
 
     def handle(number: int, frame: FrameType | None) -> None:
         if held.pending:
-            raise KeyboardInterrupt
-        held.pending = True
+            if time.monotonic() - held.since >= patience:
+                raise KeyboardInterrupt
+            return
+        held.pending, held.since = True, time.monotonic()
         if note is not None:
             note()
 

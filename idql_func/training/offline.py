@@ -8,6 +8,7 @@ ID.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch
 
 from idql_func import random
 from idql_func._switches import jit_disabled
+from idql_func.data import ReplayBuffer
 from idql_func.training.checkpoint import (
     CheckpointMetadata,
     find_checkpoint,
@@ -27,6 +29,7 @@ from idql_func.training.checkpoint import (
 from idql_func.training.config import TrainConfig, differences
 from idql_func.training.device import choose_device
 from idql_func.training.eager import eagerly_on_cpu
+from idql_func.training.interrupts import held_interrupts
 from idql_func.training.loggers import MetricsLogger
 from idql_func.training.matmul import matmul_precision
 from idql_func.training.offline_records import (
@@ -37,6 +40,7 @@ from idql_func.training.offline_records import (
     fields_of,
     learner_keywords,
 )
+from idql_func.training.pace import Pace
 from idql_func.training.report import (
     Reporter,
     TrainingBar,
@@ -52,6 +56,7 @@ from idql_func.training.rundir import (
 )
 from idql_func.training.sources import count_transitions
 from idql_func.training.task import Task, prepare_task, shapes_of
+from idql_func.training.updates import copy_of, scan_updates
 from idql_func.types import InputError
 
 __all__ = [
@@ -78,6 +83,10 @@ RESUMABLE = (
     "evaluation.seed",
 )
 """Settings that a resumed run may change: none of them touches what is computed by an update."""
+
+
+_PATIENCE = 10.0
+"""Seconds for which Ctrl-C waits for the end of a scan; a scan takes a fraction of one."""
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -175,15 +184,14 @@ def train_offline(
     else:
         run.discard_after(start)
     run.write_config(config)
-    state = State(learner, task.train.rng, start)
+    state = State(learner, task.train.rng.to(device), start)
     with (
         matmul_precision(config.matmul, device=device, setting=setting) as matmul,
         MetricsLogger(run.path, keep_before=start if checkpoint is not None else None) as logger,
     ):
         reporter.detail(f"matrix products: {matmul.reason}")
         records = OfflineRecords(config, task, run, reporter, logger, matmul)
-        loop = _Loop(config, task, records, on_update)
-        state = loop.train(state)
+        state = _Loop(config, task, records, state, on_update).train()
         try:
             evaluations = records.final_evaluation(state)
         except KeyboardInterrupt:
@@ -195,82 +203,160 @@ def train_offline(
 
 @dataclass
 class _Loop:
-    """The loop over updates and what happens at its intervals."""
+    """The loop over updates and what happens at its intervals.
+
+    Between two events the updates run in scans that reuse the learner's memory. The update before
+    an event works on a copy: whatever interrupts the event, the state before it is still whole.
+    """
 
     config: TrainConfig
     task: Task
     records: OfflineRecords
-    on_update: Callable[[int], None] | None
+    state: State | None
+    """None in the middle of a scan, when the learner's memory is being written to."""
+    on_update: Callable[[int], None] | None = None
 
     @property
     def reporter(self) -> Reporter:
         """Where to print."""
         return self.records.reporter
 
-    def train(self, state: State) -> State:
-        """All updates from ``state`` on. On Ctrl-C the last whole state is written first."""
-        config, task = self.config, self.task
-        fields = fields_of(config)
+    def train(self) -> State:
+        """All updates from the state on. On Ctrl-C the last whole state is written first."""
+        assert self.state is not None
+        records, last = self.records, self.config.max_steps
         self.reporter.stage(
-            f"Training: {config.max_steps:,} updates of {config.batch_size} transitions; "
-            f"everything goes to {self.records.run.path}"
+            f"Training: {last:,} updates of {self.config.batch_size} transitions; "
+            f"everything goes to {records.run.path}"
         )
-        began, start = time.monotonic(), state.updates
+        began, start, pace = time.monotonic(), self.state.updates, Pace()
         try:
-            with self.reporter.bar(config.max_steps, start) as bar:
-                for step in range(start, config.max_steps):
-                    batch = task.train.sample_torch(config.batch_size, keys=fields)
-                    if step == start:
-                        learner, info = self._first_update(state.learner, batch, bar)
+            with self.reporter.bar(last, start) as bar:
+                state = self.state
+                while state.updates < last:
+                    quiet = self._updates_before_event(state.updates)
+                    if state.updates == start or quiet == 0:
+                        state = self._update_and_record(state, bar, first=state.updates == start)
                     else:
-                        learner, info = state.learner.update(batch)
-                    updates = step + 1
-                    bar.advance(updates)
-                    # Intervals are counted as upstream counts them: the records of step i come
-                    # after its update, so after i + 1 updates (E13).
-                    if step % config.log_interval == 0:
-                        self._log_losses(step, learner, info, bar)
-                    if (
-                        step % config.evaluation.interval == 0
-                        and step > 0
-                        and updates < config.max_steps
+                        count = 1 if self.on_update is not None else min(quiet, pace.updates)
+                        state = self._scan(state, count, pace)
+                        bar.advance(state.updates)
+                    if state.updates % self.config.checkpoint_interval == 0 or (
+                        state.updates == last
                     ):
-                        self.records.evaluate_on_the_way(step, learner, bar)
-                    # From here on, and not before, the step counts as done: an interrupt above
-                    # leaves a checkpoint from which all of it is done again.
-                    state = State(learner, task.train.rng, updates)
-                    if updates % config.checkpoint_interval == 0 or updates == config.max_steps:
-                        self.records.save(state)
+                        records.save(state)
                     if self.on_update is not None:
-                        self.on_update(updates)
-                self.records.seconds["training"] = time.monotonic() - began
-                self.records.seconds["updates"] = (
-                    self.records.seconds["training"] - bar.meter.paused
-                )
-                self.records.updates_made = state.updates - start
+                        self.on_update(state.updates)
+                records.seconds["training"] = time.monotonic() - began
+                records.seconds["updates"] = records.seconds["training"] - bar.meter.paused
+                records.updates_made = state.updates - start
         except KeyboardInterrupt:
+            if self.state is None:
+                raise  # in the middle of an update that hangs: the last checkpoint stands
             self.reporter.warn("Interrupted: writing a checkpoint.")
-            self.records.save(state)
-            raise TrainingInterrupted(self.records.run, state.updates) from None
+            records.save(self.state)
+            raise TrainingInterrupted(records.run, self.state.updates) from None
+        return state
+
+    def _logs(self, step: int) -> bool:
+        # Intervals are counted as upstream counts them: the records of step i come after its
+        # update, so after i + 1 updates (E13).
+        return step % self.config.log_interval == 0
+
+    def _evaluates(self, step: int) -> bool:
+        there = self.task.make_env is not None and 0 < step < self.config.max_steps - 1
+        return there and step % self.config.evaluation.interval == 0
+
+    def _updates_before_event(self, step: int) -> int:
+        """How many updates can be made from ``step`` on before one that is followed by an event.
+
+        The one that a checkpoint follows is among them.
+        """
+        config = self.config
+        intervals = [config.log_interval]
+        if self.task.make_env is not None:
+            intervals.append(config.evaluation.interval)
+        events = [step + -step % interval for interval in intervals]
+        saved = step - step % config.checkpoint_interval + config.checkpoint_interval
+        return min(*events, saved, config.max_steps) - step
+
+    @functools.cached_property
+    def _arrays(self) -> dict[str, Any] | None:
+        """The dataset on the device; None for a buffer, whose rows are put together on the host."""
+        data = self.task.train
+        return None if isinstance(data, ReplayBuffer) else data.on_device(fields_of(self.config))
+
+    def _advance(
+        self, state: State, count: int, donate: bool
+    ) -> tuple[State, Mapping[str, torch.Tensor]]:
+        """The state so many updates later, and the losses of the last one."""
+        size, data = self.config.batch_size, self.task.train
+        if self._arrays is not None:
+            learner, key, info = scan_updates(
+                state.learner,
+                self._arrays,
+                state.data_key,
+                count,
+                size,
+                metrics="last",
+                donate=donate,
+            )
+            return State(learner, key, state.updates + count), info
+        learner = state.learner if donate else copy_of(state.learner)
+        info: Mapping[str, torch.Tensor] = {}
+        data.rng = state.data_key
+        for _ in range(count):
+            batch = data.sample_torch(size, keys=fields_of(self.config))
+            learner, info = learner.update(batch)
+        return State(learner, data.rng, state.updates + count), info
+
+    def _scan(self, state: State, count: int, pace: Pace) -> State:
+        """So many updates in one go, which Ctrl-C does not part."""
+        began = time.monotonic()
+        with held_interrupts(patience=_PATIENCE) as interrupt:
+            self.state = None
+            state, info = self._advance(state, count, donate=True)
+            _wait_for(info)
+            self.state = state
+        if interrupt.pending:
+            raise KeyboardInterrupt
+        pace.took(count, time.monotonic() - began)
+        return state
+
+    def _update_and_record(self, before: State, bar: TrainingBar, first: bool) -> State:
+        """One update and the events after it."""
+        if first:
+            state, info = self._first_update(before, bar)
+        else:
+            state, info = self._advance(before, 1, donate=False)
+        bar.advance(state.updates)
+        step = before.updates
+        if self._logs(step):
+            self._log_losses(step, state.learner, info, bar)
+        if self._evaluates(step):
+            self.records.evaluate_on_the_way(step, state.learner, bar)
+        # From here on, and not before, the step counts as done: an interrupt above leaves a
+        # checkpoint from which all of it is done again.
+        self.state = state
         return state
 
     def _first_update(
-        self, learner: Any, batch: Mapping[str, torch.Tensor], bar: TrainingBar
-    ) -> tuple[Any, Mapping[str, torch.Tensor]]:
+        self, state: State, bar: TrainingBar
+    ) -> tuple[State, Mapping[str, torch.Tensor]]:
         """The first call compiles; say so, and wait for its end to know how long it took."""
         if jit_disabled():
-            return learner.update(batch)
+            return self._advance(state, 1, donate=False)
         took = "30 to 45 s" if isinstance(self.config.learner, IDQL) else "up to a minute"
         self.reporter.detail(
             f"The first update is being compiled for this machine: {took} on two cores when it "
             "is new, less when torch still has it in its cache. All others are fast because of it."
         )
         with bar.busy("compiling the update") as busy:
-            learner, info = learner.update(batch)
-            next(iter(info.values())).item()
+            state, info = self._advance(state, 1, donate=False)
+            _wait_for(info)
         self.records.seconds["compilation"] = busy.seconds
         self.reporter.detail(f"compiled in {duration(busy.seconds)}")
-        return learner, info
+        return state, info
 
     def _log_losses(
         self, step: int, learner: Any, info: Mapping[str, torch.Tensor], bar: TrainingBar
@@ -296,6 +382,10 @@ class _Loop:
         )
         with eagerly_on_cpu(learner.rng.device):
             return learner.eval_loss(batch)[1]
+
+
+def _wait_for(info: Mapping[str, torch.Tensor]) -> None:
+    next(iter(info.values())).item()
 
 
 def check_resumable(run: RunDirectory, config: TrainConfig, checkpoint: Path) -> None:
