@@ -11,7 +11,6 @@ import functools
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +18,9 @@ import numpy as np
 import optree
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
+from idql_func._compile import CudaGraph, compile_graph, compiler_problem, trace, tracing
+from idql_func._donation import refuse, storage_of, take_over, write_into_inputs
 from idql_func._switches import (
     disable_jit,
     enable_x64,
@@ -32,6 +32,7 @@ from idql_func._switches import (
 )
 from idql_func.tree import (
     NAMESPACE,
+    as_tensor,
     tree_flatten,
     tree_leaves,
     tree_map,
@@ -63,8 +64,6 @@ __all__ = [
 
 logger = logging.getLogger("idql_func")
 
-_TRACING: ContextVar[bool] = ContextVar("idql_func_tracing", default=False)
-
 
 # --- jit ----------------------------------------------------------------------------
 
@@ -77,16 +76,21 @@ class _Program:
     used: tuple[int, ...]
     """Which of the argument leaves the graph reads."""
     outputs: tuple[tuple[str, Any], ...]
-    """For each leaf of the result: ("graph", k), ("argument", k) or ("constant", value)."""
+    """For each leaf of the result: ("graph", k), ("argument", k), ("donated", k) for the memory
+    of an argument that the graph writes, or ("constant", value)."""
     out_spec: optree.PyTreeSpec
+    donated: tuple[int, ...]
+    """The argument leaves whose memory the caller has given away."""
+    kinds: tuple[tuple[torch.Size, torch.dtype] | None, ...]
+    """Shape and dtype of each leaf of the result that the graph makes or an argument is."""
 
-    def __call__(self, leaves: Sequence[Any], tensors: Sequence[Tensor]) -> PyTree:
-        results = self.run(*(tensors[k] for k in self.used))
-        where = {"graph": results, "argument": leaves}
-        return tree_unflatten(
-            self.out_spec,
-            [value if kind == "constant" else where[kind][value] for kind, value in self.outputs],
-        )
+    def result_leaves(self, leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:
+        """Run once. ``leaves`` are the arguments', those donated in memory of their own."""
+        results = self.run(*[tensors[k] for k in self.used])
+        return [
+            results[value] if kind == "graph" else value if kind == "constant" else leaves[value]
+            for kind, value in self.outputs
+        ]
 
 
 class Jitted:
@@ -97,16 +101,21 @@ class Jitted:
         fn: Callable[..., Any],
         static_argnums: int | Sequence[int] = (),
         static_argnames: str | Sequence[str] = (),
+        donate_argnums: int | Sequence[int] = (),
+        cuda_graphs: bool = False,
     ) -> None:
         functools.update_wrapper(self, fn)
         self.fn = fn
-        self._static_nums = (
-            {static_argnums} if isinstance(static_argnums, int) else set(static_argnums)
-        )
-        self._static_names = (
-            {static_argnames} if isinstance(static_argnames, str) else set(static_argnames)
-        )
+        self.cuda_graphs = cuda_graphs
+        self._static_nums = _set_of(static_argnums)
+        self._static_names = _set_of(static_argnames)
+        self._donated_nums = _set_of(donate_argnums)
+        if both := self._static_nums & self._donated_nums:
+            raise ValueError(
+                f"jit({_name(fn)}): argument {min(both)} can't be static and donated at once."
+            )
         self._programs: dict[Any, _Program] = {}
+        self._donating: Jitted | None = None
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -114,6 +123,77 @@ class Jitted:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if jit_disabled() or inside_transform():
             return self.fn(*args, **kwargs)
+        program, leaves, tensors = self._prepare(args, kwargs)
+        return tree_unflatten(program.out_spec, program.result_leaves(leaves, tensors))
+
+    def scan(
+        self, init: PyTree, xs: Sequence[Tensor], xs_spec: optree.PyTreeSpec, steps: int
+    ) -> tuple[PyTree, PyTree]:
+        """See :func:`scan`; ``xs`` are leaves ``[steps, ...]``."""
+        first = tree_unflatten(xs_spec, [leaf[0] for leaf in xs])
+        program, leaves, tensors = self._prepare((init, first), {})
+        carried = len(leaves) - len(xs)
+        carry_spec, y_spec = self._carry_and_output(program, init, tensors)
+        outputs: list[list[Any]] = []
+        for i in range(steps):
+            if i:
+                tensors[carried:] = [leaf[i] for leaf in xs]
+            result = program.result_leaves(leaves, tensors)
+            for k, leaf in enumerate(result[:carried]):
+                if isinstance(leaf, Tensor):
+                    tensors[k] = leaf
+                elif leaf is not leaves[k]:
+                    tensors[k] = torch.full_like(tensors[k], leaf)
+            leaves[:carried] = result[:carried]
+            outputs.append(result[carried:])
+        stacked = [tree_stack(list(column)) for column in zip(*outputs, strict=True)]
+        return tree_unflatten(carry_spec, leaves[:carried]), tree_unflatten(y_spec, stacked)
+
+    def _carry_and_output(
+        self, program: _Program, init: PyTree, tensors: Sequence[Tensor]
+    ) -> tuple[optree.PyTreeSpec, optree.PyTreeSpec]:
+        """The structures of carry and output of a step that may be repeated."""
+        init_spec = tree_flatten(init)[1]
+        parts = program.out_spec.children()
+        if program.out_spec.type is not tuple or len(parts) != 2:
+            raise TypeError(f"scan({_name(self.fn)}): a step must return (carry, output).")
+        if parts[0] != init_spec:
+            raise TypeError(
+                f"scan({_name(self.fn)}): the step returns a carry of another structure than it "
+                f"takes: {parts[0]}, not {init_spec}."
+            )
+        for k, (path, kind) in enumerate(zip(tree_paths(init), program.kinds, strict=False)):
+            if kind is not None and kind != (tensors[k].shape, tensors[k].dtype):
+                raise TypeError(
+                    f"scan({_name(self.fn)}): the step makes {path!r} {kind[1]} of shape "
+                    f"{tuple(kind[0])} from {tensors[k].dtype} of shape {tuple(tensors[k].shape)}."
+                )
+        return parts[0], parts[1]
+
+    def donating(self, donate: bool = True) -> Jitted:
+        """The same function with its first argument donated, or this one for False."""
+        if not donate:
+            return self
+        if self._donating is None:
+            static = tuple(self._static_nums), tuple(self._static_names)
+            self._donating = Jitted(self.fn, *static, 0, self.cuda_graphs)
+        return self._donating
+
+    def cache_size(self) -> int:
+        """How many graphs have been compiled: one a structure, shape and static value."""
+        return len(self._programs)
+
+    def clear_cache(self) -> None:
+        """Forget the compiled graphs."""
+        self._programs.clear()
+
+    def _prepare(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[_Program, list[Any], list[Tensor]]:
+        """The program for these arguments, their leaves, and the tensors of those.
+
+        From here on the donated arguments are refused elsewhere: the leaves have their memory.
+        """
         static_args = {i: a for i, a in enumerate(args) if i in self._static_nums}
         static_kwargs = {k: v for k, v in kwargs.items() if k in self._static_names}
         dynamic = (
@@ -126,7 +206,7 @@ class Jitted:
             spec,
             tuple(static_args.items()),
             tuple(sorted(static_kwargs.items())),
-            tuple((t.shape, t.dtype, t.device) for t in tensors),
+            tuple([(t.shape, t.dtype, t.device, t.requires_grad) for t in tensors]),
             x64_enabled(),
             partitionable(),
         )
@@ -134,15 +214,14 @@ class Jitted:
         if program is None:
             program = self._compile(spec, static_args, static_kwargs, tensors)
             self._programs[key] = program
-        return program(leaves, tensors)
-
-    def cache_size(self) -> int:
-        """How many graphs have been compiled: one a structure, shape and static value."""
-        return len(self._programs)
-
-    def clear_cache(self) -> None:
-        """Forget the compiled graphs."""
-        self._programs.clear()
+        if program.donated:
+            seen: set[int] = set()
+            given = [leaves[i] for i in program.donated]
+            for i, leaf in zip(program.donated, given, strict=True):
+                if isinstance(leaf, Tensor):
+                    leaves[i] = tensors[i] = take_over(leaf, seen)
+            refuse(given)
+        return program, leaves, tensors
 
     def _tensors(self, leaves: list[Any], dynamic: PyTree) -> list[Tensor]:
         device = next((x.device for x in leaves if isinstance(x, Tensor)), None)
@@ -156,8 +235,8 @@ class Jitted:
                     f"{type(leaf).__name__}; leaves must be tensors, arrays or numbers, "
                     "and anything else named in static_argnums or static_argnames."
                 )
-            # torch.compile makes another program for other strides, and for a tensor that is
-            # passed twice; JAX knows neither, so neither reaches it
+            # the compiled program is made for one layout and for tensors that don't overlap;
+            # JAX knows neither, so neither reaches it
             if not tensor.is_contiguous():
                 tensor = tensor.contiguous()
             if id(tensor) in seen:
@@ -175,12 +254,14 @@ class Jitted:
     ) -> _Program:
         outputs: list[tuple[str, Any]] = []
         out_spec: list[optree.PyTreeSpec] = []
+        donated = self._donated_leaves(spec)
 
         def flat(*inputs: Tensor) -> tuple[Tensor, ...]:
             args, kwargs = tree_unflatten(spec, inputs)
             args = tuple(static_args.get(i, a) for i, a in enumerate(args))
             result_leaves, result_spec = tree_flatten(self.fn(*args, **kwargs, **static_kwargs))
             position = {id(x): k for k, x in enumerate(inputs)}
+            storages = {storage_of(x) for x in inputs}
             results: list[Tensor] = []
             outputs.clear()
             out_spec[:] = [result_spec]
@@ -189,26 +270,89 @@ class Jitted:
                     outputs.append(("argument", position[id(leaf)]))
                 elif isinstance(leaf, Tensor):
                     outputs.append(("graph", len(results)))
-                    results.append(leaf.contiguous())
+                    # a view of an input, or a result given twice, would see what is written there
+                    shared = bool(donated) and storage_of(leaf) in storages
+                    results.append(leaf.clone() if shared else leaf.contiguous())
+                    storages.add(storage_of(leaf))
                 else:
                     outputs.append(("constant", leaf))
             return tuple(results)
 
-        graph = _trace(flat, [torch.empty_like(t) for t in tensors])
+        graph = trace(flat, [torch.empty_like(t) for t in tensors])
+        graph.graph.eliminate_dead_code()
+        made = [node.meta["val"] for node in _results(graph)]
+        sources = {"graph": made, "argument": tensors}
+        kinds = tuple(
+            (sources[kind][value].shape, sources[kind][value].dtype) if kind in sources else None
+            for kind, value in outputs
+        )
+        if donated:
+            outputs = _reuse(graph, outputs, donated, tensors)
         placeholders = [n for n in graph.graph.nodes if n.op == "placeholder"]
         used = tuple(k for k, node in enumerate(placeholders) if node.users)
         for node in placeholders:
             if not node.users:
                 graph.graph.erase_node(node)
         graph.recompile()
-        problem = compiler_problem(tensors[0].device if tensors else torch.device("cpu"))
+        device = tensors[0].device if tensors else torch.device("cpu")
         run: Callable[..., Any] = graph
-        if problem is None:
-            logger.info("compiling %s: %d operations", _name(self.fn), len(graph.graph.nodes))
-            run = torch.compile(graph, fullgraph=True, dynamic=False)
-        else:
-            warnings.warn(f"jit: {problem} Running eagerly.", RuntimeWarning, stacklevel=4)
-        return _Program(run, used, tuple(outputs), out_spec[0])
+        if len(graph.graph.nodes) > 1:
+            problem = compiler_problem(device)
+            if problem is None:
+                logger.info("compiling %s: %d operations", _name(self.fn), len(graph.graph.nodes))
+                run = compile_graph(graph, [tensors[k] for k in used])
+            else:
+                warnings.warn(f"jit: {problem} Running eagerly.", RuntimeWarning, stacklevel=5)
+        if self.cuda_graphs and device.type == "cuda":
+            run = CudaGraph(run, {used.index(k) for k in used if k in donated})
+        return _Program(run, used, tuple(outputs), out_spec[0], donated, kinds)
+
+    def _donated_leaves(self, spec: optree.PyTreeSpec) -> tuple[int, ...]:
+        """The places, among all leaves, of those that donated arguments have."""
+        places: list[int] = []
+        start = 0
+        for i, child in enumerate(spec.child(0).children()):
+            if i in self._donated_nums:
+                places.extend(range(start, start + child.num_leaves))
+            start += child.num_leaves
+        return tuple(places)
+
+
+def _results(graph: torch.fx.GraphModule) -> Sequence[Any]:
+    return next(node for node in graph.graph.nodes if node.op == "output").args[0]
+
+
+def _reuse(
+    graph: torch.fx.GraphModule,
+    outputs: list[tuple[str, Any]],
+    donated: Sequence[int],
+    tensors: Sequence[Tensor],
+) -> list[tuple[str, Any]]:
+    """Give each output of the graph the memory of a donated leaf of its kind, in their order."""
+    free = [k for k in donated if ("argument", k) not in outputs]
+    results = _results(graph)
+    pairs: dict[int, int] = {}
+    for kind, value in outputs:
+        if kind != "graph":
+            continue
+        made = results[value].meta["val"]
+        fit = next(
+            (k for k in free if (tensors[k].shape, tensors[k].dtype) == (made.shape, made.dtype)),
+            None,
+        )
+        if fit is not None:
+            free.remove(fit)
+            pairs[value] = fit
+    write_into_inputs(graph, pairs)
+    left = [k for k in range(len(results)) if k not in pairs]
+    return [
+        (kind, value)
+        if kind != "graph"
+        else ("donated", pairs[value])
+        if value in pairs
+        else ("graph", left.index(value))
+        for kind, value in outputs
+    ]
 
 
 def jit(
@@ -216,6 +360,8 @@ def jit(
     *,
     static_argnums: int | Sequence[int] = (),
     static_argnames: str | Sequence[str] = (),
+    donate_argnums: int | Sequence[int] = (),
+    cuda_graphs: bool = False,
 ) -> Any:
     """Compile a function of pytrees (``jax.jit``), as a decorator or by call.
 
@@ -225,8 +371,19 @@ def jit(
     comes back as the very same object. Without a C++ compiler it says so once and runs
     the traced graph eagerly.
 
+    The memory of positional arguments named in ``donate_argnums`` becomes the result's
+    where shapes and dtypes fit, so that a training loop allocates nothing after its first
+    step. Their tensors refuse any later use; views and arrays of them that were taken
+    before see the new values, so copy what is to be kept. The first call copies what the
+    caller owns. Under :func:`disable_jit` nothing is donated.
+
+    ``cuda_graphs`` records the program on a GPU and replays it by one launch; elsewhere it
+    has no effect.
+
     Raises:
         TypeError: an argument leaf is neither tensor, array nor number.
+        RuntimeError: an argument was donated to an earlier call.
+        ValueError: an argument is to be static and donated.
 
     >>> import torch
     >>> double = jit(lambda tree: tree_map(lambda x: 2 * x, tree))
@@ -236,42 +393,13 @@ def jit(
     """
     if fn is None:
         return functools.partial(
-            jit, static_argnums=static_argnums, static_argnames=static_argnames
+            jit,
+            static_argnums=static_argnums,
+            static_argnames=static_argnames,
+            donate_argnums=donate_argnums,
+            cuda_graphs=cuda_graphs,
         )
-    return Jitted(fn, static_argnums, static_argnames)
-
-
-@functools.cache
-def compiler_problem(device: torch.device) -> str | None:
-    """One sentence on why ``torch.compile`` can't work for the device, or None if it can.
-
-    >>> compiler_problem(torch.device("meta"))
-    "torch.compile has no compiler for the device 'meta'."
-    """
-    if device.type == "cuda":
-        return None
-    if device.type != "cpu":
-        return f"torch.compile has no compiler for the device '{device}'."
-    from torch._inductor import cpp_builder, exc
-
-    try:
-        cpp_builder.get_cpp_compiler()
-    except exc.InvalidCxxCompiler:
-        return (
-            "torch.compile found no C++ compiler: install g++ or clang++ "
-            "(or name one in the environment variable CXX)."
-        )
-    return None
-
-
-def _trace(fn: Callable[..., Any], tensors: Sequence[Tensor]) -> torch.fx.GraphModule:
-    token = _TRACING.set(True)
-    try:
-        graph = make_fx(fn, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
-    finally:
-        _TRACING.reset(token)
-    graph.graph.eliminate_dead_code()
-    return graph
+    return Jitted(fn, static_argnums, static_argnames, donate_argnums, cuda_graphs)
 
 
 def inside_transform() -> bool:
@@ -281,7 +409,7 @@ def inside_transform() -> bool:
     False
     """
     return (
-        _TRACING.get()
+        tracing()
         or torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]
         or torch.compiler.is_compiling()
     )
@@ -301,6 +429,10 @@ def _leaf_tensor(leaf: Any, device: torch.device | None, slot: int) -> Tensor | 
 def _scalar(value: Any, dtype: torch.dtype, device: torch.device | None, slot: int) -> Tensor:
     """The tensor of a Python number, kept from call to call; one for each place, never shared."""
     return torch.tensor(value, dtype=dtype, device=device)
+
+
+def _set_of(names: Any) -> set[Any]:
+    return {names} if isinstance(names, int | str) else set(names)
 
 
 def _name(fn: Callable[..., Any]) -> str:
@@ -523,11 +655,14 @@ def scan(
 
     ``fn(carry, x) -> (carry, y)``; returns the last carry and the stacked ``y``. Inside
     ``jit`` the steps are unrolled into the graph, so that it suits short loops such as
-    the diffusion steps; outside, ``fn`` is called step by step, and a jitted ``fn`` is
-    compiled once.
+    the diffusion steps; outside, ``fn`` is called step by step. A jitted ``fn`` is compiled
+    once, and its program runs on flat tensors: trees are taken apart before the first step
+    and put together after the last, and nothing waits for the device between. With
+    ``jit(fn, donate_argnums=0)`` the state stays where it is in memory.
 
     Raises:
         ValueError: no length is known, or the leaves of ``xs`` differ in theirs.
+        TypeError: a jitted step changes the structure, a shape or a dtype of its carry.
 
     >>> import torch
     >>> total, partial = scan(lambda c, x: (c + x, c + x), torch.tensor(0), torch.arange(4))
@@ -538,10 +673,11 @@ def scan(
     lengths = {leaf.shape[0] for leaf in leaves} | ({length} if length is not None else set())
     if len(lengths) != 1:
         raise ValueError(f"scan: xs and length must agree on one number of steps, got {lengths}.")
+    steps = lengths.pop()
+    if steps and isinstance(fn, Jitted) and not (jit_disabled() or inside_transform()):
+        return fn.scan(init, [as_tensor(leaf) for leaf in leaves], spec, steps)
     carry, outputs = init, []
-    for i in range(lengths.pop()):
+    for i in range(steps):
         carry, y = fn(carry, tree_unflatten(spec, [leaf[i] for leaf in leaves]))
         outputs.append(y)
-    if not outputs:
-        return carry, None
-    return carry, tree_stack(outputs)
+    return carry, tree_stack(outputs) if outputs else None

@@ -14,7 +14,7 @@ from torch import Tensor
 from idql_func import random
 from idql_func.struct import PyTreeNode, TrainState, field
 from idql_func.transforms import jit
-from idql_func.tree import as_tensor, tree_leaves, tree_map
+from idql_func.tree import as_tensor, tree_iter, tree_map
 from idql_func.types import Batch, InputError, Params, PRNGKey
 
 TRANSITION_FIELDS = ("observations", "actions", "rewards", "masks", "next_observations")
@@ -28,7 +28,9 @@ class Agent(PyTreeNode):
     """Base of the learners (``jaxrl5/agents/agent.py``): a frozen pytree with a key.
 
     Methods return ``(result, learner)``, and the learner they return carries the next
-    key; the one they were called on is unchanged.
+    key; the one they were called on is unchanged. ``update(..., donate=True)`` alone gives
+    the learner's memory to the one that it returns: the old one then refuses any use (see
+    :func:`idql_func.jit`).
     """
 
     rng: PRNGKey
@@ -44,7 +46,7 @@ class Agent(PyTreeNode):
     def float_dtype(self) -> torch.dtype:
         """The dtype of the parameters, which batches must have too."""
         return next(
-            x.dtype for x in tree_leaves(self) if isinstance(x, Tensor) and x.is_floating_point()
+            x.dtype for x in tree_iter(self) if isinstance(x, Tensor) and x.is_floating_point()
         )
 
     def _act(

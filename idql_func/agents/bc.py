@@ -140,13 +140,13 @@ class BCLearner(PolicyAgent):
         )
         return self.replace(actor=self.actor.apply_gradients(grads=grads), rng=rng), info
 
-    def update(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def update(self: Self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
         """One step on ``observations [B, O], actions [B, A]``; ``info``: nll and entropy.
 
         Raises:
             InputError: a missing entry, a wrong shape or dtype.
         """
-        return _update(self, self._fields(batch, _FIELDS))
+        return _update.donating(donate)(self, self._fields(batch, _FIELDS))
 
     def eval_loss(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """``nll`` of a batch without dropout and without an update; the key stays.

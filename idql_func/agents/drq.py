@@ -121,7 +121,9 @@ class DrQLearner(PixelAgent, SACLearner):
             depth_keys=eyes.depth_keys,
         )
 
-    def update(self: Self, batch: Batch, utd_ratio: int = 1) -> tuple[Self, InfoDict]:
+    def update(
+        self: Self, batch: Batch, utd_ratio: int = 1, *, donate: bool = False
+    ) -> tuple[Self, InfoDict]:
         """SAC's update on crops of the images, the actor with the critic's encoder as it was.
 
         ``observations`` and ``next_observations`` are dicts of ``[B, ...]``; cameras that the
@@ -142,4 +144,4 @@ class DrQLearner(PixelAgent, SACLearner):
             "observations": observations,
             "next_observations": next_observations,
         }
-        return super(DrQLearner, learner).update(cropped, utd_ratio)
+        return super(DrQLearner, learner).update(cropped, utd_ratio, donate=donate)

@@ -180,13 +180,13 @@ class IQLLearner(PolicyAgent):
         next_v = self.value.apply_fn(self.value.params, batch["next_observations"])
         return batch["rewards"] + self.discount * batch["masks"] * next_v
 
-    def update(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def update(self: Self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
         """``V``, actor, ``Q`` on one batch (quirk U2); a new learner and its losses.
 
         Raises:
             InputError: a missing entry, a wrong shape or dtype.
         """
-        return _update(self, self._fields(batch, TRANSITION_FIELDS))
+        return _update.donating(donate)(self, self._fields(batch, TRANSITION_FIELDS))
 
     def eval_loss(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """The losses of the networks as they are, without an update; the key stays.

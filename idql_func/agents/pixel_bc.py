@@ -101,7 +101,7 @@ class PixelBCLearner(PixelAgent, BCLearner):
             depth_keys=eyes.depth_keys,
         )
 
-    def update(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def update(self: Self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
         """One step on crops of ``observations``, a dict of ``[B, ...]``, and ``actions [B, A]``.
 
         Raises:
@@ -112,4 +112,6 @@ class PixelBCLearner(PixelAgent, BCLearner):
             self.rng, (checked["observations"],), augment=self.data_augmentation_fn
         )
         learner = self.replace(rng=rng)
-        return super(PixelBCLearner, learner).update({**checked, "observations": observations})
+        return super(PixelBCLearner, learner).update(
+            {**checked, "observations": observations}, donate=donate
+        )

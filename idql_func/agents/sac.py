@@ -262,7 +262,9 @@ class SACLearner(PolicyAgent):
 
     # public, compiled
 
-    def update(self: Self, batch: Batch, utd_ratio: int = 1) -> tuple[Self, InfoDict]:
+    def update(
+        self: Self, batch: Batch, utd_ratio: int = 1, *, donate: bool = False
+    ) -> tuple[Self, InfoDict]:
         """``utd_ratio`` steps of ``Q``, each on its part of the batch, then actor and temperature.
 
         The actor sees the last part only (quirk A5). ``batch`` holds ``observations [B, O],
@@ -274,8 +276,8 @@ class SACLearner(PolicyAgent):
         *first, last = mini_batches(self._fields(batch, TRANSITION_FIELDS), utd_ratio)
         learner = self
         for part in first:
-            learner, _ = _critic_update(learner, part)
-        return _update(learner, last)
+            learner, _ = _critic_update.donating(donate)(learner, part)
+        return _update.donating(donate)(learner, last)
 
 
 def check_sac_settings(

@@ -196,7 +196,9 @@ class TD3Learner(Agent):
 
     # public, compiled
 
-    def update(self: Self, batch: Batch, utd_ratio: int = 1) -> tuple[Self, InfoDict]:
+    def update(
+        self: Self, batch: Batch, utd_ratio: int = 1, *, donate: bool = False
+    ) -> tuple[Self, InfoDict]:
         """``utd_ratio`` steps of ``Q``, each on its part of the batch; then the actor, if due.
 
         Where the actor is not due it, its target and the key stay, and ``actor_loss`` is 0
@@ -208,13 +210,13 @@ class TD3Learner(Agent):
         *first, last = mini_batches(self._fields(batch, TRANSITION_FIELDS), utd_ratio)
         learner = self
         for part in first:
-            learner, _ = _critic_update(learner, part)
+            learner, _ = _critic_update.donating(donate)(learner, part)
         # A step count that can be read for nothing picks one of two programs. Under vmap and jit,
         # and on a GPU, where reading waits, one program computes both and keeps the right one.
         due = None
         if not inside_transform() and self.critic.step.device.type == "cpu":
             due = bool(self.actor_is_due(learner.critic.step + 1, utd_ratio))
-        return _update(learner, last, utd_ratio=utd_ratio, due=due)
+        return _update.donating(donate)(learner, last, utd_ratio=utd_ratio, due=due)
 
     def eval_actions(self: Self, observations: Any) -> tuple[np.ndarray, Self]:
         """The actor's action for ``[O]`` or ``[E, O]``: ``[A]`` or ``[E, A]``; the key stays.

@@ -1,0 +1,118 @@
+"""From a Python function of tensors to a compiled program: trace, compile, replay.
+
+A function is traced once into one flat graph (``make_fx``), which goes straight to what
+``torch.compile`` has behind its front end: AOTAutograd and Inductor. The front end, Dynamo,
+would read Python that is not there any more: it costs seconds at the first call and a check of
+every argument at each later one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+Program = Callable[..., Sequence[Tensor]]
+
+_TRACING: ContextVar[bool] = ContextVar("idql_func_tracing", default=False)
+
+
+def tracing() -> bool:
+    """Whether :func:`trace` is at work."""
+    return _TRACING.get()
+
+
+def trace(fn: Callable[..., Any], tensors: Sequence[Tensor]) -> torch.fx.GraphModule:
+    """The graph of operations that ``fn`` does on such tensors."""
+    token = _TRACING.set(True)
+    try:
+        graph = make_fx(fn, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
+    finally:
+        _TRACING.reset(token)
+    return graph
+
+
+def compile_graph(graph: torch.fx.GraphModule, tensors: Sequence[Tensor]) -> Program:
+    """Machine code for a flat graph on tensors of these shapes, dtypes and devices.
+
+    Where one of them asks for a gradient (torch's own, not :func:`idql_func.grad`), the whole
+    of ``torch.compile`` is taken, whose programs can be differentiated.
+    """
+    try:
+        from torch._inductor import standalone_compile
+    except ImportError:
+        standalone_compile = None
+    if standalone_compile is None or any(t.requires_grad for t in tensors):
+        return torch.compile(graph, fullgraph=True, dynamic=False)
+    # examples of their own: memory that two arguments happen to share is not part of the program
+    examples: list[Any] = [torch.empty_like(t) for t in tensors]
+    return standalone_compile(graph, examples, dynamic_shapes="from_example_inputs")
+
+
+@functools.cache
+def compiler_problem(device: torch.device) -> str | None:
+    """One sentence on why ``torch.compile`` can't work for the device, or None if it can.
+
+    >>> compiler_problem(torch.device("meta"))
+    "torch.compile has no compiler for the device 'meta'."
+    """
+    if device.type == "cuda":
+        return None
+    if device.type != "cpu":
+        return f"torch.compile has no compiler for the device '{device}'."
+    from torch._inductor import cpp_builder, exc
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler:
+        return (
+            "torch.compile found no C++ compiler: install g++ or clang++ "
+            "(or name one in the environment variable CXX)."
+        )
+    return None
+
+
+class CudaGraph:
+    """A program recorded once and replayed by one launch (``torch.cuda.CUDAGraph``).
+
+    Inputs are copied to the addresses that were recorded, unless they live there already, as
+    donated state does after its first step; outputs are copied out, since the next replay
+    overwrites them.
+    """
+
+    def __init__(self, program: Program, donated: set[int]) -> None:
+        self._program = program
+        self._donated = donated
+        self._inputs: list[Tensor] = []
+        self._outputs: tuple[Tensor, ...] = ()
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
+        elsewhere = [
+            k for k, own in enumerate(self._inputs) if own.data_ptr() != tensors[k].data_ptr()
+        ]
+        if self._graph is None or not self._donated.isdisjoint(elsewhere):
+            return self._record(tensors)  # the first state, or another than the one recorded
+        for k in elsewhere:
+            self._inputs[k].copy_(tensors[k])
+        self._graph.replay()
+        return [output.clone() for output in self._outputs]
+
+    def _record(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        # warm up on copies: a recording must not be the first run, and a run changes its state
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._program(*(t.clone() for t in tensors))
+        torch.cuda.current_stream().wait_stream(stream)
+        self._inputs = [t if k in self._donated else t.clone() for k, t in enumerate(tensors)]
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._outputs = tuple(self._program(*self._inputs))
+        self._graph.replay()
+        return [output.clone() for output in self._outputs]

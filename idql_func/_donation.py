@@ -1,0 +1,79 @@
+"""Donated arguments: their memory becomes the result's, and the old tensors say so if used.
+
+The rules are ``jax.jit``'s: after a call with ``donate_argnums`` the donated tensors are gone.
+torch has no such state of a tensor, so the Python object changes its class to one that refuses
+every operation, while a new object takes over the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_OWNED = "_idql_func_owned"
+
+
+class DonatedTensor(Tensor):
+    """What is left of a tensor whose memory was given away."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise RuntimeError(
+            "This tensor was donated: a jitted function has put its result into the tensor's "
+            "memory. Use the result of that call, or make the call without donation "
+            "(update(..., donate=False))."
+        )
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return "<donated tensor>"
+
+
+def take_over(leaf: Tensor, seen: set[int]) -> Tensor:
+    """A tensor of the same values in memory that nothing else reads; the old one is refused.
+
+    Memory that an earlier donating call has made is kept. Any other (a user's array, two leaves
+    that share one tensor) is copied, which happens at the first call of a loop alone.
+    """
+    owned = getattr(leaf, _OWNED, False) and id(leaf) not in seen
+    seen.add(id(leaf))
+    fresh = leaf.detach() if owned else leaf.clone(memory_format=torch.contiguous_format)
+    return own(fresh)
+
+
+def own(tensor: Tensor) -> Tensor:
+    """Mark a new tensor as one whose memory a donating call may reuse."""
+    setattr(tensor, _OWNED, True)
+    return tensor
+
+
+def refuse(leaves: Sequence[Any]) -> None:
+    """Make every further use of these tensors an error."""
+    for leaf in leaves:
+        if type(leaf) is Tensor:
+            leaf.__class__ = DonatedTensor
+
+
+def storage_of(tensor: Tensor) -> int:
+    """The address of a (fake) tensor's storage object."""
+    return tensor.untyped_storage()._cdata
+
+
+def write_into_inputs(graph: torch.fx.GraphModule, pairs: dict[int, int]) -> None:
+    """Let a flat graph write its outputs into its inputs instead of returning them.
+
+    ``pairs`` maps an output's place to the place of the input that takes it; the outputs left
+    are returned in their order. No output may be a view of an input.
+    """
+    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    output = next(node for node in graph.graph.nodes if node.op == "output")
+    results = list(output.args[0])
+    with graph.graph.inserting_before(output):
+        for place, target in pairs.items():
+            graph.graph.call_function(
+                torch.ops.aten.copy_.default, (placeholders[target], results[place])
+            )
+    output.args = (tuple(r for k, r in enumerate(results) if k not in pairs),)
+    graph.recompile()
