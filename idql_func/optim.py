@@ -3,6 +3,9 @@
 Each is a frozen dataclass, hashable and equal by value, so that two learners made alike
 share one compiled program. States are optax's named tuples: the count and moments of
 ``adam`` sit at ``opt_state[0]``, as in optax.
+
+:func:`step` and :func:`incremental_update` pass over a whole tree at once where they can
+(``_fused.py``); what the parts below compute is the definition.
 """
 
 from __future__ import annotations
@@ -10,12 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
-from idql_func._switches import float_dtype
+from idql_func import _fused
+from idql_func._switches import float_dtype, x64_enabled
 from idql_func.tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from idql_func.types import Params
 
@@ -338,6 +342,27 @@ def apply_updates(params: Params, updates: Params) -> Params:
     return tree_map(lambda p, u: p + u, params, updates)
 
 
+def step(
+    tx: GradientTransformation, grads: Params, state: OptState, params: Params
+) -> tuple[Params, OptState]:
+    """The parameters after one update, and the next state: ``tx.update``, ``apply_updates``.
+
+    Adam and AdamW on CPU tensors are one operator for the whole tree, of the same values;
+    anything else, and a step that is itself differentiated, takes the two calls.
+
+    >>> tx = adam(0.1)
+    >>> params = {"w": torch.tensor([1.0])}
+    >>> params, state = step(tx, {"w": torch.tensor([2.0])}, tx.init(params), params)
+    >>> round(params["w"].item(), 4), state[0].count.item()
+    (0.9, 1)
+    """
+    fused = _fused_step(tx, grads, state, params)
+    if fused is not None:
+        return fused
+    updates, state = tx.update(grads, state, params)
+    return apply_updates(params, updates), state
+
+
 def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Any) -> Params:
     """Polyak average ``step_size * new + (1 - step_size) * old`` (``optax.incremental_update``).
 
@@ -346,6 +371,9 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Any)
     >>> incremental_update({"w": torch.tensor(1.0)}, {"w": torch.tensor(0.0)}, 0.25)
     {'w': tensor(0.2500)}
     """
+    (new, spec), (old, old_spec) = tree_flatten(new_tensors), tree_flatten(old_tensors)
+    if spec == old_spec and _fused.fits(old, new) and _is_rate(step_size, old[0]):
+        return tree_unflatten(spec, _fused.moving_average(new, old, step_size))
     return tree_map(
         lambda new, old: step_size * new + (1 - step_size) * old, new_tensors, old_tensors
     )
@@ -365,6 +393,67 @@ class _FixedMask:
 
     def __call__(self, params: Params) -> Any:
         return tree_unflatten(self.spec, self.leaves)
+
+
+def _fused_step(
+    tx: GradientTransformation, grads: Params, state: OptState, params: Params
+) -> tuple[Params, OptState] | None:
+    """:func:`step` as one operator, or None where it has to go through the parts."""
+    if not isinstance(tx, Chain):
+        return None
+    kinds = [type(part) for part in tx.parts]
+    parts: Any = tx.parts
+    if kinds == [ScaleByAdam, ScaleByLearningRate]:
+        weight_decay, mask = 0.0, tree_map(lambda leaf: False, params)
+    elif kinds == [ScaleByAdam, AddDecayedWeights, ScaleByLearningRate]:
+        weight_decay, mask = parts[1].weight_decay, parts[1].mask
+        mask = tree_map(lambda leaf: True, params) if mask is None else mask(params)
+    else:
+        return None
+    moments, (old, *between, rate_state) = parts[0], state
+    flat, specs = zip(*map(tree_flatten, (grads, params, old.mu, old.nu, mask)), strict=True)
+    *tensors, decayed = flat
+    numbers = (moments.b1, moments.b2, moments.eps, weight_decay)
+    if (
+        any(spec != specs[0] for spec in specs)
+        or not _fused.fits(*tensors)
+        or not all(isinstance(x, float) for x in numbers)
+    ):
+        return None
+    rate, leaf = parts[-1].learning_rate, tensors[0][0]
+    if callable(rate):
+        step_size: Any = (-cast(Schedule, rate)(rate_state.count)).to(leaf.dtype)
+        rate_state = ScaleByScheduleState(_increment(rate_state.count))
+    else:
+        step_size = -rate
+    if not _is_rate(step_size, leaf):
+        return None
+    g, p, mu, nu = tensors
+    *lists, count = _fused.adam_step(
+        g,
+        p,
+        mu,
+        nu,
+        old.count,
+        step_size,
+        numbers,
+        decayed=[bool(x) for x in decayed],
+        wide=x64_enabled(),
+    )
+    new_params, mu, nu = (tree_unflatten(specs[0], leaves) for leaves in lists)
+    return new_params, (ScaleByAdamState(count, mu, nu), *between, rate_state)
+
+
+def _is_rate(value: Any, leaf: Tensor) -> bool:
+    """Whether a number or tensor is one rate for all leaves, of the precision of ``leaf``."""
+    if isinstance(value, Tensor):
+        return (
+            value.ndim == 0
+            and value.dtype == leaf.dtype
+            and value.device == leaf.device
+            and not _fused.differentiated(value)
+        )
+    return isinstance(value, int | float)
 
 
 def _zero_count(params: Params) -> Tensor:

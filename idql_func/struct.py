@@ -13,7 +13,8 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 import optree
 import torch
 
-from idql_func.optim import GradientTransformation, OptState, apply_updates
+from idql_func import optim
+from idql_func.optim import GradientTransformation, OptState
 from idql_func.tree import NAMESPACE, tree_leaves
 from idql_func.types import Params
 
@@ -135,10 +136,8 @@ class TrainState(PyTreeNode):
         """
         if self.tx is None:
             raise ValueError("apply_gradients: a target network (tx=None) takes no gradients.")
-        updates, opt_state = self.tx.update(grads, self.opt_state, self.params)
-        return self.replace(
-            step=self.step + 1, params=apply_updates(self.params, updates), opt_state=opt_state
-        )
+        params, opt_state = optim.step(self.tx, grads, self.opt_state, self.params)
+        return self.replace(step=self.step + 1, params=params, opt_state=opt_state)
 
 
 def _no_apply_fn(*args: Any, **kwargs: Any) -> Any:

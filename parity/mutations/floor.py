@@ -148,8 +148,22 @@ FLOOR = (
     Mutation(
         "ema-other-side",
         "the moving average keeps the share tau of the old parameters, as some papers write it",
-        "optim.py",
-        "lambda new, old: step_size * new + (1 - step_size) * old",
-        "lambda new, old: step_size * old + (1 - step_size) * new",
+        "_fused.py",
+        "out[i] = share * a[i] + rest * b[i]",
+        "out[i] = share * b[i] + rest * a[i]",
+    ),
+    Mutation(
+        "fused-adam-eps-in-root",
+        "Adam's eps inside the root in the step of a whole tree, as TensorFlow's",
+        "_fused.py",
+        "(SQRT(v1 / correction2) + eps)",
+        "SQRT(v1 / correction2 + eps)",
+    ),
+    Mutation(
+        "fused-adam-no-correction",
+        "Adam's second moment without bias correction in the step of a whole tree",
+        "_fused.py",
+        "SQRT(v1 / correction2)",
+        "SQRT(v1)",
     ),
 )
