@@ -8,7 +8,7 @@ entries.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,16 @@ def tree_leaves(tree: PyTree) -> list[Any]:
     [1, 2]
     """
     return tree_flatten(tree)[0]
+
+
+def tree_iter(tree: PyTree) -> Iterator[Any]:
+    """The leaves of a tree one by one; those that nobody asks for are never looked up.
+
+    >>> next(tree_iter([1, {"a": 2}]))
+    1
+    """
+    _know_tensordict()
+    return iter(optree.tree_iter(tree, namespace=NAMESPACE))
 
 
 def tree_map(fn: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
