@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from idql_func._compile import CudaGraph, compile_graph, compiler_problem, trace, tracing
-from idql_func._donation import refuse, storage_of, take_over, write_into_inputs
+from idql_func._donation import storage_of, take_over, write_into_inputs
 from idql_func._switches import (
     disable_jit,
     enable_x64,
@@ -127,17 +127,22 @@ class Jitted:
         return tree_unflatten(program.out_spec, program.result_leaves(leaves, tensors))
 
     def scan(
-        self, init: PyTree, xs: Sequence[Tensor], xs_spec: optree.PyTreeSpec, steps: int
+        self,
+        init: PyTree,
+        xs: Sequence[Tensor],
+        xs_spec: optree.PyTreeSpec,
+        steps: int,
+        constants: dict[str, Any],
     ) -> tuple[PyTree, PyTree]:
-        """See :func:`scan`; ``xs`` are leaves ``[steps, ...]``."""
+        """See :func:`scan`; ``xs`` are leaves ``[steps, ...]``, ``constants`` go to each step."""
         first = tree_unflatten(xs_spec, [leaf[0] for leaf in xs])
-        program, leaves, tensors = self._prepare((init, first), {})
-        carried = len(leaves) - len(xs)
+        program, leaves, tensors = self._prepare((init, first), constants)
+        carried = tree_flatten(init)[1].num_leaves
         carry_spec, y_spec = self._carry_and_output(program, init, tensors)
         outputs: list[list[Any]] = []
         for i in range(steps):
             if i:
-                tensors[carried:] = [leaf[i] for leaf in xs]
+                tensors[carried : carried + len(xs)] = [leaf[i] for leaf in xs]
             result = program.result_leaves(leaves, tensors)
             for k, leaf in enumerate(result[:carried]):
                 if isinstance(leaf, Tensor):
@@ -215,12 +220,10 @@ class Jitted:
             program = self._compile(spec, static_args, static_kwargs, tensors)
             self._programs[key] = program
         if program.donated:
-            seen: set[int] = set()
-            given = [leaves[i] for i in program.donated]
-            for i, leaf in zip(program.donated, given, strict=True):
-                if isinstance(leaf, Tensor):
-                    leaves[i] = tensors[i] = take_over(leaf, seen)
-            refuse(given)
+            given = [i for i in program.donated if isinstance(leaves[i], Tensor)]
+            taken = take_over([leaves[i] for i in given], [tensors[i] for i in given])
+            for i, tensor in zip(given, taken, strict=True):
+                leaves[i] = tensors[i] = tensor
         return program, leaves, tensors
 
     def _tensors(self, leaves: list[Any], dynamic: PyTree) -> list[Tensor]:
@@ -658,7 +661,8 @@ def scan(
     the diffusion steps; outside, ``fn`` is called step by step. A jitted ``fn`` is compiled
     once, and its program runs on flat tensors: trees are taken apart before the first step
     and put together after the last, and nothing waits for the device between. With
-    ``jit(fn, donate_argnums=0)`` the state stays where it is in memory.
+    ``jit(fn, donate_argnums=0)`` the state stays where it is in memory. What all steps read
+    comes as keywords: ``scan(functools.partial(jitted, data=data), ...)``.
 
     Raises:
         ValueError: no length is known, or the leaves of ``xs`` differ in theirs.
@@ -674,8 +678,11 @@ def scan(
     if len(lengths) != 1:
         raise ValueError(f"scan: xs and length must agree on one number of steps, got {lengths}.")
     steps = lengths.pop()
-    if steps and isinstance(fn, Jitted) and not (jit_disabled() or inside_transform()):
-        return fn.scan(init, [as_tensor(leaf) for leaf in leaves], spec, steps)
+    step, constants = fn, {}
+    if isinstance(fn, functools.partial) and not fn.args:
+        step, constants = fn.func, fn.keywords
+    if steps and isinstance(step, Jitted) and not (jit_disabled() or inside_transform()):
+        return step.scan(init, [as_tensor(leaf) for leaf in leaves], spec, steps, constants)
     carry, outputs = init, []
     for i in range(steps):
         carry, y = fn(carry, tree_unflatten(spec, [leaf[i] for leaf in leaves]))

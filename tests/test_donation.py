@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -143,6 +144,20 @@ def test_scan_of_a_jitted_step_equals_single_calls(donate: bool) -> None:
     for ours, theirs in zip(tree_leaves(state), tree_leaves(single), strict=True):
         torch.testing.assert_close(ours, theirs)
     assert program.cache_size() == 1
+
+
+@pytest.mark.usefixtures("either")
+def test_scan_hands_keywords_to_each_step_and_donates_none_of_them() -> None:
+    def pick(total: Tensor, row: Tensor, *, table: Tensor, power: int) -> tuple[Tensor, Tensor]:
+        chosen = table.index_select(0, row.reshape(1))[0] ** power
+        return total + chosen, chosen
+
+    table, rows = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2, 0, 1, 2])
+    program = jit(pick, static_argnames="power", donate_argnums=0)
+    step = functools.partial(program, table=table, power=2)
+    total, chosen = scan(step, torch.tensor(0.0), rows)
+    assert total.item() == 23.0 and chosen.tolist() == [9.0, 1.0, 4.0, 9.0]
+    assert table.tolist() == [1.0, 2.0, 3.0] and program.cache_size() == 1
 
 
 @pytest.mark.usefixtures("either")

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from torch import Tensor
 
 from idql_func import random
+from idql_func._donation import own
 from idql_func._switches import float_dtype, x64_enabled
 from idql_func.data.arrays import map_arrays, named_leaves
 from idql_func.data.dataset import check_integer
@@ -135,7 +136,7 @@ def scan_updates(
     return learner, key, tree_map(reduce, infos)
 
 
-@functools.partial(jit, static_argnames=("batch_size", "update"))
+@functools.partial(jit, static_argnames=("batch_size", "update"), donate_argnums=0)
 def _step(
     carry: tuple[Any, PRNGKey],
     _: None,
@@ -159,7 +160,7 @@ def copy_of(tree: L) -> L:
     >>> copy_of({"a": a})["a"] is a
     False
     """
-    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)
+    return tree_map(lambda leaf: own(leaf.clone()) if isinstance(leaf, Tensor) else leaf, tree)
 
 
 def _mean(values: Tensor) -> Tensor:
