@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from idql_func import _draws
 from idql_func._switches import (
     float_dtype,
     int_dtype,
@@ -80,10 +80,7 @@ def split(key: Key, num: int = 2) -> Tensor:
     >>> split(PRNGKey(0)).tolist()
     [[4146024105, 967050713], [2718843009, 1272950319]]
     """
-    key = _check_key(key)
-    if partitionable():
-        return _hash_pairs(key, num).T
-    return _hash_counts(key, 2 * num).reshape(num, 2)
+    return _draws.split(_check_key(key), num)
 
 
 def fold_in(key: Key, data: int | Tensor) -> Key:
@@ -93,11 +90,11 @@ def fold_in(key: Key, data: int | Tensor) -> Key:
     [2716826189, 292468403]
     """
     key = _check_key(key)
-    if isinstance(data, Tensor):
-        low = data.to(device=key.device, dtype=torch.int64) & MASK
-    else:
-        low = torch.full((), int(data) & MASK, dtype=torch.int64, device=key.device)
-    return threefry2x32(key, torch.stack([torch.zeros_like(low), low]).unsqueeze(1)).squeeze(1)
+    if not isinstance(data, Tensor):
+        data = int(data)
+    elif data.ndim:
+        raise ValueError(f"fold_in: data must be one integer, got shape {tuple(data.shape)}.")
+    return _draws.fold_in(key, data)
 
 
 # --- numbers ------------------------------------------------------------------------
@@ -121,7 +118,7 @@ def bits(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Tenso
     if dtype == torch.uint64:
         return _bits64(key, shape).view(torch.uint64)
     if dtype == torch.uint32:
-        return _bits32(key, shape)
+        return _draws.bits(key, shape)
     raise TypeError(f"bits: dtype must be torch.uint32 or torch.uint64, got {dtype}.")
 
 
@@ -141,6 +138,8 @@ def uniform(
     [0.21629536151885986, 0.804124116897583]
     """
     key, shape, dtype = _check_key(key), _check_shape(shape), _check_float("uniform", dtype)
+    if dtype == torch.float32 and not (isinstance(minval, Tensor) or isinstance(maxval, Tensor)):
+        return _draws.uniform(key, shape, minval, maxval)
     low = torch.as_tensor(minval, dtype=dtype, device=key.device)
     high = torch.as_tensor(maxval, dtype=dtype, device=key.device)
     unit = _unit_floats(key, shape, dtype)
@@ -154,9 +153,11 @@ def normal(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Ten
     [-0.7848, 0.8564]
     """
     key, shape, dtype = _check_key(key), _check_shape(shape), _check_float("normal", dtype)
+    if dtype == torch.float32:
+        return _draws.normal(key, shape)
     # u is uniform on (nextafter(-1, 0), 1): the width rounds to 2, so that the one
     # rounding left is that of the shift.
-    low = math.nextafter(-1.0, 0.0) if dtype == torch.float64 else -1.0 + 2.0**-24
+    low = math.nextafter(-1.0, 0.0)
     unit = _unit_floats(key, shape, dtype)
     return erfinv(torch.clamp(unit * 2.0 + low, min=low)) * sqrt2(dtype)
 
@@ -217,7 +218,6 @@ def randint(
         raise TypeError(f"randint: dtype must be torch.int32 or torch.int64, got {dtype}.")
     width = 32 if dtype == torch.int32 else 64
     largest = 2 ** (width - 1) - 1
-    first, second = split(key)
     if isinstance(minval, Tensor) or isinstance(maxval, Tensor):
         if width == 64:
             raise TypeError("randint: bounds of 64-bit draws must be Python integers.")
@@ -226,12 +226,14 @@ def randint(
         ]
         low, high = (torch.clamp(x, -largest - 1, largest) for x in bounds)
         span = torch.where(high <= low, 1, high - low + (bounds[1] > largest))
-        return _below32(_bits32(first, shape), _bits32(second, shape), low, span)
+        first, second = split(key)
+        return _draws.below(_draws.bits(first, shape), _draws.bits(second, shape), low, span)
     past_largest = int(maxval) > largest
     low, high = (min(max(int(x), -largest - 1), largest) for x in (minval, maxval))
     span = 1 if high <= low else high - low + int(past_largest)
     if width == 32:
-        return _below32(_bits32(first, shape), _bits32(second, shape), low, span)
+        return _draws.randint(key, shape, low, span)
+    first, second = split(key)
     high_bits, low_bits = _bits64(first, shape), _bits64(second, shape)
     if span >= 2**63:
         raise ValueError(f"randint: the range [{low}, {high}) is wider than 2**63 - 1.")
@@ -249,6 +251,8 @@ def bernoulli(key: Key, p: float | Tensor = 0.5, shape: Shape | None = None) -> 
     [False, True, False, True]
     """
     key = _check_key(key)
+    if not isinstance(p, Tensor) and float_dtype() == torch.float32:
+        return _draws.bernoulli(key, _check_shape(() if shape is None else shape), p)
     if not isinstance(p, Tensor):
         p = torch.full((), p, dtype=float_dtype(), device=key.device)
     return uniform(key, tuple(p.shape) if shape is None else shape, p.dtype) < p
@@ -364,44 +368,16 @@ def categorical(key: Key, logits: Tensor, axis: int = -1, shape: Shape | None = 
 # --- words --------------------------------------------------------------------------
 
 
-def _hash_counts(key: Tensor, size: int) -> Tensor:
-    """Older layout, ``[size]``: the first half of the counters is paired with the second."""
-    half = (size + 1) // 2
-    counts = _iota(key, 2 * half)
-    if size % 2:  # an odd count is padded with a zero
-        counts = torch.where(counts == size, 0, counts)
-    return threefry2x32(key, counts.reshape(2, half)).reshape(-1)[:size]
-
-
-def _hash_pairs(key: Tensor, size: int) -> Tensor:
-    """Newer layout, ``[2, size]``: each 64-bit counter by itself."""
-    counts = _iota(key, size)
-    return threefry2x32(key, torch.stack([counts >> 32, counts & MASK]))
-
-
-def _bits32(key: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """32-bit words as int64 values, ``shape``."""
-    size = math.prod(shape)
-    if partitionable():
-        first, second = _hash_pairs(key, size).unbind(0)
-        return (first ^ second).reshape(shape)
-    return _hash_counts(key, size).reshape(shape)
-
-
 def _bits64(key: Tensor, shape: tuple[int, ...]) -> Tensor:
     """64-bit words as the int64 of the same bit pattern, ``shape``."""
     size = math.prod(shape)
-    if partitionable():
-        words = _hash_pairs(key, size)
-    else:
-        words = threefry2x32(key, _iota(key, 2 * size).reshape(2, size))
+    if 2 * size >= 2**32 - 1:
+        raise ValueError(f"random: a draw of {2 * size} words exceeds the 2**32 - 2 of one key.")
+    counts = torch.arange(2 * size, dtype=torch.int64, device=key.device)
+    if partitionable():  # 64-bit counters, whose high words are zero
+        counts = torch.cat([torch.zeros_like(counts[:size]), counts[:size]])
+    words = threefry2x32(key, counts.reshape(2, size))
     return ((words[0] << 32) | words[1]).reshape(shape)
-
-
-def _iota(key: Tensor, size: int) -> Tensor:
-    if size >= 2**32 - 1:
-        raise ValueError(f"random: a draw of {size} words exceeds the 2**32 - 2 of one key.")
-    return torch.arange(size, dtype=torch.int64, device=key.device)
 
 
 # --- from bits to numbers -------------------------------------------------------------
@@ -412,17 +388,7 @@ def _unit_floats(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Ten
     if dtype == torch.float64:
         mantissa = (_bits64(key, shape) >> 12) & (2**52 - 1)
         return mantissa.to(torch.float64) * 2.0**-52
-    return (_bits32(key, shape) >> 9).to(torch.float32) * 2.0**-23
-
-
-def _below32(high_bits: Tensor, low_bits: Tensor, low: Any, span: Any) -> Tensor:
-    """``low`` plus 64 random bits modulo ``span``, in JAX's wrapping 32-bit arithmetic.
-
-    JAX's span wraps to zero at 2**32, where the remainder is the low bits; so it is here.
-    """
-    multiplier = ((2**16 % span) ** 2 & MASK) % span
-    offset = ((((high_bits % span) * multiplier) & MASK) + low_bits % span & MASK) % span
-    return (((low + offset + 2**31) & MASK) - 2**31).to(torch.int32)
+    return _draws.uniform(key, shape, 0.0, 1.0)
 
 
 def _signed64(value: int) -> int:
@@ -443,7 +409,7 @@ def _shuffle(key: Tensor, x: Tensor, axis: int) -> Tensor:
     rounds = math.ceil(3 * math.log(max(1, x.numel())) / math.log(MASK))
     for _ in range(rounds):
         key, subkey = split(key).unbind(0)
-        order = torch.sort(_bits32(subkey, tuple(x.shape)), dim=axis, stable=True)[1]
+        order = torch.sort(_draws.bits(subkey, tuple(x.shape)), dim=axis, stable=True)[1]
         x = torch.gather(x, axis, order)
     return x
 

@@ -17,7 +17,7 @@ from idql_func._threefry import threefry2x32, threefry2x32_tensors
 words = st.integers(0, 2**32 - 1)
 
 needs_compiler = pytest.mark.skipif(
-    _threefry._kernel() is None, reason="needs a C compiler for the operator's C form"
+    _threefry.functions() is None, reason="needs a C compiler for the operator's C form"
 )
 
 
@@ -31,7 +31,7 @@ def fresh_kernel() -> Iterator[None]:
 
 def _forget() -> None:
     _native.library.cache_clear()
-    _threefry._kernel.cache_clear()
+    _threefry.functions.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_without_a_compiler_the_tensor_form_runs(
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "")
     _forget()
-    assert _threefry._kernel() is None
+    assert _threefry.functions() is None
     assert torch.equal(random.normal(random.PRNGKey(0), (5,)), expected)
     # so does a graph that was made where there was a compiler
     hashed = _threefry._threefry_op(torch.tensor([0, 0]), torch.tensor([[0], [0]]))
@@ -101,7 +101,7 @@ def test_a_compiler_that_fails_is_no_error(
     monkeypatch.setenv("CC", "false")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     _forget()
-    assert _threefry._kernel() is None
+    assert _threefry.functions() is None
     assert list(tmp_path.rglob("*.so")) == []
     assert random.split(random.PRNGKey(0)).tolist() == [
         [4146024105, 967050713],
@@ -115,9 +115,9 @@ def test_the_library_is_built_once_into_the_cache(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     _forget()
-    assert _threefry._kernel() is not None
+    assert _threefry.functions() is not None
     (library,) = (path for path in tmp_path.rglob("*") if path.is_file())
     first = library.stat().st_mtime_ns
     _forget()
-    assert isinstance(_threefry._kernel(), ctypes._CFuncPtr)  # type: ignore[attr-defined]
+    assert isinstance(_threefry.functions(), ctypes.CDLL)
     assert library.stat().st_mtime_ns == first
