@@ -31,29 +31,26 @@ class DonatedTensor(Tensor):
         return "<donated tensor>"
 
 
-def take_over(leaf: Tensor, seen: set[int]) -> Tensor:
-    """A tensor of the same values in memory that nothing else reads; the old one is refused.
+def take_over(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The values of donated leaves in memory that nothing else reads; the leaves are refused.
 
-    Memory that an earlier donating call has made is kept. Any other (a user's array, two leaves
-    that share one tensor) is copied, which happens at the first call of a loop alone.
+    ``tensors`` are the leaves as a program takes them: where one is not the leaf itself, it is a
+    copy already. Memory that an earlier donating call has made is kept. Any other, such as a
+    user's array, is copied, which happens at the first call of a loop alone.
     """
-    owned = getattr(leaf, _OWNED, False) and id(leaf) not in seen
-    seen.add(id(leaf))
-    fresh = leaf.detach() if owned else leaf.clone(memory_format=torch.contiguous_format)
-    return own(fresh)
-
-
-def own(tensor: Tensor) -> Tensor:
-    """Mark a new tensor as one whose memory a donating call may reuse."""
-    setattr(tensor, _OWNED, True)
-    return tensor
-
-
-def refuse(leaves: Sequence[Any]) -> None:
-    """Make every further use of these tensors an error."""
-    for leaf in leaves:
+    taken = [
+        tensor
+        if tensor is not leaf
+        else tensor.detach()
+        if hasattr(tensor, _OWNED)
+        else tensor.clone()
+        for leaf, tensor in zip(leaves, tensors, strict=True)
+    ]
+    for leaf, tensor in zip(leaves, taken, strict=True):
+        setattr(tensor, _OWNED, True)
         if type(leaf) is Tensor:
             leaf.__class__ = DonatedTensor
+    return taken
 
 
 def storage_of(tensor: Tensor) -> int:

@@ -228,24 +228,25 @@ class Jitted:
 
     def _tensors(self, leaves: list[Any], dynamic: PyTree) -> list[Tensor]:
         device = next((x.device for x in leaves if isinstance(x, Tensor)), None)
-        tensors: list[Tensor] = []
-        seen: set[int] = set()
-        for i, leaf in enumerate(leaves):
-            tensor = leaf if isinstance(leaf, Tensor) else _leaf_tensor(leaf, device, i)
-            if tensor is None:
-                raise TypeError(
-                    f"jit({_name(self.fn)}): argument leaf {tree_paths(dynamic)[i]!r} is a "
-                    f"{type(leaf).__name__}; leaves must be tensors, arrays or numbers, "
-                    "and anything else named in static_argnums or static_argnames."
-                )
-            # the compiled program is made for one layout and for tensors that don't overlap;
-            # JAX knows neither, so neither reaches it
-            if not tensor.is_contiguous():
-                tensor = tensor.contiguous()
-            if id(tensor) in seen:
-                tensor = tensor.clone()
-            seen.add(id(tensor))
-            tensors.append(tensor)
+        found = [
+            leaf if isinstance(leaf, Tensor) else _leaf_tensor(leaf, device, i)
+            for i, leaf in enumerate(leaves)
+        ]
+        tensors = [t if t.is_contiguous() else t.contiguous() for t in found if t is not None]
+        if len(tensors) < len(found):
+            i = next(i for i, tensor in enumerate(found) if tensor is None)
+            raise TypeError(
+                f"jit({_name(self.fn)}): argument leaf {tree_paths(dynamic)[i]!r} is a "
+                f"{type(leaves[i]).__name__}; leaves must be tensors, arrays or numbers, "
+                "and anything else named in static_argnums or static_argnames."
+            )
+        # the compiled program is made for one layout and for tensors that don't overlap; JAX
+        # knows neither, so neither reaches it
+        if len({id(t) for t in tensors}) < len(tensors):
+            seen: set[int] = set()
+            for i, tensor in enumerate(tensors):
+                tensors[i] = tensor.clone() if id(tensor) in seen else tensor
+                seen.add(id(tensor))
         return tensors
 
     def _compile(
