@@ -56,11 +56,12 @@ from idql_func.training.rundir import (
 )
 from idql_func.training.sources import count_transitions
 from idql_func.training.task import Task, prepare_task, shapes_of
-from idql_func.training.updates import copy_of, scan_updates
+from idql_func.training.updates import scan_updates, spared
 from idql_func.types import InputError
 
 __all__ = [
     "RESUMABLE",
+    "OfflineLoop",
     "TrainResult",
     "TrainingInterrupted",
     "check_resumable",
@@ -153,7 +154,8 @@ def train_offline(
 
     reporter.stage(f"Data: {config.dataset.source}")
     task = prepare_task(config, device, progress=reporter.console.is_terminal)
-    describe_task(task, reporter)
+    held_out = 0 if task.held_out is None else count_transitions(task.held_out)
+    describe_task(task, (count_transitions(task.train), held_out), reporter)
 
     reporter.stage(f"Learner: {config.learner.class_name}, seed {config.seed}, on {device}")
     learner = create(config, task)
@@ -191,7 +193,7 @@ def train_offline(
     ):
         reporter.detail(f"matrix products: {matmul.reason}")
         records = OfflineRecords(config, task, run, reporter, logger, matmul)
-        state = _Loop(config, task, records, state, on_update).train()
+        state = OfflineLoop(config, task, records, state, on_update).train()
         try:
             evaluations = records.final_evaluation(state)
         except KeyboardInterrupt:
@@ -202,7 +204,7 @@ def train_offline(
 
 
 @dataclass
-class _Loop:
+class OfflineLoop:
     """The loop over updates and what happens at its intervals.
 
     Between two events the updates run in scans that reuse the learner's memory. The update before
@@ -302,12 +304,12 @@ class _Loop:
                 donate=donate,
             )
             return State(learner, key, state.updates + count), info
-        learner = state.learner if donate else copy_of(state.learner)
+        learner = state.learner if donate else spared(state.learner)
         info: Mapping[str, torch.Tensor] = {}
         data.rng = state.data_key
         for _ in range(count):
             batch = data.sample_torch(size, keys=fields_of(self.config))
-            learner, info = learner.update(batch)
+            learner, info = learner.update(batch, donate=True)
         return State(learner, data.rng, state.updates + count), info
 
     def _scan(self, state: State, count: int, pace: Pace) -> State:
@@ -385,7 +387,7 @@ class _Loop:
 
 
 def _wait_for(info: Mapping[str, torch.Tensor]) -> None:
-    next(iter(info.values())).item()
+    next(iter(info.values())).reshape(-1)[0].item()
 
 
 def check_resumable(run: RunDirectory, config: TrainConfig, checkpoint: Path) -> None:
@@ -428,12 +430,11 @@ def loop_state(metadata: CheckpointMetadata, checkpoint: Path) -> tuple[str, tor
         ) from None
 
 
-def describe_task(task: Task, reporter: Reporter) -> None:
-    """Print what there is to learn from."""
+def describe_task(task: Task, counts: tuple[int, int], reporter: Reporter) -> None:
+    """Print what there is to learn from: ``counts`` transitions to train on and held out."""
     behaviour = task.behaviour
-    held_out = 0 if task.held_out is None else count_transitions(task.held_out)
     reporter.detail(
-        f"{count_transitions(task.train):,} transitions to train on, {held_out:,} held out; "
+        f"{counts[0]:,} transitions to train on, {counts[1]:,} held out; "
         f"observations {shapes_of(task.observation_space)}, actions {task.action_space.shape}"
     )
     if behaviour is not None:

@@ -13,7 +13,6 @@ from typing import Any, Literal, TypeVar
 from torch import Tensor
 
 from idql_func import random
-from idql_func._donation import own
 from idql_func._switches import float_dtype, x64_enabled
 from idql_func.data.arrays import map_arrays, named_leaves
 from idql_func.data.dataset import check_integer
@@ -21,7 +20,7 @@ from idql_func.transforms import jit, scan
 from idql_func.tree import tree_map
 from idql_func.types import InfoDict, InputError, PRNGKey
 
-__all__ = ["Update", "copy_of", "draw_batch", "scan_updates"]
+__all__ = ["Update", "draw_batch", "scan_updates", "spared"]
 
 L = TypeVar("L")
 
@@ -130,7 +129,7 @@ def scan_updates(
         batch_size=batch_size,
         update=update or type(learner).update,  # type: ignore[attr-defined]
     )
-    carry = (learner, key) if donate else copy_of((learner, key))
+    carry = (learner, key) if donate else spared((learner, key))
     (learner, key), infos = scan(step, carry, length=steps)
     reduce = _mean if metrics == "mean" else _last
     return learner, key, tree_map(reduce, infos)
@@ -152,15 +151,18 @@ def _step(
     return (learner, key), info
 
 
-def copy_of(tree: L) -> L:
-    """The tree with tensors of its own, for a donating call to use up.
+def spared(tree: L) -> L:
+    """The tree for a donating call that leaves this one as it is: the call works on a copy.
+
+    Only memory that an earlier donating call has made is taken over, under the very tensor objects
+    which that call gave; here are the values under other ones.
 
     >>> import torch
     >>> a = torch.zeros(2)
-    >>> copy_of({"a": a})["a"] is a
+    >>> spared({"a": a})["a"] is a
     False
     """
-    return tree_map(lambda leaf: own(leaf.clone()) if isinstance(leaf, Tensor) else leaf, tree)
+    return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, tree)
 
 
 def _mean(values: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ import torch
 from idql_func import disable_jit, enable_x64, random, vmap
 from idql_func.agents import BCLearner, DDPMIQLLearner, IQLLearner, SACLearner, TD3Learner
 from idql_func.data import Dataset
-from idql_func.training.updates import copy_of, draw_batch, scan_updates
-from idql_func.tree import tree_leaves, tree_paths, tree_unstack
+from idql_func.training.updates import draw_batch, scan_updates
+from idql_func.tree import tree_leaves, tree_map, tree_paths, tree_unstack
 from idql_func.types import InputError
 
 OBSERVATIONS, ACTIONS, ROWS, BATCH = 3, 2, 50, 8
@@ -71,6 +71,10 @@ def assert_same_bits(left: Any, right: Any) -> None:
     assert tree_paths(left) == tree_paths(right)
     for name, a, b in zip(tree_paths(left), tree_leaves(left), tree_leaves(right), strict=True):
         assert torch.equal(torch.as_tensor(a), torch.as_tensor(b)), name
+
+
+def copies(tree: Any) -> Any:
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, tree)
 
 
 @pytest.fixture
@@ -137,7 +141,7 @@ def test_any_update_will_do() -> None:
 def test_the_learner_the_key_and_the_arrays_stay_as_they_are() -> None:
     learner, data = bc(), dataset()
     arrays, key = data.on_device(), data.rng
-    before = copy_of((learner, arrays, key))
+    before = copies((learner, arrays, key))
     scan_updates(learner, arrays, key, 3, BATCH)
     assert_same_bits(before, (learner, arrays, key))
 
