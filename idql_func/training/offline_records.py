@@ -84,8 +84,8 @@ class OfflineRecords:
         default_factory=lambda: {"training": 0.0, "updates": 0.0, "compilation": 0.0}
     )
 
-    def save(self, state: State) -> Path:
-        """Write the checkpoint of a state."""
+    def save(self, state: State, prune: bool = True) -> Path:
+        """Write the checkpoint of a state, and remove those that are too old on ``prune``."""
         config = self.config
         path = save_checkpoint(
             self.run.checkpoint(state.updates),
@@ -109,7 +109,8 @@ class OfflineRecords:
                 },
             ),
         )
-        self.run.prune_checkpoints(config.keep_checkpoints)
+        if prune:
+            self.run.prune_checkpoints(config.keep_checkpoints)
         return path
 
     @property
@@ -207,21 +208,32 @@ class OfflineRecords:
         return record
 
     def evaluate_on_the_way(self, step: int, learner: Any, bar: TrainingBar) -> None:
+        """The evaluation between two updates, and a line about it."""
+        results = self.interval_evaluation(step, learner, bar)
+        if results:
+            self.tell_returns(step, {n: result["return"] for n, result in results.items()})
+
+    def interval_evaluation(
+        self, step: int, learner: Any, bar: TrainingBar
+    ) -> dict[int | None, dict[str, Any]]:
+        """The evaluation of a learner after a step, with its few episodes, as a record too."""
         if self.task.make_env is None:
-            return
+            return {}
         settings = self.config.evaluation
         results = {}
         for n in self.numbers:
             with bar.busy(f"evaluating {policy_name(n)}, {settings.interval_episodes} episodes"):
                 results[n] = self._evaluate(learner, n, settings.interval_episodes)
         self._log_evaluation(step, step + 1, results)
-        returns = ", ".join(
-            f"{policy_name(n)}: {result['return']:.1f}" for n, result in results.items()
-        )
+        return results
+
+    def tell_returns(self, step: int, returns: Mapping[int | None, float]) -> None:
+        """A line about the returns after a step, beside those of the data."""
+        told = ", ".join(f"{policy_name(n)}: {value:.1f}" for n, value in returns.items())
         reference = (
             "" if self.task.behaviour is None else (f" (behaviour {self.task.behaviour.mean:.1f})")
         )
-        self.reporter.detail(f"return after {step + 1:,} updates: {returns}{reference}")
+        self.reporter.detail(f"return after {step + 1:,} updates: {told}{reference}")
 
     def _evaluate(
         self, learner: Any, n: int | None, episodes: int, record: bool = False

@@ -11,6 +11,9 @@
                 trajectories.png    the maze only
                 frames.png          what a learner from images sees, where it collects data
                 summary.json        written last: a run with it is finished
+
+The folder of several members trained as one program has the same files about all of them, a
+``members.json`` with their names, and in it a folder for each member, which is that of a run.
 """
 
 from __future__ import annotations
@@ -67,6 +70,11 @@ class RunDirectory:
     def frames(self) -> Path:
         """The picture of what a learner from images sees."""
         return self.path / "frames.png"
+
+    @property
+    def members(self) -> Path:
+        """The names of the members, where the folder is that of several."""
+        return self.path / "members.json"
 
     @property
     def checkpoints(self) -> Path:
@@ -130,20 +138,23 @@ class RunDirectory:
             raise InputError(f"{self.config} is damaged or cut off: {error}") from None
 
 
-def choose_run_directory(config: Any, overwrite: bool = False) -> RunDirectory:
+def choose_run_directory(
+    config: Any, overwrite: bool = False, default: str | None = None
+) -> RunDirectory:
     """A folder for a new run; nothing is made or removed yet (``RunDirectory.start`` does that).
 
-    Without a name in the settings it is ``<preset>-seed<seed>``, or the first free one of
-    ``<preset>-seed<seed>-2``, ``-3``, ….
+    Without a name in the settings it is ``default``, or the first free one of ``<default>-2``,
+    ``-3``, ….
 
     Args:
         config: the settings; ``preset, seed, runs_dir, name`` are looked at.
         overwrite: replace what lies in a folder of that name.
+        default: the usual name; None: ``<preset>-seed<seed>``.
 
     Raises:
         InputError: the named folder holds something and ``overwrite`` is off; or it is no run.
     """
-    default = f"{config.preset}-seed{config.seed}"
+    default = f"{config.preset}-seed{config.seed}" if default is None else default
     path = config.runs_dir / (config.name or default)
     if config.name is None and not overwrite:
         number = 2

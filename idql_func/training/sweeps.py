@@ -17,7 +17,16 @@ from typing import Any
 
 from idql_func.types import InputError
 
-__all__ = ["LAUNCHERS", "Axis", "Cell", "Sweep", "cells_of", "over_seeds", "parse_axis"]
+__all__ = [
+    "LAUNCHERS",
+    "Axis",
+    "Cell",
+    "Sweep",
+    "axis_label",
+    "cells_of",
+    "over_seeds",
+    "parse_axis",
+]
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,9 @@ def cells_of(sweeps: Iterable[Sweep], first_seed: int = 0) -> list[Cell]:
         varied = [axis.option for axis in sweep.axes if len(axis.values) > 1]
         for values in itertools.product(*(axis.values for axis in sweep.axes)):
             settings = tuple(zip((axis.option for axis in sweep.axes), values, strict=True))
-            label = "-".join([sweep.preset, *(_label(o, v) for o, v in settings if o in varied)])
+            label = "-".join(
+                [sweep.preset, *(axis_label(o, v) for o, v in settings if o in varied)]
+            )
             for seed in range(first_seed, first_seed + sweep.seeds):
                 name = f"{label}-seed{seed}"
                 cells.append(Cell(sweep.command, sweep.preset, settings, seed, name))
@@ -160,7 +171,13 @@ def over_seeds(
     return rows
 
 
-def _label(option: str, value: str) -> str:
+def axis_label(option: str, value: str) -> str:
+    """What a run's name says of a setting.
+
+    Example:
+        >>> axis_label("learner.critic-hyperparam", "0.9")
+        'critic-hyperparam=0.9'
+    """
     plain = value.replace("/", "_").replace("\\", "_").replace(" ", "+")
     return f"{option.rpartition('.')[2]}={plain}"
 

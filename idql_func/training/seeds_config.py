@@ -1,0 +1,203 @@
+"""Which runs can be trained as one program, and what they are called.
+
+Members of one program have the same networks, data and intervals. They may differ in their seed and
+in the numbers that :data:`PER_MEMBER` names; anything else is a matter of ``idql sweep``, which
+makes one run after the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from idql_func.training.config import TrainConfig, differences
+from idql_func.training.settings import flat_settings
+from idql_func.training.sweeps import Axis, axis_label
+from idql_func.types import InputError
+
+__all__ = [
+    "PER_MEMBER",
+    "check_members",
+    "combinations",
+    "group_name",
+    "member_names",
+    "parse_seeds",
+    "varied_settings",
+    "with_seeds",
+]
+
+_IDQL = (
+    "actor_lr",
+    "critic_lr",
+    "value_lr",
+    "discount",
+    "tau",
+    "actor_tau",
+    "critic_hyperparam",
+    "policy_temperature",
+    "ddpm_temperature",
+)
+
+PER_MEMBER: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "DDPMIQLLearner": _IDQL,
+        "GeneralDDPMIQLLearner": _IDQL,
+        "IQLLearner": (
+            "actor_lr",
+            "critic_lr",
+            "value_lr",
+            "discount",
+            "tau",
+            "expectile",
+            "temperature",
+        ),
+        "BCLearner": ("actor_lr", "entropy_bonus"),
+    }
+)
+"""The learners that can be trained several at a time, and the settings in which members differ."""
+
+
+def parse_seeds(text: str, first: int) -> tuple[int, ...]:
+    """Seeds as the command line has them: how many, or which.
+
+    Args:
+        text: a number of seeds, which are counted from ``first`` on, or a list with commas.
+        first: the first seed where a number is given.
+
+    Raises:
+        InputError: neither, none, a negative seed or one twice.
+
+    Example:
+        >>> parse_seeds("3", first=5), parse_seeds("0,7", first=5), parse_seeds("7,", first=5)
+        ((5, 6, 7), (0, 7), (7,))
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > 1 and not parts[-1]:
+        parts.pop()
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise InputError(
+            f"seeds is {text!r}, but must be a number of seeds or a list such as 0,3,7"
+        )
+    if "," in text:
+        seeds = tuple(int(part) for part in parts)
+    else:
+        seeds = tuple(range(first, first + int(parts[0])))
+    if not seeds:
+        raise InputError("seeds is 0, but must be at least 1")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds is {text!r}, which has a seed twice; its runs would be the same")
+    return seeds
+
+
+def combinations(axes: Sequence[Axis]) -> list[list[str]]:
+    """The options of each combination of values, as a command line has them.
+
+    Raises:
+        InputError: an option in two axes.
+
+    Example:
+        >>> combinations([Axis("learner.tau", ("0.1", "0.2"))])
+        [['--learner.tau', '0.1'], ['--learner.tau', '0.2']]
+    """
+    options = [axis.option.replace("_", "-") for axis in axes]
+    if len(set(options)) < len(options):
+        raise InputError(f"the grid names an option twice, of {', '.join(options)}")
+    return [
+        [part for option, value in zip(options, values, strict=True)
+         for part in (f"--{option}", *value.split())]
+        for values in itertools.product(*(axis.values for axis in axes))
+    ]  # fmt: skip
+
+
+def check_members(configs: Sequence[TrainConfig]) -> None:
+    """Refuse settings that do not make members of one program.
+
+    Raises:
+        InputError: no members, a learner that is not trained so, members that differ in what they
+            must share, or two that are the same.
+
+    Example:
+        >>> check_members([TrainConfig(seed=0), TrainConfig(seed=1, batch_size=8)])
+        Traceback (most recent call last):
+        idql_func.types.InputError: members of one program cannot differ in batch_size; they may \
+differ in seed, learner.actor_lr, learner.critic_lr, learner.value_lr, learner.discount, \
+learner.tau, learner.actor_tau, learner.critic_hyperparam, learner.policy_temperature, \
+learner.ddpm_temperature; for all else there is idql sweep
+    """
+    if not configs:
+        raise InputError("there are no members to train; give at least one")
+    for config in configs:
+        config.validate()
+    first = configs[0]
+    name = first.learner.class_name
+    if name not in PER_MEMBER:
+        raise InputError(
+            f"{name} is not trained several at a time; {', '.join(PER_MEMBER)} are, and "
+            "idql sweep trains any learner one run after the other"
+        )
+    free = ["seed", *(f"learner.{setting}" for setting in PER_MEMBER[name])]
+    fixed = sorted({n for c in configs for n in differences(first, c)} - {*free, "name"})
+    if fixed:
+        raise InputError(
+            f"members of one program cannot differ in {', '.join(fixed)}; they may differ in "
+            f"{', '.join(free)}; for all else there is idql sweep"
+        )
+    names = member_names(configs)
+    for member in names:
+        if names.count(member) > 1:
+            raise InputError(f"two members of the program would be the same: {member}")
+
+
+def varied_settings(configs: Sequence[TrainConfig]) -> list[str]:
+    """Dotted names of the settings of the learner in which the members differ.
+
+    Example:
+        >>> varied_settings([TrainConfig(seed=0), TrainConfig(seed=1)])
+        []
+    """
+    changed = {name for config in configs for name in differences(configs[0], config)}
+    # In the order in which the settings are declared, which is that of the settings as JSON.
+    return [n for n in flat_settings(configs[0]) if n in changed and n.startswith("learner.")]
+
+
+def member_names(configs: Sequence[TrainConfig]) -> list[str]:
+    """A name for each member, which its folder has: what it differs in, and its seed.
+
+    Example:
+        >>> from idql_func.training.learners import IQLConfig
+        >>> member_names([TrainConfig(seed=2, learner=IQLConfig(tau=t)) for t in (0.1, 0.2)])
+        ['tau=0.1-seed2', 'tau=0.2-seed2']
+    """
+    varied = varied_settings(configs)
+
+    def name(config: TrainConfig) -> str:
+        values: Mapping[str, Any] = flat_settings(config)
+        labels = [axis_label(n.replace("_", "-"), str(values[n])) for n in varied]
+        return "-".join([*labels, f"seed{config.seed}"])
+
+    return [name(config) for config in configs]
+
+
+def group_name(configs: Sequence[TrainConfig]) -> str:
+    """The usual name of the folder of all members.
+
+    Example:
+        >>> group_name([TrainConfig(seed=seed) for seed in range(10)])
+        'pointmaze-10seeds'
+    """
+    seeds = len({config.seed for config in configs})
+    varied = [n.rpartition(".")[2].replace("_", "-") for n in varied_settings(configs)]
+    return "-".join([configs[0].preset, *varied, f"{seeds}seed{'s' if seeds > 1 else ''}"])
+
+
+def with_seeds(configs: Iterable[TrainConfig], seeds: Sequence[int]) -> list[TrainConfig]:
+    """Each of the settings with each of the seeds, the seeds innermost.
+
+    Example:
+        >>> [config.seed for config in with_seeds([TrainConfig()], (3, 4))]
+        [3, 4]
+    """
+    return [dataclasses.replace(c, seed=s) for c, s in itertools.product(configs, seeds)]

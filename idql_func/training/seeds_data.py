@@ -1,0 +1,101 @@
+"""The batches of several members out of one dataset that lies on the device once.
+
+Each member has what a run alone has: a split of its own by its seed, and a key of its own. A split
+is a list of row numbers, so that ten members cost ten lists and one dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idql_func import random
+from idql_func.agents.agent import TRANSITION_FIELDS
+from idql_func.data import Dataset
+from idql_func.transforms import vmap
+from idql_func.types import PRNGKey
+
+__all__ = ["MemberData", "member_data"]
+
+
+@dataclass(frozen=True)
+class MemberData:
+    """Where the members' batches come from.
+
+    ``arrays`` maps a field to ``[N, ...]``, the same for all; ``rows [K, n]`` are those that each
+    trains on and ``held_out [K, m]`` those that are only measured (None: all, and none); ``keys
+    [K, 2]`` draw the first batches; ``seeds`` are those of the runs.
+    """
+
+    arrays: Mapping[str, Tensor]
+    rows: Tensor | None
+    held_out: Tensor | None
+    keys: PRNGKey
+    seeds: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that all of it takes."""
+        parts = [*self.arrays.values(), self.rows, self.held_out, self.keys]
+        return sum(x.nbytes for x in parts if x is not None)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Transitions that a member trains on, and that it holds out."""
+        total = next(iter(self.arrays.values())).shape[0]
+        train = total if self.rows is None else self.rows.shape[1]
+        return train, 0 if self.held_out is None else self.held_out.shape[1]
+
+    def held_out_keys(self, step: int) -> PRNGKey:
+        """The keys ``[K, 2]`` of the held-out batches at a step, those of the runs alone."""
+        keys = torch.stack([random.PRNGKey(seed) for seed in self.seeds])
+        return vmap(lambda key: random.fold_in(key, step))(keys).to(self.keys.device)
+
+
+def member_data(
+    dataset: Dataset,
+    seeds: Sequence[int],
+    train_fraction: float,
+    fields: Sequence[str] | None,
+    device: torch.device,
+) -> MemberData:
+    """The data of the members with these seeds; the dataset's own streams are started anew.
+
+    Args:
+        dataset: all transitions, as they are after filters and changes of the rewards.
+        seeds: one for each member.
+        train_fraction: share of the transitions that each trains on, by its own shuffle.
+        fields: what the learners read of a batch; None: all that a critic needs.
+        device: where the arrays go.
+
+    Raises:
+        InputError: a half of the split is empty.
+
+    >>> import numpy as np
+    >>> dataset = Dataset({name: np.zeros(10) for name in TRANSITION_FIELDS})
+    >>> data = member_data(dataset, (3, 4), 0.8, None, torch.device("cpu"))
+    >>> data.rows.shape, data.held_out.shape, data.counts
+    (torch.Size([2, 8]), torch.Size([2, 2]), (8, 2))
+    """
+    rows, held_out, keys = [], [], []
+    for seed in seeds:
+        dataset.seed(seed)
+        if train_fraction == 1:
+            keys.append(dataset.rng)
+            continue
+        (train, own_seed), (rest, _) = dataset.split_rows(train_fraction)
+        rows.append(torch.from_numpy(train))
+        held_out.append(torch.from_numpy(rest))
+        keys.append(random.PRNGKey(own_seed))
+    arrays: dict[str, Any] = dataset.to(device).on_device(fields or TRANSITION_FIELDS)
+    return MemberData(
+        arrays,
+        torch.stack(rows).to(device) if rows else None,
+        torch.stack(held_out).to(device) if held_out else None,
+        torch.stack(keys).to(device),
+        tuple(seeds),
+    )

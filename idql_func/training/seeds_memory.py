@@ -1,0 +1,197 @@
+"""How many members fit into memory, found before any of them is made.
+
+One update of one member is run over fake tensors, which have shapes and no values, while the bytes
+that are alive at a time are counted. Members of a stack need that many times as much.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from idql_func._switches import disable_jit
+from idql_func.training.seeds_stack import stack_members, update_member
+from idql_func.transforms import vmap
+from idql_func.tree import tree_leaves, tree_map
+from idql_func.types import InputError
+
+__all__ = ["MemberMemory", "available_memory", "check_fits", "member_memory", "peak_bytes"]
+
+
+@dataclass(frozen=True)
+class MemberMemory:
+    """Bytes that one member needs: its ``state``, and what an ``update`` has alive besides."""
+
+    state: int
+    update: int
+
+    @property
+    def total(self) -> int:
+        """With the copy of the state that exists while a stack is made."""
+        return 2 * self.state + self.update
+
+
+def member_memory(
+    learner: Any, batch_shapes: dict[str, torch.Size], batch_size: int
+) -> MemberMemory:
+    """What one member of a stack needs for batches of a size.
+
+    Args:
+        learner: a member.
+        batch_shapes: field -> shape of one row.
+        batch_size: rows of a batch.
+
+    >>> import gymnasium as gym
+    >>> from idql_func.agents import BCLearner
+    >>> space = gym.spaces.Box(-1, 1, (2,))
+    >>> learner = BCLearner.create(0, space, space, hidden_dims=(8,))
+    >>> sizes = {"observations": torch.Size([2]), "actions": torch.Size([2])}
+    >>> small, large = (member_memory(learner, sizes, n) for n in (8, 800))
+    >>> small.state == large.state, small.update < large.update
+    (True, True)
+    """
+    stacked, rates = stack_members([learner])
+    batch = {
+        name: torch.empty((1, batch_size, *shape), dtype=learner.float_dtype, device="meta")
+        for name, shape in batch_shapes.items()
+    }
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, disable_jit():
+        fake = tree_map(mode.from_tensor, stacked)
+        rows = {
+            n: torch.empty(x.shape, dtype=x.dtype, device=learner.rng.device)
+            for n, x in batch.items()
+        }
+        update = peak_bytes(lambda: vmap(update_member)(fake, rates, rows))
+    state = sum(x.nbytes for x in tree_leaves(stacked))
+    return MemberMemory(state, update + sum(x.nbytes for x in batch.values()))
+
+
+def peak_bytes(function: Callable[[], Any]) -> int:
+    """The most bytes of new tensors that are alive at a time while a function runs.
+
+    >>> peak_bytes(lambda: torch.zeros(100) + torch.ones(100))
+    1200
+    """
+    with _Counting() as counting:
+        result = function()
+    del result
+    return counting.peak
+
+
+class _Counting(TorchDispatchMode):
+    """Counts the memory of tensors by their storages, from their first operator to their end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = self.peak = 0
+        self._known: Any = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for leaf in tree_leaves([list(args), dict(kwargs or {})]):
+            if isinstance(leaf, Tensor):
+                self._known.setdefault(leaf.untyped_storage(), 0)
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                storage = leaf.untyped_storage()
+                if storage not in self._known:
+                    size = storage.nbytes()
+                    self._known[storage] = size
+                    self.alive += size
+                    weakref.finalize(storage, self._freed, size)
+        self.peak = max(self.peak, self.alive)
+        return result
+
+    def _freed(self, size: int) -> None:
+        self.alive -= size
+
+
+def check_fits(
+    members: int, each: MemberMemory, shared: int, batch_size: int, device: torch.device
+) -> str:
+    """Refuse more members than memory has room for.
+
+    Args:
+        members: how many are asked for.
+        each: what one of them needs.
+        shared: bytes of what all of them share and is not there yet.
+        batch_size: rows of a batch, for the message.
+        device: where they are to live.
+
+    Returns:
+        A line about what they need, for the user.
+
+    Raises:
+        InputError: they do not fit; the sentence names the most that do.
+
+    >>> check_fits(2, MemberMemory(1000, 500), 0, 8, torch.device("cpu")).partition(" of")[0]
+    '2 members need about 0.0 GB'
+    """
+    needed, free = shared + members * each.total, available_memory(device)
+    told = f"{members} members need about {_gigabytes(needed)} of memory"
+    if free is None:
+        return told
+    if needed > free:
+        most = max(0, (free - shared) // each.total)
+        instead = f"at most {most} fit" if most else "not even one fits"
+        raise InputError(
+            f"{told} with batches of {batch_size}, but {_gigabytes(free)} are free: {instead}; "
+            f"give {'fewer of them' if most else 'smaller networks'} or a smaller --batch-size"
+        )
+    return f"{told}, {_gigabytes(free)} are free"
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Free bytes of a device, None where they cannot be known.
+
+    On a CPU what Linux calls available, and no more than a container's limit leaves.
+
+    >>> (available_memory(torch.device("cpu")) or 1) > 0
+    True
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type != "cpu":
+        return None
+    found = [x for x in (_meminfo(), _container()) if x is not None]
+    return min(found) if found else _pages()
+
+
+def _meminfo() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+        return 1024 * int(kilobytes)
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+
+
+def _container() -> int | None:
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = int((folder / "memory.max").read_text(encoding="ascii"))
+        used = int((folder / "memory.current").read_text(encoding="ascii"))
+        return max(0, limit - used)
+    except (OSError, ValueError):
+        return None
+
+
+def _pages() -> int | None:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
