@@ -10,14 +10,26 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from benchmarks.timing import Variant
+from benchmarks.twin import variants as jax_side
 
-__all__ = ["JAX", "Case", "Effort", "Flops", "Plan", "sizes", "twin"]
+__all__ = ["JAX", "UPSTREAM", "Case", "Effort", "Flops", "Plan", "of_others", "sizes", "twin"]
 
 JAX = "jax"
 """The name of the variant that the others are compared with."""
+UPSTREAM = "upstream"
+"""That of the original itself."""
 
 Effort = Literal["quick", "usual", "full"]
 Of = TypeVar("Of")
+
+
+def of_others(variant: str) -> bool:
+    """Whether a variant is not this library's.
+
+    >>> of_others("jax-vmap"), of_others("donated")
+    (True, False)
+    """
+    return variant == UPSTREAM or variant.split("-", maxsplit=1)[0] == JAX
 
 
 @dataclass(frozen=True)
@@ -92,10 +104,8 @@ def sizes(plan: Plan, settings: Sequence[Of], **small: Any) -> list[Of]:
     ]
 
 
-def twin(plan: Plan, workload: str, *arguments: Any) -> tuple[Variant, ...]:
-    """The variant on JAX, alone or none, as the plan says; ``arguments`` are its function's."""
+def twin(plan: Plan, function: str, settings: Any) -> tuple[Variant, ...]:
+    """A variant of the twin on JAX, alone or none, as the plan says."""
     if not plan.jax:
         return ()
-    from benchmarks.twin import variants
-
-    return (dataclasses.replace(getattr(variants, workload)(*arguments), name=JAX),)
+    return (getattr(jax_side, function)(settings, plan.device),)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ __all__ = ["COMMAND", "first_update", "fresh_caches", "main", "memory"]
 
 COMMAND = "child"
 _MARK = "benchmarks-child:"
-_FRAMEWORKS = {"torch": ("torch",), "jax": ("jax", "flax", "optax")}
+_JAX_NAMES = {"jax": "", "jax-each": "act_each", "jax-vmap": "act_vmapped"}
+"""Variants on JAX, and their functions in the twin where the workload's name does not say it."""
 _MB = 1e6
-_CALLS = 12
+_WARM_UP, _CALLS = 3, 12
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
@@ -35,10 +37,10 @@ _CLEAR = Path("/proc/self/clear_refs")
 def memory(task: Mapping[str, Any]) -> dict[str, float]:
     """Memory of one variant in a process of its own, in MB.
 
-    ``task`` has ``plan`` (a dict), ``workload``, ``case`` (its number), ``variant``, ``framework``,
-    ``threads`` and ``matmul``. The figures are ``peak`` (while it runs, after the warm-up, had the
-    process imported its own framework alone), ``imports`` (of that framework), ``with_compiling``
-    (the peak from the start on), and on a GPU ``device_peak`` and ``allocations`` a call.
+    ``task`` has ``plan`` (a dict), ``workload``, ``case`` (its number), ``variant``, ``settings``
+    (a dict), ``threads`` and ``matmul``. The figures are ``peak`` (while it runs, after the
+    warm-up), ``imports`` (of torch or of JAX alone), ``with_compiling`` (the peak from the start
+    on), and on a GPU ``device_peak`` and ``allocations`` a call.
 
     Raises:
         RuntimeError: the child failed; with the last line it said.
@@ -49,14 +51,15 @@ def memory(task: Mapping[str, Any]) -> dict[str, float]:
 def first_update(task: Mapping[str, Any], environ: Mapping[str, str]) -> float:
     """Seconds from starting Python to the end of a learner's first update.
 
-    ``task`` has ``learner``, ``batch``, ``framework``, ``device``, ``threads``, ``tiny``.
+    ``task`` has ``variant``, ``settings`` (those of the workload ``learners``), ``device`` and
+    ``threads``.
 
     Raises:
         RuntimeError: the child failed; with the last line it said.
     """
     begin = time.time()
     answer = _run({**task, "what": "first update"}, environ)
-    return answer["done"] - begin - answer["not_its_own"]
+    return answer["done"] - begin
 
 
 @contextlib.contextmanager
@@ -103,65 +106,80 @@ def main(text: str) -> int:
 
 
 def _first_update(task: Mapping[str, Any]) -> dict[str, float]:
-    begin = time.time()
-    not_its_own = 0.0
-    if task["framework"] == "jax":
-        # the description of the work is written with torch; JAX is not to pay for that
-        importlib.import_module("benchmarks.workloads.learners")
-        not_its_own = time.time() - begin
-    from benchmarks.case import Plan
-    from benchmarks.machine import use_threads
-    from benchmarks.workloads import learners
-
-    use_threads(task["threads"])
-    settings = learners.Settings(
-        task["learner"], task["batch"], utd=learners.UTD.get(task["learner"], 1), inputs=1
-    )
-    plan = Plan(device=task["device"], jax=True)
-    if task["framework"] == "jax":
-        from benchmarks.case import twin
-
-        [variant] = twin(plan, "learner", task["learner"], settings)
-        variant.wait(variant.make()(0))
+    if _on_jax(task):
+        _confine(task["threads"])
+        variant = _jax_variant("learner", task["settings"], task["device"])
+        with variant.scope():
+            variant.wait(variant.make()(0))
     else:
+        from benchmarks.machine import use_threads
         from benchmarks.roofline import wait_torch
+        from benchmarks.workloads import learners
 
+        use_threads(task["threads"])
+        settings = learners.Settings(**task["settings"])
         [batch] = learners.batches(settings, task["device"])
         learner = learners.create(settings, task["device"])
         wait_torch(learner.update(batch, **learners.keywords_of_update(settings)))
-    return {"done": time.time(), "not_its_own": not_its_own}
+    return {"done": time.time()}
 
 
 def _memory(task: Mapping[str, Any]) -> dict[str, float]:
+    device = task["plan"]["device"]
     start = _resident()
-    for name in _FRAMEWORKS[task["framework"]]:
-        importlib.import_module(name)
-    imports = _resident()
-    from benchmarks.case import Plan
-    from benchmarks.machine import use_threads
-    from benchmarks.workloads import load
-    from idql_func.training.matmul import matmul_precision
+    with contextlib.ExitStack() as stack:
+        if _on_jax(task):
+            _confine(task["threads"])
+            for name in ("jax", "flax.linen", "optax"):
+                importlib.import_module(name)
+            imports = _resident()
+            variant = _jax_variant(_JAX_NAMES[task["variant"]], task["settings"], device, task)
+        else:
+            importlib.import_module("torch")
+            imports = _resident()
+            from benchmarks.case import Plan
+            from benchmarks.machine import use_threads
+            from benchmarks.workloads import load
+            from idql_func.training.matmul import matmul_precision
 
-    use_threads(task["threads"])
-    plan = Plan(**task["plan"])
-    case = load(task["workload"]).cases(plan)[task["case"]]
-    others = _resident() - imports
-    variant = case.only(task["variant"])
-    with matmul_precision(task["matmul"], device=plan.device), variant.scope():
+            use_threads(task["threads"])
+            plan = Plan(**{**task["plan"], "jax": False, "upstream": None})
+            variant = load(task["workload"]).cases(plan)[task["case"]].only(task["variant"])
+            stack.enter_context(matmul_precision(task["matmul"], device=device))
+        stack.enter_context(variant.scope())
         step = variant.make()
-        for i in range(3):
+        for i in range(_WARM_UP):
             variant.wait(step(i))
         compiled = _peak()
         _forget_peak()
-        device = _device_begin(task["framework"], plan.cuda)
-        for i in range(3, 3 + _CALLS):
+        before = _allocations(task, device)
+        for i in range(_WARM_UP, _WARM_UP + _CALLS):
             variant.wait(step(i))
         return {
-            "peak": (_peak() - others) / _MB,
+            "peak": _peak() / _MB,
             "imports": (imports - start) / _MB,
-            "with_compiling": (max(compiled, _peak()) - others) / _MB,
-            **_device_end(task["framework"], plan.cuda, device),
+            "with_compiling": max(compiled, _peak()) / _MB,
+            **_on_device(task, device, before),
         }
+
+
+def _on_jax(task: Mapping[str, Any]) -> bool:
+    return task["variant"] in _JAX_NAMES
+
+
+def _jax_variant(function: str, settings: Any, device: str, task: Any = None) -> Any:
+    """A variant of the twin, made without the description of the workload, which imports torch."""
+    from benchmarks.twin import variants
+
+    if function == "":
+        function = "learner" if task["workload"] == "learners" else task["workload"]
+    return getattr(variants, function)(types.SimpleNamespace(**settings), device)
+
+
+def _confine(threads: int) -> None:
+    """As ``machine.use_threads``, which imports torch."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def _resident() -> int:
@@ -183,8 +201,8 @@ def _forget_peak() -> None:
     _CLEAR.write_text("5")
 
 
-def _device_begin(framework: str, cuda: bool) -> int:
-    if not cuda or framework != "torch":
+def _allocations(task: Mapping[str, Any], device: str) -> int:
+    if not device.startswith("cuda") or _on_jax(task):
         return 0
     import torch
 
@@ -192,14 +210,14 @@ def _device_begin(framework: str, cuda: bool) -> int:
     return torch.cuda.memory_stats()["allocation.all.allocated"]
 
 
-def _device_end(framework: str, cuda: bool, before: int) -> dict[str, float]:
-    if not cuda:
+def _on_device(task: Mapping[str, Any], device: str, before: int) -> dict[str, float]:
+    if not device.startswith("cuda"):
         return {}
-    if framework == "torch":
-        import torch
+    if _on_jax(task):
+        jax = importlib.import_module("jax")
+        return {"device_peak": (jax.devices()[0].memory_stats() or {})["peak_bytes_in_use"] / _MB}
+    import torch
 
-        allocations = torch.cuda.memory_stats()["allocation.all.allocated"] - before
-        peak = torch.cuda.max_memory_allocated()
-        return {"device_peak": peak / _MB, "allocations": allocations / _CALLS}
-    jax = importlib.import_module("jax")
-    return {"device_peak": (jax.devices()[0].memory_stats() or {})["peak_bytes_in_use"] / _MB}
+    allocations = torch.cuda.memory_stats()["allocation.all.allocated"] - before
+    peak = torch.cuda.max_memory_allocated()
+    return {"device_peak": peak / _MB, "allocations": allocations / _CALLS}

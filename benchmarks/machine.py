@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.twin.variants import missing
 from idql_func.types import InputError
 
 __all__ = ["environment", "jax_problem", "use_threads"]
@@ -41,19 +42,8 @@ def use_threads(count: int | None) -> int:
 
 def jax_problem() -> str | None:
     """One sentence on why the variants on JAX cannot run, or None if they can."""
-    missing = []
-    for name in ("jax", "flax", "optax"):
-        try:
-            importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
-    if missing:
-        return (
-            f"the variants on JAX are left out, since {' and '.join(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'} not installed "
-            '(pip install "idql_func[benchmarks]").'
-        )
-    return None
+    problem = missing()
+    return None if problem is None else f"The variants on JAX are left out. {problem}"
 
 
 def environment(device: str, threads: int, matmul: str, **more: Any) -> dict[str, Any]:

@@ -33,7 +33,12 @@ LIMIT = "matmul limit"
 Shape = tuple[int, int, int]
 """Rows, inner, columns."""
 
-SHAPES: tuple[Shape, ...] = ((512, 256, 1024), (512, 1024, 256), (256, 512, 1024), (2048,) * 3)
+SHAPES: tuple[Shape, ...] = (
+    (512, 256, 1024),
+    (512, 1024, 256),
+    (256, 512, 1024),
+    (2048, 2048, 2048),
+)
 """Products of an update of 512 rows, forward and backward, and a large square."""
 
 _COPIED = 1 << 26  # bytes read, as many written: beyond every cache

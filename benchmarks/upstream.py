@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.case import Plan
+from benchmarks.case import UPSTREAM, Plan
 from benchmarks.timing import Variant
 from benchmarks.workloads import act as act_workload
 from benchmarks.workloads import update as update_workload
 
 __all__ = ["act", "problem", "update"]
 
-UPSTREAM = "upstream"
 _WIDTH = 256  # of the original's residual blocks, which no setting changes (quirk U14)
 
 
@@ -40,8 +39,8 @@ def update(plan: Plan, settings: update_workload.Settings) -> tuple[Variant, ...
         return ()
 
     def make() -> Callable[[int], Any]:
-        import jax
-        import jax.numpy as jnp
+        import jax  # pyright: ignore[reportMissingImports]
+        import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
 
         from benchmarks.workloads import idql
 
@@ -98,7 +97,7 @@ def _create(plan: Plan, settings: Any, **keywords: Any) -> Any:
 
 
 def _wait(result: Any) -> None:
-    import jax
+    import jax  # pyright: ignore[reportMissingImports]
 
     jax.block_until_ready(result)
 

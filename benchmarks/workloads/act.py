@@ -66,14 +66,18 @@ def _case(settings: Settings, plan: Plan) -> Case:
 
         return call
 
-    own = [Variant("compiled", make, wait_torch)]
+    number = settings.num_envs
+    own = [Variant("compiled", make, wait_torch, units=number)]
     if plan.effort != "quick":
-        own.insert(0, Variant("eager", make, wait_torch, scope=disable_jit))
+        own.insert(0, Variant("eager", make, wait_torch, units=number, scope=disable_jit))
+    beside = list(twin(plan, "act", settings))
+    if number > 1:  # the other ways to serve several environments, each with keys of its own
+        beside += [*twin(plan, "act_each", settings), *twin(plan, "act_vmapped", settings)]
     return Case(
         "act",
         settings,
-        "calls/s",
-        (*own, *twin(plan, "act", settings), *upstream.act(plan, settings)),
+        "actions/s",
+        (*own, *beside, *upstream.act(plan, settings)),
         flops=lambda: idql.act_flops(settings),
         wait_each=True,
         limit_shape=(settings.num_envs * settings.N, settings.hidden, 4 * settings.hidden),

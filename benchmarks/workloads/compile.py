@@ -11,6 +11,7 @@ from benchmarks import children
 from benchmarks.case import JAX, Plan
 from benchmarks.results import SECONDS, Result
 from benchmarks.timing import spread
+from benchmarks.workloads import learners
 from benchmarks.workloads.learners import LearnerName
 
 OWN = "compiled"
@@ -43,7 +44,7 @@ def measure(
     ``ratio_to_jax`` says how many times as long JAX takes.
     """
     results: list[Result] = []
-    sides = {OWN: "torch", **({JAX: "jax"} if plan.jax else {})}
+    sides = (OWN, JAX) if plan.jax else (OWN,)
     warm = plan.pick(1, 3, 3)
     for learner in learners_of(plan):
         settings = Settings(learner, batch=8 if plan.tiny else Settings.batch)
@@ -51,12 +52,11 @@ def measure(
         with children.fresh_caches() as environ:
             for cache, times in (("cold", 1), ("warm", warm)):
                 for _ in range(times):
-                    for side, framework in sides.items():
+                    for side in sides:
                         on_progress(f"{learner}, {cache}, {side}")
                         task = {
-                            "learner": learner,
-                            "batch": settings.batch,
-                            "framework": framework,
+                            "variant": side,
+                            "settings": dataclasses.asdict(_of_learner(settings)),
                             "device": plan.device,
                             "threads": threads,
                         }
@@ -71,6 +71,11 @@ def measure(
             for (cache, side), taken in seconds.items()
         ]
     return results
+
+
+def _of_learner(settings: Settings) -> learners.Settings:
+    utd = learners.UTD.get(settings.learner, 1)
+    return learners.Settings(settings.learner, settings.batch, utd=utd, inputs=1)
 
 
 def _result(

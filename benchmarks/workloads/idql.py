@@ -16,6 +16,7 @@ from idql_func import random, tree_map
 from idql_func.agents import DDPMIQLLearner
 from idql_func.agents.build import target_of, trained
 from idql_func.networks import DDPM, MLP, FourierFeatures, MLPResNet, swish
+from idql_func.training.updates import draw_batch
 
 __all__ = ["act_flops", "box", "dataset", "learner", "sampled_update", "update_flops"]
 
@@ -35,7 +36,7 @@ def learner(
 ) -> DDPMIQLLearner:
     """A learner of the settings; an actor of another width than ``create`` makes is put in."""
     number = settings.seed if seed is None else seed
-    candidates = {"N": settings.N} if isinstance(settings, act.Settings) else {}
+    candidates: dict[str, Any] = {"N": settings.N} if isinstance(settings, act.Settings) else {}
     made = DDPMIQLLearner.create(
         number,
         box(settings.observations),
@@ -85,9 +86,7 @@ def sampled_update(settings: update.Settings) -> Step:
 
     def step(state: tuple[Any, Tensor], data: dict[str, Tensor]) -> tuple[Any, Any]:
         trained_learner, key = state
-        draw, key = random.split(key)
-        rows = random.randint(draw, (settings.batch,), 0, settings.rows)
-        batch = {name: column[rows] for name, column in data.items()}
+        batch, key = draw_batch(data, key, settings.batch)
         trained_learner, losses = trained_learner.update(batch)
         return (trained_learner, key), losses
 
@@ -114,12 +113,13 @@ def update_flops(settings: update.Settings) -> Flops:
 
 
 def act_flops(settings: act.Settings) -> Flops:
-    """Of one choice of actions for all environments."""
-    rows = settings.num_envs * settings.N
+    """Of one choice of an action, which is one environment's share of a call."""
+    rows = settings.N
     critic = _perceptron(settings.observations + settings.actions, settings.hidden)
     algorithm = settings.T * dense_flops(rows, _actor(settings)) + 2 * dense_flops(rows, critic)
     observations = torch.zeros(settings.num_envs, settings.observations)
-    return Flops(count_flops(learner(settings).eval_actions, observations), algorithm)
+    executed = count_flops(learner(settings).eval_actions, observations) / settings.num_envs
+    return Flops(executed, algorithm)
 
 
 def _perceptron(inputs: int, hidden: int) -> list[tuple[int, int]]:

@@ -132,7 +132,7 @@ def _case(settings: Settings, plan: Plan) -> Case:
         "learners",
         settings,
         "updates/s",
-        (*own, *twin(plan, "learner", settings.learner, settings)),
+        (*own, *twin(plan, "learner", settings)),
         flops=flops,
         limit_shape=(settings.batch, settings.hidden, settings.hidden),
     )

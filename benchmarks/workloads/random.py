@@ -56,7 +56,7 @@ def _case(settings: Settings, plan: Plan) -> Case:
         _variant("compiled", settings, plan, jit),
     )
     return Case(
-        "random", settings, "draws/s", (*own, *twin(plan, "random", settings)), wait_each=True
+        "random", settings, "numbers/s", (*own, *twin(plan, "random", settings)), wait_each=True
     )
 
 
@@ -71,7 +71,7 @@ def _variant(
     def scope() -> AbstractContextManager[Any]:
         return random.threefry_partitionable(settings.partitionable)
 
-    return Variant(name, make, wait_torch, scope=scope)
+    return Variant(name, make, wait_torch, units=settings.count, scope=scope)
 
 
 def _draw(settings: Settings) -> Callable[[Tensor], Tensor]:

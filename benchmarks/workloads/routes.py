@@ -1,4 +1,4 @@
-"""The ways to run one step of training with this library: eager, compiled, donated, scanned, …"""
+"""The ways to run one step of training with this library: eager, compiled, donated, …"""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from typing import Any, Literal
 from benchmarks.case import Plan
 from benchmarks.roofline import wait_torch
 from benchmarks.timing import Variant
-from idql_func import disable_jit, jit, scan
+from idql_func import disable_jit, jit
 from idql_func.training.matmul import matmul_precision
 
 __all__ = ["Route", "Work", "route"]
 
 Route = Literal[
-    "eager", "compiled", "donated", "scanned", "cuda graph", "donated cuda graph", "strict", "bf16"
+    "eager", "compiled", "donated", "cuda graph", "donated cuda graph", "strict", "bf16"
 ]
-SCANNED = 16
-"""Steps in a call of the route ``scanned``."""
 
 
 @dataclass(frozen=True)
@@ -52,25 +50,6 @@ def route(name: Route, work: Work, plan: Plan) -> Variant:
             return _loop(name, work, jit, scope=lambda: matmul_precision("strict", device=device))
         case "bf16":
             return _loop(name, work, jit, scope=lambda: matmul_precision("bf16", device=device))
-        case "scanned":
-            return scanned(work, SCANNED)
-
-
-def scanned(work: Work, steps: int, name: str = "scanned") -> Variant:
-    """``steps`` steps a call with donated state and nothing of the host's between them."""
-
-    def make() -> Callable[[int], Any]:
-        inputs, state = work.inputs(), [work.start()]
-        program = jit(work.step, donate_argnums=0)
-
-        def call(i: int) -> Any:
-            given = inputs[i % len(inputs)]
-            state[0], losses = scan(lambda carry, _: program(carry, given), state[0], length=steps)
-            return losses
-
-        return call
-
-    return Variant(name, make, wait_torch, units=work.units * steps)
 
 
 def _loop(name: str, work: Work, compile_step: Callable[[Any], Any], scope: Any = None) -> Variant:

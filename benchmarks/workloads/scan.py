@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from benchmarks.case import Case, Plan, sizes, twin
 from benchmarks.workloads import update
-from benchmarks.workloads.routes import route, scanned
+from benchmarks.workloads.routes import route
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def _case(settings: Settings, plan: Plan) -> Case:
     from benchmarks.workloads import idql
 
     job = update.work(settings, plan.device)
-    own = (route("donated", job, plan), scanned(job, settings.steps))
+    own = (route("donated", job, plan), update.scanned(settings, settings.steps, plan.device))
     return Case(
         "scan",
         settings,

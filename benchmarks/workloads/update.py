@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.case import Case, Plan, sizes, twin
+from benchmarks.roofline import wait_torch
+from benchmarks.timing import Variant
 from benchmarks.workloads.routes import Route, Work, route
 
 
@@ -28,6 +32,8 @@ class Settings:
     seed: int = 0
 
 
+SCANNED = 16
+"""Updates in a call of the variant ``scanned``."""
 TINY = {"batch": 8, "hidden": 16, "blocks": 1, "rows": 100}
 
 
@@ -35,9 +41,9 @@ def cases(plan: Plan) -> list[Case]:
     """The default update by every route, and in a full run a sweep of batch and width."""
     cuda: list[Route] = ["cuda graph", "donated cuda graph"] if plan.cuda else []
     few: list[Route] = ["compiled", "donated"]
-    many: list[Route] = ["eager", *few, "scanned", "strict", "bf16"]
-    quick = [(Settings(), [*few, *cuda])]
-    usual = [(Settings(), [*many, *cuda])]
+    many: list[Route] = ["eager", *few, "strict", "bf16"]
+    quick: list[tuple[Settings, list[Route]]] = [(Settings(), [*few, *cuda])]
+    usual: list[tuple[Settings, list[Route]]] = [(Settings(), [*many, *cuda])]
     sweep = [
         Settings(batch=batch, hidden=hidden)
         for hidden in (256, 512, 1024)
@@ -46,7 +52,7 @@ def cases(plan: Plan) -> list[Case]:
     ]
     best: list[Route] = cuda or ["donated"]
     full = [*usual, *((settings, best) for settings in sweep)]
-    chosen = plan.pick(quick, usual, full)
+    chosen: list[tuple[Settings, list[Route]]] = plan.pick(quick, usual, full)
     settings = sizes(plan, [s for s, _ in chosen], **TINY)
     return [_case(s, routes, plan) for s, (_, routes) in zip(settings, chosen, strict=True)]
 
@@ -63,12 +69,36 @@ def work(settings: Settings, device: str) -> Work:
     )
 
 
+def scanned(settings: Settings, steps: int, device: str) -> Variant:
+    """``steps`` updates a call, with donated state and nothing of the host's between them."""
+
+    def make() -> Callable[[int], Any]:
+        from benchmarks.workloads import idql
+        from idql_func import random
+        from idql_func.training.updates import scan_updates
+
+        data = idql.dataset(settings, device)
+        state = [idql.learner(settings, device), random.PRNGKey(settings.seed + 1, device)]
+
+        def call(i: int) -> Any:
+            state[0], state[1], losses = scan_updates(
+                state[0], data, state[1], steps, settings.batch, donate=True
+            )
+            return losses
+
+        return call
+
+    return Variant("scanned", make, wait_torch, units=steps)
+
+
 def _case(settings: Settings, routes: list[Route], plan: Plan) -> Case:
     from benchmarks import upstream
     from benchmarks.workloads import idql
 
     job = work(settings, plan.device)
     own = tuple(route(name, job, plan) for name in routes)
+    if "eager" in routes:
+        own = (*own, scanned(settings, SCANNED, plan.device))
     return Case(
         "update",
         settings,

@@ -1,0 +1,286 @@
+"""A whole run: every case of the chosen workloads, one after the other, into one :class:`Run`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from benchmarks import children
+from benchmarks.case import JAX, UPSTREAM, Case, Flops, Plan, of_others
+from benchmarks.machine import environment
+from benchmarks.results import Result, Run
+from benchmarks.roofline import LIMIT, Limits, Shape, matmul_variant, measure_limits
+from benchmarks.timing import Budget, Spread, Timed, interleave, ratios, spread
+from benchmarks.workloads import compile as compile_workload
+from benchmarks.workloads import load
+from idql_func.training.matmul import matmul_precision
+
+__all__ = ["BUDGETS", "measure_case", "run"]
+
+BUDGETS = {
+    "quick": Budget(rounds=5, block_seconds=0.15),
+    "usual": Budget(rounds=9, block_seconds=0.5),
+    "full": Budget(rounds=11, block_seconds=0.5),
+}
+
+Note = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class _Bars:
+    """What the run shows while it goes."""
+
+    progress: Progress
+    all_cases: Any
+    this_case: Any
+
+    def case(self, text: str, blocks: int) -> None:
+        self.progress.update(self.this_case, description=text, total=blocks, completed=0)
+
+    def block(self) -> None:
+        self.progress.advance(self.this_case)
+
+    def done(self) -> None:
+        self.progress.advance(self.all_cases)
+
+
+def run(
+    plan: Plan,
+    names: Sequence[str],
+    *,
+    threads: int,
+    matmul: str = "auto",
+    memory: bool = True,
+    budget: Budget | None = None,
+    console: Console | None = None,
+    left_out: Sequence[str] = (),
+) -> Run:
+    """Measure the named workloads.
+
+    A variant that fails is left out and named in ``left_out`` with what it said; the others go on.
+
+    Args:
+        plan: what is at hand.
+        names: workloads, of ``benchmarks.workloads.NAMES``.
+        threads: as :func:`benchmarks.machine.use_threads` has set them.
+        matmul: the mode of matrix products, of ``matmul_precision``.
+        memory: run each variant once more in a process of its own, to see its memory.
+        budget: rounds and length of blocks; default: that of the plan's effort.
+        console: where the progress is shown.
+        left_out: what is known to be left out already.
+    """
+    budget = budget or BUDGETS[plan.effort]
+    notes = list(left_out)
+    results: list[Result] = []
+    limit_rates: list[float] = []
+    with matmul_precision(matmul, device=plan.device) as choice, _bars(console) as bars:
+        bars.case("the machine's limits", 1)
+        few = dataclasses.replace(budget, rounds=min(budget.rounds, 5), block_seconds=0.05)
+        limits = measure_limits(plan.device, budget=few)
+        timed_names = [name for name in names if name != "compile"]
+        cases = [(k, case) for name in timed_names for k, case in enumerate(load(name).cases(plan))]
+        bars.progress.update(bars.all_cases, total=len(cases) + ("compile" in names))
+        for number, case in cases:
+            found, rates = measure_case(case, budget, limits, plan, bars=bars, note=notes.append)
+            limit_rates += rates
+            if memory:
+                found = _with_memory(found, case, number, plan, threads, matmul, bars, notes.append)
+            results += found
+            bars.done()
+        if "compile" in names:
+            bars.case("compile", 1)
+            results += compile_workload.measure(
+                plan,
+                threads,
+                lambda text: bars.case(f"compile: {text}", 1),
+                lambda name, error: notes.append(_sentence("compile", name, error)),
+            )
+            bars.done()
+    return Run(
+        environment(
+            plan.device,
+            threads,
+            choice.setting,
+            matmul_mode=matmul,
+            matmul_reason=choice.reason,
+            effort=plan.effort,
+            budget=dataclasses.asdict(budget),
+            tiny=plan.tiny,
+        ),
+        _limits_dict(limits, limit_rates),
+        tuple(results),
+        tuple(notes),
+    )
+
+
+def measure_case(
+    case: Case,
+    budget: Budget,
+    limits: Limits,
+    plan: Plan,
+    bars: _Bars | None = None,
+    note: Note = lambda sentence: None,
+) -> tuple[list[Result], list[float]]:
+    """A case's results, and the rates of the matmul limit in its rounds (operations a second)."""
+    limit_names: list[str] = []
+    variants = list(case.variants)
+    if case.flops is not None:
+        shapes: list[Shape] = [limits.shape]
+        if case.limit_shape not in (None, limits.shape):
+            shapes.append(case.limit_shape)
+        limit_names = [f"{LIMIT} {k}" for k in range(len(shapes))]
+        variants += [
+            matmul_variant(shape, plan.device, name)
+            for shape, name in zip(shapes, limit_names, strict=True)
+        ]
+    if bars:
+        bars.case(_title(case), len(variants) * (budget.rounds + 1))
+    timed = interleave(
+        variants,
+        budget,
+        wait_each=case.wait_each,
+        on_progress=lambda name, done: bars.block() if bars else None,
+        on_failure=lambda name, error: note(_sentence(_title(case), name, error)),
+    )
+    work: Flops | None = None
+    if case.flops is not None:
+        try:
+            work = case.flops()
+        except Exception as error:
+            note(_sentence(_title(case), "the count of its operations", error))
+    gc.collect()
+    by_name = {one.name: one for one in timed}
+    limit = _best(limits, [by_name[name] for name in limit_names if name in by_name])
+    results = [
+        _result(case, one, by_name, work, limit) for one in timed if one.name not in limit_names
+    ]
+    return results, list(limit.rates) if limit else []
+
+
+def _best(limits: Limits, timed: list[Timed]) -> Timed | None:
+    """The limit of each round: the faster of the products."""
+    if not timed:
+        return None
+    rates = tuple(max(pair) for pair in zip(*(one.rates for one in timed), strict=True))
+    return dataclasses.replace(timed[0], rates=rates)
+
+
+def _result(
+    case: Case, one: Timed, others: dict[str, Timed], work: Flops | None, limit: Timed | None
+) -> Result:
+    found: dict[str, Spread] = {"rate": spread(one.rates)}
+    if JAX in others:
+        found["ratio_to_jax"] = ratios(one, others[JAX])
+    if case.baseline in others:
+        found["ratio_to_eager"] = ratios(one, others[case.baseline])
+    operations = None
+    if work is not None:
+        # the original and its twin do all of the algorithm's work
+        operations = work.algorithm if of_others(one.name) else work.executed
+        if limit is not None:
+            share = ratios(one, limit)
+            found["share_of_limit"] = Spread(
+                *(operations * x for x in (share.median, share.low, share.high))
+            )
+    medians: dict[str, Any] = {name: figure.median for name, figure in found.items()}
+    return Result(
+        workload=case.workload,
+        variant=one.name,
+        settings=case.settings_dict(),
+        unit=case.unit,
+        **medians,
+        spread={name: (figure.low, figure.high) for name, figure in found.items()},
+        compile_seconds=one.first_call_seconds,
+        baseline=case.baseline if case.baseline in others else None,
+        gflops=None if operations is None else operations * medians["rate"] / 1e9,
+        gflop_executed=None if operations is None else operations / 1e9,
+        gflop_algorithm=None if work is None else work.algorithm / 1e9,
+        calls=one.calls,
+        rates=one.rates,
+    )
+
+
+def _with_memory(
+    results: list[Result],
+    case: Case,
+    number: int,
+    plan: Plan,
+    threads: int,
+    matmul: str,
+    bars: _Bars,
+    note: Note,
+) -> list[Result]:
+    bars.case(f"{_title(case)}: memory", len(results))
+    measured = []
+    for result in results:
+        if result.variant == UPSTREAM:  # it needs this library's data beside it
+            measured.append(result)
+            bars.block()
+            continue
+        task = {
+            "plan": dataclasses.asdict(plan),
+            "workload": case.workload,
+            "case": number,
+            "variant": result.variant,
+            "settings": result.settings,
+            "threads": threads,
+            "matmul": matmul,
+        }
+        try:
+            figures = children.memory(task)
+        except RuntimeError as error:
+            note(_sentence(_title(case), f"the memory of {result.variant}", error))
+            measured.append(result)
+            continue
+        finally:
+            bars.block()
+        peak = figures.get("device_peak", figures["peak"])
+        measured.append(dataclasses.replace(result, peak_memory_mb=peak, memory=figures))
+    return measured
+
+
+def _sentence(title: str, what: str, error: Exception) -> str:
+    said = " ".join(str(error).split()) or "no reason given"
+    return f"{title}, {what}: {type(error).__name__}: {said[:300]}"
+
+
+def _title(case: Case) -> str:
+    from benchmarks.tables import label
+
+    named = label(case.workload, case.settings_dict())
+    return f"{case.workload} {named}".strip()
+
+
+def _limits_dict(limits: Limits, rates: list[float]) -> dict[str, Any]:
+    """The limits at the start, and those that the workloads met in between."""
+    among = spread(rates) if rates else None
+    return {
+        "matmul_gflops": among.median / 1e9 if among else limits.matmul_gflops,
+        "matmul_gflops_quartiles": [among.low / 1e9, among.high / 1e9] if among else None,
+        "matmul_gflops_at_start": limits.matmul_gflops,
+        "matmul_shape": list(limits.shape),
+        "matmul_by_shape": limits.by_shape,
+        "copy_gb_s": limits.copy_gb_s,
+    }
+
+
+@contextlib.contextmanager
+def _bars(console: Console | None) -> Iterator[_Bars]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+    )
+    quiet = console is None
+    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+        all_cases = progress.add_task("cases", total=1)
+        yield _Bars(progress, all_cases, progress.add_task("", total=1))

@@ -1,0 +1,188 @@
+"""What a person reads: tables of a run and of a comparison, and what they come to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.case import of_others
+from benchmarks.compare import Comparisons
+from benchmarks.results import Result, Run
+from benchmarks.workloads import load
+
+__all__ = ["label", "own_best", "print_comparison", "print_run", "reading"]
+
+_ALWAYS = {
+    "random": ("draw",), "learners": ("learner",), "compile": ("learner", "cache"),
+    "seeds": ("seeds",), "scan": ("steps",), "ensemble": ("members",), "act": ("num_envs",),
+    "update": ("batch", "hidden"),
+}  # fmt: skip
+_COLOURS = {"faster": "green", "slower": "bold red", "within noise": "dim"}
+
+
+def label(workload: str, settings: dict[str, Any]) -> str:
+    """The settings that tell a case from its neighbours: those not at their default, and a few.
+
+    >>> label("act", {"num_envs": 10, "N": 64, "T": 3})
+    'num_envs=10, T=3'
+    """
+    default = dataclasses.asdict(load(workload).Settings())
+    shown = _ALWAYS.get(workload, ())
+    parts = []
+    for name, value in settings.items():
+        if name in ("learner", "draw", "cache"):
+            parts.append(str(value))
+        elif name in shown or value != default.get(name):
+            parts.append(f"{name}={value}")
+    return ", ".join(parts)
+
+
+def print_run(run: Run, console: Console) -> None:
+    """All results, a table for each workload, and the reading under them."""
+    console.print(_machine(run))
+    for workload, found in groupby(run.results, key=lambda r: r.workload):
+        console.print(_table(workload, list(found)))
+    for sentence in run.left_out:
+        console.print(f"Left out: {sentence}", style="yellow", markup=False, highlight=False)
+    for sentence in reading(run):
+        console.print(sentence, style="bold", markup=False, highlight=False)
+
+
+def _machine(run: Run) -> str:
+    e, limits = run.environment, run.limits
+    versions = e.get("versions", {})
+    named = ", ".join(f"{n} {versions[n]}" for n in ("torch", "jax") if n in versions)
+    return (
+        f"{e.get('gpu') or e.get('cpu')}, {e.get('threads')} threads, {named}, "
+        f"products on {e.get('matmul')!r}; limit {limits.get('matmul_gflops', 0):.0f} GFLOP/s, "
+        f"copy {limits.get('copy_gb_s', 0):.0f} GB/s"
+    )
+
+
+def _table(workload: str, results: list[Result]) -> Table:
+    unit = results[0].unit
+    summary = (load(workload).__doc__ or "").strip().splitlines()[0]
+    table = Table(title=f"{workload}: {summary}", title_justify="left", title_style="bold")
+    table.add_column("settings")
+    table.add_column("variant")
+    table.add_column(unit, justify="right")
+    table.add_column("quartiles", justify="right", style="dim")
+    columns: list[tuple[str, Any]] = [
+        ("x JAX", lambda r: _times(r.ratio_to_jax)),
+        (f"x {_baseline(results)}", lambda r: _times(r.ratio_to_eager)),
+        ("GFLOP/s", lambda r: _plain(r.gflops, 0)),
+        ("of limit", lambda r: "" if r.share_of_limit is None else f"{r.share_of_limit:.0%}"),
+        ("MB", lambda r: _plain(r.peak_memory_mb, 0)),
+    ]
+    if not results[0].smaller_is_better:
+        columns.append(("first call, s", lambda r: _plain(r.compile_seconds, 1)))
+    columns = [(name, show) for name, show in columns if any(show(r) for r in results)]
+    for name, _ in columns:
+        table.add_column(name, justify="right")
+    for (name, settings), group in groupby(results, key=lambda r: (r.workload, r.settings)):
+        for k, r in enumerate(group):
+            low, high = r.spread.get("rate", (r.rate, r.rate))
+            style = "cyan" if of_others(r.variant) else ""
+            table.add_row(
+                label(name, settings) if k == 0 else "",
+                r.variant,
+                _figure(r.rate),
+                f"{_figure(low)}-{_figure(high)}",
+                *(show(r) for _, show in columns),
+                style=style,
+            )
+        table.add_section()
+    return table
+
+
+def _baseline(results: Iterable[Result]) -> str:
+    return next((r.baseline for r in results if r.baseline), "eager")
+
+
+def _figure(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
+        if abs(value) >= size:
+            return f"{value / max(size, 1e3) if unit != 'k' else value / 1e3:.3g}{unit}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _plain(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+# --- what it comes to ---------------------------------------------------------------------
+
+_NOT_LIKE_FOR_LIKE = ("bf16",)
+
+
+def own_best(results: Iterable[Result]) -> Result | None:
+    """This library's fastest variant at full float32."""
+    own = [r for r in results if not of_others(r.variant) and r.variant not in _NOT_LIKE_FOR_LIKE]
+    if not own:
+        return None
+    return (min if own[0].smaller_is_better else max)(own, key=lambda r: r.rate)
+
+
+def reading(run: Run) -> list[str]:
+    """One sentence for each case: the best variant, beside JAX and the limit."""
+    sentences = []
+    for (workload, settings), group in groupby(run.results, key=lambda r: (r.workload, r.settings)):
+        found = list(group)
+        best = own_best(found)
+        if best is None:
+            continue
+        parts = [f"{_figure(best.rate)} {best.unit} ({best.variant})"]
+        if best.ratio_to_jax is not None:
+            low, high = best.spread.get("ratio_to_jax", (best.ratio_to_jax,) * 2)
+            parts.append(f"{best.ratio_to_jax:.2f} times JAX ({low:.2f} to {high:.2f})")
+        if best.share_of_limit is not None:
+            parts.append(f"{best.share_of_limit:.0%} of the matmul limit")
+        sentences.append(f"{workload} {label(workload, settings)}: {', '.join(parts)}")
+    return sentences
+
+
+# --- two runs -----------------------------------------------------------------------------
+
+
+def print_comparison(found: Comparisons, console: Console) -> None:
+    """Each measurement's verdict, and whether anything regressed."""
+    console.print(found.terms)
+    table = Table()
+    for name, justify in (("workload", "left"), ("settings", "left"), ("variant", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("new / old", justify="right")
+    table.add_column("of", style="dim")
+    table.add_column("verdict")
+    for e in found.entries:
+        table.add_row(
+            e.workload,
+            _known_label(e.workload, e.settings),
+            e.variant,
+            _times(e.ratio),
+            e.measure or "",
+            Text(e.verdict, style=_COLOURS.get(e.verdict, "yellow")),
+        )
+    console.print(table)
+    counts = {v: sum(e.verdict == v for e in found.entries) for v in _COLOURS}
+    console.print(
+        ", ".join(f"{n} {v}" for v, n in counts.items())
+        + (": something regressed." if found.regressed else ": no regression."),
+        style="bold",
+    )
+
+
+def _known_label(workload: str, settings: dict[str, Any]) -> str:
+    try:
+        return label(workload, settings)
+    except (ImportError, AttributeError):  # a workload of another version
+        return ", ".join(f"{k}={v}" for k, v in settings.items())
