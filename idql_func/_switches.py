@@ -1,8 +1,9 @@
-"""The library's three documented switches, each a context manager and nothing more.
+"""The library's three documented switches, and one behind ``matmul_precision``.
 
-They live below every other module, because both the random streams and the
-transforms read them. A switch is a :class:`contextvars.ContextVar`: it is scoped to
-the ``with`` block (and to the thread) that sets it, and is never flipped by an import.
+Each is a context manager and nothing more. They live below every other module, because
+the random streams, the layers and the transforms read them. A switch is a
+:class:`contextvars.ContextVar`: it is scoped to the ``with`` block (and to the thread)
+that sets it, and is never flipped by an import.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 
 _X64: ContextVar[bool] = ContextVar("idql_func_x64", default=False)
 _DISABLE_JIT: ContextVar[bool] = ContextVar("idql_func_disable_jit", default=False)
+_BFLOAT16: ContextVar[bool] = ContextVar("idql_func_bfloat16_products", default=False)
 _PARTITIONABLE: ContextVar[bool] = ContextVar("idql_func_threefry_partitionable", default=False)
 
 
@@ -79,6 +81,16 @@ def x64_enabled() -> bool:
 def jit_disabled() -> bool:
     """Whether :func:`disable_jit` or ``IDQL_DISABLE_JIT`` is in force."""
     return _DISABLE_JIT.get() or os.environ.get("IDQL_DISABLE_JIT", "") not in ("", "0")
+
+
+def set_bfloat16_products(flag: bool = True):
+    """Let layers multiply in bfloat16; what ``matmul_precision("bf16")`` does for its block."""
+    return _set(_BFLOAT16, flag)
+
+
+def bfloat16_products() -> bool:
+    """Whether layers multiply in bfloat16."""
+    return _BFLOAT16.get()
 
 
 def partitionable() -> bool:

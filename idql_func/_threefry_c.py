@@ -13,7 +13,7 @@ SOURCE = """
 #define ROUNDS_ODD ROUND(17) ROUND(29) ROUND(16) ROUND(24)
 #define SMALLER(x, y) ((x) < (y) ? (x) : (y))
 
-enum { PIECE = 512, LARGE = 1 << 15 };
+enum { PIECE = 512, LARGE = 1 << 16 };
 enum { BITS, UNIFORM, NORMAL, BERNOULLI };
 
 static inline void hash(uint32_t k0, uint32_t k1, uint32_t *first, uint32_t *second)
@@ -169,7 +169,9 @@ void draw(int kind, const int64_t *keys, int64_t rows, int64_t size, int newer, 
 {
     const int64_t half = (size + 1) / 2, count = newer ? size : half;
     const int64_t pieces = (count + PIECE - 1) / PIECE;
-    #pragma omp parallel for num_threads(threads) if (threads > 1 && rows * size >= LARGE)
+    /* a second thread costs about as much as 20 microseconds of work: 32,000 masks */
+    const int large = rows * size * (kind == NORMAL ? 3 : 1) >= LARGE;
+    #pragma omp parallel for num_threads(threads) if (threads > 1 && large)
     for (int64_t job = 0; job < rows * pieces; job++) {
         const int64_t row = job / pieces, start = job % pieces * PIECE;
         const int64_t n = SMALLER(PIECE, count - start), at = row * size + start;

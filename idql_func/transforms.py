@@ -22,6 +22,7 @@ from torch import Tensor
 from idql_func._compile import CudaGraph, compile_graph, compiler_problem, trace, tracing
 from idql_func._donation import storage_of, take_over, write_into_inputs
 from idql_func._switches import (
+    bfloat16_products,
     disable_jit,
     enable_x64,
     float_dtype,
@@ -214,6 +215,7 @@ class Jitted:
             tuple([(t.shape, t.dtype, t.device, t.requires_grad) for t in tensors]),
             x64_enabled(),
             partitionable(),
+            bfloat16_products(),
         )
         program = self._programs.get(key)
         if program is None:
