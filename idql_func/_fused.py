@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -301,21 +302,26 @@ def _run_adam(
     grads, params, mu, nu, count, out, sizes, size, b1, b2, eps, weight_decay, decayed, wide
 ) -> None:
     kernels: Any = _kernels()
-    dtype, leaves = params[0].dtype, len(params)
-    inputs = [t.contiguous() for t in (*grads, *params, *mu, *nu)]
-    count, sizes = count.contiguous(), sizes if sizes is None else sizes.contiguous()
-    function = kernels.adam_float if dtype == torch.float32 else kernels.adam_double
+    grads, params, mu, nu = (_contiguous(x) for x in (grads, params, mu, nu))
+    count = count.contiguous()
+    if sizes is not None:
+        sizes = sizes.contiguous()
+    tensors = array("q", [*_pointers((*grads, *params, *mu, *nu)), *_pointers(out[:-1])])
+    leaf_sizes = _leaf_sizes(params, count.numel())
+    decays = array("B", decayed)
+    numbers = array("d", (b1, b2, eps, weight_decay, size))
+    function = kernels.adam_float if params[0].dtype == torch.float32 else kernels.adam_double
     function(
-        _pointers((*inputs, *out[:-1])),
-        _leaf_sizes(params, count.numel()),
-        (ctypes.c_uint8 * leaves)(*decayed),
-        leaves,
+        _address(tensors),
+        _address(leaf_sizes),
+        _address(decays),
+        len(params),
         count.numel(),
         count.data_ptr(),
         out[-1].data_ptr(),
         wide,
         None if sizes is None else sizes.data_ptr(),
-        (ctypes.c_double * 5)(b1, b2, eps, weight_decay, size),
+        _address(numbers),
         torch.get_num_threads(),
     )
 
@@ -375,13 +381,16 @@ def _average_rows(info, in_dims, new, old, taus, tau):
 
 def _run_average(new, old, out, taus, tau) -> None:
     kernels: Any = _kernels()
-    inputs = [t.contiguous() for t in (*new, *old)]
-    taus = taus if taus is None else taus.contiguous()
+    new, old = _contiguous(new), _contiguous(old)
+    if taus is not None:
+        taus = taus.contiguous()
     rows = 1 if taus is None else taus.numel()
+    tensors = array("q", _pointers((*new, *old, *out)))
+    leaf_sizes = _leaf_sizes(old, rows)
     function = kernels.average_float if old[0].dtype == torch.float32 else kernels.average_double
     function(
-        _pointers((*inputs, *out)),
-        _leaf_sizes(old, rows),
+        _address(tensors),
+        _address(leaf_sizes),
         len(old),
         rows,
         None if taus is None else taus.data_ptr(),
@@ -410,13 +419,21 @@ def _rows(count: int, tensors: Sequence[Tensor], dims: Sequence[int | None]) -> 
     ]
 
 
-def _pointers(tensors: Sequence[Tensor]) -> Any:
-    return (ctypes.c_void_p * len(tensors))(*(t.data_ptr() for t in tensors))
+def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [t.contiguous() for t in tensors]
 
 
-def _leaf_sizes(leaves: Sequence[Tensor], rows: int) -> Any:
+def _pointers(tensors: Sequence[Tensor]) -> list[int]:
+    return [t.data_ptr() for t in tensors]
+
+
+def _leaf_sizes(leaves: Sequence[Tensor], rows: int) -> array[int]:
     """How many elements each leaf has in one of its rows."""
-    return (ctypes.c_int64 * len(leaves))(*(t.numel() // rows for t in leaves))
+    return array("q", [t.numel() // rows for t in leaves])
+
+
+def _address(numbers: array[Any]) -> int:
+    return numbers.buffer_info()[0]
 
 
 @functools.cache
