@@ -1,17 +1,19 @@
-"""IDQL: the update of ``DDPMIQLLearner`` and its choice of actions (arXiv 2304.10573)."""
+"""IDQL: the update of ``DDPMIQLLearner`` and the choice of actions (arXiv 2304.10573)."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 from flax.training.train_state import TrainState
 
-from benchmarks.twin.networks import DDPM, Ensemble, StateValue
+from benchmarks.twin.networks import DDPM, MLP, Ensemble, MLPResNet, StateValue, mish
 from benchmarks.twin.steps import (
     Batch,
     Info,
@@ -59,6 +61,7 @@ class IDQL(struct.PyTreeNode):
     critic_hyperparam: float = struct.field(pytree_node=False)
     ddpm_temperature: float = struct.field(pytree_node=False)
     clip_sampler: bool = struct.field(pytree_node=False)
+    report_weights: bool = struct.field(pytree_node=False)
 
     @classmethod
     def create(
@@ -67,19 +70,73 @@ class IDQL(struct.PyTreeNode):
         obs_dim: int,
         act_dim: int,
         *,
-        actor_lr: float = 3e-4,
-        critic_lr: float = 3e-4,
-        value_lr: float = 3e-4,
-        critic_hidden_dims: Sequence[int] = (256, 256),
-        num_qs: int = 2,
         actor_num_blocks: int = 3,
         actor_hidden_dim: int = 256,
         actor_dropout_rate: float | None = None,
         actor_layer_norm: bool = True,
         value_layer_norm: bool = True,
         time_dim: int = 128,
-        beta_schedule: str = "vp",
         decay_steps: int | None = int(3e6),
+        **settings: Any,
+    ) -> IDQL:
+        """``DDPMIQLLearner``'s keywords and defaults, and ``actor_hidden_dim``, a width."""
+        reverse = functools.partial(
+            MLPResNet, actor_num_blocks, act_dim, actor_hidden_dim, nn.swish, actor_layer_norm,
+            actor_dropout_rate or 0.0,
+        )  # fmt: skip
+        return cls.of(
+            seed, obs_dim, act_dim, DDPM(time_dim, (2 * time_dim,) * 2, nn.swish, reverse),
+            decay_steps=decay_steps, value_layer_norm=value_layer_norm, report_weights=False,
+            **settings,
+        )  # fmt: skip
+
+    @classmethod
+    def create_general(
+        cls,
+        seed: int,
+        obs_dim: int,
+        act_dim: int,
+        *,
+        actor_architecture: str = "mlp",
+        actor_hidden_dims: Sequence[int] = (256, 256, 256),
+        actor_num_blocks: int = 2,
+        actor_dropout_rate: float | None = None,
+        actor_layer_norm: bool = False,
+        time_dim: int = 64,
+        decay_steps: int | None = int(2e6),
+        **settings: Any,
+    ) -> IDQL:
+        """``GeneralDDPMIQLLearner``'s keywords and defaults, but for its objectives."""
+        reverse: Any = functools.partial(
+            MLP, (*actor_hidden_dims, act_dim), mish, layer_norm=actor_layer_norm
+        )
+        if actor_architecture == "ln_resnet":
+            reverse = functools.partial(
+                MLPResNet, actor_num_blocks, act_dim, 256, mish, actor_layer_norm,
+                actor_dropout_rate or 0.0,
+            )  # fmt: skip
+        return cls.of(
+            seed, obs_dim, act_dim, DDPM(time_dim, (128, 128), mish, reverse),
+            decay_steps=decay_steps, value_layer_norm=False, report_weights=True, **settings,
+        )  # fmt: skip
+
+    @classmethod
+    def of(
+        cls,
+        seed: int,
+        obs_dim: int,
+        act_dim: int,
+        actor: DDPM,
+        *,
+        decay_steps: int | None,
+        value_layer_norm: bool,
+        report_weights: bool,
+        actor_lr: float = 3e-4,
+        critic_lr: float = 3e-4,
+        value_lr: float = 3e-4,
+        critic_hidden_dims: Sequence[int] = (256, 256),
+        num_qs: int = 2,
+        beta_schedule: str = "vp",
         T: int = 5,
         N: int = 64,
         M: int = 0,
@@ -90,13 +147,9 @@ class IDQL(struct.PyTreeNode):
         ddpm_temperature: float = 1.0,
         clip_sampler: bool = True,
     ) -> IDQL:
-        """The port's keywords and defaults, and ``actor_hidden_dim``, the width of its actor."""
+        """A learner with this actor."""
         rng, *keys = jax.random.split(jax.random.PRNGKey(seed), 4)
         obs, act, time = jnp.zeros((1, obs_dim)), jnp.zeros((1, act_dim)), jnp.zeros((1, 1))
-        actor = DDPM(
-            time_dim, act_dim, actor_num_blocks, actor_hidden_dim, actor_layer_norm,
-            actor_dropout_rate or 0.0,
-        )  # fmt: skip
         hidden = tuple(critic_hidden_dims)
         rate = optax.cosine_decay_schedule(actor_lr, decay_steps) if decay_steps else actor_lr
         score_model = trained(actor, keys[0], (obs, act, time), optax.adamw(rate))
@@ -110,7 +163,7 @@ class IDQL(struct.PyTreeNode):
             alpha_hats=jnp.stack([jnp.prod(1 - betas[: i + 1]) for i in range(T)]),
             act_dim=act_dim, T=T, N=N, M=M, discount=discount, tau=tau, actor_tau=actor_tau,
             critic_hyperparam=critic_hyperparam, ddpm_temperature=ddpm_temperature,
-            clip_sampler=clip_sampler,
+            clip_sampler=clip_sampler, report_weights=report_weights,
         )  # fmt: skip
 
     # --- the update: actor, V, Q (quirk U1) -------------------------------------------------
@@ -136,7 +189,9 @@ class IDQL(struct.PyTreeNode):
             inputs = batch["observations"], noisy, time[:, None]
             eps = apply(self.score_model, params, *inputs, dropout_key=dropout_key)
             value = ((eps - noise) ** 2).sum(-1).mean()
-            return value, {"actor_loss": value}
+            # the full learner logs the mean weight of its objective, which is 1 here
+            weights = {"weights": jnp.ones_like(value)} if self.report_weights else {}
+            return value, {"actor_loss": value, **weights}
 
         score_model, info = descend(self.score_model, loss)
         target = follow(self.target_score_model, score_model, self.actor_tau)
@@ -179,9 +234,7 @@ class IDQL(struct.PyTreeNode):
         def step(carry: tuple[jax.Array, jax.Array], t: jax.Array) -> tuple[Any, None]:
             x, rng = carry
             times = jnp.full((shape[0], 1), t)
-            eps = apply(
-                self.score_model, self.target_score_model.params, observations, x, times
-            )
+            eps = apply(self.score_model, self.target_score_model.params, observations, x, times)
             scale = (1 - self.alphas[t]) / jnp.sqrt(1 - self.alpha_hats[t])
             x = 1 / jnp.sqrt(self.alphas[t]) * (x - scale * eps)
             rng, key = jax.random.split(rng)
@@ -201,3 +254,12 @@ class IDQL(struct.PyTreeNode):
         rng, _ = jax.random.split(rng)
         best = jnp.argmax(self.min_q(repeated, actions).reshape(rows, self.N), axis=1)
         return actions.reshape(rows, self.N, self.act_dim)[jnp.arange(rows), best], rng
+
+    def acting(self) -> IDQL:
+        """The part that :meth:`act` reads: a call that passes less is handed over sooner."""
+        bare = {"params": (), "opt_state": ()}
+        return self.replace(
+            score_model=self.score_model.replace(**bare),
+            critic=self.critic.replace(**bare),
+            value=self.value.replace(**bare),
+        )

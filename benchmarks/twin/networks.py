@@ -13,6 +13,11 @@ from flax import struct
 xavier = nn.initializers.xavier_uniform
 
 
+def mish(x: jax.Array) -> jax.Array:
+    """``x * tanh(softplus(x))``."""
+    return x * jnp.tanh(nn.softplus(x))
+
+
 class MLP(nn.Module):
     """Dense, dropout, activation; layer norm, if at all, on the input (quirks N1, N2)."""
 
@@ -36,9 +41,10 @@ class MLP(nn.Module):
 
 
 class MLPResNetBlock(nn.Module):
-    """Dropout, layer norm, Dense of four times the width, swish, Dense, and the input added."""
+    """Dropout, layer norm, Dense of four times the width, activation, Dense, and the input."""
 
     features: int
+    activation: Callable[..., Any]
     layer_norm: bool
     dropout: float
 
@@ -49,24 +55,27 @@ class MLPResNetBlock(nn.Module):
             y = nn.Dropout(self.dropout)(y, deterministic=not training)
         if self.layer_norm:
             y = nn.LayerNorm()(y)
-        return x + nn.Dense(self.features)(nn.swish(nn.Dense(4 * self.features)(y)))
+        y = self.activation(nn.Dense(4 * self.features)(y))
+        return x + nn.Dense(self.features)(y)
 
 
 class MLPResNet(nn.Module):
-    """Dense, residual blocks, swish, Dense."""
+    """Dense, residual blocks, activation, Dense."""
 
     num_blocks: int
     out_dim: int
-    features: int = 256
-    layer_norm: bool = True
-    dropout: float = 0.0
+    features: int
+    activation: Callable[..., Any]
+    layer_norm: bool
+    dropout: float
 
     @nn.compact
     def __call__(self, x: jax.Array, training: bool = False) -> jax.Array:
         x = nn.Dense(self.features, kernel_init=xavier())(x)
         for _ in range(self.num_blocks):
-            x = MLPResNetBlock(self.features, self.layer_norm, self.dropout)(x, training)
-        return nn.Dense(self.out_dim, kernel_init=xavier())(nn.swish(x))
+            block = MLPResNetBlock(self.features, self.activation, self.layer_norm, self.dropout)
+            x = block(x, training)
+        return nn.Dense(self.out_dim, kernel_init=xavier())(self.activation(x))
 
 
 class FourierFeatures(nn.Module):
@@ -82,24 +91,23 @@ class FourierFeatures(nn.Module):
 
 
 class DDPM(nn.Module):
-    """The noise that is in a noisy action: ``[B, O], [B, A], [B, 1] -> [B, A]``."""
+    """The noise that is in a noisy action: ``[B, O], [B, A], [B, 1] -> [B, A]``.
+
+    ``reverse()`` makes the network that sees action, observation and encoded time.
+    """
 
     time_dim: int
-    act_dim: int
-    num_blocks: int
-    features: int
-    layer_norm: bool
-    dropout: float
+    cond_dims: Sequence[int]
+    activation: Callable[..., Any]
+    reverse: Callable[[], nn.Module]
 
     @nn.compact
     def __call__(
         self, s: jax.Array, a: jax.Array, time: jax.Array, training: bool = False
     ) -> jax.Array:
         features = FourierFeatures(self.time_dim)(time)
-        cond = MLP((2 * self.time_dim, 2 * self.time_dim), nn.swish)(features)
-        return MLPResNet(
-            self.num_blocks, self.act_dim, self.features, self.layer_norm, self.dropout
-        )(jnp.concatenate([a, s, cond], axis=-1), training)
+        cond = MLP(self.cond_dims, self.activation)(features)
+        return self.reverse()(jnp.concatenate([a, s, cond], axis=-1), training)
 
 
 class StateValue(nn.Module):
@@ -147,7 +155,7 @@ class Ensemble(nn.Module):
             StateActionValue,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=None,
+            in_axes=None,  # type: ignore[arg-type]
             out_axes=0,
             axis_size=self.num,
         )

@@ -1,0 +1,273 @@
+"""The twin as variants of the benchmark's workloads.
+
+Each function takes the settings of the workload whose name it bears (``benchmarks/workloads``; any
+object with their fields will do) and returns what ``benchmarks.timing`` measures. JAX is imported
+when a variant is made, and torch never is, so that the memory of a process that runs one variant
+is JAX's own. Streams have the layout that JAX takes by default (``jax_threefry_partitionable``),
+but for :func:`random`, whose settings name one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+
+from benchmarks.timing import Variant
+
+NEEDED = ("jax", "flax", "optax")
+
+
+def missing() -> str | None:
+    """Why the twin cannot run here, in a sentence; None if it can.
+
+    >>> missing() is None or missing().startswith("The JAX side needs")
+    True
+    """
+    absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if not absent:
+        return None
+    return f"The JAX side needs {', '.join(absent)}: pip install jax flax optax."
+
+
+def use_threads(count: int) -> None:
+    """How many threads XLA's pool on the CPU gets; all cores unless it is said.
+
+    It has to be said before the process computes anything with JAX.
+    """
+    os.environ["NPROC"] = str(count)
+
+
+def update(settings: Any, device: str = "cpu") -> Variant:
+    """One IDQL update, its rows drawn inside the program, the state donated."""
+    return _trained(settings, device, steps=1)
+
+
+def scan(settings: Any, device: str = "cpu") -> Variant:
+    """``settings.steps`` updates in one call by ``lax.scan``."""
+    return _trained(settings, device, steps=settings.steps)
+
+
+def seeds(settings: Any, device: str = "cpu") -> Variant:
+    """One update of each of ``settings.seeds`` stacked learners by ``vmap``."""
+    return _trained(settings, device, steps=1, seeds=settings.seeds)
+
+
+def _trained(settings: Any, device: str, steps: int, seeds: int | None = None) -> Variant:
+    def make() -> Callable[[int], Any]:
+        import jax
+
+        from benchmarks.twin import learners, loop
+
+        step = loop.sampled(lambda learner, batch: learner.update(batch), settings.batch)
+        data = loop.transitions(
+            settings.rows, settings.observations, settings.actions, settings.seed
+        )
+
+        def start(seed: Any) -> Any:
+            return learners.idql(settings, seed), jax.random.PRNGKey(seed)
+
+        if seeds is not None:
+            step = loop.stacked(step)
+            carry = jax.jit(jax.vmap(start))(settings.seed + jax.numpy.arange(seeds))
+        else:
+            carry = start(settings.seed)
+        if steps > 1:
+            step = loop.repeated(step, steps)
+        return _carried(jax.jit(step, donate_argnums=0), carry, lambda i: data)
+
+    return _variant("jax", make, device, units=steps * (seeds or 1))
+
+
+def learner(settings: Any, device: str = "cpu") -> Variant:
+    """One ``update`` of the learner that ``settings.learner`` names, on batches that rotate."""
+
+    def make() -> Callable[[int], Any]:
+        import jax
+
+        from benchmarks.twin import learners
+
+        batches = learners.batches(settings)
+
+        def step(state: Any, batch: Any) -> Any:
+            return learners.update(state, batch, settings.utd)
+
+        jitted = jax.jit(step, donate_argnums=0)
+        return _carried(jitted, learners.learner(settings), lambda i: batches[i % len(batches)])
+
+    return _variant("jax", make, device)
+
+
+def pixels(settings: Any, device: str = "cpu") -> Variant:
+    """One DrQ update from a buffer of single frames, gathered and cropped inside the program."""
+
+    def make() -> Callable[[int], Any]:
+        import jax
+
+        from benchmarks.twin import pixels as seen
+
+        start = seen.DrQ.create(
+            settings.seed,
+            {"pixels": (settings.image, settings.image, 3, settings.frames)},
+            settings.actions,
+            hidden_dims=(settings.hidden, settings.hidden),
+        )
+        buffer = seen.episode(settings.rows, settings.image, settings.actions, settings.seed)
+
+        def step(carry: Any, buffer: Any) -> Any:
+            drq, key = carry
+            draw, key = jax.random.split(key)
+            drq, info = drq.update(seen.packed(draw, buffer, settings.batch, settings.frames))
+            return (drq, key), info
+
+        carry = start, jax.random.PRNGKey(settings.seed)
+        return _carried(jax.jit(step, donate_argnums=0), carry, lambda i: buffer)
+
+    return _variant("jax", make, device)
+
+
+def act(settings: Any, device: str = "cpu") -> Variant:
+    """Actions for all environments in one call, from host to host."""
+
+    def make() -> Callable[[int], Any]:
+        choose, inputs = _chooser(settings)
+        return lambda i: choose(inputs[i % len(inputs)])
+
+    return _variant("jax", make, device, units=settings.num_envs)
+
+
+def act_each(settings: Any, device: str = "cpu") -> Variant:
+    """A call for each environment: the same program as for one."""
+
+    def make() -> Callable[[int], Any]:
+        choose, inputs = _chooser(settings)
+        return lambda i: np.concatenate([choose(row[None]) for row in inputs[i % len(inputs)]])
+
+    return _variant("jax-each", make, device, units=settings.num_envs)
+
+
+def act_vmapped(settings: Any, device: str = "cpu") -> Variant:
+    """One call, in which the choice for one environment is mapped over them with keys."""
+
+    def make() -> Callable[[int], Any]:
+        choose, inputs = _chooser(settings, vmapped=True)
+        return lambda i: choose(inputs[i % len(inputs)])
+
+    return _variant("jax-vmap", make, device, units=settings.num_envs)
+
+
+def _chooser(settings: Any, vmapped: bool = False) -> tuple[Callable[[Any], Any], list[Any]]:
+    """``observations -> actions`` on the host, and rotating observations."""
+    import jax
+
+    from benchmarks.twin import learners
+
+    def one_by_one(policy: Any, observations: Any) -> Any:
+        key, *keys = jax.random.split(policy.rng, 1 + observations.shape[0])
+
+        def one(key: Any, row: Any) -> Any:
+            return policy.replace(rng=key).act(row[None])[0][0]
+
+        return jax.vmap(one)(jax.numpy.stack(keys), observations), key
+
+    policy = learners.idql(settings, settings.seed, N=settings.N).acting()
+    choose = jax.jit(one_by_one if vmapped else type(policy).act)
+    shape = (settings.num_envs, settings.observations)
+    draws = np.random.default_rng(settings.seed)
+    inputs = [draws.standard_normal(shape).astype(np.float32) for _ in range(settings.inputs)]
+
+    def call(observations: Any) -> Any:
+        nonlocal policy
+        actions, rng = choose(policy, observations)
+        policy = policy.replace(rng=rng)
+        return np.asarray(actions)
+
+    return call, inputs
+
+
+def random(settings: Any, device: str = "cpu") -> Variant:
+    """``settings.count`` draws from a key, in the layout that the settings name."""
+
+    def make() -> Callable[[int], Any]:
+        import jax
+
+        from benchmarks.twin.draws import DRAWS
+
+        draw = jax.jit(DRAWS[settings.draw], static_argnums=1)
+        keys = list(jax.random.split(jax.random.PRNGKey(0), settings.inputs))
+        return lambda i: draw(keys[i % len(keys)], settings.count)
+
+    return _variant("jax", make, device, units=settings.count, partitionable=settings.partitionable)
+
+
+def ensemble(settings: Any, device: str = "cpu") -> Variant:
+    """Loss and gradient of critics under ``nn.vmap``, on batches that rotate."""
+
+    def make() -> Callable[[int], Any]:
+        import jax
+
+        from benchmarks.twin import loop
+        from benchmarks.twin.networks import Ensemble
+
+        sizes = settings.batch, settings.observations, settings.actions
+        inputs = [loop.transitions(*sizes, settings.seed + i) for i in range(settings.inputs)]
+        network = Ensemble((settings.hidden, settings.hidden), settings.members)
+        key = jax.random.PRNGKey(settings.seed)
+        params = network.init(key, inputs[0]["observations"], inputs[0]["actions"])
+
+        def loss(params: Any, batch: Any) -> Any:
+            qs = network.apply(params, batch["observations"], batch["actions"])
+            return ((qs - batch["rewards"]) ** 2).mean()
+
+        step = jax.jit(jax.value_and_grad(loss))
+        return lambda i: step(params, inputs[i % len(inputs)])
+
+    return _variant("jax", make, device)
+
+
+# --- what they share ----------------------------------------------------------------------
+
+
+def _carried(
+    jitted: Callable[[Any, Any], tuple[Any, Any]], carry: Any, inputs: Callable[[int], Any]
+) -> Callable[[int], Any]:
+    """A step that hands its donated state on to itself and returns what is logged."""
+
+    def step(i: int) -> Any:
+        nonlocal carry
+        carry, info = jitted(carry, inputs(i))
+        return info
+
+    return step
+
+
+def _variant(
+    name: str,
+    make: Callable[[], Callable[[int], Any]],
+    device: str,
+    units: float = 1,
+    partitionable: bool | None = None,
+) -> Variant:
+    return Variant(name, make, _wait, units, lambda: _on(device, partitionable))
+
+
+def _wait(result: Any) -> None:
+    import jax
+
+    jax.block_until_ready(result)
+
+
+@contextmanager
+def _on(device: str, partitionable: bool | None) -> Iterator[None]:
+    import jax
+
+    platform = "gpu" if device.startswith("cuda") else "cpu"
+    with ExitStack() as stack:
+        stack.enter_context(jax.default_device(jax.devices(platform)[0]))
+        if partitionable is not None:
+            stack.enter_context(jax.threefry_partitionable(partitionable))
+        yield
