@@ -33,7 +33,8 @@ from idql_func.agents.critics import (
     value_loss,
 )
 from idql_func.agents.ddpm_iql_build import ActorSettings, build
-from idql_func.networks import ddpm_sampler, mish, swish
+from idql_func.networks import DDPM, mish, swish
+from idql_func.networks.diffusion import reverse_process
 from idql_func.struct import TrainState, field
 from idql_func.transforms import grad, jit
 from idql_func.types import Batch, InfoDict, InputError, Params, PRNGKey
@@ -91,25 +92,39 @@ def sample_candidates(learner: _DDPMIQL, observations: Tensor, count: int) -> tu
     repeated ``[E * count, O]``, a key for a choice among them, and the learner's next key.
     """
     repeated = observations.repeat_interleave(count, dim=0)
-    actions, rng = ddpm_sampler(
-        learner.score_model.apply_fn,
-        learner.target_score_model.params,
-        learner.T,
-        learner.rng,
-        learner.act_dim,
-        repeated,
-        learner.alphas,
-        learner.alpha_hats,
-        learner.betas,
-        learner.ddpm_temperature,
-        learner.M,
-        learner.clip_sampler,
-    )
+    shape = (observations.shape[0], count, learner.act_dim)
+    apply_fn, params = learner.score_model.apply_fn, learner.target_score_model.params
+    own, options = _is_ddpm(apply_fn), _step_options(apply_fn, learner.T, repeated.shape[0])
+
+    def predict(x: Tensor, t: int) -> Tensor:
+        times = torch.full((1, 1, 1) if own else (len(repeated), 1), t, device=x.device)
+        if own:  # the candidates of an observation share it, and all share the time
+            return apply_fn(params, observations.unsqueeze(1), x, times, **options)
+        return apply_fn(params, repeated, x.flatten(0, 1), times).reshape(shape)
+
+    actions, rng = reverse_process(
+        predict, learner.T, learner.rng, shape, learner.alphas, learner.alpha_hats,
+        learner.betas, learner.ddpm_temperature, learner.M, learner.clip_sampler,
+    )  # fmt: skip
     rng, key = random.split(rng)
     critic = learner.target_critic
-    qs = min_q(critic.apply_fn, critic.params, repeated, actions)
-    grouped = actions.reshape(-1, count, learner.act_dim)
-    return grouped, qs.reshape(-1, count), repeated, key, rng
+    qs = min_q(critic.apply_fn, critic.params, repeated, actions.flatten(0, 1))
+    return actions, qs.reshape(-1, count), repeated, key, rng
+
+
+def _is_ddpm(apply_fn: ApplyFn) -> bool:
+    """Whether it is this library's noise predictor, and no network of the user's own."""
+    return isinstance(getattr(apply_fn, "__self__", None), DDPM)
+
+
+# Above it the choice among the rows of the table costs as much as the table saves.
+_LONGEST_TABLE = 64
+
+
+def _step_options(apply_fn: ApplyFn, T: int, rows: int) -> dict[str, int]:
+    """What tells :class:`DDPM` to encode each of ``T`` times once, where that saves."""
+    saves = rows // 4 >= T and T <= _LONGEST_TABLE
+    return {"steps": T} if saves and _is_ddpm(apply_fn) else {}
 
 
 # --- compiled action choice ---------------------------------------------------------------
@@ -197,7 +212,10 @@ class _DDPMIQL(Agent):
 
         grads, info = grad(score_loss, has_aux=True)(
             self.score_model.params,
-            self.score_model.apply_fn,
+            functools.partial(
+                self.score_model.apply_fn,
+                **_step_options(self.score_model.apply_fn, self.T, rows),
+            ),
             batch["observations"],
             diffuse(batch["actions"], noise, time, self.alpha_hats),
             time.unsqueeze(1),
@@ -252,7 +270,7 @@ class _DDPMIQL(Agent):
 
     # public, compiled
 
-    def update(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def update(self: Self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
         """Actor, then ``V``, then ``Q`` (quirk U1) on one batch; a new learner and its losses.
 
         ``batch`` holds tensors ``observations [B, O], actions [B, A], rewards [B],
@@ -261,7 +279,7 @@ class _DDPMIQL(Agent):
         Raises:
             InputError: a missing entry, a wrong shape or dtype.
         """
-        return _update(self, self._fields(batch, TRANSITION_FIELDS))
+        return _update.donating(donate)(self, self._fields(batch, TRANSITION_FIELDS))
 
     def actor_update(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """The actor's part of :meth:`update` alone.
@@ -299,7 +317,9 @@ class _DDPMIQL(Agent):
             InputError: an observation of another size, or N below 1.
         """
         count = self._count()
-        return self._act(observations, lambda agent, obs: _greedy_actions(agent, obs, count=count))
+        return self._act(
+            observations, lambda agent, obs: _greedy_actions(agent._to_act(), obs, count=count)
+        )
 
     def sample_implicit_policy(
         self: Self, observations: np.ndarray | Tensor
@@ -311,7 +331,7 @@ class _DDPMIQL(Agent):
         """
         count = self._count()
         return self._act(
-            observations, lambda agent, obs: _implicit_actions(agent, obs, count=count)
+            observations, lambda agent, obs: _implicit_actions(agent._to_act(), obs, count=count)
         )
 
     def sample_actions(self: Self, observations: np.ndarray | Tensor) -> tuple[np.ndarray, Self]:
@@ -321,6 +341,14 @@ class _DDPMIQL(Agent):
             InputError: an observation of another size, or N below 1.
         """
         return self.sample_implicit_policy(observations)
+
+    def _to_act(self: Self) -> Self:
+        """The learner without all that no action depends on: less to pass at every step."""
+        return self.replace(
+            score_model=self.score_model.replace(params={}, opt_state=(), tx=None),
+            critic=self.critic.replace(params={}, opt_state=(), tx=None),
+            value=self.value.replace(opt_state=(), tx=None),
+        )
 
     def _count(self) -> int:
         # a learner out of a stack of several carries its numbers as tensors

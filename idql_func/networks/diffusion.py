@@ -15,8 +15,10 @@ from torch import Tensor
 
 from idql_func import random
 from idql_func._switches import float_dtype
-from idql_func.networks.layers import normal
+from idql_func.networks.layers import Looked, Part, join, normal
+from idql_func.networks.mlp import MLP
 from idql_func.networks.module import LazyRng, Module
+from idql_func.networks.resnet import MLPResNet
 from idql_func.transforms import vmap
 from idql_func.types import Params, PRNGKey
 
@@ -114,18 +116,27 @@ class FourierFeatures(Module):
 
 
 class DDPM(Module):
-    """The noise predictor ``eps(a_t, s, t)``: ``[B, O], [B, A], [B, 1] -> [B, A]``.
+    """The noise predictor ``eps(a_t, s, t)``: ``[..., O], [..., A], [..., 1] -> [..., A]``.
 
     ``reverse_encoder`` sees the noisy action, the observation and the encoded time, in
-    this order, so that its ``input_dim`` is ``A + O + cond_encoder.output_dim``.
+    this order, so that its ``input_dim`` is ``A + O + cond_encoder.output_dim``. Leading axes
+    broadcast: observations ``[E, 1, O]`` and a time ``[1, 1, 1]`` for actions ``[E, N, A]`` are
+    encoded, and multiplied by the first kernel, once for each that there is.
+
+    ``steps`` says that times are integers ``0..steps-1``. Each of them is then encoded once, which
+    saves where there are many more rows than steps; the values are those without it.
 
     >>> from idql_func.networks import MLP
     >>> net = DDPM(MLP(8, [4]), MLP(2 + 3 + 4, [2]), FourierFeatures(8))
     >>> params = net.init(random.PRNGKey(0))
     >>> sorted(params)
     ['FourierFeatures_0', 'MLP_0', 'MLP_1']
-    >>> net.apply(params, torch.ones(5, 3), torch.ones(5, 2), torch.zeros(5, 1)).shape
+    >>> observations, actions, time = torch.ones(5, 3), torch.ones(5, 2), torch.ones(5, 1).int()
+    >>> eps = net.apply(params, observations, actions, time)
+    >>> eps.shape
     torch.Size([5, 2])
+    >>> torch.allclose(eps, net.apply(params, observations, actions, time, steps=2), atol=1e-6)
+    True
     """
 
     def __init__(
@@ -145,12 +156,16 @@ class DDPM(Module):
         time: Tensor,
         training: bool = False,
         rng: LazyRng | None = None,
+        steps: int | None = None,
     ) -> Tensor:
         streams = [rng and rng.push(name) for name in self.names]
-        features = self.time_preprocess(time, training, streams[0])
+        each = time if steps is None else torch.arange(steps, device=time.device).unsqueeze(1)
+        features = self.time_preprocess(each, training, streams[0])
         cond = self.cond_encoder(features, training, streams[1])
-        inputs = torch.cat([actions, observations, cond], dim=-1)
-        return self.reverse_encoder(inputs, training, streams[2])
+        encoded: Part = cond if steps is None else Looked(time.squeeze(-1), cond)
+        parts = (actions, observations, encoded)
+        takes_parts = isinstance(self.reverse_encoder, MLP | MLPResNet)
+        return self.reverse_encoder(parts if takes_parts else join(parts), training, streams[2])
 
 
 # --- sampler ------------------------------------------------------------------------------
@@ -186,22 +201,54 @@ def ddpm_sampler(
     >>> actions.shape
     torch.Size([3, 2])
     """
-    batch_size = observations.shape[0]
+    rows = observations.shape[0]
+
+    def predict(x: Tensor, t: int) -> Tensor:
+        times = torch.full((rows, 1), t, device=observations.device)
+        return actor_apply_fn(actor_params, observations, x, times, training=training)
+
+    return reverse_process(
+        predict, T, rng, (rows, act_dim), alphas, alpha_hats, betas,
+        sample_temperature, repeat_last_step, clip_sampler,
+    )  # fmt: skip
+
+
+def reverse_process(
+    predict: Callable[[Tensor, int], Tensor],
+    T: int,
+    rng: PRNGKey,
+    shape: tuple[int, ...],
+    alphas: Tensor,
+    alpha_hats: Tensor,
+    betas: Tensor,
+    sample_temperature: Any,
+    repeat_last_step: int,
+    clip_sampler: bool,
+) -> tuple[Tensor, PRNGKey]:
+    """:func:`ddpm_sampler` of any noise predictor ``eps(x, t)``: actions of a shape ``[..., A]``.
+
+    Shapes with equally many entries get equal draws, in the same order.
+
+    >>> betas = vp_beta_schedule(5)
+    >>> alphas = 1 - betas
+    >>> actions, key = reverse_process(lambda x, t: x * 0, 5, random.PRNGKey(0), (3, 4, 2),
+    ...     alphas, torch.cumprod(alphas, 0), betas, 1.0, 0, True)
+    >>> actions.shape
+    torch.Size([3, 4, 2])
+    """
     # All keys first, in upstream's order, so that the noise of all steps is one draw.
     key, rng = random.split(rng)
     keys = [key]
     for _ in range(T + repeat_last_step):
         rng, key = random.split(rng)
         keys.append(key)
-    noise = vmap(lambda key: random.normal(key, (batch_size, act_dim)))(torch.stack(keys))
+    noise = vmap(lambda key: random.normal(key, shape))(torch.stack(keys))
 
     x = noise[0]
     steps = [*range(T - 1, -1, -1), *[0] * repeat_last_step]
     for t, z in zip(steps, noise[1:], strict=True):
-        times = torch.full((batch_size, 1), t, device=observations.device)
-        eps = actor_apply_fn(actor_params, observations, x, times, training=training)
         mean_scale = (1 - alphas[t]) / torch.sqrt(1 - alpha_hats[t])
-        x = 1 / torch.sqrt(alphas[t]) * (x - mean_scale * eps)
+        x = 1 / torch.sqrt(alphas[t]) * (x - mean_scale * predict(x, t))
         if t > 0:
             x = x + torch.sqrt(betas[t]) * (sample_temperature * z)
         if clip_sampler:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from idql_func import random
 from idql_func.networks.module import Initializer, LazyRng, Module
+from idql_func.networks.products import matmul
 from idql_func.types import PRNGKey
 
 Activation = Callable[[Tensor], Tensor]
@@ -118,8 +120,43 @@ def ones(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
 # --- layers ---------------------------------------------------------------------------
 
 
+class Looked(NamedTuple):
+    """Rows ``table[index]``, ``[..., C]``, of a table ``[T, C]``, that nobody has copied out yet.
+
+    What acts on each row alone may act on the table, once for each of its ``T`` rows.
+
+    >>> Looked(torch.tensor([1, 1, 0]), torch.tensor([[1.0], [2.0]])).rows().T
+    tensor([[2., 2., 1.]])
+    """
+
+    index: Tensor
+    table: Tensor
+
+    def rows(self) -> Tensor:
+        """The rows themselves."""
+        return self.table[self.index]
+
+
+Part = Tensor | Looked
+"""Some columns of a layer's input."""
+
+
+def join(parts: Sequence[Part]) -> Tensor:
+    """Parts of an input side by side, ``[..., sum of columns]``; their other axes broadcast.
+
+    >>> join([torch.zeros(2, 3), torch.ones(1, 1), Looked(torch.tensor(0), torch.ones(5, 2))]).shape
+    torch.Size([2, 6])
+    """
+    tensors = [part.rows() if isinstance(part, Looked) else part for part in parts]
+    shape = torch.broadcast_shapes(*(x.shape[:-1] for x in tensors))
+    return torch.cat([x.expand(*shape, x.shape[-1]) for x in tensors], dim=-1)
+
+
 class Dense(Module):
     """``x @ kernel + bias`` with ``kernel`` ``[in, out]`` (``flax.linen.Dense``).
+
+    ``x`` is ``[..., in]``, or a sequence of parts for :func:`join`: each then meets its rows of the
+    kernel in its own shape, so that what several rows share is multiplied once.
 
     >>> sorted(name for name, _ in Dense(3, 2).named_parameters())
     ['bias', 'kernel']
@@ -136,10 +173,54 @@ class Dense(Module):
         self.declare("kernel", (input_dim, features), kernel_init or lecun_normal())
         self.declare("bias", (features,), zeros)
 
-    def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
-        if x.ndim == 2:
-            return torch.addmm(self.bias, x, self.kernel)
-        return torch.matmul(x, self.kernel) + self.bias
+    def forward(
+        self,
+        x: Tensor | Sequence[Part],
+        training: bool = False,
+        rng: LazyRng | None = None,
+    ) -> Tensor:
+        if isinstance(x, Tensor):
+            return _plus(matmul(x, self.kernel), self.bias)
+        blocks = self.kernel.split([_columns(part) for part in x])
+        factors = [_factors(part, block) for part, block in zip(x, blocks, strict=True)]
+        shape = torch.broadcast_shapes(*(rows.shape[:-1] for rows, _ in factors))
+        whole = [(rows, block) for rows, block in factors if rows.shape[:-1] == shape]
+        rest = self.bias
+        for rows, block in factors:
+            if rows.shape[:-1] != shape:
+                rest = rest + rows @ block
+        if len(whole) == len(x) and all(isinstance(part, Tensor) for part in x):
+            return _plus(matmul(join(x), self.kernel), rest)
+        if not whole:
+            return rest
+        inputs, kernels = zip(*whole, strict=True)
+        return _plus(matmul(torch.cat(inputs, dim=-1), torch.cat(kernels)), rest)
+
+
+def _plus(product: Tensor, bias: Tensor) -> Tensor:
+    # Behind a view the compiler leaves the addition to the next kernel; bare, it would make the two
+    # one addmm, which on the CPU writes the bias to every row before it multiplies.
+    return (product.unsqueeze(0) + bias).squeeze(0)
+
+
+def _columns(part: Part) -> int:
+    return (part.table if isinstance(part, Looked) else part).shape[-1]
+
+
+def _factors(part: Part, block: Tensor) -> tuple[Tensor, Tensor]:
+    """Two matrices whose product is ``rows @ block``.
+
+    A table is multiplied as such; ones and zeros then choose among the rows of its product, in
+    this direction as in the gradient's.
+    """
+    if isinstance(part, Looked):
+        return _one_hot(part.index, part.table), matmul(part.table, block)
+    return part, block
+
+
+def _one_hot(index: Tensor, table: Tensor) -> Tensor:
+    positions = torch.arange(table.shape[0], device=index.device)
+    return (index.unsqueeze(-1) == positions).to(table.dtype)
 
 
 class LayerNorm(Module):

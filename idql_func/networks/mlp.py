@@ -7,7 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
-from idql_func.networks.layers import Activation, Dense, Dropout, LayerNorm, default_init, relu
+from idql_func.networks.layers import (
+    Activation,
+    Dense,
+    Dropout,
+    LayerNorm,
+    Part,
+    default_init,
+    join,
+    relu,
+)
 from idql_func.networks.module import LazyRng, Module
 from idql_func.types import Params
 
@@ -16,7 +25,8 @@ class MLP(Module):
     """Dense, dropout, activation (in this order, quirk N2), ``[..., in] -> [..., out]``.
 
     ``use_layer_norm`` normalises the input only (quirk N1); the last layer is activated
-    only with ``activate_final``. Its tree: ``LayerNorm_0?, Dense_0, Dense_1, ...``.
+    only with ``activate_final``. The input may come in parts (see ``layers.Dense``). Its
+    tree: ``LayerNorm_0?, Dense_0, Dense_1, ...``.
 
     Raises:
         ValueError: no hidden layer, or a size below 1.
@@ -56,16 +66,19 @@ class MLP(Module):
             drop = Dropout(dropout_rate) if dropout_rate and activated else None
             self.layers.append((dense, self.add_optional(drop), f"Dropout_{i}"))
 
-    def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor | Sequence[Part], training: bool = False, rng: LazyRng | None = None
+    ) -> Tensor:
+        h: Any = x
         if self.norm is not None:
-            x = self.norm(x)
+            h = self.norm(x if isinstance(x, Tensor) else join(x))
         for i, (dense, drop, name) in enumerate(self.layers):
-            x = dense(x)
+            h = dense(h)
             if i + 1 < len(self.layers) or self.activate_final:
                 if drop is not None:
-                    x = drop(x, training, rng and rng.push(name))
-                x = self.activations(x)
-        return x
+                    h = drop(h, training, rng and rng.push(name))
+                h = self.activations(h)
+        return h
 
 
 def get_weight_decay_mask(params: Params, exempt: Sequence[str] = ("Input", "Output")) -> Any:

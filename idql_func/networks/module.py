@@ -130,11 +130,12 @@ def apply(
     *inputs: Any,
     training: bool = False,
     rngs: Mapping[str, PRNGKey] | None = None,
+    **options: Any,
 ) -> Any:
     """Run a module on parameters; pure, and differentiable in them.
 
     ``params`` may be Flax's ``{"params": tree}`` too. ``rngs={"dropout": key}`` is
-    needed where dropout is on.
+    needed where dropout is on. Other options are the module's own.
 
     Raises:
         RuntimeError: a parameter is missing or has no place in the module.
@@ -152,7 +153,7 @@ def apply(
         module,
         flatten_params(params),
         inputs,
-        {"training": training, "rng": rng},
+        {"training": training, "rng": rng, **options},
         tie_weights=False,
         strict=True,
     )

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from idql_func.networks.layers import Activation, Dense, Dropout, LayerNorm, default_init, relu
+from idql_func.networks.layers import (
+    Activation,
+    Dense,
+    Dropout,
+    LayerNorm,
+    Part,
+    default_init,
+    relu,
+)
 from idql_func.networks.module import LazyRng, Module
 
 
@@ -53,6 +63,8 @@ class MLPResNetBlock(Module):
 class MLPResNet(Module):
     """Dense, residual blocks, activation, Dense, ``[..., in] -> [..., out_dim]``.
 
+    The input may come in parts (see ``layers.Dense``).
+
     >>> import torch
     >>> from idql_func import random
     >>> net = MLPResNet(input_dim=5, num_blocks=2, out_dim=3, hidden_dim=16)
@@ -83,8 +95,10 @@ class MLPResNet(Module):
         ]
         self.last = self.add(Dense(hidden_dim, out_dim, default_init()))
 
-    def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
-        x = self.first(x)
+    def forward(
+        self, x: Tensor | Sequence[Part], training: bool = False, rng: LazyRng | None = None
+    ) -> Tensor:
+        h = self.first(x)
         for name, block in self.blocks:
-            x = block(x, training, rng and rng.push(name))
-        return self.last(self.activations(x))
+            h = block(h, training, rng and rng.push(name))
+        return self.last(self.activations(h))

@@ -427,6 +427,23 @@ def test_eval_actions_takes_the_candidate_of_the_largest_value(
     assert torch.equal(after.rng, rng)
 
 
+def test_a_network_of_the_users_own_is_given_whole_rows(create: Callable[..., Any]) -> None:
+    """The library's own is given what rows share once, and the times by number: equal values."""
+    learner = create()
+    net, shapes = learner.score_model.apply_fn, []
+
+    def own(params: Any, s: Tensor, a: Tensor, t: Tensor, **options: Any) -> Tensor:
+        shapes.append((s.shape[0], a.shape[0], tuple(t.shape)))
+        return net(params, s, a, t, **options)
+
+    other = learner.replace(score_model=learner.score_model.replace(apply_fn=own))
+    obs, batch = torch.ones(3, OBS), make_batch(rows=32)
+    candidates, *_ = module.sample_candidates(learner, obs, 4)
+    torch.testing.assert_close(module.sample_candidates(other, obs, 4)[0], candidates)
+    torch.testing.assert_close(other.update(batch)[1], learner.update(batch)[1])
+    assert set(shapes) == {(12, 12, (12, 1)), (32, 32, (32, 1))}
+
+
 def test_the_moving_average_acts(create: Callable[..., Any]) -> None:
     """Quirk E4: the actor itself plays no part."""
     learner = create()

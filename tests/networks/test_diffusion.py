@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from idql_func import enable_x64, random, tree_map
+from idql_func import enable_x64, random, tree_map, value_and_grad
 from idql_func.networks import (
     DDPM,
     MLP,
+    Dense,
     FourierFeatures,
+    MLPResNet,
     cosine_beta_schedule,
     ddpm_sampler,
     linear_beta_schedule,
@@ -125,6 +127,43 @@ def test_the_reverse_encoder_sees_action_observation_and_time() -> None:
     # time 1: sin(2 pi / 4) is 1
     y = net.apply(params, torch.tensor([[3.0]]), torch.tensor([[2.0]]), torch.tensor([[1]]))
     assert y.item() == pytest.approx(2 + 30 + 100, rel=1e-5)
+
+
+NETWORKS = {
+    "resnet": lambda: MLPResNet(2 + 3 + 4, 1, 2, 0.2, True, hidden_dim=8),
+    "mlp": lambda: MLP(2 + 3 + 4, [5, 2]),
+    "normalised input": lambda: MLP(2 + 3 + 4, [5, 2], use_layer_norm=True),
+    "another network": lambda: Dense(2 + 3 + 4, 2),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_step_encoded_once_gives_the_same_values_and_gradients(name: str) -> None:
+    net = DDPM(MLP(8, [6, 4]), NETWORKS[name](), FourierFeatures(8))
+    params = net.init(KEY)
+    s, a, t = torch.randn(20, 3), torch.randn(20, 2), torch.arange(20).unsqueeze(1) % 3
+    dropout: dict[str, Any] = {"training": True, "rngs": {"dropout": random.PRNGKey(1)}}
+
+    def loss(params: Any, **options: Any) -> Tensor:
+        return (net.apply(params, s, a, t, **dropout, **options) ** 2).sum()
+
+    want, got = value_and_grad(loss)(params), value_and_grad(lambda p: loss(p, steps=3))(params)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    # more steps than rows, and steps that no row has
+    torch.testing.assert_close(
+        net.apply(params, s[:2], a[:2], t[:2], steps=50), net.apply(params, s[:2], a[:2], t[:2])
+    )
+
+
+@pytest.mark.parametrize("steps", [None, 3])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_rows_share_need_not_be_repeated(name: str, steps: int | None) -> None:
+    net = DDPM(MLP(8, [6, 4]), NETWORKS[name](), FourierFeatures(8))
+    params = net.init(KEY)
+    s, a = torch.randn(4, 3), torch.randn(4, 5, 2)
+    shared = net.apply(params, s.unsqueeze(1), a, torch.full((1, 1, 1), 2), steps=steps)
+    rows = net.apply(params, s.repeat_interleave(5, 0), a.flatten(0, 1), torch.full((20, 1), 2))
+    torch.testing.assert_close(shared.flatten(0, 1), rows, rtol=1e-5, atol=1e-6)
 
 
 # --- sampler --------------------------------------------------------------------------------------

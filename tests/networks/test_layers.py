@@ -7,9 +7,17 @@ import math
 import pytest
 import torch
 
-from idql_func import grad, random
+from idql_func import grad, jit, random, vmap
 from idql_func.networks import Dense, Dropout, LayerNorm, default_init, mish, relu, swish
-from idql_func.networks.layers import lecun_normal, normal, ones, xavier_uniform, zeros
+from idql_func.networks.layers import (
+    Looked,
+    join,
+    lecun_normal,
+    normal,
+    ones,
+    xavier_uniform,
+    zeros,
+)
 
 KEY = random.PRNGKey(0)
 
@@ -25,6 +33,50 @@ def test_dense_is_the_same_for_any_number_of_axes() -> None:
     torch.testing.assert_close(layer.apply(params, x[1, 0]), y[1, 0])
     by_hand = sum(x[1, 0, i] * params["kernel"][i] for i in range(3)) + params["bias"]
     torch.testing.assert_close(y[1, 0], by_hand)
+
+
+PARTS = {
+    "side by side": (torch.randn(4, 2), torch.randn(4, 3)),
+    "shared": (torch.randn(4, 2, 2), torch.randn(4, 1, 3), torch.randn(1, 1, 1)),
+    "none is whole": (torch.randn(4, 1, 2), torch.randn(1, 5, 3)),
+    "looked up": (torch.randn(4, 2), Looked(torch.tensor([2, 0, 0, 1]), torch.randn(3, 4))),
+    "looked up for all": (torch.randn(4, 2), Looked(torch.tensor([1]), torch.randn(3, 4))),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_dense_of_parts_is_dense_of_them_joined(name: str) -> None:
+    parts = PARTS[name]
+    joined = join(parts)
+    layer = Dense(joined.shape[-1], 6)
+    params = {**layer.init(KEY), "bias": torch.randn(6)}
+
+    def loss(params: dict[str, torch.Tensor], x: object) -> torch.Tensor:
+        return (layer.apply(params, x) ** 2).sum()
+
+    torch.testing.assert_close(layer.apply(params, parts), layer.apply(params, joined))
+    of_parts, of_joined = (grad(loss)(params, x) for x in (parts, joined))
+    torch.testing.assert_close(of_parts, of_joined, rtol=1e-5, atol=1e-5)
+    # several layers at once, as an ensemble or a stack of learners has them
+    two = {k: torch.stack([v, -v]) for k, v in params.items()}
+    torch.testing.assert_close(
+        vmap(grad(loss), in_axes=(0, None))(two, parts)["kernel"][0], of_joined["kernel"],
+        rtol=1e-5, atol=1e-5,
+    )  # fmt: skip
+
+
+def test_compiled_dense_has_the_values_of_its_equation() -> None:
+    layer = Dense(3, 8)
+    params = {**layer.init(KEY), "bias": torch.randn(8)}
+    x, index, table = torch.randn(4, 2), torch.tensor([1, 1, 0, 1]), torch.randn(2, 1)
+
+    def both(params: dict[str, torch.Tensor], x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        joined = torch.cat([x, table[index]], dim=1)
+        return layer.apply(params, joined), layer.apply(params, (x, Looked(index, table)))
+
+    expected = torch.cat([x, table[index]], dim=1) @ params["kernel"] + params["bias"]
+    for result in (*both(params, x), *jit(both)(params, x)):
+        torch.testing.assert_close(result, expected)
 
 
 def test_layer_norm_by_hand() -> None:
