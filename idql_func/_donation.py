@@ -58,17 +58,20 @@ def storage_of(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def write_into_inputs(graph: torch.fx.GraphModule, pairs: dict[int, int]) -> None:
-    """Let a flat graph write its outputs into its inputs instead of returning them.
+def write_into_inputs(
+    graph: torch.fx.GraphModule, pairs: dict[int, int], copied: dict[int, int]
+) -> None:
+    """Let a flat graph leave results in its inputs instead of returning them.
 
-    ``pairs`` maps an output's place to the place of the input that takes it; the outputs left
-    are returned in their order. No output may be a view of an input.
+    ``pairs`` maps a result's place to the place of the input that takes it; those in ``copied``
+    are copied there at the end, the others are there already. The results left are returned in
+    their order. None may be a view of an input.
     """
     placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
     output = next(node for node in graph.graph.nodes if node.op == "output")
     results = list(output.args[0])
     with graph.graph.inserting_before(output):
-        for place, target in pairs.items():
+        for place, target in copied.items():
             graph.graph.call_function(
                 torch.ops.aten.copy_.default, (placeholders[target], results[place])
             )

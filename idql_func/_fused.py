@@ -15,7 +15,10 @@ operator             its inputs, and the ones the twin writes to    its outputs,
 ===================  =============================================  ============================
 
 Output ``k`` of the pure form is what the twin leaves in the ``k``-th tensor of its written
-inputs. ``_inplace.py`` reads this off :data:`TWINS` and puts the twin into a graph.
+inputs. A twin also takes the values ``settled`` and does nothing with them: Inductor computes
+what is lazy and reads the old values before it runs an operator that asks for it, and else
+(torch 2.13) possibly after the operator has written over them. ``_inplace.py`` reads the table
+off :data:`TWINS` and puts the twin into a graph.
 
 Under ``vmap`` every tensor has the mapped axes first; counts, step sizes and taus have these
 alone: each member has its own.
@@ -213,7 +216,7 @@ def _register(name: str, pure: Any, in_place: Any, shapes: Any, rows: Any) -> No
     _LIBRARY.impl(name, pure, "CPU")
     _LIBRARY.impl(f"{name}_", in_place, "CPU")
     torch.library.register_fake(f"idql_func::{name}", shapes, lib=_LIBRARY)
-    torch.library.register_fake(f"idql_func::{name}_", lambda *args: None, lib=_LIBRARY)
+    torch.library.register_fake(f"idql_func::{name}_", lambda *args, **kwargs: None, lib=_LIBRARY)
     torch.library.register_vmap(f"idql_func::{name}", rows, lib=_LIBRARY)
 
 
@@ -265,7 +268,8 @@ _LIBRARY.define(
 )
 _LIBRARY.define(
     "adam_step_(Tensor[] grads, Tensor(a!)[] params, Tensor(b!)[] mu, Tensor(c!)[] nu, "
-    f"Tensor(d!) count, Tensor? step_sizes, float step_size, {_RATES}) -> ()",
+    f"Tensor(d!) count, Tensor? step_sizes, float step_size, {_RATES}, "
+    "*, Tensor[]? settled=None) -> ()",
 )
 
 
@@ -275,7 +279,7 @@ def _adam_step(grads, params, mu, nu, count, sizes, size, *rates) -> list[Tensor
     return out
 
 
-def _adam_step_in_place(grads, params, mu, nu, count, *rest) -> None:
+def _adam_step_in_place(grads, params, mu, nu, count, *rest, settled=None) -> None:
     written = [*params, *mu, *nu, count]
     if all(t.is_contiguous() for t in written):
         _run_adam(grads, params, mu, nu, count, written, *rest)
@@ -348,7 +352,8 @@ def moving_average(
 
 _LIBRARY.define("moving_average(Tensor[] new, Tensor[] old, Tensor? taus, float tau) -> Tensor[]")
 _LIBRARY.define(
-    "moving_average_(Tensor[] new, Tensor(a!)[] old, Tensor? taus, float tau) -> ()",
+    "moving_average_(Tensor[] new, Tensor(a!)[] old, Tensor? taus, float tau, *, "
+    "Tensor[]? settled=None) -> ()",
 )
 
 
@@ -358,7 +363,7 @@ def _moving_average(new, old, taus, tau) -> list[Tensor]:
     return out
 
 
-def _moving_average_in_place(new, old, taus, tau) -> None:
+def _moving_average_in_place(new, old, taus, tau, *, settled=None) -> None:
     if all(t.is_contiguous() for t in old):
         _run_average(new, old, old, taus, tau)
         return

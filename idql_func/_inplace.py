@@ -73,8 +73,17 @@ def write_with_twins(graph: GraphModule, pairs: dict[int, int]) -> dict[int, int
             and all(read_for_the_last_time(old, node) for old in written)
             and all(result_is_at_home(value, home) for value, home in values.items())
         ):
+            settled = [
+                value
+                for value in _readers(
+                    graph, {alias for w in written for alias in sharing[_storage(w)]}
+                )
+                if order[value] < order[node] < max(order[user] for user in value.users)
+            ]
             with graph.graph.inserting_before(node):
-                twin = graph.graph.call_function(TWINS[node.target][0], map_arg(node.args, _whole))
+                twin = graph.graph.call_function(
+                    TWINS[node.target][0], map_arg(node.args, _whole), {"settled": settled}
+                )
             order[twin] = order[node]
             for value, home in values.items():
                 sharing[_storage(home)] += sharing[_storage(value)]
@@ -83,6 +92,17 @@ def write_with_twins(graph: GraphModule, pairs: dict[int, int]) -> dict[int, int
             graph.graph.erase_node(node)
     graph.recompile()
     return {k: p for k, p in pairs.items() if _whole(output.args[0][k]) is not inputs[p]}
+
+
+def _readers(graph: GraphModule, old: set[Node]) -> list[Node]:
+    """The tensors that depend on the values of some nodes and are used."""
+    dependent = set(old)
+    for node in graph.graph.nodes:
+        if not dependent.isdisjoint(node.all_input_nodes):
+            dependent.add(node)
+    return [
+        node for node in dependent - old if node.users and isinstance(node.meta.get("val"), Tensor)
+    ]
 
 
 def _ends(graph: GraphModule) -> tuple[list[Node], Any]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from idql_func._compile import CudaGraph, compile_graph, compiler_problem, trace, tracing
 from idql_func._donation import storage_of, take_over, write_into_inputs
+from idql_func._inplace import homes_of_results, write_with_twins
 from idql_func._switches import (
     bfloat16_products,
     disable_jit,
@@ -334,22 +335,23 @@ def _reuse(
     donated: Sequence[int],
     tensors: Sequence[Tensor],
 ) -> list[tuple[str, Any]]:
-    """Give each output of the graph the memory of a donated leaf of its kind, in their order."""
+    """Give each output of the graph the memory of a donated leaf of its kind.
+
+    That is the leaf which an operator can write it over, or the first one that is left.
+    """
     free = [k for k in donated if ("argument", k) not in outputs]
     results = _results(graph)
+    homes = homes_of_results(graph)
     pairs: dict[int, int] = {}
-    for kind, value in outputs:
+    for kind, value in sorted(outputs, key=lambda output: output[1] not in homes):
         if kind != "graph":
             continue
         made = results[value].meta["val"]
-        fit = next(
-            (k for k in free if (tensors[k].shape, tensors[k].dtype) == (made.shape, made.dtype)),
-            None,
-        )
-        if fit is not None:
-            free.remove(fit)
-            pairs[value] = fit
-    write_into_inputs(graph, pairs)
+        fits = [k for k in free if (tensors[k].shape, tensors[k].dtype) == (made.shape, made.dtype)]
+        if fits:
+            pairs[value] = homes[value] if homes.get(value) in fits else fits[0]
+            free.remove(pairs[value])
+    write_into_inputs(graph, pairs, write_with_twins(graph, pairs))
     left = [k for k in range(len(results)) if k not in pairs]
     return [
         (kind, value)
