@@ -31,8 +31,8 @@ class EvaluateOptions:
     """Environment. None: the one the policy was trained for."""
     device: str = "cpu"
     """Where to compute."""
-    matmul: Literal["auto", "strict"] = "auto"
-    """Matrix products: torch's faster route if it is as exact, or always the strict one."""
+    matmul: Literal["auto", "strict", "bf16"] = "auto"
+    """Matrix products: torch's faster route if it is as exact, the strict one, or bfloat16."""
     output: Path | None = None
     """JSON file for the results. None: evaluation.json beside the checkpoints."""
 

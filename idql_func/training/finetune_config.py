@@ -85,7 +85,7 @@ class FinetuneConfig:
     """The preset these settings started from; only a note, and part of the default name."""
     device: str = "auto"
     """Where to compute: 'cpu', 'cuda', 'cuda:1', ...; 'auto' takes a GPU if there is one."""
-    matmul: Literal["auto", "strict"] = "auto"
+    matmul: Literal["auto", "strict", "bf16"] = "auto"
     """Matrix products on the CPU, as for `idql train`."""
     evaluation: FinetuneEvaluationConfig = field(default_factory=FinetuneEvaluationConfig)
     offline: TrainConfig = field(default_factory=TrainConfig)

@@ -7,9 +7,13 @@ import time
 import pytest
 import torch
 
+from idql_func import grad, jit, random, vmap
+from idql_func.networks import MLP, products
 from idql_func.training import matmul
 from idql_func.training.matmul import matmul_precision, probe_matmul
 from idql_func.types import InputError
+
+SHAPES = ((40, 30), (30, 20), (40, 20))
 
 
 def test_setting_is_restored_even_after_an_error() -> None:
@@ -79,6 +83,7 @@ def test_choice_follows_error_and_speed(
     monkeypatch.setattr(
         matmul.torch, "set_float32_matmul_precision", lambda s: setting.insert(0, s)
     )
+    monkeypatch.setattr(matmul, "matmul", lambda a, b: a @ b)
     monkeypatch.setattr(matmul.time, "perf_counter", lambda: clock[0])
     choice = probe_matmul()
     assert choice.setting == expected
@@ -99,3 +104,67 @@ def test_unknown_modes() -> None:
         pass
     with pytest.raises(InputError, match="'low'"), matmul_precision("auto", setting="low"):
         pass
+
+
+def test_bfloat16_is_scoped_and_says_what_it_costs() -> None:
+    layer = MLP(64, [32])
+    params = layer.init(random.PRNGKey(0))
+    x = random.normal(random.PRNGKey(1), (16, 64))
+    apply = jit(layer.apply)
+    exact, compiled = layer.apply(params, x), apply(params, x)
+    before = torch.get_float32_matmul_precision()
+    with matmul_precision("bf16") as choice:
+        rounded, also = layer.apply(params, x), apply(params, x)
+    assert torch.get_float32_matmul_precision() == before
+    # a program made outside of the block is not the one inside, and the other way round
+    assert torch.equal(layer.apply(params, x), exact)
+    assert torch.equal(apply(params, x), compiled)
+    for found in (rounded, also):
+        assert found.dtype == torch.float32
+        assert 1e-4 < (found - exact).norm() / exact.norm() < 1e-2
+    assert choice.setting == "bf16"
+    assert 1e-3 < choice.error_fast < 1e-2 and choice.error_strict < 1e-6
+    assert f"error {choice.error_fast:.1e}" in choice.reason
+    assert ("no faster" in choice.reason) == (choice.speedup < 1.15)
+
+
+def test_gradients_in_bfloat16() -> None:
+    x, kernel, weight = (torch.randn(n, generator=torch.Generator().manual_seed(3)) for n in SHAPES)
+
+    def loss(kernel: torch.Tensor) -> torch.Tensor:
+        return (products.matmul(x, kernel) * weight).sum()
+
+    exact = grad(loss)(kernel)
+    assert torch.allclose(exact, x.T @ weight, rtol=1e-5, atol=1e-5)
+    with matmul_precision("bf16", setting="bf16") as choice:
+        rounded = grad(loss)(kernel)
+        stacked = vmap(grad(loss))(torch.stack([kernel, 2 * kernel]))
+        double = products.matmul(x.double(), kernel.double())
+    assert "as the run began" in choice.reason
+    assert rounded.dtype == torch.float32
+    expected = (x.bfloat16().T @ weight.bfloat16()).float()
+    assert torch.allclose(rounded, expected, rtol=1e-2)
+    assert 1e-4 < (rounded - exact).norm() / exact.norm() < 1e-2
+    assert torch.allclose(stacked[1], expected, rtol=1e-2)
+    assert torch.equal(double, x.double() @ kernel.double())
+
+
+def test_bfloat16_elsewhere_is_not_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul, "probe_bfloat16", lambda: pytest.fail("probed"))
+    with matmul_precision("bf16", device="cuda") as choice:
+        assert choice.setting == "bf16" and "not measured" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [((3.0, 2.0, 1.0), "2.00x the speed"), ((3.0, 2.0, 1.9), "no faster")]
+)
+def test_bfloat16_without_units_says_so(
+    monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, ...], said: str
+) -> None:
+    times = dict(zip(("highest", "medium", "bf16"), seconds, strict=True))
+    errors = {"highest": 3e-7, "medium": 3e-7, "bf16": 3e-3}
+    monkeypatch.setattr(matmul, "_measure", lambda settings: (errors, times))
+    assert said in matmul.probe_bfloat16().reason
+    # a float32 route that is bfloat16 in disguise is nothing to compare with
+    errors["medium"], times["medium"] = 3e-3, 1.0
+    assert matmul.probe_bfloat16().speedup == times["highest"] / times["bf16"]
