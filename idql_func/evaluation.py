@@ -2,24 +2,31 @@
 
 After ``jaxrl5/evaluation.py``. Upstream runs one episode after the other in the very environment
 that training steps (quirk E14) and never seeds it (E9); here the environments are made or copied
-for the evaluation, each episode has a seed of its own, and the actions of all running episodes are
-chosen in one batched call.
+for the evaluation, each episode has a seed of its own, and the running episodes are two groups: the
+actions of one are chosen in one batched call while the other is stepped.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeGuard
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from idql_func import random
+from idql_func._episodes import (
+    Episode,
+    checked_actions,
+    either,
+    run_episodes,
+    said,
+    stacked,
+)
 from idql_func.data.pointmaze import ENV_NAME, REF_MAX_SCORE, REF_MIN_SCORE
 from idql_func.data.scores import ReferenceScores, normalized_score, reference_scores
 from idql_func.envs import FrameSource, WANDBVideo, make_env, wrap_gym, write_video
@@ -51,13 +58,16 @@ def evaluate(
     progress: bool = False,
     fold_seed: bool = False,
     save_video: bool = False,
+    overlap: bool = True,
 ) -> dict[str, Any]:
     """Run episodes with a learner and average their undiscounted returns.
 
     Episode ``i`` starts from the same seed whatever ``num_envs`` is, and a learner that acts
     without chance gets the same result for any ``num_envs``. A learner that draws its actions from
-    a key draws them for the whole batch of running episodes, so that its result depends on
-    ``num_envs``, and on nothing else besides the learner and ``seed``.
+    a key draws them for a batch of running episodes, half of the environments at a time and by
+    turns (see ``_episodes.run_episodes``), so that its result depends on ``num_envs`` and
+    ``overlap``, and on nothing else besides the learner and ``seed``: not on how long anything
+    takes.
 
     The learner that is passed in stays as it was: its key advances in copies that are dropped at
     the end, so each evaluation of it starts from the same key (quirk E8). ``fold_seed=True`` gives
@@ -79,6 +89,9 @@ def evaluate(
         fold_seed: act under ``fold_in(learner.rng, seed)`` instead of ``learner.rng``.
         save_video: log the first episode as ``eval_video`` to the Weights & Biases run that is
             open, as upstream does; :func:`record_video` writes a file.
+        overlap: choose the actions of one half of the environments, in a thread, while the other
+            half is stepped. Without it all act at once, as a learner needs that keeps something
+            for each row of its batch.
 
     Returns:
         ``return`` and ``return_std`` (mean and standard deviation over episodes), ``length`` (mean,
@@ -119,7 +132,8 @@ def evaluate(
             envs.append(_own_env(env_or_factory))
         if save_video:
             envs[0] = WANDBVideo(envs[0], name="eval_video", max_videos=1)
-        episodes = _run(learner, method, envs, episode_seeds(seed, num_episodes), progress)
+        seeds = episode_seeds(seed, num_episodes)
+        episodes = run_episodes(learner, method, envs, seeds, progress, overlap)
     finally:
         for env in envs:
             env.close()
@@ -196,14 +210,14 @@ def record_video(
         _check_spaces(learner, env, False)
         source = FrameSource(env, size, size)
         observation, info = env.reset(seed=episode_seeds(seed, 1)[0])
-        total, success, ended = 0.0, _said(info), False
+        total, success, ended = 0.0, said(info), False
         pictures.append(source.rgb(camera_id))
         while not ended and (max_steps is None or len(pictures) <= max_steps):
-            actions, learner = getattr(learner, method)(_stacked([observation]))
-            action = _checked_actions(actions, 1)[0]
+            actions, learner = getattr(learner, method)(stacked([observation]))
+            action = checked_actions(actions, 1)[0]
             observation, reward, terminated, truncated, info = env.step(action)
             total, ended = total + float(reward), terminated or truncated
-            success = _either(success, _said(info))
+            success = either(success, said(info))
             pictures.append(source.rgb(camera_id))
     finally:
         if source is not None:
@@ -229,36 +243,6 @@ def episode_seeds(seed: int, num_episodes: int) -> list[int]:
     return [int(word) >> 1 for word in words]  # some environments take 31 bits only
 
 
-class _Episode:
-    """What one episode has gathered so far."""
-
-    def __init__(self, observation: Any, info: dict[str, Any]) -> None:
-        self.total = 0.0
-        self.length = 0
-        self.success = _said(info)
-        self.positions = [_position(observation)]
-
-    def add(self, observation: Any, reward: float, info: dict[str, Any]) -> None:
-        self.total += float(reward)
-        self.length += 1
-        self.success = _either(self.success, _said(info))
-        self.positions.append(_position(observation))
-
-
-def _said(info: dict[str, Any]) -> bool | None:
-    said = info.get("success", info.get("is_success"))
-    return None if said is None else bool(said)
-
-
-def _either(one: bool | None, other: bool | None) -> bool | None:
-    return one if other is None else bool(one) or other
-
-
-def _position(observation: Any) -> NDArray[Any] | None:
-    state = observation.get("state") if isinstance(observation, dict) else observation
-    return None if state is None else _single(state)[:2].copy()
-
-
 def _own_env(source: EnvSource, render_mode: str | None = None) -> gym.Env:
     """An environment that nobody else holds (quirk E14)."""
     if isinstance(source, str):
@@ -272,67 +256,6 @@ def _own_env(source: EnvSource, render_mode: str | None = None) -> gym.Env:
             f"The environment {source} cannot be copied ({error}); pass a function that makes "
             "one, so that evaluation does not step the one that training uses."
         ) from error
-
-
-def _run(
-    learner: Any, method: str, envs: list[gym.Env], seeds: list[int], progress: bool
-) -> list[_Episode]:
-    """Run one episode for each seed; a free environment takes the next one that waits."""
-    waiting = iter(enumerate(seeds))
-    episodes: dict[int, _Episode] = {}
-    running: list[int | None] = [None] * len(envs)
-    batch: list[Any] = [None] * len(envs)
-
-    def start(slot: int) -> None:
-        number, seed = next(waiting, (None, 0))
-        running[slot] = number
-        if number is not None:
-            batch[slot], info = envs[slot].reset(seed=seed)
-            episodes[number] = _Episode(batch[slot], info)
-
-    for slot in range(len(envs)):
-        start(slot)
-    with tqdm(total=len(seeds), disable=not progress, desc="evaluating", unit="episode") as bar:
-        while any(number is not None for number in running):
-            # An environment with nothing left to do keeps its last row: a batch of one size is
-            # compiled once.
-            actions, learner = getattr(learner, method)(_stacked(batch))
-            actions = _checked_actions(actions, len(envs))
-            for slot, number in enumerate(running):
-                if number is None:
-                    continue
-                batch[slot], reward, terminated, truncated, info = envs[slot].step(actions[slot])
-                episodes[number].add(batch[slot], float(reward), info)
-                if terminated or truncated:
-                    start(slot)
-                    bar.update()
-    return [episodes[number] for number in range(len(seeds))]
-
-
-def _stacked(observations: Sequence[Any]) -> Any:
-    """``[...]`` each -> ``[E, ...]``, inside of dicts too, float64 as float32."""
-    if isinstance(observations[0], dict):
-        return {name: _stacked([o[name] for o in observations]) for name in observations[0]}
-    return np.stack([_single(observation) for observation in observations])
-
-
-def _single(observation: Any) -> NDArray[Any]:
-    array = np.asarray(observation)
-    return array.astype(np.float32) if array.dtype == np.float64 else array
-
-
-def _checked_actions(actions: Any, count: int) -> NDArray[Any]:
-    actions = np.asarray(actions)
-    if actions.ndim != 2 or actions.shape[0] != count:
-        raise InputError(
-            f"The learner gave actions of shape {actions.shape} for {count} observations; expected "
-            f"[{count}, A]."
-        )
-    if not np.isfinite(actions).all():
-        raise InputError(
-            "The learner gave an action that is not finite; its parameters are broken."
-        )
-    return actions
 
 
 def _check_method(learner: Any, method: str) -> None:
@@ -427,7 +350,7 @@ def _observation_shape(learner: Any) -> int | dict[str, tuple[int, ...]] | None:
 
 
 def _summary(
-    episodes: list[_Episode],
+    episodes: list[Episode],
     score_name: str | os.PathLike[str] | ReferenceScores | None,
     record_trajectories: bool,
 ) -> dict[str, Any]:

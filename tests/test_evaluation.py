@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageSequence
 
 from idql_func import agents, disable_jit, random
+from idql_func._switches import jit_disabled
 from idql_func.data.pointmaze import EXPERT, REF_MAX_SCORE, REF_MIN_SCORE, WaypointController
 from idql_func.data.scores import ReferenceScores
 from idql_func.envs import ENV_NAME, make_pointmaze_env, video
@@ -129,13 +133,103 @@ def test_each_episode_counts_once_whatever_the_number_of_environments(
 def test_actions_are_chosen_in_batches_of_one_size() -> None:
     policy = Policy()
     result = evaluate(policy, Countdown, 7, seed=1, num_envs=3)
-    assert {call.shape for call in policy.calls} == {(3, 3)}
+    assert {call.shape for call in policy.calls} == {(2, 3)}  # halves, the smaller one filled up
     assert {call.dtype for call in policy.calls} == {np.dtype(np.float32)}
     assert len(policy.calls) < sum(result["lengths"])
     many = Policy()
     evaluate(many, Countdown, 7, seed=1)
-    assert {call.shape for call in many.calls} == {(7, 3)}
-    assert len(many.calls) == max(result["lengths"])
+    assert {call.shape for call in many.calls} == {(4, 3)}
+    longest = [max(result["lengths"][:4]), max(result["lengths"][4:])]
+    assert len(many.calls) == sum(longest)
+    whole = Policy()
+    evaluate(whole, Countdown, 7, seed=1, overlap=False)
+    assert {call.shape for call in whole.calls} == {(7, 3)}
+    assert len(whole.calls) == max(result["lengths"])
+
+
+class Sluggish(Countdown):
+    """Each step takes as long as a list says, one entry a step, whoever steps."""
+
+    def __init__(self, waits: Iterator[float]) -> None:
+        super().__init__()
+        self.waits = waits
+
+    def step(self, action):
+        time.sleep(next(self.waits, 0.0))
+        return super().step(action)
+
+
+@dataclasses.dataclass(frozen=True)
+class SlowNoisy(Noisy):
+    waits: Iterator[float]
+    threads: set
+
+    def eval_actions(self, observations: np.ndarray) -> tuple[np.ndarray, Noisy]:
+        self.threads.add(threading.current_thread().name)
+        time.sleep(next(self.waits, 0.0))
+        return super().eval_actions(observations)
+
+
+@given(
+    st.integers(1, 7),
+    st.integers(1, 7),
+    *[st.lists(st.sampled_from([0.0, 0.002]), max_size=12)] * 2,
+)
+@settings(max_examples=15, deadline=None)
+def test_no_timing_changes_a_result(
+    episodes: int, num_envs: int, steps: list[float], choices: list[float]
+) -> None:
+    plain = evaluate(Noisy(random.PRNGKey(0)), Countdown, episodes, 5, num_envs)
+    waits, threads = iter(steps), set()
+    learner = SlowNoisy(random.PRNGKey(0), iter(choices), threads)
+    slow = evaluate(learner, lambda: Sluggish(waits), episodes, 5, num_envs)
+    assert slow == plain
+    assert (threading.current_thread().name in threads) == (min(episodes, num_envs) == 1)
+
+
+def test_turns_by_hand() -> None:
+    """Halves act by turns, each with the key that the other handed on; a lone half goes on."""
+    seen: list[tuple[int, ...]] = []
+
+    class Counting:
+        def __init__(self, number: int = 0) -> None:
+            self.number = number
+
+        def eval_actions(self, observations: np.ndarray) -> tuple[np.ndarray, Counting]:
+            seen.append((self.number, *observations[:, 1].astype(int)))
+            return np.zeros((len(observations), 2), np.float32), Counting(self.number + 1)
+
+    lengths = evaluate(Counting(), Countdown, 3, seed=3)["lengths"]
+    first, second = tuple(lengths[:2]), (lengths[2], lengths[2])
+    turns = [pair for i in range(8) for pair in ((first, i), (second, i))]
+    expected_rows = [rows for rows, i in turns if i < max(rows)]
+    assert seen == [(i, *rows) for i, rows in enumerate(expected_rows)]
+
+
+def test_switches_hold_in_the_thread_that_chooses() -> None:
+    flags = []
+
+    class Asking(Policy):
+        def eval_actions(self, observations: np.ndarray) -> tuple[np.ndarray, Policy]:
+            flags.append(jit_disabled())
+            return super().eval_actions(observations)
+
+    with disable_jit():
+        evaluate(Asking(), Countdown, 2)
+    assert set(flags) == {True}
+
+
+def test_an_error_of_either_side_ends_the_evaluation() -> None:
+    class Falling(Countdown):
+        def step(self, action):
+            raise ArithmeticError("fell")
+
+    before = threading.active_count()
+    with pytest.raises(ArithmeticError, match="fell"):
+        evaluate(Policy(), Falling, 4)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(Broken(ZeroDivisionError()), Countdown, 4)
+    assert threading.active_count() == before
 
 
 def test_same_seed_same_result_and_other_seed_other_result() -> None:
@@ -245,7 +339,9 @@ def test_maze_with_its_best_controller() -> None:
                 [self.controllers[slot].act(row) for slot, row in enumerate(observations)]
             ), self
 
-    result = evaluate(Expert(), ENV_NAME, 12, record_trajectories=True, score_name=ENV_NAME)
+    result = evaluate(
+        Expert(), ENV_NAME, 12, record_trajectories=True, score_name=ENV_NAME, overlap=False
+    )  # it keeps a controller for each row
     assert result["success"] == 1.0
     assert result["lengths"] == [300] * 12
     assert 85 < result["normalized_score"] < 115
@@ -381,7 +477,7 @@ def test_nested_observations_are_stacked_leaf_by_leaf(num_envs: int | None) -> N
     returns, lengths, _ = expected(2, 5)
     assert result["returns"] == pytest.approx(returns)
     assert result["lengths"] == lengths
-    count = num_envs or 5
+    count = {None: 3, 1: 1, 3: 2}[num_envs]  # halves
     for call in learner.calls:
         assert {key: (value.shape, value.dtype) for key, value in call.items()} == {
             "pixels": ((count, 4, 4, 3, 2), np.dtype(np.uint8)),
@@ -395,7 +491,7 @@ def test_nested_observations_are_stacked_leaf_by_leaf(num_envs: int | None) -> N
 def test_fewer_environments_at_once_where_they_draw() -> None:
     learner = Looking()
     evaluate(learner, Pictured, 20)
-    assert {len(call["pixels"]) for call in learner.calls} == {8}
+    assert {len(call["pixels"]) for call in learner.calls} == {4}  # two halves
 
 
 def test_nested_observations_that_do_not_fit() -> None:
