@@ -48,12 +48,21 @@ from idql_func.training.results import (
 from idql_func.training.rundir import RunDirectory, write_json
 from idql_func.training.task import Behaviour, Task
 
-__all__ = ["IDQL", "OfflineRecords", "State", "create", "fields_of", "learner_keywords"]
+__all__ = [
+    "ACTOR_LOSS_LABELS",
+    "IDQL",
+    "OfflineRecords",
+    "State",
+    "create",
+    "fields_of",
+    "learner_keywords",
+]
 
 IDQL = (DDPMIQLConfig, GeneralDDPMIQLConfig)
 """Settings of the learners that choose among several actions."""
 
-_IDQL_LABELS = {"actor_loss": "Actor loss (noise prediction)"}
+ACTOR_LOSS_LABELS = {"actor_loss": "Actor loss (noise prediction)"}
+"""What their losses are called in pictures, where the usual names do not fit."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,7 @@ class OfflineRecords:
                 self.logger.records,
                 behaviour_return=None if task.behaviour is None else task.behaviour.mean,
                 title=f"{config.learner.class_name} on {config.dataset.source}, seed {config.seed}",
-                labels=_IDQL_LABELS if isinstance(config.learner, IDQL) else {},
+                labels=ACTOR_LOSS_LABELS if isinstance(config.learner, IDQL) else {},
             ),
             run.learning_curve,
         )

@@ -17,9 +17,17 @@ from matplotlib.figure import Figure
 from idql_func.data.hdf5 import atomic_path
 from idql_func.training.report import policy_name
 
-__all__ = ["frames_figure", "learning_curve", "save_figure"]
+__all__ = [
+    "LOSS_TITLES",
+    "frames_figure",
+    "learning_curve",
+    "logged_losses",
+    "return_keys",
+    "save_figure",
+    "series",
+]
 
-_LOSSES = {
+LOSS_TITLES = {
     "actor_loss": "Actor loss",
     "nll": "Negative log-likelihood of the actions, nats",
     "critic_loss": "Q loss",
@@ -27,6 +35,8 @@ _LOSSES = {
     "entropy": "Entropy of the policy, nats",
     "temperature": "Temperature",
 }
+"""The losses of all learners and what to call them."""
+
 # Shown of a run that has logged none or some of these and no others.
 _USUAL = ("actor_loss", "critic_loss", "value_loss")
 _TRAIN, _HELD_OUT, _REFERENCE = "#4477aa", "#ee6677", "#555555"
@@ -67,7 +77,7 @@ def learning_curve(
         4
     """
     records = [{**record, _X: record[x]} for record in records if record.get(x) is not None]
-    losses = _losses(records)
+    losses = logged_losses(records)
     count = len(losses) + 1
     columns = 2 if count in (2, 4) else 3
     rows = -(-count // columns)
@@ -81,7 +91,7 @@ def learning_curve(
         figure.suptitle(title)
     for axis, name in zip(loss_axes, losses, strict=True):
         _draw_loss(axis, records, name)
-        axis.set_title({**_LOSSES, **labels}[name])
+        axis.set_title({**LOSS_TITLES, **labels}[name])
     _draw_collected_returns(returns, records)
     _draw_returns(
         returns,
@@ -136,9 +146,10 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 120) -> Path:
     return path
 
 
-def _losses(records: Sequence[Mapping[str, Any]]) -> list[str]:
+def logged_losses(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the losses to show of a run."""
     logged = {key for record in records for key in record}
-    found = [n for n in _LOSSES if {f"train/{n}", f"val/{n}"} & logged]
+    found = [n for n in LOSS_TITLES if {f"train/{n}", f"val/{n}"} & logged]
     return list(_USUAL) if set(found) <= set(_USUAL) else found
 
 
@@ -147,7 +158,7 @@ def _draw_loss(axis: Axes, records: Sequence[Mapping[str, Any]], name: str) -> N
         ("val", _HELD_OUT, "held out (dropout off)"),
         ("train", _TRAIN, "training"),
     ):
-        x, y = _series(records, f"{prefix}/{name}")
+        x, y = series(records, f"{prefix}/{name}")
         if len(x) == 0:
             continue
         window = max(1, len(x) // 40)
@@ -167,14 +178,14 @@ def _draw_returns(
     axis: Axes, records: Sequence[Mapping[str, Any]], references: Mapping[str, float | None]
 ) -> None:
     axis.set_title("Return in the environment (± standard error)")
-    policies = _policies(records)
+    policies = return_keys(records)
     # The first colour is that of the actor alone beside the critic's choices.
     colours = _SAMPLES if len(policies) > 1 else _SAMPLES[1:]
     for (key, label), colour in zip(
         policies.items(), colours * (len(policies) // 6 + 1), strict=False
     ):
-        x, y = _series(records, key)
-        errors = dict(zip(*_series(records, f"{key}_std_error"), strict=True))
+        x, y = series(records, key)
+        errors = dict(zip(*series(records, f"{key}_std_error"), strict=True))
         axis.errorbar(
             x,
             y,
@@ -204,7 +215,7 @@ def _draw_returns(
 
 
 def _draw_collected_returns(axis: Axes, records: Sequence[Mapping[str, Any]]) -> None:
-    x, y = _series(records, "episode/return")
+    x, y = series(records, "episode/return")
     if len(x) == 0:
         return
     window = max(1, len(x) // 20)
@@ -213,7 +224,7 @@ def _draw_collected_returns(axis: Axes, records: Sequence[Mapping[str, Any]]) ->
     axis.plot(x, smooth, color=_COLLECTED, linewidth=1.2, label="episodes of the training")
 
 
-def _policies(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def return_keys(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The keys of returns in the records, in the order of N, and what to call them."""
     logged = {key for record in records for key in record}
     numbers = sorted(int(m[1]) for m in map(_RETURN_OF_N.fullmatch, logged) if m)
@@ -221,6 +232,9 @@ def _policies(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {"eval/return": policy_name(None), **keys} if "eval/return" in logged else keys
 
 
-def _series(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], np.ndarray]:
-    points = [(r[_X], r[key]) for r in records if r.get(key) is not None]
+def series(
+    records: Sequence[Mapping[str, Any]], key: str, x: str = _X
+) -> tuple[list[float], np.ndarray]:
+    """The entries ``x`` and ``key`` of the records that have the latter."""
+    points = [(r[x], r[key]) for r in records if r.get(key) is not None]
     return [float(x) for x, _ in points], np.array([y for _, y in points], dtype=float)

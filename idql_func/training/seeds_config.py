@@ -20,6 +20,7 @@ from idql_func.types import InputError
 
 __all__ = [
     "PER_MEMBER",
+    "check_axes",
     "check_members",
     "combinations",
     "group_name",
@@ -112,6 +113,24 @@ def combinations(axes: Sequence[Axis]) -> list[list[str]]:
     ]  # fmt: skip
 
 
+def check_axes(axes: Iterable[Axis], class_name: str) -> None:
+    """Refuse a grid over what members of one program cannot differ in.
+
+    Raises:
+        InputError: so, or the learner is not trained several at a time.
+
+    Example:
+        >>> check_axes([Axis("learner.expectile", ("0.7", "0.9"))], "IQLLearner")
+    """
+    free = _may_differ(class_name)
+    for axis in axes:
+        if axis.option.replace("-", "_") not in free:
+            raise InputError(
+                f"the grid has {axis.option!r}, but members of one program may differ in "
+                f"{', '.join(free)} alone; for all else there is idql sweep"
+            )
+
+
 def check_members(configs: Sequence[TrainConfig]) -> None:
     """Refuse settings that do not make members of one program.
 
@@ -132,13 +151,7 @@ learner.ddpm_temperature; for all else there is idql sweep
     for config in configs:
         config.validate()
     first = configs[0]
-    name = first.learner.class_name
-    if name not in PER_MEMBER:
-        raise InputError(
-            f"{name} is not trained several at a time; {', '.join(PER_MEMBER)} are, and "
-            "idql sweep trains any learner one run after the other"
-        )
-    free = ["seed", *(f"learner.{setting}" for setting in PER_MEMBER[name])]
+    free = _may_differ(first.learner.class_name)
     fixed = sorted({n for c in configs for n in differences(first, c)} - {*free, "name"})
     if fixed:
         raise InputError(
@@ -149,6 +162,15 @@ learner.ddpm_temperature; for all else there is idql sweep
     for member in names:
         if names.count(member) > 1:
             raise InputError(f"two members of the program would be the same: {member}")
+
+
+def _may_differ(class_name: str) -> list[str]:
+    if class_name not in PER_MEMBER:
+        raise InputError(
+            f"{class_name} is not trained several at a time; {', '.join(PER_MEMBER)} are, and "
+            "idql sweep trains any learner one run after the other"
+        )
+    return ["seed", *(f"learner.{setting}" for setting in PER_MEMBER[class_name])]
 
 
 def varied_settings(configs: Sequence[TrainConfig]) -> list[str]:

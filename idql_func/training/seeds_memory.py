@@ -116,15 +116,12 @@ class _Counting(TorchDispatchMode):
         self.alive -= size
 
 
-def check_fits(
-    members: int, each: MemberMemory, shared: int, batch_size: int, device: torch.device
-) -> str:
+def check_fits(members: int, each: MemberMemory, batch_size: int, device: torch.device) -> str:
     """Refuse more members than memory has room for.
 
     Args:
         members: how many are asked for.
         each: what one of them needs.
-        shared: bytes of what all of them share and is not there yet.
         batch_size: rows of a batch, for the message.
         device: where they are to live.
 
@@ -134,21 +131,21 @@ def check_fits(
     Raises:
         InputError: they do not fit; the sentence names the most that do.
 
-    >>> check_fits(2, MemberMemory(1000, 500), 0, 8, torch.device("cpu")).partition(" of")[0]
-    '2 members need about 0.0 GB'
+    >>> check_fits(2, MemberMemory(1000, 500), 8, torch.device("cpu")).partition(" of")[0]
+    '2 members need about 1 MB'
     """
-    needed, free = shared + members * each.total, available_memory(device)
-    told = f"{members} members need about {_gigabytes(needed)} of memory"
+    needed, free = members * each.total, available_memory(device)
+    told = f"{members} members need about {_told(needed)} of memory"
     if free is None:
         return told
     if needed > free:
-        most = max(0, (free - shared) // each.total)
+        most = free // each.total
         instead = f"at most {most} fit" if most else "not even one fits"
         raise InputError(
-            f"{told} with batches of {batch_size}, but {_gigabytes(free)} are free: {instead}; "
+            f"{told} with batches of {batch_size}, but {_told(free)} are free: {instead}; "
             f"give {'fewer of them' if most else 'smaller networks'} or a smaller --batch-size"
         )
-    return f"{told}, {_gigabytes(free)} are free"
+    return f"{told}, {_told(free)} are free"
 
 
 def available_memory(device: torch.device) -> int | None:
@@ -193,5 +190,5 @@ def _pages() -> int | None:
         return None
 
 
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
+def _told(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(1, round(size / 1e6))} MB"

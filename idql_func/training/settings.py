@@ -9,14 +9,20 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from idql_func.training.learners import learner_config
 from idql_func.types import InputError
 
-__all__ = ["changed_settings", "flat_settings", "settings_from_dict", "settings_to_dict"]
+__all__ = [
+    "changed_settings",
+    "flat_settings",
+    "settings_from_dict",
+    "settings_to_dict",
+    "with_settings",
+]
 
 Settings = TypeVar("Settings")
 
@@ -105,6 +111,28 @@ def changed_settings(settings: Any, other: Any) -> list[str]:
     """
     left, right = flat_settings(settings), flat_settings(other)
     return sorted(k for k in left.keys() | right.keys() if left.get(k, ...) != right.get(k, ...))
+
+
+def with_settings(settings: Settings, other: Any, names: Iterable[str]) -> Settings:
+    """The settings with the named ones (dotted names) as another configuration has them.
+
+    Example:
+        >>> from idql_func.training.config import TrainConfig
+        >>> with_settings(TrainConfig(seed=3), TrainConfig(batch_size=8), ["batch_size"]).seed
+        3
+    """
+    changed: Any = settings
+    inner: dict[str, list[str]] = {}
+    for name in names:
+        head, _, rest = name.partition(".")
+        if rest and type(getattr(settings, head)) is type(getattr(other, head)):
+            inner.setdefault(head, []).append(rest)
+        else:
+            changed = dataclasses.replace(changed, **{head: getattr(other, head)})
+    for head, rest in inner.items():
+        part = with_settings(getattr(settings, head), getattr(other, head), rest)
+        changed = dataclasses.replace(changed, **{head: part})
+    return changed
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,163 @@
+"""What several members have come to, each and on average: rows, a table, a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from idql_func.data.hdf5 import atomic_path
+from idql_func.training.report import policy_name
+
+__all__ = [
+    "MeanOverSeeds",
+    "final_values",
+    "means_over_seeds",
+    "members_table",
+    "write_members_csv",
+]
+
+_LOSSES = ("val/", "train/")
+
+
+@dataclass(frozen=True)
+class MeanOverSeeds:
+    """The mean of a quantity over the members that differ in their seeds alone.
+
+    ``error`` is its standard error, None for a single member.
+    """
+
+    label: str
+    quantity: str
+    mean: float
+    error: float | None
+    members: int
+
+    def as_result(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "members": self.label,
+            "quantity": self.quantity,
+            "mean": self.mean,
+            "standard_error": self.error,
+            "count": self.members,
+        }
+
+
+def final_values(
+    evaluations: Mapping[int | None, Mapping[str, Any]], records: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """What a member has come to: its returns, or its last losses where nothing was evaluated.
+
+    Args:
+        evaluations: the last evaluation for each N (None for a learner without one).
+        records: the rows of the member's ``metrics.jsonl``.
+
+    Example:
+        >>> final_values({1: {"return": 3.0}, 64: {"return": 9.0}}, [])
+        {'N = 1': 3.0, 'N = 64': 9.0}
+        >>> final_values({}, [{"step": 0, "val/nll": 2.0, "train/nll": 1.0}])
+        {'val/nll': 2.0}
+    """
+    if evaluations:
+        return {policy_name(n): float(result["return"]) for n, result in evaluations.items()}
+    for prefix in _LOSSES:
+        for record in reversed(records):
+            found = {k: v for k, v in record.items() if k.startswith(prefix) and v is not None}
+            if found:
+                return found
+    return {}
+
+
+def means_over_seeds(
+    values: Mapping[str, Mapping[str, float]], labels: Mapping[str, str]
+) -> list[MeanOverSeeds]:
+    """Means over the members of each label.
+
+    Args:
+        values: member -> quantity -> value.
+        labels: member -> what tells it apart from members with other settings.
+
+    Example:
+        >>> values = {"seed0": {"N = 1": 1.0}, "seed1": {"N = 1": 3.0}}
+        >>> row = means_over_seeds(values, {"seed0": "", "seed1": ""})[0]
+        >>> row.quantity, row.mean, row.error, row.members
+        ('N = 1', 2.0, 1.0, 2)
+    """
+    found: dict[tuple[str, str], list[float]] = {}
+    for member, quantities in values.items():
+        for quantity, value in quantities.items():
+            found.setdefault((labels[member], quantity), []).append(value)
+    return [
+        MeanOverSeeds(
+            label,
+            quantity,
+            statistics.fmean(own),
+            statistics.stdev(own) / len(own) ** 0.5 if len(own) > 1 else None,
+            len(own),
+        )
+        for (label, quantity), own in found.items()
+    ]
+
+
+def members_table(
+    values: Mapping[str, Mapping[str, float]], means: Sequence[MeanOverSeeds], title: str
+) -> Table:
+    """A row for each member, and below it one with mean and standard error for each setting.
+
+    Example:
+        >>> values = {"seed0": {"N = 1": 1.0}, "seed1": {"N = 1": 3.0}}
+        >>> means = means_over_seeds(values, {"seed0": "", "seed1": ""})
+        >>> [list(column.cells) for column in members_table(values, means, "").columns]
+        [['seed0', 'seed1', 'mean of 2'], ['1.00', '3.00', '2.00 ± 1.00']]
+    """
+    quantities = list(dict.fromkeys(q for own in values.values() for q in own))
+    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    table.add_column("member", no_wrap=True)
+    for quantity in quantities:
+        table.add_column(quantity, justify="right", no_wrap=True)
+    for i, (member, own) in enumerate(values.items(), start=1):
+        cells = [_number(own[q]) if q in own else "" for q in quantities]
+        table.add_row(member, *cells, end_section=i == len(values))
+    for label in dict.fromkeys(row.label for row in means):
+        rows = {row.quantity: row for row in means if row.label == label}
+        count = max(row.members for row in rows.values())
+        cells = [_with_error(rows[q]) if q in rows else "" for q in quantities]
+        table.add_row(f"{label}{': ' if label else ''}mean of {count}", *cells, style="bold")
+    return table
+
+
+def write_members_csv(
+    path: Path,
+    settings: Mapping[str, Mapping[str, Any]],
+    values: Mapping[str, Mapping[str, float]],
+) -> None:
+    """A row for each member: its name, the settings that are its own, and what it has come to.
+
+    Args:
+        path: the file, written whole or not at all.
+        settings: member -> setting -> value.
+        values: member -> quantity -> value.
+    """
+    rows = [{"member": name, **settings[name], **values[name]} for name in settings]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _number(value: float) -> str:
+    return (
+        f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
+    )
+
+
+def _with_error(row: MeanOverSeeds) -> str:
+    return _number(row.mean) + ("" if row.error is None else f" ± {_number(row.error)}")
