@@ -29,6 +29,11 @@ def split(key: Tensor, num: int) -> Tensor:
     return _draw("split", key, (num, 2))
 
 
+def chain(key: Tensor, num: int, carry: int) -> Tensor:
+    """The keys of ``num`` splits in succession and the key that is left, ``[num + 1, 2]``."""
+    return _draw("chain", key, (num + 1, 2), carry)
+
+
 def bits(key: Tensor, shape: Shape) -> Tensor:
     """32-bit words as int64 values, ``shape``."""
     return _draw("bits", key, shape)
@@ -95,6 +100,15 @@ def _split_tensors(key: Tensor, shape: Shape, newer: bool) -> Tensor:
     size = math.prod(shape)
     words = _hash_pairs(key, size // 2).mT if newer else _hash_halves(key, size)
     return words.reshape(*key.shape[:-1], *shape)
+
+
+def _chain_tensors(key: Tensor, shape: Shape, newer: bool, carry: int) -> Tensor:
+    keys = []
+    for _ in range(shape[0] - 1):
+        halves = _split_tensors(key, (2, 2), newer).unbind(-2)
+        keys.append(halves[1 - carry])
+        key = halves[carry]
+    return torch.stack([*keys, key], dim=-2)
 
 
 def _bits_tensors(key: Tensor, shape: Shape, newer: bool) -> Tensor:
@@ -200,12 +214,17 @@ def _split(built, keys, rows, size, newer, out) -> None:
     built.split(keys, rows, size, newer, out)
 
 
+def _chain(built, keys, rows, size, newer, out, carry) -> None:
+    built.chain(keys, rows, size, newer, carry, out)
+
+
 def _randint(built, keys, rows, size, newer, out, low, span) -> None:
     built.randint(keys, rows, size, newer, low, span, out)
 
 
 _OPERATORS: dict[str, Any] = {
     "split": _operator("split", "", torch.int64, _split),
+    "chain": _operator("chain", ", int carry", torch.int64, _chain),
     "bits": _operator("bits", "", torch.int64, _by_kind(0)),
     "uniform": _operator("uniform", ", float low, float high", torch.float32, _by_kind(1)),
     "normal": _operator("normal", "", torch.float32, _by_kind(2)),
@@ -214,6 +233,7 @@ _OPERATORS: dict[str, Any] = {
 }
 _TENSOR_FORMS: dict[str, Callable[..., Tensor]] = {
     "split": _split_tensors,
+    "chain": _chain_tensors,
     "bits": _bits_tensors,
     "uniform": _uniform_tensors,
     "normal": _normal_tensors,

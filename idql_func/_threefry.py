@@ -69,6 +69,7 @@ def functions() -> ctypes.CDLL | None:
         "threefry2x32": [pointer, long, pointer, long, pointer],
         "draw": [number, pointer, long, long, number, number, pointer, real, real],
         "split": [pointer, long, long, number, pointer],
+        "chain": [pointer, long, long, number, long, pointer],
         "fold_in": [pointer, long, pointer, long, pointer],
         "randint": [pointer, long, long, number, long, long, pointer],
     }

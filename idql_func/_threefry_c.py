@@ -200,6 +200,24 @@ void split(const int64_t *keys, int64_t rows, int64_t size, int newer, int64_t *
     }
 }
 
+/* `size / 2 - 1` times in succession a key is split in two: half number `carry` is split next, the
+   other is a result; the half left over comes last. */
+void chain(const int64_t *keys, int64_t rows, int64_t size, int newer, int64_t carry, int64_t *out)
+{
+    for (int64_t row = 0; row < rows; row++) {
+        int64_t *to = out + row * size, *last = to + size - 2, halves[4];
+        last[0] = keys[2 * row];
+        last[1] = keys[2 * row + 1];
+        for (; to < last; to += 2) {
+            split(last, 1, 4, newer, halves);
+            for (int i = 0; i < 2; i++) {
+                last[i] = halves[2 * carry + i];
+                to[i] = halves[2 * (1 - carry) + i];
+            }
+        }
+    }
+}
+
 /* A new key from each key and its number, or from each and the same number. */
 void fold_in(const int64_t *keys, int64_t rows, const int64_t *numbers, int64_t number,
              int64_t *out)

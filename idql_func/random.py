@@ -44,6 +44,7 @@ __all__ = [
     "permutation",
     "randint",
     "split",
+    "split_chain",
     "threefry_partitionable",
     "truncated_normal",
     "uniform",
@@ -81,6 +82,30 @@ def split(key: Key, num: int = 2) -> Tensor:
     [[4146024105, 967050713], [2718843009, 1272950319]]
     """
     return _draws.split(_check_key(key), num)
+
+
+def split_chain(key: Key, num: int, carry: int = 0) -> Tensor:
+    """The keys of ``num`` splits in succession and the key that is left, ``[num + 1, 2]``.
+
+    It says in one call what a sampler says in a loop, ``rng, key = split(rng)``: the first
+    ``num`` rows are its keys, the last row is ``rng`` after it. ``carry=1`` is the loop over
+    ``key, rng = split(rng)``.
+
+    Raises:
+        ValueError: ``num`` is negative, or ``carry`` neither 0 nor 1.
+
+    >>> keys = split_chain(PRNGKey(0), 2)
+    >>> rng, first = split(PRNGKey(0))
+    >>> rng, second = split(rng)
+    >>> bool((keys == torch.stack([first, second, rng])).all())
+    True
+    """
+    if num < 0 or carry not in (0, 1):
+        raise ValueError(
+            "split_chain: num must not be negative and carry must be 0 or 1, "
+            f"got num={num} and carry={carry}."
+        )
+    return _draws.chain(_check_key(key), num, carry)
 
 
 def fold_in(key: Key, data: int | Tensor) -> Key:

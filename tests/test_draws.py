@@ -51,6 +51,22 @@ def test_splits(keys, num, newer) -> None:
 
 
 @needs_compiler
+@given(stacks, st.integers(0, 6), st.booleans(), st.integers(0, 1))
+@settings(max_examples=40, deadline=None)
+def test_chains_of_splits(keys, num, newer, carry) -> None:
+    _both("chain", keys, (num + 1, 2), newer, carry)
+    rng, loop = torch.tensor(keys[0]), []
+    with random.threefry_partitionable(newer):
+        for _ in range(num):
+            halves = random.split(rng)
+            rng = halves[carry]
+            loop.append(halves[1 - carry])
+        assert torch.equal(
+            random.split_chain(torch.tensor(keys[0]), num, carry), torch.stack([*loop, rng])
+        )
+
+
+@needs_compiler
 @given(stacks, shapes, st.booleans(), reals, reals)
 @settings(max_examples=40, deadline=None)
 def test_uniforms(keys, shape, newer, low, high) -> None:
@@ -107,6 +123,7 @@ def _a_bit_of_each(key: torch.Tensor) -> tuple[torch.Tensor, ...]:
         random.randint(second, (4,), 0, 10),
         random.bits(first, (3,)),
         random.fold_in(first, second[0]),
+        random.split_chain(second, 3, carry=1),
     )
 
 
@@ -181,3 +198,5 @@ def test_a_draw_larger_than_a_keys_counters_is_refused() -> None:
         random.normal(random.PRNGKey(0), (2**16, 2**16))
     with pytest.raises(ValueError, match="one integer"):
         random.fold_in(random.PRNGKey(0), torch.tensor([1, 2]))
+    with pytest.raises(ValueError, match="carry=2"):
+        random.split_chain(random.PRNGKey(0), 1, carry=2)

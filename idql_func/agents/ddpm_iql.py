@@ -198,11 +198,10 @@ class _DDPMIQL(Agent):
         """
         rows = batch["actions"].shape[0]
         # keys in upstream's order (quirk N15)
-        key, rng = random.split(self.rng)
-        time = random.randint(key, (rows,), 0, self.T)
-        key, rng = random.split(rng)
-        noise = random.normal(key, (rows, self.act_dim))
-        dropout_key, rng = random.split(rng)
+        keys = random.split_chain(self.rng, 3, carry=1)
+        time_key, noise_key, dropout_key, rng = keys.unbind(0)
+        time = random.randint(time_key, (rows,), 0, self.T)
+        noise = random.normal(noise_key, (rows, self.act_dim))
 
         weights = None
         if self.actor_objective != "bc":

@@ -238,11 +238,8 @@ def reverse_process(
     """
     # All keys first, in upstream's order, so that the noise of all steps is one draw.
     key, rng = random.split(rng)
-    keys = [key]
-    for _ in range(T + repeat_last_step):
-        rng, key = random.split(rng)
-        keys.append(key)
-    noise = vmap(lambda key: random.normal(key, shape))(torch.stack(keys))
+    keys = random.split_chain(rng, T + repeat_last_step)
+    noise = vmap(lambda key: random.normal(key, shape))(torch.cat([key.unsqueeze(0), keys[:-1]]))
 
     x = noise[0]
     steps = [*range(T - 1, -1, -1), *[0] * repeat_last_step]
@@ -253,4 +250,4 @@ def reverse_process(
             x = x + torch.sqrt(betas[t]) * (sample_temperature * z)
         if clip_sampler:
             x = torch.clamp(x, -1, 1)
-    return torch.clamp(x, -1, 1), rng
+    return torch.clamp(x, -1, 1), keys[-1]
