@@ -86,8 +86,15 @@ class Case:
     """Rows, inner and columns of the workload's largest product, tried for the limit too."""
 
     def only(self, name: str) -> Variant:
-        """The variant of that name."""
-        return next(v for v in self.variants if v.name == name)
+        """The variant of that name.
+
+        Raises:
+            ValueError: there is none.
+        """
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise ValueError(f"{self.workload}: no variant is called {name!r}")
 
     def settings_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self.settings)

@@ -16,7 +16,7 @@ from benchmarks import children
 from benchmarks.case import JAX, UPSTREAM, Case, Flops, Plan, of_others
 from benchmarks.machine import environment
 from benchmarks.results import Result, Run
-from benchmarks.roofline import LIMIT, Limits, Shape, matmul_variant, measure_limits
+from benchmarks.roofline import LIMIT, SHAPES, Limits, Shape, matmul_variant, measure_limits
 from benchmarks.timing import Budget, Spread, Timed, interleave, ratios, spread
 from benchmarks.workloads import compile as compile_workload
 from benchmarks.workloads import load
@@ -83,7 +83,7 @@ def run(
     with matmul_precision(matmul, device=plan.device) as choice, _bars(console) as bars:
         bars.case("the machine's limits", 1)
         few = dataclasses.replace(budget, rounds=min(budget.rounds, 5), block_seconds=0.05)
-        limits = measure_limits(plan.device, budget=few)
+        limits = measure_limits(plan.device, SHAPES[:1] if plan.tiny else SHAPES, few)
         timed_names = [name for name in names if name != "compile"]
         cases = [(k, case) for name in timed_names for k, case in enumerate(load(name).cases(plan))]
         bars.progress.update(bars.all_cases, total=len(cases) + ("compile" in names))

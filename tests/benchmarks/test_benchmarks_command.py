@@ -1,0 +1,209 @@
+"""The command: a whole small run, the comparison's exit status, and bad input in one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import children, command
+from benchmarks.__main__ import main
+from benchmarks.case import Plan
+from benchmarks.plots import figure_of
+from benchmarks.results import Result, Run, read_run, write_run
+from benchmarks.roofline import Limits
+from benchmarks.runner import measure_case, run
+from benchmarks.tables import label, own_best, reading
+from benchmarks.timing import Budget, Variant
+from benchmarks.workloads import NAMES, load
+from idql_func import disable_jit
+from idql_func.types import InputError
+
+SHORT = Budget(rounds=2, block_seconds=1e-3, pause=0.0, warm_up=1)
+
+
+@pytest.fixture
+def eagerly() -> Iterator[None]:
+    """Without the compiler: what is tested is the measurement."""
+    with disable_jit():
+        yield
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_a_quick_run_of_the_draws(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.runner.BUDGETS", {"quick": SHORT})
+    out = tmp_path / "run.json"
+    arguments = ["--quick", "--tiny", "--only", "random", "--no-jax", "--json", str(out)]
+    assert main([*arguments, "--threads", "1"]) == 0
+    written = read_run(out)
+    found = {(r.settings["draw"], r.variant) for r in written.results}
+    assert found == {(d, v) for d in ("normal", "dropout") for v in ("eager", "compiled")}
+    for r in written.results:
+        assert r.rate > 0 and r.unit == "numbers/s" and r.baseline == "eager"
+        assert len(r.rates) == 2 and r.spread["rate"][0] <= r.rate <= r.spread["rate"][1]
+        assert r.ratio_to_jax is None and r.share_of_limit is None
+    assert all(r.ratio_to_eager == 1.0 for r in written.results if r.variant == "eager")
+    assert written.environment["threads"] == 1 and written.environment["versions"]["torch"]
+    assert written.limits["matmul_gflops"] > 0 and written.limits["copy_gb_s"] > 0
+    assert written.left_out == ("The variants on JAX are left out, as asked.",)
+    shown = capsys.readouterr().out
+    assert "left out, as asked" in shown and "numbers/s" in shown and "random normal" in shown
+
+
+def test_comparing_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = Result("act", "compiled", {"num_envs": 1}, 100.0, "actions/s")
+    limits = {"matmul_gflops": 200.0}
+    old = write_run(Run({}, limits, (result,)), tmp_path / "old.json")
+    new = write_run(Run({}, limits, (replace(result, rate=50.0),)), tmp_path / "new.json")
+    assert main(["compare", str(old), str(new)]) == 1
+    assert "something regressed" in capsys.readouterr().out
+    assert main(["compare", str(new), str(old)]) == 0
+    assert "no regression" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--only", "walk"], "no workload is called 'walk'; there are update, act"),
+        (["--quick", "--full"], "--quick and --full exclude each other"),
+        (["--threads", "0"], "--threads must be from 1 to"),
+        (["--device", "abacus"], "device is 'abacus'"),
+        (["--upstream", "/nowhere"], "/nowhere is no checkout of the original"),
+        (["--json", "/"], "/ is a folder; name a file to write"),
+        (["compare", "/nowhere/a.json", "/nowhere/b.json"], "there is no file /nowhere/a.json"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ") and says in said.err
+    assert said.err.count("\n") == 1 and said.out == ""
+
+
+@pytest.mark.parametrize("arguments", [["--fast"], ["--matmul", "quick"], ["compare", "a"]])
+def test_unknown_options_end_with_status_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+
+
+def test_without_jax_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.twin.variants.NEEDED", ("jax_that_is_not_there",))
+    from benchmarks.machine import jax_problem
+
+    assert "jax_that_is_not_there" in str(jax_problem())
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "compile"])
+@pytest.mark.parametrize("effort", ["quick", "usual", "full"])
+def test_cases_are_described_without_running_them(name: str, effort: str) -> None:
+    cases = load(name).cases(Plan(effort))  # type: ignore[arg-type]
+    assert cases
+    labels = [label(name, case.settings_dict()) for case in cases]
+    assert len(set(labels)) == len(labels)
+    for case in cases:
+        names = [variant.name for variant in case.variants]
+        assert len(set(names)) == len(names)
+        assert case.workload == name and json.dumps(case.settings_dict())
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("compile", "learners", "pixels")])
+@pytest.mark.usefixtures("eagerly")
+def test_own_variants_do_their_work(name: str) -> None:
+    """Results on the JSON's terms, of every variant of a case."""
+    limits = Limits((16, 16, 16), 1.0, 1.0, {})
+    notes: list[str] = []
+    case = load(name).cases(Plan("usual", tiny=True))[0]
+    results, rates = measure_case(case, SHORT, limits, Plan(tiny=True), note=notes.append)
+    assert not notes
+    assert [r.variant for r in results] == [v.name for v in case.variants]
+    assert len(rates) == (SHORT.rounds if case.flops else 0)
+    for r in results:
+        assert r.rate > 0 and (r.share_of_limit is None) == (case.flops is None)
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_a_variant_that_fails_is_named_and_the_rest_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workload = load("random")
+    [case, *_] = workload.cases(Plan("quick", tiny=True))
+
+    def broken() -> None:
+        raise RuntimeError("this route\nis closed")
+
+    variants = (case.variants[0], Variant("closed", broken, print))  # type: ignore[arg-type]
+    monkeypatch.setattr(workload, "cases", lambda plan: [replace(case, variants=variants)])
+    done = run(Plan("quick", tiny=True), ["random"], threads=1, memory=False, budget=SHORT)
+    assert [r.variant for r in done.results] == ["eager"]
+    [note] = done.left_out
+    assert note.endswith("closed: RuntimeError: this route is closed")
+
+
+def test_the_best_own_variant_is_read_out_and_bf16_is_not() -> None:
+    def result(variant: str, rate: float, **more: float) -> Result:
+        return Result("act", variant, {"num_envs": 1}, rate, "actions/s", **more)  # type: ignore[arg-type]
+
+    jax, bf16 = result("jax", 90.0), result("bf16", 300.0)
+    own = result("compiled", 180.0, ratio_to_jax=2.0, share_of_limit=0.75)
+    best = own_best([jax, bf16, own, result("eager", 50.0)])
+    assert best is own
+    [sentence] = reading(Run({}, {}, (jax, bf16, own)))
+    assert sentence == (
+        "act num_envs=1: 180 actions/s (compiled), 2.00 times JAX (2.00 to 2.00), "
+        "75% of the matmul limit"
+    )
+
+
+def test_pictures_have_a_panel_for_each_thing_measured() -> None:
+    def result(workload: str, variant: str, settings: dict, rate: float = 2.0) -> Result:
+        ratio = {"ratio_to_jax": rate, "share_of_limit": 0.5, "peak_memory_mb": 100.0}
+        unit = "s" if workload == "compile" else "updates/s"
+        return Result(workload, variant, settings, rate, unit, **ratio)  # type: ignore[arg-type]
+
+    results = [
+        result("update", v, {"batch": b, "hidden": h}, rate)
+        for b in (256, 512)
+        for h in (256, 512)
+        for v, rate in (("donated", 2.0), ("jax", 1.0))
+    ]
+    results += [result("seeds", "compiled", {"seeds": n}) for n in (1, 4)]
+    results += [result("compile", "compiled", {"learner": "idql", "cache": "cold"})]
+    figure = figure_of(Run({"cpu": "x", "threads": 2}, {}, tuple(results)))
+    titles = [axis.get_title() for axis in figure.axes]
+    assert len(titles) == 6 and "update: over batch and width of the layers" in titles
+    default = [r for r in results if r.settings.get("batch") == 512][:1]
+    assert len(figure_of(Run({}, {}, tuple(default))).axes) == 2  # ratio and share
+    with pytest.raises(InputError, match="no result"):
+        figure_of(Run({}, {}, ()))
+
+
+def test_memory_of_a_variant_in_a_process_of_its_own() -> None:
+    task = {
+        "plan": {"effort": "quick", "tiny": True, "device": "cpu"},
+        "workload": "random",
+        "case": 0,
+        "variant": "eager",
+        "settings": {},
+        "threads": 1,
+        "matmul": "strict",
+    }
+    found = children.memory(task)
+    assert 20 < found["imports"] < found["peak"] <= found["with_compiling"]
+
+
+def test_a_child_that_fails_says_why() -> None:
+    with pytest.raises(RuntimeError, match="KeyError: 'threads'"):
+        children.first_update({"variant": "jax"}, {})
+
+
+def test_names_are_taken_in_the_order_of_a_run() -> None:
+    assert command.chosen("seeds, update") == ["update", "seeds"]
+    assert command.chosen(None) == list(NAMES)

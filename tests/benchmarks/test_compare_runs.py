@@ -1,0 +1,92 @@
+"""Verdicts on two runs: regressions, and what is noise or cannot be compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.compare import compare_runs
+from benchmarks.results import Result, Run
+
+HERE = {"cpu": "a", "gpu": None, "threads": 2, "device": "cpu"}
+
+
+def run(*results: Result, limit: float = 200.0, **environment: Any) -> Run:
+    return Run({**HERE, **environment}, {"matmul_gflops": limit}, results)
+
+
+def result(
+    rate: float,
+    noise: float = 0.02,
+    variant: str = "donated",
+    unit: str = "updates/s",
+    batch: int = 512,
+    **figures: float,
+) -> Result:
+    spread = {"rate": (rate * (1 - noise), rate * (1 + noise))}
+    spread |= {name: (x * (1 - noise), x * (1 + noise)) for name, x in figures.items()}
+    return Result("update", variant, {"batch": batch}, rate, unit, spread=spread, **figures)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "noise", "verdict"),
+    [
+        (20.0, 30.0, 0.02, "faster"),
+        (30.0, 20.0, 0.02, "slower"),
+        (20.0, 20.5, 0.001, "within noise"),  # less than 5 %
+        (20.0, 22.0, 0.2, "within noise"),  # quartiles overlap
+        (20.0, 20.0, 0.0, "within noise"),
+    ],
+)
+def test_rates_on_a_machine_as_fast(old: float, new: float, noise: float, verdict: str) -> None:
+    found = compare_runs(run(result(old, noise)), run(result(new, noise), limit=205.0))
+    assert [e.verdict for e in found.entries] == [verdict]
+    assert found.entries[0].ratio == pytest.approx(new / old)
+    assert found.regressed == (verdict == "slower")
+    assert "as fast in both" in found.terms
+
+
+def test_seconds_are_better_the_fewer() -> None:
+    slower = compare_runs(run(result(20.0, unit="s")), run(result(30.0, unit="s")))
+    assert slower.entries[0].verdict == "slower" and slower.regressed
+    assert slower.entries[0].ratio == pytest.approx(2 / 3)
+    faster = compare_runs(run(result(30.0, unit="s")), run(result(20.0, unit="s")))
+    assert faster.entries[0].verdict == "faster"
+
+
+@pytest.mark.parametrize(
+    "elsewhere", [{"limit": 100.0}, {"cpu": "b"}, {"threads": 1}, {"device": "cuda"}]
+)
+def test_on_another_machine_the_ratio_to_jax_decides(elsewhere: dict[str, Any]) -> None:
+    old = run(result(20.0, ratio_to_jax=1.5))
+    found = compare_runs(old, run(result(10.0, ratio_to_jax=1.5), **elsewhere))
+    assert [(e.verdict, e.measure) for e in found.entries] == [("within noise", "ratio_to_jax")]
+    assert "ratios to JAX are compared" in found.terms
+    found = compare_runs(old, run(result(30.0, ratio_to_jax=1.2), **elsewhere))
+    assert found.entries[0].verdict == "slower" and found.regressed
+
+
+def test_without_jax_the_share_of_the_limit_decides_and_rates_alone_do_not() -> None:
+    old, new = result(20.0, share_of_limit=0.5), result(40.0, share_of_limit=0.7)
+    [entry] = compare_runs(run(old), run(new, limit=400.0)).entries
+    assert (entry.verdict, entry.measure) == ("faster", "share_of_limit")
+    [entry] = compare_runs(run(result(20.0)), run(result(5.0), limit=400.0)).entries
+    assert entry.verdict == "not comparable" and entry.ratio is None
+
+
+def test_jax_itself_is_no_regression() -> None:
+    found = compare_runs(run(result(20.0, variant="jax")), run(result(10.0, variant="jax")))
+    assert found.entries[0].verdict == "slower" and not found.regressed
+
+
+def test_what_is_new_and_what_is_gone() -> None:
+    found = compare_runs(run(result(1.0, batch=1)), run(result(1.0, batch=2)))
+    assert [(e.settings["batch"], e.verdict) for e in found.entries] == [(2, "new"), (1, "gone")]
+    assert not found.regressed
+
+
+def test_a_run_that_does_not_know_its_limit() -> None:
+    found = compare_runs(Run(HERE, {}, (result(2.0),)), run(result(1.0)))
+    assert found.entries[0].verdict == "not comparable"
+    assert "does not say how fast" in found.terms
