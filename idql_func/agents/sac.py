@@ -218,30 +218,27 @@ class SACLearner(PolicyAgent):
         """One step of ``Q`` towards the soft Bellman target, and of its EMA."""
         observations, masks = batch["next_observations"], batch["masks"]
         # keys in upstream's order; the one of the subset is split off in any case (quirk A7)
-        key, rng = random.split(self.rng)
+        keys = random.split_chain(self.rng, 4, carry=1)
+        actor_key, subset_key, target_key, critic_key, rng = keys.unbind(0)
         next_actions, next_log_probs = self.actor.apply_fn(
             self.actor.params, observations
-        ).sample_and_log_prob(key)
-        key, rng = random.split(rng)
+        ).sample_and_log_prob(actor_key)
         target = self.target_critic
-        target_params = subsample_ensemble(key, target.params, self.num_min_qs, self.num_qs)
-        key, rng = random.split(rng)
+        target_params = subsample_ensemble(subset_key, target.params, self.num_min_qs, self.num_qs)
         # dropout is on for the target too (quirk A6)
-        next_q = min_q(target.apply_fn, target_params, observations, next_actions, key)
+        next_q = min_q(target.apply_fn, target_params, observations, next_actions, target_key)
         target_q = batch["rewards"] + self.discount * masks * next_q
         if self.backup_entropy:
             temperature = self.temp.apply_fn(self.temp.params)
             target_q = target_q - self.discount * masks * temperature * next_log_probs
-        key, rng = random.split(rng)
         critic, target_critic, info = step_critic(
-            self.critic, target, batch, target_q, key, self.tau
+            self.critic, target, batch, target_q, critic_key, self.tau
         )
         return self.replace(critic=critic, target_critic=target_critic, rng=rng), info
 
     def update_actor(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of the policy towards high soft values."""
-        key, rng = random.split(self.rng)
-        dropout_key, rng = random.split(rng)
+        key, dropout_key, rng = random.split_chain(self.rng, 2, carry=1).unbind(0)
         grads, info = grad(soft_actor_loss, has_aux=True)(
             self.actor.params,
             self.actor.apply_fn,

@@ -162,21 +162,19 @@ class TD3Learner(Agent):
         """
         observations = batch["next_observations"]
         next_actions = self.target_actor.apply_fn(self.target_actor.params, observations)
-        key, rng = random.split(self.rng)
-        noise = random.normal(key, tuple(next_actions.shape)) * self.target_policy_noise
+        # the key of the subset is split off in any case (quirk A7)
+        keys = random.split_chain(self.rng, 4, carry=1)
+        noise_key, subset_key, target_key, critic_key, rng = keys.unbind(0)
+        noise = random.normal(noise_key, tuple(next_actions.shape)) * self.target_policy_noise
         clip = torch.as_tensor(self.target_policy_noise_clip, dtype=noise.dtype)
         noise = torch.maximum(torch.minimum(noise, clip.to(noise.device)), -clip.to(noise.device))
         next_actions = next_actions + noise
-        # the key of the subset is split off in any case (quirk A7)
-        key, rng = random.split(rng)
         target = self.target_critic
-        target_params = subsample_ensemble(key, target.params, self.num_min_qs, self.num_qs)
-        key, rng = random.split(rng)
-        next_q = min_q(target.apply_fn, target_params, observations, next_actions, key)
+        target_params = subsample_ensemble(subset_key, target.params, self.num_min_qs, self.num_qs)
+        next_q = min_q(target.apply_fn, target_params, observations, next_actions, target_key)
         target_q = batch["rewards"] + self.discount * batch["masks"] * next_q
-        key, rng = random.split(rng)
         critic, target_critic, info = step_critic(
-            self.critic, target, batch, target_q, key, self.tau
+            self.critic, target, batch, target_q, critic_key, self.tau
         )
         return self.replace(critic=critic, target_critic=target_critic, rng=rng), info
 
