@@ -64,7 +64,7 @@ _CLASSES: dict[str, tuple[type, dict[str, Any]]] = {
 
 def cases(plan: Plan) -> list[Case]:
     """A few learners, or all of them."""
-    few: tuple[LearnerName, ...] = ("iql", "sac")
+    few: tuple[LearnerName, ...] = ("iql",)
     usual: tuple[LearnerName, ...] = tuple(n for n in NAMES if n not in ("droq", "idql-general"))
     settings = [Settings(name, utd=UTD.get(name, 1)) for name in plan.pick(few, usual, NAMES)]
     return [_case(s, plan) for s in sizes(plan, settings, **TINY)]
@@ -122,10 +122,9 @@ def _case(settings: Settings, plan: Plan) -> Case:
         count = count_flops(learner.update, batch, **keywords_of_update(settings))
         return Flops(count, count)
 
-    own = [
-        _variant("compiled", settings, plan),
-        _variant("donated", settings, plan, donate=True),
-    ]
+    own = [_variant("donated", settings, plan, donate=True)]
+    if plan.effort != "quick":
+        own.insert(0, _variant("compiled", settings, plan))
     if plan.effort == "full":
         own.insert(0, _variant("eager", settings, plan, scope=disable_jit))
     return Case(

@@ -100,9 +100,8 @@ def _case(settings: Settings, plan: Plan) -> Case:
         count = count_flops(work.step, state, buffer(settings))
         return Flops(count, count)
 
-    routes: list[Route] = ["compiled", "donated"]
-    if plan.effort == "full":
-        routes.insert(0, "eager")
+    few: list[Route] = ["donated"]
+    routes: list[Route] = plan.pick(few, ["compiled", *few], ["eager", "compiled", *few])
     return Case(
         "pixels",
         settings,

@@ -10,7 +10,7 @@ from benchmarks.case import Case, Plan, sizes, twin
 from benchmarks.roofline import wait_torch
 from benchmarks.timing import Variant
 from benchmarks.workloads import update
-from benchmarks.workloads.routes import Work, route
+from benchmarks.workloads.routes import Route, Work, route
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,10 @@ def _case(settings: Settings, plan: Plan) -> Case:
         lambda: [idql.dataset(settings, plan.device)],
         units=settings.seeds,
     )
-    routes = (route("compiled", stacked, plan), route("donated", stacked, plan))
+    names: list[Route] = plan.pick(["donated"], ["compiled", "donated"], ["compiled", "donated"])
     if plan.cuda:
-        routes = (*routes, route("cuda graph", stacked, plan))
+        names.append("donated cuda graph")
+    routes = [route(name, stacked, plan) for name in names]
     return Case(
         "seeds",
         settings,
