@@ -9,7 +9,7 @@ every argument at each later one.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -37,8 +37,42 @@ def trace(fn: Callable[..., Any], tensors: Sequence[Tensor]) -> torch.fx.GraphMo
     return graph
 
 
-def compile_graph(graph: torch.fx.GraphModule, tensors: Sequence[Tensor]) -> Program:
+def examples(tensors: Sequence[Tensor], open_rows: Collection[int] = ()) -> list[Any]:
+    """Tensors like these to trace a function with; the first axis of some may be of any length."""
+    if not open_rows:
+        return [torch.empty_like(t) for t in tensors]
+    # not at the top: it brings sympy with it, which takes half a second
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import (
+        DimDynamic,
+        ShapeEnv,
+        StatelessSymbolicContext,
+    )
+
+    mode = FakeTensorMode(
+        shape_env=ShapeEnv(assume_static_by_default=True, duck_shape=False),
+        allow_non_fake_inputs=True,
+    )
+    fakes = []
+    for k, tensor in enumerate(tensors):
+        sizes = [DimDynamic.STATIC] * tensor.ndim
+        if k in open_rows and tensor.ndim:
+            sizes[0] = DimDynamic.DYNAMIC
+        fakes.append(
+            mode.from_tensor(
+                tensor.detach(), symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes)
+            )
+        )
+    return fakes
+
+
+def compile_graph(
+    graph: torch.fx.GraphModule, tensors: Sequence[Tensor], open_rows: bool = False
+) -> Program:
     """Machine code for a flat graph on tensors of these shapes, dtypes and devices.
+
+    With ``open_rows`` the graph was traced with such, and the code that torch keeps serves again
+    where they are longer or shorter.
 
     Where one of them asks for a gradient (torch's own, not :func:`idql_func.grad`), the whole
     of ``torch.compile`` is taken, whose programs can be differentiated.
@@ -49,9 +83,10 @@ def compile_graph(graph: torch.fx.GraphModule, tensors: Sequence[Tensor]) -> Pro
         standalone_compile = None
     if standalone_compile is None or any(t.requires_grad for t in tensors):
         return torch.compile(graph, fullgraph=True, dynamic=False)
+    if open_rows:
+        return standalone_compile(graph, list(tensors), dynamic_shapes="from_graph")
     # examples of their own: memory that two arguments happen to share is not part of the program
-    examples: list[Any] = [torch.empty_like(t) for t in tensors]
-    return standalone_compile(graph, examples, dynamic_shapes="from_example_inputs")
+    return standalone_compile(graph, examples(tensors), dynamic_shapes="from_example_inputs")
 
 
 @functools.cache

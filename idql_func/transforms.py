@@ -19,7 +19,7 @@ import optree
 import torch
 from torch import Tensor
 
-from idql_func._compile import CudaGraph, compile_graph, compiler_problem, trace, tracing
+from idql_func._compile import CudaGraph, compile_graph, compiler_problem, examples, trace, tracing
 from idql_func._donation import storage_of, take_over, write_into_inputs
 from idql_func._inplace import homes_of_results, write_with_twins
 from idql_func._switches import (
@@ -105,6 +105,7 @@ class Jitted:
         static_argnames: str | Sequence[str] = (),
         donate_argnums: int | Sequence[int] = (),
         cuda_graphs: bool = False,
+        open_argnames: str | Sequence[str] = (),
     ) -> None:
         functools.update_wrapper(self, fn)
         self.fn = fn
@@ -112,6 +113,7 @@ class Jitted:
         self._static_nums = _set_of(static_argnums)
         self._static_names = _set_of(static_argnames)
         self._donated_nums = _set_of(donate_argnums)
+        self._open_names = _set_of(open_argnames)
         if both := self._static_nums & self._donated_nums:
             raise ValueError(
                 f"jit({_name(fn)}): argument {min(both)} can't be static and donated at once."
@@ -183,7 +185,7 @@ class Jitted:
             return self
         if self._donating is None:
             static = tuple(self._static_nums), tuple(self._static_names)
-            self._donating = Jitted(self.fn, *static, 0, self.cuda_graphs)
+            self._donating = Jitted(self.fn, *static, 0, self.cuda_graphs, self._open_names)
         return self._donating
 
     def cache_size(self) -> int:
@@ -285,7 +287,8 @@ class Jitted:
                     outputs.append(("constant", leaf))
             return tuple(results)
 
-        graph = trace(flat, [torch.empty_like(t) for t in tensors])
+        open_rows = self._open_leaves(spec)
+        graph = trace(flat, examples(tensors, open_rows))
         graph.graph.eliminate_dead_code()
         made = [node.meta["val"] for node in _results(graph)]
         sources = {"graph": made, "argument": tensors}
@@ -307,12 +310,23 @@ class Jitted:
             problem = compiler_problem(device)
             if problem is None:
                 logger.info("compiling %s: %d operations", _name(self.fn), len(graph.graph.nodes))
-                run = compile_graph(graph, [tensors[k] for k in used])
+                run = compile_graph(graph, [tensors[k] for k in used], bool(open_rows))
             else:
                 warnings.warn(f"jit: {problem} Running eagerly.", RuntimeWarning, stacklevel=5)
         if self.cuda_graphs and device.type == "cuda":
             run = CudaGraph(run, {used.index(k) for k in used if k in donated})
         return _Program(run, used, tuple(outputs), out_spec[0], donated, kinds)
+
+    def _open_leaves(self, spec: optree.PyTreeSpec) -> set[int]:
+        """The places, among all leaves, of those whose number of rows is open."""
+        positional, keywords = spec.children()
+        places: set[int] = set()
+        start = positional.num_leaves
+        for name, child in zip(keywords.entries(), keywords.children(), strict=True):
+            if name in self._open_names:
+                places.update(range(start, start + child.num_leaves))
+            start += child.num_leaves
+        return places
 
     def _donated_leaves(self, spec: optree.PyTreeSpec) -> tuple[int, ...]:
         """The places, among all leaves, of those that donated arguments have."""
@@ -370,6 +384,7 @@ def jit(
     static_argnames: str | Sequence[str] = (),
     donate_argnums: int | Sequence[int] = (),
     cuda_graphs: bool = False,
+    open_argnames: str | Sequence[str] = (),
 ) -> Any:
     """Compile a function of pytrees (``jax.jit``), as a decorator or by call.
 
@@ -387,6 +402,9 @@ def jit(
 
     ``cuda_graphs`` records the program on a GPU and replays it by one launch; elsewhere it
     has no effect.
+
+    ``open_argnames`` names keywords, such as a dataset, whose tensors may be longer or shorter
+    along their first axis in another process: torch's cache of compiled code serves there too.
 
     Raises:
         TypeError: an argument leaf is neither tensor, array nor number.
@@ -406,8 +424,9 @@ def jit(
             static_argnames=static_argnames,
             donate_argnums=donate_argnums,
             cuda_graphs=cuda_graphs,
+            open_argnames=open_argnames,
         )
-    return Jitted(fn, static_argnums, static_argnames, donate_argnums, cuda_graphs)
+    return Jitted(fn, static_argnums, static_argnames, donate_argnums, cuda_graphs, open_argnames)
 
 
 def inside_transform() -> bool:

@@ -135,7 +135,9 @@ def scan_updates(
     return learner, key, tree_map(reduce, infos)
 
 
-@functools.partial(jit, static_argnames=("batch_size", "update"), donate_argnums=0)
+@functools.partial(
+    jit, static_argnames=("batch_size", "update"), donate_argnums=0, open_argnames="arrays"
+)
 def _step(
     carry: tuple[Any, PRNGKey],
     _: None,

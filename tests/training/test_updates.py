@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from idql_func import disable_jit, enable_x64, random, vmap
 from idql_func.agents import BCLearner, DDPMIQLLearner, IQLLearner, SACLearner, TD3Learner
@@ -184,6 +185,66 @@ def test_nested_fields_are_drawn_together() -> None:
     batch, _ = draw_batch(arrays, random.PRNGKey(0), 4)
     assert torch.equal(batch["actions"], 2 * batch["observations"]["pixels"])
     assert torch.equal(batch["actions"], -2 * batch["observations"]["state"])
+
+
+@pytest.mark.usefixtures("compiled")
+def test_compiled_scans_equal_eager_ones_and_leave_the_arguments_alone() -> None:
+    learner, data = bc(), dataset()
+    arguments = (learner, data.on_device(), data.rng)
+    before = copies(arguments)
+    result, key, info = scan_updates(*arguments, 6, BATCH)
+    result, key, last = scan_updates(result, data.on_device(), key, 3, BATCH, metrics="last")
+    assert_same_bits(before, arguments)
+    with disable_jit():
+        expected, infos = one_by_one(learner, data, 9)
+    assert torch.equal(key, data.rng)
+    for a, b in zip(tree_leaves(result), tree_leaves(expected), strict=True):
+        torch.testing.assert_close(torch.as_tensor(a), torch.as_tensor(b), rtol=1e-5, atol=1e-6)
+    for name, value in info.items():
+        mean = np.mean([i[name].item() for i in infos[:6]])
+        assert value.item() == pytest.approx(mean, rel=1e-4, abs=1e-6), name
+        assert last[name].item() == pytest.approx(infos[-1][name].item(), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_compiled_steps_do_not_depend_on_how_they_are_parted_into_scans() -> None:
+    arrays, key = dataset().on_device(), random.PRNGKey(3)
+    whole, end, _ = scan_updates(bc(), arrays, key, 7, BATCH)
+    learner, middle, _ = scan_updates(bc(), arrays, key, 1, BATCH)
+    for steps in (1, 2, 3):
+        learner, middle, _ = scan_updates(learner, arrays, middle, steps, BATCH, donate=steps > 1)
+    assert_same_bits(whole, learner)
+    assert torch.equal(end, middle)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_a_donated_learner_stays_where_it_is_and_refuses_later_use() -> None:
+    arrays, key = dataset().on_device(), random.PRNGKey(3)
+    learner, key, _ = scan_updates(bc(), arrays, key, 1, BATCH)
+    places = [leaf.data_ptr() for leaf in tree_leaves((learner, key)) if torch.is_tensor(leaf)]
+    result, following, _ = scan_updates(learner, arrays, key, 5, BATCH, donate=True)
+    assert places == [
+        leaf.data_ptr() for leaf in tree_leaves((result, following)) if torch.is_tensor(leaf)
+    ]
+    for old in (learner.actor.step, key):
+        with pytest.raises(RuntimeError, match="This tensor was donated"):
+            old.add(1)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_other_numbers_of_rows_take_the_same_machine_code() -> None:
+    scan_updates(bc(), dataset(rows=40).on_device(), random.PRNGKey(0), 1, BATCH)
+    before = counters["inductor"].copy()
+    data = dataset(rows=41)
+    result, *_ = scan_updates(bc(), data.on_device(), data.rng, 1, BATCH)
+    after = counters["inductor"]
+    assert after["fxgraph_cache_miss"] == before["fxgraph_cache_miss"]
+    assert after["fxgraph_cache_hit"] == before["fxgraph_cache_hit"] + 1
+    # and its draws are those of so many rows
+    with disable_jit():
+        expected, _ = one_by_one(bc(), data, 1)
+    for a, b in zip(tree_leaves(result), tree_leaves(expected), strict=True):
+        torch.testing.assert_close(torch.as_tensor(a), torch.as_tensor(b), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
