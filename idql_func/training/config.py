@@ -117,6 +117,10 @@ class TrainConfig:
     """The preset these settings started from; only a note, and part of the default name."""
     device: str = "auto"
     """Where to compute: 'cpu', 'cuda', 'cuda:1', ...; 'auto' takes a GPU if there is one."""
+    threads: int | None = None
+    """CPU threads. None: as many as torch takes by itself (OMP_NUM_THREADS); 0: one for each
+    physical core that this process may use, fewer in a container with a quota or with two hardware
+    threads to a core."""
     matmul: Literal["auto", "strict", "bf16"] = "auto"
     """Matrix products on the CPU: 'auto' takes torch's oneDNN route if a probe shows that its
     error stays that of float32 and that it is not clearly slower; 'strict' never does. 'bf16', here
@@ -159,6 +163,8 @@ class TrainConfig:
         }.items():
             if value < 0:
                 raise InputError(f"{name} is {value}, but must be 0 or more")
+        if self.threads is not None and self.threads < 0:
+            raise InputError(f"threads is {self.threads}, but must be 0 or more")
         if not self.evaluation.N:
             raise InputError("evaluation.N is empty, but must name at least one number of samples")
         if not 0.0 < self.dataset.train_fraction <= 1.0:

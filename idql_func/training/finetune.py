@@ -47,6 +47,7 @@ from idql_func.training.rundir import (
 )
 from idql_func.training.sources import load_source
 from idql_func.training.task import Task, prepare_task
+from idql_func.training.threads import cpu_threads
 from idql_func.types import InputError
 
 __all__ = ["RESUMABLE", "FinetuneResult", "finetune", "settings_for_start"]
@@ -149,6 +150,7 @@ def finetune(
             name=_OFFLINE,
             seed=config.seed,
             device=config.device,
+            threads=config.threads,
             matmul=config.matmul,
         )
     else:
@@ -230,6 +232,7 @@ def _online(
         state = dataclasses.replace(state, learner=state.learner.to(device))
         evaluator = Evaluator(task.make_env, evaluation.seed, evaluation.num_envs, task.score_name)
         with (
+            cpu_threads(config.threads),
             matmul_precision(
                 config.matmul, device=device, setting=None if saved is None else saved.matmul
             ) as matmul,
@@ -305,7 +308,9 @@ class _Finetuning:
         online = next(self.online)
         offline = self.data.sample_torch(self.config.offline_batch, keys=tuple(online))
         batch = {name: torch.cat([online[name], offline[name]]) for name in online}
-        return learner.update(batch) if self.config.train_actor else learner.critic_update(batch)
+        if not self.config.train_actor:
+            return learner.critic_update(batch)
+        return learner.update(batch, donate=True)
 
     def state(self) -> dict[str, Any]:
         return {"data_key": self.data.rng.tolist()}

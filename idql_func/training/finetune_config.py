@@ -85,6 +85,8 @@ class FinetuneConfig:
     """The preset these settings started from; only a note, and part of the default name."""
     device: str = "auto"
     """Where to compute: 'cpu', 'cuda', 'cuda:1', ...; 'auto' takes a GPU if there is one."""
+    threads: int | None = None
+    """CPU threads, as for `idql train`."""
     matmul: Literal["auto", "strict", "bf16"] = "auto"
     """Matrix products on the CPU, as for `idql train`."""
     evaluation: FinetuneEvaluationConfig = field(default_factory=FinetuneEvaluationConfig)
@@ -130,6 +132,7 @@ class FinetuneConfig:
         check_at_least(
             0,
             seed=self.seed,
+            threads=self.threads,
             start_training=self.start_training,
             **{"evaluation.seed": evaluation.seed},
         )

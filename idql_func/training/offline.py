@@ -56,6 +56,7 @@ from idql_func.training.rundir import (
 )
 from idql_func.training.sources import count_transitions
 from idql_func.training.task import Task, prepare_task, shapes_of
+from idql_func.training.threads import cpu_threads
 from idql_func.training.updates import scan_updates, spared
 from idql_func.types import InputError
 
@@ -188,6 +189,7 @@ def train_offline(
     run.write_config(config)
     state = State(learner, task.train.rng.to(device), start)
     with (
+        cpu_threads(config.threads),
         matmul_precision(config.matmul, device=device, setting=setting) as matmul,
         MetricsLogger(run.path, keep_before=start if checkpoint is not None else None) as logger,
     ):

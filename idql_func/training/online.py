@@ -46,6 +46,7 @@ from idql_func.training.rundir import (
 )
 from idql_func.training.settings import changed_settings
 from idql_func.training.task import environment_factory, shapes_of
+from idql_func.training.threads import cpu_threads
 from idql_func.types import InputError
 
 __all__ = ["RESUMABLE", "train_online"]
@@ -133,6 +134,7 @@ def train_online(
         begin_run(run, config, saved)
         step = state.step
         with (
+            cpu_threads(config.threads),
             matmul_precision(
                 config.matmul, device=device, setting=None if saved is None else saved.matmul
             ) as matmul,
@@ -202,7 +204,7 @@ class _Exploration:
         return step >= self.config.start_training
 
     def update(self, learner: Any) -> tuple[Any, Mapping[str, torch.Tensor]]:
-        return learner.update(next(self.batches), self.config.utd_ratio)
+        return learner.update(next(self.batches), self.config.utd_ratio, donate=True)
 
 
 def begin_run(run: RunDirectory, config: Any, saved: SavedLoop | None) -> None:

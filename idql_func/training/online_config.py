@@ -110,6 +110,10 @@ class OnlineConfig:
     """The preset these settings started from; only a note, and part of the default name."""
     device: str = "auto"
     """Where to compute: 'cpu', 'cuda', 'cuda:1', ...; 'auto' takes a GPU if there is one."""
+    threads: int | None = None
+    """CPU threads. None: as many as torch takes by itself (OMP_NUM_THREADS); 0: one for each
+    physical core that this process may use, fewer in a container with a quota or with two hardware
+    threads to a core."""
     matmul: Literal["auto", "strict", "bf16"] = "auto"
     """Matrix products on the CPU: 'auto' takes torch's oneDNN route if a probe shows that its
     error stays that of float32 and that it is not clearly slower; 'strict' never does. 'bf16', here
@@ -152,7 +156,9 @@ class OnlineConfig:
                 "pixels.prefetch": pixels.prefetch,
             },
         )
-        check_at_least(0, seed=self.seed, **{"evaluation.seed": evaluation.seed})
+        check_at_least(
+            0, seed=self.seed, threads=self.threads, **{"evaluation.seed": evaluation.seed}
+        )
         check_name(self.name)
 
 

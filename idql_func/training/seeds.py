@@ -49,6 +49,7 @@ from idql_func.training.seeds_records import Evaluations, GroupRecords
 from idql_func.training.seeds_stack import Rates, stack_members, update_member
 from idql_func.training.settings import with_settings
 from idql_func.training.task import Task, prepare_task
+from idql_func.training.threads import cpu_threads
 from idql_func.training.updates import draw_batch, spared
 from idql_func.transforms import jit, scan, vmap
 from idql_func.tree import tree_map
@@ -133,6 +134,7 @@ def train_seeds(
         own.start() if checkpoints is None else own.discard_after(start)
         own.write_config(config)
     with (
+        cpu_threads(first.threads),
         matmul_precision(first.matmul, device=device, setting=learners.matmul) as matmul,
         ExitStack() as stack,
     ):

@@ -1,0 +1,87 @@
+"""How many threads torch's CPU kernels get, within a block and only if somebody asks.
+
+By itself torch takes one thread for each core that it sees. In a container with a quota, those are
+the host's; with two hardware threads to a core, they may share one arithmetic unit. Threads beyond
+the cores that are really there wait for each other in every kernel.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from idql_func.types import InputError
+
+__all__ = ["cpu_threads", "usable_cores"]
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[int]:
+    """Within the block torch uses ``count`` threads; afterwards as many as before.
+
+    Args:
+        count: 0 is one for each of :func:`usable_cores`; None leaves torch as it is.
+
+    Raises:
+        InputError: ``count`` is negative.
+
+    Example:
+        >>> with cpu_threads(1) as count:
+        ...     count, torch.get_num_threads()
+        (1, 1)
+    """
+    if count is not None and count < 0:
+        raise InputError(f"threads is {count}, but must be 0 or more")
+    before = torch.get_num_threads()
+    if count is None:
+        yield before
+        return
+    count = count or usable_cores()
+    torch.set_num_threads(count)
+    try:
+        yield count
+    finally:
+        torch.set_num_threads(before)
+
+
+def usable_cores(
+    cpus: Path = Path("/sys/devices/system/cpu"), groups: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """Physical cores that this process may keep busy: of its affinity mask, within its quota.
+
+    Example:
+        >>> 1 <= usable_cores() <= os.cpu_count()
+        True
+    """
+    if hasattr(os, "sched_getaffinity"):
+        allowed = sorted(os.sched_getaffinity(0))
+    else:
+        allowed = list(range(os.cpu_count() or 1))
+    # hardware threads of one core name the same siblings
+    cores = {_read(cpus / f"cpu{i}/topology/thread_siblings_list") or str(i) for i in allowed}
+    return max(1, math.floor(min(len(cores), _quota(groups))))
+
+
+def _quota(groups: Path) -> float:
+    """CPU seconds a second that the control group grants; infinite without a limit."""
+    quota, _, period = _read(groups / "cpu.max").partition(" ")  # version 2
+    if not period:
+        quota = _read(groups / "cpu/cpu.cfs_quota_us")
+        period = _read(groups / "cpu/cpu.cfs_period_us")
+    try:
+        granted = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):  # "max", or no such files
+        return math.inf
+    return granted if granted > 0 else math.inf
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
