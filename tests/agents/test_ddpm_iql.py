@@ -444,6 +444,17 @@ def test_a_network_of_the_users_own_is_given_whole_rows(create: Callable[..., An
     assert set(shapes) == {(12, 12, (12, 1)), (32, 32, (32, 1))}
 
 
+def test_actions_depend_on_what_is_passed_alone(create: Callable[..., Any]) -> None:
+    """No optimiser state and no network that only learns is an argument of a choice."""
+    learner, obs = create(), torch.ones(3, OBS)
+    light = learner._to_act()
+    assert not any("opt_state" in path for path in tree_paths(light))
+    assert not light.score_model.params and not light.critic.params
+    for act in (module._greedy_actions, module._implicit_actions):
+        for a, b in zip(act(light, obs, count=4), act(learner, obs, count=4), strict=True):
+            assert torch.equal(a, b)
+
+
 def test_the_moving_average_acts(create: Callable[..., Any]) -> None:
     """Quirk E4: the actor itself plays no part."""
     learner = create()
