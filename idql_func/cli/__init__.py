@@ -36,6 +36,7 @@ examples:
   idql train --seed 1 --learner.critic-hyperparam 0.8
   idql train locomotion --dataset.source hopper-medium-v2
   idql train --resume runs/pointmaze-seed0
+  idql train --seeds 10 --grid learner.critic-hyperparam=0.7,0.9
   idql evaluate runs/pointmaze-seed0 --n 1 16 64
   idql online sac --env Pendulum-v1 --max-steps 20000
   idql sweep pointmaze --grid learner.critic-hyperparam=0.7,0.9 --seeds 3

@@ -23,6 +23,7 @@ __all__ = [
     "learning_curve",
     "logged_losses",
     "return_keys",
+    "room_for_legend",
     "save_figure",
     "series",
 ]
@@ -206,12 +207,16 @@ def _draw_returns(
                 linewidth=1,
                 label=f"{label}: {value:.1f}",
             )
-    axis.set_xlim(left=0)
-    low, high = axis.get_ylim()
-    # Room for the legend above the lines; returns that are not negative start at 0.
-    axis.set_ylim(min(low, 0.0) if low < 0 else 0.0, high + 0.3 * (high - low))
+    room_for_legend(axis)
     if not policies:
         axis.text(0.5, 0.5, "no evaluation", transform=axis.transAxes, ha="center")
+
+
+def room_for_legend(axis: Axes) -> None:
+    """Room above the lines of returns; those that are not negative start at 0."""
+    axis.set_xlim(left=0)
+    low, high = axis.get_ylim()
+    axis.set_ylim(min(low, 0.0) if low < 0 else 0.0, high + 0.3 * (high - low))
 
 
 def _draw_collected_returns(axis: Axes, records: Sequence[Mapping[str, Any]]) -> None:

@@ -11,7 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from idql_func.training.plots import LOSS_TITLES, logged_losses, return_keys, series
+from idql_func.training.plots import (
+    LOSS_TITLES,
+    logged_losses,
+    return_keys,
+    room_for_legend,
+    series,
+)
 
 __all__ = ["members_curve"]
 
@@ -71,7 +77,8 @@ def members_curve(
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         if axis.get_legend_handles_labels()[0]:
-            axis.legend(frameon=False, fontsize="small")
+            place = "upper left" if axis is axes[count - 1] else "upper right"
+            axis.legend(frameon=False, fontsize="small", loc=place)
     return figure
 
 
@@ -95,6 +102,7 @@ def _draw_returns(
     if behaviour_return is not None:
         text = f"behaviour in the data: {behaviour_return:.1f}"
         axis.axhline(behaviour_return, color=_REFERENCE, linestyle="--", linewidth=1, label=text)
+    room_for_legend(axis)
     if not keys:
         axis.text(0.5, 0.5, "no evaluation", transform=axis.transAxes, ha="center")
 
@@ -123,8 +131,8 @@ def _draw(
             continue
         shared = np.array([[dict(zip(xs, y, strict=True))[u] for u in x] for xs, y in lines])
         mean, n = shared.mean(axis=0), len(lines)
-        told = f"{name + ', ' if name else ''}mean of {n}" if n > 1 else name or None
-        axis.plot(x, mean, color=colour, linewidth=2, label=told, marker="" if smooth else "o")
+        told = f"{name + ', ' if name else ''}mean of {n} ± standard error" if n > 1 else name
+        axis.plot(x, mean, color=colour, linewidth=2, label=told or None, marker="" if smooth else "o")
         if n > 1:
             error = shared.std(axis=0, ddof=1) / n**0.5
             axis.fill_between(x, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
