@@ -56,7 +56,7 @@ class Course(Protocol):
         ...
 
     def update(self, learner: Any) -> tuple[Any, Mapping[str, torch.Tensor]]:
-        """The learner after an update, and its losses."""
+        """The learner after an update, and its losses; the update may use up the one before it."""
         ...
 
 

@@ -274,10 +274,10 @@ def test_the_batch_has_the_ratio_times_its_size(
     seen: list[tuple[int, int]] = []
     update = SACLearner.update
 
-    def spy(self: Any, batch: Any, utd_ratio: int = 1) -> Any:
+    def spy(self: Any, batch: Any, utd_ratio: int = 1, **options: Any) -> Any:
         seen.append((len(batch["rewards"]), utd_ratio))
         assert all(isinstance(value, torch.Tensor) for value in batch.values())
-        return update(self, batch, utd_ratio)
+        return update(self, batch, utd_ratio, **options)
 
     monkeypatch.setattr(SACLearner, "update", spy)
     train_online(dataclasses.replace(online, utd_ratio=3, max_steps=14), reporter=quiet)
