@@ -34,7 +34,17 @@ def trace(fn: Callable[..., Any], tensors: Sequence[Tensor]) -> torch.fx.GraphMo
         graph = make_fx(fn, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
     finally:
         _TRACING.reset(token)
+    # What is computed twice from the same values is computed once, unless something is written in
+    # place, where two equal copies are two places.
+    if not any(_writes(node) for node in graph.graph.nodes):
+        from torch._functorch.compile_utils import fx_graph_cse  # brings sympy, half a second
+
+        graph.graph = fx_graph_cse(graph.graph)
     return graph
+
+
+def _writes(node: torch.fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def examples(tensors: Sequence[Tensor], open_rows: Collection[int] = ()) -> list[Any]:
