@@ -132,7 +132,8 @@ def _draw(
         shared = np.array([[dict(zip(xs, y, strict=True))[u] for u in x] for xs, y in lines])
         mean, n = shared.mean(axis=0), len(lines)
         told = f"{name + ', ' if name else ''}mean of {n} ± standard error" if n > 1 else name
-        axis.plot(x, mean, color=colour, linewidth=2, label=told or None, marker="" if smooth else "o")
+        marker = "" if smooth else "o"
+        axis.plot(x, mean, color=colour, linewidth=2, label=told or None, marker=marker)
         if n > 1:
             error = shared.std(axis=0, ddof=1) / n**0.5
             axis.fill_between(x, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
