@@ -110,11 +110,13 @@ def _build(command: list[str], source: str, path: Path) -> None:
         built.replace(path)
 
 
+@functools.cache
 def _machine() -> str:
     """What the built code depends on: it need not run on another machine that shares the folder."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+        # the file repeats itself for each CPU, and the system makes it while it is read
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     except OSError:
         flags = platform.processor()
     return f"{platform.system()} {platform.machine()} {flags}"
