@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from idql_func import _inductor
+
 Program = Callable[..., Sequence[Tensor]]
 
 _TRACING: ContextVar[bool] = ContextVar("idql_func_tracing", default=False)
@@ -93,10 +95,15 @@ def compile_graph(
         standalone_compile = None
     if standalone_compile is None or any(t.requires_grad for t in tensors):
         return torch.compile(graph, fullgraph=True, dynamic=False)
+    options = {"config_patches": _inductor.settings()}
     if open_rows:
-        return standalone_compile(graph, list(tensors), dynamic_shapes="from_graph")
+        return standalone_compile(
+            graph, list(tensors), dynamic_shapes="from_graph", options=options
+        )
     # examples of their own: memory that two arguments happen to share is not part of the program
-    return standalone_compile(graph, examples(tensors), dynamic_shapes="from_example_inputs")
+    return standalone_compile(
+        graph, examples(tensors), dynamic_shapes="from_example_inputs", options=options
+    )
 
 
 @functools.cache
