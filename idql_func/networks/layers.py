@@ -188,7 +188,7 @@ class Dense(Module):
         rest = self.bias
         for rows, block in factors:
             if rows.shape[:-1] != shape:
-                rest = rest + rows @ block
+                rest = rest + matmul(rows, block)
         if len(whole) == len(x) and all(isinstance(part, Tensor) for part in x):
             return _plus(matmul(join(x), self.kernel), rest)
         if not whole:

@@ -14,8 +14,8 @@ def matmul(x: Tensor, kernel: Tensor) -> Tensor:
     """``x @ kernel``: in float32, or with both factors rounded to bfloat16 if that was asked for.
 
     The gradient's two products are then rounded alike. Sums are taken in float32, and the result
-    is float32 again, rounded to the 8 bits of bfloat16. Double precision stays what it is. Asked
-    for is it by ``idql_func.training.matmul.matmul_precision("bf16")``.
+    is float32 again, rounded to the 8 bits of bfloat16. Double precision stays what it is. It is
+    asked for by ``idql_func.training.matmul.matmul_precision("bf16")``.
 
     >>> from idql_func._switches import set_bfloat16_products
     >>> with set_bfloat16_products(True):

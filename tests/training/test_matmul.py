@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from typing import Any
 
 import pytest
 import torch
 
-from idql_func import grad, jit, random, vmap
+from idql_func import disable_jit, grad, jit, random, vmap
 from idql_func.networks import MLP, products
 from idql_func.training import matmul
 from idql_func.training.matmul import matmul_precision, probe_matmul
+from idql_func.training.offline import train_offline
+from idql_func.tree import tree_leaves
 from idql_func.types import InputError
 
 SHAPES = ((40, 30), (30, 20), (40, 20))
@@ -168,3 +172,27 @@ def test_bfloat16_without_units_says_so(
     # a float32 route that is bfloat16 in disguise is nothing to compare with
     errors["medium"], times["medium"] = 3e-3, 1.0
     assert matmul.probe_bfloat16().speedup == times["highest"] / times["bf16"]
+
+
+def test_a_run_in_bfloat16_goes_on_in_it(tiny, quiet) -> None:
+    config = dataclasses.replace(tiny, matmul="bf16", max_steps=5)
+    with disable_jit():
+        begun = train_offline(config, reporter=quiet)
+        ended = train_offline(
+            dataclasses.replace(config, max_steps=7), resume=begun.run.path, reporter=quiet
+        )
+        whole = train_offline(
+            dataclasses.replace(config, name="whole", max_steps=7), reporter=quiet
+        )
+    assert begun.summary["matmul"]["setting"] == ended.summary["matmul"]["setting"] == "bf16"
+    assert "error" in begun.summary["matmul"]["reason"]
+    assert "as the run began" in ended.summary["matmul"]["reason"]
+    assert _same(ended.learner, whole.learner)
+    with disable_jit():
+        strict = dataclasses.replace(config, name="strict", matmul="strict")
+        assert not _same(begun.learner, train_offline(strict, reporter=quiet).learner)
+
+
+def _same(one: Any, other: Any) -> bool:
+    pairs = zip(tree_leaves(one), tree_leaves(other), strict=True)
+    return all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
