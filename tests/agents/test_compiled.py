@@ -154,3 +154,23 @@ def test_compiled_and_mapped_equals_eager(eager: dict[str, Any]) -> None:
     assert first["stats"]["unique_graphs"] == 1 and first.get("graph_break", {}) == {}
     update(mapped[0], batches)
     assert {name: dict(counts) for name, counts in counters.items()} == first
+
+
+@needs_compiler
+@pytest.mark.parametrize("rows", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_compiled_choice_of_actions_equals_eager(rows: int) -> None:
+    """With as many candidates that the times are encoded once for all, in one program."""
+    learner = make_simple(0).replace(N=8)
+    observations = torch.linspace(-1, 1, rows * OBS).reshape(rows, OBS)
+    with disable_jit():
+        expected, after = learner.eval_actions(observations)
+    programs = ddpm_iql._greedy_actions.cache_size()
+    actions, compiled_after = learner.eval_actions(observations)
+    assert ddpm_iql._greedy_actions.cache_size() == programs + 1
+    assert torch.equal(compiled_after.rng, after.rng)
+    torch.testing.assert_close(
+        torch.from_numpy(actions), torch.from_numpy(expected), atol=1e-5, rtol=0
+    )
+    # another learner of the same shapes, and the next key, need no other
+    make_simple(1).replace(N=8, rng=compiled_after.rng).eval_actions(observations)
+    assert ddpm_iql._greedy_actions.cache_size() == programs + 1
