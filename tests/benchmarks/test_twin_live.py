@@ -106,6 +106,7 @@ def test_redq_updates_as_the_port() -> None:
     _assert_equal_params(twin, port, ("actor", "target_critic", "temp"))
 
 
+@pytest.mark.slow
 def test_first_parameters_are_those_of_the_port() -> None:
     """Flax draws from a seed what the port draws: within 4 ulp of a unit normal's scale."""
     port = DDPMIQLLearner.create(3, *_SPACES, **_KWARGS)

@@ -80,6 +80,7 @@ def test_equals_upstream(name: str) -> None:
     assert result.passed, "\n".join([result.crash, *lines])
 
 
+@pytest.mark.slow
 def test_planted_error_is_seen() -> None:
     """A discount that is a hundredth off shows in the losses: the comparison can fail."""
     [(case, expected)] = recorded(case="iql/plain")
