@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import resource
+import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -76,6 +80,20 @@ def assert_same_bits(left: Any, right: Any) -> None:
 
 def copies(tree: Any) -> Any:
     return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, tree)
+
+
+def tensors_alive() -> int:
+    gc.collect()
+    return sum(issubclass(type(value), torch.Tensor) for value in gc.get_objects())
+
+
+def resident_bytes() -> int:
+    """Of the process; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0
+    return pages * resource.getpagesize()
 
 
 @pytest.fixture
@@ -229,6 +247,31 @@ def test_a_donated_learner_stays_where_it_is_and_refuses_later_use() -> None:
     for old in (learner.actor.step, key):
         with pytest.raises(RuntimeError, match="This tensor was donated"):
             old.add(1)
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("steps", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_nothing_is_allocated_after_the_first_step(steps: int) -> None:
+    arrays = dataset().on_device()
+
+    def train(learner: Any, key: Any, steps: int) -> tuple[Any, Any]:
+        for _ in range(steps // 50):
+            learner, key, _ = scan_updates(learner, arrays, key, 50, BATCH, donate=True)
+        return learner, key
+
+    state = train(bc(), random.PRNGKey(0), 100)
+    tracemalloc.start()
+    try:
+        state = train(*state, 100)
+        before = tensors_alive(), tracemalloc.get_traced_memory()[0], resident_bytes()
+        state = train(*state, steps)
+        after = tensors_alive(), tracemalloc.get_traced_memory()[0], resident_bytes()
+    finally:
+        tracemalloc.stop()
+    assert after[0] == before[0]
+    assert after[1] - before[1] < 150_000  # caches of Python fill up; a few bytes a step would show
+    assert after[2] - before[2] < 4_000_000  # one step's batch and losses are a few hundred bytes
+    assert state[0].actor.step.item() == 200 + steps
 
 
 @pytest.mark.usefixtures("compiled")
