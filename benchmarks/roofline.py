@@ -43,6 +43,7 @@ SHAPES: tuple[Shape, ...] = (
 
 _COPIED = 1 << 26  # bytes read, as many written: beyond every cache
 _ROTATING = 6
+_MOST_REPEATS = 100
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ def wait_torch(result: Any) -> None:
 def matmul_variant(shape: Shape, device: str = "cpu", name: str = LIMIT) -> Variant:
     """A float32 product of rotating operands; its unit is one floating-point operation."""
     rows, inner, columns = shape
-    # a call long enough that Python does not show in it
-    repeats = max(1, round(2e8 / (rows * inner * columns)))
+    # a call long enough that what surrounds it does not show
+    repeats = min(_MOST_REPEATS, max(1, round(2e8 / (rows * inner * columns))))
 
     def make() -> Callable[[int], Tensor]:
         left = [torch.randn(rows, inner, device=device) for _ in range(_ROTATING)]

@@ -142,7 +142,9 @@ def reading(run: Run) -> list[str]:
         if best is None:
             continue
         parts = [f"{_figure(best.rate)} {best.unit} ({best.variant})"]
-        if best.ratio_to_jax is not None:
+        if best.ratio_to_jax is not None and best.smaller_is_better:
+            parts.append(f"{1 / best.ratio_to_jax:.2f} times as long as JAX")
+        elif best.ratio_to_jax is not None:
             low, high = best.spread.get("ratio_to_jax", (best.ratio_to_jax,) * 2)
             parts.append(f"{best.ratio_to_jax:.2f} times JAX ({low:.2f} to {high:.2f})")
         if best.share_of_limit is not None:
