@@ -1,5 +1,6 @@
 """Soft actor-critic with REDQ's and DroQ's settings, and TD3 (arXiv 1812.05905, 1802.09477)."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

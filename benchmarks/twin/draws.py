@@ -1,5 +1,6 @@
 """What of ``jax.random`` the random workload draws."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Callable

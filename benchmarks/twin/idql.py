@@ -1,5 +1,6 @@
 """IDQL: the update of ``DDPMIQLLearner`` and the choice of actions (arXiv 2304.10573)."""
 
+# pyright: reportMissingImports=false, reportCallIssue=false
 from __future__ import annotations
 
 import functools

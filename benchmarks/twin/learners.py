@@ -1,5 +1,6 @@
 """Learners and batches by the names that the settings have for them."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import functools

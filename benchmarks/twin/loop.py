@@ -1,5 +1,6 @@
 """Updates on batches drawn inside the program: one, many in a row, and of many learners."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Callable

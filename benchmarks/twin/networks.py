@@ -1,5 +1,6 @@
 """Flax networks with the parameter trees of the port: names, nesting, shapes and layout."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

@@ -1,5 +1,6 @@
 """Implicit Q-learning and behaviour cloning (arXiv 2110.06169)."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import math

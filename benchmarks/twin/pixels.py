@@ -1,5 +1,6 @@
 """DrQ and behaviour cloning from the pixels of one camera (arXiv 2004.13649)."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence

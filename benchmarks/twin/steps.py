@@ -1,5 +1,6 @@
 """What the steps of every learner are made of."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

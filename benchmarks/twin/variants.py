@@ -12,6 +12,7 @@ an IDQL update of 512 rows a fifth more. Products of matrices are of full float3
 the port's are.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import importlib.util

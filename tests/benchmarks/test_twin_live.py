@@ -1,5 +1,6 @@
 """The JAX twin and the port side by side in one process: same numbers in, same numbers out."""
 
+# pyright: reportMissingImports=false
 # ruff: noqa: E402 (what needs JAX comes after the question whether it is there)
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Every workload of the twin runs, at the sizes of a toy; and nothing of it needs JAX to import."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import importlib

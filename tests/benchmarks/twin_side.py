@@ -4,6 +4,7 @@ Learners start from the port's trees and key. What the programs of learners do n
 missing here.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import contextlib
