@@ -15,9 +15,9 @@ FLOOR = (
     Mutation(
         "uniform-24-bits",
         "uniform floats from 24 bits of a word, as PyTorch makes them; JAX takes 23",
-        "random.py",
-        "(_bits32(key, shape) >> 9).to(torch.float32) * 2.0**-23",
-        "(_bits32(key, shape) >> 8).to(torch.float32) * 2.0**-24",
+        "_threefry_c.py",
+        "(float)(int32_t)(word >> 9) * 0x1p-23f",
+        "(float)(int32_t)(word >> 8) * 0x1p-24f",
     ),
     Mutation(
         "normal-erfinv",
@@ -29,9 +29,9 @@ FLOOR = (
     Mutation(
         "randint-one-word",
         "integers as one random word modulo the range; JAX makes each of two words",
-        "random.py",
-        "offset = ((((high_bits % span) * multiplier) & MASK) + low_bits % span & MASK) % span",
-        "offset = low_bits % span",
+        "_threefry_c.py",
+        "s ? (high % s * multiplier + rest_bits % s) % s : rest_bits;",
+        "s ? rest_bits % s : rest_bits;",
     ),
     Mutation(
         "permutation-one-round",

@@ -58,8 +58,8 @@ NETWORKS = (
         "dropout-one-key",
         "all dropout layers of a perceptron draw from the same key",
         "networks/mlp.py",
-        "x = drop(x, training, rng and rng.push(name))",
-        "x = drop(x, training, rng)",
+        "h = drop(h, training, rng and rng.push(name))",
+        "h = drop(h, training, rng)",
     ),
     Mutation(
         "dropout-after-activation",
@@ -67,13 +67,13 @@ NETWORKS = (
         "networks/mlp.py",
         """\
                 if drop is not None:
-                    x = drop(x, training, rng and rng.push(name))
-                x = self.activations(x)
+                    h = drop(h, training, rng and rng.push(name))
+                h = self.activations(h)
 """,
         """\
-                x = self.activations(x)
+                h = self.activations(h)
                 if drop is not None:
-                    x = drop(x, training, rng and rng.push(name))
+                    h = drop(h, training, rng and rng.push(name))
 """,
     ),
     Mutation(
@@ -104,8 +104,8 @@ NETWORKS = (
         "resnet-no-last-activation",
         "no activation before the last layer, as CleanDiffuser's IDQL shipped",
         "networks/resnet.py",
-        "return self.last(self.activations(x))",
-        "return self.last(x)",
+        "return self.last(self.activations(h))",
+        "return self.last(h)",
     ),
     Mutation(
         "ensemble-same-init",
@@ -127,6 +127,13 @@ NETWORKS = (
         "networks/diffusion.py",
         "torch.cat([torch.cos(f), torch.sin(f)], dim=-1)",
         "torch.cat([torch.sin(f), torch.cos(f)], dim=-1)",
+    ),
+    Mutation(
+        "steps-from-1",
+        "the table of encoded times begins at 1, while times are counted from 0",
+        "networks/diffusion.py",
+        "torch.arange(steps, device=time.device).unsqueeze(1)",
+        "torch.arange(1, steps + 1, device=time.device).unsqueeze(1)",
     ),
     Mutation(
         "vp-from-0",
