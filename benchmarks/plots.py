@@ -44,11 +44,13 @@ def figure_of(run: Run) -> Figure:
         raise InputError("the run has no result that a picture could show")
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    tallest = max(len(found) for _, found in panels)
-    height = min(9.0, max(4.2, 1.6 + 0.27 * tallest))
-    figure = Figure(figsize=(7.4 * columns, height * rows + 0.6), layout="constrained")
+    heights = [
+        max(_height(draw, found) for draw, found in panels[i : i + columns])
+        for i in range(0, len(panels), columns)
+    ]
+    figure = Figure(figsize=(7.4 * columns, sum(heights) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    axes = list(figure.subplots(rows, columns, squeeze=False, height_ratios=heights).flat)
     for axis, (draw, found) in zip(axes, panels, strict=False):
         draw(axis, found)
         axis.spines[["top", "right"]].set_visible(False)
@@ -56,6 +58,13 @@ def figure_of(run: Run) -> Figure:
         spare.remove()
     figure.suptitle(_heading(run), fontsize=10)
     return figure
+
+
+def _height(draw: Callable[[Axes, Any], None], found: Sequence[Result]) -> float:
+    """Inches: curves need the same whatever they show, bars some for each."""
+    if draw in (_draw_sweep, _draw_seeds):
+        return 4.2
+    return max(2.6, 1.4 + 0.28 * len({_name(r) for r in found}))
 
 
 def _heading(run: Run) -> str:
@@ -82,7 +91,9 @@ def _best_beside_jax(results: Sequence[Result]) -> list[Result]:
     found = []
     for _, group in groupby(results, key=lambda r: (r.workload, r.settings)):
         best = own_best(list(group))
-        if best is not None and best.ratio_to_jax is not None and not _swept(best):
+        if best is None or _swept(best) or best.workload == "compile":
+            continue
+        if best.ratio_to_jax is not None:
             found.append(best)
     return found
 
@@ -94,11 +105,14 @@ def _draw_ratios(axis: Axes, found: Sequence[Result]) -> None:
     colours = [_OWN if v >= 1 else _JAX for v in values]
     axis.barh(places, values, color=colours, xerr=_whiskers(found, "ratio_to_jax"), ecolor=_EVEN)
     axis.axvline(1, color=_EVEN, linewidth=1, linestyle="--")
-    for place, r, value in zip(places, found, values, strict=True):
-        high = r.spread.get("ratio_to_jax", (value, value))[1]
-        axis.text(max(high, value), place, f"  {value:.2f}", va="center", fontsize=8)
+    ends = [
+        max(value, r.spread.get("ratio_to_jax", (value, value))[1])
+        for r, value in zip(found, values, strict=True)
+    ]
+    for place, end, value in zip(places, ends, values, strict=True):
+        axis.text(end, place, f"  {value:.2f}", va="center", fontsize=8)
     _bar_names(axis, names)
-    axis.set_xlim(0, max(1.2, 1.15 * max(values)))
+    axis.set_xlim(0, 1.15 * max(1.05, *ends))
     axis.set_xlabel("times as fast as JAX (median and quartiles of pairs of blocks)")
     axis.set_title("This library's fastest variant beside JAX")
 

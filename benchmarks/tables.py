@@ -122,11 +122,12 @@ def _times(value: float | None) -> str:
 
 # --- what it comes to ---------------------------------------------------------------------
 
-_NOT_LIKE_FOR_LIKE = ("bf16",)
+_NOT_LIKE_FOR_LIKE = ("bf16", "loop", "one at a time")
+"""Less exact, or the plain way that a workload is there to be compared with."""
 
 
 def own_best(results: Iterable[Result]) -> Result | None:
-    """This library's fastest variant at full float32."""
+    """This library's fastest variant that does the workload's own work at full float32."""
     own = [r for r in results if not of_others(r.variant) and r.variant not in _NOT_LIKE_FOR_LIKE]
     if not own:
         return None
