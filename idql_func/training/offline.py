@@ -70,6 +70,7 @@ __all__ = [
     "learner_keywords",
     "loop_state",
     "train_offline",
+    "warn_of_versions",
 ]
 
 RESUMABLE = (
@@ -173,11 +174,7 @@ def train_offline(
         task.train.rng = data_key
         start = metadata.updates
         reporter.detail(f"continues {checkpoint} at {start:,} updates")
-        if metadata.versions["torch"] != torch.__version__:
-            reporter.warn(
-                f"the run was begun with torch {metadata.versions['torch']} and goes on with "
-                f"{torch.__version__}: the last bits of its numbers may differ"
-            )
+        warn_of_versions(metadata, reporter)
     if device.type != "cpu":
         learner = learner.to(device)
 
@@ -430,6 +427,15 @@ def loop_state(metadata: CheckpointMetadata, checkpoint: Path) -> tuple[str, tor
         raise InputError(
             f"{checkpoint} was not written by a training run: it lacks the state of the loop"
         ) from None
+
+
+def warn_of_versions(metadata: CheckpointMetadata, reporter: Reporter) -> None:
+    """Say so if a run goes on with another torch than that of its checkpoint."""
+    if metadata.versions["torch"] != torch.__version__:
+        reporter.warn(
+            f"the run was begun with torch {metadata.versions['torch']} and goes on with "
+            f"{torch.__version__}: the last bits of its numbers may differ"
+        )
 
 
 def describe_task(task: Task, counts: tuple[int, int], reporter: Reporter) -> None:

@@ -33,6 +33,7 @@ from idql_func.training.offline import (
     check_resumable,
     describe_task,
     loop_state,
+    warn_of_versions,
 )
 from idql_func.training.offline_records import IDQL, OfflineRecords, State, create, fields_of
 from idql_func.training.report import Reporter, TrainingBar
@@ -254,6 +255,7 @@ class _Learners:
             states = [loop_state(m, c) for m, c in zip(metadata, checkpoints, strict=True)]
             matmul, keys = states[0][0], torch.stack([key for _, key in states]).to(device)
             reporter.detail(f"continues {checkpoints[0].parents[2]} at {start:,} updates")
+            warn_of_versions(metadata[0], reporter)
         stacked, rates = stack_members(members)
         return _Learners(
             stacked.to(device),
