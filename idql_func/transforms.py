@@ -185,7 +185,7 @@ class Jitted:
             return self
         if self._donating is None:
             static = tuple(self._static_nums), tuple(self._static_names)
-            self._donating = Jitted(self.fn, *static, 0, self.cuda_graphs, self._open_names)
+            self._donating = Jitted(self.fn, *static, 0, self.cuda_graphs, tuple(self._open_names))
         return self._donating
 
     def cache_size(self) -> int:
