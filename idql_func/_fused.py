@@ -3,7 +3,8 @@
 In tensor operations Adam is some fifteen nodes for each leaf of a network: each a pass over
 memory in eager mode, and a share of the compile time in a graph. Here a tree is one node. The
 operators take CPU tensors of one float dtype, where there is a C compiler; what they compute
-is, bit for bit, what the tensor operations of ``optim.py`` compute one by one.
+is, operation by operation, what the tensor operations of ``optim.py`` compute one by one: the
+same bits, but for torch's eager square root where a CPU's is not correctly rounded.
 
 Each is pure and has a twin, with an underscore, that writes into its inputs:
 
