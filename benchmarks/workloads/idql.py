@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -48,23 +49,25 @@ def learner(
         **candidates,
     )
     if settings.hidden != _DEFAULT_HIDDEN:
-        network = DDPM(
-            MLP(_TIME_DIM, _COND, swish),
-            MLPResNet(
-                settings.actions + settings.observations + _COND[-1],
-                settings.blocks,
-                settings.actions,
-                settings.dropout or None,
-                use_layer_norm=True,
-                hidden_dim=settings.hidden,
-                activations=swish,
-            ),
-            FourierFeatures(_TIME_DIM),
-        )
+        network = _actor_network(
+            settings.observations, settings.actions, settings.hidden, settings.blocks,
+            settings.dropout or None,
+        )  # fmt: skip
         params = network.init(random.PRNGKey(number))
         state = trained(network, params, tx=made.score_model.tx)
         made = made.replace(score_model=state, target_score_model=target_of(state))
     return made.to(device)
+
+
+@functools.cache  # learners made alike share their network, so that they stack
+def _actor_network(
+    observations: int, actions: int, hidden: int, blocks: int, dropout: float | None
+) -> DDPM:
+    inputs = actions + observations + _COND[-1]
+    residual = MLPResNet(
+        inputs, blocks, actions, dropout, True, hidden_dim=hidden, activations=swish
+    )
+    return DDPM(MLP(_TIME_DIM, _COND, swish), residual, FourierFeatures(_TIME_DIM))
 
 
 def dataset(settings: update.Settings, device: str = "cpu") -> dict[str, Tensor]:
