@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
 from idql_func import disable_jit, jit, optim, random, scan, struct, transforms, tree_leaves, vmap
+from idql_func._compile import CudaGraph
 from idql_func.tree import tree_map, tree_stack
 
 
@@ -232,3 +233,38 @@ def test_cuda_graphs_replay_the_same_numbers(donate: Any) -> None:
         torch.testing.assert_close(ours, theirs)
     for ours, theirs in zip(tree_leaves(a), tree_leaves(b), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_a_recorded_program_copies_only_the_inputs_that_move(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The bookkeeping of CUDA graphs, with a recorder that replays on the CPU."""
+
+    def program(state: Tensor, data: Tensor, batch: Tensor) -> list[Tensor]:
+        out = state + data.sum() + batch
+        state.add_(1)
+        return [out]
+
+    recordings: list[set[int]] = []
+
+    class Replay:
+        def __init__(self, owner: CudaGraph) -> None:
+            self.owner = owner
+
+        def replay(self) -> None:
+            self.owner._outputs = tuple(program(*self.owner._inputs))
+
+    def record(self: CudaGraph, tensors: Sequence[Tensor]) -> None:
+        recordings.append(set(self._moving))
+        self._inputs = [t.clone() if k in self._moving else t for k, t in enumerate(tensors)]
+        self._graph = cast(Any, Replay(self))
+
+    monkeypatch.setattr(CudaGraph, "_record", record)
+    graph = CudaGraph(program, donated={0})
+    state, data = torch.zeros(1), torch.ones(3)
+    batches = [torch.tensor([10.0 * i]) for i in range(4)]
+    assert [graph(state, data, batch)[0].item() for batch in batches] == [3.0, 14.0, 25.0, 36.0]
+    assert recordings == [set(), {2}] and state.item() == 4.0
+    other = torch.zeros(1)  # another state is recorded anew, and the first is left alone
+    assert graph(other, data, batches[0])[0].item() == 3.0
+    assert recordings[2:] == [{2}] and state.item() == 4.0

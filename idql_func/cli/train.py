@@ -12,7 +12,7 @@ import tyro
 from idql_func.training.catalogue import unknown_preset
 from idql_func.training.config import TrainConfig
 from idql_func.training.presets import DESCRIPTIONS, POINTMAZE, PRESETS, preset_for
-from idql_func.training.seeds_config import (
+from idql_func.training.seeds.config import (
     check_axes,
     combinations,
     parse_seeds,
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str]) -> int:
         return _resume(options)
     if options.seeds is not None or options.grid:
         configs = members(arguments, options)
-        from idql_func.training.seeds import train_seeds
+        from idql_func.training.seeds.loop import train_seeds
 
         train_seeds(configs, overwrite=options.overwrite)
         return 0
@@ -179,7 +179,7 @@ def _resume(options: TrainOptions) -> int:
     if options.seeds is not None or options.grid:
         raise InputError("--resume takes its members from the run: give no --seeds or --grid")
     if open_run_directory(options.resume).members.is_file():
-        from idql_func.training.seeds import open_members, train_seeds
+        from idql_func.training.seeds.loop import open_members, train_seeds
 
         train_seeds(open_members(options.resume, options.config), resume=options.resume)
         return 0

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from idql_func import disable_jit, tree_stack, vmap
 from idql_func.agents.agent import TRANSITION_FIELDS
-from idql_func.training import plots, seeds_records
+from idql_func.training import plots
 from idql_func.training.checkpoint import load_checkpoint
 from idql_func.training.config import EvaluationConfig, TrainConfig
 from idql_func.training.learners import BCConfig, GeneralDDPMIQLConfig, IQLConfig
@@ -27,9 +27,10 @@ from idql_func.training.offline import TrainingInterrupted, train_offline
 from idql_func.training.offline_records import create
 from idql_func.training.report import Reporter
 from idql_func.training.rundir import RunDirectory
-from idql_func.training.seeds import open_members, train_seeds
-from idql_func.training.seeds_memory import member_memory, peak_bytes
-from idql_func.training.seeds_stack import stack_members, update_member
+from idql_func.training.seeds import records as seeds_records
+from idql_func.training.seeds.loop import open_members, train_seeds
+from idql_func.training.seeds.memory import member_memory, peak_bytes
+from idql_func.training.seeds.stack import stack_members, update_member
 from idql_func.training.task import prepare_task
 from idql_func.training.trial import evaluate_checkpoint
 from idql_func.tree import tree_leaves, tree_paths
@@ -287,7 +288,7 @@ def test_a_run_of_one_learner_is_no_group(tiny: TrainConfig, quiet: Reporter) ->
 def test_more_members_than_memory_has_room_for_are_refused(
     tiny: TrainConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from idql_func.training import seeds_memory
+    from idql_func.training.seeds import memory as seeds_memory
 
     config = replace(tiny, learner=BC)
     monkeypatch.setattr(seeds_memory, "available_memory", lambda device: 40_000)

@@ -11,7 +11,7 @@ import torch
 
 from idql_func import agents, disable_jit, enable_x64, jit, random, tree_stack, vmap
 from idql_func.optim import cosine_decay_schedule
-from idql_func.training.seeds_stack import member_of, stack_members, update_member
+from idql_func.training.seeds.stack import member_of, stack_members, update_member
 from idql_func.tree import tree_flatten, tree_leaves, tree_map
 from idql_func.types import InputError
 

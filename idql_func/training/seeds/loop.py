@@ -43,11 +43,11 @@ from idql_func.training.rundir import (
     open_run_directory,
     write_json,
 )
-from idql_func.training.seeds_config import check_members, group_name, member_names
-from idql_func.training.seeds_data import MemberData, member_data
-from idql_func.training.seeds_memory import check_fits, member_memory
-from idql_func.training.seeds_records import Evaluations, GroupRecords
-from idql_func.training.seeds_stack import Rates, stack_members, update_member
+from idql_func.training.seeds.config import check_members, group_name, member_names
+from idql_func.training.seeds.data import MemberData, member_data
+from idql_func.training.seeds.memory import check_fits, member_memory
+from idql_func.training.seeds.records import Evaluations, GroupRecords
+from idql_func.training.seeds.stack import Rates, stack_members, update_member
 from idql_func.training.settings import with_settings
 from idql_func.training.task import Task, prepare_task
 from idql_func.training.threads import cpu_threads
@@ -85,7 +85,7 @@ def train_seeds(
 
     Args:
         configs: the settings of each member. They may differ in the seed and in what
-            :data:`idql_func.training.seeds_config.PER_MEMBER` names. ``runs_dir`` and ``name`` are
+            :data:`idql_func.training.seeds.config.PER_MEMBER` names. ``runs_dir`` and ``name`` are
             those of the group's folder. For a resumed group: what :func:`open_members` gives, but
             for the names in :data:`idql_func.training.offline.RESUMABLE`.
         resume: a group's folder to continue.

@@ -19,15 +19,15 @@ from idql_func.training.plots import save_figure
 from idql_func.training.report import Reporter, TrainingBar, duration, files_table, policy_name
 from idql_func.training.results import fetch_scalars, for_numbers, not_numbers, plain_results
 from idql_func.training.rundir import RunDirectory, write_json
-from idql_func.training.seeds_config import varied_settings
-from idql_func.training.seeds_plots import members_curve
-from idql_func.training.seeds_report import (
+from idql_func.training.seeds.config import varied_settings
+from idql_func.training.seeds.plots import members_curve
+from idql_func.training.seeds.report import (
     final_values,
     means_over_seeds,
     members_table,
     write_members_csv,
 )
-from idql_func.training.seeds_stack import member_of
+from idql_func.training.seeds.stack import member_of
 from idql_func.training.settings import flat_settings
 from idql_func.types import InfoDict
 
