@@ -5,6 +5,7 @@ missing here.
 """
 
 # pyright: reportMissingImports=false
+# ruff: noqa: E402 (what needs JAX comes after the question whether it is there)
 from __future__ import annotations
 
 import contextlib
@@ -12,9 +13,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+import pytest
+
+for _name in ("jax", "flax", "optax"):
+    pytest.importorskip(_name, reason=f"the benchmark's JAX side needs {_name}")
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from benchmarks.twin.actor_critic import SAC, TD3
 from benchmarks.twin.idql import IDQL
