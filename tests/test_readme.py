@@ -26,7 +26,7 @@ def test_the_python_examples_run_one_after_the_other(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # one of them writes files
     blocks = [block for block in BLOCKS if block not in (RECORD, CHECK)]
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names: dict = {}
     with disable_jit():  # the same values; compiling is tested elsewhere
         for block in blocks:
@@ -36,6 +36,7 @@ def test_the_python_examples_run_one_after_the_other(
     grads = names["grads"]
     assert grads["MLP_0"]["Dense_0"]["kernel"].shape == (17, 256)
     assert torch.isfinite(grads["OutputVDense"]["kernel"]).all()
+    assert names["last"]["nll"] < names["means"]["nll"]
     assert names["action"].shape == (6,) and (tmp_path / "policy.safetensors").exists()
 
 

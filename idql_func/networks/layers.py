@@ -186,9 +186,10 @@ class Dense(Module):
         shape = torch.broadcast_shapes(*(rows.shape[:-1] for rows, _ in factors))
         whole = [(rows, block) for rows, block in factors if rows.shape[:-1] == shape]
         rest = self.bias
-        for rows, block in factors:
+        for part, (rows, block) in zip(x, factors, strict=True):
             if rows.shape[:-1] != shape:
-                rest = rest + matmul(rows, block)
+                few = block[part.index] if isinstance(part, Looked) else matmul(rows, block)
+                rest = rest + few
         if len(whole) == len(x) and all(isinstance(part, Tensor) for part in x):
             return _plus(matmul(join(x), self.kernel), rest)
         if not whole:
