@@ -99,7 +99,7 @@ def _hash_halves(key: Tensor, size: int) -> Tensor:
 def _split_tensors(key: Tensor, shape: Shape, newer: bool) -> Tensor:
     size = math.prod(shape)
     words = _hash_pairs(key, size // 2).mT if newer else _hash_halves(key, size)
-    return words.reshape(*key.shape[:-1], *shape)
+    return words.reshape((*key.shape[:-1], *shape))
 
 
 def _chain_tensors(key: Tensor, shape: Shape, newer: bool, carry: int) -> Tensor:
@@ -118,7 +118,7 @@ def _bits_tensors(key: Tensor, shape: Shape, newer: bool) -> Tensor:
         words = first ^ second
     else:
         words = _hash_halves(key, size)
-    return words.reshape(*key.shape[:-1], *shape)
+    return words.reshape((*key.shape[:-1], *shape))
 
 
 def _unit(key: Tensor, shape: Shape, newer: bool) -> Tensor:

@@ -78,7 +78,8 @@ def test_keys_split_in_the_other_order(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     swapped = types.SimpleNamespace(
-        split=lambda key, num=2: random.split(key, num).flip(0),
+        split=random.split,
+        split_chain=lambda key, num, carry: random.split_chain(key, num, 1 - carry),
         randint=random.randint,
         normal=random.normal,
     )
