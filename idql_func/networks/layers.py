@@ -216,7 +216,7 @@ def _factors(part: Part, block: Tensor) -> tuple[Tensor, Tensor]:
     """
     if isinstance(part, Looked):
         return _one_hot(part.index, part.table), matmul(part.table, block)
-    return part, block
+    return part.to(block.dtype), block  # float32 draws meet a learner in double precision
 
 
 def _one_hot(index: Tensor, table: Tensor) -> Tensor:
