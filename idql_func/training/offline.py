@@ -347,7 +347,7 @@ class OfflineLoop:
         """The first call compiles; say so, and wait for its end to know how long it took."""
         if jit_disabled():
             return self._advance(state, 1, donate=False)
-        took = "30 to 45 s" if isinstance(self.config.learner, IDQL) else "up to a minute"
+        took = "20 to 30 s" if isinstance(self.config.learner, IDQL) else "up to a minute"
         self.reporter.detail(
             f"The first update is being compiled for this machine: {took} on two cores when it "
             "is new, less when torch still has it in its cache. All others are fast because of it."
