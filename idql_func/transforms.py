@@ -263,7 +263,9 @@ class Jitted:
     ) -> _Program:
         outputs: list[tuple[str, Any]] = []
         out_spec: list[optree.PyTreeSpec] = []
-        donated = self._donated_leaves(spec)
+        positional, keywords = spec.children()
+        donated = _places(positional, self._donated_nums)
+        open_rows = set(_places(keywords, self._open_names, positional.num_leaves))
 
         def flat(*inputs: Tensor) -> tuple[Tensor, ...]:
             args, kwargs = tree_unflatten(spec, inputs)
@@ -287,7 +289,6 @@ class Jitted:
                     outputs.append(("constant", leaf))
             return tuple(results)
 
-        open_rows = self._open_leaves(spec)
         graph = trace(flat, examples(tensors, open_rows))
         graph.graph.eliminate_dead_code()
         made = [node.meta["val"] for node in _results(graph)]
@@ -317,26 +318,15 @@ class Jitted:
             run = CudaGraph(run, {used.index(k) for k in used if k in donated})
         return _Program(run, used, tuple(outputs), out_spec[0], donated, kinds)
 
-    def _open_leaves(self, spec: optree.PyTreeSpec) -> set[int]:
-        """The places, among all leaves, of those whose number of rows is open."""
-        positional, keywords = spec.children()
-        places: set[int] = set()
-        start = positional.num_leaves
-        for name, child in zip(keywords.entries(), keywords.children(), strict=True):
-            if name in self._open_names:
-                places.update(range(start, start + child.num_leaves))
-            start += child.num_leaves
-        return places
 
-    def _donated_leaves(self, spec: optree.PyTreeSpec) -> tuple[int, ...]:
-        """The places, among all leaves, of those that donated arguments have."""
-        places: list[int] = []
-        start = 0
-        for i, child in enumerate(spec.child(0).children()):
-            if i in self._donated_nums:
-                places.extend(range(start, start + child.num_leaves))
-            start += child.num_leaves
-        return tuple(places)
+def _places(spec: optree.PyTreeSpec, chosen: set[Any], start: int = 0) -> tuple[int, ...]:
+    """The places, among all leaves, of the leaves of some children; the first leaf is ``start``."""
+    places: list[int] = []
+    for entry, child in zip(spec.entries(), spec.children(), strict=True):
+        if entry in chosen:
+            places.extend(range(start, start + child.num_leaves))
+        start += child.num_leaves
+    return tuple(places)
 
 
 def _results(graph: torch.fx.GraphModule) -> Sequence[Any]:
@@ -357,9 +347,8 @@ def _reuse(
     results = _results(graph)
     homes = homes_of_results(graph)
     pairs: dict[int, int] = {}
-    for kind, value in sorted(outputs, key=lambda output: output[1] not in homes):
-        if kind != "graph":
-            continue
+    made_here = [value for kind, value in outputs if kind == "graph"]
+    for value in sorted(made_here, key=lambda value: value not in homes):
         made = results[value].meta["val"]
         fits = [k for k in free if (tensors[k].shape, tensors[k].dtype) == (made.shape, made.dtype)]
         if fits:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -268,3 +269,10 @@ def test_a_recorded_program_copies_only_the_inputs_that_move(
     other = torch.zeros(1)  # another state is recorded anew, and the first is left alone
     assert graph(other, data, batches[0])[0].item() == 3.0
     assert recordings[2:] == [{2}] and state.item() == 4.0
+
+
+@pytest.mark.usefixtures("either")
+def test_constants_of_any_kind_come_out_beside_donated_state() -> None:
+    names = np.array(["a", "b"])
+    new, told = jit(lambda x: (x + 1, names), donate_argnums=0)(torch.zeros(2))
+    assert new.tolist() == [1.0, 1.0] and told is names
