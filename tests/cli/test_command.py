@@ -8,18 +8,15 @@ import os
 import subprocess
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-import numpy as np
 import pytest
+from tiny_pendulum import ENVIRONMENT, write_dataset
 
-from idql_func import disable_jit
 from idql_func.cli import COMMANDS, main
 from idql_func.cli.train import LearnerClass, parse
-from idql_func.data.hdf5 import write_d4rl_hdf5
 from idql_func.training.config import TrainConfig
 from idql_func.training.learners import (
     BCConfig,
@@ -29,7 +26,6 @@ from idql_func.training.learners import (
 from idql_func.training.loggers import read_metrics
 from idql_func.training.presets import ANTMAZE, LOCOMOTION, POINTMAZE
 
-ENVIRONMENT = "TwentyStepPendulum-v0"
 TINY_LEARNER = [
     *("--learner.critic-hidden-dims", "8", "--learner.actor-num-blocks", "1"),
     *("--learner.time-dim", "4", "--learner.T", "2", "--learner.N", "2"),
@@ -38,33 +34,12 @@ TINY_LEARNER = [
 AS_TRAINED = ["--episodes", "2", "--seed", "1000", "--matmul", "strict"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def environment() -> Iterator[None]:
-    gym.register(ENVIRONMENT, "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=20)
-    yield
-    del gym.registry[ENVIRONMENT]
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, environment: None) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a dataset and a run of ten updates, made by the command itself."""
     path = tmp_path_factory.mktemp("cli")
-    rng = np.random.default_rng(1)
-    n = 120
-    write_d4rl_hdf5(
-        path / "data.hdf5",
-        {
-            "observations": rng.standard_normal((n, 3)).astype(np.float32),
-            "next_observations": rng.standard_normal((n, 3)).astype(np.float32),
-            "actions": rng.uniform(-0.9, 0.9, (n, 1)).astype(np.float32),
-            "rewards": rng.standard_normal(n).astype(np.float32),
-            "terminals": np.arange(n) % 20 == 19,
-            "timeouts": np.zeros(n, bool),
-        },
-        {"env": ENVIRONMENT},
-    )
-    with disable_jit():
-        assert main(["train", *options(path, "run")]) == 0
+    write_dataset(path / "data.hdf5")
+    assert main(["train", *options(path, "run")]) == 0
     return path
 
 
@@ -76,14 +51,6 @@ def options(folder: Path, name: str) -> list[str]:
         *("--evaluation.N", "1", "2", "--evaluation.episodes", "2"),
         *TINY_LEARNER,
     ]
-
-
-def failure(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
-    """The one line on standard error of a command that must end with status 2."""
-    assert main(arguments) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    return lines[0]
 
 
 # --- options ------------------------------------------------------------------------------
@@ -171,37 +138,33 @@ def test_train_evaluate_resume(folder: Path, capsys: pytest.CaptureFixture[str])
     run = folder / "runs" / "run"
     summary = json.loads((run / "summary.json").read_text())
     assert summary["updates"] == 10 and set(summary["evaluation"]) == {"1", "2"}
-    with disable_jit():
-        assert main(["evaluate", str(run), *AS_TRAINED]) == 0
+    assert main(["evaluate", str(run), *AS_TRAINED]) == 0
     result = json.loads((run / "evaluation.json").read_text())
     # The evaluation at the end of training has this seed and these Ns by default.
     assert result["evaluation"] == summary["evaluation"]
     text = capsys.readouterr().out
     assert "behaviour" in text and "evaluation.json" in text
-    with disable_jit():
-        assert main(["train", "--resume", str(run), "--max-steps", "12"]) == 0
+    assert main(["train", "--resume", str(run), "--max-steps", "12"]) == 0
     assert json.loads((run / "summary.json").read_text())["updates"] == 12
     assert [r["step"] for r in read_metrics(run / "metrics.jsonl")] == [0, 5, 10, 12]
 
 
 @pytest.mark.parametrize("name", ["BCLearner", "IQLLearner"])
 def test_train_evaluate_resume_without_n(
-    folder: Path, capsys: pytest.CaptureFixture[str], name: str
+    folder: Path, capsys: pytest.CaptureFixture[str], failure: Callable[[list[str]], str], name: str
 ) -> None:
     run = folder / "runs" / name
     line = [*options(folder, name)[: -len(TINY_LEARNER)], "--learner.hidden-dims", "8"]
-    with disable_jit():
-        assert main(["train", "--learner-class", name, *line]) == 0
-        assert main(["evaluate", str(run), *AS_TRAINED]) == 0
+    assert main(["train", "--learner-class", name, *line]) == 0
+    assert main(["evaluate", str(run), *AS_TRAINED]) == 0
     summary, result = (
         json.loads((run / file).read_text()) for file in ("summary.json", "evaluation.json")
     )
     assert list(summary["evaluation"]) == ["policy"]
     assert result["evaluation"] == summary["evaluation"]
     capsys.readouterr()
-    assert "leave --n out" in failure(capsys, ["evaluate", str(run), "--n", "4"])
-    with disable_jit():
-        assert main(["train", "--resume", str(run), "--max-steps", "12"]) == 0
+    assert "leave --n out" in failure(["evaluate", str(run), "--n", "4"])
+    assert main(["train", "--resume", str(run), "--max-steps", "12"]) == 0
     assert json.loads((run / "summary.json").read_text())["updates"] == 12
 
 
@@ -211,13 +174,12 @@ def test_ctrl_c_says_how_to_resume(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, disable_jit():
+    with monkeypatch.context() as patch:
         patch.setattr("idql_func.training.report.TrainingBar.losses", interrupt)
         assert main(["train", *options(folder, "cut")]) == 130
     run = folder / "runs" / "cut"
     assert f"continue with --resume {run}" in capsys.readouterr().err
-    with disable_jit():
-        assert main(["train", "--resume", str(run)]) == 0
+    assert main(["train", "--resume", str(run)]) == 0
 
 
 def test_data_info(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,21 +216,21 @@ def test_data_make(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_bad_input_to_train(
-    folder: Path, capsys: pytest.CaptureFixture[str], extra: list[str], message: str
+    folder: Path, failure: Callable[[list[str]], str], extra: list[str], message: str
 ) -> None:
-    assert message in failure(capsys, ["train", *options(folder, "bad"), *extra])
+    assert message in failure(["train", *options(folder, "bad"), *extra])
     assert not (folder / "runs" / "bad").exists()
 
 
-def test_bad_files(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_bad_files(folder: Path, failure: Callable[[list[str]], str], tmp_path: Path) -> None:
     whole = (folder / "data.hdf5").read_bytes()
     (tmp_path / "cut.hdf5").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.hdf5").write_text("not this")
     for name in ("cut", "text"):
         source = str(tmp_path / f"{name}.hdf5")
         arguments = [*options(folder, "bad"), "--dataset.source", source]
-        assert source in failure(capsys, ["train", *arguments])
-        assert source in failure(capsys, ["data", "info", source])
+        assert source in failure(["train", *arguments])
+        assert source in failure(["data", "info", source])
     assert not (folder / "runs" / "bad").exists()
 
 
@@ -282,22 +244,22 @@ def test_every_command_says_what_it_does(capsys: pytest.CaptureFixture[str], com
     assert f"usage: idql {command} " in capsys.readouterr().out
 
 
-def test_bad_commands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_commands(folder: Path, failure: Callable[[list[str]], str]) -> None:
     run = str(folder / "runs" / "run")
-    assert "no command is called 'fly'" in failure(capsys, ["fly"])
-    assert "is called 'mars'; there are pointmaze, " in failure(capsys, ["train", "mars"])
-    assert "is called 'sac'; there is `idql online sac`" in failure(capsys, ["train", "sac"])
-    assert "is called 'bc'; there is `idql train bc`" in failure(capsys, ["online", "bc"])
-    assert "there is no run at nowhere" in failure(capsys, ["train", "--resume", "nowhere"])
-    assert "give no preset" in failure(capsys, ["train", "antmaze", "--resume", run])
+    assert "no command is called 'fly'" in failure(["fly"])
+    assert "is called 'mars'; there are pointmaze, " in failure(["train", "mars"])
+    assert "is called 'sac'; there is `idql online sac`" in failure(["train", "sac"])
+    assert "is called 'bc'; there is `idql train bc`" in failure(["online", "bc"])
+    assert "there is no run at nowhere" in failure(["train", "--resume", "nowhere"])
+    assert "give no preset" in failure(["train", "antmaze", "--resume", run])
     changed = ["train", "--resume", run, "--max-steps", "99", "--learner.tau", "0.5"]
-    assert "cannot change learner.tau" in failure(capsys, changed)
-    assert "already holds a finished run" in failure(capsys, ["train", *options(folder, "run")])
-    assert "no run or checkpoint at gone" in failure(capsys, ["evaluate", "gone"])
-    assert "episodes is 0" in failure(capsys, ["evaluate", run, "--episodes", "0"])
-    assert "n is -1" in failure(capsys, ["evaluate", run, "--n", "4", "-1"])
+    assert "cannot change learner.tau" in failure(changed)
+    assert "already holds a finished run" in failure(["train", *options(folder, "run")])
+    assert "no run or checkpoint at gone" in failure(["evaluate", "gone"])
+    assert "episodes is 0" in failure(["evaluate", run, "--episodes", "0"])
+    assert "n is -1" in failure(["evaluate", run, "--n", "4", "-1"])
     wrong = ["evaluate", run, "--env", "MountainCarContinuous-v0"]
-    assert "has observations of the shape (2,)" in failure(capsys, wrong)
+    assert "has observations of the shape (2,)" in failure(wrong)
 
 
 def test_a_bug_keeps_its_traceback_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import gymnasium as gym
 import pytest
+from tiny_pendulum import ENVIRONMENT
 
-from idql_func import disable_jit
 from idql_func.cli import collect, finetune, main, online
 from idql_func.data.hdf5 import read_d4rl_hdf5
 from idql_func.training.online_presets import FINETUNE_PRESETS, ONLINE_PRESETS
 from idql_func.types import InputError
 
-ENVIRONMENT = "EightStepPendulum-v0"
 RUN = [
     *("--env", ENVIRONMENT, "--max-steps", "18", "--start-training", "12", "--batch-size", "4"),
     *("--learner.hidden-dims", "4", "--evaluation.episodes", "1", "--matmul", "strict"),
@@ -28,21 +26,6 @@ ONLINE = [
     *("--max-steps", "7", "--start-training", "2", "--evaluation.N", "2"),
     *("--evaluation.episodes", "1", "--matmul", "strict"),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def environment() -> Iterator[None]:
-    gym.register(ENVIRONMENT, "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=8)
-    with disable_jit():
-        yield
-    del gym.registry[ENVIRONMENT]
-
-
-def failure(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
-    return error
 
 
 @pytest.mark.parametrize("name", ONLINE_PRESETS)
@@ -113,16 +96,16 @@ def test_a_run_to_start_from_keeps_its_settings(tmp_path: Path) -> None:
         assert config.train_actor and config.offline == settings
 
 
-def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "is called 'iql'; there are pendulum" in failure(capsys, ["online", "iql"])
-    assert "neither a preset nor a run" in failure(capsys, ["finetune", "nothing"])
-    assert "no run at gone" in failure(capsys, ["online", "--resume", "gone"])
-    assert "give no preset" in failure(capsys, ["online", "sac", "--resume", "gone"])
-    assert "give no preset" in failure(capsys, ["finetune", "antmaze", "--resume", "gone"])
-    assert "must end in .hdf5" in failure(capsys, ["collect", "a", "--output", "b.csv"])
+def test_mistakes_are_one_line(tmp_path: Path, failure: Callable[[list[str]], str]) -> None:
+    assert "is called 'iql'; there are pendulum" in failure(["online", "iql"])
+    assert "neither a preset nor a run" in failure(["finetune", "nothing"])
+    assert "no run at gone" in failure(["online", "--resume", "gone"])
+    assert "give no preset" in failure(["online", "sac", "--resume", "gone"])
+    assert "give no preset" in failure(["finetune", "antmaze", "--resume", "gone"])
+    assert "must end in .hdf5" in failure(["collect", "a", "--output", "b.csv"])
     assert "no run or checkpoint at gone" in failure(
-        capsys, ["collect", "gone", "--output", str(tmp_path / "a.hdf5")]
+        ["collect", "gone", "--output", str(tmp_path / "a.hdf5")]
     )
-    assert "batch_size is 0" in failure(capsys, ["online", "--batch-size", "0"])
+    assert "batch_size is 0" in failure(["online", "--batch-size", "0"])
     with pytest.raises(InputError, match="are both runs to start from"):
         finetune.parse([str(tmp_path), "--start", str(tmp_path)])

@@ -3,46 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import gymnasium as gym
-import numpy as np
 import pytest
+from tiny_pendulum import write_dataset
 
-from idql_func import disable_jit
 from idql_func.cli import main
-from idql_func.data.hdf5 import write_d4rl_hdf5
 from idql_func.training.rundir import RunDirectory
-
-ENVIRONMENT = "FiveStepPendulum-v0"
-
-
-@pytest.fixture(autouse=True)
-def environment() -> Iterator[None]:
-    gym.register(ENVIRONMENT, "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=5)
-    with disable_jit():
-        yield
-    del gym.registry[ENVIRONMENT]
 
 
 @pytest.fixture
 def grid(tmp_path: Path) -> list[str]:
     """The options that make a run of `iql-mujoco` take a moment."""
-    rng = np.random.default_rng(1)
-    n = 60
-    write_d4rl_hdf5(
-        tmp_path / "data.hdf5",
-        {
-            "observations": rng.standard_normal((n, 3)).astype(np.float32),
-            "next_observations": rng.standard_normal((n, 3)).astype(np.float32),
-            "actions": rng.uniform(-0.9, 0.9, (n, 1)).astype(np.float32),
-            "rewards": rng.standard_normal(n).astype(np.float32),
-            "terminals": np.arange(n) % 20 == 19,
-            "timeouts": np.zeros(n, bool),
-        },
-        {"env": ENVIRONMENT},
-    )
+    write_dataset(tmp_path / "data.hdf5")
     settings = {
         "dataset.source": tmp_path / "data.hdf5",
         "runs-dir": tmp_path / "runs",

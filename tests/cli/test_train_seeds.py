@@ -3,47 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import gymnasium as gym
-import numpy as np
 import pytest
+from tiny_pendulum import write_dataset
 
-from idql_func import disable_jit
 from idql_func.cli import main
 from idql_func.cli.train import members, parse_options
-from idql_func.data.hdf5 import write_d4rl_hdf5
 from idql_func.training.rundir import RunDirectory
-
-ENVIRONMENT = "SixStepPendulum-v0"
-
-
-@pytest.fixture(autouse=True)
-def environment() -> Iterator[None]:
-    gym.register(ENVIRONMENT, "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=6)
-    with disable_jit():
-        yield
-    del gym.registry[ENVIRONMENT]
 
 
 @pytest.fixture
 def line(tmp_path: Path) -> list[str]:
     """A command line that trains behaviour cloning for a moment."""
-    rng = np.random.default_rng(1)
-    n = 60
-    write_d4rl_hdf5(
-        tmp_path / "data.hdf5",
-        {
-            "observations": rng.standard_normal((n, 3)).astype(np.float32),
-            "next_observations": rng.standard_normal((n, 3)).astype(np.float32),
-            "actions": rng.uniform(-0.9, 0.9, (n, 1)).astype(np.float32),
-            "rewards": rng.standard_normal(n).astype(np.float32),
-            "terminals": np.arange(n) % 20 == 19,
-            "timeouts": np.zeros(n, bool),
-        },
-        {"env": ENVIRONMENT},
-    )
+    write_dataset(tmp_path / "data.hdf5")
     return [
         *("train", "pointmaze-bc", "--dataset.source", str(tmp_path / "data.hdf5")),
         *("--runs-dir", str(tmp_path / "runs"), "--learner.hidden-dims", "8", "--device", "cpu"),
@@ -52,16 +26,11 @@ def line(tmp_path: Path) -> list[str]:
     ]
 
 
-def failure(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
-    """The one line on standard error of a command that must end with status 2."""
-    assert main(arguments) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    return lines[0]
-
-
 def test_seeds_are_trained_resumed_and_tried_out(
-    tmp_path: Path, line: list[str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    line: list[str],
+    capsys: pytest.CaptureFixture[str],
+    failure: Callable[[list[str]], str],
 ) -> None:
     assert main([*line, "--seed", "4", "--seeds", "2"]) == 0
     out = capsys.readouterr().out
@@ -74,8 +43,8 @@ def test_seeds_are_trained_resumed_and_tried_out(
     assert main(["train", "--resume", str(group.path), "--max-steps", "8"]) == 0
     assert json.loads(group.summary.read_text())["updates"] == 8
     assert RunDirectory(group.path / "seed4").checkpoint(8).is_dir()
-    assert "nothing to continue" in failure(capsys, ["train", "--resume", str(group.path)])
-    refused = failure(capsys, ["train", "--resume", str(group.path), "--seeds", "2"])
+    assert "nothing to continue" in failure(["train", "--resume", str(group.path)])
+    refused = failure(["train", "--resume", str(group.path), "--seeds", "2"])
     assert "takes its members from the run" in refused
     # one member goes on alone
     assert main(["train", "--resume", str(group.path / "seed4"), "--max-steps", "9"]) == 0
@@ -107,24 +76,27 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_input_is_one_sentence(
-    tmp_path: Path, line: list[str], capsys: pytest.CaptureFixture[str], case: str
+    tmp_path: Path, line: list[str], failure: Callable[[list[str]], str], case: str
 ) -> None:
     more, message = REFUSED[case]
     if case == "images":
         line = [part for part in line if part not in ("--no-cosine-decay",)]
         line = [*line[:1], "pixel-bc", *line[2:]]
         more = more[2:]
-    assert message in failure(capsys, [*line, *more])
+    assert message in failure([*line, *more])
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_folder_that_is_taken_is_refused_or_replaced(
-    tmp_path: Path, line: list[str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    line: list[str],
+    capsys: pytest.CaptureFixture[str],
+    failure: Callable[[list[str]], str],
 ) -> None:
     line = [*line, "--evaluation.env", "none", "--name", "mine"]
     assert main([*line, "--seeds", "0,9"]) == 0
     capsys.readouterr()
-    assert "already holds a finished run" in failure(capsys, [*line, "--seeds", "2"])
+    assert "already holds a finished run" in failure([*line, "--seeds", "2"])
     assert main([*line, "--seeds", "2", "--overwrite"]) == 0
     folders = sorted(p.name for p in (tmp_path / "runs/mine").iterdir() if p.is_dir())
     assert folders == ["seed0", "seed1"]
