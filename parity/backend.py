@@ -111,10 +111,11 @@ class Backend(Protocol):
         """``cosine``, ``linear`` or ``vp`` betas, ``[T]``."""
         ...
 
-    def sample_ddpm(
-        self, network: Network, params: Any, key: Any, observations: Any, settings: Settings
-    ) -> tuple[Any, Any]:
-        """Run the reverse chain; ``(actions [B, A], key)``."""
+    def ddpm_sampler(self, network: Network, *arguments: Any) -> tuple[Any, Any]:
+        """The reverse chain of a network's actor; ``(actions [B, A], key)``.
+
+        ``arguments`` are those of the function of that name, which both sides take in one order.
+        """
         ...
 
     def decay_mask(self, params: Any) -> Any:

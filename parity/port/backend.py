@@ -269,26 +269,8 @@ class TorchBackend(TorchData):
     def beta_schedule(self, name: str, timesteps: int) -> Any:
         return _SCHEDULES[name](timesteps).to(self.device)
 
-    def sample_ddpm(
-        self, network: Any, params: Any, key: Any, observations: Any, settings: Settings
-    ) -> tuple[Any, Any]:
-        betas = self.beta_schedule(settings["schedule"], settings["T"])
-        alphas = 1 - betas
-        alpha_hats = torch.stack([alphas[: i + 1].prod() for i in range(settings["T"])])
-        return self.lift(nets.ddpm_sampler)(
-            network.module.apply,
-            params,
-            settings["T"],
-            key,
-            settings["network"]["act_dim"],
-            observations,
-            alphas,
-            alpha_hats,
-            betas,
-            settings["temperature"],
-            settings["repeat_last_step"],
-            settings["clip_sampler"],
-        )
+    def ddpm_sampler(self, network: Any, *arguments: Any) -> tuple[Any, Any]:
+        return self.lift(nets.ddpm_sampler)(network.module.apply, *arguments)
 
     def decay_mask(self, params: Any) -> Any:
         return nets.get_weight_decay_mask(params)

@@ -105,8 +105,23 @@ def sampler(backend: Backend, settings: Settings) -> Outputs:
     network = backend.network(settings["network"])
     params = given_parameters(backend, network, "sampler", dtype)
     feed = inputs.observations(5, settings["batch"], settings["network"]["obs_dim"], dtype)
-    key = backend.random.PRNGKey(settings["seed"])
-    actions, key = backend.sample_ddpm(network, params, key, backend.array(feed), settings)
+    betas = backend.beta_schedule(settings["schedule"], settings["T"])
+    alphas = 1 - betas
+    alpha_hats = [backend.numpy(alphas[: i + 1].prod()) for i in range(settings["T"])]
+    actions, key = backend.ddpm_sampler(
+        network,
+        params,
+        settings["T"],
+        backend.random.PRNGKey(settings["seed"]),
+        settings["network"]["act_dim"],
+        backend.array(feed),
+        alphas,
+        backend.array(np.stack(alpha_hats)),
+        betas,
+        settings["temperature"],
+        settings["repeat_last_step"],
+        settings["clip_sampler"],
+    )
     return {"actions": backend.numpy(actions), "rng": backend.numpy(key)}
 
 
