@@ -8,7 +8,7 @@ import pytest
 import torch
 from recorded import check_case
 
-from idql_func import random
+from idql_func import grad, random, tree_map, vmap
 from idql_func.networks import D4PGEncoder, ResNetV2Block, ResNetV2Encoder
 from idql_func.types import InputError
 
@@ -75,6 +75,25 @@ def test_one_image_gives_what_it_gives_in_a_batch(net: Any) -> None:
         net.apply(params, images[:2]).unflatten(0, (2, 1)),
         net.apply(params, images[:2]).reshape(2, 1, -1),
     )
+
+
+@pytest.mark.parametrize("width", [12, 224], ids=["plain", "stem"])
+def test_resnets_side_by_side_are_each_alone(width: int) -> None:
+    """In double precision: in float32 the rounding of the stem alone takes up parity's bounds."""
+    net = ResNetV2Encoder((12, width, 3), stage_sizes=(1, 1), num_filters=4)
+    params = tree_map(lambda x: x.double(), vmap(net.init)(random.split(KEY, 3)))
+    images = random.uniform(KEY, (3, 2, 12, width, 3), dtype=torch.float64)
+    cotangent = random.uniform(random.PRNGKey(1), (2, net.output_dim), dtype=torch.float64)
+
+    def passed(weights: Any, given: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        scalar = grad(lambda w, x: (net.apply(w, x) * cotangent).sum(), argnums=(0, 1))
+        return net.apply(weights, given), scalar(weights, given)
+
+    mapped = vmap(passed)(params, images)
+    for i in range(3):
+        alone = passed(*tree_map(lambda x, i=i: x[i], (params, images)))
+        member = tree_map(lambda x, i=i: x[i], mapped)
+        torch.testing.assert_close(member, alone, rtol=1e-11, atol=1e-11)
 
 
 def test_block_without_change_of_shape_has_no_projection() -> None:
