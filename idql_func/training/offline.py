@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -45,9 +45,6 @@ from idql_func.training.report import (
     Reporter,
     TrainingBar,
     duration,
-)
-from idql_func.training.results import (
-    fetch_scalars,
 )
 from idql_func.training.rundir import (
     RunDirectory,
@@ -202,6 +199,29 @@ def train_offline(
     return TrainResult(state.learner, run, evaluations, summary)
 
 
+class LoopRecords(Protocol):
+    """What the loop writes down; those of one learner, or of several that it trains as one."""
+
+    run: RunDirectory
+    reporter: Reporter
+    seconds: dict[str, float]
+    updates_made: int
+
+    def save(self, state: State) -> Any:
+        """Write a checkpoint."""
+        ...
+
+    def log_losses(
+        self, step: int, groups: Mapping[str, Mapping[str, torch.Tensor]], bar: TrainingBar
+    ) -> Mapping[str, Any]:
+        """Record a step's losses by group, ``train`` and ``val``; what the bar is to show."""
+        ...
+
+    def evaluate_on_the_way(self, step: int, learner: Any, bar: TrainingBar) -> None:
+        """Evaluate the learner after a step."""
+        ...
+
+
 @dataclass
 class OfflineLoop:
     """The loop over updates and what happens at its intervals.
@@ -212,7 +232,7 @@ class OfflineLoop:
 
     config: TrainConfig
     task: Task
-    records: OfflineRecords
+    records: LoopRecords
     state: State | None
     """None in the middle of a scan, when the learner's memory is being written to."""
     on_update: Callable[[int], None] | None = None
@@ -363,20 +383,20 @@ class OfflineLoop:
         self, step: int, learner: Any, info: Mapping[str, torch.Tensor], bar: TrainingBar
     ) -> None:
         """One record of training and held-out losses; the only place that waits for the device."""
-        groups = {"train": info}
         # Its time is kept out of the rate.
         with bar.busy("measuring held-out losses"):
-            if self.task.held_out is not None:
-                groups["val"] = self._held_out_losses(step, learner)
-            losses = fetch_scalars(groups)
-        bar.losses(self.records.log_losses(step, losses, bar))
+            held_out = self._held_out_losses(step, learner)
+            groups = {"train": info} if held_out is None else {"train": info, "val": held_out}
+            shown = self.records.log_losses(step, groups, bar)
+        bar.losses(shown)
 
-    def _held_out_losses(self, step: int, learner: Any) -> Mapping[str, torch.Tensor]:
+    def _held_out_losses(self, step: int, learner: Any) -> Mapping[str, torch.Tensor] | None:
         """Losses only: upstream updates on the held-out batch and drops the result (E11).
 
         Neither the learner's key nor the data's moves, so logging does not touch the training.
         """
-        assert self.task.held_out is not None
+        if self.task.held_out is None:
+            return None
         key = random.fold_in(random.PRNGKey(self.config.seed), step)
         batch = self.task.held_out.sample_torch(
             self.config.batch_size, key=key, keys=fields_of(self.config)

@@ -41,6 +41,7 @@ from idql_func.training.report import (
 from idql_func.training.results import (
     Evaluator,
     evaluation_record,
+    fetch_scalars,
     for_numbers,
     not_numbers,
     plain_results,
@@ -200,6 +201,12 @@ class OfflineRecords:
         return summary
 
     def log_losses(
+        self, step: int, groups: Mapping[str, Mapping[str, torch.Tensor]], bar: TrainingBar
+    ) -> dict[str, Any]:
+        """One record of the losses of a step by group, which waits for the device."""
+        return self.record_losses(step, fetch_scalars(groups), bar)
+
+    def record_losses(
         self, step: int, losses: Mapping[str, float], bar: TrainingBar
     ) -> dict[str, Any]:
         """One record of the losses of a step, a warning if one of them is no number."""

@@ -10,11 +10,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
 from rich.console import Console
+from torch._dynamo.utils import counters
 
 from idql_func import disable_jit, tree_stack, vmap
 from idql_func.agents.agent import TRANSITION_FIELDS
@@ -330,3 +332,30 @@ def test_compiled_members_are_the_compiled_runs_alone(tiny: TrainConfig, quiet: 
             alone = train_offline(replace(member, name=f"alone{k}"), reporter=quiet)
             assert_close(group.learners[k], alone.learner, bound=1e-5)
             assert_same_records(RunDirectory(group.run.path / f"seed{k}"), alone.run, bound=1e-5)
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_other_numbers_of_transitions_take_the_same_machine_code(
+    tiny: TrainConfig, quiet: Reporter, tmp_path: Path, held_out: bool
+) -> None:
+    """All of them to train on, or a share by each member's own rows."""
+    fraction = 0.75 if held_out else 1.0
+    longer = tmp_path / "longer.hdf5"
+    with h5py.File(tiny.dataset.source) as theirs, h5py.File(longer, "w") as ours:
+        ours.attrs.update(theirs.attrs)
+        for name in theirs:
+            ours[name] = np.concatenate([theirs[name][:], theirs[name][:40]])
+    config = replace(tiny, learner=BC, max_steps=2, log_interval=2)
+    runs = []
+    for source in (tiny.dataset.source, str(longer)):
+        dataset = replace(config.dataset, source=source, train_fraction=fraction)
+        before = counters["inductor"].copy()
+        with disable_jit(False):
+            own = seeds(replace(config, dataset=dataset, name=Path(source).stem), 0, 1)
+            runs.append(train_seeds(own, reporter=quiet))
+        after = counters["inductor"]
+    assert after["fxgraph_cache_miss"] == before["fxgraph_cache_miss"]
+    assert after["fxgraph_cache_hit"] == before["fxgraph_cache_hit"] + 1
+    # and its draws are those of so many transitions
+    alone = train_offline(replace(own[1], name="alone"), reporter=quiet)
+    assert_close(runs[1].learners[1], alone.learner, bound=1e-5)

@@ -26,8 +26,8 @@ __all__ = ["MemberData", "member_data"]
 class MemberData:
     """Where the members' batches come from.
 
-    ``arrays`` maps a field to ``[N, ...]``, the same for all; ``rows [K, n]`` are those that each
-    trains on and ``held_out [K, m]`` those that are only measured (None: all, and none); ``keys
+    ``arrays`` maps a field to ``[N, ...]``, the same for all; ``rows [n, K]`` are those that each
+    trains on and ``held_out [m, K]`` those that are only measured (None: all, and none); ``keys
     [K, 2]`` draw the first batches; ``seeds`` are those of the runs.
     """
 
@@ -47,8 +47,8 @@ class MemberData:
     def counts(self) -> tuple[int, int]:
         """Transitions that a member trains on, and that it holds out."""
         total = next(iter(self.arrays.values())).shape[0]
-        train = total if self.rows is None else self.rows.shape[1]
-        return train, 0 if self.held_out is None else self.held_out.shape[1]
+        train = total if self.rows is None else self.rows.shape[0]
+        return train, 0 if self.held_out is None else self.held_out.shape[0]
 
     def held_out_keys(self, step: int) -> PRNGKey:
         """The keys ``[K, 2]`` of the held-out batches at a step, those of the runs alone."""
@@ -79,7 +79,7 @@ def member_data(
     >>> dataset = Dataset({name: np.zeros(10) for name in TRANSITION_FIELDS})
     >>> data = member_data(dataset, (3, 4), 0.8, None, torch.device("cpu"))
     >>> data.rows.shape, data.held_out.shape, data.counts
-    (torch.Size([2, 8]), torch.Size([2, 2]), (8, 2))
+    (torch.Size([8, 2]), torch.Size([2, 2]), (8, 2))
     """
     rows, held_out, keys = [], [], []
     for seed in seeds:
@@ -94,8 +94,9 @@ def member_data(
     arrays: dict[str, Any] = dataset.to(device).on_device(fields or TRANSITION_FIELDS)
     return MemberData(
         arrays,
-        torch.stack(rows).to(device) if rows else None,
-        torch.stack(held_out).to(device) if held_out else None,
+        # the members last: a compiled program may leave the first axis of an argument open
+        torch.stack(rows, dim=1).to(device) if rows else None,
+        torch.stack(held_out, dim=1).to(device) if held_out else None,
         torch.stack(keys).to(device),
         tuple(seeds),
     )

@@ -36,7 +36,7 @@ from idql_func.training.offline import (
     warn_of_versions,
 )
 from idql_func.training.offline_records import IDQL, OfflineRecords, State, create, fields_of
-from idql_func.training.report import Reporter, TrainingBar
+from idql_func.training.report import Reporter
 from idql_func.training.rundir import (
     RunDirectory,
     choose_run_directory,
@@ -150,7 +150,7 @@ def train_seeds(
         records = GroupRecords(run, members, learners.templates, reporter)
         state = State(learners.stacked, learners.keys, start)
         config = dataclasses.replace(first, runs_dir=run.path.parent, name=run.path.name)
-        loop = _GroupLoop(config, task, records, state, on_update, data, learners.rates)  # type: ignore[arg-type]
+        loop = _GroupLoop(config, task, records, state, on_update, data=data, rates=learners.rates)
         del learners
         state = loop.train()
         try:
@@ -267,12 +267,12 @@ class _Learners:
         )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _GroupLoop(OfflineLoop):
     """The loop over a stack of learners: keys ``[K, 2]``, losses ``[K]``."""
 
-    data: MemberData = None  # type: ignore[assignment]
-    rates: Rates = dataclasses.field(default_factory=dict)
+    data: MemberData
+    rates: Rates
 
     def _advance(self, state: State, count: int, donate: bool) -> tuple[State, InfoDict]:
         data, total = self.data, self.data.counts[0]
@@ -281,7 +281,7 @@ class _GroupLoop(OfflineLoop):
             rates=dict(self.rates),
             arrays=dict(data.arrays),
             rows=data.rows,
-            # as in scan_updates: part of the program for 64-bit draws alone
+            # as in scan_updates: an argument, and part of the program for 64-bit draws alone
             total=None if x64_enabled() else total,
             batch_size=self.config.batch_size,
         )
@@ -289,25 +289,22 @@ class _GroupLoop(OfflineLoop):
         (learner, keys), infos = scan(step, carry if donate else spared(carry), length=count)
         return State(learner, keys, state.updates + count), tree_map(lambda x: x[-1], infos)
 
-    def _log_losses(self, step: int, learner: Any, info: InfoDict, bar: TrainingBar) -> None:
-        groups = {"train": info}
-        with bar.busy("measuring held-out losses"):
-            if self.data.held_out is not None:
-                groups["val"] = self._held_out_losses(step, learner)
-            records: Any = self.records
-            bar.losses(records.log_losses(step, groups, bar))
-
-    def _held_out_losses(self, step: int, learner: Any) -> InfoDict:
+    def _held_out_losses(self, step: int, learner: Any) -> InfoDict | None:
         arrays, size = self.data.arrays, self.config.batch_size
+        if self.data.held_out is None:
+            return None
 
         def losses(learner: Any, key: PRNGKey, rows: Tensor) -> InfoDict:
             return learner.eval_loss(draw_batch(arrays, key, size, rows)[0])[1]
 
         with eagerly_on_cpu(learner.rng.device):
-            return vmap(losses)(learner, self.data.held_out_keys(step), self.data.held_out)
+            members = vmap(losses, in_axes=(0, 0, 1))
+            return members(learner, self.data.held_out_keys(step), self.data.held_out)
 
 
-@functools.partial(jit, static_argnames="batch_size", donate_argnums=0)
+@functools.partial(
+    jit, static_argnames="batch_size", donate_argnums=0, open_argnames=("arrays", "rows")
+)
 def _step(
     carry: tuple[Any, PRNGKey],
     _: None,
@@ -327,7 +324,7 @@ def _step(
         learner, info = update_member(learner, rates, batch)
         return (learner, key), info
 
-    return vmap(member)(*carry, rates, rows)
+    return vmap(member, in_axes=(0, 0, 0, 1))(*carry, rates, rows)
 
 
 def _without_values(learner: Any) -> Any:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from idql_func.training.offline_records import (
     ACTOR_LOSS_LABELS,
     IDQL,
@@ -29,7 +31,6 @@ from idql_func.training.seeds.report import (
 )
 from idql_func.training.seeds.stack import member_of
 from idql_func.training.settings import flat_settings
-from idql_func.types import InfoDict
 
 __all__ = ["GroupRecords"]
 
@@ -74,7 +75,7 @@ class GroupRecords:
             member.run.prune_checkpoints(member.config.keep_checkpoints)
 
     def log_losses(
-        self, step: int, groups: Mapping[str, InfoDict], bar: TrainingBar
+        self, step: int, groups: Mapping[str, Mapping[str, Tensor]], bar: TrainingBar
     ) -> dict[str, Any]:
         """A record for each member; the mean over them is what the bar shows.
 
@@ -94,7 +95,7 @@ class GroupRecords:
         for k, member in enumerate(self.members):
             prefix = f"{k}/"
             losses = {n[len(prefix) :]: v for n, v in flat.items() if n.startswith(prefix)}
-            records.append(member.log_losses(step, losses, bar))
+            records.append(member.record_losses(step, losses, bar))
         diverged = [n for n, r in zip(self.names, records, strict=True) if not_numbers(r)]
         if diverged and not self.warned:
             self.warned = True
@@ -105,11 +106,11 @@ class GroupRecords:
         names = [n for n in records[0] if "/" in n]
         return {n: sum(r[n] for r in records) / len(records) for n in names}
 
-    def evaluate_on_the_way(self, step: int, stacked: Any, bar: TrainingBar) -> None:
+    def evaluate_on_the_way(self, step: int, learner: Any, bar: TrainingBar) -> None:
         """The evaluation of each member between two updates, and a line about their mean."""
         found = []
         for k, (member, template) in enumerate(zip(self.members, self.templates, strict=True)):
-            own = member_of(stacked, k, template)
+            own = member_of(learner, k, template)
             found.append(member.interval_evaluation(step, own, bar))
         first = self.members[0]
         means = {n: sum(r[n]["return"] for r in found) / len(found) for n in first.numbers}
