@@ -95,14 +95,19 @@ def write_with_twins(graph: GraphModule, pairs: dict[int, int]) -> dict[int, int
 
 
 def _readers(graph: GraphModule, old: set[Node]) -> list[Node]:
-    """The tensors that depend on the values of some nodes and are used."""
+    """The tensors that depend on the values of some nodes and are used.
+
+    In the graph's order: it becomes part of the program, which the compiler's cache finds by its
+    text, and a set of nodes has another order each time.
+    """
     dependent = set(old)
+    readers = []
     for node in graph.graph.nodes:
         if not dependent.isdisjoint(node.all_input_nodes):
             dependent.add(node)
-    return [
-        node for node in dependent - old if node.users and isinstance(node.meta.get("val"), Tensor)
-    ]
+            if node not in old and node.users and isinstance(node.meta.get("val"), Tensor):
+                readers.append(node)
+    return readers
 
 
 def _ends(graph: GraphModule) -> tuple[list[Node], Any]:

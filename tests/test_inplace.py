@@ -136,6 +136,21 @@ def test_the_twins_copy_into_other_strides() -> None:
     assert torch.equal(target, averaged(g, t))
 
 
+def test_the_same_function_gives_the_same_program() -> None:
+    """What a twin waits for comes in the graph's order, not in that of a set of nodes."""
+
+    def update(x, p, m, v, count, target):
+        read = [p * float(k) for k in range(20)]
+        return (*stepped(x, p, m, v, count), *read)
+
+    graph = trace(update, inputs())
+    write_with_twins(graph, homes_of_results(graph))
+    nodes = list(graph.graph.nodes)
+    [settled] = [node.kwargs["settled"] for node in nodes if "settled" in node.kwargs]
+    assert len(settled) == 20
+    assert settled == sorted(settled, key=nodes.index)
+
+
 def test_compiled_programs_write_in_place() -> None:
     def update(x, p, m, v, count, target):
         mean = (x + p).mean()
