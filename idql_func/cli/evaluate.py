@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import tyro
+
+from idql_func.training.options import Device, Matmul
 
 __all__ = ["EvaluateOptions", "main"]
 
@@ -29,10 +30,8 @@ class EvaluateOptions:
     """Environments that run side by side; None: as many as is sensible."""
     env: str | None = None
     """Environment. None: the one the policy was trained for."""
-    device: str = "cpu"
-    """Where to compute."""
-    matmul: Literal["auto", "strict", "bf16"] = "auto"
-    """Matrix products: torch's faster route if it is as exact, the strict one, or bfloat16."""
+    device: Device = "cpu"
+    matmul: Matmul = "auto"
     output: Path | None = None
     """JSON file for the results. None: evaluation.json beside the checkpoints."""
 

@@ -8,7 +8,8 @@ from typing import Literal
 
 import tyro
 
-from idql_func.training.online_config import check_at_least
+from idql_func.training.options import Device, check_at_least
+from idql_func.types import InputError
 
 __all__ = ["CollectConfig"]
 
@@ -55,8 +56,7 @@ class CollectConfig:
     """Camera of the video."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the file if it exists."""
-    device: str = "cpu"
-    """Where to compute."""
+    device: Device = "cpu"
 
     @property
     def kind(self) -> Literal["hdf5", "buffer", "minari"]:
@@ -65,8 +65,6 @@ class CollectConfig:
         Raises:
             InputError: the name tells of none of the three.
         """
-        from idql_func.types import InputError
-
         if str(self.output).startswith(_MINARI):
             return "minari"
         if self.output.suffix in (".hdf5", ".h5"):
@@ -89,8 +87,6 @@ class CollectConfig:
         Raises:
             InputError: a number is out of range, or the output is of no kind that is known.
         """
-        from idql_func.types import InputError
-
         check_at_least(1, steps=self.steps, N=self.N, num_envs=self.num_envs)
         check_at_least(0, seed=self.seed)
         if not self.sources:

@@ -1,7 +1,8 @@
 """The settings of an offline training run, as frozen dataclasses: the source of defaults and help.
 
 The learners' own settings are in ``idql_func.training.learners``. The text under each field is what
-``idql train --help`` shows.
+``idql train --help`` shows; that of options which other commands have too is in
+``idql_func.training.options``.
 
 This module imports neither torch nor the learners, so that the command line answers at once.
 """
@@ -20,7 +21,16 @@ from idql_func.training.learners import (
     GeneralDDPMIQLConfig,
     OfflineLearnerConfig,
 )
+from idql_func.training.options import (
+    Device,
+    Matmul,
+    RunsDir,
+    Threads,
+    check_at_least,
+    check_name,
+)
 from idql_func.training.settings import changed_settings, settings_from_dict, settings_to_dict
+from idql_func.types import InputError
 
 __all__ = [
     "DatasetConfig",
@@ -109,23 +119,14 @@ class TrainConfig:
     """Updates between two checkpoints; one is written at the end and on Ctrl-C in any case."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints stay."""
-    runs_dir: Path = Path("runs")
-    """Folder of all runs."""
+    runs_dir: RunsDir = Path("runs")
     name: str | None = None
     """Name of the run's folder in it. None: <preset>-seed<seed>, and a number if that exists."""
     preset: Annotated[str, tyro.conf.Suppress] = "pointmaze"
     """The preset these settings started from; only a note, and part of the default name."""
-    device: str = "auto"
-    """Where to compute: 'cpu', 'cuda', 'cuda:1', ...; 'auto' takes a GPU if there is one."""
-    threads: int | None = None
-    """CPU threads. None: as many as torch takes by itself (OMP_NUM_THREADS); 0: one for each
-    physical core that this process may use, fewer in a container with a quota or with two hardware
-    threads to a core."""
-    matmul: Literal["auto", "strict", "bf16"] = "auto"
-    """Matrix products on the CPU: 'auto' takes torch's oneDNN route if a probe shows that its
-    error stays that of float32 and that it is not clearly slower; 'strict' never does. 'bf16', here
-    and on a GPU, rounds the factors to bfloat16: about half the time on CPUs with units for it, an
-    error of 3e-3 in place of 3e-7."""
+    device: Device = "auto"
+    threads: Threads = None
+    matmul: Matmul = "auto"
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     learner: OfflineLearnerConfig = field(default_factory=DDPMIQLConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -136,40 +137,39 @@ class TrainConfig:
         Raises:
             InputError: a number is out of range; the sentence names the option.
         """
-        from idql_func.types import InputError
-
-        at_least_one = {
-            "batch_size": self.batch_size,
-            "max_steps": self.max_steps,
-            "log_interval": self.log_interval,
-            "checkpoint_interval": self.checkpoint_interval,
-            "keep_checkpoints": self.keep_checkpoints,
-            "evaluation.interval": self.evaluation.interval,
-            "evaluation.interval_episodes": self.evaluation.interval_episodes,
-            "evaluation.episodes": self.evaluation.episodes,
-            "dataset.pointmaze_steps": self.dataset.pointmaze_steps,
-            "evaluation.N": min(self.evaluation.N, default=1),
-        }
-        for name in ("num_envs", "action_repeat"):
-            if (value := getattr(self.evaluation, name)) is not None:
-                at_least_one[f"evaluation.{name}"] = value
-        for name, value in at_least_one.items():
-            if value < 1:
-                raise InputError(f"{name} is {value}, but must be at least 1")
-        for name, value in {
-            "seed": self.seed,
-            "evaluation.seed": self.evaluation.seed,
-            "dataset.pointmaze_seed": self.dataset.pointmaze_seed,
-        }.items():
-            if value < 0:
-                raise InputError(f"{name} is {value}, but must be 0 or more")
-        if self.threads is not None and self.threads < 0:
-            raise InputError(f"threads is {self.threads}, but must be 0 or more")
-        if not self.evaluation.N:
+        evaluation, dataset = self.evaluation, self.dataset
+        check_at_least(
+            1,
+            batch_size=self.batch_size,
+            max_steps=self.max_steps,
+            log_interval=self.log_interval,
+            checkpoint_interval=self.checkpoint_interval,
+            keep_checkpoints=self.keep_checkpoints,
+            **{
+                "evaluation.interval": evaluation.interval,
+                "evaluation.interval_episodes": evaluation.interval_episodes,
+                "evaluation.episodes": evaluation.episodes,
+                "evaluation.N": min(evaluation.N, default=1),
+                "evaluation.num_envs": evaluation.num_envs,
+                "evaluation.action_repeat": evaluation.action_repeat,
+                "dataset.pointmaze_steps": dataset.pointmaze_steps,
+            },
+        )
+        check_at_least(
+            0,
+            seed=self.seed,
+            threads=self.threads,
+            **{
+                "evaluation.seed": evaluation.seed,
+                "dataset.pointmaze_seed": dataset.pointmaze_seed,
+            },
+        )
+        check_name(self.name)
+        if not evaluation.N:
             raise InputError("evaluation.N is empty, but must name at least one number of samples")
-        if not 0.0 < self.dataset.train_fraction <= 1.0:
+        if not 0.0 < dataset.train_fraction <= 1.0:
             raise InputError(
-                f"dataset.train_fraction is {self.dataset.train_fraction}, "
+                f"dataset.train_fraction is {dataset.train_fraction}, "
                 "but must be above 0 and at most 1"
             )
         if self.cosine_decay and isinstance(self.learner, DDPMIQLConfig | GeneralDDPMIQLConfig):
@@ -177,10 +177,6 @@ class TrainConfig:
                 f"cosine_decay is on, but {self.learner.class_name} has a decay of its own: "
                 "give learner.decay_steps instead"
             )
-        if self.name is not None and (
-            self.name in ("", ".", "..") or "/" in self.name or "\\" in self.name
-        ):
-            raise InputError(f"name is {self.name!r}, but must be a plain folder name")
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:

@@ -15,7 +15,16 @@ import tyro
 
 from idql_func.training.config import TrainConfig
 from idql_func.training.learners import DDPMIQLConfig, GeneralDDPMIQLConfig
-from idql_func.training.online_config import OnlineEvaluationConfig, check_at_least, check_name
+from idql_func.training.online_config import OnlineEvaluationConfig
+from idql_func.training.options import (
+    Device,
+    Matmul,
+    RunsDir,
+    Threads,
+    check_at_least,
+    check_name,
+)
+from idql_func.types import InputError
 
 __all__ = ["FinetuneConfig", "FinetuneEvaluationConfig"]
 
@@ -76,19 +85,15 @@ class FinetuneConfig:
     """Steps between two checkpoints; one is written at the end and on Ctrl-C in any case."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints stay."""
-    runs_dir: Path = Path("runs")
-    """Folder of all runs."""
+    runs_dir: RunsDir = Path("runs")
     name: str | None = None
     """Name of the run's folder in it. None: <preset>-finetune-seed<seed>, and a number if that
     exists."""
     preset: Annotated[str, tyro.conf.Suppress] = "pointmaze-finetune"
     """The preset these settings started from; only a note, and part of the default name."""
-    device: str = "auto"
-    """Where to compute: 'cpu', 'cuda', 'cuda:1', ...; 'auto' takes a GPU if there is one."""
-    threads: int | None = None
-    """CPU threads, as for `idql train`."""
-    matmul: Literal["auto", "strict", "bf16"] = "auto"
-    """Matrix products on the CPU, as for `idql train`."""
+    device: Device = "auto"
+    threads: Threads = None
+    matmul: Matmul = "auto"
     evaluation: FinetuneEvaluationConfig = field(default_factory=FinetuneEvaluationConfig)
     offline: TrainConfig = field(default_factory=TrainConfig)
     """The offline run: as it was, or as it is to be."""
@@ -109,8 +114,6 @@ class FinetuneConfig:
         Raises:
             InputError: a number is out of range; the sentence names the option.
         """
-        from idql_func.types import InputError
-
         evaluation = self.evaluation
         check_at_least(2, max_steps=self.max_steps)
         check_at_least(

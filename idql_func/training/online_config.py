@@ -2,26 +2,33 @@
 
 After the flags of upstream's ``examples/states/train_online.py`` and
 ``examples/pixels/train_online_pixels.py``. The text under each field is what ``idql online --help``
-shows; the learners' own settings are in ``idql_func.training.learners``.
+shows; the learners' own settings are in ``idql_func.training.learners``, options that other
+commands have too in ``idql_func.training.options``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import tyro
 
 from idql_func.training.learners import DrQConfig, SACConfig, TD3Config
+from idql_func.training.options import (
+    Device,
+    Matmul,
+    RunsDir,
+    Threads,
+    check_at_least,
+    check_name,
+)
 
 __all__ = [
     "OnlineConfig",
     "OnlineEvaluationConfig",
     "OnlineLearnerConfig",
     "PixelConfig",
-    "check_at_least",
-    "check_name",
 ]
 
 OnlineLearnerConfig = SACConfig | TD3Config | DrQConfig
@@ -102,23 +109,14 @@ class OnlineConfig:
     solved_return: float | None = None
     """Mean return at which the task counts as solved, for pictures and tables. None: the usual one
     of the environment, if it has one."""
-    runs_dir: Path = Path("runs")
-    """Folder of all runs."""
+    runs_dir: RunsDir = Path("runs")
     name: str | None = None
     """Name of the run's folder in it. None: <preset>-seed<seed>, and a number if that exists."""
     preset: Annotated[str, tyro.conf.Suppress] = "sac"
     """The preset these settings started from; only a note, and part of the default name."""
-    device: str = "auto"
-    """Where to compute: 'cpu', 'cuda', 'cuda:1', ...; 'auto' takes a GPU if there is one."""
-    threads: int | None = None
-    """CPU threads. None: as many as torch takes by itself (OMP_NUM_THREADS); 0: one for each
-    physical core that this process may use, fewer in a container with a quota or with two hardware
-    threads to a core."""
-    matmul: Literal["auto", "strict", "bf16"] = "auto"
-    """Matrix products on the CPU: 'auto' takes torch's oneDNN route if a probe shows that its
-    error stays that of float32 and that it is not clearly slower; 'strict' never does. 'bf16', here
-    and on a GPU, rounds the factors to bfloat16: about half the time on CPUs with units for it, an
-    error of 3e-3 in place of 3e-7."""
+    device: Device = "auto"
+    threads: Threads = None
+    matmul: Matmul = "auto"
     learner: OnlineLearnerConfig = field(default_factory=SACConfig)
     pixels: PixelConfig = field(default_factory=PixelConfig)
     evaluation: OnlineEvaluationConfig = field(default_factory=OnlineEvaluationConfig)
@@ -160,38 +158,3 @@ class OnlineConfig:
             0, seed=self.seed, threads=self.threads, **{"evaluation.seed": evaluation.seed}
         )
         check_name(self.name)
-
-
-def check_at_least(least: int, **values: int | None) -> None:
-    """Refuse a number below the least; None is no number.
-
-    Raises:
-        InputError: the sentence names the option.
-
-    Example:
-        >>> check_at_least(1, batch_size=0)
-        Traceback (most recent call last):
-        idql_func.types.InputError: batch_size is 0, but must be at least 1
-    """
-    from idql_func.types import InputError
-
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise InputError(f"{name} is {value}, but must be at least {least}")
-
-
-def check_name(name: str | None) -> None:
-    """Refuse a run's name that is no plain folder name.
-
-    Raises:
-        InputError: it is empty, a dot or two, or has a slash in it.
-
-    Example:
-        >>> check_name("a/b")
-        Traceback (most recent call last):
-        idql_func.types.InputError: name is 'a/b', but must be a plain folder name
-    """
-    from idql_func.types import InputError
-
-    if name is not None and (name in ("", ".", "..") or "/" in name or "\\" in name):
-        raise InputError(f"name is {name!r}, but must be a plain folder name")

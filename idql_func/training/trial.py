@@ -11,8 +11,10 @@ import gymnasium as gym
 
 from idql_func.evaluation import evaluate
 from idql_func.training.checkpoint import find_checkpoint, load_checkpoint
+from idql_func.training.device import choose_device
 from idql_func.training.eager import eagerly_on_cpu
 from idql_func.training.matmul import matmul_precision
+from idql_func.training.options import check_at_least
 from idql_func.training.report import Reporter, duration, policy_name, returns_table
 from idql_func.training.results import for_numbers, plain_results
 from idql_func.training.rundir import write_json
@@ -45,7 +47,7 @@ def evaluate_checkpoint(
         seed: seed of the environments.
         num_envs: environments side by side.
         env: the environment's name; default: that of the run.
-        device: where to compute.
+        device: where to compute; ``"auto"`` takes a GPU if there is one.
         matmul: as for ``idql_func.training.matmul.matmul_precision``.
         output: the JSON file; default: ``evaluation.json`` in the run's folder, or beside a
             checkpoint that lies alone.
@@ -57,18 +59,16 @@ def evaluate_checkpoint(
         ``behaviour``.
 
     Raises:
-        InputError: a number below 1, an N for a learner that has none, a damaged checkpoint, or an
-            environment that does not fit.
+        InputError: a number out of range, no such device, an N for a learner that has none, a
+            damaged checkpoint, or an environment that does not fit.
         FileNotFoundError: no checkpoint there.
     """
     reporter = reporter if reporter is not None else Reporter()
-    for name, value in [("episodes", episodes), *[("n", number) for number in n or ()]]:
-        if value < 1:
-            raise InputError(f"{name} is {value}, but must be at least 1")
-    if seed < 0:
-        raise InputError(f"seed is {seed}, but must be 0 or more")
+    check_at_least(1, episodes=episodes, n=min(n) if n else None, num_envs=num_envs)
+    check_at_least(0, seed=seed)
+    where = choose_device(device)
     folder = find_checkpoint(checkpoint)
-    learner, metadata = load_checkpoint(folder, device=device)
+    learner, metadata = load_checkpoint(folder, device=where)
     env_name = env or metadata.extra.get("env")
     if not env_name:
         raise InputError(f"{folder} names no environment; name one with --env")
@@ -80,12 +80,12 @@ def evaluate_checkpoint(
     reporter.stage(f"{episodes} episodes in {env_name}{for_numbers(numbers)}")
     results: dict[int | None, Mapping[str, Any]] = {}
     score_name = metadata.extra.get("score_name") if env is None else None
-    with matmul_precision(matmul, device=device) as choice:
+    with matmul_precision(matmul, device=where) as choice:
         reporter.detail(f"matrix products: {choice.reason}")
         for number in numbers:
             started = time.monotonic()
             name = policy_name(number)
-            with reporter.console.status(f"{name} …"), eagerly_on_cpu(learner.rng.device):
+            with reporter.console.status(f"{name} …"), eagerly_on_cpu(where):
                 results[number] = evaluate(
                     learner if number is None else learner.replace(N=number),
                     factory,

@@ -10,12 +10,13 @@ import sys
 import typing
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from tiny_pendulum import ENVIRONMENT, write_dataset
 
-from idql_func.cli import COMMANDS, main
+from idql_func.cli import COMMANDS, finetune, main, online, train
 from idql_func.cli.train import LearnerClass, parse
 from idql_func.training.config import TrainConfig
 from idql_func.training.learners import (
@@ -106,6 +107,27 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str], cls: Any) 
     for name in names:
         assert name.replace("_", "-") in text, name
     assert "Learning rate of the" in text and "locomotion" in text
+
+
+@pytest.mark.parametrize("command", [train, online, finetune])
+def test_options_of_several_commands_are_the_same(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: ModuleType
+) -> None:
+    line = ["--device", "cuda:1", "--threads", "0", "--matmul", "bf16", "--runs-dir", "mine"]
+    config = command.parse(line)[0]
+    got = (config.device, config.threads, config.matmul, config.runs_dir)
+    assert got == ("cuda:1", 0, "bf16", Path("mine"))
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        command.parse(["--help"])
+    text = capsys.readouterr().out
+    for option, help_text in {
+        "--device STR": "'auto' takes a GPU if there is one. (default: auto)",
+        "--threads {None}|INT": "0: one for each physical core that this process may use",
+        "--matmul {auto,strict,bf16}": "'auto' takes torch's oneDNN route if a probe shows",
+        "--runs-dir PATH": "Folder of all runs. (default: runs)",
+    }.items():
+        assert option in text and help_text in text, option
 
 
 @pytest.mark.parametrize(
@@ -257,6 +279,7 @@ def test_bad_commands(folder: Path, failure: Callable[[list[str]], str]) -> None
     assert "already holds a finished run" in failure(["train", *options(folder, "run")])
     assert "no run or checkpoint at gone" in failure(["evaluate", "gone"])
     assert "episodes is 0" in failure(["evaluate", run, "--episodes", "0"])
+    assert "device is 'quantum'" in failure(["evaluate", run, "--device", "quantum"])
     assert "n is -1" in failure(["evaluate", run, "--n", "4", "-1"])
     wrong = ["evaluate", run, "--env", "MountainCarContinuous-v0"]
     assert "has observations of the shape (2,)" in failure(wrong)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idql_func import agents
+from idql_func.training import options
 from idql_func.training.config import (
     DatasetConfig,
     EvaluationConfig,
@@ -30,6 +31,8 @@ from idql_func.training.learners import (
 from idql_func.training.presets import PRESETS, preset_for
 from idql_func.types import InputError
 
+SHARED = (options.Device, options.Matmul, options.RunsDir, options.Threads)
+"""Types that carry their help."""
 OFFLINE = [cls.class_name for cls in typing.get_args(OfflineLearnerConfig)]
 
 
@@ -50,6 +53,8 @@ def test_every_setting_has_help_text(cls: type) -> None:
     source = "".join(inspect.getsource(base) for base in cls.__mro__[:-1])
     for field in dataclasses.fields(cls):
         if dataclasses.is_dataclass(getattr(cls(), field.name)):
+            continue
+        if typing.get_type_hints(cls, include_extras=True)[field.name] in SHARED:
             continue
         lines = source.split(f"\n    {field.name}: ", 1)[1].splitlines()
         assert lines[1].strip().startswith('"""'), field.name
