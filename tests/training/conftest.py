@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from rich.console import Console
+from short_pendulum import SHORT_PENDULUM
 from tiny_images import STEPS, TINY_DOT, roll_out
 
 from idql_func import disable_jit
@@ -16,9 +17,6 @@ from idql_func.data.hdf5 import write_d4rl_hdf5
 from idql_func.training.config import DatasetConfig, EvaluationConfig, TrainConfig
 from idql_func.training.learners import DDPMIQLConfig
 from idql_func.training.report import Reporter
-
-SHORT_PENDULUM = "ShortPendulum-v0"
-"""Pendulum with episodes of 10 steps."""
 
 
 @pytest.fixture(scope="session", autouse=True)

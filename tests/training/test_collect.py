@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SHORT_PENDULUM
+from short_pendulum import SHORT_PENDULUM
 
 from idql_func import disable_jit
 from idql_func.data import D4RLDataset, MemoryEfficientReplayBuffer, ReplayBuffer

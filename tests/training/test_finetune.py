@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SHORT_PENDULUM
+from short_pendulum import SHORT_PENDULUM
 
 from idql_func import disable_jit
 from idql_func.agents import DDPMIQLLearner

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SHORT_PENDULUM
 from safetensors.numpy import load_file
+from short_pendulum import SHORT_PENDULUM
 
 from idql_func.data import MemoryEfficientReplayBuffer, ReplayBuffer
 from idql_func.training.checkpoint import load_checkpoint, read_metadata
