@@ -9,6 +9,7 @@ every argument at each later one.
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -16,8 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import map_arg
 
 from idql_func import _inductor
+from idql_func._graphs import storage_number, writes
+from idql_func._product_graphs import use_own_products
+from idql_func._switches import native_products
 
 Program = Callable[..., Sequence[Tensor]]
 
@@ -38,15 +43,46 @@ def trace(fn: Callable[..., Any], tensors: Sequence[Tensor]) -> torch.fx.GraphMo
         _TRACING.reset(token)
     # What is computed twice from the same values is computed once, unless something is written in
     # place, where two equal copies are two places.
-    if not any(_writes(node) for node in graph.graph.nodes):
+    _write_elsewhere(graph)
+    if not any(writes(node) for node in graph.graph.nodes):
         from torch._functorch.compile_utils import fx_graph_cse  # brings sympy, half a second
 
         graph.graph = fx_graph_cse(graph.graph)
     return graph
 
 
-def _writes(node: torch.fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+def _write_elsewhere(graph: torch.fx.GraphModule) -> None:
+    """Let operators that write over an intermediate result make a new one, where none sees it.
+
+    Some of torch's derivatives do so, that of ``clamp`` for one.
+    """
+    names = Counter(map(storage_number, graph.graph.nodes))
+    later: dict[torch.fx.Node, torch.fx.Node] = {}
+    for node in graph.graph.nodes:
+        node.args = map_arg(node.args, lambda n: later.get(n, n))
+        node.kwargs = map_arg(node.kwargs, lambda n: later.get(n, n))
+        pure = _without_writing(node) if writes(node) else None
+        if pure is None:
+            continue
+        (written, *_) = node.args
+        # the two names of the one place that is written: the argument's and the result's
+        if written.op == "call_function" and names[storage_number(written)] == 2:
+            node.target = pure
+            later[written] = node
+    graph.recompile()
+
+
+def _without_writing(node: torch.fx.Node) -> torch._ops.OpOverload | None:
+    """The operator that does the same as ``name_`` does to its first argument, but to a copy."""
+    target = node.target
+    assert isinstance(target, torch._ops.OpOverload)
+    first, *others = target._schema.arguments
+    written = [argument for argument in others if argument.alias_info is not None]
+    namespace, name = target._schema.name.split("::")
+    packet = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
+    if written or first.alias_info is None or not name.endswith("_") or packet is None:
+        return None
+    return getattr(packet, target._overloadname, None)
 
 
 def examples(tensors: Sequence[Tensor], open_rows: Collection[int] = ()) -> list[Any]:
@@ -95,6 +131,8 @@ def compile_graph(
         standalone_compile = None
     if standalone_compile is None or any(t.requires_grad for t in tensors):
         return torch.compile(graph, fullgraph=True, dynamic=False)
+    if native_products():
+        use_own_products(graph)
     options = {"config_patches": _inductor.settings()}
     if open_rows:
         return standalone_compile(

@@ -44,7 +44,9 @@ _OPERATORS = torch.library.Library(_NAMESPACE, "FRAGMENT")
 
 
 @functools.cache
-def library(name: str, source: str, *, openmp: bool = False) -> ctypes.CDLL | None:
+def library(
+    name: str, source: str, *, openmp: bool = False, flags: tuple[str, ...] = ()
+) -> ctypes.CDLL | None:
     """The loaded library of a C99 source, or None where it cannot be had.
 
     It is built at the first call on a machine and found in the cache folder
@@ -58,6 +60,7 @@ def library(name: str, source: str, *, openmp: bool = False) -> ctypes.CDLL | No
         openmp: compile with OpenMP if the compiler has it, else without (``#pragma omp`` lines
             then do nothing). A loop should take its number of threads as an argument, from
             ``torch.get_num_threads()``, and its result must not depend on it.
+        flags: more options for the compiler, after those that all sources have.
 
     Example:
         >>> built = library("example", "int twice(int x) { return 2 * x; }")
@@ -67,13 +70,14 @@ def library(name: str, source: str, *, openmp: bool = False) -> ctypes.CDLL | No
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None or platform.system() == "Windows":
         return None
-    for flags in ((*_FLAGS, "-fopenmp"), _FLAGS) if openmp else (_FLAGS,):
-        text = "\n".join((source, compiler, *flags, _machine()))
+    plain = (*_FLAGS, *flags)
+    for options in ((*plain, "-fopenmp"), plain) if openmp else (plain,):
+        text = "\n".join((source, compiler, *options, _machine()))
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         try:
             path = _cache_folder() / f"{name}-{digest}.so"
             if not path.exists():
-                _build([compiler, *flags], source, path)
+                _build([compiler, *options], source, path)
             return ctypes.CDLL(str(path))
         except (OSError, RuntimeError, subprocess.SubprocessError):
             continue  # no home, no folder, no working compiler, or no OpenMP
@@ -81,7 +85,11 @@ def library(name: str, source: str, *, openmp: bool = False) -> ctypes.CDLL | No
 
 
 def operator(
-    schema: str, run: Callable[..., Any], *, fake: Callable[..., Any], vmap: Callable[..., Any]
+    schema: str,
+    run: Callable[..., Any],
+    *,
+    fake: Callable[..., Any],
+    vmap: Callable[..., Any] | None = None,
 ) -> Any:
     """A new operator ``idql_func::name`` for tensors on the CPU, without gradients.
 
@@ -89,13 +97,15 @@ def operator(
         schema: name, arguments and results, as in ``"double(Tensor x) -> Tensor"``.
         run: the work on real tensors; its results must not alias its arguments.
         fake: the same on shapes alone, as for ``torch.library.register_fake``.
-        vmap: the rule for mapped arguments, as for ``torch.library.register_vmap``.
+        vmap: the rule for mapped arguments, as for ``torch.library.register_vmap``; None for an
+            operator that no mapped function meets.
     """
     _OPERATORS.define(schema, tags=torch.Tag.pt2_compliant_tag)
     name = schema.split("(", maxsplit=1)[0]
     _OPERATORS.impl(name, run, "CPU")
     torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_OPERATORS)
-    torch.library.register_vmap(f"{_NAMESPACE}::{name}", vmap, lib=_OPERATORS)
+    if vmap is not None:
+        torch.library.register_vmap(f"{_NAMESPACE}::{name}", vmap, lib=_OPERATORS)
     return getattr(getattr(torch.ops, _NAMESPACE), name).default
 
 

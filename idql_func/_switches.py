@@ -1,4 +1,4 @@
-"""The library's three documented switches, and one behind ``matmul_precision``.
+"""The library's three documented switches, and two behind ``matmul_precision``.
 
 Each is a context manager and nothing more. They live below every other module, because
 the random streams, the layers and the transforms read them. A switch is a
@@ -18,6 +18,7 @@ import torch
 _X64: ContextVar[bool] = ContextVar("idql_func_x64", default=False)
 _DISABLE_JIT: ContextVar[bool] = ContextVar("idql_func_disable_jit", default=False)
 _BFLOAT16: ContextVar[bool] = ContextVar("idql_func_bfloat16_products", default=False)
+_NATIVE: ContextVar[bool] = ContextVar("idql_func_native_products", default=False)
 _PARTITIONABLE: ContextVar[bool] = ContextVar("idql_func_threefry_partitionable", default=False)
 
 
@@ -91,6 +92,16 @@ def set_bfloat16_products(flag: bool = True):
 def bfloat16_products() -> bool:
     """Whether layers multiply in bfloat16."""
     return _BFLOAT16.get()
+
+
+def set_native_products(flag: bool = True):
+    """Let compiled programs multiply by ``_products.py``; what ``matmul_precision`` may choose."""
+    return _set(_NATIVE, flag)
+
+
+def native_products() -> bool:
+    """Whether compiled programs on the CPU multiply by the library's own products."""
+    return _NATIVE.get()
 
 
 def partitionable() -> bool:

@@ -29,6 +29,7 @@ from idql_func._switches import (
     float_dtype,
     int_dtype,
     jit_disabled,
+    native_products,
     partitionable,
     x64_enabled,
 )
@@ -219,6 +220,7 @@ class Jitted:
             x64_enabled(),
             partitionable(),
             bfloat16_products(),
+            native_products(),
         )
         program = self._programs.get(key)
         if program is None:

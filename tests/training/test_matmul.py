@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from idql_func import disable_jit, grad, jit, random, vmap
+from idql_func._switches import native_products
 from idql_func.networks import MLP, products
 from idql_func.training import matmul
 from idql_func.training.matmul import matmul_precision, probe_matmul
@@ -29,7 +30,9 @@ def test_setting_is_restored_even_after_an_error() -> None:
             raise RuntimeError
         assert torch.get_float32_matmul_precision() == "high"
         with matmul_precision("auto") as choice:
-            assert torch.get_float32_matmul_precision() == choice.setting
+            assert torch.get_float32_matmul_precision() == choice.setting.removesuffix("+own")
+            assert native_products() == choice.setting.endswith("+own")
+        assert not native_products()
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
@@ -53,46 +56,50 @@ def test_chosen_route_has_the_error_of_float32() -> None:
         ((2e-7, 2e-3), (2.0, 1.0), "highest"),  # bfloat16 in disguise
         ((2e-7, 2e-7), (1.0, 1.1), "medium"),  # a load can do that: the bits must not follow it
         ((2e-7, 2e-7), (1.0, 2.0), "highest"),  # clearly slower
+        ((2e-7, 2e-7, 3e-7), (2.0, 1.0, 1.1), "medium+own"),
+        ((2e-7, 2e-7, 3e-7), (2.0, 1.0, 1.5), "medium"),
+        ((2e-7, 2e-3, 3e-7), (2.0, 1.0, 2.1), "highest+own"),
+        ((2e-7, 2e-7, 2e-6), (2.0, 1.0, 1.0), "medium"),
     ],
 )
 def test_choice_follows_error_and_speed(
     monkeypatch: pytest.MonkeyPatch,
-    errors: tuple[float, float],
-    seconds: tuple[float, float],
+    errors: tuple[float, ...],
+    seconds: tuple[float, ...],
     expected: str,
 ) -> None:
-    """The clock and the product are replaced by ones with known speed and error."""
-    setting = ["highest"]
-    clock = [0.0]
+    routes = ("highest", "medium", "+own")[: len(errors)]
 
-    class Product:
-        def double(self) -> torch.Tensor:
-            wrong = torch.zeros(2, dtype=torch.float64)
-            wrong[0] = errors[setting[0] == "medium"]
-            return torch.tensor([1.0, 0.0], dtype=torch.float64) + wrong
+    def measured(asked: tuple[str, ...]) -> tuple[dict[str, float], dict[str, float]]:
+        assert asked == routes
+        return dict(zip(routes, errors, strict=True)), dict(zip(routes, seconds, strict=True))
 
-    class Matrix:
-        def double(self) -> Exact:
-            return Exact()
-
-        def __matmul__(self, other: object) -> Product:
-            clock[0] += seconds[setting[0] == "medium"]
-            return Product()
-
-    class Exact:
-        def __matmul__(self, other: object) -> torch.Tensor:
-            return torch.tensor([1.0, 0.0], dtype=torch.float64)
-
-    monkeypatch.setattr(matmul.torch, "randn", lambda *a, **k: Matrix())
-    monkeypatch.setattr(
-        matmul.torch, "set_float32_matmul_precision", lambda s: setting.insert(0, s)
-    )
-    monkeypatch.setattr(matmul, "matmul", lambda a, b: a @ b)
-    monkeypatch.setattr(matmul.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(matmul, "_measure", measured)
+    monkeypatch.setattr(matmul._products, "available", lambda: len(routes) == 3)
     choice = probe_matmul()
     assert choice.setting == expected
-    assert choice.error_fast == pytest.approx(errors[1])
-    assert choice.speedup == pytest.approx(seconds[0] / seconds[1])
+    told = 2 if expected.endswith("+own") else 1
+    assert choice.error_fast == pytest.approx(errors[told])
+    assert choice.speedup == pytest.approx(seconds[0] / seconds[told])
+
+
+@pytest.mark.parametrize("slow", ["highest", "medium"])
+def test_measured_are_the_error_and_the_time_of_each_route(
+    monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    """The clock and the product are replaced by ones with known speed and error."""
+    clock = [0.0]
+
+    def multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        route = torch.get_float32_matmul_precision()
+        clock[0] += 2.0 if route == slow else 1.0
+        return (a.double() @ b.double()) * (1 + 1e-3 * (route == slow))
+
+    monkeypatch.setattr(matmul, "matmul", multiply)
+    monkeypatch.setattr(matmul.time, "perf_counter", lambda: clock[0])
+    errors, seconds = matmul._measure(("highest", "medium"))
+    assert {route for route, error in errors.items() if error > 5e-4} == {slow}
+    assert {route for route, found in seconds.items() if found == 2.0} == {slow}
 
 
 def test_a_former_choice_is_taken_without_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,425 @@
+"""The C source of the matrix products (``_products.py``): blocked, packed, prefetched.
+
+The plan is that of K. Goto and R. van de Geijn, "Anatomy of high-performance matrix
+multiplication" (2008). A thread has a rectangle of the result. It copies rows of the left factor
+into blocks of ``MR`` and 32 (or 16) columns of the right one into a panel, both as the innermost
+loop reads them; that loop keeps a tile of the result in registers. What differs from a library's
+product is made for a training step, in which every operand comes from far away and is used once:
+
+- The lines of the next panel and block are fetched while the present ones are multiplied.
+- A bias, ``max(x, 0)`` and its derivative's gate are applied to a tile while it is near.
+- Columns of the right factor are summed while they are packed: a bias's gradient beside that of
+  its kernel.
+
+An element is the sum over k, in order, of fused multiply-adds, in runs of ``KC`` that are added
+up: it depends neither on the number of threads nor on the other rows.
+"""
+
+from __future__ import annotations
+
+__all__ = ["FLAGS", "SOURCE"]
+
+FLAGS = ("-ffp-contract=fast",)
+"""A product and a sum are one operation here, as in every library's matrix product."""
+
+_ROWS = 14
+
+_HEAD = r"""
+#define _POSIX_C_SOURCE 200112L
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define LANES 16
+#define MR 14 /* 28 of 32 registers hold the tile */
+#else
+#define LANES 8
+#define MR 6 /* 12 of 16 */
+#endif
+#define NR (2 * LANES)
+#define NR_BITS (LANES == 16 ? 5 : 4)
+#define KC 512      /* a panel, KC by NR, stays in the second-level cache */
+#define MC 256      /* and so do MC rows of the left factor */
+#define LINE 16     /* floats in a line of cache */
+#define CHUNK 8     /* steps between two looks at what to fetch */
+#define APART (KC + LINE)  /* from row to row of a packed block */
+#define TALL 16            /* from step to step of one that was packed by columns */
+#define BLOCK (MR * APART > TALL * KC ? MR * APART : TALL * KC)
+#define ROOM ((MC / MR + 2) * BLOCK + KC * NR)
+#define SMALL 150000 /* multiplications below which a second thread costs more than it brings */
+
+#define EACH(i, N) _Pragma("GCC unroll 16") for (int i = 0; i < N; i++)
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+static inline vec load(const float *p) { return *(const vec *)p; }
+static inline void store(float *p, vec x) { *(vec *)p = x; }
+static inline vec splat(float x)
+{
+#if LANES == 16
+    return (vec){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+#else
+    return (vec){x, x, x, x, x, x, x, x};
+#endif
+}
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+/* where part i of n even parts of m begins */
+static inline int64_t edge(int64_t m, int64_t n, int64_t i) { return m * i / n; }
+
+/* Lines of memory that will be wanted soon; line q is at
+   from + (q >> shift) * far + (q & mask) * near. quota of them are fetched at a time. */
+typedef struct { const float *from; int64_t far, near, shift, stop, next, quota; } lines;
+
+static inline void fetch(lines *l)
+{
+    const int64_t stop = least(l->next + l->quota, l->stop), mask = (1 << l->shift) - 1;
+    for (; l->next < stop; l->next++)
+        __builtin_prefetch(l->from + (l->next >> l->shift) * l->far + (l->next & mask) * l->near,
+                           0, 2);
+}
+
+/* --- the innermost loop: a tile of ROWS by VECS * LANES of the result ----------------- */
+
+typedef void kernel(int64_t depth, const float *a, const float *b, float *c, int64_t ldc, int add,
+                    lines *soon);
+
+/* a(i, k) is a[i * SI + k * SK]; b is a panel */
+#define STEP(k, ROWS, VECS, SI, SK)                                                     \
+    {                                                                                   \
+        vec row[VECS];                                                                  \
+        EACH(j, VECS) row[j] = load(b + (k) * (VECS * LANES) + j * LANES);              \
+        EACH(i, ROWS) {                                                                 \
+            const vec x = splat(a[i * (SI) + (k) * (SK)]);                              \
+            EACH(j, VECS) s[i][j] += x * row[j];                                        \
+        }                                                                               \
+    }
+#define KERNEL(NAME, ROWS, VECS, SI, SK)                                                \
+    static void NAME(int64_t depth, const float *a, const float *b, float *c,           \
+                     int64_t ldc, int add, lines *soon)                                 \
+    {                                                                                   \
+        vec s[ROWS][VECS];                                                              \
+        EACH(i, ROWS) EACH(j, VECS) {                                                   \
+            __builtin_prefetch(c + i * ldc + j * LANES, 1, 3);                          \
+            s[i][j] = splat(0);                                                         \
+        }                                                                               \
+        int64_t k = 0;                                                                  \
+        for (; k + CHUNK <= depth; k += CHUNK) {                                        \
+            fetch(soon);                                                                \
+            fetch(soon + 1);                                                            \
+            for (int64_t n = 0; n < CHUNK; n++) STEP(n, ROWS, VECS, SI, SK)             \
+            a += CHUNK * (SK);                                                          \
+            b += CHUNK * VECS * LANES;                                                  \
+        }                                                                               \
+        for (; k < depth; k++, a += (SK), b += VECS * LANES) STEP(0, ROWS, VECS, SI, SK) \
+        if (add) EACH(i, ROWS) EACH(j, VECS) s[i][j] += load(c + i * ldc + j * LANES);  \
+        EACH(i, ROWS) EACH(j, VECS) store(c + i * ldc + j * LANES, s[i][j]);            \
+    }
+#define KERNELS_OF(R)                                                                   \
+    KERNEL(row_##R##_2, R, 2, APART, 1) KERNEL(row_##R##_1, R, 1, APART, 1)             \
+    KERNEL(column_##R##_2, R, 2, 1, TALL) KERNEL(column_##R##_1, R, 1, 1, TALL)
+"""
+
+_TAIL = r"""
+/* --- packing -------------------------------------------------------------------------- */
+
+#if defined(__has_builtin) && LANES == 16
+#if __has_builtin(__builtin_shufflevector)
+#define SQUARE 16
+#define PICK(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+/* 16 rows of 16 to columns: blocks of 8, 4, 2 and 1 change places */
+static inline void transpose(const float *from, int64_t ld, float *to)
+{
+    vec r[16], u[16];
+    EACH(i, 16) r[i] = load(from + i * ld);
+    EACH(i, 8) {
+        u[i] = PICK(r[i], r[i + 8], 0,1,2,3,4,5,6,7,16,17,18,19,20,21,22,23);
+        u[i + 8] = PICK(r[i], r[i + 8], 8,9,10,11,12,13,14,15,24,25,26,27,28,29,30,31);
+    }
+    for (int h = 0; h < 16; h += 8) for (int i = h; i < h + 4; i++) {
+        r[i] = PICK(u[i], u[i + 4], 0,1,2,3,16,17,18,19,8,9,10,11,24,25,26,27);
+        r[i + 4] = PICK(u[i], u[i + 4], 4,5,6,7,20,21,22,23,12,13,14,15,28,29,30,31);
+    }
+    for (int h = 0; h < 16; h += 4) for (int i = h; i < h + 2; i++) {
+        u[i] = PICK(r[i], r[i + 2], 0,1,16,17,4,5,20,21,8,9,24,25,12,13,28,29);
+        u[i + 2] = PICK(r[i], r[i + 2], 2,3,18,19,6,7,22,23,10,11,26,27,14,15,30,31);
+    }
+    for (int i = 0; i < 16; i += 2) {
+        r[i] = PICK(u[i], u[i + 1], 0,16,2,18,4,20,6,22,8,24,10,26,12,28,14,30);
+        r[i + 1] = PICK(u[i], u[i + 1], 1,17,3,19,5,21,7,23,9,25,11,27,13,29,15,31);
+    }
+    EACH(i, 16) store(to + i * NR, r[i]);
+}
+#endif
+#endif
+
+/* depth rows of width from the right factor, zeros beyond its cols columns */
+static void pack_panel(const float *b, int64_t ld, int transposed, int64_t depth, int64_t cols,
+                       int64_t width, float *to)
+{
+    int64_t k = 0;
+    if (!transposed && cols == width) {
+        for (; k < depth; k++)
+            for (int64_t j = 0; j < width; j += LANES)
+                store(to + k * width + j, load(b + k * ld + j));
+        return;
+    }
+#ifdef SQUARE
+    if (cols == NR)
+        for (; k + SQUARE <= depth; k += SQUARE)
+            for (int64_t j = 0; j < NR; j += SQUARE) transpose(b + j * ld + k, ld, to + k * NR + j);
+#endif
+    const int64_t down = transposed ? 1 : ld, right = transposed ? ld : 1;
+    for (; k < depth; k++) {
+        for (int64_t j = 0; j < width; j += LANES) store(to + k * width + j, splat(0));
+        for (int64_t j = 0; j < cols; j++) to[k * width + j] = b[k * down + j * right];
+    }
+}
+
+static void pack_block(const float *a, int64_t ld, int transposed, int64_t rows, int64_t depth,
+                       float *to)
+{
+    if (!transposed) {
+        for (int64_t i = 0; i < rows; i++) memcpy(to + i * APART, a + i * ld, 4 * depth);
+        return;
+    }
+    /* more than is wanted of each row but the last, behind which memory may end */
+    int64_t k = 0;
+    for (; k < depth && (depth - 1 - k) * ld + rows >= TALL; k++)
+        for (int64_t i = 0; i < TALL; i += LANES) store(to + k * TALL + i, load(a + k * ld + i));
+    for (; k < depth; k++) memcpy(to + k * TALL, a + k * ld, 4 * rows);
+}
+
+/* Sums of a panel's columns: four runs side by side, so that the error grows with a quarter. */
+static void sum_panel(const float *panel, int64_t depth, int64_t cols, int64_t width, int add,
+                      float *sums)
+{
+    for (int64_t j = 0; j < width; j += LANES) {
+        vec run[4];
+        float total[LANES];
+        EACH(r, 4) run[r] = splat(0);
+        int64_t k = 0;
+        for (; k + 4 <= depth; k += 4) EACH(r, 4) run[r] += load(panel + (k + r) * width + j);
+        for (; k < depth; k++) run[0] += load(panel + k * width + j);
+        store(total, (run[0] + run[1]) + (run[2] + run[3]));
+        for (int64_t i = 0; i < least(LANES, cols - j); i++)
+            sums[j + i] = total[i] + (add ? sums[j + i] : 0);
+    }
+}
+
+/* --- what is done to a part of the result once its sums are complete ------------------- */
+
+typedef struct { const float *bias, *gate; int relu; } ending;
+
+static void finish(ending e, float *c, int64_t ldc, int64_t rows, int64_t cols, int64_t row,
+                   int64_t column)
+{
+    for (int64_t i = 0; i < rows; i++) {
+        float *x = c + i * ldc;
+        if (e.bias) {
+            const float *bias = e.bias + column;
+            for (int64_t j = 0; j < cols; j++) x[j] += bias[j];
+        }
+        if (e.relu)
+            for (int64_t j = 0; j < cols; j++) x[j] = x[j] <= 0 ? 0 : x[j]; /* nan stays */
+        if (e.gate) {
+            const float *gate = e.gate + (row + i) * ldc + column;
+            for (int64_t j = 0; j < cols; j++) x[j] = gate[j] <= 0 ? 0 : x[j];
+        }
+    }
+}
+
+/* --- a rectangle of the result --------------------------------------------------------- */
+
+typedef struct { const float *at; int64_t ld; int transposed; } factor;
+
+static const float *entry(factor f, int64_t row, int64_t column)
+{
+    return f.transposed ? f.at + column * f.ld + row : f.at + row * f.ld + column;
+}
+
+static void rectangle(factor a, factor b, float *c, int64_t ldc, int64_t m0, int64_t m1,
+                      int64_t n0, int64_t n1, int64_t k, ending e, float *sums, float *room)
+{
+    float *panel = room + (MC / MR + 2) * BLOCK, part_tile[MR * NR];
+    const int64_t portions = (m1 - m0 + MC - 1) / MC;
+    for (int64_t k0 = 0; k0 < k; k0 += KC)
+    for (int64_t portion = 0; portion < portions; portion++) {
+        const int64_t depth = least(KC, k - k0), chunks = depth < CHUNK ? 1 : depth / CHUNK;
+        const int64_t top = m0 + edge(m1 - m0, portions, portion);
+        const int64_t rows = m0 + edge(m1 - m0, portions, portion + 1) - top;
+        const int64_t blocks = (rows + MR - 1) / MR;
+        for (int64_t n = n0; n < n1; n += NR) {
+            const int64_t cols = least(NR, n1 - n), width = cols > LANES ? NR : LANES;
+            pack_panel(entry(b, k0, n), b.ld, b.transposed, depth, cols, width, panel);
+            if (sums && portion == 0) sum_panel(panel, depth, cols, width, k0 > 0, sums + n);
+            lines soon[2] = {{0}};
+            if (n + NR < n1) {
+                const float *next = entry(b, k0, n + NR);
+                const int64_t count = (depth + LINE - 1) / LINE;
+                if (b.transposed) soon[0] = (lines){next, LINE, b.ld, NR_BITS, count * NR};
+                else soon[0] = (lines){next, b.ld, LINE, LANES / 16, depth * NR / LINE};
+                soon[0].quota = (soon[0].stop + blocks * chunks - 1) / (blocks * chunks);
+            }
+            for (int64_t block = 0; block < blocks; block++) {
+                const int64_t row = top + edge(rows, blocks, block);
+                const int64_t after = top + edge(rows, blocks, block + 1), height = after - row;
+                float *packed = room + block * BLOCK, *to = c + row * ldc + n;
+                soon[1].stop = 0;
+                if (n == n0) {
+                    pack_block(entry(a, row, k0), a.ld, a.transposed, height, depth, packed);
+                    if (block + 1 < blocks) {
+                        const float *next = entry(a, after, k0);
+                        if (a.transposed) soon[1] = (lines){next, a.ld, MR - 1, 1, 2 * depth};
+                        else soon[1] = (lines){next, LINE, a.ld, 4, (depth + LINE - 1) / LINE * 16};
+                        soon[1].quota = (soon[1].stop + chunks - 1) / chunks;
+                    }
+                }
+                kernel *run = KERNELS[a.transposed][width == NR][height];
+                if (cols == width) run(depth, packed, panel, to, ldc, k0 > 0, soon);
+                else {
+                    run(depth, packed, panel, part_tile, NR, 0, soon);
+                    for (int64_t i = 0; i < height; i++) for (int64_t j = 0; j < cols; j++)
+                        to[i * ldc + j] = part_tile[i * NR + j] + (k0 ? to[i * ldc + j] : 0);
+                }
+                if (k0 + KC >= k) finish(e, to, ldc, height, cols, row, n);
+            }
+        }
+    }
+}
+
+/* --- vectors --------------------------------------------------------------------------- */
+
+static float dot(const float *a, const float *b, int64_t n)
+{
+    vec run[4];
+    float total[LANES], sum = 0;
+    EACH(r, 4) run[r] = splat(0);
+    int64_t k = 0;
+    for (; k + 4 * LANES <= n; k += 4 * LANES)
+        EACH(r, 4) run[r] += load(a + k + r * LANES) * load(b + k + r * LANES);
+    store(total, (run[0] + run[1]) + (run[2] + run[3]));
+    for (; k < n; k++) sum += a[k] * b[k];
+    for (int i = 0; i < LANES; i++) sum += total[i];
+    return sum;
+}
+
+static float total(const float *x, int64_t n)
+{
+    vec run[4];
+    float ends[LANES], sum = 0;
+    EACH(r, 4) run[r] = splat(0);
+    int64_t k = 0;
+    for (; k + 4 * LANES <= n; k += 4 * LANES) EACH(r, 4) run[r] += load(x + k + r * LANES);
+    store(ends, (run[0] + run[1]) + (run[2] + run[3]));
+    for (; k < n; k++) sum += x[k];
+    for (int i = 0; i < LANES; i++) sum += ends[i];
+    return sum;
+}
+
+/* to[j] = sum over k of x[k] * rows[k * ld + j] */
+static void combine(const float *x, const float *rows, int64_t ld, int64_t depth, int64_t n,
+                    float *to)
+{
+    int64_t j = 0;
+    for (; j + 8 * LANES <= n; j += 8 * LANES) {
+        vec s[8];
+        EACH(r, 8) s[r] = splat(0);
+        for (int64_t k = 0; k < depth; k++)
+            EACH(r, 8) s[r] += splat(x[k]) * load(rows + k * ld + j + r * LANES);
+        EACH(r, 8) store(to + j + r * LANES, s[r]);
+    }
+    for (; j < n; j++) {
+        float s = 0;
+        for (int64_t k = 0; k < depth; k++) s += x[k] * rows[k * ld + j];
+        to[j] = s;
+    }
+}
+
+static float *room(void)
+{
+    static __thread float *mine; /* as long as the thread lives */
+    void *fresh;
+    if (!mine && posix_memalign(&fresh, 4096, 4 * ROOM) == 0) mine = fresh;
+    return mine;
+}
+
+/* For each g < batch: c_g [m, n] = a_g [m, k] b_g [k, n], of which a transposed factor lies as
+   [k, m] or [n, k] in memory. A step of 0 takes the same factor for each g. bias [batch, n] (or
+   [n] with a step of 0) is added, then relu taken, then what has a gate [batch, m, n] of no more
+   than 0 made 0; each may be null or 0. sums [batch, n] takes the sums of b's columns.
+   Returns 0, or 1 where memory is short. */
+int product(const float *a, const float *b, float *c, const float *bias, const float *gate,
+            float *sums, int64_t batch, int64_t m, int64_t n, int64_t k, int64_t a_step,
+            int64_t b_step, int64_t bias_step, int a_transposed, int b_transposed, int relu,
+            int threads)
+{
+    const int64_t panels = (n + NR - 1) / NR;
+    int down = 1, across = 1, failed = 0;
+    if (batch * m * n * k < SMALL) threads = 1;
+    if (batch % threads) {
+        double best = 0;
+        for (int i = 1; i <= threads; i++) if (threads % i == 0) {
+            /* the largest rectangle's work; packing costs as two more rows and columns do */
+            const double rows = (m + i - 1) / i + 2;
+            const double columns = (panels + threads / i - 1) / (threads / i) * NR + 2;
+            if (i == 1 || rows * columns < best) best = rows * columns, down = i;
+        }
+        across = threads / down;
+    }
+    const int64_t parts = (int64_t)down * across, tasks = batch * parts;
+    #pragma omp parallel for num_threads(threads) schedule(static) reduction(|:failed)
+    for (int64_t task = 0; task < tasks; task++) {
+        const int64_t g = task / parts, x = task / across % down, y = task % across;
+        const int64_t m0 = edge(m, down, x), m1 = edge(m, down, x + 1);
+        const int64_t n0 = edge(panels, across, y) * NR;
+        const int64_t n1 = least(n, edge(panels, across, y + 1) * NR);
+        const factor left = {a + g * a_step, a_transposed ? m : k, a_transposed};
+        const factor right = {b + g * b_step, b_transposed ? k : n, b_transposed};
+        const ending e = {bias ? bias + g * bias_step : 0, gate ? gate + g * m * n : 0, relu};
+        float *out = c + g * m * n, *column_sums = sums && m0 == 0 ? sums + g * n : 0;
+        if (m0 == m1 || n0 == n1) continue;
+        if (n == 1) {
+            if (a_transposed) combine(right.at, left.at + m0, m, k, m1 - m0, out + m0);
+            else for (int64_t i = m0; i < m1; i++) out[i] = dot(left.at + i * k, right.at, k);
+            finish(e, out + m0, 1, m1 - m0, 1, m0, 0);
+            if (column_sums) *column_sums = total(right.at, k);
+        } else if (k == 1) {
+            for (int64_t i = m0; i < m1; i++) {
+                for (int64_t j = n0; j < n1; j++) out[i * n + j] = left.at[i] * right.at[j];
+                finish(e, out + i * n + n0, n, 1, n1 - n0, i, n0);
+            }
+            if (column_sums) memcpy(column_sums + n0, right.at + n0, 4 * (n1 - n0));
+        } else {
+            float *mine = room();
+            if (mine) rectangle(left, right, out, n, m0, m1, n0, n1, k, e, column_sums, mine);
+            else failed = 1;
+        }
+    }
+    return failed;
+}
+"""
+
+
+def _table() -> str:
+    """The kernels of every height, and where to find them by layout, width and height."""
+
+    def names(rows: int, layout: str, width: int) -> str:
+        found = [f"{layout}_{i}_{width}" for i in range(1, rows + 1)]
+        return "{0, " + ", ".join(found) + "}"
+
+    def tables(rows: int) -> str:
+        sides = (
+            "{" + ", ".join(names(rows, layout, width) for width in (1, 2)) + "}"
+            for layout in ("row", "column")
+        )
+        return (
+            "\n".join(f"KERNELS_OF({i})" for i in range(1, rows + 1))
+            + "\nstatic kernel *const KERNELS[2][2][MR + 1] = {"
+            + ", ".join(sides)
+            + "};"
+        )
+
+    return f"\n#if MR == {_ROWS}\n{tables(_ROWS)}\n#else\n{tables(6)}\n#endif\n"
+
+
+SOURCE = "".join((_HEAD, _table(), _TAIL))
