@@ -16,19 +16,39 @@ from torch import Tensor
 _OWNED = "_idql_func_owned"
 
 
+_REFUSAL = (
+    "This tensor was donated: a jitted function has put its result into the tensor's memory. "
+    "Use the result of that call, or make the call without donation (update(..., donate=False))."
+)
+
+
 class DonatedTensor(Tensor):
     """What is left of a tensor whose memory was given away."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise RuntimeError(
-            "This tensor was donated: a jitted function has put its result into the tensor's "
-            "memory. Use the result of that call, or make the call without donation "
-            "(update(..., donate=False))."
-        )
+        raise RuntimeError(_REFUSAL)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return "<donated tensor>"
+
+
+def donated_tensor() -> Tensor:
+    """The refusing rest of a tensor that nobody had looked at before it was given away.
+
+    Raises:
+        RuntimeError: under a transform, where a tensor has another class, it refuses at once.
+    """
+    tensor = torch.empty(0)
+    if type(tensor) is not Tensor:
+        raise RuntimeError(_REFUSAL)
+    tensor.__class__ = DonatedTensor
+    return tensor
+
+
+def mark_owned(tensor: Tensor) -> None:
+    """Note that a tensor's memory was made by a donating call, so that the next may keep it."""
+    setattr(tensor, _OWNED, True)
 
 
 def take_over(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -47,7 +67,7 @@ def take_over(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Tensor]:
         for leaf, tensor in zip(leaves, tensors, strict=True)
     ]
     for leaf, tensor in zip(leaves, taken, strict=True):
-        setattr(tensor, _OWNED, True)
+        mark_owned(tensor)
         if type(leaf) is Tensor:
             leaf.__class__ = DonatedTensor
     return taken

@@ -282,7 +282,7 @@ def _adam_step(grads, params, mu, nu, count, sizes, size, *rates) -> list[Tensor
 
 def _adam_step_in_place(grads, params, mu, nu, count, *rest, settled=None) -> None:
     written = [*params, *mu, *nu, count]
-    if all(t.is_contiguous() for t in written):
+    if all(map(Tensor.is_contiguous, written)):
         _run_adam(grads, params, mu, nu, count, written, *rest)
         return
     for old, new in zip(written, _adam_step(grads, params, mu, nu, count, *rest), strict=True):
@@ -307,21 +307,22 @@ def _run_adam(
     grads, params, mu, nu, count, out, sizes, size, b1, b2, eps, weight_decay, decayed, wide
 ) -> None:
     kernels: Any = _kernels()
-    grads, params, mu, nu = (_contiguous(x) for x in (grads, params, mu, nu))
+    read = _contiguous((*grads, *params, *mu, *nu))
     count = count.contiguous()
     if sizes is not None:
         sizes = sizes.contiguous()
-    tensors = array("q", [*_pointers((*grads, *params, *mu, *nu)), *_pointers(out[:-1])])
-    leaf_sizes = _leaf_sizes(params, count.numel())
-    decays = array("B", decayed)
-    numbers = array("d", (b1, b2, eps, weight_decay, size))
+    rows = count.numel()
+    tensors = _pointers((*read, *out[:-1]))
+    leaf_sizes = _leaf_sizes(params, rows)
+    decays = _constants("B", tuple(decayed))
+    numbers = _constants("d", (b1, b2, eps, weight_decay, size))
     function = kernels.adam_float if params[0].dtype == torch.float32 else kernels.adam_double
     function(
         _address(tensors),
         _address(leaf_sizes),
         _address(decays),
         len(params),
-        count.numel(),
+        rows,
         count.data_ptr(),
         out[-1].data_ptr(),
         wide,
@@ -365,7 +366,7 @@ def _moving_average(new, old, taus, tau) -> list[Tensor]:
 
 
 def _moving_average_in_place(new, old, taus, tau, *, settled=None) -> None:
-    if all(t.is_contiguous() for t in old):
+    if all(map(Tensor.is_contiguous, old)):
         _run_average(new, old, old, taus, tau)
         return
     for target, value in zip(old, _moving_average(new, old, taus, tau), strict=True):
@@ -391,7 +392,7 @@ def _run_average(new, old, out, taus, tau) -> None:
     if taus is not None:
         taus = taus.contiguous()
     rows = 1 if taus is None else taus.numel()
-    tensors = array("q", _pointers((*new, *old, *out)))
+    tensors = _pointers((*new, *old, *out))
     leaf_sizes = _leaf_sizes(old, rows)
     function = kernels.average_float if old[0].dtype == torch.float32 else kernels.average_double
     function(
@@ -425,17 +426,29 @@ def _rows(count: int, tensors: Sequence[Tensor], dims: Sequence[int | None]) -> 
     ]
 
 
-def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
+# A small learner's step is over in microseconds: what is done for each leaf shows.
+
+
+def _contiguous(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    if all(map(Tensor.is_contiguous, tensors)):
+        return tensors
     return [t.contiguous() for t in tensors]
 
 
-def _pointers(tensors: Sequence[Tensor]) -> list[int]:
-    return [t.data_ptr() for t in tensors]
+def _pointers(tensors: Sequence[Tensor]) -> array[int]:
+    return array("q", [*map(Tensor.data_ptr, tensors)])
 
 
 def _leaf_sizes(leaves: Sequence[Tensor], rows: int) -> array[int]:
     """How many elements each leaf has in one of its rows."""
-    return array("q", [t.numel() // rows for t in leaves])
+    sizes = [*map(Tensor.numel, leaves)]
+    return array("q", sizes if rows == 1 else [size // rows for size in sizes])
+
+
+@functools.lru_cache(maxsize=256)
+def _constants(code: str, numbers: tuple[Any, ...]) -> array[Any]:
+    """Numbers that a program has for good, where the kernels read them."""
+    return array(code, numbers)
 
 
 def _address(numbers: array[Any]) -> int:

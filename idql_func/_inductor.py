@@ -22,9 +22,14 @@ _SECONDS = 60
 def settings() -> dict[str, Any]:
     """What to override of ``torch._inductor.config`` in the compilation of a program.
 
-    Empty where it can't be told that the shortcut holds: Inductor then looks for itself.
+    That its inputs have the shapes and strides it was made for is known from the call. Inductor
+    would look at each again, a fifth of what a small program takes besides its kernels;
+    ``TORCHINDUCTOR_SIZE_ASSERTS=1`` lets it, and it then looks at operators' results too. Of the
+    vector instructions nothing is said where it can't be told that the shortcut holds: Inductor
+    then looks for itself.
     """
-    return {"cpp.vec_isa_ok": True} if compiler_takes_vector_flags() else {}
+    asserts = {"size_asserts": os.environ.get("TORCHINDUCTOR_SIZE_ASSERTS") == "1"}
+    return asserts | ({"cpp.vec_isa_ok": True} if compiler_takes_vector_flags() else {})
 
 
 @functools.cache

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform
 
 import optree
 import torch
 
 from idql_func import optim
+from idql_func._held import Holdable
 from idql_func.optim import GradientTransformation, OptState
 from idql_func.tree import NAMESPACE, tree_leaves
 from idql_func.types import Params
@@ -34,11 +35,12 @@ def field(*, pytree_node: bool = True, **kwargs: Any) -> Any:
 
 
 @dataclass_transform(field_specifiers=(field,), frozen_default=True)
-class PyTreeNode:
+class PyTreeNode(Holdable):
     """Base class of immutable pytrees (``flax.struct.PyTreeNode``).
 
     A subclass becomes a frozen dataclass whose fields are children, but for those
-    declared with ``field(pytree_node=False)``.
+    declared with ``field(pytree_node=False)``. One that a jitted function returns makes
+    its fields when they are read.
 
     >>> from idql_func import tree_map
     >>> class Point(PyTreeNode):
@@ -47,9 +49,6 @@ class PyTreeNode:
     >>> tree_map(lambda leaf: leaf + 1, Point(1.0, "a"))
     Point(x=2.0, name='a')
     """
-
-    _child_names: ClassVar[tuple[str, ...]] = ()
-    _static_names: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

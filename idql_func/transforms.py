@@ -11,23 +11,21 @@ import functools
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import optree
 import torch
 from torch import Tensor
 
 from idql_func._compile import CudaGraph, compile_graph, compiler_problem, examples, trace, tracing
-from idql_func._donation import storage_of, take_over, write_into_inputs
+from idql_func._donation import storage_of, write_into_inputs
 from idql_func._inplace import homes_of_results, write_with_twins
+from idql_func._program import Arguments, BadLeaf, Program
 from idql_func._switches import (
     bfloat16_products,
     disable_jit,
     enable_x64,
     float_dtype,
-    int_dtype,
     jit_disabled,
     native_products,
     partitionable,
@@ -71,31 +69,6 @@ logger = logging.getLogger("idql_func")
 # --- jit ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Program:
-    """One compiled graph and how its inputs and outputs sit in the pytrees."""
-
-    run: Callable[..., Sequence[Tensor]]
-    used: tuple[int, ...]
-    """Which of the argument leaves the graph reads."""
-    outputs: tuple[tuple[str, Any], ...]
-    """For each leaf of the result: ("graph", k), ("argument", k), ("donated", k) for the memory
-    of an argument that the graph writes, or ("constant", value)."""
-    out_spec: optree.PyTreeSpec
-    donated: tuple[int, ...]
-    """The argument leaves whose memory the caller has given away."""
-    kinds: tuple[tuple[torch.Size, torch.dtype] | None, ...]
-    """Shape and dtype of each leaf of the result that the graph makes or an argument is."""
-
-    def result_leaves(self, leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:
-        """Run once. ``leaves`` are the arguments', those donated in memory of their own."""
-        results = self.run(*[tensors[k] for k in self.used])
-        return [
-            results[value] if kind == "graph" else value if kind == "constant" else leaves[value]
-            for kind, value in self.outputs
-        ]
-
-
 class Jitted:
     """A function compiled at first call; made by :func:`jit`."""
 
@@ -119,7 +92,7 @@ class Jitted:
             raise ValueError(
                 f"jit({_name(fn)}): argument {min(both)} can't be static and donated at once."
             )
-        self._programs: dict[Any, _Program] = {}
+        self._programs: dict[Any, Program] = {}
         self._donating: Jitted | None = None
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -128,8 +101,8 @@ class Jitted:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if jit_disabled() or inside_transform():
             return self.fn(*args, **kwargs)
-        program, leaves, tensors = self._prepare(args, kwargs)
-        return tree_unflatten(program.out_spec, program.result_leaves(leaves, tensors))
+        program, arguments = self._prepare(args, kwargs)
+        return program(arguments)
 
     def scan(
         self,
@@ -141,29 +114,43 @@ class Jitted:
     ) -> tuple[PyTree, PyTree]:
         """See :func:`scan`; ``xs`` are leaves ``[steps, ...]``, ``constants`` go to each step."""
         first = tree_unflatten(xs_spec, [leaf[0] for leaf in xs])
-        program, leaves, tensors = self._prepare((init, first), constants)
-        carried = tree_flatten(init)[1].num_leaves
-        carry_spec, y_spec = self._carry_and_output(program, init, tensors)
-        outputs: list[list[Any]] = []
+        program, arguments = self._prepare((init, first), constants)
+        leaves, tensors = arguments.leaves, arguments.tensors
+        carried = arguments.bounds[1]
+        carry_spec, y_spec = self._carry_and_output(program, arguments, init)
+        moving = [
+            (k, kind, value)
+            for k, (kind, value) in enumerate(program.outputs[:carried])
+            if kind not in ("argument", "donated")
+            or value != k
+            or (kind == "donated" and not isinstance(leaves[k], Tensor))
+        ]
+        outputs: list[Sequence[Any]] = []
         for i in range(steps):
             if i:
                 tensors[carried : carried + len(xs)] = [leaf[i] for leaf in xs]
-            result = program.result_leaves(leaves, tensors)
-            for k, leaf in enumerate(result[:carried]):
-                if isinstance(leaf, Tensor):
-                    tensors[k] = leaf
-                elif leaf is not leaves[k]:
-                    tensors[k] = torch.full_like(tensors[k], leaf)
-            leaves[:carried] = result[:carried]
+            result = program.flat_results(leaves, tensors)
+            inputs = [*tensors] if moving else tensors
+            for k, kind, value in moving:
+                leaf = leaves[k]
+                leaves[k] = result[k]
+                if kind == "argument":
+                    tensors[k] = inputs[value]
+                elif isinstance(result[k], Tensor):
+                    tensors[k] = result[k]
+                elif result[k] is not leaf:
+                    tensors[k] = torch.full_like(tensors[k], result[k])
             outputs.append(result[carried:])
+        program.mark(leaves, 0, carried)
+        arguments.hand_back(program.passed)
         stacked = [tree_stack(list(column)) for column in zip(*outputs, strict=True)]
         return tree_unflatten(carry_spec, leaves[:carried]), tree_unflatten(y_spec, stacked)
 
     def _carry_and_output(
-        self, program: _Program, init: PyTree, tensors: Sequence[Tensor]
+        self, program: Program, arguments: Arguments, init: PyTree
     ) -> tuple[optree.PyTreeSpec, optree.PyTreeSpec]:
         """The structures of carry and output of a step that may be repeated."""
-        init_spec = tree_flatten(init)[1]
+        init_spec = arguments.signatures[0].spec
         parts = program.out_spec.children()
         if program.out_spec.type is not tuple or len(parts) != 2:
             raise TypeError(f"scan({_name(self.fn)}): a step must return (carry, output).")
@@ -172,11 +159,13 @@ class Jitted:
                 f"scan({_name(self.fn)}): the step returns a carry of another structure than it "
                 f"takes: {parts[0]}, not {init_spec}."
             )
-        for k, (path, kind) in enumerate(zip(tree_paths(init), program.kinds, strict=False)):
+        tensors = arguments.tensors
+        for k, kind in enumerate(program.kinds[: init_spec.num_leaves]):
             if kind is not None and kind != (tensors[k].shape, tensors[k].dtype):
                 raise TypeError(
-                    f"scan({_name(self.fn)}): the step makes {path!r} {kind[1]} of shape "
-                    f"{tuple(kind[0])} from {tensors[k].dtype} of shape {tuple(tensors[k].shape)}."
+                    f"scan({_name(self.fn)}): the step makes {tree_paths(init)[k]!r} {kind[1]} of "
+                    f"shape {tuple(kind[0])} from {tensors[k].dtype} of shape "
+                    f"{tuple(tensors[k].shape)}."
                 )
         return parts[0], parts[1]
 
@@ -197,26 +186,29 @@ class Jitted:
         """Forget the compiled graphs."""
         self._programs.clear()
 
-    def _prepare(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[_Program, list[Any], list[Tensor]]:
-        """The program for these arguments, their leaves, and the tensors of those.
+    def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Program, Arguments]:
+        """The program for these arguments, and their leaves.
 
         From here on the donated arguments are refused elsewhere: the leaves have their memory.
         """
-        static_args = {i: a for i, a in enumerate(args) if i in self._static_nums}
-        static_kwargs = {k: v for k, v in kwargs.items() if k in self._static_names}
-        dynamic = (
-            tuple(None if i in static_args else a for i, a in enumerate(args)),
-            {k: v for k, v in kwargs.items() if k not in static_kwargs},
-        )
-        leaves, spec = tree_flatten(dynamic)
-        tensors = self._tensors(leaves, dynamic)
+        static_args = {i: args[i] for i in self._static_nums if i < len(args)}
+        static_kwargs = {k: kwargs[k] for k in self._static_names if k in kwargs}
+        values = [None if i in static_args else a for i, a in enumerate(args)]
+        names = tuple(sorted([k for k in kwargs if k not in static_kwargs]))
+        try:
+            arguments = Arguments([*values, *[kwargs[name] for name in names]])
+        except BadLeaf as bad:
+            dynamic = tuple(values), {name: kwargs[name] for name in names}
+            raise TypeError(
+                f"jit({_name(self.fn)}): argument leaf {tree_paths(dynamic)[bad.place]!r} is a "
+                f"{type(bad.leaf).__name__}; leaves must be tensors, arrays or numbers, "
+                "and anything else named in static_argnums or static_argnames."
+            ) from None
         key = (
-            spec,
-            tuple(static_args.items()),
-            tuple(sorted(static_kwargs.items())),
-            tuple([(t.shape, t.dtype, t.device, t.requires_grad) for t in tensors]),
+            arguments.signatures,
+            names,
+            tuple(sorted(static_args.items())) if static_args else (),
+            tuple(sorted(static_kwargs.items())) if static_kwargs else (),
             x64_enabled(),
             partitionable(),
             bfloat16_products(),
@@ -224,37 +216,13 @@ class Jitted:
         )
         program = self._programs.get(key)
         if program is None:
-            program = self._compile(spec, static_args, static_kwargs, tensors)
-            self._programs[key] = program
-        if program.donated:
-            given = [i for i in program.donated if isinstance(leaves[i], Tensor)]
-            taken = take_over([leaves[i] for i in given], [tensors[i] for i in given])
-            for i, tensor in zip(given, taken, strict=True):
-                leaves[i] = tensors[i] = tensor
-        return program, leaves, tensors
-
-    def _tensors(self, leaves: list[Any], dynamic: PyTree) -> list[Tensor]:
-        device = next((x.device for x in leaves if isinstance(x, Tensor)), None)
-        found = [
-            leaf if isinstance(leaf, Tensor) else _leaf_tensor(leaf, device, i)
-            for i, leaf in enumerate(leaves)
-        ]
-        tensors = [t if t.is_contiguous() else t.contiguous() for t in found if t is not None]
-        if len(tensors) < len(found):
-            i = next(i for i, tensor in enumerate(found) if tensor is None)
-            raise TypeError(
-                f"jit({_name(self.fn)}): argument leaf {tree_paths(dynamic)[i]!r} is a "
-                f"{type(leaves[i]).__name__}; leaves must be tensors, arrays or numbers, "
-                "and anything else named in static_argnums or static_argnames."
-            )
-        # the compiled program is made for one layout and for tensors that don't overlap; JAX
-        # knows neither, so neither reaches it
-        if len({id(t) for t in tensors}) < len(tensors):
-            seen: set[int] = set()
-            for i, tensor in enumerate(tensors):
-                tensors[i] = tensor.clone() if id(tensor) in seen else tensor
-                seen.add(id(tensor))
-        return tensors
+            spec = _spec_of_all([s.spec for s in arguments.signatures], names)
+            program = self._compile(spec, static_args, static_kwargs, arguments.tensors)
+            known = tuple([signature.known() for signature in arguments.signatures])
+            self._programs[(known, *key[1:])] = program
+        if self._donated_nums:
+            arguments.donate(self._donated_nums, program.written)
+        return program, arguments
 
     def _compile(
         self,
@@ -262,7 +230,7 @@ class Jitted:
         static_args: dict[int, Any],
         static_kwargs: dict[str, Any],
         tensors: list[Tensor],
-    ) -> _Program:
+    ) -> Program:
         outputs: list[tuple[str, Any]] = []
         out_spec: list[optree.PyTreeSpec] = []
         positional, keywords = spec.children()
@@ -318,7 +286,15 @@ class Jitted:
                 warnings.warn(f"jit: {problem} Running eagerly.", RuntimeWarning, stacklevel=5)
         if self.cuda_graphs and device.type == "cuda":
             run = CudaGraph(run, {used.index(k) for k in used if k in donated})
-        return _Program(run, used, tuple(outputs), out_spec[0], donated, kinds)
+        return Program(run, used, outputs, out_spec[0], len(tensors), donated, kinds)
+
+
+def _spec_of_all(specs: Sequence[optree.PyTreeSpec], names: Sequence[str]) -> optree.PyTreeSpec:
+    """The structure of ``(args, kwargs)`` from those of the values."""
+    values = [tree_unflatten(spec, range(spec.num_leaves)) for spec in specs]
+    count = len(values) - len(names)
+    positional, keywords = values[:count], values[count:]
+    return tree_flatten((tuple(positional), dict(zip(names, keywords, strict=True))))[1]
 
 
 def _places(spec: optree.PyTreeSpec, chosen: set[Any], start: int = 0) -> tuple[int, ...]:
@@ -431,22 +407,6 @@ def inside_transform() -> bool:
         or torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]
         or torch.compiler.is_compiling()
     )
-
-
-def _leaf_tensor(leaf: Any, device: torch.device | None, slot: int) -> Tensor | None:
-    if isinstance(leaf, bool | int | float):
-        dtype = {bool: torch.bool, int: int_dtype(), float: float_dtype()}[type(leaf)]
-        return _scalar(leaf, dtype, device, slot)
-    if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "biuf":
-        tensor = torch.from_numpy(np.ascontiguousarray(leaf))
-        return tensor.to(dtype=float_dtype() if leaf.dtype.kind == "f" else None, device=device)
-    return None
-
-
-@functools.lru_cache(maxsize=4096)
-def _scalar(value: Any, dtype: torch.dtype, device: torch.device | None, slot: int) -> Tensor:
-    """The tensor of a Python number, kept from call to call; one for each place, never shared."""
-    return torch.tensor(value, dtype=dtype, device=device)
 
 
 def _set_of(names: Any) -> set[Any]:

@@ -24,14 +24,18 @@ NAMESPACE = "idql_func"
 _tensordict_classes: set[type] = set()
 
 
-def tree_flatten(tree: PyTree, none_is_leaf: bool = False) -> tuple[list[Any], optree.PyTreeSpec]:
+def tree_flatten(
+    tree: PyTree, none_is_leaf: bool = False, is_leaf: Callable[[Any], bool] | None = None
+) -> tuple[list[Any], optree.PyTreeSpec]:
     """The leaves of a tree in a fixed order (dict keys sorted), and its structure.
+
+    What ``is_leaf`` says yes to is not looked into.
 
     >>> tree_flatten({"b": 1, "a": (2, 3)})[0]
     [2, 3, 1]
     """
     _know_tensordict()
-    return optree.tree_flatten(tree, none_is_leaf=none_is_leaf, namespace=NAMESPACE)
+    return optree.tree_flatten(tree, is_leaf, none_is_leaf=none_is_leaf, namespace=NAMESPACE)
 
 
 def tree_unflatten(treespec: optree.PyTreeSpec, leaves: Iterable[Any]) -> PyTree:

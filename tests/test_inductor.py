@@ -26,14 +26,21 @@ def test_settings_are_known_to_inductor_and_given_to_one_program_alone() -> None
 @pytest.mark.parametrize("compiler", ["/bin/false", "/no/such/compiler"])
 def test_a_compiler_that_refuses_the_flags_is_left_to_inductor(monkeypatch, compiler) -> None:
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", lambda: compiler)
-    assert _inductor.settings() == {}
+    assert "cpp.vec_isa_ok" not in _inductor.settings()
 
 
 def test_other_machines_are_left_to_inductor(monkeypatch) -> None:
     monkeypatch.setattr(_inductor.platform, "machine", lambda: "aarch64")
-    assert _inductor.settings() == {}
+    assert "cpp.vec_isa_ok" not in _inductor.settings()
 
 
 def test_amx_is_left_to_inductor(monkeypatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert _inductor.settings() == {}
+    assert "cpp.vec_isa_ok" not in _inductor.settings()
+
+
+def test_inputs_are_looked_at_again_only_if_asked(monkeypatch) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_SIZE_ASSERTS", raising=False)
+    assert _inductor.settings()["size_asserts"] is False
+    monkeypatch.setenv("TORCHINDUCTOR_SIZE_ASSERTS", "1")
+    assert _inductor.settings()["size_asserts"] is True

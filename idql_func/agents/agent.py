@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from idql_func import random
+from idql_func._held import float_dtype_of
 from idql_func.struct import PyTreeNode, TrainState, field
 from idql_func.transforms import jit
-from idql_func.tree import as_tensor, tree_iter, tree_map
+from idql_func.tree import as_tensor, tree_map
 from idql_func.types import Batch, InputError, Params, PRNGKey
 
 TRANSITION_FIELDS = ("observations", "actions", "rewards", "masks", "next_observations")
@@ -45,9 +47,7 @@ class Agent(PyTreeNode):
     @property
     def float_dtype(self) -> torch.dtype:
         """The dtype of the parameters, which batches must have too."""
-        return next(
-            x.dtype for x in tree_iter(self) if isinstance(x, Tensor) and x.is_floating_point()
-        )
+        return float_dtype_of(self)
 
     def _act(
         self: Self,
@@ -59,6 +59,10 @@ class Agent(PyTreeNode):
         actions, rng = choose(self, obs)
         actions = actions[0] if single else actions
         return actions.cpu().numpy(), self.replace(rng=rng)
+
+    def to_act(self: Self) -> Self:
+        """The learner without all that no action depends on: less to pass at every step."""
+        return self
 
     # Learners of nested observations replace the two methods below, and nothing else.
 
@@ -85,8 +89,9 @@ class Agent(PyTreeNode):
             raise TypeError(
                 f"{type(self).__name__}: a batch is a dict of tensors, got {type(batch).__name__}."
             )
-        present = set(batch.keys())
+        present = batch.keys()
         fields: dict[str, Any] = {}
+        floats = self.float_dtype
         rows: int | None = None
         for name in names:
             if name not in present:
@@ -98,7 +103,7 @@ class Agent(PyTreeNode):
                 fields[name], rows = self._observations_of_batch(batch[name], name, rows)
             else:
                 size = (self.act_dim,) if name == "actions" else ()
-                fields[name] = self._field(batch[name], name, rows, size)
+                fields[name] = self._field(batch[name], name, rows, size, floats=floats)
                 rows = fields[name].shape[0]
         return fields
 
@@ -109,22 +114,29 @@ class Agent(PyTreeNode):
         rows: int | None,
         size: tuple[int, ...],
         dtype: torch.dtype | None = None,
+        floats: torch.dtype | None = None,
     ) -> Tensor:
-        """One entry of a batch as a checked tensor ``[B, *size]`` of the parameters' dtype."""
-        what = f"{type(self).__name__}: batch[{name!r}]"
+        """One entry of a batch as a checked tensor ``[B, *size]`` of the parameters' dtype.
+
+        That is ``floats``, if the caller knows it; or the entry has a ``dtype`` of its own.
+        """
         if not isinstance(value, Tensor):
+            what = f"{type(self).__name__}: batch[{name!r}]"
             value = real_tensor(value, what).to(self.rng.device)
-        rows = value.shape[0] if rows is None and value.ndim else rows
-        if rows == 0 or tuple(value.shape) != (rows, *size):
+        shape, what = value.shape, f"{type(self).__name__}: batch"
+        rows = shape[0] if rows is None and shape else rows
+        if rows == 0 or shape != (rows, *size):
             wanted = ", ".join(["batch" if rows is None else str(rows), *map(str, size)])
             raise InputError(
-                f"{what} must have shape ({wanted}) with at "
-                f"least one row, got {tuple(value.shape)}."
+                f"{what}[{name!r}] must have shape ({wanted}) with at "
+                f"least one row, got {tuple(shape)}."
             )
-        wanted_dtype = self.float_dtype if dtype is None else dtype
+        wanted_dtype = dtype or floats or self.float_dtype
         if value.dtype != wanted_dtype:
             as_what = " as the parameters are" if dtype is None else ""
-            raise InputError(f"{what} must be {wanted_dtype}{as_what}, got {value.dtype}.")
+            raise InputError(
+                f"{what}[{name!r}] must be {wanted_dtype}{as_what}, got {value.dtype}."
+            )
         return value
 
 
@@ -152,11 +164,24 @@ class PolicyAgent(Agent):
         Raises:
             InputError: an observation of another size.
         """
+        return self._act(observations, lambda agent, obs: agent.greedy_actions(obs))
+
+    def greedy_actions(self, observations: Any) -> tuple[Tensor, PRNGKey]:
+        """:meth:`eval_actions` as a function of tensors, ``[E, O]`` to ``[E, A]``, and the key.
+
+        It checks nothing and may stand inside ``vmap``.
+        """
         actor = self.actor
-        return self._act(
-            observations,
-            lambda agent, obs: (_modes(actor.params, obs, apply_fn=actor.apply_fn), agent.rng),
-        )
+        return _modes(actor.params, observations, apply_fn=actor.apply_fn), self.rng
+
+    def to_act(self: Policy) -> Policy:
+        """The learner without all that no action depends on: less to pass at every step."""
+        idle = {
+            f.name: state.replace(params={}, opt_state=(), tx=None)
+            for f in dataclasses.fields(self)
+            if isinstance(state := getattr(self, f.name), TrainState)
+        }
+        return self.replace(**{**idle, "actor": self.actor.replace(opt_state=(), tx=None)})
 
     def sample_actions(self: Policy, observations: Any) -> tuple[np.ndarray, Policy]:
         """A draw from the policy for ``[O]`` or ``[E, O]``, and the learner with the next key.
