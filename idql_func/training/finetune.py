@@ -28,6 +28,7 @@ from idql_func.training.interaction import Interaction
 from idql_func.training.loggers import MetricsLogger, read_metrics
 from idql_func.training.matmul import matmul_precision
 from idql_func.training.offline import TrainingInterrupted, train_offline
+from idql_func.training.offline_records import ACTOR_LOSS_LABELS
 from idql_func.training.online import begin_run, check_resumable, restore_state
 from idql_func.training.online_loop import (
     Intervals,
@@ -37,14 +38,9 @@ from idql_func.training.online_loop import (
     SavedLoop,
     read_saved_loop,
 )
-from idql_func.training.report import Reporter, duration, files_table, returns_table
+from idql_func.training.report import Reporter, returns_table
 from idql_func.training.results import Evaluator, evaluation_record, plain_results
-from idql_func.training.rundir import (
-    RunDirectory,
-    choose_run_directory,
-    open_run_directory,
-    write_json,
-)
+from idql_func.training.rundir import RunDirectory, choose_run_directory, open_run_directory
 from idql_func.training.sources import load_source
 from idql_func.training.task import Task, prepare_task
 from idql_func.training.threads import cpu_threads
@@ -396,68 +392,46 @@ def _finish(
     after: Results,
 ) -> dict[str, Any]:
     """Pictures, summary and the closing table."""
-    run, logger, reporter = loop.run, loop.logger, loop.reporter
     behaviour = None if task.behaviour is None else task.behaviour.as_result()
     variant = "actor kept training" if config.train_actor else "frozen actor"
+    course = f"{loop.offset:,} offline updates, then {state.step:,} online steps ({variant}"
     plots.save_figure(
         plots.learning_curve(
-            logger.records,
+            loop.logger.records,
             behaviour_return=None if task.behaviour is None else task.behaviour.mean,
-            title=f"{type(state.learner).__name__} in {task.env_name}: {loop.offset:,} offline "
-            f"updates, then {state.step:,} online steps ({variant}), seed {config.seed}",
-            labels={"actor_loss": "Actor loss (noise prediction)"},
+            title=f"{type(state.learner).__name__} in {task.env_name}: {course}), "
+            f"seed {config.seed}",
+            labels=ACTOR_LOSS_LABELS,
             x="step",
             handover=loop.offset,
         ),
-        run.learning_curve,
+        loop.run.learning_curve,
     )
-    files = {
-        "checkpoint": run.checkpoint(state.step),
-        "replay buffer": run.buffer(state.step),
-        "metrics": logger.jsonl,
-        "as a table": logger.csv,
-        "learning curve": run.learning_curve,
-    }
+    pictures = {}
     if task.env_name == ENV_NAME:
         most = max(config.evaluation.N)
         plot_trajectories(
-            run.trajectories,
+            loop.run.trajectories,
             [
                 (f"{when}: N = {most}, return {result['return']:.0f}", result["trajectories"])
                 for when, result in (("before", before[most]), ("after", after[most]))
             ],
         )
-        files["trajectories"] = run.trajectories
-    files["summary"] = run.summary
-    summary = {
-        "env": task.env_name,
-        "start": str(start.checkpoint),
-        "variant": variant,
-        "offline_updates": loop.offset,
-        "steps": state.step,
-        "updates": state.updates,
-        "seconds": {name: round(value, 2) for name, value in loop.seconds.items()},
-        "steps_per_second": round(loop.steps_made / max(loop.seconds["steps"], 1e-9), 2),
-        "behaviour": behaviour,
-        "before": plain_results(before),
-        "evaluation": plain_results(after),
-        "matmul": dataclasses.asdict(loop.matmul),
-        "files": {name: str(path.relative_to(run.path)) for name, path in files.items()},
-    }
-    write_json(run.summary, summary)
+        pictures["trajectories"] = loop.run.trajectories
     rows = {
         when if len(results) == 1 else f"{when}, N = {n}": result
         for when, results in (("before", before), ("after", after))
         for n, result in results.items()
     }
-    reporter.table(
-        returns_table(
-            rows,
-            behaviour=behaviour,
-            title=f"{loop.offset:,} offline updates, then {state.step:,} online steps ({variant}, "
-            f"N = {', '.join(map(str, after))})",
-        )
-    )
-    reporter.stage(f"Done: {duration(loop.seconds['training'])} online. Files:")
-    reporter.table(files_table(files))
-    return summary
+    title = f"{course}, N = {', '.join(map(str, after))})"
+    summary = {
+        "env": task.env_name,
+        "start": str(start.checkpoint),
+        "variant": variant,
+        "offline_updates": loop.offset,
+        "behaviour": behaviour,
+        "before": plain_results(before),
+        "evaluation": plain_results(after),
+    }
+    table = returns_table(rows, behaviour=behaviour, title=title)
+    return loop.conclude(state, summary, table, pictures)

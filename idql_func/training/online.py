@@ -36,14 +36,9 @@ from idql_func.training.online_loop import (
     read_saved_loop,
 )
 from idql_func.training.pixels import pixel_environment_factory
-from idql_func.training.report import Reporter, duration, files_table, returns_table
+from idql_func.training.report import Reporter, returns_table
 from idql_func.training.results import Evaluator, plain_results
-from idql_func.training.rundir import (
-    RunDirectory,
-    choose_run_directory,
-    open_run_directory,
-    write_json,
-)
+from idql_func.training.rundir import RunDirectory, choose_run_directory, open_run_directory
 from idql_func.training.settings import changed_settings
 from idql_func.training.task import environment_factory, shapes_of
 from idql_func.training.threads import cpu_threads
@@ -331,52 +326,32 @@ def _finish(
     solved: float | None,
 ) -> dict[str, Any]:
     """Pictures, summary and the closing table."""
-    run, logger, reporter = loop.run, loop.logger, loop.reporter
-    name = config.learner.class_name
     plots.save_figure(
         plots.learning_curve(
-            logger.records,
-            title=f"{name} ({config.preset}) in {config.env}, seed {config.seed}",
+            loop.logger.records,
+            title=f"{config.learner.class_name} ({config.preset}) in {config.env}, "
+            f"seed {config.seed}",
             x="step",
             solved_return=solved,
         ),
-        run.learning_curve,
+        loop.run.learning_curve,
     )
-    files = {
-        "checkpoint": run.checkpoint(state.step),
-        "replay buffer": run.buffer(state.step),
-        "metrics": logger.jsonl,
-        "as a table": logger.csv,
-        "learning curve": run.learning_curve,
-    }
+    pictures = {}
     if isinstance(config.learner, DrQConfig):
         _save_frames(config.learner.pixel_keys[0], loop)
-        files["frames"] = run.frames
-    files["summary"] = run.summary
-    steps = state.step * loop.frames
+        pictures["frames"] = loop.run.frames
     mean = results[None]["return"]
-    summary = {
-        "env": config.env,
-        "steps": steps,
-        "updates": state.updates,
-        "seconds": {name: round(value, 2) for name, value in loop.seconds.items()},
-        "steps_per_second": round(
-            loop.steps_made * loop.frames / max(loop.seconds["steps"], 1e-9), 2
-        ),
-        "solved_return": solved,
-        "solved": None if solved is None else bool(mean >= solved),
-        "evaluation": plain_results(results),
-        "matmul": dataclasses.asdict(loop.matmul),
-        "files": {name: str(path.relative_to(run.path)) for name, path in files.items()},
-    }
-    write_json(run.summary, summary)
     verdict = ""
     if solved is not None:
         verdict = f" (counts as solved at {solved:g}: {'yes' if mean >= solved else 'no'})"
-    reporter.table(returns_table(results, title=f"{config.env} after {steps:,} steps{verdict}"))
-    reporter.stage(f"Done: trained for {duration(loop.seconds['training'])}. Files:")
-    reporter.table(files_table(files))
-    return summary
+    title = f"{config.env} after {state.step * loop.frames:,} steps{verdict}"
+    summary = {
+        "env": config.env,
+        "solved_return": solved,
+        "solved": None if solved is None else bool(mean >= solved),
+        "evaluation": plain_results(results),
+    }
+    return loop.conclude(state, summary, returns_table(results, title=title), pictures)
 
 
 def _save_frames(key: str, loop: OnlineLoop) -> None:

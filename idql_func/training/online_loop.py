@@ -5,6 +5,7 @@ What a step does is a :class:`Course`: training from scratch and fine-tuning dif
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from rich.table import Table
 
 from idql_func._switches import jit_disabled
 from idql_func.data import ReplayBuffer
@@ -28,7 +30,13 @@ from idql_func.training.loggers import MetricsLogger
 from idql_func.training.matmul import MatmulChoice
 from idql_func.training.offline import TrainingInterrupted
 from idql_func.training.online_config import OnlineEvaluationConfig
-from idql_func.training.report import Reporter, TrainingBar, duration, policy_name
+from idql_func.training.report import (
+    Reporter,
+    TrainingBar,
+    duration,
+    files_table,
+    policy_name,
+)
 from idql_func.training.results import (
     Evaluator,
     evaluation_record,
@@ -36,7 +44,7 @@ from idql_func.training.results import (
     for_numbers,
     not_numbers,
 )
-from idql_func.training.rundir import RunDirectory
+from idql_func.training.rundir import RunDirectory, write_json
 from idql_func.types import InputError
 
 __all__ = ["Course", "Intervals", "LoopState", "OnlineLoop", "SavedLoop", "read_saved_loop"]
@@ -214,6 +222,50 @@ class OnlineLoop:
         )
         self._evaluated = f"evaluation {results[self.numbers[-1]]['return']:.1f}"
         return results
+
+    def conclude(
+        self,
+        state: LoopState,
+        summary: Mapping[str, Any],
+        table: Table,
+        pictures: Mapping[str, Path],
+    ) -> dict[str, Any]:
+        """Write the summary, the last file of a run, and say how it went and where everything is.
+
+        Args:
+            state: the last one.
+            summary: what this kind of run has to say.
+            table: the returns.
+            pictures: what was drawn besides the learning curve.
+
+        Returns:
+            The summary, with the numbers and files that all such runs have.
+        """
+        run = self.run
+        files = {
+            "checkpoint": run.checkpoint(state.step),
+            "replay buffer": run.buffer(state.step),
+            "metrics": self.logger.jsonl,
+            "as a table": self.logger.csv,
+            "learning curve": run.learning_curve,
+            **pictures,
+            "summary": run.summary,
+        }
+        speed = self.steps_made * self.frames / max(self.seconds["steps"], 1e-9)
+        whole = {
+            **summary,
+            "steps": state.step * self.frames,
+            "updates": state.updates,
+            "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
+            "steps_per_second": round(speed, 2),
+            "matmul": dataclasses.asdict(self.matmul),
+            "files": {name: str(path.relative_to(run.path)) for name, path in files.items()},
+        }
+        write_json(run.summary, whole)
+        self.reporter.table(table)
+        self.reporter.stage(f"Done: trained for {duration(self.seconds['training'])}. Files:")
+        self.reporter.table(files_table(files))
+        return whole
 
     def _step(self, state: LoopState, step: int, bar: TrainingBar) -> LoopState:
         action, learner = self.course.act(state.learner, self.interaction, step)
