@@ -16,8 +16,11 @@ from tqdm import tqdm
 
 from idql_func.types import InputError
 
-Choice = tuple[NDArray[Any], Any]
-"""Actions ``[E, A]`` and the learner with its next key."""
+Choice = tuple[Sequence[Any], Any]
+"""Actions ``[E, A]`` of each member, and the learner with its next key."""
+
+Chooser = Callable[[Any, Sequence[Any]], Choice]
+"""A learner and the observations ``[E, ...]`` of each member to their actions."""
 
 
 class Episode:
@@ -116,58 +119,116 @@ class _Group:
             self.episodes[number] = Episode(self.last[slot], info)
 
 
+class _Member:
+    """What is a learner's own where several are tried out side by side: its episodes.
+
+    Its environments are two groups that take turns: ``group`` acts next, and then ``other``.
+    """
+
+    def __init__(self, envs: list[gym.Env], seeds: Sequence[int], overlap: bool) -> None:
+        self.episodes: dict[int, Episode] = {}
+        self.rows = (len(envs) + 1) // 2 if overlap else len(envs)
+        waiting = iter(enumerate(seeds))
+        groups = [
+            _Group(envs[i : i + self.rows], self.rows, waiting, self.episodes)
+            for i in range(0, len(envs), self.rows)
+        ]
+        self.group, self.other = groups[0], groups[-1]
+
+    def pass_on(self) -> bool:
+        """Make it the other group's turn, if there is one with an episode running."""
+        ahead = self.other is not self.group and self.other.busy()
+        if ahead:
+            self.group, self.other = self.other, self.group
+        return ahead
+
+
 def run_episodes(
     learner: Any,
-    method: str,
-    envs: list[gym.Env],
-    seeds: list[int],
+    choose: Chooser,
+    envs: Sequence[list[gym.Env]],
+    seeds: Sequence[int],
     progress: bool,
     overlap: bool = True,
-) -> list[Episode]:
-    """Run one episode for each seed; a free environment takes the next one that waits.
+) -> list[list[Episode]]:
+    """Run each member's episode for each seed; a free environment takes the next one that waits.
 
-    Several environments form two groups that take turns: while a thread chooses the actions of one
-    group, the other is stepped here. The next choice begins when the last one has ended, with the
-    learner that it gave, and all stepping is done by one thread in one order, so that the result
-    depends on the learner, the seeds and the number of environments, and never on the timing.
-    Without ``overlap`` they are one group, and no thread is started.
+    A member's environments form two groups that take turns: while a thread chooses the actions of
+    one group of each member, the others are stepped here. The next choice begins when the last one
+    has ended, with the learner that it gave, and all stepping is done by one thread in one order,
+    so that the result depends on the learner, the seeds and the number of environments, and never
+    on the timing. The order of a member's choices and steps is that which it has alone, whatever
+    the others do. Without ``overlap`` there is one group each, and no thread is started.
+
+    Args:
+        learner: what ``choose`` takes.
+        choose: see :func:`alone` and :func:`side_by_side`.
+        envs: those of each member, as many for each.
+        seeds: of the episodes, the same for each member.
+        progress: show a bar over episodes.
+        overlap: see above.
+
+    Returns:
+        Each member's episodes, in the order of the seeds.
 
     >>> class Rest:
     ...     def eval_actions(self, observations):
     ...         return np.zeros((len(observations), 2), np.float32), self
     >>> from idql_func.envs import make_env
     >>> envs = [make_env("pointmaze-umaze-builtin") for _ in range(3)]
-    >>> [episode.length for episode in run_episodes(Rest(), "eval_actions", envs, [0] * 3, False)]
+    >>> [episodes] = run_episodes(Rest(), alone("eval_actions"), [envs], [0] * 3, False)
+    >>> [episode.length for episode in episodes]
     [300, 300, 300]
     """
-    waiting = iter(enumerate(seeds))
-    episodes: dict[int, Episode] = {}
-    rows = (len(envs) + 1) // 2 if overlap else len(envs)
-    groups = [
-        _Group(envs[i : i + rows], rows, waiting, episodes) for i in range(0, len(envs), rows)
-    ]
+    members = [_Member(own, seeds, overlap) for own in envs]
+    total = len(members) * len(seeds)
 
-    def choose(learner: Any, observations: Any) -> Choice:
-        actions, learner = getattr(learner, method)(observations)
-        return checked_actions(actions, rows), learner
+    def choice_of(learner: Any, observations: Sequence[Any]) -> Choice:
+        actions, learner = choose(learner, observations)
+        each = [checked_actions(own, m.rows) for own, m in zip(actions, members, strict=True)]
+        return each, learner
+
+    def begin_next() -> Callable[[], Choice]:
+        return begin(partial(choice_of, learner, [m.group.observations() for m in members]))
 
     with (
-        _beginner(in_thread=len(groups) > 1) as begin,
-        tqdm(total=len(seeds), disable=not progress, desc="evaluating", unit="episode") as bar,
+        _beginner(in_thread=overlap and len(envs[0]) > 1) as begin,
+        tqdm(total=total, disable=not progress, desc="evaluating", unit="episode") as bar,
     ):
-        group, other = groups[0], groups[-1]
-        choice = begin(partial(choose, learner, group.observations()))
-        while group.busy():
+        choice = begin_next()
+        while any(m.group.busy() for m in members):
             actions, learner = choice()
-            ahead = other is not group and other.busy()
-            if ahead:
-                choice = begin(partial(choose, learner, other.observations()))
-            bar.update(group.step(actions))
-            if ahead:
-                group, other = other, group
-            elif group.busy():
-                choice = begin(partial(choose, learner, group.observations()))
-    return [episodes[number] for number in range(len(seeds))]
+            meanwhile: list[tuple[_Group, NDArray[Any]]] = []
+            for member, own in zip(members, actions, strict=True):
+                group = member.group
+                if member.pass_on():
+                    meanwhile.append((group, own))
+                else:  # what it does next depends on this step
+                    bar.update(group.step(own))
+            if any(m.group.busy() for m in members):
+                choice = begin_next()
+            for group, own in meanwhile:
+                bar.update(group.step(own))
+    return [[m.episodes[number] for number in range(len(seeds))] for m in members]
+
+
+def alone(method: str) -> Chooser:
+    """The choice of one learner by a method that takes ``[E, ...]``."""
+
+    def choose(learner: Any, observations: Sequence[Any]) -> Choice:
+        actions, learner = getattr(learner, method)(observations[0])
+        return [actions], learner
+
+    return choose
+
+
+def side_by_side(method: str) -> Chooser:
+    """The choice of ``K`` learners in one by a method that takes ``[K, E, ...]``."""
+
+    def choose(learner: Any, observations: Sequence[Any]) -> Choice:
+        return getattr(learner, method)(stacked(observations))
+
+    return choose
 
 
 @contextmanager

@@ -20,11 +20,14 @@ from numpy.typing import NDArray
 
 from idql_func import random
 from idql_func._episodes import (
+    Chooser,
     Episode,
+    alone,
     checked_actions,
     either,
     run_episodes,
     said,
+    side_by_side,
     stacked,
 )
 from idql_func.data.pointmaze import ENV_NAME, REF_MAX_SCORE, REF_MIN_SCORE
@@ -34,7 +37,15 @@ from idql_func.envs.frames import env_name, frames_per_second
 from idql_func.envs.offscreen import Camera
 from idql_func.types import InputError
 
-__all__ = ["EnvSource", "episode_seeds", "evaluate", "implicit_evaluate", "record_video"]
+__all__ = [
+    "EnvSource",
+    "environments_at_once",
+    "episode_seeds",
+    "evaluate",
+    "evaluate_members",
+    "implicit_evaluate",
+    "record_video",
+]
 
 EnvSource = gym.Env | Callable[[], gym.Env] | str
 """An environment (it is copied, not stepped), a function that makes one, or a name."""
@@ -116,28 +127,125 @@ def evaluate(
         >>> result["return"], result["length"], result["success"]
         (0.0, 300.0, 0.0)
     """
+    _check_method(learner, method)
+    if fold_seed:
+        learner = learner.replace(rng=random.fold_in(learner.rng, seed))
+    [episodes] = _run(
+        (learner, alone(method), 1),
+        env_or_factory,
+        (num_episodes, seed, num_envs),
+        record_trajectories=record_trajectories,
+        progress=progress,
+        save_video=save_video,
+        overlap=overlap,
+    )
+    return _summary(episodes, score_name, record_trajectories)
+
+
+def evaluate_members(
+    learner: Any,
+    members: int,
+    env_or_factory: EnvSource,
+    num_episodes: int,
+    seed: int = 0,
+    num_envs: int | None = None,
+    *,
+    method: str = "eval_actions",
+    record_trajectories: bool = False,
+    score_name: str | os.PathLike[str] | ReferenceScores | None = None,
+    progress: bool = False,
+    overlap: bool = True,
+) -> list[dict[str, Any]]:
+    """:func:`evaluate` of several learners side by side, whose actions are chosen in one call.
+
+    Each member has environments of its own, its episodes have the seeds that they have alone, and
+    its choices and steps come in the order that they have alone. So each result is what
+    :func:`evaluate` gives of the member, as far as its actions are: the last bits of a product of
+    stacked matrices may differ from those of one, and where candidates are almost as good as each
+    other another one may then be the best.
+
+    Args:
+        learner: has ``eval_actions(observations [K, E, O]) -> (actions [K, E, A], learner)``.
+        members: how many learners it stands for, ``K``.
+        num_envs: how many run at once, of each member.
+
+    The other arguments are those of :func:`evaluate`.
+
+    Returns:
+        The members' results, as :func:`evaluate` gives them.
+
+    Raises:
+        InputError: as :func:`evaluate`, or ``members`` below 1.
+
+    Example:
+        >>> class Push:
+        ...     def eval_actions(self, observations):
+        ...         return np.zeros((*observations.shape[:2], 2), np.float32), self
+        >>> results = evaluate_members(Push(), 3, "pointmaze-umaze-builtin", num_episodes=1)
+        >>> [result["length"] for result in results]
+        [300.0, 300.0, 300.0]
+    """
+    if members < 1:
+        raise InputError(f"members must be at least 1; got {members}.")
+    _check_method(learner, method)
+    found = _run(
+        (learner, side_by_side(method), members),
+        env_or_factory,
+        (num_episodes, seed, num_envs),
+        record_trajectories=record_trajectories,
+        progress=progress,
+        save_video=False,
+        overlap=overlap,
+    )
+    return [_summary(episodes, score_name, record_trajectories) for episodes in found]
+
+
+def environments_at_once(num_episodes: int, num_envs: int | None = None) -> int:
+    """How many environments without pictures :func:`evaluate` runs at once.
+
+    >>> environments_at_once(10), environments_at_once(1000), environments_at_once(9, num_envs=4)
+    (10, 64, 4)
+    """
+    return min(num_envs or _MOST_ENVS, num_episodes)
+
+
+def _run(
+    acting: tuple[Any, Chooser, int],
+    source: EnvSource,
+    episodes: tuple[int, int, int | None],
+    *,
+    record_trajectories: bool,
+    progress: bool,
+    save_video: bool,
+    overlap: bool,
+) -> list[list[Episode]]:
+    """The episodes of each member, in environments that are closed again.
+
+    ``acting`` is the learner, how it chooses, and for how many members; ``episodes`` how many, from
+    which seed, and how many at once.
+    """
+    (learner, choose, members), (num_episodes, seed, num_envs) = acting, episodes
     if num_episodes < 1:
         raise InputError(f"num_episodes must be at least 1; got {num_episodes}.")
     if num_envs is not None and num_envs < 1:
         raise InputError(f"num_envs must be at least 1; got {num_envs}.")
-    _check_method(learner, method)
-    if fold_seed:
-        learner = learner.replace(rng=random.fold_in(learner.rng, seed))
     envs: list[gym.Env] = []
     try:
-        envs.append(_own_env(env_or_factory))
+        envs.append(_own_env(source))
         _check_spaces(learner, envs[0], record_trajectories)
-        most = num_envs or (_MOST_PIXEL_ENVS if _has_pictures(envs[0]) else _MOST_ENVS)
-        while len(envs) < min(most, num_episodes):
-            envs.append(_own_env(env_or_factory))
+        most = num_envs or (_MOST_PIXEL_ENVS if _has_pictures(envs[0]) else None)
+        count = environments_at_once(num_episodes, most)
+        while len(envs) < members * count:
+            envs.append(_own_env(source))
         if save_video:
             envs[0] = WANDBVideo(envs[0], name="eval_video", max_videos=1)
-        seeds = episode_seeds(seed, num_episodes)
-        episodes = run_episodes(learner, method, envs, seeds, progress, overlap)
+        each = [envs[i : i + count] for i in range(0, len(envs), count)]
+        return run_episodes(
+            learner, choose, each, episode_seeds(seed, num_episodes), progress, overlap
+        )
     finally:
         for env in envs:
             env.close()
-    return _summary(episodes, score_name, record_trajectories)
 
 
 def implicit_evaluate(

@@ -24,7 +24,13 @@ from idql_func.data.pointmaze import EXPERT, REF_MAX_SCORE, REF_MIN_SCORE, Waypo
 from idql_func.data.scores import ReferenceScores
 from idql_func.envs import ENV_NAME, make_pointmaze_env, video
 from idql_func.envs.pointmaze import GOAL
-from idql_func.evaluation import episode_seeds, evaluate, implicit_evaluate, record_video
+from idql_func.evaluation import (
+    episode_seeds,
+    evaluate,
+    evaluate_members,
+    implicit_evaluate,
+    record_video,
+)
 from idql_func.types import InputError
 
 
@@ -204,6 +210,65 @@ def test_turns_by_hand() -> None:
     turns = [pair for i in range(8) for pair in ((first, i), (second, i))]
     expected_rows = [rows for rows, i in turns if i < max(rows)]
     assert seen == [(i, *rows) for i, rows in enumerate(expected_rows)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lasting(Noisy):
+    """Ends an episode early where its draw says so, so that members are done at other times."""
+
+    patience: float = 1.0
+
+    def eval_actions(self, observations: np.ndarray) -> tuple[np.ndarray, Lasting]:
+        actions, learner = super().eval_actions(observations)
+        actions[:, 1] = np.abs(actions[:, 1]) > self.patience
+        return actions, learner  # type: ignore[return-value]
+
+
+@dataclasses.dataclass(frozen=True)
+class Members:
+    """Several learners as one, each with a key of its own."""
+
+    each: tuple[Lasting, ...]
+
+    def eval_actions(self, observations: np.ndarray) -> tuple[np.ndarray, Members]:
+        chosen = [m.eval_actions(o) for m, o in zip(self.each, observations, strict=True)]
+        return np.stack([actions for actions, _ in chosen]), Members(tuple(m for _, m in chosen))
+
+
+class Leavable(Countdown):
+    """Ends before its time too where the second action is 1."""
+
+    def step(self, action):
+        observation, reward, done, truncated, info = super().step(action)
+        self.left = 0 if action[1] == 1 else self.left
+        return observation, reward, done or self.left == 0, truncated, info
+
+
+@given(
+    st.integers(0, 1000),
+    st.integers(1, 9),
+    st.none() | st.integers(1, 5),
+    st.booleans(),
+    st.lists(st.floats(0, 1), min_size=1, max_size=4),
+)
+@settings(max_examples=25, deadline=None)
+def test_members_have_the_results_that_they_have_alone(
+    seed: int, episodes: int, num_envs: int | None, overlap: bool, patience: list[float]
+) -> None:
+    """Bit for bit: their keys advance with their own turns, whenever the others are done."""
+    each = tuple(Lasting(random.PRNGKey(k), p) for k, p in enumerate(patience))
+    options = dict(num_envs=num_envs, overlap=overlap, record_trajectories=True)
+    found = evaluate_members(Members(each), len(each), Leavable, episodes, seed, **options)
+    for member, own in zip(each, found, strict=True):
+        alone = evaluate(member, Leavable, episodes, seed, **options)
+        paths, expected = own.pop("trajectories"), alone.pop("trajectories")
+        assert own == alone
+        assert all(np.array_equal(a, b) for a, b in zip(paths, expected, strict=True))
+
+
+def test_members_that_are_none() -> None:
+    with pytest.raises(InputError, match="members must be at least 1; got 0"):
+        evaluate_members(Policy(), 0, Countdown, 1)
 
 
 def test_switches_hold_in_the_thread_that_chooses() -> None:

@@ -315,10 +315,14 @@ class _DDPMIQL(Agent):
         Raises:
             InputError: an observation of another size, or N below 1.
         """
-        count = self._count()
-        return self._act(
-            observations, lambda agent, obs: _greedy_actions(agent._to_act(), obs, count=count)
-        )
+        return self._act(observations, lambda agent, obs: agent.greedy_actions(obs))
+
+    def greedy_actions(self, observations: Tensor) -> tuple[Tensor, PRNGKey]:
+        """:meth:`eval_actions` as a function of tensors, ``[E, O]`` to ``[E, A]``, and the key.
+
+        It checks no observation and may stand inside ``vmap``.
+        """
+        return _greedy_actions(self.to_act(), observations, count=self._count())
 
     def sample_implicit_policy(
         self: Self, observations: np.ndarray | Tensor
@@ -330,7 +334,7 @@ class _DDPMIQL(Agent):
         """
         count = self._count()
         return self._act(
-            observations, lambda agent, obs: _implicit_actions(agent._to_act(), obs, count=count)
+            observations, lambda agent, obs: _implicit_actions(agent.to_act(), obs, count=count)
         )
 
     def sample_actions(self: Self, observations: np.ndarray | Tensor) -> tuple[np.ndarray, Self]:
@@ -341,7 +345,7 @@ class _DDPMIQL(Agent):
         """
         return self.sample_implicit_policy(observations)
 
-    def _to_act(self: Self) -> Self:
+    def to_act(self: Self) -> Self:
         """The learner without all that no action depends on: less to pass at every step."""
         return self.replace(
             score_model=self.score_model.replace(params={}, opt_state=(), tx=None),

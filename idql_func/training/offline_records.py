@@ -57,6 +57,7 @@ __all__ = [
     "create",
     "fields_of",
     "learner_keywords",
+    "numbers_of",
 ]
 
 IDQL = (DDPMIQLConfig, GeneralDDPMIQLConfig)
@@ -126,8 +127,7 @@ class OfflineRecords:
     @property
     def numbers(self) -> tuple[int | None, ...]:
         """The numbers of candidates to evaluate with; one None for a learner that has none."""
-        has_one = isinstance(self.config.learner, IDQL)
-        return self.config.evaluation.N if has_one else (None,)
+        return numbers_of(self.config)
 
     def final_evaluation(self, state: State) -> dict[int | None, dict[str, Any]]:
         """The evaluation of the finished policy, with all its episodes."""
@@ -142,16 +142,12 @@ class OfflineRecords:
         for n in self.numbers:
             started = time.monotonic()
             with self.reporter.console.status(f"{policy_name(n)} …"):
-                results[n] = self._evaluate(
-                    state.learner,
-                    n,
-                    settings.episodes,
-                    record=self._has_pictures and n == _most(self.numbers),
+                results[n] = self.evaluator.run(
+                    state.learner, n, settings.episodes, record=self.records_trajectories(n)
                 )
             took = duration(time.monotonic() - started)
             self.reporter.detail(f"{policy_name(n)}: return {results[n]['return']:.1f} ({took})")
-        # Beyond the last step's own label, so that a run that goes on leaves this record behind.
-        self._log_evaluation(self.config.max_steps, self.config.max_steps, results)
+        self.log_final_evaluation(results)
         return results
 
     def finish(
@@ -224,24 +220,16 @@ class OfflineRecords:
         return record
 
     def evaluate_on_the_way(self, step: int, learner: Any, bar: TrainingBar) -> None:
-        """The evaluation between two updates, and a line about it."""
-        results = self.interval_evaluation(step, learner, bar)
-        if results:
-            self.tell_returns(step, {n: result["return"] for n, result in results.items()})
-
-    def interval_evaluation(
-        self, step: int, learner: Any, bar: TrainingBar
-    ) -> dict[int | None, dict[str, Any]]:
-        """The evaluation of a learner after a step, with its few episodes, as a record too."""
+        """The evaluation between two updates, with its few episodes, and a line about it."""
         if self.task.make_env is None:
-            return {}
-        settings = self.config.evaluation
+            return
+        episodes = self.config.evaluation.interval_episodes
         results = {}
         for n in self.numbers:
-            with bar.busy(f"evaluating {policy_name(n)}, {settings.interval_episodes} episodes"):
-                results[n] = self._evaluate(learner, n, settings.interval_episodes)
-        self._log_evaluation(step, step + 1, results)
-        return results
+            with bar.busy(f"evaluating {policy_name(n)}, {episodes} episodes"):
+                results[n] = self.evaluator.run(learner, n, episodes)
+        self.log_evaluation(step, step + 1, results)
+        self.tell_returns(step, {n: result["return"] for n, result in results.items()})
 
     def tell_returns(self, step: int, returns: Mapping[int | None, float]) -> None:
         """A line about the returns after a step, beside those of the data."""
@@ -251,18 +239,27 @@ class OfflineRecords:
         )
         self.reporter.detail(f"return after {step + 1:,} updates: {told}{reference}")
 
-    def _evaluate(
-        self, learner: Any, n: int | None, episodes: int, record: bool = False
-    ) -> dict[str, Any]:
+    @property
+    def evaluator(self) -> Evaluator:
+        """Tries a learner out in the task's environments."""
         settings, task = self.config.evaluation, self.task
         assert task.make_env is not None
-        evaluator = Evaluator(task.make_env, settings.seed, settings.num_envs, task.score_name)
-        return evaluator.run(learner, n, episodes, record)
+        return Evaluator(task.make_env, settings.seed, settings.num_envs, task.score_name)
 
-    def _log_evaluation(
+    def records_trajectories(self, n: int | None) -> bool:
+        """Whether the last evaluation with so many candidates is to be drawn."""
+        return self._has_pictures and n == _most(self.numbers)
+
+    def log_evaluation(
         self, step: int, updates: int, results: Mapping[int | None, Mapping[str, Any]]
     ) -> None:
+        """One record of an evaluation for each number of candidates."""
         self.logger.log({"step": step, "updates": updates, **evaluation_record(results)})
+
+    def log_final_evaluation(self, results: Mapping[int | None, Mapping[str, Any]]) -> None:
+        """The record of the finished policy's evaluation."""
+        # Beyond the last step's own label, so that a run that goes on leaves this record behind.
+        self.log_evaluation(self.config.max_steps, self.config.max_steps, results)
 
     @property
     def _has_pictures(self) -> bool:
@@ -309,6 +306,17 @@ def learner_keywords(config: TrainConfig) -> dict[str, Any]:
     if config.cosine_decay:
         keywords["actor_lr"] = optim.cosine_decay_schedule(keywords["actor_lr"], config.max_steps)
     return keywords
+
+
+def numbers_of(config: TrainConfig) -> tuple[int | None, ...]:
+    """The numbers of candidates to evaluate with; one None for a learner that has none.
+
+    Example:
+        >>> from idql_func.training.learners import BCConfig
+        >>> numbers_of(TrainConfig()), numbers_of(TrainConfig(learner=BCConfig()))
+        ((1, 64), (None,))
+    """
+    return config.evaluation.N if isinstance(config.learner, IDQL) else (None,)
 
 
 def fields_of(config: TrainConfig) -> tuple[str, ...] | None:

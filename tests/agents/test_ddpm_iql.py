@@ -447,7 +447,7 @@ def test_a_network_of_the_users_own_is_given_whole_rows(create: Callable[..., An
 def test_actions_depend_on_what_is_passed_alone(create: Callable[..., Any]) -> None:
     """No optimiser state and no network that only learns is an argument of a choice."""
     learner, obs = create(), torch.ones(3, OBS)
-    light = learner._to_act()
+    light = learner.to_act()
     assert not any("opt_state" in path for path in tree_paths(light))
     assert not light.score_model.params and not light.critic.params
     for act in (module._greedy_actions, module._implicit_actions):

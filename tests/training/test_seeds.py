@@ -26,10 +26,13 @@ from idql_func.training.config import EvaluationConfig, TrainConfig
 from idql_func.training.learners import BCConfig, GeneralDDPMIQLConfig, IQLConfig
 from idql_func.training.loggers import read_metrics
 from idql_func.training.offline import TrainingInterrupted, train_offline
-from idql_func.training.offline_records import create
+from idql_func.training.offline_records import create, numbers_of
 from idql_func.training.report import Reporter
+from idql_func.training.results import Evaluator
 from idql_func.training.rundir import RunDirectory
+from idql_func.training.seeds import acting as seeds_acting
 from idql_func.training.seeds import records as seeds_records
+from idql_func.training.seeds.acting import StackedActor, evaluate_stack, members_at_once
 from idql_func.training.seeds.loop import open_members, train_seeds
 from idql_func.training.seeds.memory import member_memory, peak_bytes
 from idql_func.training.seeds.stack import stack_members, update_member
@@ -238,6 +241,53 @@ def test_everything_is_written_and_evaluated(tiny: TrainConfig) -> None:
     assert found["evaluation"]["2"]["return"] == pytest.approx(returns[1], rel=1e-5)
 
 
+@pytest.mark.parametrize("own", [None, GENERAL, IQL, BC], ids=["simple", "general", "iql", "bc"])
+def test_members_act_side_by_side_as_alone(tiny: TrainConfig, own: Any) -> None:
+    """The same episodes to the last bits of the actions, however many act in one program."""
+    config = replace(tiny, evaluation=EVALUATION)
+    config = config if own is None else replace(config, learner=own)
+    task = prepare_task(config)
+    members = [create(c, task) for c in seeds(config, 0, 1, 2)]
+    stacked, _ = stack_members(members)
+    assert task.make_env is not None
+    evaluator = Evaluator(task.make_env, seed=3, num_envs=3)
+    for n in numbers_of(config):
+        alone = [evaluator.run(member, n, 4, record=True) for member in members]
+        for at_once in (2, 3):
+            found = evaluate_stack(evaluator, stacked, n, 4, at_once, record=True)
+            for one, other in zip(alone, found, strict=True):
+                paths, expected = other.pop("trajectories"), one["trajectories"]
+                np.testing.assert_allclose(np.stack(paths), np.stack(expected), atol=1e-4)
+                assert other["lengths"] == one["lengths"]
+                assert other["returns"] == pytest.approx(one["returns"], rel=1e-4)
+                assert other.keys() | {"trajectories"} == one.keys()
+
+
+def test_compiled_members_choose_the_same_actions(tiny: TrainConfig) -> None:
+    config = replace(tiny, learner=BC)
+    task = prepare_task(config)
+    members = [create(c, task) for c in seeds(config, 0, 1)]
+    seen = np.random.default_rng(0).standard_normal((2, 3, 3)).astype(np.float32)
+    actor = StackedActor(stack_members(members)[0].to_act())
+    with disable_jit(False):
+        actions, after = actor.eval_actions(seen)
+    for k, member in enumerate(members):
+        expected, _ = member.eval_actions(seen[k])
+        np.testing.assert_allclose(actions[k], expected, rtol=1e-5, atol=1e-6)
+        assert torch.equal(after.stacked.rng[k], member.rng)
+
+
+def test_members_act_at_once_as_far_as_it_pays_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, other = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(seeds_acting, "available_memory", lambda device: 1_000)
+    assert members_at_once(64, 64, 100, cpu) == 2  # 32 environments by 64 candidates each
+    assert members_at_once(64, 1, 100, other) == 8  # 512 environments
+    assert members_at_once(64, 1, 300, other) == 3
+    assert members_at_once(64, 1, 3_000, other) == 1
+    monkeypatch.setattr(seeds_acting, "available_memory", lambda device: None)
+    assert members_at_once(1, 1, 300, other) == 512
+
+
 def test_members_that_have_diverged_are_named(tiny: TrainConfig) -> None:
     stream = io.StringIO()
     learners = [replace(IQL, critic_lr=rate) for rate in (1e-3, 1e18)]
@@ -300,6 +350,12 @@ def test_more_members_than_memory_has_room_for_are_refused(
     monkeypatch.setattr(seeds_memory, "available_memory", lambda device: 1_000)
     with pytest.raises(InputError, match="not even one fits; give smaller networks"):
         train_seeds(seeds(config, 0), reporter=quiet)
+    assert not tiny.runs_dir.exists()
+    # the update fits, the choice of actions for so many environments does not
+    many = replace(EVALUATION, episodes=100_000, num_envs=100_000)
+    monkeypatch.setattr(seeds_memory, "available_memory", lambda device: 100_000)
+    with pytest.raises(InputError, match=r"or a smaller --evaluation\.num-envs"):
+        train_seeds(seeds(replace(config, evaluation=many), 0), reporter=quiet)
     assert not tiny.runs_dir.exists()
     monkeypatch.setattr(seeds_memory, "available_memory", lambda device: None)
     train_seeds(seeds(config, 0), reporter=quiet)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from idql_func import random
 from idql_func._switches import x64_enabled
+from idql_func.evaluation import environments_at_once
 from idql_func.training.checkpoint import read_metadata, restore_learner
 from idql_func.training.config import TrainConfig, differences
 from idql_func.training.device import choose_device
@@ -35,7 +36,14 @@ from idql_func.training.offline import (
     loop_state,
     warn_of_versions,
 )
-from idql_func.training.offline_records import IDQL, OfflineRecords, State, create, fields_of
+from idql_func.training.offline_records import (
+    IDQL,
+    OfflineRecords,
+    State,
+    create,
+    fields_of,
+    numbers_of,
+)
 from idql_func.training.report import Reporter
 from idql_func.training.rundir import (
     RunDirectory,
@@ -43,6 +51,7 @@ from idql_func.training.rundir import (
     open_run_directory,
     write_json,
 )
+from idql_func.training.seeds.acting import acting_memory
 from idql_func.training.seeds.config import check_members, group_name, member_names
 from idql_func.training.seeds.data import MemberData, member_data
 from idql_func.training.seeds.memory import check_fits, member_memory
@@ -147,7 +156,7 @@ def train_seeds(
             OfflineRecords(config, task, own, silent, logger, matmul)
             for config, own, logger in zip(configs, runs, loggers, strict=True)
         ]
-        records = GroupRecords(run, members, learners.templates, reporter)
+        records = GroupRecords(run, members, learners.templates, reporter, learners.acting)
         state = State(learners.stacked, learners.keys, start)
         config = dataclasses.replace(first, runs_dir=run.path.parent, name=run.path.name)
         loop = _GroupLoop(config, task, records, state, on_update, data=data, rates=learners.rates)
@@ -225,6 +234,7 @@ class _Learners:
     rates: Rates
     keys: PRNGKey
     templates: Sequence[Any]
+    acting: Mapping[int | None, int]
     start: int
     matmul: str | None
 
@@ -240,7 +250,11 @@ class _Learners:
         """Create or restore all, when there is memory for them."""
         first = create(configs[0], task)
         shapes = {name: x.shape[1:] for name, x in data.arrays.items()}
-        each = member_memory(first, shapes, configs[0].batch_size)
+        acting = _acting(first, configs[0], task)
+        each = dataclasses.replace(
+            member_memory(first, shapes, configs[0].batch_size),
+            acting=max(acting.values(), default=0),
+        )
         reporter.detail(check_fits(len(configs), each, configs[0].batch_size, device))
         members = [first, *(create(config, task) for config in configs[1:])]
         keys, start, matmul = data.keys, 0, None
@@ -262,9 +276,20 @@ class _Learners:
             {name: rate.to(device) for name, rate in rates.items()},
             keys,
             [_without_values(member) for member in members],
+            acting,
             start,
             matmul,
         )
+
+
+def _acting(learner: Any, config: TrainConfig, task: Task) -> dict[int | None, int]:
+    """Bytes that a member needs to choose actions, for each number of candidates."""
+    settings = config.evaluation
+    if task.make_env is None:
+        return {}
+    most = max(settings.episodes, settings.interval_episodes)
+    rows = -(-environments_at_once(most, settings.num_envs) // 2)
+    return {n: acting_memory(learner, rows, n) for n in numbers_of(config)}
 
 
 @dataclass(kw_only=True)

@@ -30,10 +30,14 @@ __all__ = ["MemberMemory", "available_memory", "check_fits", "member_memory", "p
 
 @dataclass(frozen=True)
 class MemberMemory:
-    """Bytes that one member needs: its ``state``, and what an ``update`` has alive besides."""
+    """Bytes that one member needs: its ``state``, and what an ``update`` has alive besides.
+
+    ``acting`` is what the choice of actions has alive where members are tried out one at a time.
+    """
 
     state: int
     update: int
+    acting: int = 0
 
     @property
     def total(self) -> int:
@@ -134,16 +138,18 @@ def check_fits(members: int, each: MemberMemory, batch_size: int, device: torch.
     >>> check_fits(2, MemberMemory(1000, 500), 8, torch.device("cpu")).partition(" of")[0]
     '2 members need about 1 MB'
     """
-    needed, free = members * each.total, available_memory(device)
+    evaluating = 2 * members * each.state + each.acting
+    needed, free = max(members * each.total, evaluating), available_memory(device)
     told = f"{members} members need about {_told(needed)} of memory"
     if free is None:
         return told
     if needed > free:
-        most = free // each.total
+        most = min(free // each.total, max(0, free - each.acting) // (2 * each.state))
+        smaller = "--batch-size" if needed > evaluating else "--evaluation.num-envs"
         instead = f"at most {most} fit" if most else "not even one fits"
         raise InputError(
             f"{told} with batches of {batch_size}, but {_told(free)} are free: {instead}; "
-            f"give {'fewer of them' if most else 'smaller networks'} or a smaller --batch-size"
+            f"give {'fewer of them' if most else 'smaller networks'} or a smaller {smaller}"
         )
     return f"{told}, {_told(free)} are free"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from idql_func.evaluation import environments_at_once
 from idql_func.training.offline_records import (
     ACTOR_LOSS_LABELS,
     IDQL,
@@ -21,6 +22,7 @@ from idql_func.training.plots import save_figure
 from idql_func.training.report import Reporter, TrainingBar, duration, files_table, policy_name
 from idql_func.training.results import fetch_scalars, for_numbers, not_numbers, plain_results
 from idql_func.training.rundir import RunDirectory, write_json
+from idql_func.training.seeds.acting import evaluate_stack, members_at_once
 from idql_func.training.seeds.config import varied_settings
 from idql_func.training.seeds.plots import members_curve
 from idql_func.training.seeds.report import (
@@ -42,13 +44,15 @@ class GroupRecords:
     """The records of all members, for the loop that trains them as one.
 
     ``templates`` are the members as they went into the stack. The members' own records print
-    nothing; ``reporter`` prints what is to be said about all of them.
+    nothing; ``reporter`` prints what is to be said about all of them. ``acting`` has the bytes that
+    one member needs to choose actions, for each number of candidates.
     """
 
     run: RunDirectory
     members: Sequence[OfflineRecords]
     templates: Sequence[Any]
     reporter: Reporter
+    acting: Mapping[int | None, int] = field(default_factory=dict)
     warned: bool = False
     updates_made: int = 0
     seconds: dict[str, float] = field(
@@ -108,15 +112,20 @@ class GroupRecords:
 
     def evaluate_on_the_way(self, step: int, learner: Any, bar: TrainingBar) -> None:
         """The evaluation of each member between two updates, and a line about their mean."""
-        found = []
-        for k, (member, template) in enumerate(zip(self.members, self.templates, strict=True)):
-            own = member_of(learner, k, template)
-            found.append(member.interval_evaluation(step, own, bar))
         first = self.members[0]
-        means = {n: sum(r[n]["return"] for r in found) / len(found) for n in first.numbers}
+        episodes = first.config.evaluation.interval_episodes
+        means, found = {}, [{} for _ in self.members]
+        for n in first.numbers:
+            with bar.busy(f"evaluating {policy_name(n)}, {episodes} episodes of each member"):
+                results = self._evaluate(learner, n, episodes)
+            for own, result in zip(found, results, strict=True):
+                own[n] = result
+            means[n] = sum(result["return"] for result in results) / len(results)
+        for member, own in zip(self.members, found, strict=True):
+            member.log_evaluation(step, step + 1, own)
         dataclasses.replace(first, reporter=self.reporter).tell_returns(step, means)
 
-    def final_evaluation(self, state: State) -> list[Evaluations]:
+    def final_evaluation(self, state: State) -> Sequence[Evaluations]:
         """The evaluation of each finished policy, with all its episodes."""
         first = self.members[0]
         if first.task.make_env is None:
@@ -126,15 +135,30 @@ class GroupRecords:
             f"Evaluation: {settings.episodes} episodes in {first.task.env_name}"
             f"{for_numbers(first.numbers)} of each of {len(self.members)} members"
         )
-        found: list[Evaluations] = []
-        for member, own in zip(self.members, self.member_states(state), strict=True):
-            started, name = time.monotonic(), member.run.path.name
-            with self.reporter.console.status(f"{name} …"):
-                found.append(member.final_evaluation(own))
-            told = ", ".join(f"{policy_name(n)}: {r['return']:.1f}" for n, r in found[-1].items())
+        found: list[dict[int | None, Mapping[str, Any]]] = [{} for _ in self.members]
+        for n in first.numbers:
+            started = time.monotonic()
+            with self.reporter.console.status(f"{policy_name(n)} …"):
+                results = self._evaluate(
+                    state.learner, n, settings.episodes, record=first.records_trajectories(n)
+                )
+            for own, result in zip(found, results, strict=True):
+                own[n] = result
+            mean = sum(result["return"] for result in results) / len(results)
             took = duration(time.monotonic() - started)
-            self.reporter.detail(f"{name}: return {told} ({took})")
+            self.reporter.detail(f"{policy_name(n)}: mean return {mean:.1f} ({took})")
+        for member, own in zip(self.members, found, strict=True):
+            member.log_final_evaluation(own)
         return found
+
+    def _evaluate(
+        self, stacked: Any, n: int | None, episodes: int, record: bool = False
+    ) -> list[dict[str, Any]]:
+        first = self.members[0]
+        evaluator, device = first.evaluator, stacked.rng.device
+        environments = environments_at_once(episodes, evaluator.num_envs)
+        at_once = members_at_once(environments, n, self.acting[n], device)
+        return evaluate_stack(evaluator, stacked, n, episodes, at_once, record)
 
     def finish(self, state: State, evaluations: Sequence[Evaluations]) -> dict[str, Any]:
         """Each member's pictures and summary; the table, picture and summary of all."""
