@@ -306,8 +306,13 @@ def _share(node: Node, source: Node) -> bool:
 
 
 def _by_rows(node: Node, count: int) -> bool:
-    value = node.meta["val"]
-    return value.is_contiguous() and value.numel() == count and value.dtype == torch.float32
+    value = node.meta.get("val")
+    return (
+        isinstance(value, Tensor)
+        and value.is_contiguous()
+        and value.numel() == count
+        and value.dtype == torch.float32
+    )
 
 
 def _between(places: list[int], start: int, stop: int) -> bool:

@@ -6,7 +6,7 @@ into blocks of ``MR`` and 32 (or 16) columns of the right one into a panel, both
 loop reads them; that loop keeps a tile of the result in registers. What differs from a library's
 product is made for a training step, in which every operand comes from far away and is used once:
 
-- The lines of the next panel and block are fetched while the present ones are multiplied.
+- The next panel is packed, and the next block fetched, while the present ones are multiplied.
 - A bias, ``max(x, 0)`` and its derivative's gate are applied to a tile while it is near.
 - Columns of the right factor are summed while they are packed: a bias's gradient beside that of
   its kernel.
@@ -42,11 +42,11 @@ _HEAD = r"""
 #define KC 512      /* a panel, KC by NR, stays in the second-level cache */
 #define MC 256      /* and so do MC rows of the left factor */
 #define LINE 16     /* floats in a line of cache */
-#define CHUNK 8     /* steps between two looks at what to fetch */
+#define CHUNK 8     /* steps between two looks at what comes next */
 #define APART (KC + LINE)  /* from row to row of a packed block */
 #define TALL 16            /* from step to step of one that was packed by columns */
 #define BLOCK (MR * APART > TALL * KC ? MR * APART : TALL * KC)
-#define ROOM ((MC / MR + 2) * BLOCK + KC * NR)
+#define ROOM ((MC / MR + 2) * BLOCK + 2 * KC * NR)
 #define SMALL 150000 /* multiplications below which a second thread costs more than it brings */
 
 #define EACH(i, N) _Pragma("GCC unroll 16") for (int i = 0; i < N; i++)
@@ -66,22 +66,36 @@ static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 /* where part i of n even parts of m begins */
 static inline int64_t edge(int64_t m, int64_t n, int64_t i) { return m * i / n; }
 
-/* Lines of memory that will be wanted soon; line q is at
-   from + (q >> shift) * far + (q & mask) * near. quota of them are fetched at a time. */
-typedef struct { const float *from; int64_t far, near, shift, stop, next, quota; } lines;
+/* What will be wanted soon, and is seen to while the present is multiplied, quota at a time. Rows
+   of the next panel are copied to it: row q, of NR, is at from + q * far. Otherwise (to is null)
+   lines are fetched: line q is at from + (q >> shift) * far + (q & mask) * near. */
+typedef struct {
+    const float *from;
+    float *to;
+    int64_t far, near, shift, stop, next, quota;
+} ahead;
 
-static inline void fetch(lines *l)
+static inline void prepare(ahead *w, int64_t quota)
 {
-    const int64_t stop = least(l->next + l->quota, l->stop), mask = (1 << l->shift) - 1;
-    for (; l->next < stop; l->next++)
-        __builtin_prefetch(l->from + (l->next >> l->shift) * l->far + (l->next & mask) * l->near,
-                           0, 2);
+    const int64_t stop = least(w->next + quota, w->stop), mask = (1 << w->shift) - 1;
+    if (w->to)
+        for (; w->next < stop; w->next++) {
+            const float *row = w->from + w->next * w->far, *soon = row + 2 * quota * w->far;
+            for (int64_t j = 0; j < NR; j += LANES) {
+                __builtin_prefetch(soon + j, 0, 3);
+                store(w->to + w->next * NR + j, load(row + j));
+            }
+        }
+    else
+        for (; w->next < stop; w->next++)
+            __builtin_prefetch(
+                w->from + (w->next >> w->shift) * w->far + (w->next & mask) * w->near, 0, 2);
 }
 
 /* --- the innermost loop: a tile of ROWS by VECS * LANES of the result ----------------- */
 
 typedef void kernel(int64_t depth, const float *a, const float *b, float *c, int64_t ldc, int add,
-                    lines *soon);
+                    ahead *soon);
 
 /* a(i, k) is a[i * SI + k * SK]; b is a panel */
 #define STEP(k, ROWS, VECS, SI, SK)                                                     \
@@ -95,7 +109,7 @@ typedef void kernel(int64_t depth, const float *a, const float *b, float *c, int
     }
 #define KERNEL(NAME, ROWS, VECS, SI, SK)                                                \
     static void NAME(int64_t depth, const float *a, const float *b, float *c,           \
-                     int64_t ldc, int add, lines *soon)                                 \
+                     int64_t ldc, int add, ahead *soon)                                 \
     {                                                                                   \
         vec s[ROWS][VECS];                                                              \
         EACH(i, ROWS) EACH(j, VECS) {                                                   \
@@ -104,8 +118,8 @@ typedef void kernel(int64_t depth, const float *a, const float *b, float *c, int
         }                                                                               \
         int64_t k = 0;                                                                  \
         for (; k + CHUNK <= depth; k += CHUNK) {                                        \
-            fetch(soon);                                                                \
-            fetch(soon + 1);                                                            \
+            prepare(soon, soon[0].quota);                                               \
+            prepare(soon + 1, soon[1].quota);                                           \
             for (int64_t n = 0; n < CHUNK; n++) STEP(n, ROWS, VECS, SI, SK)             \
             a += CHUNK * (SK);                                                          \
             b += CHUNK * VECS * LANES;                                                  \
@@ -240,50 +254,58 @@ static const float *entry(factor f, int64_t row, int64_t column)
 static void rectangle(factor a, factor b, float *c, int64_t ldc, int64_t m0, int64_t m1,
                       int64_t n0, int64_t n1, int64_t k, ending e, float *sums, float *room)
 {
-    float *panel = room + (MC / MR + 2) * BLOCK, part_tile[MR * NR];
-    const int64_t portions = (m1 - m0 + MC - 1) / MC;
-    for (int64_t k0 = 0; k0 < k; k0 += KC)
-    for (int64_t portion = 0; portion < portions; portion++) {
-        const int64_t depth = least(KC, k - k0), chunks = depth < CHUNK ? 1 : depth / CHUNK;
+    float *panel = room + (MC / MR + 2) * BLOCK, *other = panel + KC * NR, part_tile[MR * NR];
+    const int64_t portions = (m1 - m0 + MC - 1) / MC, panels = (n1 - n0 + NR - 1) / NR;
+    const int64_t steps = (k + KC - 1) / KC * portions * panels;
+    ahead soon[2] = {{0}};
+    for (int64_t step = 0; step < steps; step++) {
+        const int64_t n = n0 + step % panels * NR, portion = step / panels % portions;
+        const int64_t k0 = step / panels / portions * KC, depth = least(KC, k - k0);
         const int64_t top = m0 + edge(m1 - m0, portions, portion);
         const int64_t rows = m0 + edge(m1 - m0, portions, portion + 1) - top;
-        const int64_t blocks = (rows + MR - 1) / MR;
-        for (int64_t n = n0; n < n1; n += NR) {
-            const int64_t cols = least(NR, n1 - n), width = cols > LANES ? NR : LANES;
-            pack_panel(entry(b, k0, n), b.ld, b.transposed, depth, cols, width, panel);
-            if (sums && portion == 0) sum_panel(panel, depth, cols, width, k0 > 0, sums + n);
-            lines soon[2] = {{0}};
-            if (n + NR < n1) {
-                const float *next = entry(b, k0, n + NR);
-                const int64_t count = (depth + LINE - 1) / LINE;
-                if (b.transposed) soon[0] = (lines){next, LINE, b.ld, NR_BITS, count * NR};
-                else soon[0] = (lines){next, b.ld, LINE, LANES / 16, depth * NR / LINE};
-                soon[0].quota = (soon[0].stop + blocks * chunks - 1) / (blocks * chunks);
-            }
-            for (int64_t block = 0; block < blocks; block++) {
-                const int64_t row = top + edge(rows, blocks, block);
-                const int64_t after = top + edge(rows, blocks, block + 1), height = after - row;
-                float *packed = room + block * BLOCK, *to = c + row * ldc + n;
-                soon[1].stop = 0;
-                if (n == n0) {
-                    pack_block(entry(a, row, k0), a.ld, a.transposed, height, depth, packed);
-                    if (block + 1 < blocks) {
-                        const float *next = entry(a, after, k0);
-                        if (a.transposed) soon[1] = (lines){next, a.ld, MR - 1, 1, 2 * depth};
-                        else soon[1] = (lines){next, LINE, a.ld, 4, (depth + LINE - 1) / LINE * 16};
-                        soon[1].quota = (soon[1].stop + chunks - 1) / chunks;
-                    }
-                }
-                kernel *run = KERNELS[a.transposed][width == NR][height];
-                if (cols == width) run(depth, packed, panel, to, ldc, k0 > 0, soon);
-                else {
-                    run(depth, packed, panel, part_tile, NR, 0, soon);
-                    for (int64_t i = 0; i < height; i++) for (int64_t j = 0; j < cols; j++)
-                        to[i * ldc + j] = part_tile[i * NR + j] + (k0 ? to[i * ldc + j] : 0);
-                }
-                if (k0 + KC >= k) finish(e, to, ldc, height, cols, row, n);
-            }
+        const int64_t blocks = (rows + MR - 1) / MR, chunks = depth < CHUNK ? 1 : depth / CHUNK;
+        const int64_t cols = least(NR, n1 - n), width = cols > LANES ? NR : LANES;
+        if (soon[0].to) prepare(soon, soon[0].stop); /* what is left */
+        else pack_panel(entry(b, k0, n), b.ld, b.transposed, depth, cols, width, panel);
+        if (sums && portion == 0) sum_panel(panel, depth, cols, width, k0 > 0, sums + n);
+        soon[0] = (ahead){0};
+        if (step + 1 < steps) {
+            const int64_t n_next = n0 + (step + 1) % panels * NR;
+            const int64_t k_next = (step + 1) / panels / portions * KC;
+            const int64_t deep = least(KC, k - k_next);
+            const float *from = entry(b, k_next, n_next);
+            if (b.transposed)
+                soon[0] = (ahead){from, 0, LINE, b.ld, NR_BITS, (deep + LINE - 1) / LINE * NR};
+            else if (n_next + NR <= n1) soon[0] = (ahead){from, other, b.ld, 0, 0, deep};
+            soon[0].quota = (soon[0].stop + blocks * chunks - 1) / (blocks * chunks);
         }
+        for (int64_t block = 0; block < blocks; block++) {
+            const int64_t row = top + edge(rows, blocks, block);
+            const int64_t after = top + edge(rows, blocks, block + 1), height = after - row;
+            float *packed = room + block * BLOCK, *to = c + row * ldc + n;
+            soon[1].stop = 0;
+            if (n == n0) {
+                pack_block(entry(a, row, k0), a.ld, a.transposed, height, depth, packed);
+                if (block + 1 < blocks) {
+                    const float *from = entry(a, after, k0);
+                    const int64_t lines = (depth + LINE - 1) / LINE;
+                    if (a.transposed) soon[1] = (ahead){from, 0, a.ld, MR - 1, 1, 2 * depth};
+                    else soon[1] = (ahead){from, 0, LINE, a.ld, 4, lines * 16};
+                    soon[1].quota = (soon[1].stop + chunks - 1) / chunks;
+                }
+            }
+            kernel *run = KERNELS[a.transposed][width == NR][height];
+            if (cols == width) run(depth, packed, panel, to, ldc, k0 > 0, soon);
+            else {
+                run(depth, packed, panel, part_tile, NR, 0, soon);
+                for (int64_t i = 0; i < height; i++) for (int64_t j = 0; j < cols; j++)
+                    to[i * ldc + j] = part_tile[i * NR + j] + (k0 ? to[i * ldc + j] : 0);
+            }
+            if (k0 + KC >= k) finish(e, to, ldc, height, cols, row, n);
+        }
+        float *done = panel;
+        panel = other;
+        other = done;
     }
 }
 
