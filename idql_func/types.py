@@ -8,6 +8,19 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from idql_func.errors import InputError
+
+__all__ = [
+    "Batch",
+    "DataType",
+    "DatasetDict",
+    "InfoDict",
+    "InputError",
+    "PRNGKey",
+    "Params",
+    "PyTree",
+]
+
 PRNGKey: TypeAlias = torch.Tensor
 """A threefry key: an int64 tensor ``[2]`` that holds two unsigned 32-bit words."""
 
@@ -28,14 +41,3 @@ InfoDict: TypeAlias = dict[str, torch.Tensor]
 
 PyTree: TypeAlias = Any
 """Any nesting of tuples, lists, dicts, named tuples and registered dataclasses."""
-
-
-class InputError(ValueError):
-    """Bad input, told in one sentence: what was wrong, where, and what would be right.
-
-    The command line prints the sentence and exits with status 2.
-
-    >>> from idql_func.types import InputError
-    >>> issubclass(InputError, ValueError)
-    True
-    """

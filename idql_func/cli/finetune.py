@@ -9,9 +9,9 @@ from typing import Annotated
 import tyro
 
 from idql_func.cli.train import peek
+from idql_func.errors import InputError
 from idql_func.training.finetune_config import FinetuneConfig
 from idql_func.training.online_presets import FINETUNE_DESCRIPTIONS, FINETUNE_PRESETS
-from idql_func.types import InputError
 
 __all__ = ["main", "parse"]
 

@@ -9,10 +9,10 @@ from typing import Annotated
 import tyro
 
 from idql_func.cli.train import peek
+from idql_func.errors import InputError
 from idql_func.training.catalogue import unknown_preset
 from idql_func.training.online_config import OnlineConfig
 from idql_func.training.online_presets import ONLINE_DESCRIPTIONS, ONLINE_PRESETS
-from idql_func.types import InputError
 
 __all__ = ["main", "parse"]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import tyro
 
+from idql_func.errors import InputError
 from idql_func.training.sweeps import LAUNCHERS, Axis, Cell, Sweep, cells_of, parse_axis
-from idql_func.types import InputError
 
 __all__ = ["SweepOptions", "main"]
 

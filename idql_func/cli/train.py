@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from idql_func.errors import InputError
 from idql_func.training.catalogue import unknown_preset
 from idql_func.training.config import TrainConfig
 from idql_func.training.presets import DESCRIPTIONS, POINTMAZE, PRESETS, preset_for
@@ -19,7 +20,6 @@ from idql_func.training.seeds.config import (
     with_seeds,
 )
 from idql_func.training.sweeps import parse_axis
-from idql_func.types import InputError
 
 __all__ = ["TrainOptions", "main", "members", "parse", "parse_options", "peek"]
 

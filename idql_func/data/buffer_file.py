@@ -117,7 +117,7 @@ def open_buffer(path: str | os.PathLike[str]) -> Iterator[BufferFile]:
         ...     pass
         Traceback (most recent call last):
         ...
-        idql_func.types.InputError: There is no file no/such/buffer; give a saved replay buffer.
+        idql_func.errors.InputError: There is no file no/such/buffer; give a saved replay buffer.
     """
     path = Path(path)
     if path.is_dir():

@@ -159,7 +159,7 @@ def check_hdf5(path: str | os.PathLike[str]) -> None:
         >>> check_hdf5("no/such.hdf5")
         Traceback (most recent call last):
         ...
-        idql_func.types.InputError: There is no file no/such.hdf5; give the path of an HDF5 file \
+        idql_func.errors.InputError: There is no file no/such.hdf5; give the path of an HDF5 file \
 in D4RL's format.
     """
     path = Path(path)

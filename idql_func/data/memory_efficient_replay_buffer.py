@@ -212,7 +212,7 @@ class MemoryEfficientReplayBuffer(ReplayBuffer):
             >>> MemoryEfficientReplayBuffer(space, Box(-1, 1, (1,)), 50).sample(2)
             Traceback (most recent call last):
             ...
-            idql_func.types.InputError: The replay buffer holds no transition to draw; insert one \
+            idql_func.errors.InputError: The replay buffer holds no transition to draw; insert one \
 before sampling.
         """
         fields = self._fields(keys)

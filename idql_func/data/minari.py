@@ -156,7 +156,7 @@ def read_minari(
         >>> read_minari("no/such-v0")
         Traceback (most recent call last):
         ...
-        idql_func.types.InputError: 'no/such-v0' is neither a folder nor a recording in Minari's \
+        idql_func.errors.InputError: 'no/such-v0' is neither a folder nor a recording in Minari's \
 folder; give the path of one, or fetch it with `minari download no/such-v0`.
     """
     iterate: Any = getattr(source, "iterate_episodes", None)
@@ -189,7 +189,7 @@ def check_episodes(episodes: Sequence[Mapping[str, Any]], where: str) -> None:
         >>> check_episodes([{"rewards": np.zeros(2)}], "a.hdf5")
         Traceback (most recent call last):
         ...
-        idql_func.types.InputError: a.hdf5: episode 0 lacks 'observations', 'actions', \
+        idql_func.errors.InputError: a.hdf5: episode 0 lacks 'observations', 'actions', \
 'terminations', 'truncations'.
     """
     if not episodes:

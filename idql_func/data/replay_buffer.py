@@ -121,7 +121,7 @@ class ReplayBuffer(Dataset):
             >>> ReplayBuffer(Box(-1, 1, (2,)), Box(-1, 1, (1,)), 9).insert({"rewards": 1.0})
             Traceback (most recent call last):
             ...
-            idql_func.types.InputError: insert: a transition lacks 'observations', \
+            idql_func.errors.InputError: insert: a transition lacks 'observations', \
 'next_observations', 'actions', 'masks', 'dones'; it must hold exactly 'observations', \
 'next_observations', 'actions', 'rewards', 'masks', 'dones'.
         """

@@ -127,7 +127,7 @@ def check_row(fields: Mapping[str, Any], values: Any, where: str) -> dict[str, A
         >>> check_row({"a": np.zeros((4, 2))}, {"a": [1.0, 2.0, 3.0]}, "insert")
         Traceback (most recent call last):
         ...
-        idql_func.types.InputError: insert: 'a' has shape (3,); a row of this buffer holds (2,).
+        idql_func.errors.InputError: insert: 'a' has shape (3,); a row of this buffer holds (2,).
     """
     return _check_row(fields, values, where, "")
 

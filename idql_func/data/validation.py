@@ -48,7 +48,7 @@ def validate_transitions(
         >>> validate_transitions(data)
         Traceback (most recent call last):
         ...
-        idql_func.types.InputError: The dataset: 3 of 3 values of 'actions' lie outside [-1, 1] \
+        idql_func.errors.InputError: The dataset: 3 of 3 values of 'actions' lie outside [-1, 1] \
 (the furthest is 2.0, in row 0); scale the actions to [-1, 1] or clip them.
     """
     if not isinstance(dataset_dict, Mapping):
@@ -113,7 +113,7 @@ def check_numeric(value: Any, name: str, where: str) -> None:
         >>> check_numeric(np.array(["a"]), "rewards", "a.hdf5")
         Traceback (most recent call last):
         ...
-        idql_func.types.InputError: a.hdf5: 'rewards' has dtype <U1; it must hold real numbers.
+        idql_func.errors.InputError: a.hdf5: 'rewards' has dtype <U1; it must hold real numbers.
     """
     if not isinstance(value, np.ndarray) or value.ndim == 0:
         what = "a single number" if np.ndim(value) == 0 else type(value).__name__
@@ -129,7 +129,7 @@ def check_finite(value: np.ndarray, name: str, where: str) -> None:
         >>> check_finite(np.array([0.0, np.nan]), "rewards", "a.hdf5")
         Traceback (most recent call last):
         ...
-        idql_func.types.InputError: a.hdf5: 1 of 2 values of 'rewards' is NaN or infinite (the \
+        idql_func.errors.InputError: a.hdf5: 1 of 2 values of 'rewards' is NaN or infinite (the \
 first in row 1); all must be finite.
     """
     # One pass without a temporary decides the usual case; a sum may overflow, so it only acquits.

@@ -51,7 +51,7 @@ def from_bytes(target: T, data: bytes) -> T:
         >>> from_bytes({"w": torch.zeros(2)}, b"")
         Traceback (most recent call last):
         ...
-        idql_func.types.InputError: the checkpoint must be Flax's msgpack; these 0 bytes are \
+        idql_func.errors.InputError: the checkpoint must be Flax's msgpack; these 0 bytes are \
 damaged, cut off or of another format: Unpack failed: incomplete input.
     """
     return from_state_dict(target, msgpack_restore(data))
@@ -108,7 +108,7 @@ def from_state_dict(target: T, state: Any) -> T:
         >>> from_state_dict({"a": torch.zeros(2), "b": torch.zeros(1)}, {"a": np.zeros(3)})
         Traceback (most recent call last):
         ...
-        idql_func.types.InputError: the checkpoint does not fit this dict: a has shape (3,) where \
+        idql_func.errors.InputError: the checkpoint does not fit this dict: a has shape (3,) where \
 (2,) is right; b is missing.
     """
     problems: list[str] = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from idql_func.errors import InputError
 from idql_func.training.online_presets import (
     FINETUNE_DESCRIPTIONS,
     FINETUNE_PRESETS,
@@ -14,7 +15,6 @@ from idql_func.training.online_presets import (
     ONLINE_PRESETS,
 )
 from idql_func.training.presets import DESCRIPTIONS, PRESETS
-from idql_func.types import InputError
 
 __all__ = ["UPSTREAM_FILES", "CatalogueEntry", "catalogue", "presets_called", "unknown_preset"]
 

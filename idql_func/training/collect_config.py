@@ -8,8 +8,8 @@ from typing import Literal
 
 import tyro
 
+from idql_func.errors import InputError
 from idql_func.training.options import Device, check_at_least
-from idql_func.types import InputError
 
 __all__ = ["CollectConfig"]
 

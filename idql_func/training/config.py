@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from idql_func.errors import InputError
 from idql_func.training.learners import (
     DDPMIQLConfig,
     GeneralDDPMIQLConfig,
@@ -30,7 +31,6 @@ from idql_func.training.options import (
     check_name,
 )
 from idql_func.training.settings import changed_settings, settings_from_dict, settings_to_dict
-from idql_func.types import InputError
 
 __all__ = [
     "DatasetConfig",

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from idql_func.errors import InputError
 from idql_func.training.config import TrainConfig
 from idql_func.training.learners import DDPMIQLConfig, GeneralDDPMIQLConfig
 from idql_func.training.online_config import OnlineEvaluationConfig
@@ -24,7 +25,6 @@ from idql_func.training.options import (
     check_at_least,
     check_name,
 )
-from idql_func.types import InputError
 
 __all__ = ["FinetuneConfig", "FinetuneEvaluationConfig"]
 

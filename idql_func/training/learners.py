@@ -391,7 +391,7 @@ def learner_config(class_name: str) -> LearnerConfig:
         64
     """
     if class_name not in LEARNERS:
-        from idql_func.types import InputError
+        from idql_func.errors import InputError
 
         raise InputError(f"no learner is called {class_name!r}; there are {', '.join(LEARNERS)}")
     return LEARNERS[class_name]()

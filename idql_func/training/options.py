@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import tyro
 
-from idql_func.types import InputError
+from idql_func.errors import InputError
 
 __all__ = ["Device", "Matmul", "RunsDir", "Threads", "check_at_least", "check_name"]
 
@@ -52,7 +52,7 @@ def check_at_least(least: int, **values: int | None) -> None:
     Example:
         >>> check_at_least(1, batch_size=0)
         Traceback (most recent call last):
-        idql_func.types.InputError: batch_size is 0, but must be at least 1
+        idql_func.errors.InputError: batch_size is 0, but must be at least 1
     """
     for name, value in values.items():
         if value is not None and value < least:
@@ -68,7 +68,7 @@ def check_name(name: str | None) -> None:
     Example:
         >>> check_name("a/b")
         Traceback (most recent call last):
-        idql_func.types.InputError: name is 'a/b', but must be a plain folder name
+        idql_func.errors.InputError: name is 'a/b', but must be a plain folder name
     """
     if name is not None and (name in ("", ".", "..") or "/" in name or "\\" in name):
         raise InputError(f"name is {name!r}, but must be a plain folder name")

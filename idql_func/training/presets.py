@@ -230,7 +230,7 @@ def preset_for(name: str, learner_class: str | None = None) -> TrainConfig:
         0.9
     """
     if name not in PRESETS:
-        from idql_func.types import InputError
+        from idql_func.errors import InputError
 
         raise InputError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
     config = PRESETS[name]

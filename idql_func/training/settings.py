@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from idql_func.errors import InputError
 from idql_func.training.learners import learner_config
-from idql_func.types import InputError
 
 __all__ = [
     "changed_settings",

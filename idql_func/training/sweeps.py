@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from idql_func.types import InputError
+from idql_func.errors import InputError
 
 __all__ = [
     "LAUNCHERS",

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from idql_func.errors import InputError
 from idql_func.training.config import TrainConfig, differences
 from idql_func.training.settings import flat_settings
 from idql_func.training.sweeps import Axis, axis_label
-from idql_func.types import InputError
 
 __all__ = [
     "PER_MEMBER",
@@ -141,7 +141,7 @@ def check_members(configs: Sequence[TrainConfig]) -> None:
     Example:
         >>> check_members([TrainConfig(seed=0), TrainConfig(seed=1, batch_size=8)])
         Traceback (most recent call last):
-        idql_func.types.InputError: members of one program cannot differ in batch_size; they may \
+        idql_func.errors.InputError: members of one program cannot differ in batch_size; they may \
 differ in seed, learner.actor_lr, learner.critic_lr, learner.value_lr, learner.discount, \
 learner.tau, learner.actor_tau, learner.critic_hyperparam, learner.policy_temperature, \
 learner.ddpm_temperature; for all else there is idql sweep
