@@ -196,12 +196,15 @@ class _Part:
         numbers: dict[int, Tensor] = {}
         for k, source in self.unsure:
             leaf = leaves[k]
-            if type(leaf) in _NUMBERS:
-                known = None if source is None else arguments.tensors[source]
-                tensor = leaf_tensor(leaf, arguments.device, k) if known is None else known
+            tensor = None if source is None else arguments.tensors[source]
+            if type(leaf) is Tensor:
+                if leaf is not tensor and not leaf.is_contiguous():
+                    return None
+            elif type(leaf) in _NUMBERS:
+                tensor = leaf_tensor(leaf, arguments.device, k) if tensor is None else tensor
                 assert tensor is not None
                 numbers[k] = tensor
-            elif type(leaf) is not Tensor or not leaf.is_contiguous():
+            else:
                 return None
         if self.signature is None:
             self._look([numbers.get(k, leaf) for k, leaf in enumerate(leaves)])

@@ -127,6 +127,9 @@ def mini_batches(batch: Batch, utd_ratio: int) -> Iterator[Batch]:
             f"utd_ratio must be an integer of at least 1 that divides the {rows} rows of the "
             f"batch, got {utd_ratio!r}."
         )
+    if utd_ratio == 1:
+        yield batch
+        return
     size = rows // utd_ratio
     for i in range(utd_ratio):
         yield tree_map(lambda x, i=i: x[size * i : size * (i + 1)], batch)
