@@ -60,8 +60,13 @@ def run_job(job: Job) -> Result:
 
 @contextlib.contextmanager
 def no_shortcuts(mode: Mode, device: str) -> Iterator[None]:
-    """What the promises take for granted, within a job: full float32, and one compiler thread."""
+    """What the promises take for granted, within a job: full float32, and one compiler thread.
+
+    Compiled, products are the library's own, as in training: eager, they are torch's.
+    """
     import torch
+
+    from idql_func._switches import set_native_products
 
     with contextlib.ExitStack() as stack:
         if mode == "compiled":
@@ -69,6 +74,7 @@ def no_shortcuts(mode: Mode, device: str) -> Iterator[None]:
 
             # Several compiler threads in each of several processes only get in each other's way.
             stack.enter_context(inductor.patch(compile_threads=1))
+            stack.enter_context(set_native_products())
         if torch.device(device).type == "cuda":
             # cuDNN's convolutions take TF32 by default, of 10 bits.
             cudnn = torch.backends.cudnn

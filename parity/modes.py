@@ -1,7 +1,8 @@
 """The ways in which the port's functions run, and which cases run in which.
 
-``eager``: as they are. ``compiled``: through :func:`idql_func.jit`. ``vmapped``: as one member of a
-stack. :mod:`parity.port.lift` runs them so; what is decided here is decided by a case's program.
+``eager``: as they are. ``compiled``: through :func:`idql_func.jit`, with the library's own matrix
+products. ``vmapped``: as one member of a stack. :mod:`parity.port.lift` runs them so; what is
+decided here is decided by a case's program.
 """
 
 from __future__ import annotations
