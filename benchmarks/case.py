@@ -82,6 +82,8 @@ class Case:
     """The variant that ``ratio_to_eager`` refers to: the plain way without the workload's trick."""
     wait_each: bool = False
     """Whether somebody waits for each call's result."""
+    memory: bool = False
+    """Whether a run that is not full looks at memory too: of its fastest variant and of JAX's."""
     limit_shape: tuple[int, int, int] | None = None
     """Rows, inner and columns of the workload's largest product, tried for the limit too."""
 

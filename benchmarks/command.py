@@ -36,7 +36,7 @@ class Options:
     """What to measure, and where to write it."""
 
     quick: bool = False
-    """About two minutes: few variants, few rounds, small settings."""
+    """A few minutes: few variants, few rounds, small settings. Without it a quarter of an hour."""
     full: bool = False
     """Everything, the sweep of the update over batch and width among it: hours on two cores."""
     only: Annotated[str | None, tyro.conf.arg(metavar="NAME[,NAME]")] = None
@@ -56,7 +56,7 @@ class Options:
     jax: bool = True
     """Run the twin on JAX too, if JAX is installed."""
     memory: bool = True
-    """Run each variant once more in a process of its own, to see its memory."""
+    """Look at memory too, in processes of their own: of the fastest update, with --full of all."""
     tiny: bool = False
     """Networks of a few units: for trying the benchmarks themselves; the figures say nothing."""
 

@@ -17,6 +17,7 @@ from benchmarks.case import JAX, UPSTREAM, Case, Flops, Plan, of_others
 from benchmarks.machine import environment
 from benchmarks.results import Result, Run
 from benchmarks.roofline import LIMIT, SHAPES, Limits, Shape, matmul_variant, measure_limits
+from benchmarks.tables import own_best
 from benchmarks.timing import Budget, Spread, Timed, interleave, ratios, spread
 from benchmarks.workloads import compile as compile_workload
 from benchmarks.workloads import load
@@ -26,7 +27,7 @@ __all__ = ["BUDGETS", "measure_case", "run"]
 
 BUDGETS = {
     "quick": Budget(rounds=5, block_seconds=0.15),
-    "usual": Budget(rounds=9, block_seconds=0.5),
+    "usual": Budget(rounds=7, block_seconds=0.4),
     "full": Budget(rounds=11, block_seconds=0.5),
 }
 
@@ -71,7 +72,8 @@ def run(
         names: workloads, of ``benchmarks.workloads.NAMES``.
         threads: as :func:`benchmarks.machine.use_threads` has set them.
         matmul: the mode of matrix products, of ``matmul_precision``.
-        memory: run each variant once more in a process of its own, to see its memory.
+        memory: run variants once more in processes of their own, to see their memory: all of them
+            in a full run, else the fastest and JAX's where the case asks for it.
         budget: rounds and length of blocks; default: that of the plan's effort.
         console: where the progress is shown.
         left_out: what is known to be left out already.
@@ -90,7 +92,7 @@ def run(
         for number, case in cases:
             found, rates = measure_case(case, budget, limits, plan, bars=bars, note=notes.append)
             limit_rates += rates
-            if memory:
+            if memory and (case.memory or plan.effort == "full"):
                 found = _with_memory(found, case, number, plan, threads, matmul, bars, notes.append)
             results += found
             bars.done()
@@ -219,8 +221,11 @@ def _with_memory(
 ) -> list[Result]:
     bars.case(f"{_title(case)}: memory", len(results))
     measured = []
+    best = own_best(results)
+    few = {JAX} if best is None else {JAX, best.variant}
     for result in results:
-        if result.variant == UPSTREAM:  # it needs this library's data beside it
+        left_out = plan.effort != "full" and result.variant not in few
+        if left_out or result.variant == UPSTREAM:  # that needs this library's data beside it
             measured.append(result)
             bars.block()
             continue

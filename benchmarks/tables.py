@@ -67,7 +67,7 @@ def _machine(run: Run) -> str:
 
 def _table(workload: str, results: list[Result]) -> Table:
     unit = results[0].unit
-    summary = (load(workload).__doc__ or "").strip().splitlines()[0]
+    summary = (load(workload).__doc__ or "").strip().splitlines()[0].replace("``", "")
     table = Table(title=f"{workload}: {summary}", title_justify="left", title_style="bold")
     table.add_column("settings")
     table.add_column("variant")

@@ -33,7 +33,7 @@ class Settings:
 
 def cases(plan: Plan) -> list[Case]:
     """Pairs to tens of critics."""
-    numbers = plan.pick((10,), (2, 10), (2, 3, 5, 10))
+    numbers = plan.pick((10,), (10,), (2, 3, 5, 10))
     settings = [Settings(n) for n in numbers]
     return [_case(s, plan) for s in sizes(plan, settings, batch=8, hidden=16)]
 

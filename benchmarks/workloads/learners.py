@@ -63,9 +63,11 @@ _CLASSES: dict[str, tuple[type, dict[str, Any]]] = {
 
 
 def cases(plan: Plan) -> list[Case]:
-    """A few learners, or all of them."""
+    """One learner, those that differ in what they do, or all of them; IDQL has a workload."""
     few: tuple[LearnerName, ...] = ("iql",)
-    usual: tuple[LearnerName, ...] = tuple(n for n in NAMES if n not in ("droq", "idql-general"))
+    usual: tuple[LearnerName, ...] = tuple(
+        n for n in NAMES if n != "droq" and not n.startswith("idql")
+    )
     settings = [Settings(name, utd=UTD.get(name, 1)) for name in plan.pick(few, usual, NAMES)]
     return [_case(s, plan) for s in sizes(plan, settings, **TINY)]
 
@@ -123,10 +125,9 @@ def _case(settings: Settings, plan: Plan) -> Case:
         return Flops(count, count)
 
     own = [_variant("donated", settings, plan, donate=True)]
-    if plan.effort != "quick":
-        own.insert(0, _variant("compiled", settings, plan))
     if plan.effort == "full":
-        own.insert(0, _variant("eager", settings, plan, scope=disable_jit))
+        eager = _variant("eager", settings, plan, scope=disable_jit)
+        own = [eager, _variant("compiled", settings, plan), *own]
     return Case(
         "learners",
         settings,

@@ -25,7 +25,7 @@ class Settings(update.Settings):
 
 def cases(plan: Plan) -> list[Case]:
     """Several numbers of seeds: the total rate against that of one seed at a time."""
-    numbers = plan.pick((2,), (1, 4, 16), (1, 2, 4, 8, 16))
+    numbers = plan.pick((2,), (2, 8), (1, 2, 4, 8, 16))
     settings = [Settings(seeds=n) for n in numbers]
     return [_case(s, plan) for s in sizes(plan, settings, **update.TINY)]
 
@@ -46,7 +46,7 @@ def _case(settings: Settings, plan: Plan) -> Case:
         lambda: [idql.dataset(settings, plan.device)],
         units=settings.seeds,
     )
-    names: list[Route] = plan.pick(["donated"], ["compiled", "donated"], ["compiled", "donated"])
+    names: list[Route] = plan.pick(["donated"], ["donated"], ["compiled", "donated"])
     if plan.cuda:
         names.append("donated cuda graph")
     routes = [route(name, stacked, plan) for name in names]

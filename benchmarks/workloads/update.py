@@ -105,5 +105,6 @@ def _case(settings: Settings, routes: list[Route], plan: Plan) -> Case:
         "updates/s",
         (*own, *twin(plan, "update", settings), *upstream.update(plan, settings)),
         flops=lambda: idql.update_flops(settings),
+        memory=True,
         limit_shape=(settings.batch, settings.hidden, 4 * settings.hidden),
     )

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import children, command
 from benchmarks.__main__ import main
-from benchmarks.case import Plan
+from benchmarks.case import Effort, Plan
 from benchmarks.plots import figure_of
 from benchmarks.results import Result, Run, read_run, write_run
 from benchmarks.roofline import Limits
@@ -145,6 +145,29 @@ def test_a_variant_that_fails_is_named_and_the_rest_is_reported(
     assert [r.variant for r in done.results] == ["eager"]
     [note] = done.left_out
     assert note.endswith("closed: RuntimeError: this route is closed")
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_memory_is_looked_at_where_a_case_asks_for_it_and_in_full_everywhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        children, "memory", lambda task: asked.append(task["variant"]) or {"peak": 7.0}
+    )
+    workload = load("random")
+    first = workload.cases(Plan("quick", tiny=True))[0]
+
+    def looked_at(effort: Effort, memory: bool) -> tuple[list[str], set[float | None]]:
+        asked.clear()
+        monkeypatch.setattr(workload, "cases", lambda plan: [replace(first, memory=memory)])
+        done = run(Plan(effort, tiny=True), ["random"], threads=1, budget=SHORT)
+        return sorted(asked), {r.peak_memory_mb for r in done.results}
+
+    assert looked_at("usual", False) == ([], {None})
+    [best], figures = looked_at("usual", True)
+    assert best in ("compiled", "eager") and figures == {7.0, None}
+    assert looked_at("full", False) == (["compiled", "eager"], {7.0})
 
 
 def test_the_best_own_variant_is_read_out_and_bf16_is_not() -> None:
