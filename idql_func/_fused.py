@@ -307,12 +307,14 @@ def _run_adam(
     grads, params, mu, nu, count, out, sizes, size, b1, b2, eps, weight_decay, decayed, wide
 ) -> None:
     kernels: Any = _kernels()
+    n = len(params)
     read = _contiguous((*grads, *params, *mu, *nu))
     count = count.contiguous()
     if sizes is not None:
         sizes = sizes.contiguous()
     rows = count.numel()
-    tensors = _pointers((*read, *out[:-1]))
+    tensors = _pointers(read)
+    tensors += tensors[n:] if out[0] is params[0] else _pointers(out[:-1])
     leaf_sizes = _leaf_sizes(params, rows)
     decays = _constants("B", tuple(decayed))
     numbers = _constants("d", (b1, b2, eps, weight_decay, size))
@@ -321,7 +323,7 @@ def _run_adam(
         _address(tensors),
         _address(leaf_sizes),
         _address(decays),
-        len(params),
+        n,
         rows,
         count.data_ptr(),
         out[-1].data_ptr(),
