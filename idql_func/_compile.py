@@ -203,7 +203,10 @@ class CudaGraph:
         with torch.cuda.stream(stream):
             self._program(*(t.clone() for t in tensors))
         torch.cuda.current_stream().wait_stream(stream)
-        self._inputs = [t.clone() if k in self._moving else t for k, t in enumerate(tensors)]
+        # objects of its own: a caller's are refused once they are donated
+        self._inputs = [
+            t.clone() if k in self._moving else t.detach() for k, t in enumerate(tensors)
+        ]
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._outputs = tuple(self._program(*self._inputs))

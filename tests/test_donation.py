@@ -6,6 +6,7 @@ import functools
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from idql_func import disable_jit, jit, optim, random, scan, struct, transforms, tree_leaves, vmap
 from idql_func._compile import CudaGraph
+from idql_func._donation import take_over
 from idql_func.tree import tree_map, tree_stack
 
 
@@ -269,6 +271,24 @@ def test_a_recorded_program_copies_only_the_inputs_that_move(
     other = torch.zeros(1)  # another state is recorded anew, and the first is left alone
     assert graph(other, data, batches[0])[0].item() == 3.0
     assert recordings[2:] == [{2}] and state.item() == 4.0
+
+
+def test_a_recorded_program_is_not_stopped_by_a_donated_input(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its memory stays, under another tensor object; recorded without a GPU, so replayed never."""
+    stream = mock.MagicMock()
+    for name in ("Stream", "current_stream", "stream", "CUDAGraph", "graph"):
+        monkeypatch.setattr(torch.cuda, name, stream)
+    recorded = CudaGraph(lambda x: [x + 1], donated={0})
+    state = torch.zeros(2)
+    recorded(state)
+    (taken,) = take_over([state], [state.detach()])
+    with pytest.raises(RuntimeError, match="This tensor was donated"):
+        state.data_ptr()
+    assert taken.data_ptr() == recorded._inputs[0].data_ptr()
+    assert recorded(taken)[0].tolist() == [1.0, 1.0]
+    assert stream.call_count == 6  # recorded once
 
 
 @pytest.mark.usefixtures("either")
