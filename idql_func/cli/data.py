@@ -28,8 +28,8 @@ class InfoOptions:
     """Describe a dataset: size, episodes, returns, ranges, and what its file says of itself."""
 
     source: tyro.conf.Positional[str] = "pointmaze-umaze-builtin"
-    """The built-in maze, an HDF5 file in D4RL's format, the name of a D4RL dataset, or the file of
-    a saved replay buffer."""
+    """The built-in maze, an HDF5 file in D4RL's format, the name of a D4RL dataset, the folder of a
+    Minari dataset or its name after 'minari:', or the file of a saved replay buffer."""
 
 
 def main(arguments: Sequence[str]) -> int:

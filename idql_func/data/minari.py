@@ -29,6 +29,8 @@ __all__ = [
     "MinariDataset",
     "as_arrays",
     "check_episodes",
+    "find_recording",
+    "read_metadata",
     "read_minari",
     "transitions_from_episodes",
 ]
@@ -166,9 +168,9 @@ folder; give the path of one, or fetch it with `minari download no/such-v0`.
         episodes = [{k: as_arrays(getattr(e, k)) for k in _FIELDS} for e in stored]
         metadata = dict(getattr(getattr(source, "storage", None), "metadata", {}))
     elif isinstance(source, (str, os.PathLike)):
-        file = _find(source)
+        file = find_recording(source)
         where = str(file)
-        metadata = _metadata(file.with_name(METADATA_FILE))
+        metadata = read_metadata(file.with_name(METADATA_FILE))
         episodes = list(_file_episodes(file))
     else:
         raise TypeError(
@@ -264,8 +266,15 @@ def transitions_from_episodes(
 # --- where a recording lies ---------------------------------------------------------------
 
 
-def _find(source: str | os.PathLike[str]) -> Path:
-    """The HDF5 file of a folder, file or Minari name."""
+def find_recording(source: str | os.PathLike[str]) -> Path:
+    """The HDF5 file of a recording in Minari's format.
+
+    Args:
+        source: its folder, its ``data`` folder, the file itself, or its Minari name.
+
+    Raises:
+        InputError: there is none, or one in another format than HDF5.
+    """
     path = Path(source).expanduser()
     if not path.exists():
         configured = os.environ.get("MINARI_DATASETS_PATH")
@@ -282,7 +291,7 @@ def _find(source: str | os.PathLike[str]) -> Path:
         if (folder / MAIN_FILE).is_file():
             return folder / MAIN_FILE
         if (folder / METADATA_FILE).is_file():
-            kind = _metadata(folder / METADATA_FILE).get("data_format")
+            kind = read_metadata(folder / METADATA_FILE).get("data_format")
             raise InputError(
                 f"{folder} is a Minari recording in the format {kind!r}; pass "
                 "minari.load_dataset(...) in place of the folder."
@@ -290,8 +299,12 @@ def _find(source: str | os.PathLike[str]) -> Path:
     raise InputError(f"{path} is no Minari recording; it has no data/{MAIN_FILE}.")
 
 
-def _metadata(path: Path) -> dict[str, Any]:
-    """What ``metadata.json`` says; nothing if there is none, as beside a lone HDF5 file."""
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What a ``metadata.json`` says; nothing if there is none, as beside a lone HDF5 file.
+
+    Raises:
+        InputError: it is damaged.
+    """
     if not path.is_file():
         return {}
     try:

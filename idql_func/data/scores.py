@@ -33,13 +33,15 @@ def reference_scores(name: str | os.PathLike[str] | ReferenceScores) -> Referenc
 
     Args:
         name: a D4RL name, or a dataset's HDF5 file that carries the root attributes
-            ``ref_min_score`` and ``ref_max_score``; reference scores pass through.
+            ``ref_min_score`` and ``ref_max_score``, or the folder of a Minari recording whose
+            metadata does; reference scores pass through.
 
     Returns:
         The scores, or None when there are none under this name or in this file.
 
     Raises:
-        InputError: the file is no HDF5 file, or its two attributes are no ascending numbers.
+        InputError: the file or folder holds no dataset, or its two attributes are no ascending
+            numbers.
 
     Example:
         >>> reference_scores("hopper-medium-v2")
@@ -54,6 +56,11 @@ def reference_scores(name: str | os.PathLike[str] | ReferenceScores) -> Referenc
         return ReferenceScores(known.ref_min_score, known.ref_max_score)
     if Path(name).is_file():
         return attribute_scores(read_d4rl_hdf5(name, keys=())[1], str(name))
+    if Path(name).is_dir():
+        from idql_func.data.minari import METADATA_FILE, find_recording, read_metadata
+
+        about = find_recording(name).with_name(METADATA_FILE)
+        return attribute_scores(read_metadata(about), str(about))
     return None
 
 

@@ -9,11 +9,10 @@ from typing import Literal
 import tyro
 
 from idql_func.errors import InputError
+from idql_func.training.config import MINARI
 from idql_func.training.options import Device, check_at_least
 
 __all__ = ["CollectConfig"]
-
-_MINARI = "minari:"
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class CollectConfig:
         Raises:
             InputError: the name tells of none of the three.
         """
-        if str(self.output).startswith(_MINARI):
+        if str(self.output).startswith(MINARI):
             return "minari"
         if self.output.suffix in (".hdf5", ".h5"):
             return "hdf5"
@@ -79,7 +78,7 @@ class CollectConfig:
     @property
     def path(self) -> Path:
         """The file or folder that is written."""
-        return Path(str(self.output).removeprefix(_MINARI))
+        return Path(str(self.output).removeprefix(MINARI))
 
     def validate(self) -> None:
         """Check the numbers and the name of the output.

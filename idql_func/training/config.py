@@ -33,6 +33,7 @@ from idql_func.training.options import (
 from idql_func.training.settings import changed_settings, settings_from_dict, settings_to_dict
 
 __all__ = [
+    "MINARI",
     "DatasetConfig",
     "EvaluationConfig",
     "TrainConfig",
@@ -42,13 +43,18 @@ __all__ = [
 ]
 
 
+MINARI = "minari:"
+"""What stands before the name or folder of a Minari dataset."""
+
+
 @dataclass(frozen=True)
 class DatasetConfig:
     """Which transitions to learn from, and what is done to their rewards."""
 
     source: str = "pointmaze-umaze-builtin"
     """The built-in maze (made at first use, no network needed), an HDF5 file in D4RL's format, the
-    name of a D4RL dataset, or the file of a saved replay buffer."""
+    name of a D4RL dataset, the folder of a Minari dataset or its name after 'minari:', or the file
+    of a saved replay buffer."""
     rewards: Literal["as_stored", "normalize_returns", "minus_one"] = "as_stored"
     """Change of the rewards before training: none, scaled so that the returns span 1000 (upstream
     for locomotion), or 1 subtracted from each (upstream for antmaze). Upstream chooses by the

@@ -19,8 +19,8 @@ def describe_dataset(source: str) -> list[Table]:
     """Tables about a dataset: its episodes, its arrays, and the attributes of its file.
 
     Args:
-        source: the built-in maze, an HDF5 file in D4RL's format, a D4RL name, or the file of a
-            saved replay buffer.
+        source: as ``dataset.source`` in the settings: the built-in maze, an HDF5 file in D4RL's
+            format, a D4RL name, a Minari dataset, or the file of a saved replay buffer.
 
     Raises:
         InputError: the file is damaged or holds something else, or the name is unknown.

@@ -1,4 +1,4 @@
-"""From what the settings call a dataset to the dataset: built-in, D4RL, HDF5 or a saved buffer."""
+"""From what the settings call a dataset to it: built-in, D4RL, HDF5, Minari or a saved buffer."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import numpy as np
 from idql_func import data, random
 from idql_func.data.buffer_file import open_buffer
 from idql_func.data.hdf5 import check_hdf5, read_d4rl_hdf5
+from idql_func.data.minari import find_recording
 from idql_func.data.pointmaze import ENV_NAME, make_pointmaze_dataset
 from idql_func.data.scores import reference_scores
-from idql_func.training.config import DatasetConfig
+from idql_func.training.config import MINARI, DatasetConfig
 from idql_func.types import InputError
 
 __all__ = ["Source", "count_transitions", "load_source", "spaces_of"]
@@ -30,9 +31,9 @@ _EDGE = 1 - 1e-5  # actions are kept this far inside the bounds, as D4RLDataset 
 class Source:
     """A loaded dataset and what is known of it.
 
-    ``path`` is the file behind it where there is one, ``attributes`` are those of an HDF5 file, or
-    the environment of a buffer, ``score_name`` is what its returns are normalised by, if by
-    anything.
+    ``path`` is the file behind it where there is one, ``attributes`` are those of an HDF5 file,
+    the metadata of a Minari recording or the environment of a buffer, ``score_name`` is what its
+    returns are normalised by, if by anything.
     """
 
     dataset: data.Dataset
@@ -59,6 +60,8 @@ def load_source(settings: DatasetConfig, progress: bool = False) -> Source:
         path = make_pointmaze_dataset(
             seed=settings.pointmaze_seed, steps=settings.pointmaze_steps, progress=progress
         )
+    elif name.startswith(MINARI) or path.is_dir():
+        return _load_minari(name.removeprefix(MINARI))
     elif path.suffix == ".safetensors":
         return Source(_load_buffer(path), path, {"env": _env_of_buffer(path)})
     elif path.suffix not in (".hdf5", ".h5") and not path.is_file():
@@ -110,6 +113,25 @@ def _load_buffer(path: Path) -> data.ReplayBuffer:
     if name not in _BUFFERS:
         raise InputError(f"{path} holds a {name!r}; it must hold one of {', '.join(_BUFFERS)}")
     return getattr(data, name).load(path)
+
+
+def _load_minari(source: str) -> Source:
+    file = find_recording(source)
+    dataset = data.MinariDataset(file)
+    about = dict(dataset.attributes)
+    if "env" not in about and (env := _env_of_minari(about)):
+        about["env"] = env
+    score_name = None if dataset.reference_scores is None else str(file.parent)
+    return Source(dataset, file, about, score_name)
+
+
+def _env_of_minari(about: Mapping[str, Any]) -> str | None:
+    """The environment that a recording is to be evaluated in, if its name says all of it."""
+    try:
+        spec = json.loads(about.get("eval_env_spec") or about["env_spec"])
+        return None if spec.get("kwargs") else str(spec["id"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _env_of_buffer(path: Path) -> str:
