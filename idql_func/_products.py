@@ -166,11 +166,15 @@ def prepare_compiler() -> None:
         )
         batch, m, n, *_ = layout[-1]
         size = [batch, m, n] if len(a.get_size()) == 3 or len(b.get_size()) == 3 else [m, n]
-        inputs = [
-            ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(node))
-            for node in (a, b, bias, gate)
-            if node is not None
-        ]
+
+        def memory(node: Any) -> Any:
+            found = ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(node))
+            # only the address is read, so that no tensor of another shape need be made for it
+            view = getattr(found, "data", None) if isinstance(found, ir.TensorBox) else found
+            at_start = isinstance(view, ir.ReinterpretView) and view.get_layout().offset == 0
+            return view.data if at_start else found
+
+        inputs = [memory(node) for node in (a, b, bias, gate) if node is not None]
         return ir.TensorBox.create(
             ir.ExternKernelOut(
                 layout=ir.FixedLayout(
