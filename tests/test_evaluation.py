@@ -257,7 +257,7 @@ def test_members_have_the_results_that_they_have_alone(
 ) -> None:
     """Bit for bit: their keys advance with their own turns, whenever the others are done."""
     each = tuple(Lasting(random.PRNGKey(k), p) for k, p in enumerate(patience))
-    options = dict(num_envs=num_envs, overlap=overlap, record_trajectories=True)
+    options: Any = {"num_envs": num_envs, "overlap": overlap, "record_trajectories": True}
     found = evaluate_members(Members(each), len(each), Leavable, episodes, seed, **options)
     for member, own in zip(each, found, strict=True):
         alone = evaluate(member, Leavable, episodes, seed, **options)

@@ -19,13 +19,13 @@ ZERO = torch.tensor(0, dtype=torch.int32)
 
 
 def stepped(g: Tensor, p: Tensor, m: Tensor, v: Tensor, count: Tensor) -> tuple[Tensor, ...]:
-    state = (optim.ScaleByAdamState(count, [m], [v]), optim.EmptyState())
-    (p,), (state, _) = optim.step(optim.adam(0.1), [g], state, [p])
-    return p, state.mu[0], state.nu[0], state.count
+    state = (optim.ScaleByAdamState(count, {"w": m}, {"w": v}), optim.EmptyState())
+    params, (adam, _) = optim.step(optim.adam(0.1), {"w": g}, state, {"w": p})
+    return params["w"], adam.mu["w"], adam.nu["w"], adam.count
 
 
 def averaged(new: Tensor, old: Tensor) -> Tensor:
-    return optim.incremental_update([new], [old], 0.25)[0]
+    return optim.incremental_update({"w": new}, {"w": old}, 0.25)["w"]
 
 
 def inputs(shape: tuple[int, ...] = (3,), members: tuple[int, ...] = ()) -> list[Tensor]:

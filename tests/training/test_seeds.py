@@ -400,7 +400,8 @@ def test_other_numbers_of_transitions_take_the_same_machine_code(
     with h5py.File(tiny.dataset.source) as theirs, h5py.File(longer, "w") as ours:
         ours.attrs.update(theirs.attrs)
         for name in theirs:
-            ours[name] = np.concatenate([theirs[name][:], theirs[name][:40]])
+            array = np.asarray(theirs[name])
+            ours[name] = np.concatenate([array, array[:40]])
     config = replace(tiny, learner=BC, max_steps=2, log_interval=2)
     runs = []
     for source in (tiny.dataset.source, str(longer)):
