@@ -7,7 +7,7 @@ every operation, while a new object takes over the memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -46,9 +46,10 @@ def donated_tensor() -> Tensor:
     return tensor
 
 
-def mark_owned(tensor: Tensor) -> None:
-    """Note that a tensor's memory was made by a donating call, so that the next may keep it."""
-    setattr(tensor, _OWNED, True)
+def mark_owned(tensors: Iterable[Tensor]) -> None:
+    """Note that the memory of tensors was made by a donating call, so that the next may keep it."""
+    for tensor in tensors:
+        setattr(tensor, _OWNED, True)
 
 
 def take_over(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -66,8 +67,8 @@ def take_over(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Tensor]:
         else tensor.clone()
         for leaf, tensor in zip(leaves, tensors, strict=True)
     ]
-    for leaf, tensor in zip(leaves, taken, strict=True):
-        mark_owned(tensor)
+    mark_owned(taken)
+    for leaf in leaves:
         if type(leaf) is Tensor:
             leaf.__class__ = DonatedTensor
     return taken

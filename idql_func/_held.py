@@ -119,15 +119,15 @@ class Held:
             if isinstance(leaf := self.leaves[k], Tensor)
         )
 
-    def show(self, place: int) -> Any:
-        """A leaf for somebody to keep."""
-        leaf = self.leaves[place]
+    def show(self, start: int, stop: int) -> list[Any]:
+        """Some leaves for somebody to keep."""
+        leaves = self.leaves[start:stop]
         if self.gone:
-            return donated_tensor() if leaf is None else leaf
-        self.shown.add(place)
-        if self.owned and isinstance(leaf, Tensor):
-            mark_owned(leaf)
-        return leaf
+            return [donated_tensor() if leaf is None else leaf for leaf in leaves]
+        self.shown.update(range(start, stop))
+        if self.owned:
+            mark_owned([leaf for leaf in leaves if type(leaf) is Tensor])
+        return leaves
 
     def give_away(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The tensors for a program that writes them; from now on they are refused here.
@@ -185,8 +185,7 @@ def _field(fields: dict[str, Any], slot: tuple[Held, Layout, int], name: str) ->
         if inner is not None:
             value: Any = _node(held, inner, first + start)
         else:
-            leaves = [held.show(k) for k in range(first + start, first + stop)]
-            value = tree_unflatten(spec, leaves)
+            value = tree_unflatten(spec, held.show(first + start, first + stop))
             if not (spec.is_leaf() or value is None or value == ()):
                 held.opened = True
         fields[name] = value

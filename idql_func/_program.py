@@ -149,7 +149,7 @@ class Arguments:
             if held is not None and held.owned:
                 for place in places:
                     if self.bounds[k] <= place < self.bounds[k + 1]:
-                        held.show(place - self.bounds[k])
+                        held.show(place - self.bounds[k], place - self.bounds[k] + 1)
 
 
 def leaf_tensor(leaf: Any, device: torch.device | None, slot: int) -> Tensor | None:
@@ -326,9 +326,8 @@ class Program:
 
     def mark(self, flat: Sequence[Any], start: int, stop: int) -> None:
         """Note which results lie in donated memory, for a later call to keep it."""
-        for k in range(start, stop):
-            if self.kept[k] and isinstance(flat[k], Tensor):
-                mark_owned(flat[k])
+        kept = [flat[k] for k in range(start, stop) if self.kept[k]]
+        mark_owned([leaf for leaf in kept if isinstance(leaf, Tensor)])
 
 
 def _getter(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
