@@ -8,6 +8,7 @@ the root. It is what ``d4rl.offline_env.OfflineEnv.get_dataset`` reads.
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import numpy as np
 
 from idql_func.types import InputError
 
-__all__ = ["atomic_path", "check_hdf5", "read_d4rl_hdf5", "write_d4rl_hdf5"]
+__all__ = ["atomic_folder", "atomic_path", "check_hdf5", "read_d4rl_hdf5", "write_d4rl_hdf5"]
 
 
 @contextmanager
@@ -44,11 +45,55 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        _flush(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """The same for a folder: a temporary neighbour of ``path``, not made yet, to be filled.
+
+    A folder that is at ``path`` already is replaced at the end.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic_folder(f"{folder}/a") as temporary:
+        ...         temporary.mkdir()
+        ...         _ = (temporary / "b.txt").write_text("whole")
+        ...     pathlib.Path(folder, "a", "b.txt").read_text(), len(os.listdir(folder))
+        ('whole', 1)
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        yield temporary
+        for part in (*temporary.rglob("*"), temporary):
+            _flush(part)
+        if path.exists():
+            # A folder cannot be renamed onto a full one: the old one steps aside first.
+            aside = temporary.with_suffix(".old")
+            os.replace(path, aside)
+            os.replace(temporary, path)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.replace(temporary, path)
+        _flush(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_d4rl_hdf5(

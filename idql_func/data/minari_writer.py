@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 from idql_func.data.arrays import check_lengths, named_leaves
+from idql_func.data.hdf5 import atomic_folder
 from idql_func.data.minari import MAIN_FILE, METADATA_FILE, as_arrays, check_episodes
 from idql_func.types import InputError
 
@@ -107,24 +106,10 @@ def write_minari_dataset(
     except TypeError as error:
         raise InputError(f"{folder}: the attributes must be JSON-able: {error}.") from None
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.part")
-    try:
+    with atomic_folder(folder) as temporary:
         (temporary / "data").mkdir(parents=True)
         _write_episodes(temporary / "data" / MAIN_FILE, arrays)
         (temporary / "data" / METADATA_FILE).write_text(text, encoding="utf-8")
-        for file in (temporary / "data").iterdir():
-            with open(file, "rb") as handle:
-                os.fsync(handle.fileno())
-        if folder.exists():  # a folder cannot be renamed onto a full one: the old one steps aside
-            aside = temporary.with_suffix(".old")
-            os.replace(folder, aside)
-            os.replace(temporary, folder)
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
-import uuid
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,20 +58,11 @@ def save_orbax(path: str | os.PathLike[str], target: Any, overwrite: bool = Fals
     path = Path(path).absolute()
     if path.exists() and not overwrite:
         raise InputError(f"{path} is there already; take another, or overwrite=True to replace it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    from idql_func.data.hdf5 import atomic_folder  # the data package takes long to import
+
     # Orbax too writes beside the place and renames, but removes an old folder before it begins
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
-    try:
+    with atomic_folder(path) as temporary:
         ocp.PyTreeCheckpointer().save(temporary, _as_orbax(to_state_dict(target)))
-        if path.exists():
-            aside = temporary.with_suffix(".old")
-            os.replace(path, aside)
-            os.replace(temporary, path)
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return path
 
 

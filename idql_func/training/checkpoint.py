@@ -12,9 +12,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata as package_metadata
@@ -115,25 +112,12 @@ def save_checkpoint(directory: str | Path, learner: Any, metadata: CheckpointMet
         "extra": dict(metadata.extra),
     }
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+    from idql_func.data.hdf5 import atomic_folder  # the data package takes long to import
 
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:12]}.part")
-    try:
+    with atomic_folder(directory) as temporary:
         temporary.mkdir()
-        _write_and_flush(temporary / TENSORS, payload)
-        _write_and_flush(temporary / METADATA, text.encode())
-        _flush_folder(temporary)
-        if directory.exists():
-            # A folder cannot be renamed onto a full one: the old one steps aside first.
-            aside = temporary.with_suffix(".old")
-            os.replace(directory, aside)
-            os.replace(temporary, directory)
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            os.replace(temporary, directory)
-        _flush_folder(directory.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (temporary / TENSORS).write_bytes(payload)
+        (temporary / METADATA).write_bytes(text.encode())
     return directory
 
 
@@ -353,23 +337,6 @@ def _versions() -> dict[str, str]:
             # Run from a source tree without an installation.
             found[name] = "not installed"
     return found
-
-
-def _write_and_flush(path: Path, payload: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(path: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _read_description(directory: Path) -> dict[str, Any]:

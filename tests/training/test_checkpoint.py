@@ -15,7 +15,6 @@ import torch
 
 from idql_func import agents, optim
 from idql_func.agents import DDPMIQLLearner, GeneralDDPMIQLLearner
-from idql_func.training import checkpoint as module
 from idql_func.training.checkpoint import (
     METADATA,
     TENSORS,
@@ -217,9 +216,9 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_no_rubbish(
         raise OSError("No space left on device")
 
     if when == "write":
-        monkeypatch.setattr(module.os, "fsync", full)
+        monkeypatch.setattr(os, "fsync", full)
     else:
-        monkeypatch.setattr(module.os, "replace", full)
+        monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(tmp_path / "c", learner.update(batch())[0], metadata)
     monkeypatch.undo()
