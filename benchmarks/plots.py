@@ -197,29 +197,33 @@ def _draw_sweep(axis: Axes, found: Sequence[Result]) -> None:
 
 
 def _seeds(results: Sequence[Result]) -> list[Result]:
-    found = [r for r in results if r.workload == "seeds"]
+    found = [
+        r
+        for r in results
+        if r.workload == "seeds" and r.ratio_to_eager is not None and r.variant != r.baseline
+    ]
     return found if len({r.settings["seeds"] for r in found}) > 1 else []
 
 
 def _draw_seeds(axis: Axes, found: Sequence[Result]) -> None:
+    """Ratios within rounds, not rates: the machine's speed drifts from one number to the next."""
     colours = iter(_LINES)
     for variant in dict.fromkeys(r.variant for r in found):
-        colour = _JAX if variant == JAX else _EVEN if "one" in variant else next(colours)
+        colour, style = (_JAX, "s--") if variant == JAX else (next(colours), "o-")
         line = sorted((r for r in found if r.variant == variant), key=lambda r: r.settings["seeds"])
-        style = "s--" if variant == JAX else "o-"
-        axis.plot(
-            [r.settings["seeds"] for r in line],
-            [r.rate for r in line],
-            style,
-            color=colour,
-            label=variant,
-        )
+        numbers = [r.settings["seeds"] for r in line]
+        ratios = [r.ratio_to_eager or 0.0 for r in line]
+        axis.plot(numbers, ratios, style, color=colour, label=variant)
+        quartiles = [r.spread.get("ratio_to_eager", (r.ratio_to_eager,) * 2) for r in line]
+        low, high = zip(*quartiles, strict=True)
+        axis.fill_between(numbers, low, high, color=colour, alpha=0.15, linewidth=0)  # type: ignore[arg-type]
     _log2(axis, sorted({r.settings["seeds"] for r in found}))
+    axis.axhline(1, color=_EVEN, linewidth=1, linestyle="--", label="this library, one at a time")
     axis.set_ylim(bottom=0)
     axis.set_xlabel("seeds in one program")
-    axis.set_ylabel("updates/s of all seeds together")
+    axis.set_ylabel("times the updates a second of one at a time")
     axis.set_title("seeds: the total rate")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="lower right")
 
 
 # --- first updates and memory -------------------------------------------------------------

@@ -188,6 +188,7 @@ def test_the_best_own_variant_is_read_out_and_bf16_is_not() -> None:
 def test_pictures_have_a_panel_for_each_thing_measured() -> None:
     def result(workload: str, variant: str, settings: dict, rate: float = 2.0) -> Result:
         ratio = {"ratio_to_jax": rate, "share_of_limit": 0.5, "peak_memory_mb": 100.0}
+        ratio |= {"ratio_to_eager": rate} if workload == "seeds" else {}
         unit = "s" if workload == "compile" else "updates/s"
         return Result(workload, variant, settings, rate, unit, **ratio)  # type: ignore[arg-type]
 
