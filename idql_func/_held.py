@@ -39,7 +39,7 @@ class Signature:
 
     def __init__(self, spec: optree.PyTreeSpec, tensors: Sequence[Tensor]) -> None:
         self.spec = spec
-        self.kinds = tuple([kind_of(t) for t in tensors])
+        self.kinds = tuple([(t.shape, t.dtype, t.device, t.requires_grad) for t in tensors])
         self._hash = hash((spec, self.kinds))
 
     def known(self) -> Signature:

@@ -83,8 +83,14 @@ class Arguments:
                 signatures.append(self._held_signature(start, stop, whole))
             else:
                 assert spec is not None
-                self.tensors[start:stop] = map(self._tensor, range(start, stop))
-                signatures.append(Signature(spec, self.tensors[start:stop]))
+                tensors = [
+                    leaf
+                    if type(leaf) is Tensor and leaf.is_contiguous()
+                    else self._tensor(start + i)
+                    for i, leaf in enumerate(leaves[start:stop])
+                ]
+                self.tensors[start:stop] = tensors
+                signatures.append(Signature(spec, tensors))
         self.signatures = tuple(signatures)
         # the compiled program is made for tensors that don't overlap, of which JAX knows nothing
         if len({*map(id, self.tensors)}) < len(leaves):
@@ -134,8 +140,9 @@ class Arguments:
                     self.leaves[i] = number
                 self.held[k] = None
             else:
-                given = [i for i in range(start, stop) if isinstance(self.leaves[i], Tensor)]
-                others = [i for i in range(start, stop) if not isinstance(self.leaves[i], Tensor)]
+                some = [isinstance(leaf, Tensor) for leaf in self.leaves[start:stop]]
+                given = [start + i for i, is_tensor in enumerate(some) if is_tensor]
+                others = [start + i for i, is_tensor in enumerate(some) if not is_tensor]
                 taken = take_over([self.leaves[i] for i in given], [self.tensors[i] for i in given])
                 for i, tensor in zip(given, taken, strict=True):
                     self.leaves[i] = self.tensors[i] = tensor
