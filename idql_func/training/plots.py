@@ -22,6 +22,7 @@ __all__ = [
     "frames_figure",
     "learning_curve",
     "logged_losses",
+    "panels",
     "return_keys",
     "room_for_legend",
     "save_figure",
@@ -46,6 +47,23 @@ _X = "x"
 _X_LABELS = {"updates": "updates", "step": "steps"}
 _RETURN_OF_N = re.compile(r"eval/N=(\d+)/return")
 _SAMPLES = ("#bbbbbb", "#4477aa", "#228833", "#aa3377", "#ccbb44", "#66ccee")
+
+
+def panels(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure that no window shows, with so many axes in two or three columns.
+
+    Example:
+        >>> len(panels(5)[1])
+        5
+    """
+    columns = 2 if count in (2, 4) else 3
+    rows = -(-count // columns)
+    figure = Figure(figsize=(5.5 * columns, 3.75 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in axes[count:]:
+        spare.remove()
+    return figure, axes[:count]
 
 
 def learning_curve(
@@ -79,15 +97,8 @@ def learning_curve(
     """
     records = [{**record, _X: record[x]} for record in records if record.get(x) is not None]
     losses = logged_losses(records)
-    count = len(losses) + 1
-    columns = 2 if count in (2, 4) else 3
-    rows = -(-count // columns)
-    figure = Figure(figsize=(5.5 * columns, 3.75 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for spare in axes[count:]:
-        spare.remove()
-    *loss_axes, returns = axes = axes[:count]
+    figure, axes = panels(len(losses) + 1)
+    *loss_axes, returns = axes
     if title:
         figure.suptitle(title)
     for axis, name in zip(loss_axes, losses, strict=True):

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from idql_func.training.plots import (
     LOSS_TITLES,
     logged_losses,
+    panels,
     return_keys,
     room_for_legend,
     series,
@@ -55,14 +55,7 @@ def members_curve(
     """
     everything = [row for own in records.values() for row in own]
     losses = logged_losses(everything)
-    count = len(losses) + 1
-    columns = 2 if count in (2, 4) else 3
-    rows = -(-count // columns)
-    figure = Figure(figsize=(5.5 * columns, 3.75 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for spare in axes[count:]:
-        spare.remove()
+    figure, axes = panels(len(losses) + 1)
     figure.suptitle(title)
     for axis, name in zip(axes, losses, strict=False):
         held_out = any(row.get(f"val/{name}") is not None for row in everything)
@@ -71,13 +64,13 @@ def members_curve(
         _draw(axis, {label: (own, key) for label, own in groups.items()}, smooth=True)
         what = "held out" if held_out else "training"
         axis.set_title(f"{ {**LOSS_TITLES, **titles}[name] }, {what}")
-    _draw_returns(axes[count - 1], records, labels, everything, behaviour_return)
-    for axis in axes[:count]:
+    _draw_returns(axes[-1], records, labels, everything, behaviour_return)
+    for axis in axes:
         axis.set_xlabel("updates")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         if axis.get_legend_handles_labels()[0]:
-            place = "upper left" if axis is axes[count - 1] else "upper right"
+            place = "upper left" if axis is axes[-1] else "upper right"
             axis.legend(frameon=False, fontsize="small", loc=place)
     return figure
 
