@@ -71,6 +71,7 @@ class Layout:
     """Where the fields of a node lie among its leaves."""
 
     cls: type[Holdable]
+    spec: optree.PyTreeSpec
     static: dict[str, Any]
     fields: dict[str, tuple[int, int, optree.PyTreeSpec, Layout | None]]
     """First leaf, the one after the last, structure, and the layout of a field that is a node."""
@@ -192,6 +193,19 @@ def _field(fields: dict[str, Any], slot: tuple[Held, Layout, int], name: str) ->
         return value
 
 
+def fill_in(node: Holdable) -> None:
+    """All fields of a node at once, if none is there yet: what is about to read each of them."""
+    fields = node.__dict__
+    if _SLOT not in fields:
+        return
+    with _LOCK:
+        held, layout, first = fields[_SLOT]
+        if fields.keys().isdisjoint(layout.fields):
+            leaves = held.show(first, first + layout.spec.num_leaves)
+            held.opened = True
+            fields.update(tree_unflatten(layout.spec, leaves).__dict__)
+
+
 def _node(held: Held, layout: Layout, first: int) -> Any:
     node = object.__new__(layout.cls)
     node.__dict__.update(layout.static)
@@ -240,7 +254,8 @@ def layout_of(spec: optree.PyTreeSpec) -> Layout | None:
         stop = start + child.num_leaves
         fields[name] = start, stop, child, layout_of(child)
         start = stop
-    return Layout(cls, {name: getattr(example, name) for name in cls._static_names}, fields)
+    static = {name: getattr(example, name) for name in cls._static_names}
+    return Layout(cls, spec, static, fields)
 
 
 def holdable(cls: type[Holdable]) -> bool:

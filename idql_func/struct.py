@@ -14,7 +14,7 @@ import optree
 import torch
 
 from idql_func import optim
-from idql_func._held import Holdable
+from idql_func._held import Holdable, fill_in
 from idql_func.optim import GradientTransformation, OptState
 from idql_func.tree import NAMESPACE, tree_leaves
 from idql_func.types import Params
@@ -86,6 +86,7 @@ class PyTreeNode(Holdable):
 
 
 def _flatten(node: PyTreeNode) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[str, ...]]:
+    fill_in(node)
     children = tuple(getattr(node, name) for name in node._child_names)
     static = tuple(getattr(node, name) for name in node._static_names)
     return children, static, node._child_names
