@@ -45,11 +45,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in ("random", "struct"):
-        return import_module(f"{__name__}.{name}")
-    return getattr(import_module(f"{__name__}.transforms"), name)
+    if name in __all__ and name not in ("random", "struct"):
+        return getattr(import_module(f"{__name__}.transforms"), name)
+    module = f"{__name__}.{name}"
+    try:
+        if not name.startswith("_"):
+            return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -170,9 +170,10 @@ def prepare_compiler() -> None:
         def memory(node: Any) -> Any:
             found = ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(node))
             # only the address is read, so that no tensor of another shape need be made for it
-            view = getattr(found, "data", None) if isinstance(found, ir.TensorBox) else found
-            at_start = isinstance(view, ir.ReinterpretView) and view.get_layout().offset == 0
-            return view.data if at_start else found
+            view = found.data if isinstance(found, ir.TensorBox) else found
+            if isinstance(view, ir.ReinterpretView) and view.get_layout().offset == 0:
+                return view.data
+            return found
 
         inputs = [memory(node) for node in (a, b, bias, gate) if node is not None]
         return ir.TensorBox.create(

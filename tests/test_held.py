@@ -209,7 +209,7 @@ def test_what_was_looked_at_before_is_refused_after() -> None:
     learner, _ = program(learner, X)
     for gone in (key, step, unread.step, unread.params["layer"]["b"]):
         with pytest.raises(RuntimeError, match=DONATED):
-            gone + 1
+            _ = gone + 1
     assert view.tolist() == [[2], [2]]  # a view sees what is written
     assert learner.rng.data_ptr() == place and learner.rng.tolist() == [2, 2]
     part = learner.actor
@@ -231,7 +231,7 @@ def test_a_leaf_that_others_got_is_refused_to_them() -> None:
     still = jit(lambda learner: learner.still)(alone)
     donating(alone, X)
     with pytest.raises(RuntimeError, match=DONATED):
-        still["t"] + 1
+        _ = still["t"] + 1
 
 
 @pytest.mark.parametrize("donate", [False, True])

@@ -12,6 +12,8 @@ from types import FunctionType, ModuleType
 
 import pytest
 
+import idql_func
+
 NAMES = {
     "idql_func": (
         "disable_jit enable_x64 grad jit random scan struct tree_flatten tree_leaves tree_map "
@@ -221,3 +223,11 @@ def test_the_floor_knows_nothing_of_what_stands_on_it() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_modules_are_there_when_asked_for() -> None:
+    """As they were when the package imported them itself; a name that is none is refused."""
+    code = "import idql_func; idql_func.agents.IQLLearner; idql_func.evaluation.evaluate"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    for name in ("nothing", "_nothing"):
+        assert not hasattr(idql_func, name)
