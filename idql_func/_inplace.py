@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from idql_func._fused import TWINS
+from idql_func._graphs import storage_number
 
 
 def homes_of_results(graph: GraphModule) -> dict[int, int]:
@@ -46,17 +47,17 @@ def write_with_twins(graph: GraphModule, pairs: dict[int, int]) -> dict[int, int
     order = {node: k for k, node in enumerate(graph.graph.nodes)}
     sharing: dict[int, list[Node]] = defaultdict(list)
     for node in order:
-        sharing[_storage(node)].append(node)
+        sharing[storage_number(node)].append(node)
 
     def result_is_at_home(value: Node, home: Node) -> bool:
-        for alias in sharing[_storage(value)]:
+        for alias in sharing[storage_number(value)]:
             for k, result in enumerate(output.args[0]):
                 if result is alias and (_whole(alias) is not value or pairs.get(k) != number[home]):
                     return False
         return True
 
     def read_for_the_last_time(old: Node, reader: Node) -> bool:
-        aliases = sharing[_storage(old)]
+        aliases = sharing[storage_number(old)]
         mentions: list[Node] = []
         map_arg((reader.args, reader.kwargs), mentions.append)
         return sum(node in aliases for node in mentions) == 1 and all(
@@ -76,7 +77,7 @@ def write_with_twins(graph: GraphModule, pairs: dict[int, int]) -> dict[int, int
             settled = [
                 value
                 for value in _readers(
-                    graph, {alias for w in written for alias in sharing[_storage(w)]}
+                    graph, {alias for w in written for alias in sharing[storage_number(w)]}
                 )
                 if order[value] < order[node] < max(order[user] for user in value.users)
             ]
@@ -86,7 +87,7 @@ def write_with_twins(graph: GraphModule, pairs: dict[int, int]) -> dict[int, int
                 )
             order[twin] = order[node]
             for value, home in values.items():
-                sharing[_storage(home)] += sharing[_storage(value)]
+                sharing[storage_number(home)] += sharing[storage_number(value)]
                 value.replace_all_uses_with(home)
                 graph.graph.erase_node(value)
             graph.graph.erase_node(node)
@@ -136,7 +137,7 @@ def _whole(node: Any) -> Any:
         value, other = node.meta.get("val"), source.meta.get("val")
         if not (isinstance(value, Tensor) and isinstance(other, Tensor)):
             break
-        if _storage(node) != _storage(source) or _geometry(value) != _geometry(other):
+        if storage_number(node) != storage_number(source) or _geometry(value) != _geometry(other):
             break
         node = source
     return node
@@ -144,9 +145,3 @@ def _whole(node: Any) -> Any:
 
 def _geometry(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
-
-
-def _storage(node: Node) -> int:
-    """What nodes share that are views of one memory; minus the node's own number without any."""
-    value = node.meta.get("val")
-    return value.untyped_storage()._cdata if isinstance(value, Tensor) else -id(node)
