@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import Budget, Variant, interleave, spread
-from idql_func import disable_jit
+from idql_func import tree_flatten, tree_leaves, tree_unflatten
+from idql_func._compile import trace
 
 __all__ = [
     "LIMIT",
@@ -120,15 +121,31 @@ def measure_limits(
 
 
 def count_flops(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
-    """Operations of the products and convolutions that a call does, a multiply-add counting two.
+    """Operations of the products and convolutions of a function's program, a multiply-add two.
 
-    The call runs eagerly; ``vmap`` and ``grad`` inside are counted as what they become.
+    Counted is the graph that would be compiled: what is computed twice from the same values counts
+    once, and ``vmap`` and ``grad`` as what they become.
 
-    >>> count_flops(lambda a, b: a @ b, torch.ones(2, 3), torch.ones(3, 4))
+    >>> count_flops(lambda a, b: a @ b + a @ b, torch.ones(2, 3), torch.ones(3, 4))
     48.0
     """
-    with disable_jit(), FlopCounterMode(display=False) as counter:
-        fn(*args, **kwargs)
+    leaves, spec = tree_flatten((args, kwargs))
+    places = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+
+    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+        filled = list(leaves)
+        for place, tensor in zip(places, tensors, strict=True):
+            filled[place] = tensor
+        positional, keywords = tree_unflatten(spec, filled)
+        found = tree_leaves(fn(*positional, **keywords))
+        return tuple(leaf for leaf in found if isinstance(leaf, Tensor))
+
+    tensors = [leaves[k] for k in places]
+    graph = trace(flat, tensors)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    with FlopCounterMode(display=False) as counter:
+        graph(*tensors)
     return float(counter.get_total_flops())
 
 

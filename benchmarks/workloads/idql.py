@@ -121,7 +121,8 @@ def act_flops(settings: act.Settings) -> Flops:
     critic = _perceptron(settings.observations + settings.actions, settings.hidden)
     algorithm = settings.T * dense_flops(rows, _actor(settings)) + 2 * dense_flops(rows, critic)
     observations = torch.zeros(settings.num_envs, settings.observations)
-    executed = count_flops(learner(settings).eval_actions, observations) / settings.num_envs
+    chooser = learner(settings)
+    executed = count_flops(chooser.greedy_actions, observations) / settings.num_envs
     return Flops(executed, algorithm)
 
 

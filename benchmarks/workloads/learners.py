@@ -121,7 +121,11 @@ def keywords_of_update(settings: Settings) -> dict[str, Any]:
 def _case(settings: Settings, plan: Plan) -> Case:
     def flops() -> Flops:
         learner, [batch, *_] = create(settings), batches(settings)
-        count = count_flops(learner.update, batch, **keywords_of_update(settings))
+        if settings.learner == "td3":  # not each update moves the actor
+            actor = count_flops(learner.update_actor, batch) / learner.actor_delay
+            count = count_flops(learner.update_critic, batch) + actor
+        else:
+            count = count_flops(learner.update, batch, **keywords_of_update(settings))
         return Flops(count, count)
 
     own = [_variant("donated", settings, plan, donate=True)]
