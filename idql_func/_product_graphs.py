@@ -23,13 +23,16 @@ __all__ = ["use_own_products"]
 
 _aten = torch.ops.aten
 _PRODUCTS = (_aten.mm.default, _aten.bmm.default)
+_FAR = 1 << 19
+"""Elements of a transposed right factor beyond which a library's packing is the better one."""
 
 
 def use_own_products(graph: GraphModule) -> None:
     """Replace the float32 products of a graph for the CPU, in place.
 
     It has no gradients to be taken any more. One whose shapes are not known, or whose factors lie
-    in memory in another way than by rows or columns, stays torch's.
+    in memory in another way than by rows or columns, stays torch's; so does one of a large
+    transposed factor.
     """
     if not any(node.target in _PRODUCTS for node in graph.graph.nodes) or not available():
         return
@@ -112,6 +115,8 @@ class _Product:
         assert isinstance(left, Node) and isinstance(right, Node)
         a, b = _Factor.of(left), _Factor.of(right)
         if a is None or b is None or max(len(a.shape), len(b.shape)) < len(node.meta["val"].shape):
+            return None
+        if b.transposed and math.prod(b.shape[-2:]) > _FAR:
             return None
         return _Product(node, node, a, b)
 

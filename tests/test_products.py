@@ -211,7 +211,7 @@ def test_sums_of_another_axis_are_not_taken_in() -> None:
 
 
 def test_other_factors_stay_with_torch() -> None:
-    """Every second column, and double precision."""
+    """Every second column, double precision, and a large transposed factor."""
     for fn, x in (
         (lambda x: x[:, ::2] @ x[::2], _draw(4, 4)),
         (lambda x: x @ x, _draw(4, 4).double()),
@@ -219,6 +219,9 @@ def test_other_factors_stay_with_torch() -> None:
         graph = trace(fn, [x])
         use_own_products(graph)
         assert product not in {node.target for node in graph.graph.nodes}
+    graph = trace(lambda x, kernel: x @ kernel.mT, [_draw(2, 1024), _draw(600, 1024)])
+    use_own_products(graph)
+    assert product not in {node.target for node in graph.graph.nodes}
 
 
 def test_nothing_happens_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,11 +192,6 @@ class TD3Learner(Agent):
         """Whether the actor steps after so many steps of ``Q``, a boolean scalar."""
         return torch.remainder(critic_step / utd_ratio, self.actor_delay) == 0
 
-    def _is_due(self, critic_step: int | float, utd_ratio: int) -> bool:
-        """:meth:`actor_is_due` of a step count known here, in the float32 of the tensor form."""
-        quotient = np.float32(critic_step) / np.float32(utd_ratio)
-        return bool(np.remainder(quotient, np.float32(self.actor_delay)) == 0)
-
     # public, compiled
 
     def update(
@@ -218,7 +213,7 @@ class TD3Learner(Agent):
         # and on a GPU, where reading waits, one program computes both and keeps the right one.
         due, steps = None, learner.critic.step
         if not inside_transform() and steps.device.type == "cpu":
-            due = self._is_due(steps.item() + 1, utd_ratio)
+            due = bool(self.actor_is_due(steps + 1, utd_ratio))
         return _update.donating(donate)(learner, last, utd_ratio=utd_ratio, due=due)
 
     def eval_actions(self: Self, observations: Any) -> tuple[np.ndarray, Self]:
