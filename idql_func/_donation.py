@@ -16,7 +16,7 @@ from torch import Tensor
 _OWNED = "_idql_func_owned"
 
 
-_REFUSAL = (
+REFUSAL = (
     "This tensor was donated: a jitted function has put its result into the tensor's memory. "
     "Use the result of that call, or make the call without donation (update(..., donate=False))."
 )
@@ -27,7 +27,7 @@ class DonatedTensor(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise RuntimeError(_REFUSAL)
+        raise RuntimeError(REFUSAL)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return "<donated tensor>"
@@ -41,7 +41,7 @@ def donated_tensor() -> Tensor:
     """
     tensor = torch.empty(0)
     if type(tensor) is not Tensor:
-        raise RuntimeError(_REFUSAL)
+        raise RuntimeError(REFUSAL)
     tensor.__class__ = DonatedTensor
     return tensor
 

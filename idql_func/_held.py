@@ -23,7 +23,7 @@ import optree
 import torch
 from torch import Tensor
 
-from idql_func._donation import donated_tensor, mark_owned, take_over
+from idql_func._donation import REFUSAL, donated_tensor, mark_owned, take_over
 from idql_func.tree import tree_iter, tree_unflatten
 
 Kind = tuple[torch.Size, torch.dtype, torch.device, bool]
@@ -138,7 +138,7 @@ class Held:
         """
         with _LOCK:
             if self.gone:
-                donated_tensor().shape  # noqa: B018  says so
+                raise RuntimeError(REFUSAL)
             leaves, taken = self.leaves, list(tensors)
             shared = self.shown if self.owned else range(len(leaves))
             places = [k for k in shared if k not in self.numbers]

@@ -62,20 +62,18 @@ def _numbers(
     return tuple(int(number) for number in found)
 
 
-def _fake(
-    a: Tensor,
-    b: Tensor,
-    a_transposed: bool,
-    b_transposed: bool,
-    bias: Tensor | None,
-    relu: bool,
-    gate: Tensor | None,
-    sums: bool,
-) -> Tensor:
-    batch, m, n = _numbers(a, b, a_transposed, b_transposed, bias, relu)[:3]
+def _size(a: Any, b: Any, numbers: tuple[int, ...], sums: bool) -> tuple[int, ...]:
+    """The shape of the result."""
+    batch, m, n, *_ = numbers
     if sums:
-        return a.new_empty(batch * (m + 1) * n)
-    return a.new_empty((batch, m, n) if 3 in (a.ndim, b.ndim) else (m, n))
+        return (batch * (m + 1) * n,)
+    return (batch, m, n) if 3 in (len(a.shape), len(b.shape)) else (m, n)
+
+
+def _fake(a: Tensor, b: Tensor, *others: Any) -> Tensor:
+    a_transposed, b_transposed, bias, relu, _, sums = others
+    numbers = _numbers(a, b, a_transposed, b_transposed, bias, relu)
+    return a.new_empty(_size(a, b, numbers, sums))
 
 
 def _into(*arguments: Any, out: Tensor) -> None:
@@ -104,20 +102,10 @@ def _layout(
     return at_bias, at_gate, 4 * batch * m * n * sums, numbers
 
 
-def _run(
-    a: Tensor,
-    b: Tensor,
-    a_transposed: bool,
-    b_transposed: bool,
-    bias: Tensor | None,
-    relu: bool,
-    gate: Tensor | None,
-    sums: bool,
-) -> Tensor:
-    out = _fake(a, b, a_transposed, b_transposed, bias, relu, gate, sums)
-    layout = _layout(a, b, a_transposed, b_transposed, bias, relu, gate, sums)
-    tensors = [tensor.contiguous() for tensor in (a, b, bias, gate) if tensor is not None]
-    _into(*tensors, layout, out=out)
+def _run(*arguments: Any) -> Tensor:
+    out = _fake(*arguments)
+    tensors = [x.contiguous() for x in arguments if isinstance(x, Tensor)]
+    _into(*tensors, _layout(*arguments), out=out)
     return out
 
 
@@ -164,8 +152,7 @@ def prepare_compiler() -> None:
         layout = _layout(
             shapes[0], shapes[1], a_transposed, b_transposed, shapes[2], relu, shapes[3], sums
         )
-        batch, m, n, *_ = layout[-1]
-        size = [batch, m, n] if len(a.get_size()) == 3 or len(b.get_size()) == 3 else [m, n]
+        size = _size(shapes[0], shapes[1], layout[-1], sums)
 
         def memory(node: Any) -> Any:
             found = ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(node))
@@ -181,7 +168,7 @@ def prepare_compiler() -> None:
                 layout=ir.FixedLayout(
                     device=a.get_device(),
                     dtype=a.get_dtype(),
-                    size=[batch * (m + 1) * n] if sums else size,
+                    size=list(size),
                 ),
                 inputs=inputs,
                 constant_args=(layout,),
