@@ -34,8 +34,7 @@ def _function() -> Any:
     if built is None:
         return None
     function = built.product
-    pointers, numbers = [ctypes.c_void_p] * 6, [ctypes.c_int64] * 7
-    function.argtypes = [*pointers, *numbers, *[ctypes.c_int] * 4]
+    function.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int64] * 11
     function.restype = ctypes.c_int
     return function
 

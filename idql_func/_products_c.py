@@ -372,8 +372,8 @@ static float *room(void)
    Returns 0, or 1 where memory is short. */
 int product(const float *a, const float *b, float *c, const float *bias, const float *gate,
             float *sums, int64_t batch, int64_t m, int64_t n, int64_t k, int64_t a_step,
-            int64_t b_step, int64_t bias_step, int a_transposed, int b_transposed, int relu,
-            int threads)
+            int64_t b_step, int64_t bias_step, int64_t a_transposed, int64_t b_transposed,
+            int64_t relu, int64_t threads)
 {
     const int64_t panels = (n + NR - 1) / NR;
     int down = 1, across = 1, failed = 0;
@@ -395,9 +395,9 @@ int product(const float *a, const float *b, float *c, const float *bias, const f
         const int64_t m0 = edge(m, down, x), m1 = edge(m, down, x + 1);
         const int64_t n0 = edge(panels, across, y) * NR;
         const int64_t n1 = least(n, edge(panels, across, y + 1) * NR);
-        const factor left = {a + g * a_step, a_transposed ? m : k, a_transposed};
-        const factor right = {b + g * b_step, b_transposed ? k : n, b_transposed};
-        const ending e = {bias ? bias + g * bias_step : 0, gate ? gate + g * m * n : 0, relu};
+        const factor left = {a + g * a_step, a_transposed ? m : k, a_transposed != 0};
+        const factor right = {b + g * b_step, b_transposed ? k : n, b_transposed != 0};
+        const ending e = {bias ? bias + g * bias_step : 0, gate ? gate + g * m * n : 0, relu != 0};
         float *out = c + g * m * n, *column_sums = sums && m0 == 0 ? sums + g * n : 0;
         if (m0 == m1 || n0 == n1) continue;
         if (n == 1) {
