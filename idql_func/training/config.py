@@ -24,11 +24,13 @@ from idql_func.training.learners import (
 )
 from idql_func.training.options import (
     Device,
+    EvaluationOptions,
     Matmul,
     RunsDir,
     Threads,
     check_at_least,
-    check_name,
+    check_candidates,
+    check_run,
 )
 from idql_func.training.settings import changed_settings, settings_from_dict, settings_to_dict
 
@@ -74,30 +76,32 @@ class DatasetConfig:
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(EvaluationOptions):
     """How the policy is tried out in the environment."""
 
+    interval: int = 5_000
+    """Updates between evaluations."""
     env: str | None = None
     """Environment: the built-in maze or a Gymnasium id. None: the one that belongs to the dataset.
     'none': no evaluation at all."""
     N: tuple[int, ...] = (1, 64)
     """Numbers of sampled actions to evaluate with. N = 1 is the actor without the critic's
     choice. Learners without such a number are evaluated once."""
-    interval: int = 5_000
-    """Updates between evaluations."""
-    interval_episodes: int = 10
-    """Episodes of each evaluation on the way."""
-    episodes: int = 50
-    """Episodes of the evaluation at the end."""
-    seed: int = 1_000
-    """Seed of the evaluation environments."""
-    num_envs: int | None = None
-    """Environments that run side by side; None: as many as there are episodes, within reason."""
     action_repeat: int | None = None
     """For learners from images: steps of the environment for each action. None: PlaNet's number
     for its tasks (arXiv 1811.04551), 2 for all others."""
     camera_id: int | None = None
     """For learners from images: camera of the images. None: 0, but 2 for quadrupeds."""
+
+    def validate(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            InputError: one is out of range; the sentence names the option.
+        """
+        super().validate()
+        check_candidates(self.N)
+        check_at_least(1, **{"evaluation.action_repeat": self.action_repeat})
 
 
 @dataclass(frozen=True)
@@ -143,36 +147,15 @@ class TrainConfig:
         Raises:
             InputError: a number is out of range; the sentence names the option.
         """
-        evaluation, dataset = self.evaluation, self.dataset
+        dataset = self.dataset
+        check_run(self)
         check_at_least(
             1,
             batch_size=self.batch_size,
             max_steps=self.max_steps,
-            log_interval=self.log_interval,
-            checkpoint_interval=self.checkpoint_interval,
-            keep_checkpoints=self.keep_checkpoints,
-            **{
-                "evaluation.interval": evaluation.interval,
-                "evaluation.interval_episodes": evaluation.interval_episodes,
-                "evaluation.episodes": evaluation.episodes,
-                "evaluation.N": min(evaluation.N, default=1),
-                "evaluation.num_envs": evaluation.num_envs,
-                "evaluation.action_repeat": evaluation.action_repeat,
-                "dataset.pointmaze_steps": dataset.pointmaze_steps,
-            },
+            **{"dataset.pointmaze_steps": dataset.pointmaze_steps},
         )
-        check_at_least(
-            0,
-            seed=self.seed,
-            threads=self.threads,
-            **{
-                "evaluation.seed": evaluation.seed,
-                "dataset.pointmaze_seed": dataset.pointmaze_seed,
-            },
-        )
-        check_name(self.name)
-        if not evaluation.N:
-            raise InputError("evaluation.N is empty, but must name at least one number of samples")
+        check_at_least(0, **{"dataset.pointmaze_seed": dataset.pointmaze_seed})
         if not 0.0 < dataset.train_fraction <= 1.0:
             raise InputError(
                 f"dataset.train_fraction is {dataset.train_fraction}, "

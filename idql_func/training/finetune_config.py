@@ -23,7 +23,8 @@ from idql_func.training.options import (
     RunsDir,
     Threads,
     check_at_least,
-    check_name,
+    check_candidates,
+    check_run,
 )
 
 __all__ = ["FinetuneConfig", "FinetuneEvaluationConfig"]
@@ -35,6 +36,15 @@ class FinetuneEvaluationConfig(OnlineEvaluationConfig):
 
     N: tuple[int, ...] = (64,)
     """Numbers of sampled actions to evaluate with."""
+
+    def validate(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            InputError: one is out of range; the sentence names the option.
+        """
+        super().validate()
+        check_candidates(self.N)
 
 
 @dataclass(frozen=True)
@@ -114,34 +124,15 @@ class FinetuneConfig:
         Raises:
             InputError: a number is out of range; the sentence names the option.
         """
-        evaluation = self.evaluation
+        check_run(self)
         check_at_least(2, max_steps=self.max_steps)
         check_at_least(
             1,
             online_batch=self.online_batch,
             offline_batch=self.offline_batch,
             collect_N=self.collect_N,
-            log_interval=self.log_interval,
-            checkpoint_interval=self.checkpoint_interval,
-            keep_checkpoints=self.keep_checkpoints,
-            **{
-                "evaluation.N": min(evaluation.N, default=1),
-                "evaluation.interval": evaluation.interval,
-                "evaluation.interval_episodes": evaluation.interval_episodes,
-                "evaluation.episodes": evaluation.episodes,
-                "evaluation.num_envs": evaluation.num_envs,
-            },
         )
-        check_at_least(
-            0,
-            seed=self.seed,
-            threads=self.threads,
-            start_training=self.start_training,
-            **{"evaluation.seed": evaluation.seed},
-        )
-        check_name(self.name)
-        if not evaluation.N:
-            raise InputError("evaluation.N is empty, but must name at least one number of samples")
+        check_at_least(0, start_training=self.start_training)
         if not isinstance(self.offline.learner, DDPMIQLConfig | GeneralDDPMIQLConfig):
             raise InputError(
                 f"the offline run trains a {self.offline.learner.class_name}, but what is "

@@ -17,11 +17,12 @@ import tyro
 from idql_func.training.learners import DrQConfig, SACConfig, TD3Config
 from idql_func.training.options import (
     Device,
+    EvaluationOptions,
     Matmul,
     RunsDir,
     Threads,
     check_at_least,
-    check_name,
+    check_run,
 )
 
 __all__ = [
@@ -36,19 +37,11 @@ OnlineLearnerConfig = SACConfig | TD3Config | DrQConfig
 
 
 @dataclass(frozen=True)
-class OnlineEvaluationConfig:
+class OnlineEvaluationConfig(EvaluationOptions):
     """How the policy is tried out, in environments of its own (quirk E14)."""
 
-    interval: int = 5_000
-    """Steps of the run between evaluations."""
-    interval_episodes: int = 10
-    """Episodes of each evaluation on the way."""
     episodes: int = 20
     """Episodes of the evaluation at the end."""
-    seed: int = 1_000
-    """Seed of the evaluation environments."""
-    num_envs: int | None = None
-    """Environments that run side by side; None: as many as there are episodes, within reason."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +125,8 @@ class OnlineConfig:
         Raises:
             InputError: a number is out of range; the sentence names the option.
         """
-        evaluation, pixels = self.evaluation, self.pixels
+        pixels = self.pixels
+        check_run(self)
         check_at_least(
             1,
             batch_size=self.batch_size,
@@ -140,21 +134,10 @@ class OnlineConfig:
             start_training=self.start_training,
             utd_ratio=self.utd_ratio,
             replay_capacity=self.replay_capacity,
-            log_interval=self.log_interval,
-            checkpoint_interval=self.checkpoint_interval,
-            keep_checkpoints=self.keep_checkpoints,
             **{
-                "evaluation.interval": evaluation.interval,
-                "evaluation.interval_episodes": evaluation.interval_episodes,
-                "evaluation.episodes": evaluation.episodes,
-                "evaluation.num_envs": evaluation.num_envs,
                 "pixels.image_size": pixels.image_size,
                 "pixels.num_stack": pixels.num_stack,
                 "pixels.action_repeat": pixels.action_repeat,
                 "pixels.prefetch": pixels.prefetch,
             },
         )
-        check_at_least(
-            0, seed=self.seed, threads=self.threads, **{"evaluation.seed": evaluation.seed}
-        )
-        check_name(self.name)

@@ -5,14 +5,26 @@ This module imports neither torch nor the learners, so that the command line ans
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Protocol, TypeAlias
 
 import tyro
 
 from idql_func.errors import InputError
 
-__all__ = ["Device", "Matmul", "RunsDir", "Threads", "check_at_least", "check_name"]
+__all__ = [
+    "Device",
+    "EvaluationOptions",
+    "Matmul",
+    "RunOptions",
+    "RunsDir",
+    "Threads",
+    "check_at_least",
+    "check_candidates",
+    "check_name",
+    "check_run",
+]
 
 RunsDir: TypeAlias = Annotated[Path, tyro.conf.arg(help="Folder of all runs.")]
 
@@ -72,3 +84,87 @@ def check_name(name: str | None) -> None:
     """
     if name is not None and (name in ("", ".", "..") or "/" in name or "\\" in name):
         raise InputError(f"name is {name!r}, but must be a plain folder name")
+
+
+def check_candidates(numbers: tuple[int, ...]) -> None:
+    """Refuse numbers of sampled actions to evaluate with that are none or below 1.
+
+    Raises:
+        InputError: so; the sentence names the option.
+
+    Example:
+        >>> check_candidates((1, 0))
+        Traceback (most recent call last):
+        idql_func.errors.InputError: evaluation.N is 0, but must be at least 1
+    """
+    if not numbers:
+        raise InputError("evaluation.N is empty, but must name at least one number of samples")
+    check_at_least(1, **{"evaluation.N": min(numbers)})
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How the policy is tried out, in environments of its own (quirk E14)."""
+
+    interval: int = 5_000
+    """Steps of the run between evaluations."""
+    interval_episodes: int = 10
+    """Episodes of each evaluation on the way."""
+    episodes: int = 50
+    """Episodes of the evaluation at the end."""
+    seed: int = 1_000
+    """Seed of the evaluation environments."""
+    num_envs: int | None = None
+    """Environments that run side by side; None: as many as there are episodes, within reason."""
+
+    def validate(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            InputError: one is out of range; the sentence names the option.
+
+        Example:
+            >>> EvaluationOptions(episodes=0).validate()
+            Traceback (most recent call last):
+            idql_func.errors.InputError: evaluation.episodes is 0, but must be at least 1
+        """
+        names = ("interval", "interval_episodes", "episodes", "num_envs")
+        check_at_least(1, **{f"evaluation.{name}": getattr(self, name) for name in names})
+        check_at_least(0, **{"evaluation.seed": self.seed})
+
+
+class RunOptions(Protocol):
+    """What the settings of every run that trains have."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def threads(self) -> int | None: ...
+    @property
+    def log_interval(self) -> int: ...
+    @property
+    def checkpoint_interval(self) -> int: ...
+    @property
+    def keep_checkpoints(self) -> int: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def evaluation(self) -> EvaluationOptions: ...
+
+
+def check_run(run: RunOptions) -> None:
+    """Check the settings that every run has, those of its evaluation among them.
+
+    Raises:
+        InputError: a number is out of range or the name is none for a folder; the sentence names
+            the option.
+    """
+    check_at_least(
+        1,
+        log_interval=run.log_interval,
+        checkpoint_interval=run.checkpoint_interval,
+        keep_checkpoints=run.keep_checkpoints,
+    )
+    check_at_least(0, seed=run.seed, threads=run.threads)
+    check_name(run.name)
+    run.evaluation.validate()
