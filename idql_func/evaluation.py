@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
-from typing import Any, TypeGuard
+from typing import Any, TypedDict, TypeGuard, Unpack
 
 import gymnasium as gym
 import numpy as np
@@ -39,6 +39,7 @@ from idql_func.types import InputError
 
 __all__ = [
     "EnvSource",
+    "EpisodeOptions",
     "environments_at_once",
     "episode_seeds",
     "evaluate",
@@ -56,6 +57,25 @@ _MOST_ENVS = 64
 _MOST_PIXEL_ENVS = 8
 
 
+class EpisodeOptions(TypedDict, total=False):
+    """What :func:`evaluate` and :func:`evaluate_members` take by name; each may be left out."""
+
+    method: str
+    """The learner's method that chooses actions: ``eval_actions`` (the default),
+    ``sample_actions`` or ``sample_implicit_policy``."""
+    record_trajectories: bool
+    """Add ``trajectories``; default: no."""
+    score_name: str | os.PathLike[str] | ReferenceScores | None
+    """What to normalise by: a D4RL name, the built-in maze's name, an HDF5 file with reference
+    scores, or the scores themselves. Unknown names, as none, give no normalised score."""
+    progress: bool
+    """Show a progress bar over episodes; default: no."""
+    overlap: bool
+    """Choose the actions of one half of the environments, in a thread, while the other half is
+    stepped, which is the default. Without it all act at once, as a learner needs that keeps
+    something for each row of its batch."""
+
+
 def evaluate(
     learner: Any,
     env_or_factory: EnvSource,
@@ -63,13 +83,9 @@ def evaluate(
     seed: int = 0,
     num_envs: int | None = None,
     *,
-    method: str = "eval_actions",
-    record_trajectories: bool = False,
-    score_name: str | os.PathLike[str] | ReferenceScores | None = None,
-    progress: bool = False,
     fold_seed: bool = False,
     save_video: bool = False,
-    overlap: bool = True,
+    **options: Unpack[EpisodeOptions],
 ) -> dict[str, Any]:
     """Run episodes with a learner and average their undiscounted returns.
 
@@ -91,18 +107,10 @@ def evaluate(
         num_episodes: how many to run to their end.
         seed: draws the seed of every episode.
         num_envs: how many run at once; default: all, but at most 64, or 8 that observe pictures.
-        method: the learner's method that chooses actions: ``eval_actions``, ``sample_actions`` or
-            ``sample_implicit_policy``.
-        record_trajectories: add ``trajectories``.
-        score_name: what to normalise by: a D4RL name, the built-in maze's name, an HDF5 file with
-            reference scores, or the scores themselves. Unknown names give no normalised score.
-        progress: show a progress bar over episodes.
         fold_seed: act under ``fold_in(learner.rng, seed)`` instead of ``learner.rng``.
         save_video: log the first episode as ``eval_video`` to the Weights & Biases run that is
             open, as upstream does; :func:`record_video` writes a file.
-        overlap: choose the actions of one half of the environments, in a thread, while the other
-            half is stepped. Without it all act at once, as a learner needs that keeps something
-            for each row of its batch.
+        options: the other options, see :class:`EpisodeOptions`.
 
     Returns:
         ``return`` and ``return_std`` (mean and standard deviation over episodes), ``length`` (mean,
@@ -127,19 +135,11 @@ def evaluate(
         >>> result["return"], result["length"], result["success"]
         (0.0, 300.0, 0.0)
     """
-    _check_method(learner, method)
     if fold_seed:
         learner = learner.replace(rng=random.fold_in(learner.rng, seed))
-    [episodes] = _run(
-        (learner, alone(method), 1),
-        env_or_factory,
-        (num_episodes, seed, num_envs),
-        record_trajectories=record_trajectories,
-        progress=progress,
-        save_video=save_video,
-        overlap=overlap,
-    )
-    return _summary(episodes, score_name, record_trajectories)
+    episodes = (num_episodes, seed, num_envs)
+    [result] = _run(learner, (alone, 1), env_or_factory, episodes, save_video=save_video, **options)
+    return result
 
 
 def evaluate_members(
@@ -149,12 +149,7 @@ def evaluate_members(
     num_episodes: int,
     seed: int = 0,
     num_envs: int | None = None,
-    *,
-    method: str = "eval_actions",
-    record_trajectories: bool = False,
-    score_name: str | os.PathLike[str] | ReferenceScores | None = None,
-    progress: bool = False,
-    overlap: bool = True,
+    **options: Unpack[EpisodeOptions],
 ) -> list[dict[str, Any]]:
     """:func:`evaluate` of several learners side by side, whose actions are chosen in one call.
 
@@ -168,6 +163,7 @@ def evaluate_members(
         learner: has ``eval_actions(observations [K, E, O]) -> (actions [K, E, A], learner)``.
         members: how many learners it stands for, ``K``.
         num_envs: how many run at once, of each member.
+        options: see :class:`EpisodeOptions`.
 
     The other arguments are those of :func:`evaluate`.
 
@@ -187,17 +183,8 @@ def evaluate_members(
     """
     if members < 1:
         raise InputError(f"members must be at least 1; got {members}.")
-    _check_method(learner, method)
-    found = _run(
-        (learner, side_by_side(method), members),
-        env_or_factory,
-        (num_episodes, seed, num_envs),
-        record_trajectories=record_trajectories,
-        progress=progress,
-        save_video=False,
-        overlap=overlap,
-    )
-    return [_summary(episodes, score_name, record_trajectories) for episodes in found]
+    episodes = (num_episodes, seed, num_envs)
+    return _run(learner, (side_by_side, members), env_or_factory, episodes, **options)
 
 
 def environments_at_once(num_episodes: int, num_envs: int | None = None) -> int:
@@ -210,21 +197,25 @@ def environments_at_once(num_episodes: int, num_envs: int | None = None) -> int:
 
 
 def _run(
-    acting: tuple[Any, Chooser, int],
+    learner: Any,
+    acting: tuple[Callable[[str], Chooser], int],
     source: EnvSource,
     episodes: tuple[int, int, int | None],
     *,
-    record_trajectories: bool,
-    progress: bool,
-    save_video: bool,
-    overlap: bool,
-) -> list[list[Episode]]:
-    """The episodes of each member, in environments that are closed again.
+    method: str = "eval_actions",
+    record_trajectories: bool = False,
+    score_name: str | os.PathLike[str] | ReferenceScores | None = None,
+    progress: bool = False,
+    overlap: bool = True,
+    save_video: bool = False,
+) -> list[dict[str, Any]]:
+    """The results of each member, in environments that are closed again.
 
-    ``acting`` is the learner, how it chooses, and for how many members; ``episodes`` how many, from
+    ``acting`` is how the learner chooses, and for how many members; ``episodes`` how many, from
     which seed, and how many at once.
     """
-    (learner, choose, members), (num_episodes, seed, num_envs) = acting, episodes
+    (chooser, members), (num_episodes, seed, num_envs) = acting, episodes
+    _check_method(learner, method)
     if num_episodes < 1:
         raise InputError(f"num_episodes must be at least 1; got {num_episodes}.")
     if num_envs is not None and num_envs < 1:
@@ -240,16 +231,16 @@ def _run(
         if save_video:
             envs[0] = WANDBVideo(envs[0], name="eval_video", max_videos=1)
         each = [envs[i : i + count] for i in range(0, len(envs), count)]
-        return run_episodes(
-            learner, choose, each, episode_seeds(seed, num_episodes), progress, overlap
-        )
+        seeds = episode_seeds(seed, num_episodes)
+        found = run_episodes(learner, chooser(method), each, seeds, progress, overlap)
     finally:
         for env in envs:
             env.close()
+    return [_summary(member, score_name, record_trajectories) for member in found]
 
 
 def implicit_evaluate(
-    learner: Any, env_or_factory: EnvSource, num_episodes: int, **kwargs: Any
+    learner: Any, env_or_factory: EnvSource, num_episodes: int, **options: Any
 ) -> dict[str, Any]:
     """:func:`evaluate` with the actions of ``sample_implicit_policy`` (upstream's second function).
 
@@ -260,9 +251,8 @@ def implicit_evaluate(
         >>> implicit_evaluate(Rest(), "pointmaze-umaze-builtin", 1)["episodes"]
         1
     """
-    return evaluate(
-        learner, env_or_factory, num_episodes, **{"method": "sample_implicit_policy", **kwargs}
-    )
+    options.setdefault("method", "sample_implicit_policy")
+    return evaluate(learner, env_or_factory, num_episodes, **options)
 
 
 def record_video(
