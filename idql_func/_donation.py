@@ -74,11 +74,6 @@ def take_over(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Tensor]:
     return taken
 
 
-def storage_of(tensor: Tensor) -> int:
-    """The address of a (fake) tensor's storage object."""
-    return tensor.untyped_storage()._cdata
-
-
 def write_into_inputs(
     graph: torch.fx.GraphModule, pairs: dict[int, int], copied: dict[int, int]
 ) -> None:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from idql_func._compile import CudaGraph, compile_graph, compiler_problem, examples, trace, tracing
-from idql_func._donation import storage_of, write_into_inputs
+from idql_func._donation import write_into_inputs
+from idql_func._graphs import storage_of
 from idql_func._inplace import homes_of_results, write_with_twins
 from idql_func._program import Arguments, BadLeaf, Program
 from idql_func._switches import (
