@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from tiny_pendulum import ENVIRONMENT, write_dataset
+from tiny_pendulum import ENVIRONMENT, as_line, short_run, write_dataset
 
 from idql_func.cli import COMMANDS, finetune, main, online, train
 from idql_func.cli.train import LearnerClass, parse
@@ -44,13 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(folder: Path, name: str) -> list[str]:
-    return [
-        *("--name", name, "--runs-dir", str(folder / "runs"), "--max-steps", "10"),
-        *("--batch-size", "4", "--log-interval", "5", "--matmul", "strict", "--device", "cpu"),
-        *("--dataset.source", str(folder / "data.hdf5")),
-        *("--evaluation.N", "1", "2", "--evaluation.episodes", "2"),
-        *TINY_LEARNER,
-    ]
+    settings = short_run(folder, name=name, max_steps=10, log_interval=5)
+    return [*as_line({**settings, "evaluation.N": "1 2"}), *TINY_LEARNER]
 
 
 # --- options ------------------------------------------------------------------------------

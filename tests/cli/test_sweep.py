@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_pendulum import write_dataset
+from tiny_pendulum import short_run, write_dataset
 
 from idql_func.cli import main
 from idql_func.training.rundir import RunDirectory
@@ -16,16 +16,7 @@ from idql_func.training.rundir import RunDirectory
 def grid(tmp_path: Path) -> list[str]:
     """The options that make a run of `iql-mujoco` take a moment."""
     write_dataset(tmp_path / "data.hdf5")
-    settings = {
-        "dataset.source": tmp_path / "data.hdf5",
-        "runs-dir": tmp_path / "runs",
-        "learner.hidden-dims": "8 8",
-        "batch-size": 4,
-        "max-steps": 3,
-        "matmul": "strict",
-        "device": "cpu",
-        "evaluation.episodes": 2,
-    }
+    settings = {**short_run(tmp_path, max_steps=3), "learner.hidden-dims": "8 8"}
     return [part for k, v in settings.items() for part in ("--grid", f"{k}={v}")]
 
 

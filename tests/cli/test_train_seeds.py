@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_pendulum import write_dataset
+from tiny_pendulum import as_line, short_run, write_dataset
 
 from idql_func.cli import main
 from idql_func.cli.train import members, parse_options
@@ -18,12 +18,8 @@ from idql_func.training.rundir import RunDirectory
 def line(tmp_path: Path) -> list[str]:
     """A command line that trains behaviour cloning for a moment."""
     write_dataset(tmp_path / "data.hdf5")
-    return [
-        *("train", "pointmaze-bc", "--dataset.source", str(tmp_path / "data.hdf5")),
-        *("--runs-dir", str(tmp_path / "runs"), "--learner.hidden-dims", "8", "--device", "cpu"),
-        *("--batch-size", "4", "--max-steps", "6", "--log-interval", "2", "--matmul", "strict"),
-        *("--evaluation.episodes", "2", "--no-cosine-decay"),
-    ]
+    options = {**short_run(tmp_path, max_steps=6, log_interval=2), "learner.hidden-dims": 8}
+    return ["train", "pointmaze-bc", *as_line(options), "--no-cosine-decay"]
 
 
 def test_seeds_are_trained_resumed_and_tried_out(

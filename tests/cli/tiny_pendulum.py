@@ -1,4 +1,4 @@
-"""The environment of the command's tests, and a dataset for it."""
+"""The environment of the command's tests, a dataset for it, and options of short runs."""
 
 from __future__ import annotations
 
@@ -25,3 +25,21 @@ def write_dataset(path: Path) -> Path:
         "timeouts": np.zeros(n, bool),
     }
     return write_d4rl_hdf5(path, fields, {"env": ENVIRONMENT})
+
+
+def short_run(folder: Path, **more: object) -> dict[str, object]:
+    """Options by name for which a run on the dataset in the folder takes a moment."""
+    return {
+        "dataset.source": folder / "data.hdf5",
+        "runs-dir": folder / "runs",
+        "batch-size": 4,
+        "matmul": "strict",
+        "device": "cpu",
+        "evaluation.episodes": 2,
+        **{name.replace("_", "-"): value for name, value in more.items()},
+    }
+
+
+def as_line(options: dict[str, object]) -> list[str]:
+    """Options as a command line has them."""
+    return [part for k, v in options.items() for part in (f"--{k}", *str(v).split())]
