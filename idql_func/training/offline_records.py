@@ -7,7 +7,6 @@ that are trained side by side.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,15 +137,13 @@ class OfflineRecords:
             f"Evaluation: {settings.episodes} episodes in {self.task.env_name}"
             + for_numbers(self.numbers)
         )
-        results = {}
-        for n in self.numbers:
-            started = time.monotonic()
-            with self.reporter.console.status(f"{policy_name(n)} …"):
-                results[n] = self.evaluator.run(
-                    state.learner, n, settings.episodes, record=self.records_trajectories(n)
-                )
-            took = duration(time.monotonic() - started)
-            self.reporter.detail(f"{policy_name(n)}: return {results[n]['return']:.1f} ({took})")
+        results = self.evaluator.run_each(
+            state.learner,
+            self.numbers,
+            settings.episodes,
+            self.reporter,
+            self.records_trajectories,
+        )
         self.log_final_evaluation(results)
         return results
 

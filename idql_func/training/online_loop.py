@@ -196,13 +196,9 @@ class OnlineLoop:
         """The evaluation of the finished policy, with all its episodes."""
         episodes = self.evaluation.episodes
         self.reporter.stage(f"Evaluation: {episodes} episodes{for_numbers(self.numbers)}")
-        results: Results = {}
-        for n in self.numbers:
-            started = time.monotonic()
-            with self.reporter.console.status(f"{policy_name(n)} …"):
-                results[n] = self.evaluator.run(state.learner, n, episodes, self.record)
-            took = duration(time.monotonic() - started)
-            self.reporter.detail(f"{policy_name(n)}: return {results[n]['return']:.1f} ({took})")
+        results = self.evaluator.run_each(
+            state.learner, self.numbers, episodes, self.reporter, lambda n: self.record
+        )
         self._log(state, evaluation_record(results))
         return results
 

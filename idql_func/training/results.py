@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from idql_func.evaluation import evaluate
 from idql_func.training.eager import eagerly_on_cpu
-from idql_func.training.report import policy_name
+from idql_func.training.report import Reporter, duration, policy_name
 
 __all__ = [
     "Evaluator",
@@ -56,6 +57,27 @@ class Evaluator:
                 record_trajectories=record,
                 score_name=self.score_name,
             )
+
+    def run_each(
+        self,
+        learner: Any,
+        numbers: Sequence[int | None],
+        episodes: int,
+        reporter: Reporter,
+        record: Callable[[int | None], bool] = lambda n: False,
+    ) -> dict[int | None, dict[str, Any]]:
+        """Evaluate with each of the numbers of candidates, and tell each return and its time.
+
+        ``record`` says with which number trajectories are kept.
+        """
+        results: dict[int | None, dict[str, Any]] = {}
+        for n in numbers:
+            started, name = time.monotonic(), policy_name(n)
+            with reporter.console.status(f"{name} …"):
+                results[n] = self.run(learner, n, episodes, record(n))
+            took = duration(time.monotonic() - started)
+            reporter.detail(f"{name}: return {results[n]['return']:.1f} ({took})")
+        return results
 
 
 def evaluation_record(results: Mapping[int | None, Mapping[str, Any]]) -> dict[str, Any]:

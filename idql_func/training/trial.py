@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 
-from idql_func.evaluation import evaluate
 from idql_func.training.checkpoint import find_checkpoint, load_checkpoint
 from idql_func.training.device import choose_device
-from idql_func.training.eager import eagerly_on_cpu
 from idql_func.training.matmul import matmul_precision
 from idql_func.training.options import check_at_least
-from idql_func.training.report import Reporter, duration, policy_name, returns_table
-from idql_func.training.results import for_numbers, plain_results
+from idql_func.training.report import Reporter, returns_table
+from idql_func.training.results import Evaluator, for_numbers, plain_results
 from idql_func.training.rundir import write_json
 from idql_func.training.task import environment_factory, shapes_of
 from idql_func.types import InputError
@@ -78,24 +75,11 @@ def evaluate_checkpoint(
 
     reporter.stage(f"{folder}: {type(learner).__name__} after {metadata.updates:,} updates")
     reporter.stage(f"{episodes} episodes in {env_name}{for_numbers(numbers)}")
-    results: dict[int | None, Mapping[str, Any]] = {}
     score_name = metadata.extra.get("score_name") if env is None else None
+    evaluator = Evaluator(factory, seed, num_envs, score_name)
     with matmul_precision(matmul, device=where) as choice:
         reporter.detail(f"matrix products: {choice.reason}")
-        for number in numbers:
-            started = time.monotonic()
-            name = policy_name(number)
-            with reporter.console.status(f"{name} …"), eagerly_on_cpu(where):
-                results[number] = evaluate(
-                    learner if number is None else learner.replace(N=number),
-                    factory,
-                    episodes,
-                    seed=seed,
-                    num_envs=num_envs,
-                    score_name=score_name,
-                )
-            took = duration(time.monotonic() - started)
-            reporter.detail(f"{name}: return {results[number]['return']:.1f} ({took})")
+        results = evaluator.run_each(learner, numbers, episodes, reporter)
     behaviour = metadata.extra.get("behaviour") if env is None else None
     reporter.table(returns_table(results, behaviour=behaviour, title=str(env_name)))
     summary = {
