@@ -130,21 +130,8 @@ def _with_share(results: Sequence[Result]) -> list[Result]:
 
 
 def _draw_shares(axis: Axes, found: Sequence[Result]) -> None:
-    cases = list(dict.fromkeys(_name(r) for r in found))
-    for offset, theirs, colour, legend in (
-        (-0.2, False, _OWN, "this library"),
-        (0.2, True, _JAX, "JAX"),
-    ):
-        shown = [r for r in found if of_others(r.variant) == theirs]
-        if not shown:
-            continue
-        places = [cases.index(_name(r)) + offset for r in shown]
-        shares = [100 * (r.share_of_limit or 0.0) for r in shown]
-        axis.barh(places, shares, height=0.38, color=colour, label=legend)
-        for place, share in zip(places, shares, strict=True):
-            axis.text(share, place, f" {share:.0f}", va="center", fontsize=7)
+    _pairs(axis, found, lambda r: 100 * (r.share_of_limit or 0.0), "{:.0f}")
     axis.axvline(100, color=_EVEN, linewidth=1, linestyle="--")
-    _bar_names(axis, cases)
     axis.set_xlim(0, 130)  # the legend stands right of the limit
     axis.set_xlabel("percent of the matmul limit measured in the same rounds")
     axis.set_title("How near to the machine's limit")

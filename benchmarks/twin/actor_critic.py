@@ -49,6 +49,20 @@ def over_parts(
     return learner, *last
 
 
+def min_target_q(
+    learner: Any, rng: jax.Array, obs: Any, actions: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The least of the target's (subset of) members, dropout on, and the key that is left."""
+    # split off whether a subset is drawn or not (quirk A7)
+    key, rng = jax.random.split(rng)
+    params = subset(key, learner.target_critic.params, learner.num_min_qs, learner.num_qs)
+    key, rng = jax.random.split(rng)
+    qs = learner.target_critic_def.apply(
+        {"params": params}, obs, actions, True, rngs={"dropout": key}
+    )
+    return qs.min(axis=0), rng
+
+
 def step_critic(learner: Any, batch: Batch, target_q: jax.Array, key: jax.Array) -> Any:
     """One step of the ensemble towards ``target_q``, dropout on, and of its target."""
 
@@ -157,13 +171,7 @@ class SAC(struct.PyTreeNode):
         key, rng = jax.random.split(self.rng)
         dist = apply(self.actor, self.actor.params, obs)
         actions, log_probs = dist.sample_and_log_prob(key)
-        # split off whether a subset is drawn or not (quirk A7)
-        key, rng = jax.random.split(rng)
-        params = subset(key, self.target_critic.params, self.num_min_qs, self.num_qs)
-        key, rng = jax.random.split(rng)
-        next_q = self.target_critic_def.apply(
-            {"params": params}, obs, actions, True, rngs={"dropout": key}
-        ).min(axis=0)
+        next_q, rng = min_target_q(self, rng, obs, actions)
         target_q = batch["rewards"] + self.discount * batch["masks"] * next_q
         if self.backup_entropy:
             temperature = apply(self.temp, self.temp.params)
@@ -275,12 +283,7 @@ class TD3(struct.PyTreeNode):
         clip = self.target_policy_noise_clip
         # the sum is not clipped to the action's bounds (quirk A1)
         actions = actions + jnp.clip(noise, -clip, clip)
-        key, rng = jax.random.split(rng)
-        params = subset(key, self.target_critic.params, self.num_min_qs, self.num_qs)
-        key, rng = jax.random.split(rng)
-        next_q = self.target_critic_def.apply(
-            {"params": params}, obs, actions, True, rngs={"dropout": key}
-        ).min(axis=0)
+        next_q, rng = min_target_q(self, rng, obs, actions)
         target_q = batch["rewards"] + self.discount * batch["masks"] * next_q
         key, rng = jax.random.split(rng)
         return step_critic(self.replace(rng=rng), batch, target_q, key)
