@@ -22,6 +22,7 @@ from torch.fx.node import map_arg
 from idql_func import _inductor
 from idql_func._graphs import storage_number, writes
 from idql_func._product_graphs import use_own_products
+from idql_func._replay import Replayed
 from idql_func._switches import native_products
 
 Program = Callable[..., Sequence[Tensor]]
@@ -139,8 +140,10 @@ def compile_graph(
             graph, list(tensors), dynamic_shapes="from_graph", options=options
         )
     # examples of their own: memory that two arguments happen to share is not part of the program
-    return standalone_compile(
-        graph, examples(tensors), dynamic_shapes="from_example_inputs", options=options
+    return Replayed(
+        standalone_compile(
+            graph, examples(tensors), dynamic_shapes="from_example_inputs", options=options
+        )
     )
 
 

@@ -8,6 +8,7 @@ without a compiler, and it is what the tests compare with. Keys are ``[..., 2]``
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -205,21 +206,22 @@ def _by_kind(kind: int) -> Callable[..., None]:
     """The C function of all draws that make one number of one word."""
 
     def call(built, keys, rows, size, newer, out, p=0.0, q=0.0) -> None:
-        built.draw(kind, keys, rows, size, newer, torch.get_num_threads(), out, p, q)
+        parameters = array("d", (p, q))
+        built["draw"](kind, keys, rows, size, newer, torch.get_num_threads(), out, parameters)
 
     return call
 
 
 def _split(built, keys, rows, size, newer, out) -> None:
-    built.split(keys, rows, size, newer, out)
+    built["split"](keys, rows, size, newer, out)
 
 
 def _chain(built, keys, rows, size, newer, out, carry) -> None:
-    built.chain(keys, rows, size, newer, carry, out)
+    built["chain"](keys, rows, size, newer, carry, out)
 
 
 def _randint(built, keys, rows, size, newer, out, low, span) -> None:
-    built.randint(keys, rows, size, newer, low, span, out)
+    built["randint"](keys, rows, size, newer, low, span, out)
 
 
 _OPERATORS: dict[str, Any] = {
@@ -253,8 +255,8 @@ def _run_fold_in(key: Tensor, data: Tensor | None, number: int) -> Tensor:
     if data is not None:
         data = data.to(torch.int64).contiguous()
     out = torch.empty(key.shape, dtype=torch.int64)
-    given = None if data is None else data.data_ptr()
-    built.fold_in(key.data_ptr(), key.numel() // 2, given, number, out.data_ptr())
+    given = 0 if data is None else data.data_ptr()
+    built["fold_in"](key.data_ptr(), key.numel() // 2, given, number, out.data_ptr())
     return out
 
 

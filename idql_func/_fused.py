@@ -27,7 +27,6 @@ alone: each member has its own.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from array import array
 from collections.abc import Sequence
@@ -36,7 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idql_func._native import library
+from idql_func._native import Function, library, operator
 
 _HEAD = r"""
 #include <math.h>
@@ -105,9 +104,9 @@ static REAL correction_REAL(double b, int32_t count, int wide)
 
 /* tensors: grads, params, mu, nu, and where params, mu and nu go; seven runs of all leaves.
    constants: b1, b2, eps, weight decay, and the step size where step_sizes, one a row, are null */
-void adam_REAL(REAL *const *tensors, const int64_t *sizes, const uint8_t *decayed, int64_t leaves,
-               int64_t rows, const int32_t *count, int32_t *count_out, int wide,
-               const REAL *step_sizes, const double *constants, int threads)
+int64_t adam_REAL(REAL *const *tensors, const int64_t *sizes, const uint8_t *decayed,
+                  int64_t leaves, int64_t rows, const int32_t *count, int32_t *count_out,
+                  int64_t wide, const REAL *step_sizes, const double *constants, int64_t threads)
 {
     const REAL one_b1 = (REAL)(1.0 - constants[0]), b1 = (REAL)constants[0];
     const REAL one_b2 = (REAL)(1.0 - constants[1]), b2 = (REAL)constants[1];
@@ -132,14 +131,15 @@ void adam_REAL(REAL *const *tensors, const int64_t *sizes, const uint8_t *decaye
             else ADAM(u)
         }
     }
+    return 0;
 }
 
 #undef ADAM
 
 /* tensors: new, old, and where the average goes; three runs of all leaves.
    tau: the share of the new, where taus, one a row, are null */
-void average_REAL(REAL *const *tensors, const int64_t *sizes, int64_t leaves, int64_t rows,
-                  const REAL *taus, double tau, int threads)
+int64_t average_REAL(REAL *const *tensors, const int64_t *sizes, int64_t leaves, int64_t rows,
+                     const REAL *taus, const double *tau, int64_t threads)
 {
     const int parts = parts_of(sizes, leaves, rows, threads);
     #pragma omp parallel for num_threads(parts) schedule(static)
@@ -148,13 +148,14 @@ void average_REAL(REAL *const *tensors, const int64_t *sizes, int64_t leaves, in
         while (next_span(&c)) {
             const REAL *a = tensors[c.leaf] + c.at, *b = tensors[leaves + c.leaf] + c.at;
             REAL *out = tensors[2 * leaves + c.leaf] + c.at;
-            const REAL share = taus ? taus[c.row] : (REAL)tau;
+            const REAL share = taus ? taus[c.row] : (REAL)tau[0];
             /* a number's difference is Python's, in double precision */
-            const REAL rest = taus ? (REAL)1.0 - taus[c.row] : (REAL)(1.0 - tau);
+            const REAL rest = taus ? (REAL)1.0 - taus[c.row] : (REAL)(1.0 - tau[0]);
             _Pragma("GCC ivdep")
             for (int64_t i = 0; i < c.n; i++) out[i] = share * a[i] + rest * b[i];
         }
     }
+    return 0;
 }
 """
 
@@ -209,16 +210,21 @@ def differentiated(tensor: Tensor) -> bool:
     return tensor.requires_grad and torch.is_grad_enabled()
 
 
-_LIBRARY = torch.library.Library("idql_func", "FRAGMENT")
-
-
-def _register(name: str, pure: Any, in_place: Any, shapes: Any, rows: Any) -> None:
-    """Give an operator and its twin their functions: run, run in place, traced and mapped."""
-    _LIBRARY.impl(name, pure, "CPU")
-    _LIBRARY.impl(f"{name}_", in_place, "CPU")
-    torch.library.register_fake(f"idql_func::{name}", shapes, lib=_LIBRARY)
-    torch.library.register_fake(f"idql_func::{name}_", lambda *args, **kwargs: None, lib=_LIBRARY)
-    torch.library.register_vmap(f"idql_func::{name}", rows, lib=_LIBRARY)
+def _register(
+    name: str, arguments: str, result: str, written: Sequence[str], pure: Any, in_place: Any,
+    shapes: Any, rows: Any,
+) -> None:  # fmt: skip
+    """Make an operator and its twin of their functions: run, run in place, traced and mapped."""
+    operator(f"{name}({arguments}) -> {result}", pure, fake=shapes, vmap=rows)
+    for letter, argument in zip("abcd", written, strict=False):
+        kind = "Tensor[]" if f"Tensor[] {argument}" in arguments else "Tensor"
+        marked = kind.replace("Tensor", f"Tensor({letter}!)")
+        arguments = arguments.replace(f"{kind} {argument}", f"{marked} {argument}")
+    operator(
+        f"{name}_({arguments}, *, Tensor[]? settled=None) -> ()",
+        in_place,
+        fake=lambda *args, **kwargs: None,
+    )
 
 
 # --- Adam -----------------------------------------------------------------------------
@@ -262,18 +268,6 @@ def adam_step(
     return out[:n], out[n : 2 * n], out[2 * n : 3 * n], out[3 * n]
 
 
-_RATES = "float b1, float b2, float eps, float weight_decay, bool[] decayed, bool wide"
-_LIBRARY.define(
-    "adam_step(Tensor[] grads, Tensor[] params, Tensor[] mu, Tensor[] nu, Tensor count, "
-    f"Tensor? step_sizes, float step_size, {_RATES}) -> Tensor[]",
-)
-_LIBRARY.define(
-    "adam_step_(Tensor[] grads, Tensor(a!)[] params, Tensor(b!)[] mu, Tensor(c!)[] nu, "
-    f"Tensor(d!) count, Tensor? step_sizes, float step_size, {_RATES}, "
-    "*, Tensor[]? settled=None) -> ()",
-)
-
-
 def _adam_step(grads, params, mu, nu, count, sizes, size, *rates) -> list[Tensor]:
     out = [_empty(t) for t in (*params, *mu, *nu, count)]
     _run_adam(grads, params, mu, nu, count, out, sizes, size, *rates)
@@ -306,7 +300,8 @@ def _adam_rows(info, in_dims, grads, params, mu, nu, count, sizes, *rest):
 def _run_adam(
     grads, params, mu, nu, count, out, sizes, size, b1, b2, eps, weight_decay, decayed, wide
 ) -> None:
-    kernels: Any = _kernels()
+    kernels = _kernels()
+    assert kernels is not None
     n = len(params)
     read = _contiguous((*grads, *params, *mu, *nu))
     count = count.contiguous()
@@ -318,23 +313,32 @@ def _run_adam(
     leaf_sizes = _leaf_sizes(params, rows)
     decays = _constants("B", tuple(decayed))
     numbers = _constants("d", (b1, b2, eps, weight_decay, size))
-    function = kernels.adam_float if params[0].dtype == torch.float32 else kernels.adam_double
-    function(
-        _address(tensors),
-        _address(leaf_sizes),
-        _address(decays),
+    kernels[f"adam_{_REALS[params[0].dtype]}"](
+        tensors,
+        leaf_sizes,
+        decays,
         n,
         rows,
         count.data_ptr(),
         out[-1].data_ptr(),
         wide,
-        None if sizes is None else sizes.data_ptr(),
-        _address(numbers),
+        0 if sizes is None else sizes.data_ptr(),
+        numbers,
         torch.get_num_threads(),
     )
 
 
-_register("adam_step", _adam_step, _adam_step_in_place, _adam_shapes, _adam_rows)
+_register(
+    "adam_step",
+    "Tensor[] grads, Tensor[] params, Tensor[] mu, Tensor[] nu, Tensor count, Tensor? step_sizes, "
+    "float step_size, float b1, float b2, float eps, float weight_decay, bool[] decayed, bool wide",
+    "Tensor[]",
+    ("params", "mu", "nu", "count"),
+    _adam_step,
+    _adam_step_in_place,
+    _adam_shapes,
+    _adam_rows,
+)
 
 
 # --- moving average -------------------------------------------------------------------
@@ -352,13 +356,6 @@ def moving_average(
     """
     taus, constant = (tau, 0.0) if isinstance(tau, Tensor) else (None, float(tau))
     return torch.ops.idql_func.moving_average(list(new), list(old), taus, constant)
-
-
-_LIBRARY.define("moving_average(Tensor[] new, Tensor[] old, Tensor? taus, float tau) -> Tensor[]")
-_LIBRARY.define(
-    "moving_average_(Tensor[] new, Tensor(a!)[] old, Tensor? taus, float tau, *, "
-    "Tensor[]? settled=None) -> ()",
-)
 
 
 def _moving_average(new, old, taus, tau) -> list[Tensor]:
@@ -389,27 +386,34 @@ def _average_rows(info, in_dims, new, old, taus, tau):
 
 
 def _run_average(new, old, out, taus, tau) -> None:
-    kernels: Any = _kernels()
+    kernels = _kernels()
+    assert kernels is not None
     new, old = _contiguous(new), _contiguous(old)
     if taus is not None:
         taus = taus.contiguous()
     rows = 1 if taus is None else taus.numel()
     tensors = _pointers((*new, *old, *out))
     leaf_sizes = _leaf_sizes(old, rows)
-    function = kernels.average_float if old[0].dtype == torch.float32 else kernels.average_double
-    function(
-        _address(tensors),
-        _address(leaf_sizes),
+    kernels[f"average_{_REALS[old[0].dtype]}"](
+        tensors,
+        leaf_sizes,
         len(old),
         rows,
-        None if taus is None else taus.data_ptr(),
-        tau,
+        0 if taus is None else taus.data_ptr(),
+        _constants("d", (tau,)),
         torch.get_num_threads(),
     )
 
 
 _register(
-    "moving_average", _moving_average, _moving_average_in_place, _average_shapes, _average_rows
+    "moving_average",
+    "Tensor[] new, Tensor[] old, Tensor? taus, float tau",
+    "Tensor[]",
+    ("old",),
+    _moving_average,
+    _moving_average_in_place,
+    _average_shapes,
+    _average_rows,
 )
 
 
@@ -453,27 +457,18 @@ def _constants(code: str, numbers: tuple[Any, ...]) -> array[Any]:
     return array(code, numbers)
 
 
-def _address(numbers: array[Any]) -> int:
-    return numbers.buffer_info()[0]
+_REALS = {torch.float32: "float", torch.float64: "double"}
 
 
 @functools.cache
-def _kernels() -> ctypes.CDLL | None:
+def _kernels() -> dict[str, Function] | None:
     """The functions, or None where there is no C compiler."""
     built = library("fused", _SOURCE, openmp=True)
     if built is None:
         return None
-    pointer, integer, number, small = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double, ctypes.c_int
-    for function in (built.adam_float, built.adam_double):
-        function.argtypes = [
-            pointer, pointer, pointer, integer, integer, pointer, pointer, small, pointer, pointer,
-            small,
-        ]  # fmt: skip
-        function.restype = None
-    for function in (built.average_float, built.average_double):
-        function.argtypes = [pointer, pointer, integer, integer, pointer, number, small]
-        function.restype = None
-    return built
+    words = {"adam": "lccnnppnpcn", "average": "lcnnpcn"}
+    names = {f"{form}_{real}": words[form] for form in words for real in _REALS.values()}
+    return {name: Function(built, name, kinds) for name, kinds in names.items()}
 
 
 # The arguments a twin writes to, in the order of the pure operator's outputs.

@@ -22,12 +22,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-__all__ = ["library", "operator"]
+__all__ = ["RUNS", "Function", "Witness", "library", "operator", "witness"]
 
 # The last two change no value: nobody reads errno or the floating-point traps.
 _FLAGS = (
@@ -41,6 +42,9 @@ _FLAGS = (
 _SECONDS = 60
 _NAMESPACE = "idql_func"
 _OPERATORS = torch.library.Library(_NAMESPACE, "FRAGMENT")
+
+RUNS: dict[Any, Callable[..., Any]] = {}
+"""What each operator does on the CPU."""
 
 
 @functools.cache
@@ -84,6 +88,53 @@ def library(
     return None
 
 
+class Witness(Protocol):
+    """What is told of each call of a C function, after it (``_replay.py``)."""
+
+    def called(self, function: Function, arguments: tuple[Any, ...]) -> None:
+        """Take note of a call."""
+        ...
+
+
+witness: ContextVar[Witness | None] = ContextVar("idql_func_witness", default=None)
+
+
+class Function:
+    """A function of a built library that takes 64-bit words and returns 0, or 1 without memory.
+
+    Args:
+        built: the library.
+        name: the function's name.
+        words: what each word is: ``p`` the address of a tensor's memory, or 0; ``n`` a number;
+            ``l`` an array of such addresses and ``c`` an array of constants, both
+            ``array.array``.
+
+    Raises:
+        MemoryError: by a call for which memory was short.
+    """
+
+    __slots__ = ("_arrays", "_run", "address", "words")
+
+    def __init__(self, built: ctypes.CDLL, name: str, words: str) -> None:
+        self.words = words
+        self._arrays = [k for k, kind in enumerate(words) if kind in "lc"]
+        self._run = built[name]
+        self._run.argtypes = [ctypes.c_int64] * len(words)
+        self._run.restype = ctypes.c_int64
+        self.address: int = ctypes.cast(self._run, ctypes.c_void_p).value or 0
+
+    def __call__(self, *arguments: Any) -> None:
+        """Run it."""
+        words = [*arguments]
+        for k in self._arrays:
+            words[k] = arguments[k].buffer_info()[0]
+        if self._run(*words):
+            raise MemoryError("a C function found no memory for its intermediate results")
+        told = witness.get()
+        if told is not None:
+            told.called(self, arguments)
+
+
 def operator(
     schema: str,
     run: Callable[..., Any],
@@ -106,7 +157,9 @@ def operator(
     torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_OPERATORS)
     if vmap is not None:
         torch.library.register_vmap(f"{_NAMESPACE}::{name}", vmap, lib=_OPERATORS)
-    return getattr(getattr(torch.ops, _NAMESPACE), name).default
+    made = getattr(getattr(torch.ops, _NAMESPACE), name).default
+    RUNS[made] = run
+    return made
 
 
 def _build(command: list[str], source: str, path: Path) -> None:

@@ -10,7 +10,6 @@ is in ``_products_c.py``.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idql_func._native import library, operator
+from idql_func._native import Function, library, operator
 from idql_func._products_c import FLAGS, SOURCE
 
 __all__ = ["available", "prepare_compiler", "product"]
@@ -29,14 +28,9 @@ arguments needs another name here and of the operator."""
 
 
 @functools.cache
-def _function() -> Any:
+def _function() -> Function | None:
     built = library("products", SOURCE, openmp=True, flags=FLAGS)
-    if built is None:
-        return None
-    function = built.product
-    function.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int64] * 11
-    function.restype = ctypes.c_int
-    return function
+    return None if built is None else Function(built, "product", "p" * 6 + "n" * 11)
 
 
 def available() -> bool:
@@ -79,13 +73,13 @@ def _into(*arguments: Any, out: Tensor) -> None:
     """``(a, b, [bias], [gate], layout)``; the layout has positions and numbers, see ``_layout``."""
     *tensors, (bias, gate, sums, numbers) = arguments
     memory = [tensor.data_ptr() for tensor in tensors]
-    memory.append(None)
+    memory.append(0)
     a, b, *_ = memory
     result = out.data_ptr()
-    extra = result + sums if sums else None
-    threads = torch.get_num_threads()
-    if _function()(a, b, result, memory[bias], memory[gate], extra, *numbers, threads):
-        raise MemoryError("a matrix product found no memory to pack its factors into")
+    extra = result + sums if sums else 0
+    function = _function()
+    assert function is not None
+    function(a, b, result, memory[bias], memory[gate], extra, *numbers, torch.get_num_threads())
 
 
 def _layout(

@@ -8,13 +8,12 @@ Source: J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
 
 from __future__ import annotations
 
-import ctypes
 import functools
 
 import torch
 from torch import Tensor
 
-from idql_func._native import library, operator
+from idql_func._native import Function, library, operator
 from idql_func._threefry_c import SOURCE
 
 MASK = 0xFFFFFFFF
@@ -59,24 +58,20 @@ def native(key: Tensor) -> bool:
 
 
 @functools.cache
-def functions() -> ctypes.CDLL | None:
-    """The C functions with their signatures, or None where there is no C compiler."""
+def functions() -> dict[str, Function] | None:
+    """The C functions, or None where there is no C compiler."""
     built = library("threefry", SOURCE, openmp=True)
     if built is None:
         return None
-    pointer, long, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_double
-    signatures = {
-        "threefry2x32": [pointer, long, pointer, long, pointer],
-        "draw": [number, pointer, long, long, number, number, pointer, real, real],
-        "split": [pointer, long, long, number, pointer],
-        "chain": [pointer, long, long, number, long, pointer],
-        "fold_in": [pointer, long, pointer, long, pointer],
-        "randint": [pointer, long, long, number, long, long, pointer],
+    words = {
+        "threefry2x32": "pnpnp",
+        "draw": "npnnnnpc",
+        "split": "pnnnp",
+        "chain": "pnnnnp",
+        "fold_in": "pnpnp",
+        "randint": "pnnnnnp",
     }
-    for name, arguments in signatures.items():
-        function = getattr(built, name)
-        function.argtypes, function.restype = arguments, None
-    return built
+    return {name: Function(built, name, kinds) for name, kinds in words.items()}
 
 
 def _run(key: Tensor, counts: Tensor) -> Tensor:
@@ -86,7 +81,8 @@ def _run(key: Tensor, counts: Tensor) -> Tensor:
     key, counts = key.contiguous(), counts.contiguous()
     words = torch.empty((*key.shape[:-1], *counts.shape), dtype=torch.int64)
     rows, n = key.numel() // 2, counts.shape[1]
-    built.threefry2x32(key.data_ptr(), rows, counts.data_ptr(), n, words.data_ptr())
+    hashed = built["threefry2x32"]
+    hashed(key.data_ptr(), rows, counts.data_ptr(), n, words.data_ptr())
     return words
 
 

@@ -35,8 +35,8 @@ static inline void hash_key(const int64_t *key, uint32_t *first, uint32_t *secon
 }
 
 /* words[i] = hash(keys[i], counts): counts and words hold 32-bit words in int64 */
-void threefry2x32(const int64_t *keys, int64_t rows, const int64_t *counts, int64_t n,
-                  int64_t *words)
+int64_t threefry2x32(const int64_t *keys, int64_t rows, const int64_t *counts, int64_t n,
+                     int64_t *words)
 {
     for (int64_t row = 0; row < rows; row++) {
         const uint32_t k0 = (uint32_t)keys[2 * row], k1 = (uint32_t)keys[2 * row + 1];
@@ -48,6 +48,7 @@ void threefry2x32(const int64_t *keys, int64_t rows, const int64_t *counts, int6
             second[i] = b;
         }
     }
+    return 0;
 }
 
 /* Pairs `start` to `start + n` of a draw of `size` words: the newer layout hashes each 64-bit
@@ -164,9 +165,10 @@ static void convert(int kind, const uint32_t *restrict words, int64_t n, void *o
 }
 
 /* A draw of `size` numbers from each key. */
-void draw(int kind, const int64_t *keys, int64_t rows, int64_t size, int newer, int threads,
-          void *out, double p, double q)
+int64_t draw(int64_t kind, const int64_t *keys, int64_t rows, int64_t size, int64_t newer,
+             int64_t threads, void *out, const double *parameters)
 {
+    const double p = parameters[0], q = parameters[1];
     const int64_t half = (size + 1) / 2, count = newer ? size : half;
     const int64_t pieces = (count + PIECE - 1) / PIECE;
     /* a second thread costs about as much as 20 microseconds of work: 32,000 masks */
@@ -183,26 +185,27 @@ void draw(int kind, const int64_t *keys, int64_t rows, int64_t size, int newer, 
             convert(kind, b, SMALLER(n, size - half - start), out, at + half, p, q);
         convert(kind, a, n, out, at, p, q);
     }
+    return 0;
 }
 
 /* `size / 2` new keys from each key. */
-void split(const int64_t *keys, int64_t rows, int64_t size, int newer, int64_t *out)
+int64_t split(const int64_t *keys, int64_t rows, int64_t size, int64_t newer, int64_t *out)
 {
-    if (!newer) {
-        draw(BITS, keys, rows, size, 0, 1, out, 0, 0);
-        return;
-    }
+    static const double none[2];
+    if (!newer) return draw(BITS, keys, rows, size, 0, 1, out, none);
     for (int64_t i = 0; i < rows * size / 2; i++) {
         uint32_t a = 0u, b = (uint32_t)(i % (size / 2));
         hash_key(keys + 2 * (i / (size / 2)), &a, &b);
         out[2 * i] = a;
         out[2 * i + 1] = b;
     }
+    return 0;
 }
 
 /* `size / 2 - 1` times in succession a key is split in two: half number `carry` is split next, the
    other is a result; the half left over comes last. */
-void chain(const int64_t *keys, int64_t rows, int64_t size, int newer, int64_t carry, int64_t *out)
+int64_t chain(const int64_t *keys, int64_t rows, int64_t size, int64_t newer, int64_t carry,
+              int64_t *out)
 {
     for (int64_t row = 0; row < rows; row++) {
         int64_t *to = out + row * size, *last = to + size - 2, halves[4];
@@ -216,11 +219,12 @@ void chain(const int64_t *keys, int64_t rows, int64_t size, int newer, int64_t c
             }
         }
     }
+    return 0;
 }
 
 /* A new key from each key and its number, or from each and the same number. */
-void fold_in(const int64_t *keys, int64_t rows, const int64_t *numbers, int64_t number,
-             int64_t *out)
+int64_t fold_in(const int64_t *keys, int64_t rows, const int64_t *numbers, int64_t number,
+                int64_t *out)
 {
     for (int64_t i = 0; i < rows; i++) {
         uint32_t a = 0u, b = (uint32_t)(numbers ? numbers[i] : number);
@@ -228,12 +232,13 @@ void fold_in(const int64_t *keys, int64_t rows, const int64_t *numbers, int64_t 
         out[2 * i] = a;
         out[2 * i + 1] = b;
     }
+    return 0;
 }
 
 /* low + (64 random bits mod span), in wrapping 32-bit arithmetic, 0 < span <= 2**32; the high
    and the low bits are draws of two keys split off. A span of 2**32 wraps to the low bits. */
-void randint(const int64_t *keys, int64_t rows, int64_t size, int newer, int64_t low,
-             int64_t span, int32_t *out)
+int64_t randint(const int64_t *keys, int64_t rows, int64_t size, int64_t newer, int64_t low,
+                int64_t span, int32_t *out)
 {
     const int64_t count = newer ? size : (size + 1) / 2;
     const uint32_t s = (uint32_t)span, rest = s ? (1u << 16) % s : 0u;
@@ -262,5 +267,6 @@ void randint(const int64_t *keys, int64_t rows, int64_t size, int newer, int64_t
             }
         }
     }
+    return 0;
 }
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,5 +118,5 @@ def test_the_library_is_built_once_into_the_cache(
     (library,) = (path for path in tmp_path.rglob("*") if path.is_file())
     first = library.stat().st_mtime_ns
     _forget()
-    assert isinstance(_threefry.functions(), ctypes.CDLL)
+    assert _threefry.functions() is not None
     assert library.stat().st_mtime_ns == first
