@@ -122,9 +122,10 @@ def _has_twin(node: Any) -> bool:
 
 def _written(node: Node) -> list[Any]:
     """What the twin of an operator writes to, in the order of the operator's results."""
-    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    operator: Any = node.target
+    names = [argument.name for argument in operator._schema.arguments]
     written: list[Any] = []
-    for name in TWINS[node.target][1]:
+    for name in TWINS[operator][1]:
         argument: Any = node.args[names.index(name)]
         written.extend(argument if isinstance(argument, list | tuple) else [argument])
     return written

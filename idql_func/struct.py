@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import optree
 import torch
@@ -50,10 +50,12 @@ class PyTreeNode(Holdable):
     Point(x=2.0, name='a')
     """
 
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # of every subclass
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(frozen=True, eq=False)(cls)
-        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        fields = dataclasses.fields(cls)
         cls._child_names = tuple(f.name for f in fields if f.metadata.get("pytree_node", True))
         cls._static_names = tuple(f.name for f in fields if f.name not in cls._child_names)
         register: Any = optree.register_pytree_node  # typed for collections alone
@@ -82,7 +84,7 @@ class PyTreeNode(Holdable):
                     f"{type(self).__name__}.replace: there is no field {name!r}; "
                     f"the fields are {', '.join(sorted(names))}."
                 )
-        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+        return dataclasses.replace(self, **changes)
 
 
 def _flatten(node: PyTreeNode) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[str, ...]]:

@@ -526,7 +526,7 @@ def test_errors_inside_a_jitted_function_are_its_own(traced: None) -> None:
 def test_jit_keeps_name_and_docstring_and_binds_as_a_method() -> None:
     assert Model.step.__name__ == "step"
     assert isinstance(Model.step, transforms.Jitted)
-    assert [f.name for f in dataclasses.fields(Model)] == ["params", "rate", "power"]  # type: ignore[arg-type]
+    assert [f.name for f in dataclasses.fields(Model)] == ["params", "rate", "power"]
 
 
 def test_torchs_own_gradient_passes_through_compiled_code() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -43,7 +43,7 @@ class Settings:
     """How many batches rotate; they lie on the device."""
 
 
-NAMES: tuple[LearnerName, ...] = LearnerName.__args__  # type: ignore[attr-defined]
+NAMES: tuple[LearnerName, ...] = get_args(LearnerName)
 IMAGES = ("drq", "pixel-bc")
 UTD = {"redq": 20, "droq": 20}
 TINY = {"batch": 4, "hidden": 8, "image": 16, "utd": 1}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tyro
 
@@ -92,7 +92,7 @@ def parse_options(arguments: Sequence[str]) -> TrainOptions:
         if preset is not None or class_name is not None:
             raise InputError("--resume takes its settings from the run: give no preset or class")
         default = open_run_directory(resume_from).read_config()
-    elif class_name in (None, *LearnerClass.__args__):  # type: ignore[attr-defined]
+    elif class_name in (None, *get_args(LearnerClass)):
         default = preset_for(preset or POINTMAZE.preset, class_name)
     else:
         default = preset_for(preset or POINTMAZE.preset)  # the parser below complains

@@ -257,8 +257,8 @@ before sampling.
         Raises:
             InputError: ratio outside (0, 1), or a half without transitions.
         """
-        first, second = super().split(ratio)
-        return first, second  # pyright: ignore[reportReturnType]
+        first, second = (self._part(rows, seed) for rows, seed in self.split_rows(ratio))
+        return first, second
 
     # --- rows that are drawn and rows that are not: see Dataset -----------------------
 

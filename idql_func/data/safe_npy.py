@@ -12,7 +12,7 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
@@ -123,12 +123,12 @@ class _Array:
         self.value = _from_bytes(raw, dtype, shape, "F" if is_fortran else "C")
 
 
-def _from_bytes(raw: Any, dtype: _Dtype, shape: Any, order: str) -> np.ndarray:
+def _from_bytes(raw: Any, dtype: _Dtype, shape: Any, order: Literal["C", "F"]) -> np.ndarray:
     if dtype.dtype.hasobject:
         raise InputError("the file holds objects where there should be numbers.")
     # copied, since bytes are read-only
     flat = np.frombuffer(raw, dtype.dtype).copy() if len(raw) else np.zeros(0, dtype.dtype)
-    return flat.reshape(shape, order=order)  # pyright: ignore
+    return flat.reshape(shape, order=order)
 
 
 def _reconstruct(*_: Any) -> _Array:

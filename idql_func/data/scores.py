@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from pathlib import Path
@@ -123,10 +124,10 @@ def attribute_scores(attributes: dict[str, Any], where: str) -> ReferenceScores 
     low, high = attributes.get("ref_min_score"), attributes.get("ref_max_score")
     if low is None and high is None:
         return None
-    try:
-        scores = ReferenceScores(float(low), float(high))  # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError):
-        scores = None
+    scores = None
+    if low is not None and high is not None:
+        with contextlib.suppress(TypeError, ValueError):
+            scores = ReferenceScores(float(low), float(high))
     if scores is None or not -math.inf < scores.min_score < scores.max_score < math.inf:
         raise InputError(
             f"{where} has ref_min_score={low!r} and ref_max_score={high!r}; give both attributes "

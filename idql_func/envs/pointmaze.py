@@ -237,9 +237,9 @@ def make_pointmaze_env(
         disable_env_checker=True,
     )
     # The maze leaves its generated model in the temporary folder, one file for every environment.
-    with contextlib.suppress(OSError):
-        os.remove(env.unwrapped.tmp_xml_file_path)  # type: ignore[attr-defined]
     maze: Any = env.unwrapped
+    with contextlib.suppress(OSError):
+        os.remove(maze.tmp_xml_file_path)
     maze.point_env.mujoco_renderer.default_cam_config = dict(_FROM_ABOVE)
     if render_mode in ("rgb_array", "depth_array"):
         env = OffscreenRender(env)

@@ -286,8 +286,7 @@ def _array(saved: Any) -> np.ndarray | None:
 def _annotations(node: Any) -> dict[str, str]:
     if not isinstance(node, PyTreeNode):
         return {}
-    fields: Any = dataclasses.fields(node)  # type: ignore[arg-type]
-    return {f.name: str(getattr(f.type, "__name__", f.type)) for f in fields}
+    return {f.name: str(getattr(f.type, "__name__", f.type)) for f in dataclasses.fields(node)}
 
 
 def _is_empty(node: Any) -> bool:

@@ -23,16 +23,14 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from idql_func.data.hdf5 import atomic_path
 from idql_func.training.config import TrainConfig
-from idql_func.training.settings import settings_from_dict, settings_to_dict
+from idql_func.training.settings import Settings, settings_from_dict, settings_to_dict
 from idql_func.types import InputError
 
 __all__ = ["RunDirectory", "choose_run_directory", "open_run_directory"]
-
-Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from idql_func.errors import InputError
 from idql_func.training.learners import learner_config
 
 __all__ = [
+    "Settings",
     "changed_settings",
     "flat_settings",
     "settings_from_dict",
@@ -24,7 +25,10 @@ __all__ = [
     "with_settings",
 ]
 
-Settings = TypeVar("Settings")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
 
 _COMMAND = "command"
 _FIRST_COMMAND = "train"  # its runs say nothing about their command
@@ -81,7 +85,7 @@ def settings_from_dict(cls: type[Settings], data: Any, prefix: str = "") -> Sett
     if hasattr(cls, "class_name"):
         values.pop("class", None)
     hints = typing.get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    names = [f.name for f in dataclasses.fields(cls)]
     for name, value in values.items():
         if name not in names:
             raise InputError(f"no setting is called {prefix + name!r} in these settings")
@@ -162,8 +166,8 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
         if value is None and type(None) in arguments:
             return None
         return _convert(value, _member(value, arguments, name), name)
-    if dataclasses.is_dataclass(hint):
-        return settings_from_dict(hint, value, f"{name}.")  # type: ignore[arg-type]
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return settings_from_dict(hint, value, f"{name}.")
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(item, arguments[0], name) for item in value)
     if origin is Literal and value in arguments:

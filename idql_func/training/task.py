@@ -255,10 +255,12 @@ def _spaces_of_env(
             f"'{NO_ENVIRONMENT}' to train without evaluation"
         ) from error
     try:
-        spaces = env.observation_space, env.action_space
+        observations, actions = env.observation_space, env.action_space
     finally:
         env.close()
-    for what, space, own in zip(("observations", "actions"), spaces, wanted, strict=True):
+    for what, space, own in zip(
+        ("observations", "actions"), (observations, actions), wanted, strict=True
+    ):
         if type(space) is not type(own) or shapes_of(space) != shapes_of(own):
             same_kind = isinstance(space, gym.spaces.Box | gym.spaces.Dict)
             have = shapes_of(space) if same_kind else type(space).__name__
@@ -267,4 +269,5 @@ def _spaces_of_env(
                 f"{shapes_of(own)}; name a fitting one with --evaluation.env, or "
                 f"'{NO_ENVIRONMENT}' to train without evaluation"
             )
-    return spaces  # type: ignore[return-value]
+    assert isinstance(actions, gym.spaces.Box)  # as the dataset's are
+    return observations, actions
