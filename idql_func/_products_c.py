@@ -7,15 +7,21 @@ loop reads them; that loop keeps a tile of the result in registers. What differs
 product is made for a training step, in which every operand comes from far away and is used once:
 
 - The next panel is packed, and the next block fetched, while the present ones are multiplied.
-- A bias, ``max(x, 0)`` and its derivative's gate are applied to a tile while it is near.
-- Columns of the right factor are summed while they are packed: a bias's gradient beside that of
+  A panel that one or two blocks use is read where it lies.
+- A bias, ``max(x, 0)`` and its derivative's gate are applied to a tile before it is stored.
+- Columns of the right factor are summed while they are near: a bias's gradient beside that of
   its kernel.
+
+The outer product of two vectors and results of few columns go other ways, which are in
+``_thin_products_c.py``. Which way is taken depends on n, k and the layouts alone.
 
 An element is the sum over k, in order, of fused multiply-adds, in runs of ``KC`` that are added
 up: it depends neither on the number of threads nor on the other rows.
 """
 
 from __future__ import annotations
+
+from idql_func._thin_products_c import THIN
 
 __all__ = ["FLAGS", "SOURCE"]
 
@@ -47,11 +53,12 @@ _HEAD = r"""
 #define TALL 16            /* from step to step of one that was packed by columns */
 #define BLOCK (MR * APART > TALL * KC ? MR * APART : TALL * KC)
 #define ROOM ((MC / MR + 2) * BLOCK + 2 * KC * NR)
-#define SMALL 150000 /* multiplications below which a second thread costs more than it brings */
+#define SMALL 150000 /* of numbers multiplied, read or written: a second thread costs as much */
 
 #define EACH(i, N) _Pragma("GCC unroll 16") for (int i = 0; i < N; i++)
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t bits __attribute__((vector_size(4 * LANES), may_alias));
 static inline vec load(const float *p) { return *(const vec *)p; }
 static inline void store(float *p, vec x) { *(vec *)p = x; }
 static inline vec splat(float x)
@@ -62,6 +69,8 @@ static inline vec splat(float x)
     return (vec){x, x, x, x, x, x, x, x};
 #endif
 }
+/* x, but 0 where gate is 0 or less; what is no number is not less */
+static inline vec gated(vec gate, vec x) { return (vec)((bits)x & ~(bits)(gate <= splat(0))); }
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 /* where part i of n even parts of m begins */
 static inline int64_t edge(int64_t m, int64_t n, int64_t i) { return m * i / n; }
@@ -94,46 +103,82 @@ static inline void prepare(ahead *w, int64_t quota)
 
 /* --- the innermost loop: a tile of ROWS by VECS * LANES of the result ----------------- */
 
-typedef void kernel(int64_t depth, const float *a, const float *b, float *c, int64_t ldc, int add,
-                    ahead *soon);
+/* what is done to a part of the result once its sums are complete */
+typedef struct { const float *bias, *gate; int relu; } ending;
 
-/* a(i, k) is a[i * SI + k * SK]; b is a panel */
-#define STEP(k, ROWS, VECS, SI, SK)                                                     \
+/* a is a packed block; rows of b and c are a step apart; c is added to what is there or not */
+typedef struct {
+    const float *a, *b;
+    float *c;
+    int64_t depth, b_step, c_step;
+    int add;
+    ending end;
+} tile;
+
+typedef void kernel(const tile *t, ahead *soon);
+
+/* a(i, k) is a[i * SI + k * SK] */
+#define STEP(ROWS, VECS, SI, SK)                                                        \
     {                                                                                   \
         vec row[VECS];                                                                  \
-        EACH(j, VECS) row[j] = load(b + (k) * (VECS * LANES) + j * LANES);              \
+        EACH(j, VECS) row[j] = load(b + j * LANES);                                     \
         EACH(i, ROWS) {                                                                 \
-            const vec x = splat(a[i * (SI) + (k) * (SK)]);                              \
+            const vec x = splat(a[i * (SI)]);                                           \
             EACH(j, VECS) s[i][j] += x * row[j];                                        \
         }                                                                               \
+        a += (SK), b += b_step;                                                         \
     }
 #define KERNEL(NAME, ROWS, VECS, SI, SK)                                                \
-    static void NAME(int64_t depth, const float *a, const float *b, float *c,           \
-                     int64_t ldc, int add, ahead *soon)                                 \
+    static void NAME(const tile *t, ahead *soon)                                        \
     {                                                                                   \
+        const int64_t depth = t->depth, b_step = t->b_step, c_step = t->c_step;         \
+        const float *a = t->a, *b = t->b, *bias = t->end.bias, *gate = t->end.gate;     \
+        float *c = t->c;                                                                \
         vec s[ROWS][VECS];                                                              \
-        EACH(i, ROWS) EACH(j, VECS) {                                                   \
-            __builtin_prefetch(c + i * ldc + j * LANES, 1, 3);                          \
-            s[i][j] = splat(0);                                                         \
+        EACH(i, ROWS) {                                                                 \
+            EACH(j, VECS) {                                                             \
+                __builtin_prefetch(c + j * LANES, 1, 3);                                \
+                s[i][j] = splat(0);                                                     \
+            }                                                                           \
+            c += c_step;                                                                \
+        }                                                                               \
+        if (gate) EACH(i, ROWS) {                                                       \
+            EACH(j, VECS) __builtin_prefetch(gate + j * LANES, 0, 3);                   \
+            gate += c_step;                                                             \
         }                                                                               \
         int64_t k = 0;                                                                  \
         for (; k + CHUNK <= depth; k += CHUNK) {                                        \
             prepare(soon, soon[0].quota);                                               \
             prepare(soon + 1, soon[1].quota);                                           \
-            for (int64_t n = 0; n < CHUNK; n++) STEP(n, ROWS, VECS, SI, SK)             \
-            a += CHUNK * (SK);                                                          \
-            b += CHUNK * VECS * LANES;                                                  \
+            for (int64_t n = 0; n < CHUNK; n++) STEP(ROWS, VECS, SI, SK)                \
         }                                                                               \
-        for (; k < depth; k++, a += (SK), b += VECS * LANES) STEP(0, ROWS, VECS, SI, SK) \
-        if (add) EACH(i, ROWS) EACH(j, VECS) s[i][j] += load(c + i * ldc + j * LANES);  \
-        EACH(i, ROWS) EACH(j, VECS) store(c + i * ldc + j * LANES, s[i][j]);            \
+        for (; k < depth; k++) STEP(ROWS, VECS, SI, SK)                                 \
+        c = t->c, gate = t->end.gate;                                                   \
+        if (t->add) EACH(i, ROWS) {                                                     \
+            EACH(j, VECS) s[i][j] += load(c + j * LANES);                               \
+            c += c_step;                                                                \
+        }                                                                               \
+        if (bias) EACH(j, VECS) {                                                       \
+            const vec x = load(bias + j * LANES);                                       \
+            EACH(i, ROWS) s[i][j] += x;                                                 \
+        }                                                                               \
+        if (t->end.relu) EACH(i, ROWS) EACH(j, VECS) s[i][j] = gated(s[i][j], s[i][j]); \
+        if (gate) EACH(i, ROWS) {                                                       \
+            EACH(j, VECS) s[i][j] = gated(load(gate + j * LANES), s[i][j]);             \
+            gate += c_step;                                                             \
+        }                                                                               \
+        c = t->c;                                                                       \
+        EACH(i, ROWS) {                                                                 \
+            EACH(j, VECS) store(c + j * LANES, s[i][j]);                                \
+            c += c_step;                                                                \
+        }                                                                               \
     }
 #define KERNELS_OF(R)                                                                   \
     KERNEL(row_##R##_2, R, 2, APART, 1) KERNEL(row_##R##_1, R, 1, APART, 1)             \
     KERNEL(column_##R##_2, R, 2, 1, TALL) KERNEL(column_##R##_1, R, 1, 1, TALL)
 """
 
-_TAIL = r"""
+_RECTANGLE = r"""
 /* --- packing -------------------------------------------------------------------------- */
 
 #if defined(__has_builtin) && LANES == 16
@@ -193,7 +238,11 @@ static void pack_block(const float *a, int64_t ld, int transposed, int64_t rows,
                        float *to)
 {
     if (!transposed) {
-        for (int64_t i = 0; i < rows; i++) memcpy(to + i * APART, a + i * ld, 4 * depth);
+        int64_t i = 0;
+        for (; i < rows && (rows - 1 - i) * ld >= LANES; i++)
+            for (int64_t k = 0; k < depth; k += LANES)
+                store(to + i * APART + k, load(a + i * ld + k));
+        for (; i < rows; i++) memcpy(to + i * APART, a + i * ld, 4 * depth);
         return;
     }
     /* more than is wanted of each row but the last, behind which memory may end */
@@ -204,26 +253,23 @@ static void pack_block(const float *a, int64_t ld, int transposed, int64_t rows,
 }
 
 /* Sums of a panel's columns: four runs side by side, so that the error grows with a quarter. */
-static void sum_panel(const float *panel, int64_t depth, int64_t cols, int64_t width, int add,
+static void sum_panel(const float *panel, int64_t step, int64_t depth, int64_t cols, int add,
                       float *sums)
 {
-    for (int64_t j = 0; j < width; j += LANES) {
+    for (int64_t j = 0; j < cols; j += LANES) {
         vec run[4];
         float total[LANES];
         EACH(r, 4) run[r] = splat(0);
         int64_t k = 0;
-        for (; k + 4 <= depth; k += 4) EACH(r, 4) run[r] += load(panel + (k + r) * width + j);
-        for (; k < depth; k++) run[0] += load(panel + k * width + j);
+        for (; k + 4 <= depth; k += 4) EACH(r, 4) run[r] += load(panel + (k + r) * step + j);
+        for (; k < depth; k++) run[0] += load(panel + k * step + j);
         store(total, (run[0] + run[1]) + (run[2] + run[3]));
         for (int64_t i = 0; i < least(LANES, cols - j); i++)
             sums[j + i] = total[i] + (add ? sums[j + i] : 0);
     }
 }
 
-/* --- what is done to a part of the result once its sums are complete ------------------- */
-
-typedef struct { const float *bias, *gate; int relu; } ending;
-
+/* The same to what is stored already: parts of a tile, vectors. */
 static void finish(ending e, float *c, int64_t ldc, int64_t rows, int64_t cols, int64_t row,
                    int64_t column)
 {
@@ -257,6 +303,7 @@ static void rectangle(factor a, factor b, float *c, int64_t ldc, int64_t m0, int
     float *panel = room + (MC / MR + 2) * BLOCK, *other = panel + KC * NR, part_tile[MR * NR];
     const int64_t portions = (m1 - m0 + MC - 1) / MC, panels = (n1 - n0 + NR - 1) / NR;
     const int64_t steps = (k + KC - 1) / KC * portions * panels;
+    const int in_place = !b.transposed && m1 - m0 <= 2 * MR; /* packing would not pay */
     ahead soon[2] = {{0}};
     for (int64_t step = 0; step < steps; step++) {
         const int64_t n = n0 + step % panels * NR, portion = step / panels % portions;
@@ -265,9 +312,13 @@ static void rectangle(factor a, factor b, float *c, int64_t ldc, int64_t m0, int
         const int64_t rows = m0 + edge(m1 - m0, portions, portion + 1) - top;
         const int64_t blocks = (rows + MR - 1) / MR, chunks = depth < CHUNK ? 1 : depth / CHUNK;
         const int64_t cols = least(NR, n1 - n), width = cols > LANES ? NR : LANES;
+        const float *right = in_place && cols == NR ? entry(b, k0, n) : panel;
+        const int64_t right_step = right == panel ? width : b.ld;
         if (soon[0].to) prepare(soon, soon[0].stop); /* what is left */
-        else pack_panel(entry(b, k0, n), b.ld, b.transposed, depth, cols, width, panel);
-        if (sums && portion == 0) sum_panel(panel, depth, cols, width, k0 > 0, sums + n);
+        else if (right == panel)
+            pack_panel(entry(b, k0, n), b.ld, b.transposed, depth, cols, width, panel);
+        if (sums && portion == 0)
+            sum_panel(right, right_step, depth, cols, k0 > 0, sums + n);
         soon[0] = (ahead){0};
         if (step + 1 < steps) {
             const int64_t n_next = n0 + (step + 1) % panels * NR;
@@ -276,6 +327,8 @@ static void rectangle(factor a, factor b, float *c, int64_t ldc, int64_t m0, int
             const float *from = entry(b, k_next, n_next);
             if (b.transposed)
                 soon[0] = (ahead){from, 0, LINE, b.ld, NR_BITS, (deep + LINE - 1) / LINE * NR};
+            else if (in_place)
+                soon[0] = (ahead){from, 0, b.ld, LINE, NR_BITS - 4, deep * (NR / LINE)};
             else if (n_next + NR <= n1) soon[0] = (ahead){from, other, b.ld, 0, 0, deep};
             soon[0].quota = (soon[0].stop + blocks * chunks - 1) / (blocks * chunks);
         }
@@ -294,14 +347,19 @@ static void rectangle(factor a, factor b, float *c, int64_t ldc, int64_t m0, int
                     soon[1].quota = (soon[1].stop + chunks - 1) / chunks;
                 }
             }
-            kernel *run = KERNELS[a.transposed][width == NR][height];
-            if (cols == width) run(depth, packed, panel, to, ldc, k0 > 0, soon);
-            else {
-                run(depth, packed, panel, part_tile, NR, 0, soon);
-                for (int64_t i = 0; i < height; i++) for (int64_t j = 0; j < cols; j++)
-                    to[i * ldc + j] = part_tile[i * NR + j] + (k0 ? to[i * ldc + j] : 0);
+            tile t = {packed, right, to, depth, right_step, ldc, k0 > 0, {0}};
+            const int whole = cols == width, last = k0 + KC >= k;
+            if (whole && last) {
+                t.end.bias = e.bias ? e.bias + n : 0;
+                t.end.gate = e.gate ? e.gate + row * ldc + n : 0;
+                t.end.relu = e.relu;
             }
-            if (k0 + KC >= k) finish(e, to, ldc, height, cols, row, n);
+            if (!whole) t.c = part_tile, t.c_step = NR, t.add = 0;
+            KERNELS[a.transposed][width == NR][height](&t, soon);
+            if (whole) continue;
+            for (int64_t i = 0; i < height; i++) for (int64_t j = 0; j < cols; j++)
+                to[i * ldc + j] = part_tile[i * NR + j] + (k0 ? to[i * ldc + j] : 0);
+            if (last) finish(e, to, ldc, height, cols, row, n);
         }
         float *done = panel;
         panel = other;
@@ -309,54 +367,9 @@ static void rectangle(factor a, factor b, float *c, int64_t ldc, int64_t m0, int
     }
 }
 
-/* --- vectors --------------------------------------------------------------------------- */
+"""
 
-static float dot(const float *a, const float *b, int64_t n)
-{
-    vec run[4];
-    float total[LANES], sum = 0;
-    EACH(r, 4) run[r] = splat(0);
-    int64_t k = 0;
-    for (; k + 4 * LANES <= n; k += 4 * LANES)
-        EACH(r, 4) run[r] += load(a + k + r * LANES) * load(b + k + r * LANES);
-    store(total, (run[0] + run[1]) + (run[2] + run[3]));
-    for (; k < n; k++) sum += a[k] * b[k];
-    for (int i = 0; i < LANES; i++) sum += total[i];
-    return sum;
-}
-
-static float total(const float *x, int64_t n)
-{
-    vec run[4];
-    float ends[LANES], sum = 0;
-    EACH(r, 4) run[r] = splat(0);
-    int64_t k = 0;
-    for (; k + 4 * LANES <= n; k += 4 * LANES) EACH(r, 4) run[r] += load(x + k + r * LANES);
-    store(ends, (run[0] + run[1]) + (run[2] + run[3]));
-    for (; k < n; k++) sum += x[k];
-    for (int i = 0; i < LANES; i++) sum += ends[i];
-    return sum;
-}
-
-/* to[j] = sum over k of x[k] * rows[k * ld + j] */
-static void combine(const float *x, const float *rows, int64_t ld, int64_t depth, int64_t n,
-                    float *to)
-{
-    int64_t j = 0;
-    for (; j + 8 * LANES <= n; j += 8 * LANES) {
-        vec s[8];
-        EACH(r, 8) s[r] = splat(0);
-        for (int64_t k = 0; k < depth; k++)
-            EACH(r, 8) s[r] += splat(x[k]) * load(rows + k * ld + j + r * LANES);
-        EACH(r, 8) store(to + j + r * LANES, s[r]);
-    }
-    for (; j < n; j++) {
-        float s = 0;
-        for (int64_t k = 0; k < depth; k++) s += x[k] * rows[k * ld + j];
-        to[j] = s;
-    }
-}
-
+_PRODUCT = r"""
 static float *room(void)
 {
     static __thread float *mine; /* as long as the thread lives */
@@ -377,14 +390,15 @@ int product(const float *a, const float *b, float *c, const float *bias, const f
 {
     const int64_t panels = (n + NR - 1) / NR;
     int down = 1, across = 1, failed = 0;
-    if (batch * m * n * k < SMALL) threads = 1;
+    if (batch * (m * n * k + m * k + k * n + 2 * m * n) < SMALL) threads = 1;
     if (batch % threads) {
         double best = 0;
         for (int i = 1; i <= threads; i++) if (threads % i == 0) {
-            /* the largest rectangle's work; packing costs as two more rows and columns do */
+                /* the largest rectangle's work; packing costs as two more rows and columns do.
+               Rows are the better parts: what is fetched ahead is never another's. */
             const double rows = (m + i - 1) / i + 2;
             const double columns = (panels + threads / i - 1) / (threads / i) * NR + 2;
-            if (i == 1 || rows * columns < best) best = rows * columns, down = i;
+            if (i == 1 || rows * columns <= best) best = rows * columns, down = i;
         }
         across = threads / down;
     }
@@ -400,22 +414,11 @@ int product(const float *a, const float *b, float *c, const float *bias, const f
         const ending e = {bias ? bias + g * bias_step : 0, gate ? gate + g * m * n : 0, relu != 0};
         float *out = c + g * m * n, *column_sums = sums && m0 == 0 ? sums + g * n : 0;
         if (m0 == m1 || n0 == n1) continue;
-        if (n == 1) {
-            if (a_transposed) combine(right.at, left.at + m0, m, k, m1 - m0, out + m0);
-            else for (int64_t i = m0; i < m1; i++) out[i] = dot(left.at + i * k, right.at, k);
-            finish(e, out + m0, 1, m1 - m0, 1, m0, 0);
-            if (column_sums) *column_sums = total(right.at, k);
-        } else if (k == 1) {
-            for (int64_t i = m0; i < m1; i++) {
-                for (int64_t j = n0; j < n1; j++) out[i * n + j] = left.at[i] * right.at[j];
-                finish(e, out + i * n + n0, n, 1, n1 - n0, i, n0);
-            }
-            if (column_sums) memcpy(column_sums + n0, right.at + n0, 4 * (n1 - n0));
-        } else {
-            float *mine = room();
-            if (mine) rectangle(left, right, out, n, m0, m1, n0, n1, k, e, column_sums, mine);
-            else failed = 1;
-        }
+        float *mine = room();
+        if (!mine) failed = 1;
+        else if (k == 1) outer(left, right, out, m0, m1, n0, n1, n, e, column_sums);
+        else if (n <= FEW) few_columns(left, right, out, m0, m1, n, k, e, column_sums, mine);
+        else rectangle(left, right, out, n, m0, m1, n0, n1, k, e, column_sums, mine);
     }
     return failed;
 }
@@ -444,4 +447,4 @@ def _table() -> str:
     return f"\n#if MR == {_ROWS}\n{tables(_ROWS)}\n#else\n{tables(6)}\n#endif\n"
 
 
-SOURCE = "".join((_HEAD, _table(), _TAIL))
+SOURCE = "".join((_HEAD, _table(), _RECTANGLE, THIN, _PRODUCT))

@@ -26,6 +26,8 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
 
 SIZES = st.sampled_from([1, 2, 5, 13, 15, 16, 17, 31, 33, 64, 100, 257])
 DEPTHS = st.sampled_from([1, 2, 8, 9, 17, 64, 511, 513, 1030])
+FLAGS = st.tuples(*[st.booleans()] * 8)
+BATCHES = st.sampled_from([0, 1, 2, 3])
 
 
 def _draw(*shape: int, seed: int = 0) -> Tensor:
@@ -37,15 +39,41 @@ def test_a_compiler_takes_the_source() -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    st.tuples(SIZES, SIZES, DEPTHS),
-    st.sampled_from([0, 1, 2, 3]),
-    st.tuples(*[st.booleans()] * 8),
-)
+@given(st.tuples(SIZES, SIZES, DEPTHS), BATCHES, FLAGS)
 def test_values_are_those_of_double_precision(
     sizes: tuple[int, int, int], batch: int, flags: tuple[bool, ...]
 ) -> None:
-    m, n, k = sizes
+    _compare(*sizes, batch, flags)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 9), st.sampled_from([1, 7, 16, 129, 600]), DEPTHS, BATCHES, FLAGS)
+def test_results_of_few_columns(
+    n: int, m: int, k: int, batch: int, flags: tuple[bool, ...]
+) -> None:
+    _compare(m, n, k, batch, flags)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 29), st.sampled_from([10, 32, 200, 600]), DEPTHS, BATCHES, FLAGS)
+def test_results_of_few_rows(m: int, n: int, k: int, batch: int, flags: tuple[bool, ...]) -> None:
+    _compare(m, n, k, batch, flags)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([3, 90, 400]), st.sampled_from([1, 5, 33, 500]), BATCHES, FLAGS)
+def test_outer_products(m: int, n: int, batch: int, flags: tuple[bool, ...]) -> None:
+    _compare(m, n, 1, batch, flags)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("n", [1, 6, 20])
+def test_sums_longer_than_a_run(n: int, transposed: bool) -> None:
+    _compare(40, n, 9001, 0, (transposed, *[False] * 3, *[True] * 4))
+
+
+def _compare(m: int, n: int, k: int, batch: int, flags: tuple[bool, ...]) -> None:
+    """With double precision, and one thread with several."""
     a_transposed, b_transposed, shared_a, shared_b, biased, relu, gated, sums = flags
     several = (batch,) if batch else ()
     a = _draw(*(() if shared_a and not shared_b else several), m, k)
@@ -68,8 +96,9 @@ def test_values_are_those_of_double_precision(
 
     with cpu_threads(1):
         found = call()
-    with cpu_threads(3):
-        assert torch.equal(call(), found)
+    for threads in (2, 3):
+        with cpu_threads(threads):
+            assert torch.equal(call(), found)
     expected, size = a.double() @ b.double(), a.double().abs() @ b.double().abs()
     if bias is not None:
         expected = expected + (bias.unsqueeze(-2) if bias.ndim == 2 else bias)
@@ -96,12 +125,19 @@ def test_what_is_no_number_stays_so() -> None:
     assert found.tolist() == [[1.0, 0.0], [1.0, 0.0]]
 
 
-def test_a_row_does_not_depend_on_the_others() -> None:
-    a, b = _draw(300, 700), _draw(700, 40, seed=1)
-    whole = product(a, b, False, False, None, False, None, False)
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("k", [1, 17, 700])
+@pytest.mark.parametrize("n", [1, 6, 40])
+def test_a_row_does_not_depend_on_the_others(n: int, k: int, transposed: bool) -> None:
+    a, b, bias = _draw(300, k), _draw(k, n, seed=1), _draw(n, seed=2)
+
+    def call(rows: int) -> Tensor:
+        part = a[:rows].T.contiguous() if transposed else a[:rows].clone()
+        return product(part, b, transposed, False, bias, True, None, False)
+
+    whole = call(300)
     for rows in (1, 14, 133):
-        part = product(a[:rows].clone(), b, False, False, None, False, None, False)
-        assert torch.equal(part, whole[:rows])
+        assert torch.equal(call(rows), whole[:rows])
 
 
 # --- in graphs ----------------------------------------------------------------------------
