@@ -158,15 +158,21 @@ static void few_by_columns(factor a, factor b, float *c, int64_t m0, int64_t m1,
 static void few_columns(factor a, factor b, float *c, int64_t m0, int64_t m1, int64_t n, int64_t k,
                         ending e, float *sums, float *room)
 {
-    if (n == 1 && a.transposed) combine(b.at, a.at + m0, a.ld, k, m1 - m0, c + m0);
-    else if (n == 1) for (int64_t i = m0; i < m1; i++) c[i] = dot(a.at + i * k, b.at, k);
-    else (a.transposed ? few_by_columns : few_by_rows)(a, b, c, m0, m1, n, k, room);
-    finish(e, c + m0 * n, n, m1 - m0, n, m0, 0);
+    if (n == 1) {
+        if (a.transposed) combine(b.at, a.at + m0, a.ld, k, m1 - m0, c + m0);
+        else for (int64_t i = m0; i < m1; i++) c[i] = dot(a.at + i * k, b.at, k);
+        finish(e, c + m0, 1, m1 - m0, 1, m0, 0);
+    } else {
+        (a.transposed ? few_by_columns : few_by_rows)(a, b, c, m0, m1, n, k, room);
+        finish(e, c + m0 * n, n, m1 - m0, n, m0, 0);
+    }
+    const int64_t step = b.transposed ? 1 : b.ld;
     for (int64_t j = 0; sums && j < n; j++) {
+        const float *from = entry(b, 0, j);
         float run[4] = {0};
         int64_t i = 0;
-        for (; i + 4 <= k; i += 4) EACH(r, 4) run[r] += *entry(b, i + r, j);
-        for (; i < k; i++) run[0] += *entry(b, i, j);
+        for (; i + 4 <= k; i += 4) EACH(r, 4) run[r] += from[(i + r) * step];
+        for (; i < k; i++) run[0] += from[i * step];
         sums[j] = (run[0] + run[1]) + (run[2] + run[3]);
     }
 }
