@@ -53,7 +53,7 @@ _HEAD = r"""
 #define TALL 16            /* from step to step of one that was packed by columns */
 #define BLOCK (MR * APART > TALL * KC ? MR * APART : TALL * KC)
 #define ROOM ((MC / MR + 2) * BLOCK + 2 * KC * NR)
-#define SMALL 150000 /* of numbers multiplied, read or written: a second thread costs as much */
+#define SMALL 100000 /* of numbers multiplied, read or written: a second thread costs as much */
 
 #define EACH(i, N) _Pragma("GCC unroll 16") for (int i = 0; i < N; i++)
 
@@ -118,15 +118,14 @@ typedef struct {
 typedef void kernel(const tile *t, ahead *soon);
 
 /* a(i, k) is a[i * SI + k * SK] */
-#define STEP(ROWS, VECS, SI, SK)                                                        \
+#define STEP(k, ROWS, VECS, SI, SK)                                                     \
     {                                                                                   \
         vec row[VECS];                                                                  \
-        EACH(j, VECS) row[j] = load(b + j * LANES);                                     \
+        EACH(j, VECS) row[j] = load(b + (k) * b_step + j * LANES);                      \
         EACH(i, ROWS) {                                                                 \
-            const vec x = splat(a[i * (SI)]);                                           \
+            const vec x = splat(a[i * (SI) + (k) * (SK)]);                              \
             EACH(j, VECS) s[i][j] += x * row[j];                                        \
         }                                                                               \
-        a += (SK), b += b_step;                                                         \
     }
 #define KERNEL(NAME, ROWS, VECS, SI, SK)                                                \
     static void NAME(const tile *t, ahead *soon)                                        \
@@ -150,9 +149,11 @@ typedef void kernel(const tile *t, ahead *soon);
         for (; k + CHUNK <= depth; k += CHUNK) {                                        \
             prepare(soon, soon[0].quota);                                               \
             prepare(soon + 1, soon[1].quota);                                           \
-            for (int64_t n = 0; n < CHUNK; n++) STEP(ROWS, VECS, SI, SK)                \
+            for (int64_t n = 0; n < CHUNK; n++) STEP(n, ROWS, VECS, SI, SK)             \
+            a += CHUNK * (SK);                                                          \
+            b += CHUNK * b_step;                                                        \
         }                                                                               \
-        for (; k < depth; k++) STEP(ROWS, VECS, SI, SK)                                 \
+        for (; k < depth; k++, a += (SK), b += b_step) STEP(0, ROWS, VECS, SI, SK)      \
         c = t->c, gate = t->end.gate;                                                   \
         if (t->add) EACH(i, ROWS) {                                                     \
             EACH(j, VECS) s[i][j] += load(c + j * LANES);                               \
