@@ -49,7 +49,19 @@ def trace(fn: Callable[..., Any], tensors: Sequence[Tensor]) -> torch.fx.GraphMo
         from torch._functorch.compile_utils import fx_graph_cse  # brings sympy, half a second
 
         graph.graph = fx_graph_cse(graph.graph)
+        _look_again(graph)
     return graph
+
+
+def _look_again(graph: torch.fx.GraphModule) -> None:
+    """Note anew what each node makes: views of a value that was merged away are another's now."""
+    from torch._subclasses.fake_tensor import FakeTensor
+    from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+
+    values = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
+    mode = next((value.fake_mode for value in values if isinstance(value, FakeTensor)), None)
+    if mode is not None:
+        FakeTensorProp(graph, mode).propagate_dont_convert_inputs(*values)
 
 
 def _write_elsewhere(graph: torch.fx.GraphModule) -> None:

@@ -82,7 +82,8 @@ class Held:
     """The leaves of one tree that a jitted call has made, contiguous tensors and numbers."""
 
     __slots__ = (
-        "gone", "layout", "leaves", "numbers", "opened", "owned", "shown", "signature", "x64",
+        "again", "gone", "layout", "leaves", "numbers", "opened", "owned", "shown", "signature",
+        "x64",
     )  # fmt: skip
 
     leaves: list[Any]
@@ -102,6 +103,29 @@ class Held:
         """Whether part of the tree may have been changed behind the leaves' back."""
         self.gone = False
         """Whether the leaves were donated."""
+        self.again: Any = None
+        """How the call that made it can be repeated with it, see ``_program.Again``."""
+
+    def successor(self) -> Held:
+        """The same leaves for who comes next; from now on they are refused here.
+
+        Raises:
+            RuntimeError: they were donated already.
+        """
+        with _LOCK:
+            if self.gone:
+                raise RuntimeError(REFUSAL)
+            new = Held(self.leaves, self.numbers, self.layout, self.signature, self.x64, self.owned)
+            new.again, self.again = self.again, None
+            self._empty()
+        return new
+
+    def _empty(self) -> None:
+        leaves = self.leaves
+        self.leaves = [None] * len(leaves)
+        for k in self.numbers:
+            self.leaves[k] = leaves[k]
+        self.gone = True
 
     def usable(self) -> bool:
         """Whether the leaves still are the tree, and tensors of the kinds noted.
@@ -146,10 +170,7 @@ class Held:
                 given = take_over([leaves[k] for k in places], [taken[k] for k in places])
                 for k, tensor in zip(places, given, strict=True):
                     taken[k] = tensor
-            self.leaves = [None] * len(leaves)
-            for k in self.numbers:
-                self.leaves[k] = leaves[k]
-            self.gone = True
+            self._empty()
         return taken
 
 
@@ -216,6 +237,15 @@ def _node(held: Held, layout: Layout, first: int) -> Any:
 def hold(held: Held) -> Any:
     """The object for held leaves."""
     return _node(held, held.layout, 0)
+
+
+def pass_on(node: Any) -> Any:
+    """Another object for a held tree's leaves; the first is refused from now on.
+
+    Raises:
+        RuntimeError: it was donated already.
+    """
+    return hold(node.__dict__[_SLOT][0].successor())
 
 
 def held_by(value: Any) -> Held | None:

@@ -128,11 +128,15 @@ class Function:
         words = [*arguments]
         for k in self._arrays:
             words[k] = arguments[k].buffer_info()[0]
-        if self._run(*words):
-            raise MemoryError("a C function found no memory for its intermediate results")
+        self.run(*words)
         told = witness.get()
         if told is not None:
             told.called(self, arguments)
+
+    def run(self, *words: int) -> None:
+        """Run it on what is all numbers already, untold."""
+        if self._run(*words):
+            raise MemoryError("a C function found no memory for its intermediate results")
 
 
 def operator(

@@ -7,6 +7,8 @@ nothing but hand lists on: a small learner's update takes no longer than the tre
 from __future__ import annotations
 
 import functools
+import operator
+from array import array
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -18,7 +20,18 @@ import torch
 from torch import Tensor
 
 from idql_func._donation import mark_owned, take_over
-from idql_func._held import Held, Holdable, Layout, Signature, held_by, hold, layout_of
+from idql_func._held import (
+    Held,
+    Holdable,
+    Layout,
+    Signature,
+    held_by,
+    hold,
+    kind_of,
+    layout_of,
+    pass_on,
+)
+from idql_func._replay import Replayed
 from idql_func._switches import float_dtype, int_dtype, x64_enabled
 from idql_func.tree import tree_flatten, tree_unflatten
 from idql_func.types import PyTree
@@ -273,7 +286,15 @@ class Program:
         """The leaves in whose memory a result is put."""
         self.passed = [k for kind, k in outputs if kind == "argument" and k not in given]
         self._donates = bool(donated)
-        self._outer, self._parts = self._plan()
+        self.outer, self.parts = self._plan()
+        others = [k for k in self.parts if isinstance(k, int)]
+        self._can_repeat = (
+            self._donates
+            and len(self.parts) == len(others) + 1
+            and all(outputs[k][0] in ("graph", "constant") for k in others)
+        )
+        """Whether a result may be the first argument of a call that needs nothing else but it."""
+        self.used = used
 
     def _plan(self) -> tuple[optree.PyTreeSpec, list[int | _Part]]:
         """The result down to its nodes: where each leaf and each node comes from."""
@@ -312,13 +333,17 @@ class Program:
         results = self.run(*self._read(tensors))
         return self._pick((*results, *leaves, *tensors, *self._constants))
 
-    def __call__(self, arguments: Arguments) -> PyTree:
-        """Run once, and put the results together."""
+    def __call__(self, arguments: Arguments, settings: Any = None) -> PyTree:
+        """Run once, and put the results together.
+
+        With ``settings``, all else that the call depends on, a result may go round
+        (:class:`Again`).
+        """
         flat = self.flat_results(arguments.leaves, arguments.tensors)
         if self.passed:
             arguments.hand_back(self.passed)
         tops: list[Any] = []
-        for part in self._parts:
+        for part in self.parts:
             if isinstance(part, int):
                 top = flat[part]
                 if self.kept[part]:
@@ -328,13 +353,89 @@ class Program:
                 if top is None:
                     self.mark(flat, part.start, part.stop)
                     top = tree_unflatten(part.spec, flat[part.start : part.stop])
+                elif self._can_repeat and settings is not None:
+                    Again.prepare(self, part, top, arguments, settings)
             tops.append(top)
-        return tree_unflatten(self._outer, tops)
+        return tree_unflatten(self.outer, tops)
 
     def mark(self, flat: Sequence[Any], start: int, stop: int) -> None:
         """Note which results lie in donated memory, for a later call to keep it."""
         kept = [flat[k] for k in range(start, stop) if self.kept[k]]
         mark_owned([leaf for leaf in kept if isinstance(leaf, Tensor)])
+
+
+class Again:
+    """The call that a training loop makes next: the same function, on what it returned last.
+
+    Only the batch is another one then. The learner's tensors are those of the last call, nobody
+    has seen them, and the results go to the same places.
+    """
+
+    __slots__ = (
+        "_addresses", "_held", "_inputs", "_kinds", "_picked", "_program", "_spec", "settings",
+    )  # fmt: skip
+
+    def __init__(self, program: Program, arguments: Arguments, settings: Any) -> None:
+        start = arguments.bounds[1]
+        state = [k for k in program.used if k < start]
+        self.settings = settings
+        """What a call depends on besides."""
+        self._program = program
+        self._inputs = [arguments.tensors[k] for k in state]
+        self._addresses = array("q", map(Tensor.data_ptr, self._inputs))
+        self._picked = [k - start for k in program.used[len(state) :]]
+        self._kinds = [kind_of(tensor) for tensor in arguments.tensors[start:]]
+        self._spec = tuple(signature.spec for signature in arguments.signatures[1:])
+
+    @staticmethod
+    def prepare(
+        program: Program, part: _Part, node: Any, arguments: Arguments, settings: Any
+    ) -> None:
+        """Let a result know how it can go round, if it lies where the first argument lay."""
+        held, stop = held_by(node), arguments.bounds[1]
+        if (
+            held is not None
+            and isinstance(program.run, Replayed)
+            and part.stop - part.start == stop
+            and all(map(operator.is_, held.leaves, arguments.leaves[:stop]))
+        ):
+            held.again = Again(program, arguments, settings)
+
+    def leaves(self, others: Sequence[Any]) -> list[Tensor] | None:
+        """The leaves of the other arguments, or None if they are not of the kinds as before."""
+        if len(others) != len(self._spec):
+            return None
+        leaves: list[Any] = []
+        for value, spec in zip(others, self._spec, strict=True):
+            some, found = tree_flatten(value)
+            if found != spec:
+                return None
+            leaves += some
+        for leaf, kind in zip(leaves, self._kinds, strict=True):
+            if type(leaf) is not Tensor or kind_of(leaf) != kind or not leaf.is_contiguous():
+                return None
+        return leaves if len({*map(id, leaves)}) == len(leaves) else None
+
+    def __call__(self, learner: Any, leaves: Sequence[Tensor]) -> PyTree:
+        """The function's result for a learner of which :func:`again_of` is this."""
+        program = self._program
+        node = pass_on(learner)
+        tensors = [*self._inputs, *[leaves[k] for k in self._picked]]
+        results = program.run.repeat(tensors, self._addresses)  # type: ignore[attr-defined]
+        tops: list[Any] = []
+        for part in program.parts:
+            if isinstance(part, int):
+                kind, value = program.outputs[part]
+                tops.append(results[value] if kind == "graph" else value)
+            else:
+                tops.append(node)
+        return tree_unflatten(program.outer, tops)
+
+
+def again_of(value: Any) -> Again | None:
+    """How a call can be made again with what it returned, if nobody has looked into that."""
+    held = held_by(value)
+    return None if held is None or held.shown else held.again
 
 
 def _getter(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:

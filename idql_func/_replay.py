@@ -9,20 +9,17 @@ intermediate result, for all of which one block of memory is divided. A replay f
 addresses and calls one function after the other. It is to the CPU what a CUDA graph is to a GPU.
 
 Operators of torch's, such as a convolution, are called from Python in between. None is missed, as
-every one that runs is looked at while a program is recorded (:class:`_Recorder` is a dispatch
-mode); a program with one that can't be called again like that is left as it is.
+every one that runs is looked at while a program is recorded (``_recorder.py``); a program with one
+that can't be called again like that is left as it is.
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import logging
 import threading
-import types
 import weakref
 from array import array
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,9 +27,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from idql_func._native import RUNS, Function, library, witness
+from idql_func._native import Function, library
+from idql_func._recorder import MOST_WORDS, Call, Operator, Place, Recorder, View, usual
 
 __all__ = ["Replayed"]
 
@@ -72,7 +69,7 @@ int64_t replay(const int64_t *steps, int64_t n_steps, const int64_t *words, int6
     return 0;
 }
 """
-_MOST_WORDS = 64
+_NONE = array("q")
 _LINE = 64  # bytes: intermediate results begin at a line of cache
 
 
@@ -92,9 +89,13 @@ class Replayed:
         self._lock = threading.Lock()
 
     def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
+        return self.repeat(tensors, _NONE)
+
+    def repeat(self, tensors: Sequence[Tensor], addresses: array[int]) -> Sequence[Tensor]:
+        """Run it on tensors of which the first are known to lie at some addresses."""
         plan = self._plan
         if plan is not None and plan.threads == torch.get_num_threads():
-            return plan.run(tensors)
+            return plan.run(tensors, addresses)
         if self._can and self._lock.acquire(blocking=False):
             try:
                 return self._record(tensors)
@@ -105,10 +106,10 @@ class Replayed:
     def _record(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         self._can = False
         compiled = _inductors(self._program)
-        if compiled is None or not all(map(_usual, tensors)):
+        if compiled is None or not all(map(usual, tensors)):
             return self._program(*tensors)
         original = compiled.current_callable
-        recorder = _Recorder(tensors)
+        recorder = Recorder(tensors)
         compiled.current_callable = functools.partial(recorder.run, original)
         try:
             results = self._program(*tensors)
@@ -155,302 +156,6 @@ def _parts(wrapper: Any) -> Iterator[Any]:
     yield from getattr(wrapper, "__dict__", {}).values()
 
 
-# --- recording --------------------------------------------------------------------------------
-
-_MAKE = {torch.ops.aten.empty.memory_format, torch.ops.aten.empty_strided.default}
-_WRITE = {getattr(torch.ops.aten, name).out for name in ("mm", "bmm", "addmm", "baddbmm")}
-_NAMES = {"reinterpret_tensor", "extern_kernels", "torch", "aten", "assert_alignment"}
-"""What a program may call besides kernels: it does nothing, or torch is asked."""
-
-
-@dataclass(frozen=True)
-class _Place:
-    """An address: an offset, in bytes, into the memory of an input or of something made."""
-
-    region: int
-    offset: int
-
-
-@dataclass(frozen=True)
-class _View:
-    """A tensor at a place."""
-
-    place: _Place
-    dtype: torch.dtype
-    size: torch.Size
-    stride: tuple[int, ...]
-
-
-@dataclass
-class _Call:
-    """A call of a C function, by its address, with numbers, places and lists of places."""
-
-    address: int
-    words: list[Any]
-    checked: bool
-
-    def regions(self) -> Iterator[int]:
-        """All memory that it may read or write."""
-        for word in self.words:
-            for item in word if isinstance(word, list) else (word,):
-                if isinstance(item, _Place):
-                    yield item.region
-
-
-@dataclass
-class _Operator:
-    """A call of a torch operator with views and other values."""
-
-    run: Callable[..., Any]
-    arguments: list[Any]
-    named: dict[str, Any]
-    results: list[int]
-    """The regions of its results."""
-
-    def regions(self) -> Iterator[int]:
-        """All memory that it may read or write."""
-        yield from self.results
-        for value in (*self.arguments, *self.named.values()):
-            if isinstance(value, _View):
-                yield value.place.region
-
-
-class _Unknown(Exception):
-    """Something that can't be replayed, by what it is."""
-
-
-class _Recorder(TorchDispatchMode):
-    """What a program does while it runs.
-
-    A fault in the recording never stops the program: it may have written half of its results over
-    its inputs.
-    """
-
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
-        super().__init__()
-        self.steps: list[_Call | _Operator] = []
-        self.sizes = [t.nbytes for t in inputs]
-        """Bytes of each region: of the inputs, then of all that is made."""
-        self.inputs = len(inputs)
-        self.kept: list[Any] = []
-        """Constants that steps have the addresses of."""
-        self.elsewhere: set[int] = set()
-        """Regions that torch's operators make."""
-        self.problem: str | None = None
-        """Why it can't be replayed."""
-        self._seen: tuple[Sequence[Tensor], Sequence[Tensor]] = (), ()
-        self._starts: list[int] = []
-        self._owners: list[tuple[int, int]] = []
-        """Where each known piece of memory begins, in order; where it ends, and its region."""
-        for k, tensor in enumerate(inputs):
-            if not self._own(tensor, k):
-                self.problem = "two inputs overlap"
-
-    def _own(self, tensor: Tensor, region: int) -> bool:
-        """The memory of a tensor is a region from now on; whether it was nobody's."""
-        start, stop = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-        first = bisect_right(self._starts, start)
-        if first and self._owners[first - 1][0] > start:
-            first -= 1
-        last = bisect_right(self._starts, stop - 1)
-        if start == stop:
-            return True
-        nobodys = first >= last
-        self._starts[first:last] = [start]
-        self._owners[first:last] = [(stop, region)]
-        return nobodys
-
-    def _made(self, tensor: Tensor) -> Tensor:
-        """A new piece of memory, perhaps where one was that has been given back."""
-        self._own(tensor, len(self.sizes))
-        self.sizes.append(tensor.untyped_storage().nbytes())
-        return tensor
-
-    def _place(self, address: int) -> _Place:
-        k = bisect_right(self._starts, address) - 1
-        if k < 0 or address >= self._owners[k][0]:
-            raise _Unknown("an address of no known tensor")
-        return _Place(self._owners[k][1], address - self._starts[k])
-
-    def _note(self, make: Callable[[], _Call | _Operator]) -> None:
-        try:
-            self.steps.append(make())
-        except _Unknown as unknown:
-            self.problem = self.problem or str(unknown)
-
-    def called(self, function: Function, arguments: tuple[Any, ...]) -> None:
-        """A function of the library's own was called."""
-
-        def word(kind: str, value: Any) -> Any:
-            if kind == "n":
-                return int(value)
-            if kind == "p":
-                return self._place(value) if value else 0
-            if kind == "l":
-                return [self._place(address) for address in value]
-            self.kept.append(value)
-            return value.buffer_info()[0]
-
-        self._note(
-            lambda: _Call(
-                function.address,
-                [word(*pair) for pair in zip(function.words, arguments, strict=True)],
-                True,
-            )
-        )
-
-    def kernel(self, built: Any) -> Callable[..., None]:
-        """A kernel of Inductor's that is noted when it is called."""
-        module = getattr(built, "__self__", None)
-        if module is None or not hasattr(module, "__file__"):
-            raise _Unknown("a kernel of an unknown kind")
-        address = ctypes.cast(_loaded(module.__file__).kernel, ctypes.c_void_p).value or 0
-
-        def word(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return self._place(value.data_ptr())
-            if type(value) is int:
-                return value
-            raise _Unknown(f"a kernel's argument is a {type(value).__name__}")
-
-        def run(*arguments: Any) -> None:
-            built(*arguments)
-            self._note(lambda: _Call(address, [word(value) for value in arguments], False))
-
-        return run
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in RUNS:
-            with self:  # its functions tell by themselves, but what else it does must be seen
-                return RUNS[func](*args, **(kwargs or {}))
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if func in _MAKE:
-            self._made(result)
-        elif not _is_view(func, args, result):
-            self._note(lambda: self._operator(func, args, kwargs, result))
-        return result
-
-    def _operator(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> _Operator:
-        def view(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return self.view(value)
-            if isinstance(value, list | tuple) and any(isinstance(x, Tensor) for x in value):
-                raise _Unknown(f"{func} takes a list of tensors")
-            return value
-
-        made: list[int] = []
-        arguments, named = [view(x) for x in args], {name: view(x) for name, x in kwargs.items()}
-        if func not in _WRITE:
-            returned = result if isinstance(result, list | tuple) else [result]
-            if func._schema.is_mutable:
-                raise _Unknown(f"{func} writes to a tensor")
-            for value in returned:
-                if value is None:  # a gradient that was not asked for
-                    continue
-                if not isinstance(value, Tensor) or not value.nbytes:
-                    raise _Unknown(f"{func} returns other things than tensors")
-                made.append(len(self.sizes))
-                self._made(value)
-            self.elsewhere.update(made)
-        return _Operator(func, arguments, named, made)
-
-    def run(self, original: Any, inputs: list[Tensor]) -> Sequence[Tensor]:
-        """Run Inductor's program and take note."""
-        given = [*inputs]
-        try:
-            call = self._witnessed(original)
-        except _Unknown as unknown:
-            self.problem = str(unknown)
-            return original(inputs)
-        token = witness.set(self)
-        try:
-            with self:
-                results = call(inputs)
-        finally:
-            witness.reset(token)
-        self._seen = given, results
-        return results
-
-    def _witnessed(self, original: Any) -> Callable[[list[Tensor]], Sequence[Tensor]]:
-        """The program with kernels and allocations that are noted."""
-        function = getattr(original, "__func__", None)
-        if not isinstance(function, types.FunctionType):
-            raise _Unknown("no program of the known kind")
-        names = {**function.__globals__}
-        for name in function.__code__.co_names:
-            value: Any = names.get(name)
-            if name == "empty_strided_cpu":
-                names[name] = functools.partial(self._allocate, value)
-            elif getattr(value, "__name__", None) == "kernel":
-                names[name] = self.kernel(value)
-            elif name in names and name not in _NAMES:
-                raise _Unknown(f"the program uses {name}")
-        copy = types.FunctionType(
-            function.__code__, names, function.__name__, function.__defaults__, function.__closure__
-        )
-        return functools.partial(copy, original.__self__)
-
-    def _allocate(self, original: Callable[..., Tensor], *geometry: Any) -> Tensor:
-        return self._made(original(*geometry))
-
-    def saw_all_of(self, tensors: Sequence[Tensor], results: Sequence[Tensor]) -> bool:
-        """Whether nothing happened around the recorded part or in it that a replay would miss."""
-        for outer, inner in zip((tensors, results), self._seen, strict=True):
-            if len(outer) != len(inner) or not all(map(_same, outer, inner)):
-                self.problem = self.problem or "other tensors go through it"
-        try:
-            for result in results:
-                place = self.view(result).place
-                if place.region < self.inputs and not self.is_whole(result):
-                    self.problem = "a result is a part of an input"
-        except _Unknown as unknown:
-            self.problem = str(unknown)
-        if any(isinstance(step, _Call) and len(step.words) > _MOST_WORDS for step in self.steps):
-            self.problem = "a kernel has too many arguments"
-        return self.problem is None
-
-    def view(self, tensor: Tensor) -> _View:
-        """Where a tensor is, and what it makes of what lies there."""
-        place = self._place(tensor.data_ptr())
-        return _View(place, tensor.dtype, tensor.shape, tensor.stride())
-
-    def is_whole(self, tensor: Tensor) -> bool:
-        """Whether a tensor is all of its region, element after element."""
-        place = self._place(tensor.data_ptr())
-        full = place.offset == 0 and tensor.nbytes == self.sizes[place.region]
-        return full and tensor.is_contiguous()
-
-
-def _is_view(func: Any, arguments: Sequence[Any], result: Any) -> bool:
-    """Whether an operator did nothing but give a tensor's memory another name."""
-    if func._schema.is_mutable or not isinstance(result, Tensor):
-        return False
-    storages = [x.untyped_storage().data_ptr() for x in arguments if isinstance(x, Tensor)]
-    return result.untyped_storage().data_ptr() in storages
-
-
-def _usual(tensor: Tensor) -> bool:
-    return type(tensor) is Tensor and tensor.device.type == "cpu" and tensor.is_contiguous()
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a is b or (
-        a.data_ptr() == b.data_ptr()
-        and a.shape == b.shape
-        and a.stride() == b.stride()
-        and a.dtype == b.dtype
-    )
-
-
-@functools.cache
-def _loaded(path: str) -> ctypes.CDLL:
-    return ctypes.CDLL(path)
-
-
-# --- replaying --------------------------------------------------------------------------------
-
-
 class _Block:
     """Memory for intermediate results. Programs share one, since they seldom run at once."""
 
@@ -458,13 +163,13 @@ class _Block:
 
     def __init__(self, size: int) -> None:
         self.floats = torch.empty((size + _LINE) // 4, dtype=torch.float32)
-        self.start = -self.floats.data_ptr() % _LINE
-        """Where in it the first line of cache begins, in bytes."""
+        self.start = -(-self.floats.data_ptr() // _LINE) * _LINE
+        """The address of its first line of cache."""
         self.lock = threading.Lock()
 
     def holds(self, size: int) -> bool:
         """Whether there is room."""
-        return self.floats.nbytes - self.start >= size
+        return self.floats.data_ptr() + self.floats.nbytes - self.start >= size
 
 
 _BLOCKS: weakref.WeakSet[_Block] = weakref.WeakSet()  # as long as a plan uses it
@@ -486,10 +191,12 @@ class _Segment:
     steps: array[int] = field(default_factory=lambda: array("q"))
     words: array[int] = field(default_factory=lambda: array("q"))
     patches: array[int] = field(default_factory=lambda: array("q"))
+    arguments: tuple[int, ...] = ()
+    """Those of ``replay`` but for the last."""
 
-    def add(self, step: _Call, regions: dict[int, tuple[int, int]]) -> None:
+    def add(self, step: Call, regions: dict[int, tuple[int, int]]) -> None:
         """Put a step behind the others. ``regions``: see :class:`_Plan`."""
-        tails: list[tuple[int, list[_Place]]] = []
+        tails: list[tuple[int, list[Place]]] = []
         first = len(self.words)
         for word in step.words:
             if isinstance(word, list):
@@ -502,68 +209,64 @@ class _Segment:
                 self._put(place, regions)
 
     def _put(self, word: Any, regions: dict[int, tuple[int, int]]) -> None:
-        if isinstance(word, _Place):
+        if isinstance(word, Place):
             region, start = regions[word.region]
             self.patches.extend((len(self.words), region, start + word.offset))
         self.words.append(word if isinstance(word, int) else 0)
 
-    def close(self) -> tuple[Any, ...]:
-        """The arguments of ``replay`` but for the last."""
-        self.words.extend([0] * _MOST_WORDS)
-        return (
-            self.steps, len(self.steps) // 4, self.words, len(self.words),
-            self.patches, len(self.patches) // 3,
-        )  # fmt: skip
+    def close(self) -> None:
+        """There is no other step."""
+        self.words.extend([0] * MOST_WORDS)
+        steps, words, patches = (x.buffer_info() for x in (self.steps, self.words, self.patches))
+        self.arguments = steps[0], steps[1] // 4, *words, patches[0], patches[1] // 3
 
 
 @dataclass
 class _Plan:
     """A recorded program.
 
-    What a recorder calls regions lies in the slots of a replay: the inputs, the results that are
+    What the recorder calls regions lies in the slots of a replay: the inputs, the results that are
     made, the block, and what torch's operators make.
     """
 
-    parts: list[tuple[Any, ...] | _Operator]
+    parts: list[_Segment | Operator]
     last: list[list[int]]
     """For each part, the slots that nothing needs after it and that are no result."""
     regions: dict[int, tuple[int, int]]
     """For each region its slot, and where in it it begins, in bytes."""
     made: list[tuple[tuple[int, ...], torch.dtype]]
-    results: list[int | _View]
+    results: list[int | View]
     """The slot of each result, or what it is of one."""
-    slots: int
+    elsewhere: int
+    """How many tensors torch's operators make."""
     size: int
     block: _Block
     threads: int
     kept: list[Any]
+    """Constants that the segments have the addresses of."""
 
     @staticmethod
-    def of(recorder: _Recorder, results: Sequence[Tensor]) -> _Plan:
+    def of(recorder: Recorder, results: Sequence[Tensor]) -> _Plan:
         """The plan of a recorded program and its results."""
-        inputs, elsewhere = recorder.inputs, sorted(recorder.elsewhere)
-        made: dict[int, tuple[tuple[int, ...], torch.dtype]] = {}
         views = [recorder.view(result) for result in results]
-        whole = [recorder.is_whole(result) for result in results]
-        for view, alone in zip(views, whole, strict=True):
-            region = view.place.region
-            if region >= inputs and region not in recorder.elsewhere:
-                as_bytes = (recorder.sizes[region],), torch.uint8
-                made[region] = (tuple(view.size), view.dtype) if alone else as_bytes
         counts = Counter(view.place.region for view in views)
-        for region in made:
-            if counts[region] > 1:
-                made[region] = (recorder.sizes[region],), torch.uint8
+        whole = {
+            view.place.region: view
+            for view, result in zip(views, results, strict=True)
+            if counts[view.place.region] == 1 and recorder.is_whole(result)
+        }
+        inputs, elsewhere = recorder.inputs, sorted(recorder.elsewhere)
+        made = [r for r in counts if r >= inputs and r not in recorder.elsewhere]
         block = inputs + len(made)
         regions = {k: (k, 0) for k in range(inputs)}
-        regions |= {home: (inputs + k, 0) for k, home in enumerate(made)}
+        regions |= {region: (inputs + k, 0) for k, region in enumerate(made)}
         regions |= {region: (block + 1 + k, 0) for k, region in enumerate(elsewhere)}
         places, size = _divide(recorder, {*regions})
         regions |= {region: (block, start) for region, start in places.items()}
-        parts: list[_Segment | _Operator] = []
+        parts: list[_Segment | Operator] = []
         needed: dict[int, int] = {}
         for step in recorder.steps:
-            if isinstance(step, _Operator):
+            if isinstance(step, Operator):
                 parts.append(step)
             else:
                 segment = parts[-1] if parts else None
@@ -572,45 +275,46 @@ class _Plan:
                     parts.append(segment)
                 segment.add(step, regions)
             needed |= dict.fromkeys(step.regions(), len(parts) - 1)
+        for part in parts:
+            if isinstance(part, _Segment):
+                part.close()
         last: list[list[int]] = [[] for _ in parts]
         for region in elsewhere:
             if region not in counts:
                 last[needed[region]].append(regions[region][0])
+        as_bytes = {region: ((recorder.sizes[region],), torch.uint8) for region in made}
         return _Plan(
-            [part.close() if isinstance(part, _Segment) else part for part in parts],
+            parts,
             last,
             regions,
-            [*made.values()],
-            [
-                regions[view.place.region][0] if alone and counts[view.place.region] == 1 else view
-                for view, alone in zip(views, whole, strict=True)
-            ],
-            block + 1 + len(elsewhere),
+            [(whole[r].size, whole[r].dtype) if r in whole else as_bytes[r] for r in made],
+            [regions[r][0] if (r := v.place.region) in whole else v for v in views],
+            len(elsewhere),
             size,
             _block(size),
             torch.get_num_threads(),
             recorder.kept,
         )
 
-    def run(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Replay it on inputs like those it was recorded with."""
-        memory: list[Any] = [*tensors]
-        memory += [torch.empty(shape, dtype=dtype) for shape, dtype in self.made]
-        regions = array("q", map(Tensor.data_ptr, memory))
+    def run(self, tensors: Sequence[Tensor], addresses: array[int]) -> Sequence[Tensor]:
+        """Replay it on inputs like those it was recorded with, the first at known addresses."""
+        made = [torch.empty(shape, dtype=dtype) for shape, dtype in self.made]
+        regions = addresses[:]
+        regions.extend(map(Tensor.data_ptr, tensors[len(addresses) :]))
+        regions.extend(map(Tensor.data_ptr, made))
         block = self.block
         alone = block.lock.acquire(blocking=False)
         if not alone:
             block = _Block(self.size)
         try:
-            memory.append(block.floats)
-            regions.append(block.floats.data_ptr() + block.start)
-            memory += [None] * (self.slots - len(memory))
-            regions.extend([0] * (self.slots - len(regions)))
+            regions.append(block.start)
+            regions.extend([0] * self.elsewhere)
+            memory: list[Any] = [*tensors, *made, block.floats, *[None] * self.elsewhere]
             function = _replay()
             assert function is not None
             for part, last in zip(self.parts, self.last, strict=True):
-                if isinstance(part, tuple):
-                    function(*part, regions)
+                if isinstance(part, _Segment):
+                    function.run(*part.arguments, regions.buffer_info()[0])
                 else:
                     self._run_operator(part, memory, regions)
                 for slot in last:
@@ -623,9 +327,9 @@ class _Plan:
             for result in self.results
         ]
 
-    def _run_operator(self, step: _Operator, memory: list[Any], regions: array[int]) -> None:
+    def _run_operator(self, step: Operator, memory: list[Any], regions: array[int]) -> None:
         def value(given: Any) -> Any:
-            return self._tensor(given, memory, regions) if isinstance(given, _View) else given
+            return self._tensor(given, memory, regions) if isinstance(given, View) else given
 
         result = step.run(
             *map(value, step.arguments), **{name: value(x) for name, x in step.named.items()}
@@ -638,7 +342,7 @@ class _Plan:
                 memory[slot] = tensor
                 regions[slot] = tensor.data_ptr()
 
-    def _tensor(self, view: _View, memory: list[Any], regions: array[int]) -> Tensor:
+    def _tensor(self, view: View, memory: list[Any], regions: array[int]) -> Tensor:
         slot, start = self.regions[view.place.region]
         storage = memory[slot].untyped_storage()
         offset = regions[slot] + start + view.place.offset - storage.data_ptr()
@@ -646,7 +350,7 @@ class _Plan:
         return tensor.set_(storage, offset // tensor.itemsize, view.size, view.stride)
 
 
-def _divide(recorder: _Recorder, others: set[int]) -> tuple[dict[int, int], int]:
+def _divide(recorder: Recorder, others: set[int]) -> tuple[dict[int, int], int]:
     """Where in one block each intermediate result begins, and the block's size, in bytes.
 
     Two that are never needed at once may have the same place. The largest are placed first, each

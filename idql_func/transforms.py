@@ -21,7 +21,7 @@ from idql_func._compile import CudaGraph, compile_graph, compiler_problem, examp
 from idql_func._donation import write_into_inputs
 from idql_func._graphs import storage_of
 from idql_func._inplace import homes_of_results, write_with_twins
-from idql_func._program import Arguments, BadLeaf, Program
+from idql_func._program import Arguments, BadLeaf, Program, again_of
 from idql_func._switches import (
     bfloat16_products,
     disable_jit,
@@ -66,6 +66,10 @@ __all__ = [
 
 logger = logging.getLogger("idql_func")
 
+_Settings = tuple[Any, ...]
+"""What a program depends on beside its arguments' kinds: a function, the names of its keywords,
+its static arguments and the switches."""
+
 
 # --- jit ----------------------------------------------------------------------------
 
@@ -93,6 +97,7 @@ class Jitted:
             raise ValueError(
                 f"jit({_name(fn)}): argument {min(both)} can't be static and donated at once."
             )
+        self._repeats = self._donated_nums == {0} and not self._static_nums
         self._programs: dict[Any, Program] = {}
         self._donating: Jitted | None = None
 
@@ -102,8 +107,14 @@ class Jitted:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if jit_disabled() or inside_transform():
             return self.fn(*args, **kwargs)
-        program, arguments = self._prepare(args, kwargs)
-        return program(arguments)
+        settings = self._settings(args, kwargs)
+        again = again_of(args[0]) if args else None
+        if again is not None and again.settings == settings:
+            leaves = again.leaves(args[1:])
+            if leaves is not None:
+                return again(args[0], leaves)
+        program, arguments = self._prepare(args, kwargs, settings)
+        return program(arguments, settings if self._repeats and not settings[1] else None)
 
     def scan(
         self,
@@ -115,7 +126,9 @@ class Jitted:
     ) -> tuple[PyTree, PyTree]:
         """See :func:`scan`; ``xs`` are leaves ``[steps, ...]``, ``constants`` go to each step."""
         first = tree_unflatten(xs_spec, [leaf[0] for leaf in xs])
-        program, arguments = self._prepare((init, first), constants)
+        program, arguments = self._prepare(
+            (init, first), constants, self._settings((init, first), constants)
+        )
         leaves, tensors = arguments.leaves, arguments.tensors
         carried = arguments.bounds[1]
         carry_spec, y_spec = self._carry_and_output(program, arguments, init)
@@ -187,15 +200,25 @@ class Jitted:
         """Forget the compiled graphs."""
         self._programs.clear()
 
-    def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Program, Arguments]:
+    def _settings(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Settings:
+        names, keywords = (), ()
+        if kwargs:
+            names = tuple(sorted([k for k in kwargs if k not in self._static_names]))
+            keywords = tuple(sorted([kw for kw in kwargs.items() if kw[0] in self._static_names]))
+        positional = tuple([(i, args[i]) for i in sorted(self._static_nums) if i < len(args)])
+        switches = x64_enabled(), partitionable(), bfloat16_products(), native_products()
+        return self, names, positional, keywords, switches
+
+    def _prepare(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], settings: _Settings
+    ) -> tuple[Program, Arguments]:
         """The program for these arguments, and their leaves.
 
         From here on the donated arguments are refused elsewhere: the leaves have their memory.
         """
-        static_args = {i: args[i] for i in self._static_nums if i < len(args)}
-        static_kwargs = {k: kwargs[k] for k in self._static_names if k in kwargs}
+        _, names, positional, keywords, _ = settings
+        static_args, static_kwargs = dict(positional), dict(keywords)
         values = [None if i in static_args else a for i, a in enumerate(args)]
-        names = tuple(sorted([k for k in kwargs if k not in static_kwargs]))
         try:
             arguments = Arguments([*values, *[kwargs[name] for name in names]])
         except BadLeaf as bad:
@@ -205,22 +228,13 @@ class Jitted:
                 f"{type(bad.leaf).__name__}; leaves must be tensors, arrays or numbers, "
                 "and anything else named in static_argnums or static_argnames."
             ) from None
-        key = (
-            arguments.signatures,
-            names,
-            tuple(sorted(static_args.items())) if static_args else (),
-            tuple(sorted(static_kwargs.items())) if static_kwargs else (),
-            x64_enabled(),
-            partitionable(),
-            bfloat16_products(),
-            native_products(),
-        )
+        key = arguments.signatures, settings
         program = self._programs.get(key)
         if program is None:
             spec = _spec_of_all([s.spec for s in arguments.signatures], names)
             program = self._compile(spec, static_args, static_kwargs, arguments.tensors)
             known = tuple([signature.known() for signature in arguments.signatures])
-            self._programs[(known, *key[1:])] = program
+            self._programs[known, settings] = program
         if self._donated_nums:
             arguments.donate(self._donated_nums, program.written)
         return program, arguments
