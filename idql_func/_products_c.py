@@ -35,6 +35,9 @@ _HEAD = r"""
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __FMA__
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -67,6 +70,17 @@ static inline vec splat(float x)
     return (vec){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
 #else
     return (vec){x, x, x, x, x, x, x, x};
+#endif
+}
+/* x * y + s, rounded once. Left to itself, a compiler parts it where it thinks that faster. */
+static inline vec fused(vec x, vec y, vec s)
+{
+#if defined(__FMA__) && LANES == 16
+    return _mm512_fmadd_ps(x, y, s);
+#elif defined(__FMA__)
+    return _mm256_fmadd_ps(x, y, s);
+#else
+    return x * y + s;
 #endif
 }
 /* x, but 0 where gate is 0 or less; what is no number is not less */
@@ -124,7 +138,7 @@ typedef void kernel(const tile *t, ahead *soon);
         EACH(j, VECS) row[j] = load(b + (k) * b_step + j * LANES);                      \
         EACH(i, ROWS) {                                                                 \
             const vec x = splat(a[i * (SI) + (k) * (SK)]);                              \
-            EACH(j, VECS) s[i][j] += x * row[j];                                        \
+            EACH(j, VECS) s[i][j] = fused(x, row[j], s[i][j]);                          \
         }                                                                               \
     }
 #define KERNEL(NAME, ROWS, VECS, SI, SK)                                                \

@@ -52,7 +52,7 @@ static float dot(const float *a, const float *b, int64_t n)
     EACH(r, 4) run[r] = splat(0);
     int64_t k = 0;
     for (; k + 4 * LANES <= n; k += 4 * LANES)
-        EACH(r, 4) run[r] += load(a + k + r * LANES) * load(b + k + r * LANES);
+        EACH(r, 4) run[r] = fused(load(a + k + r * LANES), load(b + k + r * LANES), run[r]);
     float sum = total((run[0] + run[1]) + (run[2] + run[3]));
     for (; k < n; k++) sum += a[k] * b[k];
     return sum;
@@ -74,14 +74,16 @@ static void combine(const float *x, const float *rows, int64_t ld, int64_t depth
         vec s[8];
         EACH(r, 8) s[r] = splat(0);
         for (int64_t k = 0; k < depth; k++)
-            EACH(r, 8) s[r] += splat(x[k]) * load(rows + k * ld + j + r * LANES);
+            EACH(r, 8) s[r] = fused(splat(x[k]), load(rows + k * ld + j + r * LANES), s[r]);
         EACH(r, 8) store(to + j + r * LANES, s[r]);
     }
     for (; j < n; j += LANES) {
         const int64_t at = least(j, n - LANES); /* the last may overlap, for the same values */
         vec s = splat(0);
-        for (int64_t k = 0; k < depth; k++)
-            s += splat(x[k]) * (at < 0 ? load_part(rows + k * ld, n) : load(rows + k * ld + at));
+        for (int64_t k = 0; k < depth; k++) {
+            const float *row = rows + k * ld;
+            s = fused(splat(x[k]), at < 0 ? load_part(row, n) : load(row + at), s);
+        }
         if (at < 0) memcpy(to, &s, 4 * n);
         else store(to + at, s);
     }
@@ -109,7 +111,7 @@ static void combine(const float *x, const float *rows, int64_t ld, int64_t depth
                     __builtin_prefetch(row[i] + k + R * ld, 0, 3);                      \
                     x[i] = load(row[i] + k);                                            \
                 } else EACH(i, R) x[i] = load_part(row[i] + k, depth - k);              \
-                EACH(j, N) EACH(i, R) s[i][j] += x[i] * load(y + j * LANES);            \
+                EACH(j, N) EACH(i, R) s[i][j] = fused(x[i], load(y + j * LANES), s[i][j]); \
             }                                                                           \
             EACH(i, R) if (i < rows)                                                    \
                 EACH(j, N) c[i * N + j] = total(s[i][j]) + (add ? c[i * N + j] : 0);    \

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
+import platform
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from idql_func import _compile, grad, jit, random, tree_leaves, tree_map, vmap
+from idql_func import _compile, _products, grad, jit, random, tree_leaves, tree_map, vmap
 from idql_func._compile import trace
 from idql_func._product_graphs import use_own_products
 from idql_func._products import available, product
@@ -129,6 +132,10 @@ def test_what_is_no_number_stays_so() -> None:
 @pytest.mark.parametrize("k", [1, 17, 700])
 @pytest.mark.parametrize("n", [1, 6, 40])
 def test_a_row_does_not_depend_on_the_others(n: int, k: int, transposed: bool) -> None:
+    _compare_rows(n, k, transposed)
+
+
+def _compare_rows(n: int, k: int, transposed: bool) -> None:
     a, b, bias = _draw(300, k), _draw(k, n, seed=1), _draw(n, seed=2)
 
     def call(rows: int) -> Tensor:
@@ -138,6 +145,20 @@ def test_a_row_does_not_depend_on_the_others(n: int, k: int, transposed: bool) -
     whole = call(300)
     for rows in (1, 14, 133):
         assert torch.equal(call(rows), whole[:rows])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the options are those of x86")
+@pytest.mark.parametrize("option", ["-mno-avx512f", "-march=x86-64"])
+def test_lesser_processors(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors of 8, with and without fused multiplications."""
+    monkeypatch.setattr(_products, "FLAGS", (*_products.FLAGS, option))
+    function = functools.cache(_products._function.__wrapped__)
+    monkeypatch.setattr(_products, "_function", function)
+    for n, k, transposed in itertools.product((1, 3, 6, 7, 8, 40), (1, 17, 700), (False, True)):
+        _compare_rows(n, k, transposed)
+        for shared in (False, True):
+            _compare(150, n, k, 2, (transposed, not transposed, shared, *[True] * 5))
 
 
 # --- in graphs ----------------------------------------------------------------------------
