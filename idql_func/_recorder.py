@@ -273,11 +273,11 @@ class Recorder(TorchDispatchMode):
             for result in results:
                 place = self.view(result).place
                 if place.region < self.inputs and not self.is_whole(result):
-                    self.problem = "a result is a part of an input"
+                    self.problem = self.problem or "a result is a part of an input"
         except _Unknown as unknown:
-            self.problem = str(unknown)
+            self.problem = self.problem or str(unknown)
         if any(isinstance(step, Call) and len(step.words) > MOST_WORDS for step in self.steps):
-            self.problem = "a kernel has too many arguments"
+            self.problem = self.problem or "a kernel has too many arguments"
         return self.problem is None
 
     def view(self, tensor: Tensor) -> View:
