@@ -103,8 +103,8 @@ class Held:
         """Whether part of the tree may have been changed behind the leaves' back."""
         self.gone = False
         """Whether the leaves were donated."""
-        self.again: Any = None
-        """How the call that made it can be repeated with it, see ``_program.Again``."""
+        self.again: dict[Any, Any] = {}
+        """How a call can be made again with it, see ``_program.Again``, by what else it takes."""
 
     def successor(self) -> Held:
         """The same leaves for who comes next; from now on they are refused here.
@@ -116,7 +116,7 @@ class Held:
             if self.gone:
                 raise RuntimeError(REFUSAL)
             new = Held(self.leaves, self.numbers, self.layout, self.signature, self.x64, self.owned)
-            new.again, self.again = self.again, None
+            new.again, self.again = self.again, {}
             self._empty()
         return new
 
@@ -270,6 +270,28 @@ def float_dtype_of(tree: Any) -> torch.dtype:
         if isinstance(leaf, Tensor) and leaf.is_floating_point():
             return leaf.dtype
     raise ValueError("float_dtype_of: the tree has no tensor of floating numbers.")
+
+
+def peek(node: Any, *names: str) -> Any:
+    """A leaf by its path, to look at and not to keep: a held tree stays held.
+
+    >>> from idql_func import struct
+    >>> class Pair(struct.PyTreeNode):
+    ...     first: Tensor
+    >>> peek(Pair(torch.tensor(3)), "first").item()
+    3
+    """
+    held = held_by(node)
+    if held is None:
+        for name in names:
+            node = getattr(node, name)
+        return node
+    layout, place = held.layout, 0
+    for name in names:
+        assert layout is not None
+        start, _, _, layout = layout.fields[name]
+        place += start
+    return held.leaves[place]
 
 
 def layout_of(spec: optree.PyTreeSpec) -> Layout | None:

@@ -56,7 +56,7 @@ class BadLeaf(TypeError):
 class Arguments:
     """The arguments of one call, flat: their leaves, and those as a program takes them."""
 
-    __slots__ = ("bounds", "device", "held", "leaves", "signatures", "tensors")
+    __slots__ = ("again", "bounds", "device", "held", "leaves", "signatures", "tensors")
 
     def __init__(self, values: Sequence[Any]) -> None:
         """Take the values apart.
@@ -86,6 +86,8 @@ class Arguments:
         """Where the leaves of each value begin, and where the last one's end."""
         self.held = held
         """For each value the leaves that were held, or None."""
+        self.again: dict[Any, Any] = {}
+        """Other calls that can be made again with the first value, once it is donated."""
         self.device = next((x.device for x in leaves if isinstance(x, Tensor)), None)
         self.tensors = [*leaves]
         """The leaves as a program takes them: contiguous tensors, no two the same."""
@@ -145,6 +147,8 @@ class Arguments:
                 continue
             start, stop, held = self.bounds[k], self.bounds[k + 1], self.held[k]
             if held is not None:
+                if k == 0 and not held.shown:
+                    self.again = held.again
                 others = [start + i for i in held.numbers]
                 numbers = [self.leaves[i] for i in others]
                 taken = held.give_away(self.tensors[start:stop])
@@ -372,14 +376,12 @@ class Again:
     """
 
     __slots__ = (
-        "_addresses", "_held", "_inputs", "_kinds", "_picked", "_program", "_spec", "settings",
+        "_addresses", "_inputs", "_kinds", "_picked", "_program", "_spec",
     )  # fmt: skip
 
-    def __init__(self, program: Program, arguments: Arguments, settings: Any) -> None:
+    def __init__(self, program: Program, arguments: Arguments) -> None:
         start = arguments.bounds[1]
         state = [k for k in program.used if k < start]
-        self.settings = settings
-        """What a call depends on besides."""
         self._program = program
         self._inputs = [arguments.tensors[k] for k in state]
         self._addresses = array("q", map(Tensor.data_ptr, self._inputs))
@@ -399,7 +401,7 @@ class Again:
             and part.stop - part.start == stop
             and all(map(operator.is_, held.leaves, arguments.leaves[:stop]))
         ):
-            held.again = Again(program, arguments, settings)
+            held.again = {**arguments.again, settings: Again(program, arguments)}
 
     def leaves(self, others: Sequence[Any]) -> list[Tensor] | None:
         """The leaves of the other arguments, or None if they are not of the kinds as before."""
@@ -432,10 +434,11 @@ class Again:
         return tree_unflatten(program.outer, tops)
 
 
-def again_of(value: Any) -> Again | None:
-    """How a call can be made again with what it returned, if nobody has looked into that."""
+def again_of(value: Any, settings: Any) -> Again | None:
+    """How a call can be made again with a value, if that was made to go round and nobody has
+    looked into it; ``settings`` are what else the call depends on."""
     held = held_by(value)
-    return None if held is None or held.shown else held.again
+    return None if held is None or held.shown else held.again.get(settings)
 
 
 def _getter(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:

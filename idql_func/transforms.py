@@ -108,8 +108,8 @@ class Jitted:
         if jit_disabled() or inside_transform():
             return self.fn(*args, **kwargs)
         settings = self._settings(args, kwargs)
-        again = again_of(args[0]) if args else None
-        if again is not None and again.settings == settings:
+        again = again_of(args[0], settings) if self._repeats and args else None
+        if again is not None:
             leaves = again.leaves(args[1:])
             if leaves is not None:
                 return again(args[0], leaves)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from idql_func import _program, _replay, disable_jit, jit, optim, random, struct, tree_leaves
 from idql_func._compile import compile_graph, trace
+from idql_func._held import peek
 from idql_func._native import Function, library
 from idql_func._recorder import Call, Place
 from idql_func._replay import Replayed
@@ -317,3 +318,20 @@ def test_a_learner_that_went_round_is_refused() -> None:
         with pytest.raises(RuntimeError, match="was donated"):
             _ = old.rng + 1
     assert third.rng.shape == (2,)
+
+
+def test_functions_that_take_turns_go_round(looked: list[int]) -> None:
+    update = jit(_step, donate_argnums=0, static_argnames="scale")
+    batches = _batches()
+    learner, infos = _learner(), []
+    for k, batch in enumerate([*batches, *batches]):
+        learner, info = update(learner, batch, scale=1.0 + k % 2)
+        infos.append(info)
+        assert peek(learner, "weights", "step").item() == k + 1
+    assert len(looked) == 2
+    expected = _learner()
+    for k, (batch, found) in enumerate(zip([*batches, *batches], infos, strict=True)):
+        with disable_jit():
+            expected, info = _step(expected, batch, scale=1.0 + k % 2)
+        _close(found, info)
+    _close(learner, expected)

@@ -120,6 +120,11 @@ class Agent(PyTreeNode):
 
         That is ``floats``, if the caller knows it; or the entry has a ``dtype`` of its own.
         """
+        wanted_dtype = dtype or floats or self.float_dtype
+        if type(value) is Tensor and value.dtype == wanted_dtype:  # nearly always: in few steps
+            shape = value.shape
+            if shape and shape[0] and shape[1:] == size and rows in (None, shape[0]):
+                return value
         if not isinstance(value, Tensor):
             what = f"{type(self).__name__}: batch[{name!r}]"
             value = real_tensor(value, what).to(self.rng.device)
@@ -131,7 +136,6 @@ class Agent(PyTreeNode):
                 f"{what}[{name!r}] must have shape ({wanted}) with at "
                 f"least one row, got {tuple(shape)}."
             )
-        wanted_dtype = dtype or floats or self.float_dtype
         if value.dtype != wanted_dtype:
             as_what = " as the parameters are" if dtype is None else ""
             raise InputError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from idql_func import optim, random
+from idql_func._held import peek
 from idql_func.agents.agent import TRANSITION_FIELDS, Agent, box_size
 from idql_func.agents.build import (
     check_dropout,
@@ -211,7 +212,7 @@ class TD3Learner(Agent):
             learner, _ = _critic_update.donating(donate)(learner, part)
         # A step count that can be read for nothing picks one of two programs. Under vmap and jit,
         # and on a GPU, where reading waits, one program computes both and keeps the right one.
-        due, steps = None, learner.critic.step
+        due, steps = None, peek(learner, "critic", "step")
         if not inside_transform() and steps.device.type == "cpu":
             due = bool(self.actor_is_due(steps + 1, utd_ratio))
         return _update.donating(donate)(learner, last, utd_ratio=utd_ratio, due=due)
