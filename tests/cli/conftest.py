@@ -21,6 +21,11 @@ def environment() -> Iterator[None]:
     del gym.registry[ENVIRONMENT]
 
 
+@pytest.fixture(autouse=True)
+def undrawn(blank_pictures: None) -> None:
+    """Only what a module's tests share is a run with pictures."""
+
+
 @pytest.fixture
 def failure(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str]], str]:
     """The one line on standard error of a command that must end with status 2."""

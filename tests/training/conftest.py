@@ -29,7 +29,7 @@ def short_pendulum() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def eager() -> Iterator[None]:
+def eager(blank_pictures: None) -> Iterator[None]:
     """Compilation is the transforms' and the learners' matter; here it only costs time."""
     with disable_jit():
         yield

@@ -84,6 +84,7 @@ def same(one: Any, other: Any) -> bool:
     return all((a == b).all() for a, b in zip(leaves(one), leaves(other), strict=True))
 
 
+@pytest.mark.usefixtures("drawn")
 def test_from_the_start(tuned: FinetuneConfig, quiet: Reporter) -> None:
     result = finetune(tuned, reporter=quiet)
     run = result.run

@@ -173,6 +173,7 @@ def test_losses_are_fetched_at_log_points_only(
     assert len(fetched) == 3  # steps 0, 5 and 10
 
 
+@pytest.mark.usefixtures("drawn")
 def test_everything_is_written_and_agrees(tiny: TrainConfig) -> None:
     stream = io.StringIO()
     config = replace(
@@ -211,6 +212,7 @@ def test_everything_is_written_and_agrees(tiny: TrainConfig) -> None:
         assert part in text, part
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_maze_gets_a_picture_of_its_trajectories(tiny: TrainConfig, quiet: Reporter) -> None:
     pytest.importorskip("gymnasium_robotics")
     config = replace(

@@ -68,6 +68,7 @@ def stop_at(step: int) -> Callable[[int], None]:
     return stop
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_run_leaves_its_folder(online: OnlineConfig, quiet: Reporter) -> None:
     result = train_online(online, reporter=quiet)
     run = result.run
@@ -203,6 +204,7 @@ def test_every_learner_runs(
     assert all(np.isfinite(leaf).all() for leaf in leaves(result.learner))
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("efficient", [True, False])
 def test_images(online: OnlineConfig, quiet: Reporter, efficient: bool) -> None:
     config = dataclasses.replace(

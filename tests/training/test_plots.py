@@ -10,6 +10,8 @@ from matplotlib.image import imread
 
 from idql_func.training.plots import frames_figure, learning_curve, save_figure
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 RECORDS = [
     {"updates": 1, "train/actor_loss": 3.0, "val/actor_loss": 4.0, "train/critic_loss": None},
     {"updates": 101, "train/actor_loss": 2.0, "val/actor_loss": 3.0},

@@ -20,7 +20,6 @@ from torch._dynamo.utils import counters
 
 from idql_func import disable_jit, tree_stack, vmap
 from idql_func.agents.agent import TRANSITION_FIELDS
-from idql_func.training import plots
 from idql_func.training.checkpoint import load_checkpoint
 from idql_func.training.config import EvaluationConfig, TrainConfig
 from idql_func.training.learners import BCConfig, GeneralDDPMIQLConfig, IQLConfig
@@ -31,7 +30,6 @@ from idql_func.training.report import Reporter
 from idql_func.training.results import Evaluator
 from idql_func.training.rundir import RunDirectory
 from idql_func.training.seeds import acting as seeds_acting
-from idql_func.training.seeds import records as seeds_records
 from idql_func.training.seeds.acting import StackedActor, evaluate_stack, members_at_once
 from idql_func.training.seeds.loop import open_members, train_seeds
 from idql_func.training.seeds.memory import member_memory, peak_bytes
@@ -45,14 +43,6 @@ EVALUATION = EvaluationConfig(
     env="ShortPendulum-v0", N=(1, 2), interval=5, interval_episodes=1, episodes=2
 )
 BC = BCConfig(hidden_dims=(8,), dropout_rate=0.1)
-
-
-@pytest.fixture(autouse=True)
-def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than the updates; one test looks at the pictures."""
-    if "written" not in request.node.name:
-        monkeypatch.setattr(plots, "save_figure", lambda figure, path: Path(path).touch())
-        monkeypatch.setattr(seeds_records, "save_figure", lambda figure, path: Path(path).touch())
 
 
 def replace(config: Any, **changes: Any) -> Any:
@@ -199,6 +189,7 @@ def test_a_group_goes_on_with_more_steps_from_the_newest_checkpoint_of_all(
         train_seeds(changed, resume=group.run.path, reporter=quiet)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_everything_is_written_and_evaluated(tiny: TrainConfig) -> None:
     stream = io.StringIO()
     config = replace(tiny, evaluation=EVALUATION, name=None)
