@@ -98,7 +98,7 @@ class Held:
 
     def __post_init__(self) -> None:
         self.shown: set[int] = set()
-        """Leaves that have been handed out."""
+        """Tensors that have been handed out."""
         self.opened = False
         """Whether part of the tree may have been changed behind the leaves' back."""
         self.gone = False
@@ -149,7 +149,7 @@ class Held:
         leaves = self.leaves[start:stop]
         if self.gone:
             return [donated_tensor() if leaf is None else leaf for leaf in leaves]
-        self.shown.update(range(start, stop))
+        self.shown.update([k for k in range(start, stop) if k not in self.numbers])
         if self.owned:
             mark_owned([leaf for leaf in leaves if type(leaf) is Tensor])
         return leaves

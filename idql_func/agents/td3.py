@@ -189,9 +189,9 @@ class TD3Learner(Agent):
         target_actor = follow(self.target_actor, actor, self.tau)
         return self.replace(actor=actor, target_actor=target_actor, rng=rng), info
 
-    def actor_is_due(self, critic_step: Tensor, utd_ratio: int) -> Tensor:
-        """Whether the actor steps after so many steps of ``Q``, a boolean scalar."""
-        return torch.remainder(critic_step / utd_ratio, self.actor_delay) == 0
+    def actor_is_due(self, critic_step: Any, utd_ratio: int) -> Any:
+        """Whether the actor steps after so many steps of ``Q``: a tensor, or a NumPy float32."""
+        return critic_step / utd_ratio % self.actor_delay == 0
 
     # public, compiled
 
@@ -214,7 +214,7 @@ class TD3Learner(Agent):
         # and on a GPU, where reading waits, one program computes both and keeps the right one.
         due, steps = None, peek(learner, "critic", "step")
         if not inside_transform() and steps.device.type == "cpu":
-            due = bool(self.actor_is_due(steps + 1, utd_ratio))
+            due = bool(self.actor_is_due(np.float32(steps.item() + 1), utd_ratio))
         return _update.donating(donate)(learner, last, utd_ratio=utd_ratio, due=due)
 
     def eval_actions(self: Self, observations: Any) -> tuple[np.ndarray, Self]:

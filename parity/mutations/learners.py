@@ -186,8 +186,8 @@ LEARNERS = (
         "td3-delay-shifted",
         "TD3's actor steps one update early",
         "agents/td3.py",
-        "torch.remainder(critic_step / utd_ratio, self.actor_delay) == 0",
-        "torch.remainder((critic_step - 1) / utd_ratio, self.actor_delay) == 0",
+        "critic_step / utd_ratio % self.actor_delay == 0",
+        "(critic_step - 1) / utd_ratio % self.actor_delay == 0",
     ),
     Mutation(
         "drq-own-encoder",
