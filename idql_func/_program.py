@@ -27,7 +27,6 @@ from idql_func._held import (
     Signature,
     held_by,
     hold,
-    kind_of,
     layout_of,
     pass_on,
 )
@@ -386,7 +385,7 @@ class Again:
         self._inputs = [arguments.tensors[k] for k in state]
         self._addresses = array("q", map(Tensor.data_ptr, self._inputs))
         self._picked = [k - start for k in program.used[len(state) :]]
-        self._kinds = [kind_of(tensor) for tensor in arguments.tensors[start:]]
+        self._kinds = [(tensor.shape, tensor.dtype) for tensor in arguments.tensors[start:]]
         self._spec = tuple(signature.spec for signature in arguments.signatures[1:])
 
     @staticmethod
@@ -413,8 +412,15 @@ class Again:
             if found != spec:
                 return None
             leaves += some
-        for leaf, kind in zip(leaves, self._kinds, strict=True):
-            if type(leaf) is not Tensor or kind_of(leaf) != kind or not leaf.is_contiguous():
+        for leaf, (shape, dtype) in zip(leaves, self._kinds, strict=True):
+            if not (
+                type(leaf) is Tensor
+                and leaf.shape == shape
+                and leaf.dtype is dtype
+                and leaf.is_cpu
+                and leaf.is_contiguous()
+                and not leaf.requires_grad
+            ):
                 return None
         return leaves if len({*map(id, leaves)}) == len(leaves) else None
 
