@@ -20,7 +20,7 @@ from torch import Tensor
 from idql_func._native import Function, library, operator
 from idql_func._products_c import FLAGS, SOURCE
 
-__all__ = ["available", "prepare_compiler", "product"]
+__all__ = ["available", "functions", "prepare_compiler", "product"]
 
 _KERNEL = "idql_func_product"
 """How compiled programs call the product. Torch keeps them on disk: another meaning of the
@@ -28,9 +28,13 @@ arguments needs another name here and of the operator."""
 
 
 @functools.cache
-def _function() -> Function | None:
+def functions() -> dict[str, Function] | None:
+    """The C functions, or None where there is no C compiler."""
     built = library("products", SOURCE, openmp=True, flags=FLAGS)
-    return None if built is None else Function(built, "product", "p" * 6 + "n" * 11)
+    if built is None:
+        return None
+    words = {"product": "p" * 6 + "n" * 11, "products": "nl"}
+    return {name: Function(built, name, kinds) for name, kinds in words.items()}
 
 
 def available() -> bool:
@@ -39,7 +43,7 @@ def available() -> bool:
     >>> available() in (True, False)
     True
     """
-    return _function() is not None
+    return functions() is not None
 
 
 def _numbers(
@@ -77,9 +81,11 @@ def _into(*arguments: Any, out: Tensor) -> None:
     a, b, *_ = memory
     result = out.data_ptr()
     extra = result + sums if sums else 0
-    function = _function()
-    assert function is not None
-    function(a, b, result, memory[bias], memory[gate], extra, *numbers, torch.get_num_threads())
+    own = functions()
+    assert own is not None
+    own["product"](
+        a, b, result, memory[bias], memory[gate], extra, *numbers, torch.get_num_threads()
+    )
 
 
 def _layout(

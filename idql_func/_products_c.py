@@ -393,23 +393,51 @@ static float *room(void)
     return mine;
 }
 
+typedef struct {
+    const float *a, *b;
+    float *c;
+    const float *bias, *gate;
+    float *sums;
+    int64_t batch, m, n, k, a_step, b_step, bias_step, a_transposed, b_transposed, relu, threads;
+} problem; /* see product */
+
+/* Rows m0 to m1 and columns n0 to n1 of member g; whether memory was short. */
+static int part_of(const problem *p, int64_t g, int64_t m0, int64_t m1, int64_t n0, int64_t n1)
+{
+    const int64_t m = p->m, n = p->n, k = p->k;
+    const factor left = {p->a + g * p->a_step, p->a_transposed ? m : k, p->a_transposed != 0};
+    const factor right = {p->b + g * p->b_step, p->b_transposed ? k : n, p->b_transposed != 0};
+    const ending e = {p->bias ? p->bias + g * p->bias_step : 0,
+                      p->gate ? p->gate + g * m * n : 0, p->relu != 0};
+    float *out = p->c + g * m * n, *sums = p->sums && m0 == 0 ? p->sums + g * n : 0;
+    float *mine = room();
+    if (m0 == m1 || n0 == n1) return 0;
+    if (!mine) return 1;
+    if (k == 1) outer(left, right, out, m0, m1, n0, n1, n, e, sums);
+    else if (n <= FEW) few_columns(left, right, out, m0, m1, n, k, e, sums, mine);
+    else rectangle(left, right, out, n, m0, m1, n0, n1, k, e, sums, mine);
+    return 0;
+}
+
 /* For each g < batch: c_g [m, n] = a_g [m, k] b_g [k, n], of which a transposed factor lies as
    [k, m] or [n, k] in memory. A step of 0 takes the same factor for each g. bias [batch, n] (or
    [n] with a step of 0) is added, then relu taken, then what has a gate [batch, m, n] of no more
    than 0 made 0; each may be null or 0. sums [batch, n] takes the sums of b's columns.
    Returns 0, or 1 where memory is short. */
-int product(const float *a, const float *b, float *c, const float *bias, const float *gate,
-            float *sums, int64_t batch, int64_t m, int64_t n, int64_t k, int64_t a_step,
-            int64_t b_step, int64_t bias_step, int64_t a_transposed, int64_t b_transposed,
-            int64_t relu, int64_t threads)
+int64_t product(const float *a, const float *b, float *c, const float *bias, const float *gate,
+                float *sums, int64_t batch, int64_t m, int64_t n, int64_t k, int64_t a_step,
+                int64_t b_step, int64_t bias_step, int64_t a_transposed, int64_t b_transposed,
+                int64_t relu, int64_t threads)
 {
+    const problem p = {a, b, c, bias, gate, sums, batch, m, n, k, a_step, b_step, bias_step,
+                       a_transposed, b_transposed, relu, threads};
     const int64_t panels = (n + NR - 1) / NR;
     int down = 1, across = 1, failed = 0;
     if (batch * (m * n * k + m * k + k * n + 2 * m * n) < SMALL) threads = 1;
     if (batch % threads) {
         double best = 0;
         for (int i = 1; i <= threads; i++) if (threads % i == 0) {
-                /* the largest rectangle's work; packing costs as two more rows and columns do.
+            /* the largest rectangle's work; packing costs as two more rows and columns do.
                Rows are the better parts: what is fetched ahead is never another's. */
             const double rows = (m + i - 1) / i + 2;
             const double columns = (panels + threads / i - 1) / (threads / i) * NR + 2;
@@ -421,20 +449,21 @@ int product(const float *a, const float *b, float *c, const float *bias, const f
     #pragma omp parallel for num_threads(threads) schedule(static) reduction(|:failed)
     for (int64_t task = 0; task < tasks; task++) {
         const int64_t g = task / parts, x = task / across % down, y = task % across;
-        const int64_t m0 = edge(m, down, x), m1 = edge(m, down, x + 1);
-        const int64_t n0 = edge(panels, across, y) * NR;
-        const int64_t n1 = least(n, edge(panels, across, y + 1) * NR);
-        const factor left = {a + g * a_step, a_transposed ? m : k, a_transposed != 0};
-        const factor right = {b + g * b_step, b_transposed ? k : n, b_transposed != 0};
-        const ending e = {bias ? bias + g * bias_step : 0, gate ? gate + g * m * n : 0, relu != 0};
-        float *out = c + g * m * n, *column_sums = sums && m0 == 0 ? sums + g * n : 0;
-        if (m0 == m1 || n0 == n1) continue;
-        float *mine = room();
-        if (!mine) failed = 1;
-        else if (k == 1) outer(left, right, out, m0, m1, n0, n1, n, e, column_sums);
-        else if (n <= FEW) few_columns(left, right, out, m0, m1, n, k, e, column_sums, mine);
-        else rectangle(left, right, out, n, m0, m1, n0, n1, k, e, column_sums, mine);
+        failed |= part_of(&p, g, edge(m, down, x), edge(m, down, x + 1),
+                          edge(panels, across, y) * NR, least(n, edge(panels, across, y + 1) * NR));
     }
+    return failed;
+}
+
+/* Several products of one batch, given by product's arguments in a row, member by member: what
+   one makes, the next finds in the cache. A member may read no other member's results. */
+int64_t products(int64_t count, const problem *list)
+{
+    int failed = 0;
+    #pragma omp parallel for num_threads(list->threads) schedule(static) reduction(|:failed)
+    for (int64_t g = 0; g < list->batch; g++)
+        for (const problem *p = list; p < list + count; p++)
+            failed |= part_of(p, g, 0, p->m, 0, p->n);
     return failed;
 }
 """

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from idql_func._chains import chained
 from idql_func._native import Function, library
 from idql_func._recorder import MOST_WORDS, Call, Operator, Place, Recorder, View, usual
 
@@ -261,11 +262,12 @@ class _Plan:
         regions = {k: (k, 0) for k in range(inputs)}
         regions |= {region: (inputs + k, 0) for k, region in enumerate(made)}
         regions |= {region: (block + 1 + k, 0) for k, region in enumerate(elsewhere)}
-        places, size = _divide(recorder, {*regions})
+        steps = chained(recorder.steps)
+        places, size = _divide(steps, recorder.sizes, {*regions})
         regions |= {region: (block, start) for region, start in places.items()}
         parts: list[_Segment | Operator] = []
         needed: dict[int, int] = {}
-        for step in recorder.steps:
+        for step in steps:
             if isinstance(step, Operator):
                 parts.append(step)
             else:
@@ -350,23 +352,25 @@ class _Plan:
         return tensor.set_(storage, offset // tensor.itemsize, view.size, view.stride)
 
 
-def _divide(recorder: Recorder, others: set[int]) -> tuple[dict[int, int], int]:
+def _divide(
+    steps: Sequence[Call | Operator], sizes: Sequence[int], others: set[int]
+) -> tuple[dict[int, int], int]:
     """Where in one block each intermediate result begins, and the block's size, in bytes.
 
     Two that are never needed at once may have the same place. The largest are placed first, each
     as low as it goes.
     """
     lives: dict[int, tuple[int, int]] = {}
-    for k, step in enumerate(recorder.steps):
+    for k, step in enumerate(steps):
         for region in step.regions():
             if region not in others:
                 first, _ = lives.get(region, (k, k))
                 lives[region] = first, k
     placed: list[tuple[int, int, int, int]] = []
     starts: dict[int, int] = {}
-    for region in sorted(lives, key=lambda r: (-recorder.sizes[r], r)):
+    for region in sorted(lives, key=lambda r: (-sizes[r], r)):
         first, last = lives[region]
-        size = -(-max(recorder.sizes[region], 1) // _LINE) * _LINE
+        size = -(-max(sizes[region], 1) // _LINE) * _LINE
         start = 0
         for begin, end, since, until in sorted(placed):
             if since <= last and first <= until:

@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -176,14 +175,12 @@ SPANS = st.lists(st.tuples(st.integers(1, 400), st.integers(0, 9), st.integers(0
 
 @given(SPANS)
 def test_what_is_needed_at_once_lies_apart(spans: list[tuple[int, int, int]]) -> None:
-    steps: list[list[Any]] = [[] for _ in range(10)]
+    words: list[list[Any]] = [[] for _ in range(10)]
     for region, (_, one, other) in enumerate(spans):
         for k in {one, other}:
-            steps[k].append(Place(region, 0))
-    recorder: Any = SimpleNamespace(
-        steps=[Call(0, words, False) for words in steps], sizes=[size for size, _, _ in spans]
-    )
-    starts, size = _replay._divide(recorder, set())
+            words[k].append(Place(region, 0))
+    steps = [Call(0, some, False) for some in words]
+    starts, size = _replay._divide(steps, [size for size, _, _ in spans], set())
     assert starts.keys() == set(range(len(spans)))
     for a, (a_size, *a_life) in enumerate(spans):
         assert starts[a] % 64 == 0
