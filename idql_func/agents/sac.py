@@ -34,7 +34,7 @@ from idql_func.agents.critics import ApplyFn, dropout_options, min_q, step_criti
 from idql_func.networks import LazyRng, Module, subsample_ensemble
 from idql_func.struct import TrainState, field
 from idql_func.transforms import grad, jit
-from idql_func.tree import tree_leaves, tree_map
+from idql_func.tree import tree_flatten, tree_leaves, tree_unflatten
 from idql_func.types import Batch, InfoDict, InputError, Params, PRNGKey
 
 Self = TypeVar("Self", bound="SACLearner")
@@ -130,9 +130,10 @@ def mini_batches(batch: Batch, utd_ratio: int) -> Iterator[Batch]:
     if utd_ratio == 1:
         yield batch
         return
-    size = rows // utd_ratio
-    for i in range(utd_ratio):
-        yield tree_map(lambda x, i=i: x[size * i : size * (i + 1)], batch)
+    leaves, spec = tree_flatten(batch)
+    columns = [leaf.split(rows // utd_ratio) for leaf in leaves]
+    for part in zip(*columns, strict=True):
+        yield tree_unflatten(spec, part)
 
 
 # --- the learner --------------------------------------------------------------------------
