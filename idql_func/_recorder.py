@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import threading
 import types
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -106,6 +107,7 @@ class Recorder(TorchDispatchMode):
         """Constants that steps have the addresses of."""
         self.elsewhere: set[int] = set()
         """Regions that torch's operators make."""
+        self._thread = threading.get_ident()
         self.problem: str | None = None
         """Why it can't be replayed."""
         self._seen: tuple[Sequence[Tensor], Sequence[Tensor]] = (), ()
@@ -226,7 +228,9 @@ class Recorder(TorchDispatchMode):
         return Operator(func, arguments, named, made)
 
     def run(self, original: Any, inputs: list[Tensor]) -> Sequence[Tensor]:
-        """Run Inductor's program and take note."""
+        """Run Inductor's program and take note; not of what another thread does with it."""
+        if threading.get_ident() != self._thread:
+            return original(inputs)
         given = [*inputs]
         try:
             call = self._witnessed(original)

@@ -85,7 +85,8 @@ class Replayed:
 
     def __init__(self, program: Callable[..., Sequence[Tensor]]) -> None:
         self._program = program
-        self._plan: _Plan | None = None
+        self._plans: dict[int, _Plan] = {}
+        """For each number of threads, which is part of what is recorded."""
         self._can = _replay() is not None
         self._lock = threading.Lock()
 
@@ -94,8 +95,8 @@ class Replayed:
 
     def repeat(self, tensors: Sequence[Tensor], addresses: array[int]) -> Sequence[Tensor]:
         """Run it on tensors of which the first are known to lie at some addresses."""
-        plan = self._plan
-        if plan is not None and plan.threads == torch.get_num_threads():
+        plan = self._plans.get(torch.get_num_threads())
+        if plan is not None:
             return plan.run(tensors, addresses)
         if self._can and self._lock.acquire(blocking=False):
             try:
@@ -117,8 +118,8 @@ class Replayed:
         finally:
             compiled.current_callable = original
         if recorder.saw_all_of(tensors, results):
-            self._plan = _Plan.of(recorder, results)
-            self._can = True  # again, should the number of threads change
+            self._plans[torch.get_num_threads()] = _Plan.of(recorder, results)
+            self._can = True  # again, with another number of threads
         else:
             logger.debug("a program is not replayed: %s", recorder.problem)
         return results
@@ -242,7 +243,6 @@ class _Plan:
     """How many tensors torch's operators make."""
     size: int
     block: _Block
-    threads: int
     kept: list[Any]
     """Constants that the segments have the addresses of."""
 
@@ -294,7 +294,6 @@ class _Plan:
             len(elsewhere),
             size,
             _block(size),
-            torch.get_num_threads(),
             recorder.kept,
         )
 

@@ -138,6 +138,6 @@ def test_an_ensembles_layers_in_a_program() -> None:
         run: Any = compile_graph(trace(fn, (x, *weights)), (x, *weights))
         results = [run(x, *weights)[0] for _ in range(3)]
         expected = run._program(x, *weights)[0]
-    assert run._plan is not None
+    assert run._plans
     assert all(torch.equal(result, expected) for result in results)
     torch.testing.assert_close(expected, fn(x, *weights)[0], rtol=1e-5, atol=1e-4)

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -36,6 +37,11 @@ def _compiled(fn: Callable[..., Any], *tensors: Tensor) -> Replayed:
     return run
 
 
+def _plan(run: Replayed) -> Any:
+    (plan,) = run._plans.values()
+    return plan
+
+
 def _equal(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
     return len(a) == len(b) and all(map(torch.equal, a, b))
 
@@ -45,7 +51,7 @@ def _check(fn: Callable[..., Any], *tensors: Tensor) -> Replayed:
     run = _compiled(fn, *tensors)
     for inputs in (tensors, tensors, [t.flip(0).contiguous() for t in tensors]):
         assert _equal(run(*inputs), run._program(*inputs))
-    assert run._plan is not None
+    assert run._plans
     return run
 
 
@@ -78,7 +84,7 @@ def test_operators_of_torch_are_called_between_kernels() -> None:
 
     image = torch.linspace(-1, 1, 2 * 3 * 36).reshape(2, 3, 6, 6)
     run = _check(fn, X, image, torch.linspace(0, 1, 3 * 3 * 9).reshape(3, 3, 3, 3))
-    assert run._plan is not None and len(run._plan.parts) > 1
+    assert len(_plan(run).parts) > 1
 
 
 @pytest.mark.parametrize("count", [3, 9, 20, 30, 45, 60, 70])
@@ -121,7 +127,7 @@ def test_what_cannot_be_called_again_is_not_replayed(caplog: pytest.LogCaptureFi
             run = _compiled(fn, X)
             for inputs in (X, X + 1):
                 torch.testing.assert_close(run(inputs)[0], fn(inputs)[0])
-        assert run._plan is None
+        assert not run._plans
         assert why in caplog.text
 
 
@@ -131,7 +137,7 @@ def test_without_the_known_internals_of_torch_a_program_runs(
     monkeypatch.setattr(_replay, "_inductors", lambda program: None)
     run = _compiled(lambda x: (x + 1,), X)
     assert _equal(run(X), (X + 1,)) and _equal(run(X), (X + 1,))
-    assert run._plan is None
+    assert not run._plans
 
 
 def test_inputs_that_overlap_are_not_recorded() -> None:
@@ -146,13 +152,38 @@ def test_another_number_of_threads_is_another_recording() -> None:
     for threads in (1, 2, 2, 1):
         with cpu_threads(threads):
             assert _equal(run(X, Y), run._program(X, Y))
-            assert run._plan is not None and run._plan.threads == threads
+    assert run._plans.keys() == {1, 2}
+
+
+_DURING: list[Callable[[], None]] = []
+
+
+@torch.library.custom_op("idql_func_tests::pause", mutates_args=())
+def _pause(x: Tensor) -> Tensor:
+    if _DURING:
+        _DURING.pop()()
+    return x + 1
+
+
+@_pause.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def test_another_thread_is_not_recorded() -> None:
+    run, found = _compiled(lambda x: (_pause(x * 2) * 3,), X), []
+    thread = threading.Thread(target=lambda: found.append(run(X + 5)))
+    _DURING.append(lambda: (thread.start(), thread.join())[0])
+    first = run(X)
+    steps = sum(len(part.steps) // 4 for part in _plan(run).parts if hasattr(part, "steps"))
+    assert steps == 2  # one kernel before and one behind
+    for results, x in ((first, X), (run(X), X), (found[0], X + 5), (run(X + 5), X + 5)):
+        torch.testing.assert_close(results[0], (x * 2 + 1) * 3)
 
 
 def test_a_program_that_is_running_can_run_a_second_time() -> None:
     run = _check(lambda x, y: (torch.softmax(x @ y, -1).cumsum(0) @ y.mT,), X, Y)
-    assert run._plan is not None
-    with run._plan.block.lock:  # as long as another thread is in it
+    with _plan(run).block.lock:  # as long as another thread is in it
         assert _equal(run(X, Y), run._program(X, Y))
 
 
@@ -161,7 +192,7 @@ def test_programs_share_memory_until_they_are_gone() -> None:
     before = set(_replay._BLOCKS)
     large, small = torch.ones(60, 70), torch.ones(50, 60)
     runs = [_check(lambda x: ((x.sin() @ x.mT).cos() @ x,), x) for x in (large, small)]
-    blocks = {run._plan.block for run in runs if run._plan is not None}
+    blocks = {_plan(run).block for run in runs}
     assert len(blocks) == 1
     assert blocks <= set(_replay._BLOCKS)
     if not blocks <= before:
