@@ -147,9 +147,9 @@ def compile_graph(
     if native_products():
         use_own_products(graph)
     options = {"config_patches": _inductor.settings()}
-    if open_rows:
-        return standalone_compile(
-            graph, list(tensors), dynamic_shapes="from_graph", options=options
+    if open_rows:  # of any length in the machine code, of one in a program and its recording
+        return Replayed(
+            standalone_compile(graph, list(tensors), dynamic_shapes="from_graph", options=options)
         )
     # examples of their own: memory that two arguments happen to share is not part of the program
     return Replayed(

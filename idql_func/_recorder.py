@@ -34,6 +34,10 @@ _NAMES = {"reinterpret_tensor", "extern_kernels", "torch", "aten", "assert_align
 """What a program may call besides kernels: it does nothing, or torch is asked."""
 
 
+_CONSTANT = -1
+"""The region of tensors that are a program's own."""
+
+
 @dataclass(frozen=True)
 class Place:
     """An address: an offset, in bytes, into the memory of an input or of something made."""
@@ -144,6 +148,11 @@ class Recorder(TorchDispatchMode):
             raise _Unknown("an address of no known tensor")
         return Place(self._owners[k][1], address - self._starts[k])
 
+    def _word(self, address: int) -> Place | int:
+        """What stands for an address: its place, or the address of a constant."""
+        place = self._place(address)
+        return address if place.region == _CONSTANT else place
+
     def _note(self, make: Callable[[], Call | Operator]) -> None:
         try:
             self.steps.append(make())
@@ -157,9 +166,9 @@ class Recorder(TorchDispatchMode):
             if kind == "n":
                 return int(value)
             if kind == "p":
-                return self._place(value) if value else 0
+                return self._word(value) if value else 0
             if kind == "l":
-                return [self._place(address) for address in value]
+                return [self._word(address) for address in value]
             self.kept.append(value)
             return value.buffer_info()[0]
 
@@ -180,7 +189,7 @@ class Recorder(TorchDispatchMode):
 
         def word(value: Any) -> Any:
             if isinstance(value, Tensor):
-                return self._place(value.data_ptr())
+                return self._word(value.data_ptr())
             if type(value) is int:
                 return value
             raise _Unknown(f"a kernel's argument is a {type(value).__name__}")
@@ -231,7 +240,12 @@ class Recorder(TorchDispatchMode):
         """Run Inductor's program and take note; not of what another thread does with it."""
         if threading.get_ident() != self._thread:
             return original(inputs)
-        given = [*inputs]
+        tensors = [x for x in inputs if isinstance(x, Tensor)]
+        added = len(tensors) - self.inputs
+        for constant in tensors[: max(added, 0)]:  # the graph's own come first
+            self._own(constant, _CONSTANT)
+            self.kept.append(constant)
+        given = tensors[max(added, 0) :]
         try:
             call = self._witnessed(original)
         except _Unknown as unknown:
@@ -287,6 +301,8 @@ class Recorder(TorchDispatchMode):
     def view(self, tensor: Tensor) -> View:
         """Where a tensor is, and what it makes of what lies there."""
         place = self._place(tensor.data_ptr())
+        if place.region == _CONSTANT:
+            raise _Unknown("a constant is used as a tensor")
         return View(place, tensor.dtype, tensor.shape, tensor.stride())
 
     def is_whole(self, tensor: Tensor) -> bool:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from idql_func import _program, _replay, disable_jit, jit, optim, random, struct, tree_leaves
-from idql_func._compile import compile_graph, trace
+from idql_func._compile import compile_graph, examples, trace
 from idql_func._held import peek
 from idql_func._native import Function, library
 from idql_func._recorder import Call, Place
@@ -153,6 +153,21 @@ def test_another_number_of_threads_is_another_recording() -> None:
         with cpu_threads(threads):
             assert _equal(run(X, Y), run._program(X, Y))
     assert run._plans.keys() == {1, 2}
+
+
+def test_machine_code_for_any_number_of_rows() -> None:
+    def fn(rows: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+        places = random.randint(key, (4,), 0, rows.shape[0])
+        return rows[places] * torch.tensor([1.0, 2.0, 3.0, 4.0]), places
+
+    for count in (3, 7):
+        rows, key = torch.arange(4.0 * count).reshape(count, 4), random.PRNGKey(count)
+        inputs = examples((rows, key), {0})
+        run: Any = compile_graph(trace(fn, inputs), (rows, key), open_rows=True)
+        results = [run(rows, key) for _ in range(3)]
+        assert run._plans
+        for result in results:
+            assert _equal(result, fn(rows, key))
 
 
 _DURING: list[Callable[[], None]] = []
