@@ -1,11 +1,15 @@
-"""What tests of several folders share: runs whose pictures are left blank."""
+"""What tests of several folders share: a core for each worker, runs whose pictures are left blank."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side; read when torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture
