@@ -1,4 +1,4 @@
-"""What tests of several folders share: a core for each worker, runs whose pictures are left blank."""
+"""What tests of several folders share: a core for each worker, pictures left blank."""
 
 from __future__ import annotations
 
