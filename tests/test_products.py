@@ -153,8 +153,8 @@ def _compare_rows(n: int, k: int, transposed: bool) -> None:
 def test_lesser_processors(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors of 8, with and without fused multiplications."""
     monkeypatch.setattr(_products, "FLAGS", (*_products.FLAGS, option))
-    function = functools.cache(_products._function.__wrapped__)
-    monkeypatch.setattr(_products, "_function", function)
+    function = functools.cache(_products.functions.__wrapped__)
+    monkeypatch.setattr(_products, "functions", function)
     for n, k, transposed in itertools.product((1, 3, 6, 7, 8, 40), (1, 17, 700), (False, True)):
         _compare_rows(n, k, transposed)
         for shared in (False, True):
