@@ -116,7 +116,7 @@ class Held:
             if self.gone:
                 raise RuntimeError(REFUSAL)
             new = Held(self.leaves, self.numbers, self.layout, self.signature, self.x64, self.owned)
-            new.again, self.again = self.again, {}
+            new.again = self.again
             self._empty()
         return new
 
@@ -125,6 +125,7 @@ class Held:
         self.leaves = [None] * len(leaves)
         for k in self.numbers:
             self.leaves[k] = leaves[k]
+        self.again = {}
         self.gone = True
 
     def usable(self) -> bool:
