@@ -174,18 +174,19 @@ def test_without_a_compiler_the_same(newer: bool, monkeypatch: pytest.MonkeyPatc
     key = random.PRNGKey(2)
     with random.threefry_partitionable(newer):
         expected = _a_bit_of_each(key)
-        monkeypatch.setenv("CC", "false")
-        monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
-        for function in (_native.library, _threefry.functions):
-            function.cache_clear()
         try:
-            assert not _threefry.native(key)
-            found = _a_bit_of_each(key)
-            # and a graph made where there was one
-            stack = torch.stack([key, key])
-            normals = _draws._OPERATORS["normal"](stack, (3, 2), newer)
-            folded = _draws._fold_in_op(stack, torch.tensor([3, 4]), 0)
-        finally:
+            with monkeypatch.context() as patch:
+                patch.setenv("CC", "false")
+                patch.setenv("XDG_CACHE_HOME", "/dev/null")
+                for function in (_native.library, _threefry.functions):
+                    function.cache_clear()
+                assert not _threefry.native(key)
+                found = _a_bit_of_each(key)
+                # and a graph made where there was one
+                stack = torch.stack([key, key])
+                normals = _draws._OPERATORS["normal"](stack, (3, 2), newer)
+                folded = _draws._fold_in_op(stack, torch.tensor([3, 4]), 0)
+        finally:  # with the compiler in its place again
             for function in (_native.library, _threefry.functions):
                 function.cache_clear()
         assert torch.equal(folded[1], random.fold_in(key, 4))

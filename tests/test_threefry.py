@@ -21,10 +21,11 @@ needs_compiler = pytest.mark.skipif(
 
 
 @pytest.fixture
-def fresh_kernel() -> Iterator[None]:
+def fresh_kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The compiled function is looked for again, before and after."""
     _forget()
     yield
+    monkeypatch.undo()  # what is looked for next has the compiler again
     _forget()
 
 
