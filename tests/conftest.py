@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,12 @@ from matplotlib.figure import Figure
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side; read when torch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# pytest has put this folder first on the path, where the tests' folders stand before the packages
+# benchmarks and parity
+sys.path.remove(str(Path(__file__).parent))
+for package in ("benchmarks", "parity"):
+    importlib.import_module(package)
 
 
 @pytest.fixture
