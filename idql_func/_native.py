@@ -28,7 +28,7 @@ from typing import Any, Protocol
 
 import torch
 
-__all__ = ["RUNS", "Function", "Witness", "library", "operator", "witness"]
+__all__ = ["RUNS", "Function", "Witness", "c_compiler", "library", "operator", "witness"]
 
 # The last two change no value: nobody reads errno or the floating-point traps.
 _FLAGS = (
@@ -45,6 +45,11 @@ _OPERATORS = torch.library.Library(_NAMESPACE, "FRAGMENT")
 
 RUNS: dict[Any, Callable[..., Any]] = {}
 """What each operator does on the CPU."""
+
+
+def c_compiler() -> str | None:
+    """The machine's C compiler: ``$CC``, else ``cc``, else ``gcc``, or None."""
+    return os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
 
 
 @functools.cache
@@ -71,7 +76,7 @@ def library(
         >>> built is None or built.twice(21)  # None where there is no compiler
         42
     """
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    compiler = c_compiler()
     if compiler is None or platform.system() == "Windows":
         return None
     plain = (*_FLAGS, *flags)

@@ -375,13 +375,14 @@ class Again:
     """
 
     __slots__ = (
-        "_addresses", "_inputs", "_kinds", "_picked", "_program", "_spec",
+        "_addresses", "_inputs", "_kinds", "_picked", "_program", "_run", "_spec",
     )  # fmt: skip
 
-    def __init__(self, program: Program, arguments: Arguments) -> None:
+    def __init__(self, program: Program, run: Replayed, arguments: Arguments) -> None:
         start = arguments.bounds[1]
         state = [k for k in program.used if k < start]
         self._program = program
+        self._run = run
         self._inputs = [arguments.tensors[k] for k in state]
         self._addresses = array("q", map(Tensor.data_ptr, self._inputs))
         self._picked = [k - start for k in program.used[len(state) :]]
@@ -400,7 +401,7 @@ class Again:
             and part.stop - part.start == stop
             and all(map(operator.is_, held.leaves, arguments.leaves[:stop]))
         ):
-            held.again = {**arguments.again, settings: Again(program, arguments)}
+            held.again = {**arguments.again, settings: Again(program, program.run, arguments)}
 
     def leaves(self, others: Sequence[Any]) -> list[Tensor] | None:
         """The leaves of the other arguments, or None if they are not of the kinds as before."""
@@ -429,7 +430,7 @@ class Again:
         program = self._program
         node = pass_on(learner)
         tensors = [*self._inputs, *[leaves[k] for k in self._picked]]
-        results = program.run.repeat(tensors, self._addresses)  # type: ignore[attr-defined]
+        results = self._run.repeat(tensors, self._addresses)
         tops: list[Any] = []
         for part in program.parts:
             if isinstance(part, int):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from array import array
 from typing import Any
 
@@ -16,13 +14,13 @@ from torch import Tensor
 from idql_func import _replay, vmap
 from idql_func._chains import chained
 from idql_func._compile import compile_graph, trace
+from idql_func._native import c_compiler
 from idql_func._products import functions
 from idql_func._recorder import Call, Place
 from idql_func._switches import set_native_products
 from idql_func.training.threads import cpu_threads
 
-COMPILER = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
+pytestmark = pytest.mark.skipif(c_compiler() is None, reason="no C compiler")
 
 THREADS = 2
 REGIONS, FLOATS = 5, 1600

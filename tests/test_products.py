@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import platform
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -18,14 +16,14 @@ from torch import Tensor
 
 from idql_func import _compile, _products, grad, jit, random, tree_leaves, tree_map, vmap
 from idql_func._compile import trace
+from idql_func._native import c_compiler
 from idql_func._product_graphs import use_own_products
 from idql_func._products import available, product
 from idql_func._switches import set_native_products
 from idql_func.networks import MLP
 from idql_func.training.threads import cpu_threads
 
-COMPILER = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
+pytestmark = pytest.mark.skipif(c_compiler() is None, reason="no C compiler")
 
 SIZES = st.sampled_from([1, 2, 5, 13, 15, 16, 17, 31, 33, 64, 100, 257])
 DEPTHS = st.sampled_from([1, 2, 8, 9, 17, 64, 511, 513, 1030])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,13 +18,12 @@ from torch import Tensor
 from idql_func import _program, _replay, disable_jit, jit, optim, random, struct, tree_leaves
 from idql_func._compile import compile_graph, examples, trace
 from idql_func._held import peek
-from idql_func._native import Function, library
+from idql_func._native import Function, c_compiler, library
 from idql_func._recorder import Call, Place
 from idql_func._replay import Replayed
 from idql_func.training.threads import cpu_threads
 
-COMPILER = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
+pytestmark = pytest.mark.skipif(c_compiler() is None, reason="no C compiler")
 
 X, Y = torch.linspace(-1, 1, 12).reshape(3, 4), torch.linspace(0, 2, 20).reshape(4, 5)
 
