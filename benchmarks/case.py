@@ -44,6 +44,8 @@ class Plan:
     """A checkout of the original, to run beside too."""
     tiny: bool = False
     """Networks of a few units, for trying the benchmarks themselves."""
+    one_process: bool = False
+    """Whether the variants of others run in this process too, not in processes of their own."""
 
     @property
     def cuda(self) -> bool:

@@ -1,7 +1,8 @@
 """What only a fresh process can tell: memory of one variant alone, and seconds to a first update.
 
 This side of it runs in the child and imports nothing but the standard library at its top, since
-imports are part of what is measured.
+imports are part of what is measured. The children of ``benchmarks.apart``, which measure rates, are
+started by the same command.
 """
 
 from __future__ import annotations
@@ -14,17 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
-import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["COMMAND", "first_update", "fresh_caches", "main", "memory"]
+__all__ = ["COMMAND", "ROOT", "command", "first_update", "fresh_caches", "main", "memory"]
 
 COMMAND = "child"
+ROOT = Path(__file__).resolve().parent.parent
+"""Where a child must run to find this package."""
 _MARK = "benchmarks-child:"
-_JAX_NAMES = {"jax": "", "jax-each": "act_each", "jax-vmap": "act_vmapped"}
-"""Variants on JAX, and their functions in the twin where the workload's name does not say it."""
 _MB = 1e6
 _WARM_UP, _CALLS = 3, 12
 _STATUS = Path("/proc/self/status")
@@ -78,11 +78,16 @@ def fresh_caches() -> Iterator[dict[str, str]]:
         }
 
 
+def command(task: Mapping[str, Any]) -> list[str]:
+    """What starts a child with that task."""
+    return [sys.executable, "-m", "benchmarks", COMMAND, json.dumps(dict(task))]
+
+
 def _run(task: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, float]:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", COMMAND, json.dumps(dict(task))],
+        command(task),
         env={**os.environ, **environ},
-        cwd=Path(__file__).resolve().parent.parent,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -98,8 +103,12 @@ def _run(task: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, float
 
 
 def main(text: str) -> int:
-    """Do a task and print its figures."""
+    """Do a task and print its figures; or measure block by block, as the parent asks."""
     task = json.loads(text)
+    if task["what"] == "blocks":
+        from benchmarks import apart
+
+        return apart.serve(task)
     answer = _first_update(task) if task["what"] == "first update" else _memory(task)
     print(_MARK + json.dumps(answer), flush=True)
     return 0
@@ -108,7 +117,7 @@ def main(text: str) -> int:
 def _first_update(task: Mapping[str, Any]) -> dict[str, float]:
     if _on_jax(task):
         _confine(task["threads"])
-        variant = _jax_variant("learner", task["settings"], task["device"])
+        variant = _jax_variant(task, "learners", {"device": task["device"]})
         with variant.scope():
             variant.wait(variant.make()(0))
     else:
@@ -133,7 +142,7 @@ def _memory(task: Mapping[str, Any]) -> dict[str, float]:
             for name in ("jax", "flax.linen", "optax"):
                 importlib.import_module(name)
             imports = _resident()
-            variant = _jax_variant(_JAX_NAMES[task["variant"]], task["settings"], device, task)
+            variant = _jax_variant(task, task["workload"], task["plan"])
         else:
             importlib.import_module("torch")
             imports = _resident()
@@ -164,16 +173,14 @@ def _memory(task: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _on_jax(task: Mapping[str, Any]) -> bool:
-    return task["variant"] in _JAX_NAMES
+    return task["variant"].partition("-")[0] == "jax"
 
 
-def _jax_variant(function: str, settings: Any, device: str, task: Any = None) -> Any:
+def _jax_variant(task: Mapping[str, Any], workload: str, plan: Mapping[str, Any]) -> Any:
     """A variant of the twin, made without the description of the workload, which imports torch."""
     from benchmarks.twin import variants
 
-    if function == "":
-        function = "learner" if task["workload"] == "learners" else task["workload"]
-    return getattr(variants, function)(types.SimpleNamespace(**settings), device)
+    return variants.named(task["variant"], workload, task["settings"], plan)
 
 
 def _confine(threads: int) -> None:

@@ -57,6 +57,9 @@ class Options:
     """Run the twin on JAX too, if JAX is installed."""
     memory: bool = True
     """Look at memory too, in processes of their own: of the fastest update, with --full of all."""
+    one_process: bool = False
+    """Run JAX and the original in this process too, not in processes of their own: they then share
+    its memory allocator with torch, and are faster or slower by luck than where they are used."""
     tiny: bool = False
     """Networks of a few units: for trying the benchmarks themselves; the figures say nothing."""
 
@@ -85,7 +88,12 @@ def run_command(arguments: Sequence[str]) -> int:
     if problem is not None:
         left_out.append(problem)
     plan = Plan(
-        effort, str(device), problem is None, _upstream(options.upstream, left_out), options.tiny
+        effort,
+        str(device),
+        jax=problem is None,
+        upstream=_upstream(options.upstream, left_out),
+        tiny=options.tiny,
+        one_process=options.one_process,
     )
     console = _console()
     for sentence in left_out:

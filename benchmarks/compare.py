@@ -51,15 +51,23 @@ def compare_runs(old: Run, new: Run) -> Comparisons:
 
     Rates are compared where the machine was as fast in both, going by its matmul limit. Elsewhere
     the ratio to JAX is, or else the share of the limit, both of which were measured beside the
-    variant itself. A change counts when it exceeds 5 % and the quartiles do not overlap.
+    variant itself. A change counts when it exceeds 5 % and the quartiles do not overlap. What JAX
+    and the original did is left open, with the ratios to JAX, where they were in one process with
+    this library in one run and in the other not.
     """
     same, terms = _same_speed(old, new)
+    alike = _processes(old) == _processes(new)
+    if not alike:
+        terms += (
+            " JAX shared a process with this library in one run and not in the other: what it and "
+            "the original did, and ratios to JAX, are left open."
+        )
     before = {result.key: result for result in old.results}
     after = {result.key: result for result in new.results}
     entries = []
     for key, result in after.items():
         if key in before:
-            entries.append(_compared(before[key], result, same))
+            entries.append(_compared(before[key], result, same, alike))
         else:
             entries.append(_entry(result, "new"))
     entries += [_entry(result, "gone") for key, result in before.items() if key not in after]
@@ -83,8 +91,12 @@ def _same_speed(old: Run, new: Run) -> tuple[bool, str]:
     return True, f"The machine was as fast in both ({figures}), so rates are compared."
 
 
-def _compared(old: Result, new: Result, same_speed: bool) -> Comparison:
-    measure = _measure(old, new, same_speed)
+def _processes(run: Run) -> str:
+    return run.environment.get("processes", "one")  # as it was before a run said it
+
+
+def _compared(old: Result, new: Result, same_speed: bool, same_processes: bool) -> Comparison:
+    measure = _measure(old, new, same_speed, same_processes)
     if measure is None:
         return _entry(new, "not comparable")
     inverted = measure == "rate" and new.smaller_is_better
@@ -99,11 +111,13 @@ def _compared(old: Result, new: Result, same_speed: bool) -> Comparison:
     return _entry(new, verdict, measure, 1 / ratio if inverted else ratio)
 
 
-def _measure(old: Result, new: Result, same_speed: bool) -> Measure | None:
+def _measure(old: Result, new: Result, same_speed: bool, same_processes: bool) -> Measure | None:
+    if of_others(new.variant) and not same_processes:
+        return None
     order: tuple[Measure, ...] = ("rate",) if same_speed else ("ratio_to_jax", "share_of_limit")
     for name in order:
-        if name == "ratio_to_jax" and new.variant == JAX:
-            continue  # 1 by definition
+        if name == "ratio_to_jax" and (new.variant == JAX or not same_processes):
+            continue  # 1 by definition, or to another JAX
         if (getattr(old, name) or 0) > 0 and (getattr(new, name) or 0) > 0:
             return name
     return None

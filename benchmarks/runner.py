@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from benchmarks import children
+from benchmarks.apart import Elsewhere, Process
 from benchmarks.case import JAX, UPSTREAM, Case, Flops, Plan, of_others
 from benchmarks.machine import environment
 from benchmarks.results import Result, Run
 from benchmarks.roofline import LIMIT, SHAPES, Limits, Shape, matmul_variant, measure_limits
 from benchmarks.tables import own_best
-from benchmarks.timing import Budget, Spread, Timed, interleave, ratios, spread
+from benchmarks.timing import Budget, Measured, Spread, Timed, interleave, ratios, spread
 from benchmarks.workloads import compile as compile_workload
 from benchmarks.workloads import load
 from idql_func.training.matmul import matmul_precision
@@ -30,6 +31,9 @@ BUDGETS = {
     "usual": Budget(rounds=7, block_seconds=0.4),
     "full": Budget(rounds=11, block_seconds=0.5),
 }
+
+_MODULES = {JAX: "benchmarks.twin.variants", UPSTREAM: "benchmarks.upstream"}
+"""The two others, each in a process of its own, and where that finds their variants."""
 
 Note = Callable[[str], Any]
 
@@ -115,6 +119,7 @@ def run(
             effort=plan.effort,
             budget=dataclasses.asdict(budget),
             tiny=plan.tiny,
+            processes="one" if plan.one_process else "own",
         ),
         _limits_dict(limits, limit_rates),
         tuple(results),
@@ -130,9 +135,13 @@ def measure_case(
     bars: _Bars | None = None,
     note: Note = lambda sentence: None,
 ) -> tuple[list[Result], list[float]]:
-    """A case's results, and the rates of the matmul limit in its rounds (operations a second)."""
+    """A case's results, and the rates of the matmul limit in its rounds (operations a second).
+
+    This library's variants and the limit run here; JAX and the original each in a process of their
+    own, unless the plan says otherwise, and the blocks of all alternate.
+    """
     limit_names: list[str] = []
-    variants = list(case.variants)
+    variants: list[Measured] = list(case.variants)
     if case.flops is not None:
         shapes: list[Shape] = [limits.shape]
         if case.limit_shape not in (None, limits.shape):
@@ -144,13 +153,14 @@ def measure_case(
         ]
     if bars:
         bars.case(_title(case), len(variants) * (budget.rounds + 1))
-    timed = interleave(
-        variants,
-        budget,
-        wait_each=case.wait_each,
-        on_progress=lambda name, done: bars.block() if bars else None,
-        on_failure=lambda name, error: note(_sentence(_title(case), name, error)),
-    )
+    with contextlib.ExitStack() as stack:
+        timed = interleave(
+            variants if plan.one_process else _apart(variants, case, plan, stack),
+            budget,
+            wait_each=case.wait_each,
+            on_progress=lambda name, done: bars.block() if bars else None,
+            on_failure=lambda name, error: note(_sentence(_title(case), name, error)),
+        )
     work: Flops | None = None
     if case.flops is not None:
         try:
@@ -164,6 +174,24 @@ def measure_case(
         _result(case, one, by_name, work, limit) for one in timed if one.name not in limit_names
     ]
     return results, list(limit.rates) if limit else []
+
+
+def _apart(
+    variants: Sequence[Measured], case: Case, plan: Plan, stack: contextlib.ExitStack
+) -> list[Measured]:
+    """The variants, those of others in processes which the stack ends."""
+    fields = case.settings_dict(), dataclasses.asdict(plan)
+    processes = {
+        side: stack.enter_context(Process(module, case.workload, *fields))
+        for side, module in _MODULES.items()
+    }
+
+    def placed(one: Measured) -> Measured:
+        if not of_others(one.name):
+            return one
+        return Elsewhere(one.name, processes[UPSTREAM if one.name == UPSTREAM else JAX])
+
+    return [placed(one) for one in variants]
 
 
 def _best(limits: Limits, timed: list[Timed]) -> Timed | None:

@@ -58,9 +58,13 @@ def _machine(run: Run) -> str:
     e, limits = run.environment, run.limits
     versions = e.get("versions", {})
     named = ", ".join(f"{n} {versions[n]}" for n in ("torch", "jax") if n in versions)
+    shared = (
+        ", JAX in the same process" if e.get("processes") == "one" and "jax" in versions else ""
+    )
     return (
         f"{e.get('gpu') or e.get('cpu')}, {e.get('threads')} threads, {named}, "
-        f"products on {e.get('matmul')!r}; limit {limits.get('matmul_gflops', 0):.0f} GFLOP/s, "
+        f"products on {e.get('matmul')!r}{shared}; "
+        f"limit {limits.get('matmul_gflops', 0):.0f} GFLOP/s, "
         f"copy {limits.get('copy_gb_s', 0):.0f} GB/s"
     )
 

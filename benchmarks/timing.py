@@ -1,8 +1,9 @@
-"""What is measured, and how: variants of one workload in turn, block by block, in one process.
+"""What is measured, and how: variants of one workload in turn, block by block.
 
 A shared machine's speed drifts by a tenth or two within a minute. Variants are therefore measured
 in short blocks that alternate (A B C A B C …), and two of them are compared by the ratio of their
-blocks of the same round; the drift cancels where it meets both.
+blocks of the same round; the drift cancels where it meets both. A block runs where its variant
+lives, in this process or in another (``benchmarks.apart``), and is timed there.
 """
 
 from __future__ import annotations
@@ -11,11 +12,50 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Budget", "Spread", "Timed", "Variant", "interleave", "ratios", "spread"]
+__all__ = [
+    "Budget",
+    "Local",
+    "Measured",
+    "Runner",
+    "Spread",
+    "Timed",
+    "Variant",
+    "interleave",
+    "ratios",
+    "spread",
+]
+
+
+class Runner(Protocol):
+    """A variant in the course of its measurement, wherever it runs."""
+
+    def start(self, budget: Budget) -> None:
+        """Make it, warm it up, and see how many calls fill a block."""
+
+    def block(self) -> None:
+        """Measure one block."""
+
+    def timed(self) -> Timed:
+        """What was measured so far."""
+        ...
+
+    def drop(self) -> None:
+        """Let go what it holds: it is not measured any more."""
+
+
+class Measured(Protocol):
+    """What :func:`interleave` measures: a :class:`Variant`, or one that runs elsewhere."""
+
+    @property
+    def name(self) -> str: ...
+
+    def runner(self, wait_each: bool, clock: Callable[[], float]) -> Runner:
+        """It in a measurement, whose terms are those of :func:`interleave`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,6 +73,9 @@ class Variant:
     """How many units of work (updates, actions, …) one call does."""
     scope: Callable[[], AbstractContextManager[Any]] = nullcontext
     """What the calls run in: a mode of the matrix products, say, or without compilation."""
+
+    def runner(self, wait_each: bool, clock: Callable[[], float]) -> Runner:
+        return Local(self, wait_each, clock)
 
 
 @dataclass(frozen=True)
@@ -90,7 +133,7 @@ def ratios(of: Timed, to: Timed) -> Spread:
 
 
 def interleave(
-    variants: Sequence[Variant],
+    variants: Sequence[Measured],
     budget: Budget = Budget(),
     *,
     wait_each: bool = False,
@@ -106,7 +149,7 @@ def interleave(
         budget: rounds and length of a block.
         wait_each: wait for each call's result (what someone does who acts on it), not for the
             block's last alone (what a training loop does).
-        clock: seconds.
+        clock: seconds, for what runs in this process.
         sleep: waits for some seconds.
         on_progress: told a variant's name and how many of its blocks are done, after each.
         on_failure: told a variant's name and its exception; the variant is then left out. Without
@@ -121,28 +164,27 @@ def interleave(
         >>> timed.name, len(timed.rates)
         ('one', 2)
     """
-    runners = [_Runner(variant, wait_each, clock) for variant in variants]
+    runners = [variant.runner(wait_each, clock) for variant in variants]
     failed: set[int] = set()
     for done in range(budget.rounds + 1):
-        for k, runner in enumerate(runners):
+        for k, (variant, runner) in enumerate(zip(variants, runners, strict=True)):
             if k in failed:
                 continue
             try:
-                with runner.variant.scope():
-                    runner.block() if done else runner.start(budget)
+                runner.block() if done else runner.start(budget)
             except Exception as error:
                 if on_failure is None:
                     raise
                 failed.add(k)
-                on_failure(runner.variant.name, error)
-                runners[k].step = lambda i: None  # what it held goes
-            on_progress(runner.variant.name, done)
+                on_failure(variant.name, error)
+                runner.drop()
+            on_progress(variant.name, done)
             sleep(budget.pause)
     return [runner.timed() for k, runner in enumerate(runners) if k not in failed]
 
 
-class _Runner:
-    """A variant in the course of its measurement."""
+class Local:
+    """The :class:`Runner` of a variant in this process."""
 
     def __init__(self, variant: Variant, wait_each: bool, clock: Callable[[], float]) -> None:
         self.variant, self.wait_each, self.clock = variant, wait_each, clock
@@ -153,6 +195,10 @@ class _Runner:
         self.make_seconds = self.first_call_seconds = 0.0
 
     def start(self, budget: Budget) -> None:
+        with self.variant.scope():
+            self._start(budget)
+
+    def _start(self, budget: Budget) -> None:
         begin = self.clock()
         self.step = self.variant.make()
         made = self.clock()
@@ -165,8 +211,13 @@ class _Runner:
             self.calls = max(1, round(share * budget.block_seconds / max(seconds, 1e-9)))
 
     def block(self) -> None:
-        self._call(1)  # threads awake, caches its own again
-        self.rates.append(self.calls * self.variant.units / max(self._call(self.calls), 1e-12))
+        with self.variant.scope():
+            self._call(1)  # threads awake, caches its own again
+            seconds = self._call(self.calls)
+        self.rates.append(self.calls * self.variant.units / max(seconds, 1e-12))
+
+    def drop(self) -> None:
+        self.step = lambda i: None
 
     def timed(self) -> Timed:
         return Timed(

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import numpy as np
 from benchmarks.case import UPSTREAM, Plan
 from benchmarks.timing import Variant
 from benchmarks.workloads import act as act_workload
+from benchmarks.workloads import load
 from benchmarks.workloads import update as update_workload
 
-__all__ = ["act", "problem", "update"]
+__all__ = ["act", "named", "problem", "update"]
 
 _WIDTH = 256  # of the original's residual blocks, which no setting changes (quirk U14)
 
@@ -31,6 +32,21 @@ def problem(path: Path) -> str | None:
     except Exception as error:  # whatever its imports meet in an environment it was not made for
         return f"the original at {path} cannot be imported: {type(error).__name__}: {error}"
     return None
+
+
+def named(
+    variant: str, workload: str, settings: Mapping[str, Any], plan: Mapping[str, Any]
+) -> Variant:
+    """Its variant of the workload ``update`` or ``act``, from plain data: that of other processes.
+
+    Raises:
+        ValueError: it has none at such settings.
+    """
+    made = {"update": update, "act": act}[workload]
+    for one in made(Plan(**plan), load(workload).Settings(**settings)):
+        if one.name == variant:
+            return one
+    raise ValueError(f"the original has no variant {variant!r} of {workload} at these settings")
 
 
 def update(plan: Plan, settings: update_workload.Settings) -> tuple[Variant, ...]:

@@ -16,8 +16,9 @@ the port's are.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ import numpy as np
 from benchmarks.timing import Variant
 
 NEEDED = ("jax", "flax", "optax")
+SCANNED = 16
+"""Updates in a call of the variants ``scanned`` and ``jax-scan``."""
+_FUNCTIONS = {"jax-each": "act_each", "jax-vmap": "act_vmapped", "jax-scan": "learner_scanned"}
+"""Of the variants that are not the workload's own."""
 
 
 def missing() -> str | None:
@@ -37,6 +42,24 @@ def missing() -> str | None:
     if not absent:
         return None
     return f"The JAX side needs {', '.join(absent)}: pip install jax flax optax."
+
+
+def named(
+    variant: str, workload: str, settings: Mapping[str, Any], plan: Mapping[str, Any]
+) -> Variant:
+    """The variant of that name, from plain data: what a process makes that has no torch in it.
+
+    Args:
+        variant: ``jax``, or another of a case's variants on JAX.
+        workload: of ``benchmarks.workloads.NAMES``.
+        settings: the fields of the workload's settings.
+        plan: those of the plan; its ``device`` is read.
+
+    >>> named("jax", "scan", {"steps": 16}, {"device": "cpu"}).units
+    16
+    """
+    function = _FUNCTIONS.get(variant, "learner" if workload == "learners" else workload)
+    return globals()[function](SimpleNamespace(**settings), plan["device"])
 
 
 def update(settings: Any, device: str = "cpu") -> Variant:
@@ -97,6 +120,27 @@ def learner(settings: Any, device: str = "cpu") -> Variant:
         return _carried(jitted, learners.learner(settings), lambda i: batches[i % len(batches)])
 
     return _variant("jax", make, device)
+
+
+def learner_scanned(settings: Any, device: str = "cpu") -> Variant:
+    """``SCANNED`` updates in one call by ``lax.scan``, on stacked batches."""
+
+    def make() -> Callable[[int], Any]:
+        import jax
+
+        from benchmarks.twin import learners
+
+        rotating = learners.batches(settings)
+        chosen = [rotating[k % len(rotating)] for k in range(SCANNED)]
+        stack = jax.tree.map(lambda *rows: jax.numpy.stack(rows), *chosen)
+
+        def steps(state: Any, stack: Any) -> Any:
+            return jax.lax.scan(lambda s, b: learners.update(s, b, settings.utd), state, stack)
+
+        jitted = jax.jit(steps, donate_argnums=0)
+        return _carried(jitted, learners.learner(settings), lambda i: stack)
+
+    return _variant("jax-scan", make, device, units=SCANNED)
 
 
 def pixels(settings: Any, device: str = "cpu") -> Variant:

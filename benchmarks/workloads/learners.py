@@ -14,7 +14,8 @@ from torch import Tensor
 from benchmarks.case import Case, Flops, Plan, sizes, twin
 from benchmarks.roofline import count_flops, wait_torch
 from benchmarks.timing import Variant
-from idql_func import agents, disable_jit, tree_map
+from benchmarks.twin.variants import SCANNED
+from idql_func import agents, disable_jit, jit, scan, tree_map, tree_stack
 
 LearnerName = Literal[
     "idql", "idql-general", "iql", "bc", "sac", "td3", "redq", "droq", "drq", "pixel-bc"
@@ -46,6 +47,9 @@ class Settings:
 NAMES: tuple[LearnerName, ...] = get_args(LearnerName)
 IMAGES = ("drq", "pixel-bc")
 UTD = {"redq": 20, "droq": 20}
+IN_ONE_PROGRAM = ("iql", "bc", "sac")
+"""Learners of vectors whose update is one program a call, which a scan repeats as it is. TD3's is
+too, but picks one of two by its step count; inside a scan it computes both of them each time."""
 TINY = {"batch": 4, "hidden": 8, "image": 16, "utd": 1}
 
 _CLASSES: dict[str, tuple[type, dict[str, Any]]] = {
@@ -129,6 +133,10 @@ def _case(settings: Settings, plan: Plan) -> Case:
         return Flops(count, count)
 
     own = [_variant("donated", settings, plan, donate=True)]
+    beside = list(twin(plan, "learner", settings))
+    if plan.effort != "quick" and settings.learner in IN_ONE_PROGRAM:
+        own.append(scanned(settings, plan))
+        beside += twin(plan, "learner_scanned", settings)
     if plan.effort == "full":
         eager = _variant("eager", settings, plan, scope=disable_jit)
         own = [eager, _variant("compiled", settings, plan), *own]
@@ -136,7 +144,7 @@ def _case(settings: Settings, plan: Plan) -> Case:
         "learners",
         settings,
         "updates/s",
-        (*own, *twin(plan, "learner", settings)),
+        (*own, *beside),
         flops=flops,
         limit_shape=(settings.batch, settings.hidden, settings.hidden),
     )
@@ -158,3 +166,22 @@ def _variant(
         return call
 
     return Variant(name, make, wait_torch, **({} if scope is None else {"scope": scope}))
+
+
+def scanned(settings: Settings, plan: Plan) -> Variant:
+    """``SCANNED`` updates a call by ``scan``, on the same batches, stacked; the state donated."""
+
+    def make() -> Callable[[int], Any]:
+        keywords = keywords_of_update(settings)
+        rotating = batches(settings, plan.device)
+        stack = tree_stack([rotating[k % len(rotating)] for k in range(SCANNED)])
+        state = [create(settings, plan.device)]
+        step = jit(lambda learner, batch: learner.update(batch, **keywords), donate_argnums=0)
+
+        def call(i: int) -> Any:
+            state[0], losses = scan(step, state[0], stack)
+            return losses
+
+        return call
+
+    return Variant("scanned", make, wait_torch, units=SCANNED)

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.case import Case, Plan, sizes, twin
 from benchmarks.roofline import wait_torch
 from benchmarks.timing import Variant
+from benchmarks.twin.variants import SCANNED
 from benchmarks.workloads.routes import Route, Work, route
 
 
@@ -32,8 +33,6 @@ class Settings:
     seed: int = 0
 
 
-SCANNED = 16
-"""Updates in a call of the variant ``scanned``."""
 TINY = {"batch": 8, "hidden": 16, "blocks": 1, "rows": 100}
 
 

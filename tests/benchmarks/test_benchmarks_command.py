@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import children, command
 from benchmarks.__main__ import main
@@ -18,7 +19,8 @@ from benchmarks.roofline import Limits
 from benchmarks.runner import measure_case, run
 from benchmarks.tables import label, own_best, reading
 from benchmarks.timing import Budget, Variant
-from benchmarks.workloads import NAMES, load
+from benchmarks.twin.variants import SCANNED
+from benchmarks.workloads import NAMES, learners, load
 from idql_func import disable_jit
 from idql_func.types import InputError
 
@@ -32,14 +34,19 @@ def eagerly() -> Iterator[None]:
         yield
 
 
+@pytest.mark.parametrize(("more", "processes"), [([], "own"), (["--one-process"], "one")])
 @pytest.mark.usefixtures("eagerly")
 def test_a_quick_run_of_the_draws(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    more: list[str],
+    processes: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("benchmarks.runner.BUDGETS", {"quick": SHORT})
     out = tmp_path / "run.json"
     arguments = ["--quick", "--tiny", "--only", "random", "--no-jax", "--json", str(out)]
-    assert main([*arguments, "--threads", "1"]) == 0
+    assert main([*arguments, "--threads", "1", *more]) == 0
     written = read_run(out)
     found = {(r.settings["draw"], r.variant) for r in written.results}
     assert found == {(d, v) for d in ("normal", "dropout") for v in ("eager", "compiled")}
@@ -48,6 +55,7 @@ def test_a_quick_run_of_the_draws(
         assert len(r.rates) == 2 and r.spread["rate"][0] <= r.rate <= r.spread["rate"][1]
         assert r.ratio_to_jax is None and r.share_of_limit is None
     assert all(r.ratio_to_eager == 1.0 for r in written.results if r.variant == "eager")
+    assert written.environment["processes"] == processes
     assert written.environment["threads"] == 1 and written.environment["versions"]["torch"]
     assert written.limits["matmul_gflops"] > 0 and written.limits["copy_gb_s"] > 0
     assert written.left_out == ("The variants on JAX are left out, as asked.",)
@@ -127,6 +135,25 @@ def test_own_variants_do_their_work(name: str) -> None:
     assert len(rates) == (SHORT.rounds if case.flops else 0)
     for r in results:
         assert r.rate > 0 and (r.share_of_limit is None) == (case.flops is None)
+
+
+@pytest.mark.parametrize("name", learners.IN_ONE_PROGRAM)
+@pytest.mark.usefixtures("eagerly")
+def test_scanned_updates_are_those_of_single_calls(name: learners.LearnerName) -> None:
+    """Of a learner on the batches that rotate, from the first on."""
+    settings = learners.Settings(name, batch=4, hidden=8, inputs=3)
+    plan = Plan("usual", tiny=True)
+    names = [v.name for case in learners.cases(plan) for v in case.variants]
+    assert names.count("scanned") == len(learners.IN_ONE_PROGRAM)
+    scanned = learners.scanned(settings, plan)
+    losses = scanned.make()(0)
+    learner, batches = learners.create(settings), learners.batches(settings)
+    assert scanned.units == SCANNED == len(next(iter(losses.values())))
+    for k in range(SCANNED):
+        learner, info = learner.update(batches[k % 3], **learners.keywords_of_update(settings))
+        assert set(info) == set(losses)
+        for entry, value in info.items():
+            assert torch.equal(losses[entry][k], value)
 
 
 @pytest.mark.usefixtures("eagerly")

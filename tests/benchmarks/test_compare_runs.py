@@ -75,6 +75,24 @@ def test_without_jax_the_share_of_the_limit_decides_and_rates_alone_do_not() -> 
     assert entry.verdict == "not comparable" and entry.ratio is None
 
 
+@pytest.mark.parametrize("limit", [200.0, 400.0])
+def test_a_jax_in_a_process_of_its_own_is_not_one_that_shares_torchs(limit: float) -> None:
+    before = result(20.0, ratio_to_jax=1.5, share_of_limit=0.5)
+    together = run(before, result(13.0, variant="jax", share_of_limit=0.5))
+    after = result(20.0, ratio_to_jax=1.9, share_of_limit=0.5)
+    there = result(10.0, variant="jax", share_of_limit=0.4)
+    apart = run(after, there, limit=limit, processes="own")
+    found = compare_runs(together, apart)
+    measure = "rate" if limit == 200.0 else "share_of_limit"
+    assert [(e.verdict, e.measure) for e in found.entries] == [
+        ("within noise", measure),
+        ("not comparable", None),
+    ]
+    assert "JAX shared a process with this library in one run and not in the other" in found.terms
+    again = compare_runs(apart, run(after, there, limit=limit, processes="own"))
+    assert all(e.measure == "rate" for e in again.entries) and "shared" not in again.terms
+
+
 def test_jax_itself_is_no_regression() -> None:
     found = compare_runs(run(result(20.0, variant="jax")), run(result(10.0, variant="jax")))
     assert found.entries[0].verdict == "slower" and not found.regressed

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.case import Plan, of_others
 from benchmarks.twin import variants
+from benchmarks.workloads import NAMES, load
 
 needs_jax = pytest.mark.skipif(
     variants.missing() is not None, reason=variants.missing() or "JAX is here"
@@ -92,6 +95,30 @@ def test_training(make: Any, workload: str, changes: dict[str, Any]) -> None:
 def test_learners(name: str, changes: dict[str, Any]) -> None:
     info, _ = _two_calls(variants.learner(_settings("learners", learner=name, **changes)))
     assert all(np.all(np.isfinite(value)) for value in info.values())
+
+
+@needs_jax
+def test_scanned_updates_are_those_of_single_calls() -> None:
+    settings = _settings("learners", learner="bc", inputs=3)
+    single, scanned = variants.learner(settings), variants.learner_scanned(settings)
+    assert (single.units, scanned.units) == (1, variants.SCANNED)
+    with single.scope():
+        step = single.make()
+        losses = [np.asarray(step(i)["nll"]) for i in range(variants.SCANNED)]
+    first, second = _two_calls(scanned)
+    np.testing.assert_allclose(first["nll"], losses, rtol=1e-4)
+    assert np.all(np.isfinite(second["nll"])) and not np.array_equal(first["nll"], second["nll"])
+
+
+@pytest.mark.parametrize("workload", [name for name in NAMES if name != "compile"])
+def test_every_variant_can_be_made_from_plain_data(workload: str) -> None:
+    for case in load(workload).cases(Plan("full", jax=True)):
+        there = [one for one in case.variants if of_others(one.name)]
+        assert there
+        for one in there:
+            settings = json.loads(json.dumps(case.settings_dict()))
+            made = variants.named(one.name, workload, settings, {"device": "cpu"})
+            assert (made.name, made.units) == (one.name, one.units)
 
 
 @needs_jax

@@ -1,0 +1,207 @@
+"""Variants in a process of their own: blocks that alternate, failures, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import apart, upstream
+from benchmarks.apart import Elsewhere, Process
+from benchmarks.case import Plan
+from benchmarks.roofline import Limits
+from benchmarks.runner import measure_case
+from benchmarks.timing import Budget, Timed, Variant, interleave
+from benchmarks.twin.variants import missing
+from benchmarks.workloads import load
+from idql_func import disable_jit
+
+HERE = Path(__file__).parent
+SHORT = Budget(rounds=2, block_seconds=1e-3, pause=0.0, warm_up=2)
+NAP = 0.005
+
+
+@pytest.fixture(autouse=True)
+def _finds_the_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
+
+
+def fakes(**settings: Any) -> Process:
+    return Process("fake_side", "update", settings, {"device": "cpu"})
+
+
+def measured(
+    names: str, process: Process, **options: Any
+) -> tuple[list[Timed], list[tuple[str, str]]]:
+    failed: list[tuple[str, str]] = []
+    timed = interleave(
+        [Elsewhere(name, process) for name in names.split()],
+        SHORT,
+        on_failure=lambda name, error: failed.append((name, str(error))),
+        **options,
+    )
+    return timed, failed
+
+
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_blocks_here_and_there_alternate_and_are_measured_alike() -> None:
+    """What a variant prints is not taken for an answer."""
+    order: list[str] = []
+    here = Variant("here", lambda: lambda i: i, lambda result: None)
+    with fakes(units=3) as process:
+        timed = interleave(
+            [here, Elsewhere("noisy", process)],
+            SHORT,
+            on_progress=lambda name, done: order.append(f"{name} {done}"),
+        )
+    assert order == [f"{name} {done}" for done in range(3) for name in ("here", "noisy")]
+    assert [t.name for t in timed] == ["here", "noisy"] and len(timed[1].rates) == SHORT.rounds
+    assert timed[1].calls == 1 and all(0 < rate <= 3 / NAP for rate in timed[1].rates)
+    assert timed[1].first_call_seconds >= NAP and timed[1].make_seconds > 0
+
+
+def test_a_child_has_what_it_needs_and_no_more() -> None:
+    """The parent's cores, no library, no input, and on a card no memory ahead of time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    with fakes() as process:
+        _, failed = measured("facts", process)
+    assert failed == [("facts", f"RuntimeError: update cpu {cores} false [] ''")]
+
+
+@pytest.mark.parametrize(("wait_each", "waited"), [(True, "[0, 1, 2, 3, 4]"), (False, "[0, 1, 2]")])
+def test_waiting_keeps_its_meaning(wait_each: bool, waited: str) -> None:
+    """Calls 0, 1 and 2 are each the last of their block, 3 and 4 are not."""
+    with fakes(fails_at=5) as process:
+        timed, failed = measured("counting", process, wait_each=wait_each)
+    assert timed == [] and failed == [("counting", f"ValueError: waited for {waited}")]
+
+
+def test_a_variant_that_fails_leaves_its_process_to_the_others() -> None:
+    with fakes(fails_at=0) as process:
+        timed, failed = measured("counting noisy", process)
+    assert [t.name for t in timed] == ["noisy"]
+    assert failed == [("counting", "ValueError: waited for []")]
+
+
+def test_a_child_that_dies_is_noticed() -> None:
+    with fakes() as process:
+        timed, failed = measured("dying noisy", process)
+        assert timed == []
+        said = "its process ended with status 3: no memory is left"
+        assert failed == [("dying", said), ("noisy", said)]
+        assert process.pid is not None and not is_there(process.pid)
+
+
+def test_nobody_asks_nobody_is_started() -> None:
+    with fakes() as process:
+        assert process.pid is None
+
+
+@pytest.fixture
+def interrupted() -> Iterator[None]:
+    """Ctrl-C in a second."""
+
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_an_interruption_ends_a_child_in_the_middle_of_its_work() -> None:
+    pid = None
+    with pytest.raises(KeyboardInterrupt), fakes() as process:
+        try:
+            measured("endless", process)
+        finally:
+            pid = process.pid
+    assert pid is not None and not is_there(pid)
+
+
+def test_a_child_ends_with_a_parent_that_was_killed() -> None:
+    code = (
+        "import os, signal\n"
+        "from benchmarks.apart import Elsewhere, Process\n"
+        "from benchmarks.timing import Budget, interleave\n"
+        "process = Process('fake_side', 'update', {}, {'device': 'cpu'})\n"
+        "interleave([Elsewhere('noisy', process)], Budget(1, 1e-3, 0.0, 1))\n"
+        "print(process.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = Path(apart.__file__).resolve().parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
+    )
+    pid = int(done.stdout)
+    for _ in range(500):
+        if not is_there(pid):
+            return
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("the child went on without its parent")
+
+
+# --- the twin and the original ------------------------------------------------------------
+
+
+def test_the_twin_without_jax_is_named_with_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "jax.py").write_text("raise ModuleNotFoundError('No module named jax here')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    notes, results = _tiny_draws(Plan("quick", jax=True, tiny=True))
+    assert [variant for variant, _ in results] == ["eager", "compiled"]
+    [note] = notes
+    assert note.startswith("random normal") and "jax: RuntimeError: ModuleNotFoundError" in note
+    assert note.endswith("No module named jax here")
+
+
+@pytest.mark.skipif(missing() is not None, reason=missing() or "JAX is here")
+def test_both_ways_give_the_same_results() -> None:
+    """All in one process, and JAX in its own: what is reported has the same entries."""
+    found = [
+        _tiny_draws(Plan("quick", jax=True, tiny=True, one_process=together))
+        for together in (False, True)
+    ]
+    assert found[0] == found[1]
+    notes, results = found[0]
+    assert not notes and [variant for variant, _ in results] == ["eager", "compiled", "jax"]
+    assert all("ratio_to_jax" in spread for _, spread in results)
+
+
+def _tiny_draws(plan: Plan) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Notes, and each variant with the figures that were found for it."""
+    notes: list[str] = []
+    limits = Limits((16, 16, 16), 1.0, 1.0, {})
+    with disable_jit():
+        case = load("random").cases(plan)[0]
+        results, _ = measure_case(case, SHORT, limits, plan, note=notes.append)
+    assert all(r.rate > 0 and len(r.rates) == SHORT.rounds for r in results)
+    return notes, [(r.variant, sorted(r.spread)) for r in results]
+
+
+def test_the_originals_variants_are_made_from_plain_data() -> None:
+    plan = {"effort": "quick", "upstream": "/nowhere", "device": "cpu"}
+    for workload, settings in (("update", {"batch": 8}), ("act", {"num_envs": 1})):
+        assert upstream.named("upstream", workload, settings, plan).name == "upstream"
+    with pytest.raises(ValueError, match="no variant 'upstream' of act at these settings"):
+        upstream.named("upstream", "act", {"num_envs": 2}, plan)
