@@ -8,10 +8,14 @@ every operation, while a new object takes over the memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from idql_func.tree import tree_map
+
+L = TypeVar("L")
 
 _OWNED = "_idql_func_owned"
 
@@ -72,6 +76,20 @@ def take_over(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Tensor]:
         if type(leaf) is Tensor:
             leaf.__class__ = DonatedTensor
     return taken
+
+
+def spared(tree: L) -> L:
+    """The tree for a donating call that leaves this one as it is: the call works on a copy.
+
+    Only memory that an earlier donating call has made is taken over, under the very tensor objects
+    which that call gave; here are the values under other ones.
+
+    >>> import torch
+    >>> a = torch.zeros(2)
+    >>> spared({"a": a})["a"] is a
+    False
+    """
+    return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, tree)
 
 
 def write_into_inputs(

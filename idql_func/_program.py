@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 from array import array
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -32,12 +32,14 @@ from idql_func._held import (
 )
 from idql_func._replay import Replayed
 from idql_func._switches import float_dtype, int_dtype, x64_enabled
-from idql_func.tree import tree_flatten, tree_unflatten
+from idql_func.tree import as_tensor, tree_flatten, tree_unflatten
 from idql_func.types import PyTree
 
 Output = tuple[str, Any]
 
 _NUMBERS = (bool, int, float)
+_MADE = ("graph", "constant")
+"""The kinds of results that are no argument's memory, see :class:`Program`."""
 
 
 # --- arguments ------------------------------------------------------------------------
@@ -294,7 +296,7 @@ class Program:
         self._can_repeat = (
             self._donates
             and len(self.parts) == len(others) + 1
-            and all(outputs[k][0] in ("graph", "constant") for k in others)
+            and all(outputs[k][0] in _MADE for k in others)
         )
         """Whether a result may be the first argument of a call that needs nothing else but it."""
         self.used = used
@@ -345,6 +347,30 @@ class Program:
         flat = self.flat_results(arguments.leaves, arguments.tensors)
         if self.passed:
             arguments.hand_back(self.passed)
+        return self.together(flat, arguments, settings)
+
+    def results_over(
+        self, tensors: Sequence[Tensor], rows: Mapping[int, Tensor], times: int, start: int
+    ) -> list[Tensor] | None:
+        """The results from ``start`` on of some runs on the same memory, each ``[times, ...]``.
+
+        The leaves named in ``rows`` are another row at each run. None where it can't be done
+        without a look at each run.
+        """
+        last = self.outputs[start:]
+        if not isinstance(self.run, Replayed) or any(kind not in _MADE for kind, _ in last):
+            return None
+        moving = {place: rows[k] for place, k in enumerate(self.used) if k in rows}
+        results = self.run.repeat_over(self._read(tensors), moving, times)
+        if results is None:
+            return None
+        return [
+            results[value] if kind == "graph" else as_tensor(value).expand(times)
+            for kind, value in last
+        ]
+
+    def together(self, flat: Sequence[Any], arguments: Arguments, settings: Any = None) -> PyTree:
+        """The result from its leaves. ``settings``: see :meth:`__call__`."""
         tops: list[Any] = []
         for part in self.parts:
             if isinstance(part, int):

@@ -15,13 +15,14 @@ that can't be called again like that is left as it is.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
 import weakref
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,8 +48,8 @@ _SOURCE = r"""
    patches: (word, region, offset) each; region -1 is the words themselves.
    The words are copied, so that two threads can replay one program. Words beyond those that a
    function takes do no harm; as many as eight beyond the last are read. */
-int64_t replay(const int64_t *steps, int64_t n_steps, const int64_t *words, int64_t n_words,
-               const int64_t *patches, int64_t n_patches, const int64_t *regions)
+static int64_t once(const int64_t *steps, int64_t n_steps, const int64_t *words, int64_t n_words,
+                    const int64_t *patches, int64_t n_patches, const int64_t *regions)
 {
     int64_t own[n_words];
     memcpy(own, words, 8 * n_words);
@@ -69,15 +70,28 @@ int64_t replay(const int64_t *steps, int64_t n_steps, const int64_t *words, int6
     }
     return 0;
 }
+
+/* times runs; after each, the regions move on by as many bytes as moves says. */
+int64_t replay(const int64_t *steps, int64_t n_steps, const int64_t *words, int64_t n_words,
+               const int64_t *patches, int64_t n_patches, int64_t times, int64_t *regions,
+               const int64_t *moves, int64_t n_regions)
+{
+    for (int64_t run = 0; run < times; run++) {
+        if (once(steps, n_steps, words, n_words, patches, n_patches, regions)) return 1;
+        for (int64_t r = 0; r < n_regions; r++) regions[r] += moves[r];
+    }
+    return 0;
+}
 """
 _NONE = array("q")
 _LINE = 64  # bytes: intermediate results begin at a line of cache
+_AT_ONCE = 16  # runs in one C call: an interrupt waits no longer
 
 
 @functools.cache
 def _replay() -> Function | None:
     built = library("replay", _SOURCE)
-    return None if built is None else Function(built, "replay", "cncncnc")
+    return None if built is None else Function(built, "replay", "cncncnnccn")
 
 
 class Replayed:
@@ -104,6 +118,25 @@ class Replayed:
             finally:
                 self._lock.release()
         return self._program(*tensors)
+
+    def repeat_over(
+        self, tensors: Sequence[Tensor], rows: Mapping[int, Tensor], times: int
+    ) -> list[Tensor] | None:
+        """Run it some times on the same memory, if it can be replayed from end to end by now.
+
+        Args:
+            tensors: its inputs at the first run.
+            rows: for the places of inputs that are others at each run what they are rows of,
+                contiguous tensors ``[times, ...]``.
+            times: how often.
+
+        Returns:
+            The results of all runs, each ``[times, ...]``, or None if it can't be done so.
+        """
+        plan = self._plans.get(torch.get_num_threads())
+        if plan is None or not plan.is_whole:
+            return None
+        return plan.run_over(tensors, rows, times)
 
     def _record(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         self._can = False
@@ -177,6 +210,18 @@ class _Block:
 _BLOCKS: weakref.WeakSet[_Block] = weakref.WeakSet()  # as long as a plan uses it
 
 
+@contextlib.contextmanager
+def _taken(block: _Block, size: int) -> Iterator[_Block]:
+    """The block, or one of some bytes of one's own while somebody else has it."""
+    if not block.lock.acquire(blocking=False):
+        yield _Block(size)
+        return
+    try:
+        yield block
+    finally:
+        block.lock.release()
+
+
 def _block(size: int) -> _Block:
     for block in list(_BLOCKS):
         if block.holds(size):
@@ -245,6 +290,8 @@ class _Plan:
     block: _Block
     kept: list[Any]
     """Constants that the segments have the addresses of."""
+    is_whole: bool
+    """Whether one C call does it all and each result is in memory of its own."""
 
     @staticmethod
     def of(recorder: Recorder, results: Sequence[Tensor]) -> _Plan:
@@ -285,6 +332,7 @@ class _Plan:
             if region not in counts:
                 last[needed[region]].append(regions[region][0])
         as_bytes = {region: ((recorder.sizes[region],), torch.uint8) for region in made}
+        is_whole = [type(part) for part in parts] == [_Segment] and whole.keys() == {*made}
         return _Plan(
             parts,
             last,
@@ -295,6 +343,7 @@ class _Plan:
             size,
             _block(size),
             recorder.kept,
+            is_whole,
         )
 
     def run(self, tensors: Sequence[Tensor], addresses: array[int]) -> Sequence[Tensor]:
@@ -303,11 +352,7 @@ class _Plan:
         regions = addresses[:]
         regions.extend(map(Tensor.data_ptr, tensors[len(addresses) :]))
         regions.extend(map(Tensor.data_ptr, made))
-        block = self.block
-        alone = block.lock.acquire(blocking=False)
-        if not alone:
-            block = _Block(self.size)
-        try:
+        with _taken(self.block, self.size) as block:
             regions.append(block.start)
             regions.extend([0] * self.elsewhere)
             memory: list[Any] = [*tensors, *made, block.floats, *[None] * self.elsewhere]
@@ -315,18 +360,36 @@ class _Plan:
             assert function is not None
             for part, last in zip(self.parts, self.last, strict=True):
                 if isinstance(part, _Segment):
-                    function.run(*part.arguments, regions.buffer_info()[0])
+                    function.run(*part.arguments, 1, regions.buffer_info()[0], 0, 0)
                 else:
                     self._run_operator(part, memory, regions)
                 for slot in last:
                     memory[slot] = None
-        finally:
-            if alone:
-                block.lock.release()
         return [
             memory[result] if isinstance(result, int) else self._tensor(result, memory, regions)
             for result in self.results
         ]
+
+    def run_over(
+        self, tensors: Sequence[Tensor], rows: Mapping[int, Tensor], times: int
+    ) -> list[Tensor]:
+        """See :meth:`Replayed.repeat_over`."""
+        [segment] = self.parts
+        assert isinstance(segment, _Segment)
+        made = [torch.empty((times, *shape), dtype=dtype) for shape, dtype in self.made]
+        columns = [rows.get(k, tensor) for k, tensor in enumerate(tensors)] + made
+        moves = array("q", [0]) * (len(columns) + 1)
+        for k in (*rows, *range(len(tensors), len(columns))):
+            moves[k] = columns[k].stride(0) * columns[k].itemsize
+        regions = array("q", map(Tensor.data_ptr, columns))
+        function = _replay()
+        assert function is not None
+        with _taken(self.block, self.size) as block:
+            regions.append(block.start)
+            where = regions.buffer_info()[0], *moves.buffer_info()
+            for first in range(0, times, _AT_ONCE):
+                function.run(*segment.arguments, min(_AT_ONCE, times - first), *where)
+        return [columns[result] for result in self.results if isinstance(result, int)]
 
     def _run_operator(self, step: Operator, memory: list[Any], regions: array[int]) -> None:
         def value(given: Any) -> Any:

@@ -429,14 +429,30 @@ def _unsigned_remainder(x: Tensor, span: int) -> Tensor:
     return torch.where(doubled == span - 1, torch.where(bit == 1, 0, doubled), doubled + bit)
 
 
+_FEW = 32
+
+
 def _shuffle(key: Tensor, x: Tensor, axis: int) -> Tensor:
     """Stable sorts by random words; the number of rounds is JAX's heuristic."""
     rounds = math.ceil(3 * math.log(max(1, x.numel())) / math.log(MASK))
     for _ in range(rounds):
         key, subkey = split(key).unbind(0)
-        order = torch.sort(_draws.bits(subkey, tuple(x.shape)), dim=axis, stable=True)[1]
+        words = _draws.bits(subkey, tuple(x.shape))
+        if x.ndim == 1 and len(x) <= _FEW:
+            order = _order_of_few(words)
+        else:
+            order = torch.sort(words, dim=axis, stable=True)[1]
         x = torch.gather(x, axis, order)
     return x
+
+
+def _order_of_few(words: Tensor) -> Tensor:
+    """What a stable sort of ``[n]`` returns as places, in plain arithmetic that a compiler joins
+    with what surrounds it: the rank of each is how many come before it."""
+    place = torch.arange(len(words), device=words.device)
+    smaller, equal = words < words[:, None], words == words[:, None]
+    rank = (smaller | (equal & (place < place[:, None]))).sum(1)
+    return ((rank == place[:, None]) * place).sum(1)
 
 
 def _cumulative_sum(x: Tensor) -> Tensor:

@@ -131,7 +131,7 @@ class Jitted:
         )
         leaves, tensors = arguments.leaves, arguments.tensors
         carried = arguments.bounds[1]
-        carry_spec, y_spec = self._carry_and_output(program, arguments, init)
+        self._check_carry(program, arguments, init)
         moving = [
             (k, kind, value)
             for k, (kind, value) in enumerate(program.outputs[:carried])
@@ -139,10 +139,21 @@ class Jitted:
             or value != k
             or (kind == "donated" and not isinstance(leaves[k], Tensor))
         ]
+        # after one step each part of the state is where it will be
+        stays = all(
+            kind == "constant" or (kind, value) == ("donated", k) for k, kind, value in moving
+        )
         outputs: list[Sequence[Any]] = []
+        rest: list[Tensor] | None = None
         for i in range(steps):
             if i:
-                tensors[carried : carried + len(xs)] = [leaf[i] for leaf in xs]
+                row = [leaf[i] for leaf in xs]
+                leaves[carried : carried + len(xs)] = tensors[carried : carried + len(xs)] = row
+            if i == 1 and stays:
+                rows = {carried + k: leaf[1:] for k, leaf in enumerate(xs)}
+                rest = program.results_over(tensors, rows, steps - 1, carried)
+                if rest is not None:
+                    break
             result = program.flat_results(leaves, tensors)
             inputs = [*tensors] if moving else tensors
             for k, kind, value in moving:
@@ -155,15 +166,14 @@ class Jitted:
                 elif result[k] is not leaf:
                     tensors[k] = torch.full_like(tensors[k], result[k])
             outputs.append(result[carried:])
-        program.mark(leaves, 0, carried)
         arguments.hand_back(program.passed)
         stacked = [tree_stack(list(column)) for column in zip(*outputs, strict=True)]
-        return tree_unflatten(carry_spec, leaves[:carried]), tree_unflatten(y_spec, stacked)
+        if rest is not None:
+            stacked = [torch.cat(both) for both in zip(stacked, rest, strict=True)]
+        return program.together((*leaves[:carried], *stacked), arguments)
 
-    def _carry_and_output(
-        self, program: Program, arguments: Arguments, init: PyTree
-    ) -> tuple[optree.PyTreeSpec, optree.PyTreeSpec]:
-        """The structures of carry and output of a step that may be repeated."""
+    def _check_carry(self, program: Program, arguments: Arguments, init: PyTree) -> None:
+        """Refuse a step that can't be repeated."""
         init_spec = arguments.signatures[0].spec
         parts = program.out_spec.children()
         if program.out_spec.type is not tuple or len(parts) != 2:
@@ -181,7 +191,6 @@ class Jitted:
                     f"shape {tuple(kind[0])} from {tensors[k].dtype} of shape "
                     f"{tuple(tensors[k].shape)}."
                 )
-        return parts[0], parts[1]
 
     def donating(self, donate: bool = True) -> Jitted:
         """The same function with its first argument donated, or this one for False."""
@@ -672,7 +681,8 @@ def scan(
     if isinstance(fn, functools.partial) and not fn.args:
         step, constants = fn.func, fn.keywords
     if steps and isinstance(step, Jitted) and not (jit_disabled() or inside_transform()):
-        return step.scan(init, [as_tensor(leaf) for leaf in leaves], spec, steps, constants)
+        rows = [as_tensor(leaf).contiguous() for leaf in leaves]
+        return step.scan(init, rows, spec, steps, constants)
     carry, outputs = init, []
     for i in range(steps):
         carry, y = fn(carry, tree_unflatten(spec, [leaf[i] for leaf in leaves]))

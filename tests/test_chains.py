@@ -41,7 +41,7 @@ def _run(steps: list[Any], memory: list[Tensor]) -> None:
     replay = _replay._replay()
     assert replay is not None
     regions = array("q", [tensor.data_ptr() for tensor in memory])
-    replay.run(*segment.arguments, regions.buffer_info()[0])
+    replay.run(*segment.arguments, 1, regions.buffer_info()[0], 0, 0)
 
 
 def _product(

@@ -15,12 +15,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from idql_func import _program, _replay, disable_jit, jit, optim, random, struct, tree_leaves
+from idql_func import (
+    _program,
+    _replay,
+    disable_jit,
+    jit,
+    optim,
+    random,
+    scan,
+    struct,
+    tree_leaves,
+)
 from idql_func._compile import compile_graph, examples, trace
 from idql_func._held import peek
 from idql_func._native import Function, c_compiler, library
 from idql_func._recorder import Call, Place
 from idql_func._replay import Replayed
+from idql_func._switches import set_native_products
 from idql_func.training.threads import cpu_threads
 
 pytestmark = pytest.mark.skipif(c_compiler() is None, reason="no C compiler")
@@ -323,6 +334,73 @@ def test_a_learner_that_was_looked_at_is_taken_apart_again(looked: list[int]) ->
     assert len(looked) == 2
     _close(learner, _expected(batches)[0])
     _close(key, _expected(batches[:3])[0].rng)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many runs each call from C was asked for."""
+    asked: list[int] = []
+    original = _replay._Plan.run_over
+
+    def counted(self: Any, tensors: Any, rows: Any, times: int) -> Any:
+        asked.append(times)
+        return original(self, tensors, rows, times)
+
+    monkeypatch.setattr(_replay._Plan, "run_over", counted)
+    with set_native_products(True):  # torch's are called from Python
+        yield asked
+
+
+def _stacked(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([batch[name] for batch in batches]) for name in ("x", "y")}
+
+
+def test_a_scan_is_one_call_of_c(runs: list[int]) -> None:
+    step, batches = jit(_step, donate_argnums=0), _batches() * 8  # more than in one go
+    expected, infos = _expected(batches)
+    for _ in range(2):
+        learner, info = scan(step, _learner(), _stacked(batches))
+        _close(learner, expected)
+        _close(info["loss"], torch.stack([i["loss"] for i in infos]))
+        assert torch.equal(info["constant"], torch.ones(len(batches)))
+    assert runs == [len(batches) - 1] * 2
+    # what comes out goes on, as the result of any call does
+    again, _ = step(learner, batches[0])
+    _close(again, _expected([*batches, batches[0]])[0])
+
+
+def test_a_scan_of_rows_that_lie_apart(runs: list[int]) -> None:
+    batches = _batches()
+    apart = {k: v.mT.contiguous().mT for k, v in _stacked(batches).items()}
+    assert not apart["x"][0].is_contiguous()
+    _close(scan(jit(_step, donate_argnums=0), _learner(), apart)[0], _expected(batches)[0])
+    assert runs == [len(batches) - 1]
+
+
+def test_a_scan_whose_state_moves_or_is_given_out_is_done_step_by_step(runs: list[int]) -> None:
+    def swap(carry: tuple[Tensor, Tensor], x: Tensor) -> Any:
+        a, b = carry
+        return (b, a), a + x
+
+    def show(carry: Tensor, x: Tensor) -> Any:
+        return carry + x, x
+
+    pair, ys = scan(jit(swap, donate_argnums=0), (torch.zeros(()), torch.ones(())), X[0])
+    assert [t.item() for t in pair] == [0, 1]
+    torch.testing.assert_close(ys, X[0] + torch.tensor([0.0, 1, 0, 1]))
+    last, ys = scan(jit(show, donate_argnums=0), torch.zeros(()), X[0])
+    torch.testing.assert_close(last, X[0].sum())
+    assert torch.equal(ys, X[0])
+    assert runs == []
+
+
+def test_a_scan_of_a_program_with_an_operator_of_torch(runs: list[int]) -> None:
+    def step(carry: Tensor, x: Tensor) -> Any:
+        return torch.sort(carry + x)[0] * 2, carry.sum()
+
+    results = [scan(f, Y[0].clone(), X[0]) for f in (step, jit(step, donate_argnums=0))]
+    _close(*results)
+    assert runs == []
 
 
 def test_other_batches_and_arguments_take_the_long_way(looked: list[int]) -> None:

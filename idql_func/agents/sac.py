@@ -8,13 +8,14 @@ update-to-data ratio of 20; DroQ (arXiv 2110.02034) with ``critic_dropout_rate``
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from idql_func import optim, random
+from idql_func._donation import spared
 from idql_func._switches import float_dtype
 from idql_func._xla_math import log
 from idql_func.agents.agent import TRANSITION_FIELDS, PolicyAgent, box_size
@@ -33,11 +34,12 @@ from idql_func.agents.build import (
 from idql_func.agents.critics import ApplyFn, dropout_options, min_q, step_critic
 from idql_func.networks import LazyRng, Module, subsample_ensemble
 from idql_func.struct import TrainState, field
-from idql_func.transforms import grad, jit
-from idql_func.tree import tree_flatten, tree_leaves, tree_unflatten
+from idql_func.transforms import Jitted, grad, jit, scan
+from idql_func.tree import tree_leaves, tree_map
 from idql_func.types import Batch, InfoDict, InputError, Params, PRNGKey
 
 Self = TypeVar("Self", bound="SACLearner")
+L = TypeVar("L")
 
 
 # --- pure steps -------------------------------------------------------------------------
@@ -112,13 +114,13 @@ def temperature_loss(
     return loss, {"temperature": temperature, "temperature_loss": loss}
 
 
-def mini_batches(batch: Batch, utd_ratio: int) -> Iterator[Batch]:
-    """The batch's rows in ``utd_ratio`` equal parts, in order.
+def mini_batches(batch: Batch, utd_ratio: int) -> Batch:
+    """The batch's rows in ``U = utd_ratio`` equal parts, in order: leaves ``[U, B / U, ...]``.
 
     Raises:
         InputError: utd_ratio is no integer of at least 1, or doesn't divide the rows.
 
-    >>> [part["rewards"].tolist() for part in mini_batches({"rewards": torch.arange(4)}, 2)]
+    >>> mini_batches({"rewards": torch.arange(4)}, 2)["rewards"].tolist()
     [[0, 1], [2, 3]]
     """
     rows = tree_leaves(batch)[0].shape[0]
@@ -127,13 +129,25 @@ def mini_batches(batch: Batch, utd_ratio: int) -> Iterator[Batch]:
             f"utd_ratio must be an integer of at least 1 that divides the {rows} rows of the "
             f"batch, got {utd_ratio!r}."
         )
-    if utd_ratio == 1:
-        yield batch
-        return
-    leaves, spec = tree_flatten(batch)
-    columns = [leaf.split(rows // utd_ratio) for leaf in leaves]
-    for part in zip(*columns, strict=True):
-        yield tree_unflatten(spec, part)
+    return tree_map(lambda leaf: leaf.unflatten(0, (utd_ratio, rows // utd_ratio)), batch)
+
+
+def all_but_last(
+    step: Jitted, learner: L, batch: Batch, utd_ratio: int, donate: bool
+) -> tuple[L, Batch]:
+    """The learner after a ``step`` on each part of the batch but the last, and that part.
+
+    The steps are one :func:`idql_func.scan`: a CPU makes them in one call of its compiled program.
+
+    Raises:
+        InputError: as :func:`mini_batches`.
+    """
+    if utd_ratio == 1 and type(utd_ratio) is int:
+        return learner, batch
+    parts = mini_batches(batch, utd_ratio)
+    first = tree_map(lambda leaf: leaf[:-1], parts)
+    learner, _ = scan(step.donating(), learner if donate else spared(learner), first)
+    return learner, tree_map(lambda leaf: leaf[-1], parts)
 
 
 # --- the learner --------------------------------------------------------------------------
@@ -274,10 +288,8 @@ class SACLearner(PolicyAgent):
         Raises:
             InputError: a missing entry, a wrong shape or dtype, or a ratio that doesn't divide B.
         """
-        *first, last = mini_batches(self._fields(batch, TRANSITION_FIELDS), utd_ratio)
-        learner = self
-        for part in first:
-            learner, _ = _critic_update.donating(donate)(learner, part)
+        fields = self._fields(batch, TRANSITION_FIELDS)
+        learner, last = all_but_last(_critic_update, self, fields, utd_ratio, donate)
         return _update.donating(donate)(learner, last)
 
 

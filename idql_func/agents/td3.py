@@ -27,7 +27,7 @@ from idql_func.agents.build import (
     trained,
 )
 from idql_func.agents.critics import ApplyFn, dropout_options, follow, min_q, step_critic
-from idql_func.agents.sac import mini_batches
+from idql_func.agents.sac import all_but_last
 from idql_func.networks import subsample_ensemble
 from idql_func.struct import TrainState, field
 from idql_func.transforms import grad, inside_transform, jit
@@ -206,10 +206,8 @@ class TD3Learner(Agent):
         Raises:
             InputError: a missing entry, a wrong shape or dtype, or a ratio that doesn't divide B.
         """
-        *first, last = mini_batches(self._fields(batch, TRANSITION_FIELDS), utd_ratio)
-        learner = self
-        for part in first:
-            learner, _ = _critic_update.donating(donate)(learner, part)
+        fields = self._fields(batch, TRANSITION_FIELDS)
+        learner, last = all_but_last(_critic_update, self, fields, utd_ratio, donate)
         # A step count that can be read for nothing picks one of two programs. Under vmap and jit,
         # and on a GPU, where reading waits, one program computes both and keeps the right one.
         due, steps = None, peek(learner, "critic", "step")

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from torch import Tensor
 
 from idql_func import random
+from idql_func._donation import spared
 from idql_func._switches import float_dtype, x64_enabled
 from idql_func.data.arrays import map_arrays, named_leaves
 from idql_func.data.dataset import check_integer
@@ -151,20 +152,6 @@ def _step(
     batch, key = draw_batch(arrays, key, batch_size, count=count)
     learner, info = update(learner, batch)
     return (learner, key), info
-
-
-def spared(tree: L) -> L:
-    """The tree for a donating call that leaves this one as it is: the call works on a copy.
-
-    Only memory that an earlier donating call has made is taken over, under the very tensor objects
-    which that call gave; here are the values under other ones.
-
-    >>> import torch
-    >>> a = torch.zeros(2)
-    >>> spared({"a": a})["a"] is a
-    False
-    """
-    return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, tree)
 
 
 def _mean(values: Tensor) -> Tensor:

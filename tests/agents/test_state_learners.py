@@ -210,8 +210,9 @@ def test_the_ratio_divides_the_batch(which: str, ratio: Any) -> None:
 
 def test_mini_batches_cut_nested_trees_in_order() -> None:
     batch = {"observations": {"pixels": torch.arange(6)}, "rewards": torch.arange(6)}
-    parts = list(mini_batches(batch, 3))
-    assert [p["observations"]["pixels"].tolist() for p in parts] == [[0, 1], [2, 3], [4, 5]]
+    parts = mini_batches(batch, 3)
+    assert parts["observations"]["pixels"].tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert parts["rewards"].tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
 def test_the_critic_steps_for_each_part_and_the_actor_once() -> None:
