@@ -131,7 +131,8 @@ typedef struct {
 
 typedef void kernel(const tile *t, ahead *soon);
 
-/* a(i, k) is a[i * SI + k * SK] */
+/* a(i, k) is a[i * SI + k * SK]. Where the result and its gate lie is fetched row by row while the
+   sums are made: all at once, these requests would hold up those for the factors. */
 #define STEP(k, ROWS, VECS, SI, SK)                                                     \
     {                                                                                   \
         vec row[VECS];                                                                  \
@@ -148,21 +149,18 @@ typedef void kernel(const tile *t, ahead *soon);
         const float *a = t->a, *b = t->b, *bias = t->end.bias, *gate = t->end.gate;     \
         float *c = t->c;                                                                \
         vec s[ROWS][VECS];                                                              \
-        EACH(i, ROWS) {                                                                 \
-            EACH(j, VECS) {                                                             \
-                __builtin_prefetch(c + j * LANES, 1, 3);                                \
-                s[i][j] = splat(0);                                                     \
-            }                                                                           \
-            c += c_step;                                                                \
-        }                                                                               \
-        if (gate) EACH(i, ROWS) {                                                       \
-            EACH(j, VECS) __builtin_prefetch(gate + j * LANES, 0, 3);                   \
-            gate += c_step;                                                             \
-        }                                                                               \
+        EACH(i, ROWS) EACH(j, VECS) s[i][j] = splat(0);                                 \
+        const int64_t each = (ROWS * CHUNK + depth - 1) / depth;                        \
+        int64_t fetched = 0;                                                            \
         int64_t k = 0;                                                                  \
         for (; k + CHUNK <= depth; k += CHUNK) {                                        \
             prepare(soon, soon[0].quota);                                               \
             prepare(soon + 1, soon[1].quota);                                           \
+            for (; fetched < least(ROWS, (k / CHUNK + 1) * each); fetched++) {          \
+                EACH(j, VECS) __builtin_prefetch(c + j * LANES, 1, 3);                  \
+                if (gate) EACH(j, VECS) __builtin_prefetch(gate + j * LANES, 0, 3);     \
+                c += c_step, gate = gate ? gate + c_step : 0;                           \
+            }                                                                           \
             for (int64_t n = 0; n < CHUNK; n++) STEP(n, ROWS, VECS, SI, SK)             \
             a += CHUNK * (SK);                                                          \
             b += CHUNK * b_step;                                                        \
