@@ -282,6 +282,8 @@ class _Plan:
     regions: dict[int, tuple[int, int]]
     """For each region its slot, and where in it it begins, in bytes."""
     made: list[tuple[tuple[int, ...], torch.dtype]]
+    scalars: torch.dtype | None
+    """That of the results which are made, if all are scalars of one, as an update's losses are."""
     results: list[int | View]
     """The slot of each result, or what it is of one."""
     elsewhere: int
@@ -332,12 +334,18 @@ class _Plan:
             if region not in counts:
                 last[needed[region]].append(regions[region][0])
         as_bytes = {region: ((recorder.sizes[region],), torch.uint8) for region in made}
+        made_as: list[tuple[tuple[int, ...], torch.dtype]] = [
+            (whole[r].size, whole[r].dtype) if r in whole else as_bytes[r] for r in made
+        ]
+        dtypes = {dtype for _, dtype in made_as}
+        are_scalars = len(dtypes) == 1 and all(shape == () for shape, _ in made_as)
         is_whole = [type(part) for part in parts] == [_Segment] and whole.keys() == {*made}
         return _Plan(
             parts,
             last,
             regions,
-            [(whole[r].size, whole[r].dtype) if r in whole else as_bytes[r] for r in made],
+            made_as,
+            dtypes.pop() if are_scalars else None,
             [regions[r][0] if (r := v.place.region) in whole else v for v in views],
             len(elsewhere),
             size,
@@ -348,7 +356,7 @@ class _Plan:
 
     def run(self, tensors: Sequence[Tensor], addresses: array[int]) -> Sequence[Tensor]:
         """Replay it on inputs like those it was recorded with, the first at known addresses."""
-        made = [torch.empty(shape, dtype=dtype) for shape, dtype in self.made]
+        made = self._make()
         regions = addresses[:]
         regions.extend(map(Tensor.data_ptr, tensors[len(addresses) :]))
         regions.extend(map(Tensor.data_ptr, made))
@@ -369,6 +377,12 @@ class _Plan:
             memory[result] if isinstance(result, int) else self._tensor(result, memory, regions)
             for result in self.results
         ]
+
+    def _make(self) -> Sequence[Tensor]:
+        """Memory for the results."""
+        if self.scalars is not None:
+            return torch.empty(len(self.made), dtype=self.scalars).unbind()
+        return [torch.empty(shape, dtype=dtype) for shape, dtype in self.made]
 
     def run_over(
         self, tensors: Sequence[Tensor], rows: Mapping[int, Tensor], times: int

@@ -78,9 +78,11 @@ class Agent(PyTreeNode):
             )
         return obs.reshape(-1, self.obs_dim), obs.ndim == 1
 
-    def _observations_of_batch(self, value: Any, name: str, rows: int | None) -> tuple[Any, int]:
+    def _observations_of_batch(
+        self, value: Any, name: str, rows: int | None, floats: torch.dtype
+    ) -> tuple[Any, int]:
         """A batch's observations, checked, and their number of rows (``rows`` if that is known)."""
-        tensor = self._field(value, name, rows, (self.obs_dim,))
+        tensor = self._field(value, name, rows, (self.obs_dim,), floats)
         return tensor, tensor.shape[0]
 
     def _fields(self, batch: Batch, names: Iterable[str]) -> dict[str, Tensor]:
@@ -100,10 +102,11 @@ class Agent(PyTreeNode):
                     f"{', '.join(sorted(map(str, present))) or 'nothing'}."
                 )
             if name in ("observations", "next_observations"):
-                fields[name], rows = self._observations_of_batch(batch[name], name, rows)
+                value, rows = self._observations_of_batch(batch[name], name, rows, floats)
+                fields[name] = value
             else:
                 size = (self.act_dim,) if name == "actions" else ()
-                fields[name] = self._field(batch[name], name, rows, size, floats=floats)
+                fields[name] = self._field(batch[name], name, rows, size, floats)
                 rows = fields[name].shape[0]
         return fields
 
@@ -113,15 +116,10 @@ class Agent(PyTreeNode):
         name: str,
         rows: int | None,
         size: tuple[int, ...],
-        dtype: torch.dtype | None = None,
-        floats: torch.dtype | None = None,
+        dtype: torch.dtype,
     ) -> Tensor:
-        """One entry of a batch as a checked tensor ``[B, *size]`` of the parameters' dtype.
-
-        That is ``floats``, if the caller knows it; or the entry has a ``dtype`` of its own.
-        """
-        wanted_dtype = dtype or floats or self.float_dtype
-        if type(value) is Tensor and value.dtype == wanted_dtype:  # nearly always: in few steps
+        """One entry of a batch as a checked tensor ``[B, *size]``, the parameters' if floating."""
+        if type(value) is Tensor and value.dtype is dtype:  # nearly always: in few steps
             shape = value.shape
             if shape and shape[0] and shape[1:] == size and rows in (None, shape[0]):
                 return value
@@ -136,11 +134,9 @@ class Agent(PyTreeNode):
                 f"{what}[{name!r}] must have shape ({wanted}) with at "
                 f"least one row, got {tuple(shape)}."
             )
-        if value.dtype != wanted_dtype:
-            as_what = " as the parameters are" if dtype is None else ""
-            raise InputError(
-                f"{what}[{name!r}] must be {wanted_dtype}{as_what}, got {value.dtype}."
-            )
+        if value.dtype != dtype:
+            as_what = " as the parameters are" if dtype.is_floating_point else ""
+            raise InputError(f"{what}[{name!r}] must be {dtype}{as_what}, got {value.dtype}.")
         return value
 
 

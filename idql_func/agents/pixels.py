@@ -370,13 +370,14 @@ class PixelAgent(Agent):
             )
         return checked, rows == {None}
 
-    def _observations_of_batch(self, value: Any, name: str, rows: int | None) -> tuple[Any, int]:
+    def _observations_of_batch(
+        self, value: Any, name: str, rows: int | None, floats: torch.dtype
+    ) -> tuple[Any, int]:
         checked: dict[str, Tensor] = {}
         for key, shape in self.obs_dim:
             entry = self._entry(value, key, f"batch[{name!r}]")
-            checked[key] = self._field(
-                entry, f"{name}.{key}", rows, shape, torch.uint8 if key in self.pixel_keys else None
-            )
+            dtype = torch.uint8 if key in self.pixel_keys else floats
+            checked[key] = self._field(entry, f"{name}.{key}", rows, shape, dtype)
             rows = checked[key].shape[0]
         assert rows is not None  # there is at least one camera
         return checked, rows
