@@ -1,4 +1,4 @@
-"""One pass over memory for a whole tree: Adam's step, and the moving average of a target.
+"""One pass over memory for a whole tree: Adam's step, the average of a target, a choice of members.
 
 In tensor operations Adam is some fifteen nodes for each leaf of a network: each a pass over
 memory in eager mode, and a share of the compile time in a graph. Here a tree is one node. The
@@ -6,7 +6,7 @@ operators take CPU tensors of one float dtype, where there is a C compiler; what
 is, operation by operation, what the tensor operations of ``optim.py`` compute one by one: the
 same bits, but for torch's eager square root where a CPU's is not correctly rounded.
 
-Each is pure and has a twin, with an underscore, that writes into its inputs:
+Each is pure, and two have a twin, with an underscore, that writes into its inputs:
 
 ===================  =============================================  ============================
 operator             its inputs, and the ones the twin writes to    its outputs, in one list
@@ -40,6 +40,7 @@ from idql_func._native import Function, library, operator
 _HEAD = r"""
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 /* Below so many elements a second thread costs more than it brings. */
 #define SMALL 65536
@@ -91,16 +92,22 @@ static REAL correction_REAL(double b, int32_t count, int wide)
     return (REAL)(1.0f - powf((float)b, (float)count));
 }
 
-#define ADAM(UPDATE)                                                             \
+#define ADAM(FIRST, SECOND, UPDATE)                                              \
     _Pragma("GCC ivdep")                                                         \
     for (int64_t i = 0; i < c.n; i++) {                                          \
         const REAL m1 = one_b1 * g[i] + b1 * m[i];                               \
         const REAL v1 = one_b2 * (g[i] * g[i]) + b2 * v[i];                      \
-        const REAL u = (m1 / correction1) / (SQRT(v1 / correction2) + eps);      \
+        const REAL u = (FIRST) / (SQRT(SECOND) + eps);                           \
         m_out[i] = m1;                                                           \
         v_out[i] = v1;                                                           \
         p_out[i] = p[i] + step_size * (UPDATE);                                  \
     }
+/* A correction is 1 once b to the count is below half of what 1 can hold: from the 165th step on
+   for a b of 0.9. Dividing by it is a third of the time, and changes nothing. */
+#define ADAM_AT_ANY_STEP(UPDATE)                                                 \
+    if (correction1 == 1 && correction2 == 1) ADAM(m1, v1, UPDATE)               \
+    else if (correction1 == 1) ADAM(m1, v1 / correction2, UPDATE)                \
+    else ADAM(m1 / correction1, v1 / correction2, UPDATE)
 
 /* tensors: grads, params, mu, nu, and where params, mu and nu go; seven runs of all leaves.
    constants: b1, b2, eps, weight decay, and the step size where step_sizes, one a row, are null */
@@ -127,14 +134,15 @@ int64_t adam_REAL(REAL *const *tensors, const int64_t *sizes, const uint8_t *dec
             const REAL correction1 = correction_REAL(constants[0], count_out[c.row], wide);
             const REAL correction2 = correction_REAL(constants[1], count_out[c.row], wide);
             const REAL step_size = step_sizes ? step_sizes[c.row] : (REAL)constants[4];
-            if (decayed[c.leaf]) ADAM(u + decay * p[i])
-            else ADAM(u)
+            if (decayed[c.leaf]) { ADAM_AT_ANY_STEP(u + decay * p[i]) }
+            else { ADAM_AT_ANY_STEP(u) }
         }
     }
     return 0;
 }
 
 #undef ADAM
+#undef ADAM_AT_ANY_STEP
 
 /* tensors: new, old, and where the average goes; three runs of all leaves.
    tau: the share of the new, where taus, one a row, are null */
@@ -159,9 +167,26 @@ int64_t average_REAL(REAL *const *tensors, const int64_t *sizes, int64_t leaves,
 }
 """
 
+_TAKE = r"""
+/* Some members of each leaf. leaves: where they lie, and where those chosen go;
+   sizes: of one member, in bytes */
+int64_t take(char *const *leaves, const int64_t *sizes, int64_t count, const int64_t *chosen,
+             int64_t members, int64_t threads)
+{
+    const int parts = parts_of(sizes, count, members, threads);
+    #pragma omp parallel for num_threads(parts) schedule(static)
+    for (int64_t task = 0; task < members * count; task++) {
+        const int64_t to = task / count, leaf = task % count, size = sizes[leaf];
+        memcpy(leaves[count + leaf] + to * size, leaves[leaf] + chosen[to] * size, size);
+    }
+    return 0;
+}
+"""
+
 _SOURCE = "".join(
     (
         _HEAD,
+        _TAKE,
         _FORM.replace("REAL", "float").replace("SQRT", "sqrtf"),
         _FORM.replace("REAL", "double").replace("SQRT", "sqrt"),
     )
@@ -417,7 +442,63 @@ _register(
 )
 
 
-# --- both -----------------------------------------------------------------------------
+# --- members --------------------------------------------------------------------------
+
+
+def take_members(leaves: Sequence[Tensor], index: Tensor) -> list[Tensor]:
+    """``leaf[index]`` for leaves that :func:`fits`, of which each has the members first.
+
+    ``index`` is ``[K]``, integers in range, which nobody looks at here.
+
+    >>> leaves = [torch.arange(6.0).reshape(3, 2)]
+    >>> if fits(leaves):  # there is a C compiler
+    ...     assert take_members(leaves, torch.tensor([2, 0]))[0].tolist() == [[4, 5], [0, 1]]
+    """
+    return torch.ops.idql_func.take_members(list(leaves), index.long())
+
+
+def _take_members(leaves, index) -> list[Tensor]:
+    kernels = _kernels()
+    assert kernels is not None
+    leaves, index = _contiguous(leaves), index.contiguous()
+    out = _taken_shapes(leaves, index)
+    sizes = _constants("q", tuple([leaf.nbytes // len(leaf) for leaf in leaves]))
+    kernels["take"](
+        _pointers((*leaves, *out)),
+        sizes,
+        len(out),
+        index.data_ptr(),
+        index.numel(),
+        torch.get_num_threads(),
+    )
+    return out
+
+
+def _taken_shapes(leaves, index) -> list[Tensor]:
+    return [leaf.new_empty((*index.shape, *leaf.shape[1:])) for leaf in leaves]
+
+
+def _taken_rows(info, in_dims, leaves, index):
+    """The members of all rows stand one after the other."""
+    count = info.batch_size
+    leaves = _rows(count, leaves, in_dims[0])
+    (index,) = _rows(count, [index], in_dims[1:])
+    members = leaves[0].shape[1]
+    first = torch.arange(0, count * members, members, device=index.device)
+    flat = [leaf.flatten(0, 1) for leaf in leaves]
+    out = torch.ops.idql_func.take_members(flat, (index + first[:, None]).flatten())
+    return [taken.unflatten(0, index.shape) for taken in out], [0] * len(out)
+
+
+operator(
+    "take_members(Tensor[] leaves, Tensor index) -> Tensor[]",
+    _take_members,
+    fake=_taken_shapes,
+    vmap=_taken_rows,
+)
+
+
+# --- all ------------------------------------------------------------------------------
 
 
 def _empty(like: Tensor) -> Tensor:
@@ -468,6 +549,7 @@ def _kernels() -> dict[str, Function] | None:
         return None
     words = {"adam": "lccnnppnpcn", "average": "lcnnpcn"}
     names = {f"{form}_{real}": words[form] for form in words for real in _REALS.values()}
+    names["take"] = "lcnpnn"
     return {name: Function(built, name, kinds) for name, kinds in names.items()}
 
 

@@ -28,7 +28,11 @@ __all__ = ["MOST_WORDS", "Call", "Operator", "Place", "Recorder", "View", "usual
 MOST_WORDS = 64
 """As many arguments a C function may have."""
 
-_MAKE = {torch.ops.aten.empty.memory_format, torch.ops.aten.empty_strided.default}
+_MAKE = {
+    torch.ops.aten.empty.memory_format,
+    torch.ops.aten.empty_strided.default,
+    torch.ops.aten.new_empty.default,
+}
 _WRITE = {getattr(torch.ops.aten, name).out for name in ("mm", "bmm", "addmm", "baddbmm")}
 _NAMES = {"reinterpret_tensor", "extern_kernels", "torch", "aten", "assert_alignment"}
 """What a program may call besides kernels: it does nothing, or torch is asked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from idql_func import _fused, enable_x64, grad, jit, optim, tree_map, vmap
 from idql_func.struct import TrainState
+from idql_func.training.threads import cpu_threads
 from idql_func.tree import tree_leaves
 
 pytestmark = pytest.mark.skipif(
@@ -274,3 +276,40 @@ def test_each_member_has_a_share_of_its_own() -> None:
     mapped = vmap(lambda tau: optim.incremental_update(new, old, tau))(taus)
     for i, tau in enumerate(taus):
         assert_same(tree_map(lambda x, i=i: x[i], mapped), optim.incremental_update(new, old, tau))
+
+
+# --- members ----------------------------------------------------------------------------------
+
+
+def members(dtype: torch.dtype) -> list[torch.Tensor]:
+    shapes = (5, 3, 4), (5,), (5, 700)
+    return [torch.arange(float(math.prod(s)), dtype=dtype).reshape(s) for s in shapes]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("index", [[3], [4, 0], [1, 1, 2, 0, 4, 3]])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_members_are_taken_whole(dtype, index, threads) -> None:
+    leaves, chosen = members(dtype), torch.tensor(index)
+    turned = [leaf.flip(0).contiguous().mT if leaf.ndim > 2 else leaf for leaf in leaves]
+    with cpu_threads(threads):
+        for some in (leaves, turned):
+            expected = [leaf[chosen] for leaf in some]
+            assert_same(_fused.take_members(some, chosen), expected)
+            compiled = jit(_fused.take_members)(some, chosen)
+            assert_same(compiled, expected)
+
+
+def test_members_of_a_stack_are_taken_alone() -> None:
+    stacks = [torch.stack([leaf, leaf + 1, leaf * 2]) for leaf in members(torch.float32)]
+    index = torch.tensor([[0, 4], [3, 3], [2, 1]])
+    one = lambda *args: _fused.take_members([*args[:-1]], args[-1])  # noqa: E731
+    mapped = vmap(one)(*stacks, index)
+    shared = vmap(one, in_axes=(None, None, None, 0))(*[s[0] for s in stacks], index)
+    last = vmap(one, in_axes=(0, 0, 0, 1))(*stacks, index.mT)
+    for i, chosen in enumerate(index):
+        assert_same([t[i] for t in mapped], [stack[i][chosen] for stack in stacks])
+        assert_same([t[i] for t in last], [stack[i][chosen] for stack in stacks])
+        assert_same([t[i] for t in shared], [stack[0][chosen] for stack in stacks])
+    nested = vmap(vmap(one, in_axes=(None, None, None, 0)))(*stacks, index[:, :, None])
+    assert_same([t[:, :, 0] for t in nested], mapped)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from idql_func import (
+    _fused,
     _program,
     _replay,
     disable_jit,
@@ -83,6 +84,17 @@ def test_results_that_are_parts_of_one_allocation() -> None:
     values = [t.clone() for t in kept]
     run(random.PRNGKey(2))
     assert _equal(kept, values)
+
+
+def test_operators_of_a_whole_tree() -> None:
+    def fn(x: Tensor, y: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+        index = random.choice(key, 3, (2,), replace=False)
+        averaged = _fused.moving_average([x.sin(), x[0]], [x, x[1]], 0.25)
+        return *_fused.take_members([averaged[0], x], index), averaged[1] @ y
+
+    with set_native_products(True):
+        run = _check(fn, X, Y, random.PRNGKey(3))
+    assert _plan(run).is_whole
 
 
 def test_operators_of_torch_are_called_between_kernels() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idql_func import random
+from idql_func import _fused, random
 from idql_func.networks.module import LazyRng, Module
-from idql_func.tree import tree_map, tree_stack
+from idql_func.tree import tree_flatten, tree_map, tree_stack, tree_unflatten
 from idql_func.types import Params, PRNGKey
 
 
@@ -81,7 +81,14 @@ def subsample_ensemble(key: PRNGKey, params: Params, num_sample: int | None, num
         return params
     if num_sample > num_qs:
         raise ValueError(f"subsample_ensemble: {num_sample} members asked for of {num_qs}.")
-    index = random.choice(key, num_qs, (num_sample,), replace=False).long()
+    index = random.choice(key, num_qs, (num_sample,), replace=False)
     if "Ensemble_0" in params:
-        return {**params, "Ensemble_0": tree_map(lambda p: p[index], params["Ensemble_0"])}
-    return tree_map(lambda p: p[index], params)
+        return {**params, "Ensemble_0": _members(params["Ensemble_0"], index)}
+    return _members(params, index)
+
+
+def _members(params: Params, index: Tensor) -> Params:
+    leaves, spec = tree_flatten(params)
+    if _fused.fits(leaves):
+        return tree_unflatten(spec, _fused.take_members(leaves, index))
+    return tree_map(lambda p: p[index.long()], params)
