@@ -156,14 +156,14 @@ FLOOR = (
         "fused-adam-eps-in-root",
         "Adam's eps inside the root in the step of a whole tree, as TensorFlow's",
         "_fused.py",
-        "(SQRT(v1 / correction2) + eps)",
-        "SQRT(v1 / correction2 + eps)",
+        "(SQRT(SECOND) + eps)",
+        "SQRT(SECOND + eps)",
     ),
     Mutation(
         "fused-adam-no-correction",
         "Adam's second moment without bias correction in the step of a whole tree",
         "_fused.py",
-        "SQRT(v1 / correction2)",
-        "SQRT(v1)",
+        "ADAM(m1 / correction1, v1 / correction2, UPDATE)",
+        "ADAM(m1 / correction1, v1, UPDATE)",
     ),
 )
