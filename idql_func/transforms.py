@@ -660,8 +660,9 @@ def scan(
     the diffusion steps; outside, ``fn`` is called step by step. A jitted ``fn`` is compiled
     once, and its program runs on flat tensors: trees are taken apart before the first step
     and put together after the last, and nothing waits for the device between. With
-    ``jit(fn, donate_argnums=0)`` the state stays where it is in memory. What all steps read
-    comes as keywords: ``scan(functools.partial(jitted, data=data), ...)``.
+    ``jit(fn, donate_argnums=0)`` the state stays where it is in memory, and on a CPU all steps
+    but the first are one call from C where its program allows. What all steps read comes as
+    keywords: ``scan(functools.partial(jitted, data=data), ...)``.
 
     Raises:
         ValueError: no length is known, or the leaves of ``xs`` differ in theirs.
