@@ -141,6 +141,12 @@ def all_but_last(
 
     Raises:
         InputError: as :func:`mini_batches`.
+
+    >>> from idql_func import disable_jit
+    >>> step = jit(lambda total, part: (total + part["rewards"].sum(), part["rewards"]))
+    >>> with disable_jit():
+    ...     all_but_last(step, torch.tensor(0), {"rewards": torch.arange(6)}, 3, donate=False)
+    (tensor(6), {'rewards': tensor([4, 5])})
     """
     if utd_ratio == 1 and type(utd_ratio) is int:
         return learner, batch
