@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from idql_func._products import functions
+from idql_func._products import built
 from idql_func._recorder import Call, Operator, Place
 
 __all__ = ["chained"]
@@ -87,7 +87,7 @@ def _members(step: Call) -> Call | None:
 
     The rows of a single product can be taken for members that share the right factor.
     """
-    own = functions()
+    own = built()
     if own is None or step.address != own["product"].address:
         return None
     memory, (batch, m, n, k, *steps) = step.words[:_MEMORY], step.words[_MEMORY:]
@@ -108,7 +108,7 @@ def _kind(product: Call) -> tuple[int, int]:
 
 
 def _as_one(run: Sequence[Call]) -> Call:
-    own = functions()
+    own = built()
     assert own is not None
     words = [word for product in run for word in product.words]
     return Call(own["products"].address, [len(run), words], True)

@@ -20,7 +20,7 @@ from torch import Tensor
 from idql_func._native import Function, library, operator
 from idql_func._products_c import FLAGS, SOURCE
 
-__all__ = ["available", "functions", "prepare_compiler", "product"]
+__all__ = ["available", "built", "functions", "prepare_compiler", "product"]
 
 _KERNEL = "idql_func_product"
 """How compiled programs call the product. Torch keeps them on disk: another meaning of the
@@ -30,11 +30,16 @@ arguments needs another name here and of the operator."""
 @functools.cache
 def functions() -> dict[str, Function] | None:
     """The C functions, or None where there is no C compiler."""
-    built = library("products", SOURCE, openmp=True, flags=FLAGS)
-    if built is None:
+    found = library("products", SOURCE, openmp=True, flags=FLAGS)
+    if found is None:
         return None
     words = {"product": "p" * 6 + "n" * 11, "products": "nl"}
-    return {name: Function(built, name, kinds) for name, kinds in words.items()}
+    return {name: Function(found, name, kinds) for name, kinds in words.items()}
+
+
+def built() -> dict[str, Function] | None:
+    """The C functions, or None as long as nobody has needed them: they take seconds to build."""
+    return functions() if functions.cache_info().currsize else None
 
 
 def available() -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from idql_func import (
     _fused,
+    _products,
     _program,
     _replay,
     disable_jit,
@@ -95,6 +96,12 @@ def test_operators_of_a_whole_tree() -> None:
     with set_native_products(True):
         run = _check(fn, X, Y, random.PRNGKey(3))
     assert _plan(run).is_whole
+
+
+def test_no_products_are_built_for_a_program_that_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    _products.functions.cache_clear()
+    monkeypatch.setattr(_products, "library", lambda *args, **options: pytest.fail("built"))
+    _check(lambda x, y: (x.sin() @ y,), X, Y)
 
 
 def test_operators_of_torch_are_called_between_kernels() -> None:
