@@ -24,7 +24,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import IO, Any
 
 from benchmarks import children
@@ -40,7 +39,7 @@ _SECONDS_TO_END = 5.0
 
 
 class Process:
-    """A child that measures variants of one case, started by the first question; a context.
+    """A child that measures variants of one case, started by the first question and to be closed.
 
     Args:
         module: where its variants come from: the module's function ``named(variant, workload,
@@ -67,17 +66,6 @@ class Process:
         self._held = ExitStack()
         self._child: subprocess.Popen[str] | None = None
         self._said: IO[bytes] | None = None
-
-    def __enter__(self) -> Process:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def pid(self) -> int | None:

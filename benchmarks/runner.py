@@ -182,7 +182,7 @@ def _apart(
     """The variants, those of others in processes which the stack ends."""
     fields = case.settings_dict(), dataclasses.asdict(plan)
     processes = {
-        side: stack.enter_context(Process(module, case.workload, *fields))
+        side: stack.enter_context(contextlib.closing(Process(module, case.workload, *fields)))
         for side, module in _MODULES.items()
     }
 

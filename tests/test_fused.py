@@ -303,7 +303,11 @@ def test_members_are_taken_whole(dtype, index, threads) -> None:
 def test_members_of_a_stack_are_taken_alone() -> None:
     stacks = [torch.stack([leaf, leaf + 1, leaf * 2]) for leaf in members(torch.float32)]
     index = torch.tensor([[0, 4], [3, 3], [2, 1]])
-    one = lambda *args: _fused.take_members([*args[:-1]], args[-1])  # noqa: E731
+
+    def one(*leaves_and_index: Tensor) -> list[Tensor]:
+        *leaves, chosen = leaves_and_index
+        return _fused.take_members(leaves, chosen)
+
     mapped = vmap(one)(*stacks, index)
     shared = vmap(one, in_axes=(None, None, None, 0))(*[s[0] for s in stacks], index)
     last = vmap(one, in_axes=(0, 0, 0, 1))(*stacks, index.mT)

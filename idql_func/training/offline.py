@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from idql_func import random
+from idql_func._donation import spared
 from idql_func._switches import jit_disabled
 from idql_func.data import ReplayBuffer
 from idql_func.training.checkpoint import (
@@ -54,7 +55,7 @@ from idql_func.training.rundir import (
 from idql_func.training.sources import count_transitions
 from idql_func.training.task import Task, prepare_task, shapes_of
 from idql_func.training.threads import cpu_threads
-from idql_func.training.updates import scan_updates, spared
+from idql_func.training.updates import scan_updates
 from idql_func.types import InputError
 
 __all__ = [

@@ -21,7 +21,7 @@ from idql_func.transforms import jit, scan
 from idql_func.tree import tree_map
 from idql_func.types import InfoDict, InputError, PRNGKey
 
-__all__ = ["Update", "draw_batch", "scan_updates", "spared"]
+__all__ = ["Update", "draw_batch", "scan_updates"]
 
 L = TypeVar("L")
 

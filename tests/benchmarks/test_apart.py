@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ def _finds_the_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
 
 
-def fakes(**settings: Any) -> Process:
-    return Process("fake_side", "update", settings, {"device": "cpu"})
+def fakes(**settings: Any) -> closing[Process]:
+    return closing(Process("fake_side", "update", settings, {"device": "cpu"}))
 
 
 def measured(

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from idql_func import random
+from idql_func._donation import spared
 from idql_func._switches import x64_enabled
 from idql_func.evaluation import environments_at_once
 from idql_func.training.checkpoint import read_metadata, restore_learner
@@ -60,7 +61,7 @@ from idql_func.training.seeds.stack import Rates, stack_members, update_member
 from idql_func.training.settings import with_settings
 from idql_func.training.task import Task, prepare_task
 from idql_func.training.threads import cpu_threads
-from idql_func.training.updates import draw_batch, spared
+from idql_func.training.updates import draw_batch
 from idql_func.transforms import jit, scan, vmap
 from idql_func.tree import tree_map
 from idql_func.types import InfoDict, InputError, PRNGKey
