@@ -149,7 +149,7 @@ def _memory(task: Mapping[str, Any]) -> dict[str, float]:
             from benchmarks.case import Plan
             from benchmarks.machine import use_threads
             from benchmarks.workloads import load
-            from idql_func.training.matmul import matmul_precision
+            from idql_func.training.runtime.matmul_precision import matmul_precision
 
             use_threads(task["threads"])
             plan = Plan(**{**task["plan"], "jax": False, "upstream": None})

@@ -18,7 +18,7 @@ from benchmarks.results import read_run, write_run
 from benchmarks.runner import run
 from benchmarks.tables import print_comparison, print_run
 from benchmarks.workloads import NAMES
-from idql_func.training.device import choose_device
+from idql_func.training.runtime.device import choose_device
 from idql_func.types import InputError
 
 __all__ = ["Options", "compare_command", "run_command"]

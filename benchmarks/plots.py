@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from benchmarks.case import JAX, of_others
 from benchmarks.results import Result, Run
 from benchmarks.tables import label, own_best
-from idql_func.training.plots import save_figure
+from idql_func.training.runs.plots import save_figure
 from idql_func.types import InputError
 
 __all__ = ["figure_of", "write_plots"]

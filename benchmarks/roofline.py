@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import Budget, Variant, interleave, spread
 from idql_func import tree_flatten, tree_leaves, tree_unflatten
-from idql_func._compile import trace
+from idql_func.compiler.trace import trace
 
 __all__ = [
     "LIMIT",

@@ -22,7 +22,7 @@ from benchmarks.tables import own_best
 from benchmarks.timing import Budget, Measured, Spread, Timed, interleave, ratios, spread
 from benchmarks.workloads import compile as compile_workload
 from benchmarks.workloads import load
-from idql_func.training.matmul import matmul_precision
+from idql_func.training.runtime.matmul_precision import matmul_precision
 
 __all__ = ["BUDGETS", "measure_case", "run"]
 

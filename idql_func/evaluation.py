@@ -19,7 +19,12 @@ from gymnasium.spaces import Box, Dict
 from numpy.typing import NDArray
 
 from idql_func import random
-from idql_func._episodes import (
+from idql_func.data.pointmaze import ENV_NAME, REF_MAX_SCORE, REF_MIN_SCORE
+from idql_func.data.scores import ReferenceScores, normalized_score, reference_scores
+from idql_func.envs import FrameSource, WANDBVideo, make_env, wrap_gym, write_video
+from idql_func.envs.frames import env_name, frames_per_second
+from idql_func.envs.offscreen import Camera
+from idql_func.envs.rollout import (
     Chooser,
     Episode,
     alone,
@@ -30,11 +35,6 @@ from idql_func._episodes import (
     side_by_side,
     stacked,
 )
-from idql_func.data.pointmaze import ENV_NAME, REF_MAX_SCORE, REF_MIN_SCORE
-from idql_func.data.scores import ReferenceScores, normalized_score, reference_scores
-from idql_func.envs import FrameSource, WANDBVideo, make_env, wrap_gym, write_video
-from idql_func.envs.frames import env_name, frames_per_second
-from idql_func.envs.offscreen import Camera
 from idql_func.types import InputError
 
 __all__ = [
@@ -92,7 +92,7 @@ def evaluate(
     Episode ``i`` starts from the same seed whatever ``num_envs`` is, and a learner that acts
     without chance gets the same result for any ``num_envs``. A learner that draws its actions from
     a key draws them for a batch of running episodes, half of the environments at a time and by
-    turns (see ``_episodes.run_episodes``), so that its result depends on ``num_envs`` and
+    turns (see ``envs.rollout.run_episodes``), so that its result depends on ``num_envs`` and
     ``overlap``, and on nothing else besides the learner and ``seed``: not on how long anything
     takes.
 

@@ -5,7 +5,7 @@ share one compiled program. States are optax's named tuples: the count and momen
 ``adam`` sit at ``opt_state[0]``, as in optax.
 
 :func:`step` and :func:`incremental_update` pass over a whole tree at once where they can
-(``_fused.py``); what the parts below compute is the definition.
+(``tree_ops.py``); what the parts below compute is the definition.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from idql_func import _fused
-from idql_func._switches import float_dtype, x64_enabled
+from idql_func.kernels import tree_ops
+from idql_func.switches import float_dtype, x64_enabled
 from idql_func.tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from idql_func.types import Params
 
@@ -372,8 +372,8 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Any)
     {'w': tensor(0.2500)}
     """
     (new, spec), (old, old_spec) = tree_flatten(new_tensors), tree_flatten(old_tensors)
-    if spec == old_spec and _fused.fits(old, new) and _is_rate(step_size, old[0]):
-        return tree_unflatten(spec, _fused.moving_average(new, old, step_size))
+    if spec == old_spec and tree_ops.fits(old, new) and _is_rate(step_size, old[0]):
+        return tree_unflatten(spec, tree_ops.moving_average(new, old, step_size))
     return tree_map(
         lambda new, old: step_size * new + (1 - step_size) * old, new_tensors, old_tensors
     )
@@ -416,7 +416,7 @@ def _fused_step(
     numbers = (moments.b1, moments.b2, moments.eps, weight_decay)
     if (
         any(spec != specs[0] for spec in specs)
-        or not _fused.fits(*tensors)
+        or not tree_ops.fits(*tensors)
         or not all(isinstance(x, float) for x in numbers)
     ):
         return None
@@ -429,7 +429,7 @@ def _fused_step(
     if not _is_rate(step_size, leaf):
         return None
     g, p, mu, nu = tensors
-    *lists, count = _fused.adam_step(
+    *lists, count = tree_ops.adam_step(
         g,
         p,
         mu,
@@ -451,7 +451,7 @@ def _is_rate(value: Any, leaf: Tensor) -> bool:
             value.ndim == 0
             and value.dtype == leaf.dtype
             and value.device == leaf.device
-            and not _fused.differentiated(value)
+            and not tree_ops.differentiated(value)
         )
     return isinstance(value, int | float)
 

@@ -20,16 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from idql_func import _draws
-from idql_func._switches import (
+from idql_func.kernels import draws
+from idql_func.kernels.threefry import MASK, threefry2x32
+from idql_func.kernels.xla_math import erf, erfinv, fused_multiply_add, log, sqrt2
+from idql_func.switches import (
     float_dtype,
     int_dtype,
     partitionable,
     threefry_partitionable,
     x64_enabled,
 )
-from idql_func._threefry import MASK, threefry2x32
-from idql_func._xla_math import erf, erfinv, fused_multiply_add, log, sqrt2
 from idql_func.types import PRNGKey as Key
 
 __all__ = [
@@ -81,7 +81,7 @@ def split(key: Key, num: int = 2) -> Tensor:
     >>> split(PRNGKey(0)).tolist()
     [[4146024105, 967050713], [2718843009, 1272950319]]
     """
-    return _draws.split(_check_key(key), num)
+    return draws.split(_check_key(key), num)
 
 
 def split_chain(key: Key, num: int, carry: int = 0) -> Tensor:
@@ -105,7 +105,7 @@ def split_chain(key: Key, num: int, carry: int = 0) -> Tensor:
             "split_chain: num must not be negative and carry must be 0 or 1, "
             f"got num={num} and carry={carry}."
         )
-    return _draws.chain(_check_key(key), num, carry)
+    return draws.chain(_check_key(key), num, carry)
 
 
 def fold_in(key: Key, data: int | Tensor) -> Key:
@@ -119,7 +119,7 @@ def fold_in(key: Key, data: int | Tensor) -> Key:
         data = int(data)
     elif data.ndim:
         raise ValueError(f"fold_in: data must be one integer, got shape {tuple(data.shape)}.")
-    return _draws.fold_in(key, data)
+    return draws.fold_in(key, data)
 
 
 # --- numbers ------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def bits(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Tenso
     if dtype == torch.uint64:
         return _bits64(key, shape).view(torch.uint64)
     if dtype == torch.uint32:
-        return _draws.bits(key, shape)
+        return draws.bits(key, shape)
     raise TypeError(f"bits: dtype must be torch.uint32 or torch.uint64, got {dtype}.")
 
 
@@ -164,7 +164,7 @@ def uniform(
     """
     key, shape, dtype = _check_key(key), _check_shape(shape), _check_float("uniform", dtype)
     if dtype == torch.float32 and not (isinstance(minval, Tensor) or isinstance(maxval, Tensor)):
-        return _draws.uniform(key, shape, minval, maxval)
+        return draws.uniform(key, shape, minval, maxval)
     low = torch.as_tensor(minval, dtype=dtype, device=key.device)
     high = torch.as_tensor(maxval, dtype=dtype, device=key.device)
     unit = _unit_floats(key, shape, dtype)
@@ -179,7 +179,7 @@ def normal(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Ten
     """
     key, shape, dtype = _check_key(key), _check_shape(shape), _check_float("normal", dtype)
     if dtype == torch.float32:
-        return _draws.normal(key, shape)
+        return draws.normal(key, shape)
     # u is uniform on (nextafter(-1, 0), 1): the width rounds to 2, so that the one
     # rounding left is that of the shift.
     low = math.nextafter(-1.0, 0.0)
@@ -252,12 +252,12 @@ def randint(
         low, high = (torch.clamp(x, -largest - 1, largest) for x in bounds)
         span = torch.where(high <= low, 1, high - low + (bounds[1] > largest))
         first, second = split(key)
-        return _draws.below(_draws.bits(first, shape), _draws.bits(second, shape), low, span)
+        return draws.below(draws.bits(first, shape), draws.bits(second, shape), low, span)
     past_largest = int(maxval) > largest
     low, high = (min(max(int(x), -largest - 1), largest) for x in (minval, maxval))
     span = 1 if high <= low else high - low + int(past_largest)
     if width == 32:
-        return _draws.randint(key, shape, low, span)
+        return draws.randint(key, shape, low, span)
     first, second = split(key)
     high_bits, low_bits = _bits64(first, shape), _bits64(second, shape)
     if span >= 2**63:
@@ -277,7 +277,7 @@ def bernoulli(key: Key, p: float | Tensor = 0.5, shape: Shape | None = None) -> 
     """
     key = _check_key(key)
     if not isinstance(p, Tensor) and float_dtype() == torch.float32:
-        return _draws.bernoulli(key, _check_shape(() if shape is None else shape), p)
+        return draws.bernoulli(key, _check_shape(() if shape is None else shape), p)
     if not isinstance(p, Tensor):
         p = torch.full((), p, dtype=float_dtype(), device=key.device)
     return uniform(key, tuple(p.shape) if shape is None else shape, p.dtype) < p
@@ -413,7 +413,7 @@ def _unit_floats(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Ten
     if dtype == torch.float64:
         mantissa = (_bits64(key, shape) >> 12) & (2**52 - 1)
         return mantissa.to(torch.float64) * 2.0**-52
-    return _draws.uniform(key, shape, 0.0, 1.0)
+    return draws.uniform(key, shape, 0.0, 1.0)
 
 
 def _signed64(value: int) -> int:
@@ -437,7 +437,7 @@ def _shuffle(key: Tensor, x: Tensor, axis: int) -> Tensor:
     rounds = math.ceil(3 * math.log(max(1, x.numel())) / math.log(MASK))
     for _ in range(rounds):
         key, subkey = split(key).unbind(0)
-        words = _draws.bits(subkey, tuple(x.shape))
+        words = draws.bits(subkey, tuple(x.shape))
         if x.ndim == 1 and len(x) <= _FEW:
             order = _order_of_few(words)
         else:

@@ -14,7 +14,7 @@ import optree
 import torch
 
 from idql_func import optim
-from idql_func._held import Holdable, fill_in
+from idql_func.compiler.lazy import Holdable, fill_in
 from idql_func.optim import GradientTransformation, OptState
 from idql_func.tree import NAMESPACE, tree_leaves
 from idql_func.types import Params

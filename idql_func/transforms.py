@@ -17,12 +17,19 @@ import optree
 import torch
 from torch import Tensor
 
-from idql_func._compile import CudaGraph, compile_graph, compiler_problem, examples, trace, tracing
-from idql_func._donation import write_into_inputs
-from idql_func._graphs import storage_of
-from idql_func._inplace import homes_of_results, write_with_twins
-from idql_func._program import Arguments, BadLeaf, Program, again_of
-from idql_func._switches import (
+from idql_func.compiler.call import Arguments, BadLeaf, Program, again_of
+from idql_func.compiler.donation import write_into_inputs
+from idql_func.compiler.fx_utils import storage_of
+from idql_func.compiler.pass_inplace import homes_of_results, write_with_twins
+from idql_func.compiler.trace import (
+    CudaGraph,
+    compile_graph,
+    compiler_problem,
+    examples,
+    trace,
+    tracing,
+)
+from idql_func.switches import (
     bfloat16_products,
     disable_jit,
     enable_x64,

@@ -16,7 +16,7 @@ import optree
 import torch
 from torch import Tensor
 
-from idql_func._switches import float_dtype, int_dtype
+from idql_func.switches import float_dtype, int_dtype
 from idql_func.types import PyTree
 
 NAMESPACE = "idql_func"

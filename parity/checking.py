@@ -66,7 +66,7 @@ def no_shortcuts(mode: Mode, device: str) -> Iterator[None]:
     """
     import torch
 
-    from idql_func._switches import set_native_products
+    from idql_func.switches import set_native_products
 
     with contextlib.ExitStack() as stack:
         if mode == "compiled":

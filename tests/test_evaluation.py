@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from PIL import Image, ImageSequence
 
 from idql_func import agents, disable_jit, random
-from idql_func._switches import jit_disabled
 from idql_func.data.pointmaze import EXPERT, REF_MAX_SCORE, REF_MIN_SCORE, WaypointController
 from idql_func.data.scores import ReferenceScores
 from idql_func.envs import ENV_NAME, make_pointmaze_env, video
@@ -31,6 +30,7 @@ from idql_func.evaluation import (
     implicit_evaluate,
     record_video,
 )
+from idql_func.switches import jit_disabled
 from idql_func.types import InputError
 
 

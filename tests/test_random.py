@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idql_func import enable_x64, random, vmap
-from idql_func._compile import trace
-from idql_func._switches import partitionable, x64_enabled
+from idql_func.compiler.trace import trace
+from idql_func.switches import partitionable, x64_enabled
 
 seeds = st.integers(0, 2**32 - 1)
 shapes = st.lists(st.integers(0, 5), max_size=3).map(tuple)

@@ -222,7 +222,7 @@ def test_disable_jit_runs_the_function_itself(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_disable_jit_ends_with_its_block_even_on_an_error() -> None:
-    from idql_func._switches import jit_disabled
+    from idql_func.switches import jit_disabled
 
     with pytest.raises(ZeroDivisionError), disable_jit():
         assert jit_disabled()

@@ -10,7 +10,7 @@ from benchmarks.case import Plan
 from benchmarks.roofline import wait_torch
 from benchmarks.timing import Variant
 from idql_func import disable_jit, jit
-from idql_func.training.matmul import matmul_precision
+from idql_func.training.runtime.matmul_precision import matmul_precision
 
 __all__ = ["Route", "Work", "route"]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from idql_func import random
-from idql_func._held import float_dtype_of
+from idql_func.compiler.lazy import float_dtype_of
 from idql_func.struct import PyTreeNode, TrainState, field
 from idql_func.transforms import jit
 from idql_func.tree import as_tensor, tree_map

@@ -15,9 +15,6 @@ import torch
 from torch import Tensor
 
 from idql_func import optim, random
-from idql_func._donation import spared
-from idql_func._switches import float_dtype
-from idql_func._xla_math import log
 from idql_func.agents.agent import TRANSITION_FIELDS, PolicyAgent, box_size
 from idql_func.agents.build import (
     check_dropout,
@@ -32,8 +29,11 @@ from idql_func.agents.build import (
     trained,
 )
 from idql_func.agents.critics import ApplyFn, dropout_options, min_q, step_critic
+from idql_func.compiler.donation import spared
+from idql_func.kernels.xla_math import log
 from idql_func.networks import LazyRng, Module, subsample_ensemble
 from idql_func.struct import TrainState, field
+from idql_func.switches import float_dtype
 from idql_func.transforms import Jitted, grad, jit, scan
 from idql_func.tree import tree_leaves, tree_map
 from idql_func.types import Batch, InfoDict, InputError, Params, PRNGKey

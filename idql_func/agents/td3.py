@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from idql_func import optim, random
-from idql_func._held import peek
 from idql_func.agents.agent import TRANSITION_FIELDS, Agent, box_size
 from idql_func.agents.build import (
     check_dropout,
@@ -28,6 +27,7 @@ from idql_func.agents.build import (
 )
 from idql_func.agents.critics import ApplyFn, dropout_options, follow, min_q, step_critic
 from idql_func.agents.sac import all_but_last
+from idql_func.compiler.lazy import peek
 from idql_func.networks import subsample_ensemble
 from idql_func.struct import TrainState, field
 from idql_func.transforms import grad, inside_transform, jit

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import tyro
 
-from idql_func.training.collect_config import CollectConfig
+from idql_func.training.configs.collect import CollectConfig
 
 __all__ = ["main", "parse"]
 

@@ -55,7 +55,7 @@ def _make(options: MakeOptions) -> int:
 def _info(options: InfoOptions) -> int:
     from rich.console import Console
 
-    from idql_func.training.datainfo import describe_dataset
+    from idql_func.training.data_info import describe_dataset
 
     console = Console(highlight=False)
     for table in describe_dataset(options.source):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from idql_func.training.options import Device, Matmul
+from idql_func.training.configs.options import Device, Matmul
 
 __all__ = ["EvaluateOptions", "main"]
 
@@ -39,8 +39,8 @@ class EvaluateOptions:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; the exit status."""
     options = tyro.cli(EvaluateOptions, prog="idql evaluate", args=list(arguments))
-    from idql_func.training.report import Reporter
-    from idql_func.training.trial import evaluate_checkpoint
+    from idql_func.training.evaluate import evaluate_checkpoint
+    from idql_func.training.runs.console import Reporter
 
     evaluate_checkpoint(
         options.checkpoint,

@@ -10,8 +10,8 @@ import tyro
 
 from idql_func.cli.train import peek
 from idql_func.errors import InputError
-from idql_func.training.finetune_config import FinetuneConfig
-from idql_func.training.online_presets import FINETUNE_DESCRIPTIONS, FINETUNE_PRESETS
+from idql_func.training.configs.finetune import FinetuneConfig
+from idql_func.training.configs.online_presets import FINETUNE_DESCRIPTIONS, FINETUNE_PRESETS
 
 __all__ = ["main", "parse"]
 
@@ -48,7 +48,7 @@ def parse(arguments: Sequence[str]) -> tuple[FinetuneConfig, Path | None, bool]:
     elif given is not None or peek(arguments, "--start") is not None:
         raise InputError("--resume takes its settings from the run: give no preset and no start")
     else:
-        from idql_func.training.rundir import open_run_directory
+        from idql_func.training.runs.directory import open_run_directory
 
         default = open_run_directory(resume_from).read_config(FinetuneConfig)
 

@@ -10,9 +10,9 @@ import tyro
 
 from idql_func.cli.train import peek
 from idql_func.errors import InputError
-from idql_func.training.catalogue import unknown_preset
-from idql_func.training.online_config import OnlineConfig
-from idql_func.training.online_presets import ONLINE_DESCRIPTIONS, ONLINE_PRESETS
+from idql_func.training.configs.catalogue import unknown_preset
+from idql_func.training.configs.online import OnlineConfig
+from idql_func.training.configs.online_presets import ONLINE_DESCRIPTIONS, ONLINE_PRESETS
 
 __all__ = ["main", "parse"]
 
@@ -49,7 +49,7 @@ def parse(arguments: Sequence[str]) -> tuple[OnlineConfig, Path | None, bool]:
     elif preset is not None:
         raise InputError("--resume takes its settings from the run: give no preset")
     else:
-        from idql_func.training.rundir import open_run_directory
+        from idql_func.training.runs.directory import open_run_directory
 
         default = open_run_directory(resume_from).read_config(OnlineConfig)
 

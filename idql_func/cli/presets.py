@@ -15,8 +15,8 @@ __all__ = ["main"]
 def main(arguments: Sequence[str]) -> int:
     """Run the command; the exit status."""
     name, as_json = tyro.cli(_options, prog="idql presets", args=list(arguments))
-    from idql_func.training.catalogue import catalogue, presets_called
-    from idql_func.training.settings import settings_to_dict
+    from idql_func.training.configs.catalogue import catalogue, presets_called
+    from idql_func.training.configs.settings import settings_to_dict
 
     entries = catalogue() if name is None else presets_called(name)
     if as_json:
@@ -68,7 +68,7 @@ def _settings(entry: Any) -> Any:
     from rich import box
     from rich.table import Table
 
-    from idql_func.training.settings import flat_settings
+    from idql_func.training.configs.settings import flat_settings
 
     origin = f"\nupstream: {', '.join(entry.upstream)}" if entry.upstream else ""
     table = Table(

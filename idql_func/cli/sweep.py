@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 
 from idql_func.errors import InputError
-from idql_func.training.sweeps import LAUNCHERS, Axis, Cell, Sweep, cells_of, parse_axis
+from idql_func.training.configs.sweeps import LAUNCHERS, Axis, Cell, Sweep, cells_of, parse_axis
 
 __all__ = ["SweepOptions", "main"]
 
@@ -72,7 +72,7 @@ def _merged(own: tuple[Axis, ...], given: tuple[Axis, ...]) -> tuple[Axis, ...]:
 
 
 def _command_of(options: SweepOptions) -> str:
-    from idql_func.training.catalogue import presets_called
+    from idql_func.training.configs.catalogue import presets_called
 
     commands = [entry.command for entry in presets_called(options.preset)]
     if options.command is None:
@@ -102,8 +102,8 @@ def _runs_dirs(cells: Sequence[Cell]) -> list[Path]:
 
 
 def _run_all(cells: Sequence[Cell], folders: Sequence[Path]) -> int:
-    from idql_func.training.report import Reporter
-    from idql_func.training.rundir import RunDirectory
+    from idql_func.training.runs.console import Reporter
+    from idql_func.training.runs.directory import RunDirectory
 
     reporter = Reporter()
     runs = [RunDirectory(f / cell.name) for f, cell in zip(folders, cells, strict=True)]
@@ -136,7 +136,7 @@ def _run_all(cells: Sequence[Cell], folders: Sequence[Path]) -> int:
 
 
 def _check_same_settings(run: Any, config: Any) -> None:
-    from idql_func.training.settings import changed_settings
+    from idql_func.training.configs.settings import changed_settings
 
     changed = changed_settings(run.read_config(type(config)), config)
     if changed:
@@ -151,7 +151,7 @@ def _table(cells: Sequence[Cell], summaries: dict[str, Any]) -> Any:
     from rich import box
     from rich.table import Table
 
-    from idql_func.training.sweeps import over_seeds
+    from idql_func.training.configs.sweeps import over_seeds
 
     table = Table(title="Returns over seeds", title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("settings", "policy", "return", "seeds"):

@@ -10,16 +10,16 @@ from typing import Annotated, Literal, get_args
 import tyro
 
 from idql_func.errors import InputError
-from idql_func.training.catalogue import unknown_preset
-from idql_func.training.config import TrainConfig
-from idql_func.training.presets import DESCRIPTIONS, POINTMAZE, PRESETS, preset_for
+from idql_func.training.configs.catalogue import unknown_preset
+from idql_func.training.configs.offline import TrainConfig
+from idql_func.training.configs.presets import DESCRIPTIONS, POINTMAZE, PRESETS, preset_for
+from idql_func.training.configs.sweeps import parse_axis
 from idql_func.training.seeds.config import (
     check_axes,
     combinations,
     parse_seeds,
     with_seeds,
 )
-from idql_func.training.sweeps import parse_axis
 
 __all__ = ["TrainOptions", "main", "members", "parse", "parse_options", "peek"]
 
@@ -87,7 +87,7 @@ def parse_options(arguments: Sequence[str]) -> TrainOptions:
     resume_from = peek(arguments, "--resume")
     class_name = peek(arguments, "--learner-class")
     if resume_from is not None:
-        from idql_func.training.rundir import open_run_directory
+        from idql_func.training.runs.directory import open_run_directory
 
         if preset is not None or class_name is not None:
             raise InputError("--resume takes its settings from the run: give no preset or class")
@@ -173,7 +173,7 @@ def members(arguments: Sequence[str], options: TrainOptions) -> list[TrainConfig
 
 
 def _resume(options: TrainOptions) -> int:
-    from idql_func.training.rundir import open_run_directory
+    from idql_func.training.runs.directory import open_run_directory
 
     assert options.resume is not None
     if options.seeds is not None or options.grid:

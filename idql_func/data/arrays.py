@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from idql_func._switches import float_dtype, int_dtype
+from idql_func.switches import float_dtype, int_dtype
 from idql_func.types import DatasetDict, InputError
 
 __all__ = ["check_lengths", "map_arrays", "named_leaves", "placer", "subselect"]

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from idql_func import random
-from idql_func._switches import x64_enabled
 from idql_func.data.arrays import check_lengths, map_arrays, named_leaves, placer, subselect
 from idql_func.data.prefetch import prefetch
+from idql_func.switches import x64_enabled
 from idql_func.types import InputError, PRNGKey
 
 __all__ = ["DEFAULT_SEED", "Dataset", "check_integer"]

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from idql_func import random
-from idql_func._switches import float_dtype
 from idql_func.networks.layers import Looked, Part, join, normal
 from idql_func.networks.mlp import MLP
 from idql_func.networks.module import LazyRng, Module
 from idql_func.networks.resnet import MLPResNet
+from idql_func.switches import float_dtype
 from idql_func.transforms import vmap
 from idql_func.types import Params, PRNGKey
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idql_func import _fused, random
+from idql_func import random
+from idql_func.kernels import tree_ops
 from idql_func.networks.module import LazyRng, Module
 from idql_func.tree import tree_flatten, tree_map, tree_stack, tree_unflatten
 from idql_func.types import Params, PRNGKey
@@ -89,6 +90,6 @@ def subsample_ensemble(key: PRNGKey, params: Params, num_sample: int | None, num
 
 def _members(params: Params, index: Tensor) -> Params:
     leaves, spec = tree_flatten(params)
-    if _fused.fits(leaves):
-        return tree_unflatten(spec, _fused.take_members(leaves, index))
+    if tree_ops.fits(leaves):
+        return tree_unflatten(spec, tree_ops.take_members(leaves, index))
     return tree_map(lambda p: p[index.long()], params)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from idql_func._switches import bfloat16_products
+from idql_func.switches import bfloat16_products
 
 __all__ = ["matmul"]
 
@@ -15,9 +15,9 @@ def matmul(x: Tensor, kernel: Tensor) -> Tensor:
 
     The gradient's two products are then rounded alike. Sums are taken in float32, and the result
     is float32 again, rounded to the 8 bits of bfloat16. Double precision stays what it is. It is
-    asked for by ``idql_func.training.matmul.matmul_precision("bf16")``.
+    asked for by ``idql_func.training.runtime.matmul_precision.matmul_precision("bf16")``.
 
-    >>> from idql_func._switches import set_bfloat16_products
+    >>> from idql_func.switches import set_bfloat16_products
     >>> with set_bfloat16_products(True):
     ...     matmul(torch.tensor([[1.0 + 2**-10]]), torch.ones(1, 1))
     tensor([[1.]])

@@ -19,20 +19,20 @@ from idql_func import random
 from idql_func.data import MemoryEfficientReplayBuffer, ReplayBuffer
 from idql_func.data.buffer_file import open_buffer
 from idql_func.evaluation import record_video
-from idql_func.training.checkpoint import (
+from idql_func.training.configs.collect import CollectConfig
+from idql_func.training.interaction import Interaction
+from idql_func.training.online_loop import read_saved_loop
+from idql_func.training.recording import Recording, join, of_buffer, of_file, roll_out
+from idql_func.training.runs.checkpoint import (
     CheckpointMetadata,
     find_checkpoint,
     load_checkpoint,
     read_metadata,
 )
-from idql_func.training.collect_config import CollectConfig
-from idql_func.training.device import choose_device
-from idql_func.training.eager import eagerly_on_cpu
-from idql_func.training.interaction import Interaction
-from idql_func.training.online_loop import read_saved_loop
-from idql_func.training.recording import Recording, join, of_buffer, of_file, roll_out
-from idql_func.training.report import Reporter
-from idql_func.training.rundir import open_run_directory
+from idql_func.training.runs.console import Reporter
+from idql_func.training.runs.directory import open_run_directory
+from idql_func.training.runtime.device import choose_device
+from idql_func.training.runtime.eager import eagerly_on_cpu
 from idql_func.training.sources import spaces_of
 from idql_func.training.task import environment_factory
 from idql_func.types import InputError

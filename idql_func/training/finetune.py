@@ -20,15 +20,9 @@ from idql_func.agents.agent import TRANSITION_FIELDS
 from idql_func.data import ReplayBuffer
 from idql_func.data.maze_picture import plot_trajectories
 from idql_func.data.pointmaze import ENV_NAME
-from idql_func.training import plots
-from idql_func.training.checkpoint import CheckpointMetadata, find_checkpoint, load_checkpoint
-from idql_func.training.device import choose_device
-from idql_func.training.finetune_config import FinetuneConfig
+from idql_func.training.configs.finetune import FinetuneConfig
 from idql_func.training.interaction import Interaction
-from idql_func.training.loggers import MetricsLogger, read_metrics
-from idql_func.training.matmul import matmul_precision
 from idql_func.training.offline import TrainingInterrupted, train_offline
-from idql_func.training.offline_records import ACTOR_LOSS_LABELS
 from idql_func.training.online import begin_run, check_resumable, restore_state
 from idql_func.training.online_loop import (
     Intervals,
@@ -38,12 +32,18 @@ from idql_func.training.online_loop import (
     SavedLoop,
     read_saved_loop,
 )
-from idql_func.training.report import Reporter, returns_table
-from idql_func.training.results import Evaluator, evaluation_record, plain_results
-from idql_func.training.rundir import RunDirectory, choose_run_directory, open_run_directory
+from idql_func.training.runs import plots
+from idql_func.training.runs.checkpoint import CheckpointMetadata, find_checkpoint, load_checkpoint
+from idql_func.training.runs.console import Reporter, returns_table
+from idql_func.training.runs.directory import RunDirectory, choose_run_directory, open_run_directory
+from idql_func.training.runs.metrics import MetricsLogger, read_metrics
+from idql_func.training.runs.offline_records import ACTOR_LOSS_LABELS
+from idql_func.training.runs.results import Evaluator, evaluation_record, plain_results
+from idql_func.training.runtime.device import choose_device
+from idql_func.training.runtime.matmul_precision import matmul_precision
+from idql_func.training.runtime.threads import cpu_threads
 from idql_func.training.sources import load_source
 from idql_func.training.task import Task, prepare_task
-from idql_func.training.threads import cpu_threads
 from idql_func.types import InputError
 
 __all__ = ["RESUMABLE", "FinetuneResult", "finetune", "settings_for_start"]

@@ -18,22 +18,28 @@ from typing import Any, Protocol
 import torch
 
 from idql_func import random
-from idql_func._donation import spared
-from idql_func._switches import jit_disabled
+from idql_func.compiler.donation import spared
 from idql_func.data import ReplayBuffer
-from idql_func.training.checkpoint import (
+from idql_func.switches import jit_disabled
+from idql_func.training.configs.offline import TrainConfig, differences
+from idql_func.training.runs.checkpoint import (
     CheckpointMetadata,
     find_checkpoint,
     read_metadata,
     restore_learner,
 )
-from idql_func.training.config import TrainConfig, differences
-from idql_func.training.device import choose_device
-from idql_func.training.eager import eagerly_on_cpu
-from idql_func.training.interrupts import held_interrupts
-from idql_func.training.loggers import MetricsLogger
-from idql_func.training.matmul import matmul_precision
-from idql_func.training.offline_records import (
+from idql_func.training.runs.console import (
+    Reporter,
+    TrainingBar,
+    duration,
+)
+from idql_func.training.runs.directory import (
+    RunDirectory,
+    choose_run_directory,
+    open_run_directory,
+)
+from idql_func.training.runs.metrics import MetricsLogger
+from idql_func.training.runs.offline_records import (
     IDQL,
     OfflineRecords,
     State,
@@ -41,20 +47,14 @@ from idql_func.training.offline_records import (
     fields_of,
     learner_keywords,
 )
-from idql_func.training.pace import Pace
-from idql_func.training.report import (
-    Reporter,
-    TrainingBar,
-    duration,
-)
-from idql_func.training.rundir import (
-    RunDirectory,
-    choose_run_directory,
-    open_run_directory,
-)
+from idql_func.training.runtime.device import choose_device
+from idql_func.training.runtime.eager import eagerly_on_cpu
+from idql_func.training.runtime.interrupts import held_interrupts
+from idql_func.training.runtime.matmul_precision import matmul_precision
+from idql_func.training.runtime.pace import Pace
+from idql_func.training.runtime.threads import cpu_threads
 from idql_func.training.sources import count_transitions
 from idql_func.training.task import Task, prepare_task, shapes_of
-from idql_func.training.threads import cpu_threads
 from idql_func.training.updates import scan_updates
 from idql_func.types import InputError
 

@@ -19,15 +19,11 @@ import torch
 from idql_func import agents
 from idql_func.agents.agent import TRANSITION_FIELDS
 from idql_func.data import MemoryEfficientReplayBuffer, ReplayBuffer
-from idql_func.training import plots
-from idql_func.training.checkpoint import CheckpointMetadata, restore_learner
-from idql_func.training.device import choose_device
+from idql_func.training.configs.learners import DrQConfig
+from idql_func.training.configs.online import OnlineConfig
+from idql_func.training.configs.settings import changed_settings
 from idql_func.training.interaction import Interaction
-from idql_func.training.learners import DrQConfig
-from idql_func.training.loggers import MetricsLogger
-from idql_func.training.matmul import matmul_precision
 from idql_func.training.offline import TrainResult
-from idql_func.training.online_config import OnlineConfig
 from idql_func.training.online_loop import (
     Intervals,
     LoopState,
@@ -36,12 +32,16 @@ from idql_func.training.online_loop import (
     read_saved_loop,
 )
 from idql_func.training.pixels import pixel_environment_factory
-from idql_func.training.report import Reporter, returns_table
-from idql_func.training.results import Evaluator, plain_results
-from idql_func.training.rundir import RunDirectory, choose_run_directory, open_run_directory
-from idql_func.training.settings import changed_settings
+from idql_func.training.runs import plots
+from idql_func.training.runs.checkpoint import CheckpointMetadata, restore_learner
+from idql_func.training.runs.console import Reporter, returns_table
+from idql_func.training.runs.directory import RunDirectory, choose_run_directory, open_run_directory
+from idql_func.training.runs.metrics import MetricsLogger
+from idql_func.training.runs.results import Evaluator, plain_results
+from idql_func.training.runtime.device import choose_device
+from idql_func.training.runtime.matmul_precision import matmul_precision
+from idql_func.training.runtime.threads import cpu_threads
 from idql_func.training.task import environment_factory, shapes_of
-from idql_func.training.threads import cpu_threads
 from idql_func.types import InputError
 
 __all__ = ["RESUMABLE", "train_online"]

@@ -16,35 +16,35 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from idql_func._switches import jit_disabled
 from idql_func.data import ReplayBuffer
-from idql_func.training.checkpoint import (
+from idql_func.switches import jit_disabled
+from idql_func.training.configs.online import OnlineEvaluationConfig
+from idql_func.training.interaction import Episode, Interaction
+from idql_func.training.offline import TrainingInterrupted
+from idql_func.training.runs.checkpoint import (
     CheckpointMetadata,
     find_checkpoint,
     read_metadata,
     save_checkpoint,
 )
-from idql_func.training.interaction import Episode, Interaction
-from idql_func.training.interrupts import held_interrupts
-from idql_func.training.loggers import MetricsLogger
-from idql_func.training.matmul import MatmulChoice
-from idql_func.training.offline import TrainingInterrupted
-from idql_func.training.online_config import OnlineEvaluationConfig
-from idql_func.training.report import (
+from idql_func.training.runs.console import (
     Reporter,
     TrainingBar,
     duration,
     files_table,
     policy_name,
 )
-from idql_func.training.results import (
+from idql_func.training.runs.directory import RunDirectory, write_json
+from idql_func.training.runs.metrics import MetricsLogger
+from idql_func.training.runs.results import (
     Evaluator,
     evaluation_record,
     fetch_scalars,
     for_numbers,
     not_numbers,
 )
-from idql_func.training.rundir import RunDirectory, write_json
+from idql_func.training.runtime.interrupts import held_interrupts
+from idql_func.training.runtime.matmul_precision import MatmulChoice
 from idql_func.types import InputError
 
 __all__ = ["Course", "Intervals", "LoopState", "OnlineLoop", "SavedLoop", "read_saved_loop"]

@@ -18,7 +18,7 @@ from idql_func.data.hdf5 import check_hdf5, read_d4rl_hdf5
 from idql_func.data.minari import find_recording
 from idql_func.data.pointmaze import ENV_NAME, make_pointmaze_dataset
 from idql_func.data.scores import reference_scores
-from idql_func.training.config import MINARI, DatasetConfig
+from idql_func.training.configs.offline import MINARI, DatasetConfig
 from idql_func.types import InputError
 
 __all__ = ["Source", "count_transitions", "load_source", "spaces_of"]

@@ -14,8 +14,8 @@ import torch
 
 from idql_func.data import Dataset, ReplayBuffer
 from idql_func.data.scores import normalized_score
-from idql_func.training.config import TrainConfig
-from idql_func.training.learners import LearnerConfig, PixelBCConfig
+from idql_func.training.configs.learners import LearnerConfig, PixelBCConfig
+from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.pixels import pixel_environment_factory
 from idql_func.training.sources import load_source, spaces_of
 from idql_func.types import InputError

@@ -13,10 +13,10 @@ from typing import Any, Literal, TypeVar
 from torch import Tensor
 
 from idql_func import random
-from idql_func._donation import spared
-from idql_func._switches import float_dtype, x64_enabled
+from idql_func.compiler.donation import spared
 from idql_func.data.arrays import map_arrays, named_leaves
 from idql_func.data.dataset import check_integer
+from idql_func.switches import float_dtype, x64_enabled
 from idql_func.transforms import jit, scan
 from idql_func.tree import tree_map
 from idql_func.types import InfoDict, InputError, PRNGKey

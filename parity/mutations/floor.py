@@ -15,7 +15,7 @@ FLOOR = (
     Mutation(
         "uniform-24-bits",
         "uniform floats from 24 bits of a word, as PyTorch makes them; JAX takes 23",
-        "_threefry_c.py",
+        "kernels/threefry_c.py",
         "(float)(int32_t)(word >> 9) * 0x1p-23f",
         "(float)(int32_t)(word >> 8) * 0x1p-24f",
     ),
@@ -29,7 +29,7 @@ FLOOR = (
     Mutation(
         "randint-one-word",
         "integers as one random word modulo the range; JAX makes each of two words",
-        "_threefry_c.py",
+        "kernels/threefry_c.py",
         "s ? (high % s * multiplier + rest_bits % s) % s : rest_bits;",
         "s ? rest_bits % s : rest_bits;",
     ),
@@ -148,21 +148,21 @@ FLOOR = (
     Mutation(
         "ema-other-side",
         "the moving average keeps the share tau of the old parameters, as some papers write it",
-        "_fused.py",
+        "kernels/tree_ops.py",
         "out[i] = share * a[i] + rest * b[i]",
         "out[i] = share * b[i] + rest * a[i]",
     ),
     Mutation(
         "fused-adam-eps-in-root",
         "Adam's eps inside the root in the step of a whole tree, as TensorFlow's",
-        "_fused.py",
+        "kernels/tree_ops.py",
         "(SQRT(SECOND) + eps)",
         "SQRT(SECOND + eps)",
     ),
     Mutation(
         "fused-adam-no-correction",
         "Adam's second moment without bias correction in the step of a whole tree",
-        "_fused.py",
+        "kernels/tree_ops.py",
         "ADAM(m1 / correction1, v1 / correction2, UPDATE)",
         "ADAM(m1 / correction1, v1, UPDATE)",
     ),

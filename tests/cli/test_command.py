@@ -17,14 +17,14 @@ from tiny_pendulum import ENVIRONMENT, as_line, short_run, write_dataset
 
 from idql_func.cli import COMMANDS, finetune, main, online, train
 from idql_func.cli.train import LearnerClass, parse
-from idql_func.training.config import TrainConfig
-from idql_func.training.learners import (
+from idql_func.training.configs.learners import (
     BCConfig,
     GeneralDDPMIQLConfig,
     OfflineLearnerConfig,
 )
-from idql_func.training.loggers import read_metrics
-from idql_func.training.presets import ANTMAZE, LOCOMOTION, POINTMAZE
+from idql_func.training.configs.offline import TrainConfig
+from idql_func.training.configs.presets import ANTMAZE, LOCOMOTION, POINTMAZE
+from idql_func.training.runs.metrics import read_metrics
 
 TINY_LEARNER = [
     *("--learner.critic-hidden-dims", "8", "--learner.actor-num-blocks", "1"),
@@ -191,7 +191,7 @@ def test_ctrl_c_says_how_to_resume(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("idql_func.training.report.TrainingBar.losses", interrupt)
+        patch.setattr("idql_func.training.runs.console.TrainingBar.losses", interrupt)
         assert main(["train", *options(folder, "cut")]) == 130
     run = folder / "runs" / "cut"
     assert f"continue with --resume {run}" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from tiny_pendulum import ENVIRONMENT
 
 from idql_func.cli import collect, finetune, main, online
 from idql_func.data.hdf5 import read_d4rl_hdf5
-from idql_func.training.online_presets import FINETUNE_PRESETS, ONLINE_PRESETS
+from idql_func.training.configs.online_presets import FINETUNE_PRESETS, ONLINE_PRESETS
 from idql_func.types import InputError
 
 RUN = [
@@ -82,8 +82,8 @@ def test_online_then_collect_then_train(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_run_to_start_from_keeps_its_settings(tmp_path: Path) -> None:
-    from idql_func.training.presets import ANTMAZE, POINTMAZE
-    from idql_func.training.rundir import RunDirectory
+    from idql_func.training.configs.presets import ANTMAZE, POINTMAZE
+    from idql_func.training.runs.directory import RunDirectory
 
     for settings, name in ((ANTMAZE, "antmaze"), (POINTMAZE, "pointmaze")):
         run = RunDirectory(tmp_path / name)

@@ -9,7 +9,7 @@ import pytest
 from tiny_pendulum import short_run, write_dataset
 
 from idql_func.cli import main
-from idql_func.training.rundir import RunDirectory
+from idql_func.training.runs.directory import RunDirectory
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tiny_pendulum import as_line, short_run, write_dataset
 
 from idql_func.cli import main
 from idql_func.cli.train import members, parse_options
-from idql_func.training.rundir import RunDirectory
+from idql_func.training.runs.directory import RunDirectory
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from tiny_images import STEPS, TINY_DOT, roll_out
 
 from idql_func import disable_jit
 from idql_func.data.hdf5 import write_d4rl_hdf5
-from idql_func.training.config import DatasetConfig, EvaluationConfig, TrainConfig
-from idql_func.training.learners import DDPMIQLConfig
-from idql_func.training.report import Reporter
+from idql_func.training.configs.learners import DDPMIQLConfig
+from idql_func.training.configs.offline import DatasetConfig, EvaluationConfig, TrainConfig
+from idql_func.training.runs.console import Reporter
 
 
 @pytest.fixture(scope="session", autouse=True)

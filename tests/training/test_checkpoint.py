@@ -15,7 +15,7 @@ import torch
 
 from idql_func import agents, optim
 from idql_func.agents import DDPMIQLLearner, GeneralDDPMIQLLearner
-from idql_func.training.checkpoint import (
+from idql_func.training.runs.checkpoint import (
     METADATA,
     TENSORS,
     CheckpointMetadata,

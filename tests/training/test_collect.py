@@ -16,17 +16,17 @@ from idql_func.data import D4RLDataset, MemoryEfficientReplayBuffer, ReplayBuffe
 from idql_func.data.hdf5 import read_d4rl_hdf5, write_d4rl_hdf5
 from idql_func.data.minari import read_minari
 from idql_func.training.collect import collect
-from idql_func.training.collect_config import CollectConfig
-from idql_func.training.config import TrainConfig
-from idql_func.training.learners import DrQConfig, SACConfig
-from idql_func.training.online import train_online
-from idql_func.training.online_config import (
+from idql_func.training.configs.collect import CollectConfig
+from idql_func.training.configs.learners import DrQConfig, SACConfig
+from idql_func.training.configs.offline import TrainConfig
+from idql_func.training.configs.online import (
     OnlineConfig,
     OnlineEvaluationConfig,
     PixelConfig,
 )
+from idql_func.training.online import train_online
 from idql_func.training.recording import Recording, join, of_buffer, roll_out
-from idql_func.training.report import Reporter
+from idql_func.training.runs.console import Reporter
 from idql_func.training.task import environment_factory, prepare_task
 from idql_func.types import InputError
 

@@ -13,22 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idql_func import agents
-from idql_func.training import options
-from idql_func.training.config import (
-    DatasetConfig,
-    EvaluationConfig,
-    TrainConfig,
-    config_from_dict,
-    config_to_dict,
-)
-from idql_func.training.learners import (
+from idql_func.training.configs import options
+from idql_func.training.configs.learners import (
     LEARNERS,
     DDPMIQLConfig,
     GeneralDDPMIQLConfig,
     OfflineLearnerConfig,
     learner_config,
 )
-from idql_func.training.presets import PRESETS, preset_for
+from idql_func.training.configs.offline import (
+    DatasetConfig,
+    EvaluationConfig,
+    TrainConfig,
+    config_from_dict,
+    config_to_dict,
+)
+from idql_func.training.configs.presets import PRESETS, preset_for
 from idql_func.types import InputError
 
 SHARED = (options.Device, options.Matmul, options.RunsDir, options.Threads)

@@ -17,15 +17,15 @@ from short_pendulum import SHORT_PENDULUM
 from idql_func import disable_jit
 from idql_func.agents import DDPMIQLLearner
 from idql_func.data import ReplayBuffer
-from idql_func.training.checkpoint import load_checkpoint
-from idql_func.training.config import TrainConfig
+from idql_func.training.configs.finetune import FinetuneConfig, FinetuneEvaluationConfig
+from idql_func.training.configs.learners import IQLConfig
+from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.finetune import finetune, settings_for_start
-from idql_func.training.finetune_config import FinetuneConfig, FinetuneEvaluationConfig
-from idql_func.training.learners import IQLConfig
-from idql_func.training.loggers import read_metrics
 from idql_func.training.offline import TrainingInterrupted, train_offline
-from idql_func.training.report import Reporter
-from idql_func.training.rundir import open_run_directory
+from idql_func.training.runs.checkpoint import load_checkpoint
+from idql_func.training.runs.console import Reporter
+from idql_func.training.runs.directory import open_run_directory
+from idql_func.training.runs.metrics import read_metrics
 from idql_func.transforms import tree_flatten
 from idql_func.types import InputError
 

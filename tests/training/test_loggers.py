@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idql_func.training.loggers import MetricsLogger, read_metrics
+from idql_func.training.runs.metrics import MetricsLogger, read_metrics
 from idql_func.types import InputError
 
 

@@ -15,13 +15,13 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from idql_func import agents, random
-from idql_func.training.checkpoint import TENSORS, load_checkpoint
-from idql_func.training.config import DatasetConfig, EvaluationConfig, TrainConfig
-from idql_func.training.learners import GeneralDDPMIQLConfig
-from idql_func.training.loggers import read_metrics
+from idql_func.training.configs.learners import GeneralDDPMIQLConfig
+from idql_func.training.configs.offline import DatasetConfig, EvaluationConfig, TrainConfig
 from idql_func.training.offline import TrainingInterrupted, train_offline
-from idql_func.training.report import Reporter
-from idql_func.training.rundir import RunDirectory
+from idql_func.training.runs.checkpoint import TENSORS, load_checkpoint
+from idql_func.training.runs.console import Reporter
+from idql_func.training.runs.directory import RunDirectory
+from idql_func.training.runs.metrics import read_metrics
 from idql_func.training.task import prepare_task
 from idql_func.tree import tree_leaves, tree_paths
 from idql_func.types import InputError
@@ -88,7 +88,7 @@ def test_an_interrupt_in_the_middle_of_a_step_does_that_step_again(
 ) -> None:
     """The batch of the step is drawn and its losses are logged when Ctrl-C arrives."""
     whole = train_offline(replace(tiny, name="whole"), reporter=quiet)
-    bar = "idql_func.training.report.TrainingBar.losses"
+    bar = "idql_func.training.runs.console.TrainingBar.losses"
 
     def interrupt(self: Any, record: dict[str, Any]) -> None:
         if record["step"] == 6:
@@ -164,7 +164,7 @@ def test_the_loop_is_update_after_update_over_the_datasets_own_stream(
 def test_losses_are_fetched_at_log_points_only(
     tiny: TrainConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from idql_func.training import offline_records
+    from idql_func.training.runs import offline_records
 
     fetched = []
     fetch = offline_records.fetch_scalars

@@ -18,15 +18,15 @@ from tiny_images import SIZE, STACK, STEPS, TINY_DOT, TINY_PIXEL_BC
 
 from idql_func import agents, optim, random
 from idql_func.data.hdf5 import read_d4rl_hdf5, write_d4rl_hdf5
-from idql_func.training.checkpoint import load_checkpoint
-from idql_func.training.config import DatasetConfig, EvaluationConfig, TrainConfig
-from idql_func.training.datainfo import describe_dataset
-from idql_func.training.learners import BCConfig, DDPMIQLConfig, IQLConfig
-from idql_func.training.loggers import read_metrics
+from idql_func.training.configs.learners import BCConfig, DDPMIQLConfig, IQLConfig
+from idql_func.training.configs.offline import DatasetConfig, EvaluationConfig, TrainConfig
+from idql_func.training.data_info import describe_dataset
+from idql_func.training.evaluate import evaluate_checkpoint
 from idql_func.training.offline import TrainingInterrupted, train_offline
-from idql_func.training.report import Reporter
+from idql_func.training.runs.checkpoint import load_checkpoint
+from idql_func.training.runs.console import Reporter
+from idql_func.training.runs.metrics import read_metrics
 from idql_func.training.task import prepare_task
-from idql_func.training.trial import evaluate_checkpoint
 from idql_func.types import InputError
 
 IQL = IQLConfig(hidden_dims=(8,), expectile=0.9, temperature=3.0)

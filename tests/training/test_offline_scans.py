@@ -14,13 +14,13 @@ from idql_func import disable_jit
 from idql_func.agents import BCLearner
 from idql_func.data import Dataset, ReplayBuffer
 from idql_func.training import offline
-from idql_func.training.config import DatasetConfig, TrainConfig
-from idql_func.training.interrupts import held_interrupts
-from idql_func.training.learners import BCConfig
-from idql_func.training.loggers import read_metrics
+from idql_func.training.configs.learners import BCConfig
+from idql_func.training.configs.offline import DatasetConfig, TrainConfig
 from idql_func.training.offline import TrainingInterrupted, train_offline
-from idql_func.training.pace import Pace
-from idql_func.training.report import Reporter
+from idql_func.training.runs.console import Reporter
+from idql_func.training.runs.metrics import read_metrics
+from idql_func.training.runtime.interrupts import held_interrupts
+from idql_func.training.runtime.pace import Pace
 from idql_func.training.task import prepare_task
 from idql_func.tree import tree_leaves, tree_paths
 

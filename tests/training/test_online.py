@@ -16,17 +16,17 @@ from safetensors.numpy import load_file
 from short_pendulum import SHORT_PENDULUM
 
 from idql_func.data import MemoryEfficientReplayBuffer, ReplayBuffer
-from idql_func.training.checkpoint import load_checkpoint, read_metadata
-from idql_func.training.learners import DrQConfig, SACConfig, TD3Config
-from idql_func.training.loggers import read_metrics
-from idql_func.training.offline import TrainingInterrupted
-from idql_func.training.online import train_online
-from idql_func.training.online_config import (
+from idql_func.training.configs.learners import DrQConfig, SACConfig, TD3Config
+from idql_func.training.configs.online import (
     OnlineConfig,
     OnlineEvaluationConfig,
     PixelConfig,
 )
-from idql_func.training.report import Reporter
+from idql_func.training.offline import TrainingInterrupted
+from idql_func.training.online import train_online
+from idql_func.training.runs.checkpoint import load_checkpoint, read_metadata
+from idql_func.training.runs.console import Reporter
+from idql_func.training.runs.metrics import read_metrics
 from idql_func.transforms import tree_flatten
 from idql_func.types import InputError
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from idql_func.training.plots import frames_figure, learning_curve, save_figure
+from idql_func.training.runs.plots import frames_figure, learning_curve, save_figure
 
 pytestmark = pytest.mark.usefixtures("drawn")
 

@@ -12,13 +12,18 @@ import pytest
 import torch
 
 from idql_func import agents
-from idql_func.training.catalogue import UPSTREAM_FILES, CatalogueEntry, catalogue, presets_called
-from idql_func.training.learners import LEARNERS, DDPMIQLConfig, GeneralDDPMIQLConfig
+from idql_func.training.configs.catalogue import (
+    UPSTREAM_FILES,
+    CatalogueEntry,
+    catalogue,
+    presets_called,
+)
+from idql_func.training.configs.learners import LEARNERS, DDPMIQLConfig, GeneralDDPMIQLConfig
+from idql_func.training.configs.online_presets import FINETUNE_PRESETS, ONLINE_PRESETS
+from idql_func.training.configs.presets import DESCRIPTIONS, PRESETS, preset_for
+from idql_func.training.configs.settings import settings_from_dict, settings_to_dict
+from idql_func.training.configs.sweeps import LAUNCHERS, cells_of
 from idql_func.training.offline import learner_keywords
-from idql_func.training.online_presets import FINETUNE_PRESETS, ONLINE_PRESETS
-from idql_func.training.presets import DESCRIPTIONS, PRESETS, preset_for
-from idql_func.training.settings import settings_from_dict, settings_to_dict
-from idql_func.training.sweeps import LAUNCHERS, cells_of
 from idql_func.tree import tree_leaves, tree_paths
 from idql_func.types import InputError
 

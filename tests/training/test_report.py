@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from idql_func.training.report import RateMeter, Reporter, returns_table
+from idql_func.training.runs.console import RateMeter, Reporter, returns_table
 
 
 def test_rate_leaves_pauses_out() -> None:
@@ -32,7 +32,7 @@ def test_rate_is_that_of_the_last_seconds() -> None:
 
 def test_plain_lines_appear_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("idql_func.training.report.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("idql_func.training.runs.console.time.monotonic", lambda: now[0])
     stream = io.StringIO()
     reporter = Reporter(Console(file=stream, width=200))
     with reporter.bar(total=1_000, done=0) as bar:
@@ -47,7 +47,7 @@ def test_plain_lines_appear_without_a_terminal(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_live_bar_shows_rate_losses_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("idql_func.training.report.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("idql_func.training.runs.console.time.monotonic", lambda: now[0])
     stream = io.StringIO()
     reporter = Reporter(Console(file=stream, width=160, force_terminal=True, color_system=None))
     with reporter.bar(total=100, done=0) as bar:

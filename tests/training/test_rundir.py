@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from idql_func.training.config import TrainConfig
-from idql_func.training.rundir import choose_run_directory, open_run_directory
+from idql_func.training.configs.offline import TrainConfig
+from idql_func.training.runs.directory import choose_run_directory, open_run_directory
 from idql_func.types import InputError
 
 

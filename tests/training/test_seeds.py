@@ -20,22 +20,22 @@ from torch._dynamo.utils import counters
 
 from idql_func import disable_jit, tree_stack, vmap
 from idql_func.agents.agent import TRANSITION_FIELDS
-from idql_func.training.checkpoint import load_checkpoint
-from idql_func.training.config import EvaluationConfig, TrainConfig
-from idql_func.training.learners import BCConfig, GeneralDDPMIQLConfig, IQLConfig
-from idql_func.training.loggers import read_metrics
+from idql_func.training.configs.learners import BCConfig, GeneralDDPMIQLConfig, IQLConfig
+from idql_func.training.configs.offline import EvaluationConfig, TrainConfig
+from idql_func.training.evaluate import evaluate_checkpoint
 from idql_func.training.offline import TrainingInterrupted, train_offline
-from idql_func.training.offline_records import create, numbers_of
-from idql_func.training.report import Reporter
-from idql_func.training.results import Evaluator
-from idql_func.training.rundir import RunDirectory
+from idql_func.training.runs.checkpoint import load_checkpoint
+from idql_func.training.runs.console import Reporter
+from idql_func.training.runs.directory import RunDirectory
+from idql_func.training.runs.metrics import read_metrics
+from idql_func.training.runs.offline_records import create, numbers_of
+from idql_func.training.runs.results import Evaluator
 from idql_func.training.seeds import acting as seeds_acting
 from idql_func.training.seeds.acting import StackedActor, evaluate_stack, members_at_once
 from idql_func.training.seeds.loop import open_members, train_seeds
 from idql_func.training.seeds.memory import member_memory, peak_bytes
 from idql_func.training.seeds.stack import stack_members, update_member
 from idql_func.training.task import prepare_task
-from idql_func.training.trial import evaluate_checkpoint
 from idql_func.tree import tree_leaves, tree_paths
 from idql_func.types import InputError
 

@@ -9,8 +9,12 @@ from typing import ClassVar, Literal
 
 import pytest
 
-from idql_func.training.learners import SACConfig, TD3Config
-from idql_func.training.settings import changed_settings, settings_from_dict, settings_to_dict
+from idql_func.training.configs.learners import SACConfig, TD3Config
+from idql_func.training.configs.settings import (
+    changed_settings,
+    settings_from_dict,
+    settings_to_dict,
+)
 from idql_func.types import InputError
 
 

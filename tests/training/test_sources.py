@@ -14,10 +14,10 @@ from short_pendulum import SHORT_PENDULUM
 
 from idql_func.data import MinariDataset, write_minari_dataset
 from idql_func.data.scores import ReferenceScores, normalized_score, reference_scores
-from idql_func.training.config import DatasetConfig, TrainConfig
-from idql_func.training.datainfo import describe_dataset
+from idql_func.training.configs.offline import DatasetConfig, TrainConfig
+from idql_func.training.data_info import describe_dataset
 from idql_func.training.offline import train_offline
-from idql_func.training.report import Reporter
+from idql_func.training.runs.console import Reporter
 from idql_func.training.sources import load_source
 from idql_func.types import InputError
 

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idql_func.training.sweeps import LAUNCHERS, Axis, Sweep, cells_of, over_seeds, parse_axis
+from idql_func.training.configs.sweeps import (
+    LAUNCHERS,
+    Axis,
+    Sweep,
+    cells_of,
+    over_seeds,
+    parse_axis,
+)
 from idql_func.types import InputError
 
 VALUES = st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=4, unique=True).map(tuple)

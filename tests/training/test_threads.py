@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from idql_func.training.config import TrainConfig
-from idql_func.training.finetune_config import FinetuneConfig
+from idql_func.training.configs.finetune import FinetuneConfig
+from idql_func.training.configs.offline import TrainConfig
+from idql_func.training.configs.online import OnlineConfig
 from idql_func.training.offline import train_offline
-from idql_func.training.online_config import OnlineConfig
-from idql_func.training.threads import cpu_threads, usable_cores
+from idql_func.training.runtime.threads import cpu_threads, usable_cores
 from idql_func.types import InputError
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from idql_func.data import MemoryEfficientReplayBuffer
 from idql_func.data.hdf5 import write_d4rl_hdf5
-from idql_func.training.learners import PixelBCConfig
+from idql_func.training.configs.learners import PixelBCConfig
 from idql_func.training.pixels import pixel_environment_factory
 
 TINY_DOT = "TinyDot-v0"

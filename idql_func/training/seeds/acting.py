@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from idql_func._switches import disable_jit
 from idql_func.evaluation import evaluate_members
-from idql_func.training.eager import eagerly_on_cpu
-from idql_func.training.results import Evaluator
+from idql_func.switches import disable_jit
+from idql_func.training.runs.results import Evaluator
+from idql_func.training.runtime.eager import eagerly_on_cpu
 from idql_func.training.seeds.memory import available_memory, peak_bytes
 from idql_func.training.seeds.stack import stack_members
 from idql_func.transforms import jit, vmap

@@ -14,9 +14,9 @@ from types import MappingProxyType
 from typing import Any
 
 from idql_func.errors import InputError
-from idql_func.training.config import TrainConfig, differences
-from idql_func.training.settings import flat_settings
-from idql_func.training.sweeps import Axis, axis_label
+from idql_func.training.configs.offline import TrainConfig, differences
+from idql_func.training.configs.settings import flat_settings
+from idql_func.training.configs.sweeps import Axis, axis_label
 
 __all__ = [
     "PER_MEMBER",
@@ -189,7 +189,7 @@ def member_names(configs: Sequence[TrainConfig]) -> list[str]:
     """A name for each member, which its folder has: what it differs in, and its seed.
 
     Example:
-        >>> from idql_func.training.learners import IQLConfig
+        >>> from idql_func.training.configs.learners import IQLConfig
         >>> member_names([TrainConfig(seed=2, learner=IQLConfig(tau=t)) for t in (0.1, 0.2)])
         ['tau=0.1-seed2', 'tau=0.2-seed2']
     """

@@ -20,15 +20,11 @@ import torch
 from torch import Tensor
 
 from idql_func import random
-from idql_func._donation import spared
-from idql_func._switches import x64_enabled
+from idql_func.compiler.donation import spared
 from idql_func.evaluation import environments_at_once
-from idql_func.training.checkpoint import read_metadata, restore_learner
-from idql_func.training.config import TrainConfig, differences
-from idql_func.training.device import choose_device
-from idql_func.training.eager import eagerly_on_cpu
-from idql_func.training.loggers import MetricsLogger
-from idql_func.training.matmul import matmul_precision
+from idql_func.switches import x64_enabled
+from idql_func.training.configs.offline import TrainConfig, differences
+from idql_func.training.configs.settings import with_settings
 from idql_func.training.offline import (
     OfflineLoop,
     TrainingInterrupted,
@@ -37,7 +33,16 @@ from idql_func.training.offline import (
     loop_state,
     warn_of_versions,
 )
-from idql_func.training.offline_records import (
+from idql_func.training.runs.checkpoint import read_metadata, restore_learner
+from idql_func.training.runs.console import Reporter
+from idql_func.training.runs.directory import (
+    RunDirectory,
+    choose_run_directory,
+    open_run_directory,
+    write_json,
+)
+from idql_func.training.runs.metrics import MetricsLogger
+from idql_func.training.runs.offline_records import (
     IDQL,
     OfflineRecords,
     State,
@@ -45,22 +50,17 @@ from idql_func.training.offline_records import (
     fields_of,
     numbers_of,
 )
-from idql_func.training.report import Reporter
-from idql_func.training.rundir import (
-    RunDirectory,
-    choose_run_directory,
-    open_run_directory,
-    write_json,
-)
+from idql_func.training.runtime.device import choose_device
+from idql_func.training.runtime.eager import eagerly_on_cpu
+from idql_func.training.runtime.matmul_precision import matmul_precision
+from idql_func.training.runtime.threads import cpu_threads
 from idql_func.training.seeds.acting import acting_memory
 from idql_func.training.seeds.config import check_members, group_name, member_names
 from idql_func.training.seeds.data import MemberData, member_data
 from idql_func.training.seeds.memory import check_fits, member_memory
 from idql_func.training.seeds.records import Evaluations, GroupRecords
 from idql_func.training.seeds.stack import Rates, stack_members, update_member
-from idql_func.training.settings import with_settings
 from idql_func.training.task import Task, prepare_task
-from idql_func.training.threads import cpu_threads
 from idql_func.training.updates import draw_batch
 from idql_func.transforms import jit, scan, vmap
 from idql_func.tree import tree_map

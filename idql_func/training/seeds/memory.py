@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from idql_func._switches import disable_jit
+from idql_func.switches import disable_jit
 from idql_func.training.seeds.stack import stack_members, update_member
 from idql_func.transforms import vmap
 from idql_func.tree import tree_leaves, tree_map

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from idql_func.training.plots import (
+from idql_func.training.runs.plots import (
     LOSS_TITLES,
     logged_losses,
     panels,

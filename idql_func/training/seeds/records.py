@@ -12,16 +12,23 @@ from typing import Any
 from torch import Tensor
 
 from idql_func.evaluation import environments_at_once
-from idql_func.training.offline_records import (
+from idql_func.training.configs.settings import flat_settings
+from idql_func.training.runs.console import (
+    Reporter,
+    TrainingBar,
+    duration,
+    files_table,
+    policy_name,
+)
+from idql_func.training.runs.directory import RunDirectory, write_json
+from idql_func.training.runs.offline_records import (
     ACTOR_LOSS_LABELS,
     IDQL,
     OfflineRecords,
     State,
 )
-from idql_func.training.plots import save_figure
-from idql_func.training.report import Reporter, TrainingBar, duration, files_table, policy_name
-from idql_func.training.results import fetch_scalars, for_numbers, not_numbers, plain_results
-from idql_func.training.rundir import RunDirectory, write_json
+from idql_func.training.runs.plots import save_figure
+from idql_func.training.runs.results import fetch_scalars, for_numbers, not_numbers, plain_results
 from idql_func.training.seeds.acting import evaluate_stack, members_at_once
 from idql_func.training.seeds.config import varied_settings
 from idql_func.training.seeds.plots import members_curve
@@ -32,7 +39,6 @@ from idql_func.training.seeds.report import (
     write_members_csv,
 )
 from idql_func.training.seeds.stack import member_of
-from idql_func.training.settings import flat_settings
 
 __all__ = ["GroupRecords"]
 

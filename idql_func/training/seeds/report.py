@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 
 from idql_func.data.hdf5 import atomic_path
-from idql_func.training.report import policy_name
+from idql_func.training.runs.console import policy_name
 
 __all__ = [
     "MeanOverSeeds",

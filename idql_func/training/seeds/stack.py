@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idql_func._switches import float_dtype
 from idql_func.optim import learning_rate_of, with_learning_rate
 from idql_func.struct import TrainState
+from idql_func.switches import float_dtype
 from idql_func.tree import tree_flatten, tree_paths, tree_stack, tree_unflatten
 from idql_func.types import Batch, InfoDict, InputError
 

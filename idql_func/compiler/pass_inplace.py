@@ -1,0 +1,148 @@
+"""Results of a graph that are written over its inputs by operators that can do so.
+
+The memory of a donated input takes a result. Copying it there at the end costs a pass over
+memory; an operator with a twin (``tree_ops.py``) writes it there in the first place, if everything
+that reads the old values has run by then.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import defaultdict
+from typing import Any
+
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from idql_func.compiler.fx_utils import storage_number
+from idql_func.kernels.tree_ops import TWINS
+
+
+def homes_of_results(graph: GraphModule) -> dict[int, int]:
+    """The number of the input over which each result could be written, by the result's number.
+
+    Only a result of an operator with a twin, or of several in a row, has such a place.
+    """
+    inputs, output = _ends(graph)
+    home = {node: k for k, node in enumerate(inputs)}
+    for node in graph.graph.nodes:
+        if node.target is operator.getitem and _has_twin(node.args[0]):
+            written = _whole(_written(node.args[0])[node.args[1]])
+            if written in home:
+                home[node] = home[written]
+    results = [_whole(node) for node in output.args[0]]
+    return {k: home[r] for k, r in enumerate(results) if r in home and r.op != "placeholder"}
+
+
+def write_with_twins(graph: GraphModule, pairs: dict[int, int]) -> dict[int, int]:
+    """Put twins in the place of pure operators where it changes no value; the pairs left over.
+
+    ``pairs`` maps a result's number to that of the input whose memory it takes. A twin takes
+    over where it writes each result to the input that should have it and nothing reads the old
+    values afterwards. The graph then returns that input in the result's place.
+    """
+    inputs, output = _ends(graph)
+    number = {node: k for k, node in enumerate(inputs)}
+    order = {node: k for k, node in enumerate(graph.graph.nodes)}
+    sharing: dict[int, list[Node]] = defaultdict(list)
+    for node in order:
+        sharing[storage_number(node)].append(node)
+
+    def result_is_at_home(value: Node, home: Node) -> bool:
+        for alias in sharing[storage_number(value)]:
+            for k, result in enumerate(output.args[0]):
+                if result is alias and (_whole(alias) is not value or pairs.get(k) != number[home]):
+                    return False
+        return True
+
+    def read_for_the_last_time(old: Node, reader: Node) -> bool:
+        aliases = sharing[storage_number(old)]
+        mentions: list[Node] = []
+        map_arg((reader.args, reader.kwargs), mentions.append)
+        return sum(node in aliases for node in mentions) == 1 and all(
+            order[user] <= order[reader] for alias in aliases for user in alias.users
+        )
+
+    for node in list(graph.graph.nodes):
+        if not _has_twin(node):
+            continue
+        written = [_whole(old) for old in _written(node)]
+        values = {user: written[user.args[1]] for user in node.users}
+        if (
+            all(old in number and number[old] in pairs.values() for old in written)
+            and all(read_for_the_last_time(old, node) for old in written)
+            and all(result_is_at_home(value, home) for value, home in values.items())
+        ):
+            settled = [
+                value
+                for value in _readers(
+                    graph, {alias for w in written for alias in sharing[storage_number(w)]}
+                )
+                if order[value] < order[node] < max(order[user] for user in value.users)
+            ]
+            with graph.graph.inserting_before(node):
+                twin = graph.graph.call_function(
+                    TWINS[node.target][0], map_arg(node.args, _whole), {"settled": settled}
+                )
+            order[twin] = order[node]
+            for value, home in values.items():
+                sharing[storage_number(home)] += sharing[storage_number(value)]
+                value.replace_all_uses_with(home)
+                graph.graph.erase_node(value)
+            graph.graph.erase_node(node)
+    graph.recompile()
+    return {k: p for k, p in pairs.items() if _whole(output.args[0][k]) is not inputs[p]}
+
+
+def _readers(graph: GraphModule, old: set[Node]) -> list[Node]:
+    """The tensors that depend on the values of some nodes and are used.
+
+    In the graph's order: it becomes part of the program, which the compiler's cache finds by its
+    text, and a set of nodes has another order each time.
+    """
+    dependent = set(old)
+    readers = []
+    for node in graph.graph.nodes:
+        if not dependent.isdisjoint(node.all_input_nodes):
+            dependent.add(node)
+            if node not in old and node.users and isinstance(node.meta.get("val"), Tensor):
+                readers.append(node)
+    return readers
+
+
+def _ends(graph: GraphModule) -> tuple[list[Node], Any]:
+    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    return inputs, next(node for node in graph.graph.nodes if node.op == "output")
+
+
+def _has_twin(node: Any) -> bool:
+    return node.op == "call_function" and node.target in TWINS
+
+
+def _written(node: Node) -> list[Any]:
+    """What the twin of an operator writes to, in the order of the operator's results."""
+    operator: Any = node.target
+    names = [argument.name for argument in operator._schema.arguments]
+    written: list[Any] = []
+    for name in TWINS[operator][1]:
+        argument: Any = node.args[names.index(name)]
+        written.extend(argument if isinstance(argument, list | tuple) else [argument])
+    return written
+
+
+def _whole(node: Any) -> Any:
+    """The value that a node is merely another name of: ``view`` to the shape it has, and such."""
+    while node.op == "call_function" and node.args and isinstance(node.args[0], Node):
+        source = node.args[0]
+        value, other = node.meta.get("val"), source.meta.get("val")
+        if not (isinstance(value, Tensor) and isinstance(other, Tensor)):
+            break
+        if storage_number(node) != storage_number(source) or _geometry(value) != _geometry(other):
+            break
+        node = source
+    return node
+
+
+def _geometry(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype

@@ -1,0 +1,280 @@
+"""Whole 32-bit draws, each as one operator: key in, numbers out, in one pass over memory.
+
+The C form and the tensor form give the same bits. The tensor form runs on other devices and
+without a compiler, and it is what the tests compare with. Keys are ``[..., 2]``: under
+:func:`idql_func.vmap` a stack of keys is still one call.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idql_func.kernels.build import operator
+from idql_func.kernels.threefry import MASK, functions, native, threefry2x32_tensors
+from idql_func.kernels.xla_math import erfinv, fused_multiply_add, sqrt2
+from idql_func.switches import partitionable
+
+Shape = tuple[int, ...]
+
+_LARGEST = 2**32 - 2
+
+
+def split(key: Tensor, num: int) -> Tensor:
+    """``num`` new keys, ``[num, 2]``."""
+    return _draw("split", key, (num, 2))
+
+
+def chain(key: Tensor, num: int, carry: int) -> Tensor:
+    """The keys of ``num`` splits in succession and the key that is left, ``[num + 1, 2]``."""
+    return _draw("chain", key, (num + 1, 2), carry)
+
+
+def bits(key: Tensor, shape: Shape) -> Tensor:
+    """32-bit words as int64 values, ``shape``."""
+    return _draw("bits", key, shape)
+
+
+def uniform(key: Tensor, shape: Shape, low: float, high: float) -> Tensor:
+    """float32 numbers in ``[low, high)``, ``shape``; scale and shift are rounded once."""
+    return _draw("uniform", key, shape, float(low), float(high))
+
+
+def normal(key: Tensor, shape: Shape) -> Tensor:
+    """Standard normal float32 numbers, ``shape``."""
+    return _draw("normal", key, shape)
+
+
+def bernoulli(key: Tensor, shape: Shape, p: float) -> Tensor:
+    """Whether float32 uniforms are below ``p``, ``shape``."""
+    return _draw("bernoulli", key, shape, float(p))
+
+
+def randint(key: Tensor, shape: Shape, low: int, span: int) -> Tensor:
+    """int32 numbers in ``[low, low + span)``, ``shape``, for ``0 < span <= 2**32``."""
+    return _draw("randint", key, shape, low, span)
+
+
+def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
+    """A new key ``[2]`` from a key and a 32-bit integer, or a tensor ``[]`` that holds one."""
+    if native(key):
+        if isinstance(data, Tensor):
+            return _fold_in_op(key, data.to(key.device), 0)
+        return _fold_in_op(key, None, data & MASK)
+    return _fold_in_tensors(key, data)
+
+
+def _draw(name: str, key: Tensor, shape: Shape, *parameters: Any) -> Tensor:
+    if math.prod(shape) > _LARGEST:
+        raise ValueError(
+            f"random: a draw of {math.prod(shape)} words exceeds the 2**32 - 2 of one key."
+        )
+    form = _OPERATORS[name] if native(key) else _TENSOR_FORMS[name]
+    return form(key, shape, partitionable(), *parameters)
+
+
+# --- tensor forms: keys [..., 2] to numbers [..., *shape] -----------------------------------
+
+
+def _hash_pairs(key: Tensor, size: int) -> Tensor:
+    """Newer layout, ``[..., 2, size]``: each 64-bit counter, its high word zero, by itself."""
+    counts = torch.arange(size, dtype=torch.int64, device=key.device)
+    return threefry2x32_tensors(key, torch.stack([torch.zeros_like(counts), counts]))
+
+
+def _hash_halves(key: Tensor, size: int) -> Tensor:
+    """Older layout, ``[..., size]``: the first half of the counters is paired with the second."""
+    half = (size + 1) // 2
+    counts = torch.arange(2 * half, dtype=torch.int64, device=key.device)
+    if size % 2:  # an odd count is padded with a zero
+        counts = torch.where(counts == size, 0, counts)
+    words = threefry2x32_tensors(key, counts.reshape(2, half))
+    return words.reshape(*key.shape[:-1], 2 * half)[..., :size]
+
+
+def _split_tensors(key: Tensor, shape: Shape, newer: bool) -> Tensor:
+    size = math.prod(shape)
+    words = _hash_pairs(key, size // 2).mT if newer else _hash_halves(key, size)
+    return words.reshape((*key.shape[:-1], *shape))
+
+
+def _chain_tensors(key: Tensor, shape: Shape, newer: bool, carry: int) -> Tensor:
+    keys = []
+    for _ in range(shape[0] - 1):
+        halves = _split_tensors(key, (2, 2), newer).unbind(-2)
+        keys.append(halves[1 - carry])
+        key = halves[carry]
+    return torch.stack([*keys, key], dim=-2)
+
+
+def _bits_tensors(key: Tensor, shape: Shape, newer: bool) -> Tensor:
+    size = math.prod(shape)
+    if newer:
+        first, second = _hash_pairs(key, size).unbind(-2)
+        words = first ^ second
+    else:
+        words = _hash_halves(key, size)
+    return words.reshape((*key.shape[:-1], *shape))
+
+
+def _unit(key: Tensor, shape: Shape, newer: bool) -> Tensor:
+    """Floats in [0, 1): the top 23 bits of a word."""
+    return (_bits_tensors(key, shape, newer) >> 9).to(torch.float32) * 2.0**-23
+
+
+def _uniform_tensors(key: Tensor, shape: Shape, newer: bool, low: float, high: float) -> Tensor:
+    start, stop = (torch.full((), x, dtype=torch.float32, device=key.device) for x in (low, high))
+    value = fused_multiply_add(_unit(key, shape, newer), stop - start, start)
+    return torch.maximum(start, value)
+
+
+def _normal_tensors(key: Tensor, shape: Shape, newer: bool) -> Tensor:
+    # u is uniform on (nextafter(-1, 0), 1): the width rounds to 2, so that the one
+    # rounding left is that of the shift.
+    low = -1.0 + 2.0**-24
+    u = torch.clamp(_unit(key, shape, newer) * 2.0 + low, min=low)
+    return erfinv(u) * sqrt2(torch.float32)
+
+
+def _bernoulli_tensors(key: Tensor, shape: Shape, newer: bool, p: float) -> Tensor:
+    return _unit(key, shape, newer) < torch.full((), p, dtype=torch.float32, device=key.device)
+
+
+def _randint_tensors(key: Tensor, shape: Shape, newer: bool, low: int, span: int) -> Tensor:
+    first, second = _split_tensors(key, (2, 2), newer).unbind(-2)
+    high_bits, low_bits = (_bits_tensors(k, shape, newer) for k in (first, second))
+    return below(high_bits, low_bits, low, span)
+
+
+def below(high_bits: Tensor, low_bits: Tensor, low: Any, span: Any) -> Tensor:
+    """``low`` plus 64 random bits modulo ``span``, in JAX's wrapping 32-bit arithmetic.
+
+    JAX's span wraps to zero at 2**32, where the remainder is the low bits; so it is here.
+    """
+    multiplier = ((2**16 % span) ** 2 & MASK) % span
+    offset = ((((high_bits % span) * multiplier) & MASK) + low_bits % span & MASK) % span
+    return (((low + offset + 2**31) & MASK) - 2**31).to(torch.int32)
+
+
+def _fold_in_tensors(key: Tensor, data: int | Tensor) -> Tensor:
+    if isinstance(data, Tensor):
+        low = data.to(device=key.device, dtype=torch.int64) & MASK
+    else:
+        low = torch.full((), int(data) & MASK, dtype=torch.int64, device=key.device)
+    counts = torch.stack([torch.zeros_like(low), low]).unsqueeze(1)
+    return threefry2x32_tensors(key, counts).squeeze(1)
+
+
+# --- operators ------------------------------------------------------------------------------
+
+
+def _operator(name: str, parameters: str, dtype: torch.dtype, call: Callable[..., None]) -> Any:
+    """The operator of a draw.
+
+    ``call`` takes the C functions, the pointer to the keys, their number, the size of each draw,
+    whether the layout is the newer one, the pointer to the result, and the parameters.
+    """
+
+    def run(key: Tensor, shape: Shape, newer: bool, *given: Any) -> Tensor:
+        built = functions()
+        if built is None:  # a graph made where there was a compiler, run where there is none
+            return _TENSOR_FORMS[name](key, shape, newer, *given)
+        if not key.is_contiguous():
+            key = key.contiguous()
+        out = torch.empty((*key.shape[:-1], *shape), dtype=dtype)
+        rows, size = key.numel() // 2, math.prod(shape)
+        call(built, key.data_ptr(), rows, size, newer, out.data_ptr(), *given)
+        return out
+
+    def fake(key: Tensor, shape: Shape, newer: bool, *given: Any) -> Tensor:
+        return key.new_empty((*key.shape[:-1], *shape), dtype=dtype)
+
+    def vmap(info, in_dims, key: Tensor, shape: Shape, newer: bool, *given: Any):
+        return made(key.movedim(in_dims[0], 0), shape, newer, *given), 0
+
+    schema = f"{name}(Tensor key, SymInt[] shape, bool newer{parameters}) -> Tensor"
+    made = operator(schema, run, fake=fake, vmap=vmap)
+    return made
+
+
+def _by_kind(kind: int) -> Callable[..., None]:
+    """The C function of all draws that make one number of one word."""
+
+    def call(built, keys, rows, size, newer, out, p=0.0, q=0.0) -> None:
+        parameters = array("d", (p, q))
+        built["draw"](kind, keys, rows, size, newer, torch.get_num_threads(), out, parameters)
+
+    return call
+
+
+def _split(built, keys, rows, size, newer, out) -> None:
+    built["split"](keys, rows, size, newer, out)
+
+
+def _chain(built, keys, rows, size, newer, out, carry) -> None:
+    built["chain"](keys, rows, size, newer, carry, out)
+
+
+def _randint(built, keys, rows, size, newer, out, low, span) -> None:
+    built["randint"](keys, rows, size, newer, low, span, out)
+
+
+_OPERATORS: dict[str, Any] = {
+    "split": _operator("split", "", torch.int64, _split),
+    "chain": _operator("chain", ", int carry", torch.int64, _chain),
+    "bits": _operator("bits", "", torch.int64, _by_kind(0)),
+    "uniform": _operator("uniform", ", float low, float high", torch.float32, _by_kind(1)),
+    "normal": _operator("normal", "", torch.float32, _by_kind(2)),
+    "bernoulli": _operator("bernoulli", ", float p", torch.bool, _by_kind(3)),
+    "randint": _operator("randint", ", int low, int span", torch.int32, _randint),
+}
+_TENSOR_FORMS: dict[str, Callable[..., Tensor]] = {
+    "split": _split_tensors,
+    "chain": _chain_tensors,
+    "bits": _bits_tensors,
+    "uniform": _uniform_tensors,
+    "normal": _normal_tensors,
+    "bernoulli": _bernoulli_tensors,
+    "randint": _randint_tensors,
+}
+
+
+def _run_fold_in(key: Tensor, data: Tensor | None, number: int) -> Tensor:
+    built = functions()
+    if built is None:
+        rows = key.reshape(-1, 2).unbind(0)
+        numbers = [number] * len(rows) if data is None else data.reshape(-1).unbind(0)
+        folded = [_fold_in_tensors(k, n) for k, n in zip(rows, numbers, strict=True)]
+        return torch.stack(folded).reshape(key.shape)
+    key = key.contiguous()
+    if data is not None:
+        data = data.to(torch.int64).contiguous()
+    out = torch.empty(key.shape, dtype=torch.int64)
+    given = 0 if data is None else data.data_ptr()
+    built["fold_in"](key.data_ptr(), key.numel() // 2, given, number, out.data_ptr())
+    return out
+
+
+def _fake_fold_in(key: Tensor, data: Tensor | None, number: int) -> Tensor:
+    return key.new_empty(key.shape)
+
+
+def _map_fold_in(info, in_dims, key: Tensor, data: Tensor | None, number: int):
+    def rows(x: Tensor, dim: int | None) -> Tensor:
+        return x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+
+    key = rows(key, in_dims[0])
+    return _fold_in_op(key, None if data is None else rows(data, in_dims[1]), number), 0
+
+
+_fold_in_op = operator(
+    "fold_in(Tensor key, Tensor? data, int number) -> Tensor",
+    _run_fold_in,
+    fake=_fake_fold_in,
+    vmap=_map_fold_in,
+)

@@ -1,0 +1,182 @@
+"""The library's own matrix product on the CPU: one operator with what surrounds it in a network.
+
+``product`` multiplies float32 matrices, one pair or a batch of pairs, and does to the result what
+a dense layer and its gradient do next: add a bias, take ``max(x, 0)``, close the gate of that
+function's derivative, sum the columns of the right factor for the bias's gradient. On matrices
+that are used once, as in a training step, it is as fast as the best library or faster, and what
+follows costs nothing. ``pass_matmul.py`` puts it in the place of torch's operators; the source
+is in ``matmul_c.py``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idql_func.kernels.build import Function, library, operator
+from idql_func.kernels.matmul_c import FLAGS, SOURCE
+
+__all__ = ["available", "built", "functions", "prepare_compiler", "product"]
+
+_KERNEL = "idql_func_product"
+"""How compiled programs call the product. Torch keeps them on disk: another meaning of the
+arguments needs another name here and of the operator."""
+
+
+@functools.cache
+def functions() -> dict[str, Function] | None:
+    """The C functions, or None where there is no C compiler."""
+    found = library("products", SOURCE, openmp=True, flags=FLAGS)
+    if found is None:
+        return None
+    words = {"product": "p" * 6 + "n" * 11, "products": "nl"}
+    return {name: Function(found, name, kinds) for name, kinds in words.items()}
+
+
+def built() -> dict[str, Function] | None:
+    """The C functions, or None as long as nobody has needed them: they take seconds to build."""
+    return functions() if functions.cache_info().currsize else None
+
+
+def available() -> bool:
+    """Whether the product can be had: there is a C compiler that takes the source.
+
+    >>> available() in (True, False)
+    True
+    """
+    return functions() is not None
+
+
+def _numbers(
+    a: Any, b: Any, a_transposed: bool, b_transposed: bool, bias: Any, relu: bool
+) -> tuple[int, ...]:
+    """What the C function takes beside memory; the arguments need no more than a ``shape``."""
+    m, k = a.shape[-2:][::-1] if a_transposed else a.shape[-2:]
+    n = b.shape[-2] if b_transposed else b.shape[-1]
+    batch = next((x.shape[0] for x in (a, b) if len(x.shape) == 3), 1)
+    steps = m * k * (len(a.shape) == 3), k * n * (len(b.shape) == 3)
+    bias_step = n * (bias is not None and len(bias.shape) == 2)
+    found = (batch, m, n, k, *steps, bias_step, a_transposed, b_transposed, relu)
+    return tuple(int(number) for number in found)
+
+
+def _size(a: Any, b: Any, numbers: tuple[int, ...], sums: bool) -> tuple[int, ...]:
+    """The shape of the result."""
+    batch, m, n, *_ = numbers
+    if sums:
+        return (batch * (m + 1) * n,)
+    return (batch, m, n) if 3 in (len(a.shape), len(b.shape)) else (m, n)
+
+
+def _fake(a: Tensor, b: Tensor, *others: Any) -> Tensor:
+    a_transposed, b_transposed, bias, relu, _, sums = others
+    numbers = _numbers(a, b, a_transposed, b_transposed, bias, relu)
+    return a.new_empty(_size(a, b, numbers, sums))
+
+
+def _into(*arguments: Any, out: Tensor) -> None:
+    """``(a, b, [bias], [gate], layout)``; the layout has positions and numbers, see ``_layout``."""
+    *tensors, (bias, gate, sums, numbers) = arguments
+    memory = [tensor.data_ptr() for tensor in tensors]
+    memory.append(0)
+    a, b, *_ = memory
+    result = out.data_ptr()
+    extra = result + sums if sums else 0
+    own = functions()
+    assert own is not None
+    own["product"](
+        a, b, result, memory[bias], memory[gate], extra, *numbers, torch.get_num_threads()
+    )
+
+
+def _layout(
+    a: Any, b: Any, a_transposed: bool, b_transposed: bool, bias: Any, relu: bool, gate: Any,
+    sums: bool,
+) -> tuple[Any, ...]:  # fmt: skip
+    """Where the bias and the gate are among the tensors (-1: nowhere), the bytes before the sums
+    (0: none), and the numbers."""
+    numbers = _numbers(a, b, a_transposed, b_transposed, bias, relu)
+    batch, m, n, *_ = numbers
+    at_bias = -1 if bias is None else 2
+    at_gate = -1 if gate is None else 2 + (bias is not None)
+    return at_bias, at_gate, 4 * batch * m * n * sums, numbers
+
+
+def _run(*arguments: Any) -> Tensor:
+    out = _fake(*arguments)
+    tensors = [x.contiguous() for x in arguments if isinstance(x, Tensor)]
+    _into(*tensors, _layout(*arguments), out=out)
+    return out
+
+
+product = operator(
+    "product(Tensor a, Tensor b, bool a_transposed, bool b_transposed, Tensor? bias, bool relu, "
+    "Tensor? gate, bool sums) -> Tensor",
+    _run,
+    fake=_fake,
+)
+"""``a @ b`` of float32 tensors ``[M, K]`` or ``[G, M, K]``, and ``[K, N]`` or ``[G, K, N]``.
+
+A transposed factor is given as ``[K, M]`` or ``[N, K]``. ``bias`` ``[N]`` or ``[G, N]`` is added;
+then, with ``relu``, the maximum with 0 taken; then what has a ``gate``, of the result's shape, of 0
+or less made 0. With ``sums`` the result is flat: the product's elements, then the sums of ``b``'s
+columns, ``[G * N]``. There are no gradients: it is put into graphs that have theirs already.
+"""
+
+
+@functools.cache
+def prepare_compiler() -> None:
+    """Tell Inductor to call the product by its address, into memory that it plans itself.
+
+    Else it would go through torch's dispatcher, which takes as long as a small product. Where
+    this torch has other internals, it still does.
+    """
+    try:
+        from torch._inductor import ir
+        from torch._inductor.lowering import register_lowering
+        from torch._inductor.select_algorithm import extern_kernels
+    except ImportError:
+        return
+    setattr(extern_kernels, _KERNEL, _into)
+
+    @register_lowering(product, type_promotion_kind=None)
+    def lower(
+        a: Any, b: Any, a_transposed: bool, b_transposed: bool, bias: Any, relu: bool, gate: Any,
+        sums: bool,
+    ) -> Any:  # fmt: skip
+        class Shape:
+            def __init__(self, node: Any) -> None:
+                self.shape: Sequence[int] = [int(size) for size in node.get_size()]
+
+        shapes = [None if node is None else Shape(node) for node in (a, b, bias, gate)]
+        layout = _layout(
+            shapes[0], shapes[1], a_transposed, b_transposed, shapes[2], relu, shapes[3], sums
+        )
+        size = _size(shapes[0], shapes[1], layout[-1], sums)
+
+        def memory(node: Any) -> Any:
+            found = ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(node))
+            # only the address is read, so that no tensor of another shape need be made for it
+            view = found.data if isinstance(found, ir.TensorBox) else found
+            if isinstance(view, ir.ReinterpretView) and view.get_layout().offset == 0:
+                return view.data
+            return found
+
+        inputs = [memory(node) for node in (a, b, bias, gate) if node is not None]
+        return ir.TensorBox.create(
+            ir.ExternKernelOut(
+                layout=ir.FixedLayout(
+                    device=a.get_device(),
+                    dtype=a.get_dtype(),
+                    size=list(size),
+                ),
+                inputs=inputs,
+                constant_args=(layout,),
+                python_kernel_name=f"extern_kernels.{_KERNEL}",
+                op_overload=product,
+            )
+        )

@@ -1,0 +1,107 @@
+"""Threefry-2x32, the hash behind every random stream, as one operator.
+
+On a CPU it is a few lines of C: a graph sees one node where the tensor form has 160. On other
+devices, or without a compiler, the tensor form runs.
+
+Source: J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from idql_func.kernels.build import Function, library, operator
+from idql_func.kernels.threefry_c import SOURCE
+
+MASK = 0xFFFFFFFF
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+
+def threefry2x32(key: Tensor, counts: Tensor) -> Tensor:
+    """The hash ``[2, n]`` of counters ``[2, n]`` under a key ``[2]``; all int64 words.
+
+    >>> threefry2x32(torch.tensor([0, 0]), torch.tensor([[0], [0]])).flatten().tolist()
+    [1797259609, 2579123966]
+    """
+    if native(key):
+        return _threefry_op(key, counts)
+    return threefry2x32_tensors(key, counts)
+
+
+def threefry2x32_tensors(key: Tensor, counts: Tensor) -> Tensor:
+    """The same in tensor operations, on any device; keys ``[..., 2]`` give ``[..., 2, n]``.
+
+    >>> threefry2x32_tensors(torch.tensor([0, 0]), torch.tensor([[0], [0]])).flatten().tolist()
+    [1797259609, 2579123966]
+    """
+    k0, k1 = key[..., 0, None], key[..., 1, None]
+    keys = (k0, k1, k0 ^ k1 ^ 0x1BD11BDA)
+    x0 = counts[0] + keys[0]
+    x1 = (counts[1] + keys[1]) & MASK
+    for i in range(5):
+        for rotation in _ROTATIONS[i % 2]:
+            # x0 may grow past 32 bits (below 2**38 in all): only x1 is shifted right
+            x0 = x0 + x1
+            doubled = x1 << rotation
+            x1 = ((doubled | (doubled >> 32)) ^ x0) & MASK
+        x0 = x0 + keys[(i + 1) % 3]
+        x1 = (x1 + (keys[(i + 2) % 3] + (i + 1))) & MASK
+    return torch.stack([x0 & MASK, x1], dim=-2)
+
+
+def native(key: Tensor) -> bool:
+    """Whether draws from this key take the C form."""
+    return key.device.type == "cpu" and functions() is not None
+
+
+@functools.cache
+def functions() -> dict[str, Function] | None:
+    """The C functions, or None where there is no C compiler."""
+    built = library("threefry", SOURCE, openmp=True)
+    if built is None:
+        return None
+    words = {
+        "threefry2x32": "pnpnp",
+        "draw": "npnnnnpc",
+        "split": "pnnnp",
+        "chain": "pnnnnp",
+        "fold_in": "pnpnp",
+        "randint": "pnnnnnp",
+    }
+    return {name: Function(built, name, kinds) for name, kinds in words.items()}
+
+
+def _run(key: Tensor, counts: Tensor) -> Tensor:
+    built = functions()
+    if built is None:  # a graph made where there was a compiler, run where there is none
+        return threefry2x32_tensors(key, counts)
+    key, counts = key.contiguous(), counts.contiguous()
+    words = torch.empty((*key.shape[:-1], *counts.shape), dtype=torch.int64)
+    rows, n = key.numel() // 2, counts.shape[1]
+    hashed = built["threefry2x32"]
+    hashed(key.data_ptr(), rows, counts.data_ptr(), n, words.data_ptr())
+    return words
+
+
+def _fake(key: Tensor, counts: Tensor) -> Tensor:
+    return key.new_empty((*key.shape[:-1], *counts.shape))
+
+
+def _map(info, in_dims, key: Tensor, counts: Tensor):
+    key_dim, counts_dim = in_dims
+    if key_dim is not None:
+        key = key.movedim(key_dim, 0)
+    else:
+        key = key.expand(info.batch_size, *key.shape)
+    if counts_dim is None:
+        return threefry2x32(key, counts), 0
+    rows = counts.movedim(counts_dim, 0).unbind(0)
+    return torch.stack([threefry2x32(key[i], row) for i, row in enumerate(rows)]), 0
+
+
+_threefry_op = operator(
+    "threefry2x32(Tensor key, Tensor counts) -> Tensor", _run, fake=_fake, vmap=_map
+)

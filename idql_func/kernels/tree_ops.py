@@ -1,0 +1,566 @@
+"""One pass over memory for a whole tree: Adam's step, the average of a target, a choice of members.
+
+In tensor operations Adam is some fifteen nodes for each leaf of a network: each a pass over
+memory in eager mode, and a share of the compile time in a graph. Here a tree is one node. The
+operators take CPU tensors of one float dtype, where there is a C compiler; what they compute
+is, operation by operation, what the tensor operations of ``optim.py`` compute one by one: the
+same bits, but for torch's eager square root where a CPU's is not correctly rounded.
+
+Each is pure, and two have a twin, with an underscore, that writes into its inputs:
+
+===================  =============================================  ============================
+operator             its inputs, and the ones the twin writes to    its outputs, in one list
+===================  =============================================  ============================
+``adam_step``        ``grads``, *params*, *mu*, *nu*, *count*       params, mu, nu, count
+``moving_average``   ``new``, *old*                                 old
+===================  =============================================  ============================
+
+Output ``k`` of the pure form is what the twin leaves in the ``k``-th tensor of its written
+inputs. A twin also takes the values ``settled`` and does nothing with them: Inductor computes
+what is lazy and reads the old values before it runs an operator that asks for it, and else
+(torch 2.13) possibly after the operator has written over them. ``pass_inplace.py`` reads the table
+off :data:`TWINS` and puts the twin into a graph.
+
+Under ``vmap`` every tensor has the mapped axes first; counts, step sizes and taus have these
+alone: each member has its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idql_func.kernels.build import Function, library, operator
+
+_HEAD = r"""
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Below so many elements a second thread costs more than it brings. */
+#define SMALL 65536
+
+/* The elements of all leaves stand on end, a leaf of sizes[leaf] for each of its rows, and each
+   thread takes an even part [start, stop) of them: spans of n elements at an offset of a leaf. */
+typedef struct {
+    const int64_t *sizes;
+    int64_t rows, start, stop, first, leaf, row, at, n;
+} cursor;
+
+static cursor part_of(const int64_t *sizes, int64_t leaves, int64_t rows, int part, int parts)
+{
+    int64_t total = 0;
+    for (int64_t k = 0; k < leaves; k++) total += rows * sizes[k];
+    cursor c = {sizes, rows, total / parts * part, total / parts * (part + 1), 0, 0, 0, 0, 0};
+    if (part + 1 == parts) c.stop = total;
+    return c;
+}
+
+static int next_span(cursor *c)
+{
+    while (c->start < c->stop) {
+        const int64_t size = c->sizes[c->leaf], next = c->first + size;
+        if (c->start < next) {
+            const int64_t end = next < c->stop ? next : c->stop;
+            c->at = c->row * size + c->start - c->first;
+            c->n = end - c->start;
+            c->start = end;
+            return 1;
+        }
+        c->first = next;
+        if (++c->row == c->rows) { c->row = 0; c->leaf++; }
+    }
+    return 0;
+}
+
+static int parts_of(const int64_t *sizes, int64_t leaves, int64_t rows, int threads)
+{
+    cursor all = part_of(sizes, leaves, rows, 0, 1);
+    return all.stop < SMALL ? 1 : threads;
+}
+"""
+
+_FORM = r"""
+static REAL correction_REAL(double b, int32_t count, int wide)
+{
+    if (wide) return (REAL)(1.0 - pow(b, (double)count));
+    return (REAL)(1.0f - powf((float)b, (float)count));
+}
+
+#define ADAM(FIRST, SECOND, UPDATE)                                              \
+    _Pragma("GCC ivdep")                                                         \
+    for (int64_t i = 0; i < c.n; i++) {                                          \
+        const REAL m1 = one_b1 * g[i] + b1 * m[i];                               \
+        const REAL v1 = one_b2 * (g[i] * g[i]) + b2 * v[i];                      \
+        const REAL u = (FIRST) / (SQRT(SECOND) + eps);                           \
+        m_out[i] = m1;                                                           \
+        v_out[i] = v1;                                                           \
+        p_out[i] = p[i] + step_size * (UPDATE);                                  \
+    }
+/* A correction is 1 once b to the count is below half of what 1 can hold: from the 165th step on
+   for a b of 0.9. Dividing by it is a third of the time, and changes nothing. */
+#define ADAM_AT_ANY_STEP(UPDATE)                                                 \
+    if (correction1 == 1 && correction2 == 1) ADAM(m1, v1, UPDATE)               \
+    else if (correction1 == 1) ADAM(m1, v1 / correction2, UPDATE)                \
+    else ADAM(m1 / correction1, v1 / correction2, UPDATE)
+
+/* tensors: grads, params, mu, nu, and where params, mu and nu go; seven runs of all leaves.
+   constants: b1, b2, eps, weight decay, and the step size where step_sizes, one a row, are null */
+int64_t adam_REAL(REAL *const *tensors, const int64_t *sizes, const uint8_t *decayed,
+                  int64_t leaves, int64_t rows, const int32_t *count, int32_t *count_out,
+                  int64_t wide, const REAL *step_sizes, const double *constants, int64_t threads)
+{
+    const REAL one_b1 = (REAL)(1.0 - constants[0]), b1 = (REAL)constants[0];
+    const REAL one_b2 = (REAL)(1.0 - constants[1]), b2 = (REAL)constants[1];
+    const REAL eps = (REAL)constants[2], decay = (REAL)constants[3];
+    for (int64_t row = 0; row < rows; row++)
+        count_out[row] = count[row] < INT32_MAX ? count[row] + 1 : INT32_MAX;
+    const int parts = parts_of(sizes, leaves, rows, threads);
+    #pragma omp parallel for num_threads(parts) schedule(static)
+    for (int part = 0; part < parts; part++) {
+        cursor c = part_of(sizes, leaves, rows, part, parts);
+        while (next_span(&c)) {
+            const REAL *g = tensors[c.leaf] + c.at, *p = tensors[leaves + c.leaf] + c.at;
+            const REAL *m = tensors[2 * leaves + c.leaf] + c.at;
+            const REAL *v = tensors[3 * leaves + c.leaf] + c.at;
+            REAL *p_out = tensors[4 * leaves + c.leaf] + c.at;
+            REAL *m_out = tensors[5 * leaves + c.leaf] + c.at;
+            REAL *v_out = tensors[6 * leaves + c.leaf] + c.at;
+            const REAL correction1 = correction_REAL(constants[0], count_out[c.row], wide);
+            const REAL correction2 = correction_REAL(constants[1], count_out[c.row], wide);
+            const REAL step_size = step_sizes ? step_sizes[c.row] : (REAL)constants[4];
+            if (decayed[c.leaf]) { ADAM_AT_ANY_STEP(u + decay * p[i]) }
+            else { ADAM_AT_ANY_STEP(u) }
+        }
+    }
+    return 0;
+}
+
+#undef ADAM
+#undef ADAM_AT_ANY_STEP
+
+/* tensors: new, old, and where the average goes; three runs of all leaves.
+   tau: the share of the new, where taus, one a row, are null */
+int64_t average_REAL(REAL *const *tensors, const int64_t *sizes, int64_t leaves, int64_t rows,
+                     const REAL *taus, const double *tau, int64_t threads)
+{
+    const int parts = parts_of(sizes, leaves, rows, threads);
+    #pragma omp parallel for num_threads(parts) schedule(static)
+    for (int part = 0; part < parts; part++) {
+        cursor c = part_of(sizes, leaves, rows, part, parts);
+        while (next_span(&c)) {
+            const REAL *a = tensors[c.leaf] + c.at, *b = tensors[leaves + c.leaf] + c.at;
+            REAL *out = tensors[2 * leaves + c.leaf] + c.at;
+            const REAL share = taus ? taus[c.row] : (REAL)tau[0];
+            /* a number's difference is Python's, in double precision */
+            const REAL rest = taus ? (REAL)1.0 - taus[c.row] : (REAL)(1.0 - tau[0]);
+            _Pragma("GCC ivdep")
+            for (int64_t i = 0; i < c.n; i++) out[i] = share * a[i] + rest * b[i];
+        }
+    }
+    return 0;
+}
+"""
+
+_TAKE = r"""
+/* Some members of each leaf. leaves: where they lie, and where those chosen go;
+   sizes: of one member, in bytes */
+int64_t take(char *const *leaves, const int64_t *sizes, int64_t count, const int64_t *chosen,
+             int64_t members, int64_t threads)
+{
+    const int parts = parts_of(sizes, count, members, threads);
+    #pragma omp parallel for num_threads(parts) schedule(static)
+    for (int64_t task = 0; task < members * count; task++) {
+        const int64_t to = task / count, leaf = task % count, size = sizes[leaf];
+        memcpy(leaves[count + leaf] + to * size, leaves[leaf] + chosen[to] * size, size);
+    }
+    return 0;
+}
+"""
+
+_SOURCE = "".join(
+    (
+        _HEAD,
+        _TAKE,
+        _FORM.replace("REAL", "float").replace("SQRT", "sqrtf"),
+        _FORM.replace("REAL", "double").replace("SQRT", "sqrt"),
+    )
+)
+
+
+def fits(*trees: Sequence[Any]) -> bool:
+    """Whether lists of leaves can go through the operators: of one float dtype, on the CPU.
+
+    Every list must have the shapes of the first. Not where a derivative might be asked for, of
+    which the operators have none, nor without a C compiler.
+
+    >>> fits([torch.zeros(2)], [torch.zeros(3)]), fits([torch.zeros(2, dtype=torch.int32)])
+    (False, False)
+    """
+    first = trees[0]
+    if not first or not isinstance(first[0], Tensor):
+        return False
+    dtype = first[0].dtype
+    if dtype not in (torch.float32, torch.float64):
+        return False
+    for tree in trees:
+        for leaf, like in zip(tree, first, strict=True):
+            if not (
+                isinstance(leaf, Tensor)
+                and leaf.device.type == "cpu"
+                and leaf.dtype == dtype
+                and leaf.shape == like.shape
+                and not differentiated(leaf)
+            ):
+                return False
+    return _kernels() is not None
+
+
+def differentiated(tensor: Tensor) -> bool:
+    """Whether a derivative may be asked for: recorded by autograd, or inside a ``grad``.
+
+    >>> differentiated(torch.zeros(2)), differentiated(torch.zeros(2, requires_grad=True))
+    (False, True)
+    """
+    functorch: Any = torch._C._functorch  # type: ignore[attr-defined]
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_gradtrackingtensor(tensor):
+            return True
+        tensor = functorch.get_unwrapped(tensor)
+    return tensor.requires_grad and torch.is_grad_enabled()
+
+
+def _register(
+    name: str, arguments: str, result: str, written: Sequence[str], pure: Any, in_place: Any,
+    shapes: Any, rows: Any,
+) -> None:  # fmt: skip
+    """Make an operator and its twin of their functions: run, run in place, traced and mapped."""
+    operator(f"{name}({arguments}) -> {result}", pure, fake=shapes, vmap=rows)
+    for letter, argument in zip("abcd", written, strict=False):
+        kind = "Tensor[]" if f"Tensor[] {argument}" in arguments else "Tensor"
+        marked = kind.replace("Tensor", f"Tensor({letter}!)")
+        arguments = arguments.replace(f"{kind} {argument}", f"{marked} {argument}")
+    operator(
+        f"{name}_({arguments}, *, Tensor[]? settled=None) -> ()",
+        in_place,
+        fake=lambda *args, **kwargs: None,
+    )
+
+
+# --- Adam -----------------------------------------------------------------------------
+
+
+def adam_step(
+    grads: Sequence[Tensor],
+    params: Sequence[Tensor],
+    mu: Sequence[Tensor],
+    nu: Sequence[Tensor],
+    count: Tensor,
+    step_size: float | Tensor,
+    numbers: tuple[float, float, float, float],
+    *,
+    decayed: Sequence[bool],
+    wide: bool,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
+    """One step for leaves that :func:`fits`: the new parameters, moments and count.
+
+    Args:
+        count: steps taken so far, int32.
+        step_size: what an update is multiplied with: minus the learning rate, a number or a
+            scalar tensor of the leaves' dtype.
+        numbers: b1, b2, eps and the weight decay.
+        decayed: the leaves to which the weight decay applies.
+        wide: take ``1 - b**count`` in double precision, as under ``enable_x64``.
+
+    >>> leaf = [torch.zeros(1)]
+    >>> if fits(leaf):  # there is a C compiler
+    ...     new, *_ = adam_step(
+    ...         [torch.ones(1)], leaf, leaf, leaf, torch.tensor(0, dtype=torch.int32), -0.5,
+    ...         (0.9, 0.99, 1e-8, 0.0), decayed=[False], wide=False)
+    ...     assert abs(new[0].item() + 0.5) < 1e-6
+    """
+    sizes, size = (step_size, 0.0) if isinstance(step_size, Tensor) else (None, step_size)
+    out = torch.ops.idql_func.adam_step(
+        list(grads), list(params), list(mu), list(nu), count, sizes, size,
+        *numbers, list(decayed), wide,
+    )  # fmt: skip
+    n = len(params)
+    return out[:n], out[n : 2 * n], out[2 * n : 3 * n], out[3 * n]
+
+
+def _adam_step(grads, params, mu, nu, count, sizes, size, *rates) -> list[Tensor]:
+    out = [_empty(t) for t in (*params, *mu, *nu, count)]
+    _run_adam(grads, params, mu, nu, count, out, sizes, size, *rates)
+    return out
+
+
+def _adam_step_in_place(grads, params, mu, nu, count, *rest, settled=None) -> None:
+    written = [*params, *mu, *nu, count]
+    if all(map(Tensor.is_contiguous, written)):
+        _run_adam(grads, params, mu, nu, count, written, *rest)
+        return
+    for old, new in zip(written, _adam_step(grads, params, mu, nu, count, *rest), strict=True):
+        old.copy_(new)
+
+
+def _adam_shapes(grads, params, mu, nu, count, *rest) -> list[Tensor]:
+    return [_empty(t) for t in (*params, *mu, *nu, count)]
+
+
+def _adam_rows(info, in_dims, grads, params, mu, nu, count, sizes, *rest):
+    rows = functools.partial(_rows, info.batch_size)
+    lists = [rows(*pair) for pair in zip((grads, params, mu, nu), in_dims, strict=False)]
+    (count,) = rows([count], in_dims[4:5])
+    if sizes is not None:
+        (sizes,) = rows([sizes], in_dims[5:6])
+    out = torch.ops.idql_func.adam_step(*lists, count, sizes, *rest)
+    return out, [0] * len(out)
+
+
+def _run_adam(
+    grads, params, mu, nu, count, out, sizes, size, b1, b2, eps, weight_decay, decayed, wide
+) -> None:
+    kernels = _kernels()
+    assert kernels is not None
+    n = len(params)
+    read = _contiguous((*grads, *params, *mu, *nu))
+    count = count.contiguous()
+    if sizes is not None:
+        sizes = sizes.contiguous()
+    rows = count.numel()
+    tensors = _pointers(read)
+    tensors += tensors[n:] if out[0] is params[0] else _pointers(out[:-1])
+    leaf_sizes = _leaf_sizes(params, rows)
+    decays = _constants("B", tuple(decayed))
+    numbers = _constants("d", (b1, b2, eps, weight_decay, size))
+    kernels[f"adam_{_REALS[params[0].dtype]}"](
+        tensors,
+        leaf_sizes,
+        decays,
+        n,
+        rows,
+        count.data_ptr(),
+        out[-1].data_ptr(),
+        wide,
+        0 if sizes is None else sizes.data_ptr(),
+        numbers,
+        torch.get_num_threads(),
+    )
+
+
+_register(
+    "adam_step",
+    "Tensor[] grads, Tensor[] params, Tensor[] mu, Tensor[] nu, Tensor count, Tensor? step_sizes, "
+    "float step_size, float b1, float b2, float eps, float weight_decay, bool[] decayed, bool wide",
+    "Tensor[]",
+    ("params", "mu", "nu", "count"),
+    _adam_step,
+    _adam_step_in_place,
+    _adam_shapes,
+    _adam_rows,
+)
+
+
+# --- moving average -------------------------------------------------------------------
+
+
+def moving_average(
+    new: Sequence[Tensor], old: Sequence[Tensor], tau: float | Tensor
+) -> list[Tensor]:
+    """``tau * new + (1 - tau) * old`` for leaves that :func:`fits`.
+
+    ``tau`` is a number or a scalar tensor of the leaves' dtype.
+
+    >>> if fits([torch.zeros(2)]):  # there is a C compiler
+    ...     assert moving_average([torch.ones(2)], [torch.zeros(2)], 0.25)[0].sum() == 0.5
+    """
+    taus, constant = (tau, 0.0) if isinstance(tau, Tensor) else (None, float(tau))
+    return torch.ops.idql_func.moving_average(list(new), list(old), taus, constant)
+
+
+def _moving_average(new, old, taus, tau) -> list[Tensor]:
+    out = [_empty(t) for t in old]
+    _run_average(new, old, out, taus, tau)
+    return out
+
+
+def _moving_average_in_place(new, old, taus, tau, *, settled=None) -> None:
+    if all(map(Tensor.is_contiguous, old)):
+        _run_average(new, old, old, taus, tau)
+        return
+    for target, value in zip(old, _moving_average(new, old, taus, tau), strict=True):
+        target.copy_(value)
+
+
+def _average_shapes(new, old, taus, tau) -> list[Tensor]:
+    return [_empty(t) for t in old]
+
+
+def _average_rows(info, in_dims, new, old, taus, tau):
+    rows = functools.partial(_rows, info.batch_size)
+    new, old = rows(new, in_dims[0]), rows(old, in_dims[1])
+    if taus is not None:
+        (taus,) = rows([taus], in_dims[2:3])
+    out = torch.ops.idql_func.moving_average(new, old, taus, tau)
+    return out, [0] * len(out)
+
+
+def _run_average(new, old, out, taus, tau) -> None:
+    kernels = _kernels()
+    assert kernels is not None
+    new, old = _contiguous(new), _contiguous(old)
+    if taus is not None:
+        taus = taus.contiguous()
+    rows = 1 if taus is None else taus.numel()
+    tensors = _pointers((*new, *old, *out))
+    leaf_sizes = _leaf_sizes(old, rows)
+    kernels[f"average_{_REALS[old[0].dtype]}"](
+        tensors,
+        leaf_sizes,
+        len(old),
+        rows,
+        0 if taus is None else taus.data_ptr(),
+        _constants("d", (tau,)),
+        torch.get_num_threads(),
+    )
+
+
+_register(
+    "moving_average",
+    "Tensor[] new, Tensor[] old, Tensor? taus, float tau",
+    "Tensor[]",
+    ("old",),
+    _moving_average,
+    _moving_average_in_place,
+    _average_shapes,
+    _average_rows,
+)
+
+
+# --- members --------------------------------------------------------------------------
+
+
+def take_members(leaves: Sequence[Tensor], index: Tensor) -> list[Tensor]:
+    """``leaf[index]`` for leaves that :func:`fits`, of which each has the members first.
+
+    ``index`` is ``[K]``, integers in range, which nobody looks at here.
+
+    >>> leaves = [torch.arange(6.0).reshape(3, 2)]
+    >>> if fits(leaves):  # there is a C compiler
+    ...     assert take_members(leaves, torch.tensor([2, 0]))[0].tolist() == [[4, 5], [0, 1]]
+    """
+    return torch.ops.idql_func.take_members(list(leaves), index.long())
+
+
+def _take_members(leaves, index) -> list[Tensor]:
+    kernels = _kernels()
+    assert kernels is not None
+    leaves, index = _contiguous(leaves), index.contiguous()
+    out = _taken_shapes(leaves, index)
+    sizes = _constants("q", tuple([leaf.nbytes // len(leaf) for leaf in leaves]))
+    kernels["take"](
+        _pointers((*leaves, *out)),
+        sizes,
+        len(out),
+        index.data_ptr(),
+        index.numel(),
+        torch.get_num_threads(),
+    )
+    return out
+
+
+def _taken_shapes(leaves, index) -> list[Tensor]:
+    return [leaf.new_empty((*index.shape, *leaf.shape[1:])) for leaf in leaves]
+
+
+def _taken_rows(info, in_dims, leaves, index):
+    """The members of all rows stand one after the other."""
+    count = info.batch_size
+    leaves = _rows(count, leaves, in_dims[0])
+    (index,) = _rows(count, [index], in_dims[1:])
+    members = leaves[0].shape[1]
+    first = torch.arange(0, count * members, members, device=index.device)
+    flat = [leaf.flatten(0, 1) for leaf in leaves]
+    out = torch.ops.idql_func.take_members(flat, (index + first[:, None]).flatten())
+    return [taken.unflatten(0, index.shape) for taken in out], [0] * len(out)
+
+
+operator(
+    "take_members(Tensor[] leaves, Tensor index) -> Tensor[]",
+    _take_members,
+    fake=_taken_shapes,
+    vmap=_taken_rows,
+)
+
+
+# --- all ------------------------------------------------------------------------------
+
+
+def _empty(like: Tensor) -> Tensor:
+    return like.new_empty(like.shape)
+
+
+def _rows(count: int, tensors: Sequence[Tensor], dims: Sequence[int | None]) -> list[Tensor]:
+    """Every tensor with the mapped axis first, in graphs without a node where it is there."""
+    return [
+        t.expand(count, *t.shape) if dim is None else t.movedim(dim, 0) if dim else t
+        for t, dim in zip(tensors, dims, strict=True)
+    ]
+
+
+# A small learner's step is over in microseconds: what is done for each leaf shows.
+
+
+def _contiguous(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    if all(map(Tensor.is_contiguous, tensors)):
+        return tensors
+    return [t.contiguous() for t in tensors]
+
+
+def _pointers(tensors: Sequence[Tensor]) -> array[int]:
+    return array("q", [*map(Tensor.data_ptr, tensors)])
+
+
+def _leaf_sizes(leaves: Sequence[Tensor], rows: int) -> array[int]:
+    """How many elements each leaf has in one of its rows."""
+    sizes = [*map(Tensor.numel, leaves)]
+    return array("q", sizes if rows == 1 else [size // rows for size in sizes])
+
+
+@functools.lru_cache(maxsize=256)
+def _constants(code: str, numbers: tuple[Any, ...]) -> array[Any]:
+    """Numbers that a program has for good, where the kernels read them."""
+    return array(code, numbers)
+
+
+_REALS = {torch.float32: "float", torch.float64: "double"}
+
+
+@functools.cache
+def _kernels() -> dict[str, Function] | None:
+    """The functions, or None where there is no C compiler."""
+    built = library("fused", _SOURCE, openmp=True)
+    if built is None:
+        return None
+    words = {"adam": "lccnnppnpcn", "average": "lcnnpcn"}
+    names = {f"{form}_{real}": words[form] for form in words for real in _REALS.values()}
+    names["take"] = "lcnpnn"
+    return {name: Function(built, name, kinds) for name, kinds in names.items()}
+
+
+# The arguments a twin writes to, in the order of the pure operator's outputs.
+TWINS: dict[Any, tuple[Any, tuple[str, ...]]] = {
+    torch.ops.idql_func.adam_step.default: (
+        torch.ops.idql_func.adam_step_.default,
+        ("params", "mu", "nu", "count"),
+    ),
+    torch.ops.idql_func.moving_average.default: (
+        torch.ops.idql_func.moving_average_.default,
+        ("old",),
+    ),
+}

@@ -1,0 +1,1 @@
+"""Settings of every command: frozen dataclasses, presets, sweeps, and their JSON form."""

@@ -1,0 +1,211 @@
+"""Named settings of ``idql online`` and ``idql finetune``: built-in runs, and all of upstream's.
+
+Each preset is one frozen dataclass; what is not written in it is the default of
+``idql_func.training.configs.online``, ``.finetune_config`` and ``.learners``, which are upstream's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from idql_func.training.configs.finetune import FinetuneConfig, FinetuneEvaluationConfig
+from idql_func.training.configs.learners import (
+    DrQConfig,
+    GeneralDDPMIQLConfig,
+    SACConfig,
+    TD3Config,
+)
+from idql_func.training.configs.offline import DatasetConfig, EvaluationConfig
+from idql_func.training.configs.online import OnlineConfig, OnlineEvaluationConfig, PixelConfig
+from idql_func.training.configs.presets import LOCOMOTION, POINTMAZE
+
+__all__ = [
+    "FINETUNE_DESCRIPTIONS",
+    "FINETUNE_PRESETS",
+    "ONLINE_DESCRIPTIONS",
+    "ONLINE_PRESETS",
+]
+
+PENDULUM = OnlineConfig(
+    preset="pendulum",
+    env="Pendulum-v1",
+    max_steps=10_000,
+    start_training=1_000,
+    log_interval=100,
+    checkpoint_interval=2_000,
+    learner=SACConfig(actor_lr=1e-3, critic_lr=1e-3, temp_lr=1e-3),
+    evaluation=OnlineEvaluationConfig(interval=1_000, interval_episodes=10, episodes=50),
+)
+"""SAC on the pendulum: solved in minutes on a CPU, without MuJoCo."""
+
+SAC = OnlineConfig(preset="sac", env="HalfCheetah-v4", learner=SACConfig())
+"""``examples/states/train_online.py`` with ``configs/sac_config.py``."""
+
+TD3 = dataclasses.replace(SAC, preset="td3", learner=TD3Config())
+"""The same with ``configs/td3_config.py``."""
+
+REDQ = dataclasses.replace(SAC, preset="redq", learner=SACConfig(num_qs=10, num_min_qs=2))
+"""The same with ``configs/redq_config.py``. Upstream's flag ``utd_ratio`` stays 1; the paper has
+20."""
+
+DROQ = dataclasses.replace(
+    SAC,
+    preset="droq",
+    learner=SACConfig(critic_dropout_rate=0.01, critic_layer_norm=True),
+)
+"""The same with ``configs/droq_config.py``. Upstream's flag ``utd_ratio`` stays 1; the paper has
+20."""
+
+DRQ = OnlineConfig(
+    preset="drq",
+    env="dm_control/cheetah-run-v0",
+    max_steps=500_000,
+    start_training=1_000,
+    learner=DrQConfig(
+        init_temperature=0.1,
+        cnn_features=(32, 64, 128, 256),
+        cnn_filters=(3, 3, 3, 3),
+        cnn_strides=(2, 2, 2, 2),
+    ),
+)
+"""``examples/pixels/train_online_pixels.py`` with ``configs/drq_config.py``."""
+
+PENDULUM_PIXELS = dataclasses.replace(
+    DRQ,
+    preset="pendulum-pixels",
+    env="Pendulum-v1",
+    max_steps=20_000,
+    start_training=300,
+    batch_size=64,
+    log_interval=50,
+    checkpoint_interval=2_500,
+    learner=dataclasses.replace(DRQ.learner, cnn_features=(32, 32, 32, 32)),
+    pixels=PixelConfig(image_size=48, prefetch=1),
+    evaluation=OnlineEvaluationConfig(interval=2_500, interval_episodes=3, episodes=10),
+)
+"""DrQ on pictures of the pendulum: small enough to be tried out on a CPU."""
+
+ONLINE_PRESETS: Mapping[str, OnlineConfig] = MappingProxyType(
+    {
+        "pendulum": PENDULUM,
+        "pendulum-pixels": PENDULUM_PIXELS,
+        "sac": SAC,
+        "td3": TD3,
+        "redq": REDQ,
+        "droq": DROQ,
+        "drq": DRQ,
+    }
+)
+"""All presets of ``idql online`` by name."""
+
+ONLINE_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "pendulum": "SAC solves the pendulum, minutes on a CPU (the default)",
+        "pendulum-pixels": "DrQ on pictures of the pendulum, small images and batches",
+        "sac": "upstream's settings for SAC",
+        "td3": "upstream's settings for TD3",
+        "redq": "upstream's settings for REDQ",
+        "droq": "upstream's settings for DroQ",
+        "drq": "upstream's settings for DrQ, from images of DeepMind Control",
+    }
+)
+"""One line about each preset of ``idql online``, for help texts."""
+
+
+POINTMAZE_FINETUNE = FinetuneConfig(
+    preset="pointmaze-finetune",
+    max_steps=6_001,
+    start_training=600,
+    log_interval=100,
+    checkpoint_interval=3_000,
+    evaluation=FinetuneEvaluationConfig(N=(64,), interval=1_500, interval_episodes=10, episodes=30),
+    offline=dataclasses.replace(
+        POINTMAZE,
+        max_steps=2_000,
+        checkpoint_interval=2_000,
+        evaluation=EvaluationConfig(N=(64,), interval=2_000, episodes=5),
+    ),
+)
+"""The built-in maze: a short offline run that is no good yet, and what experience makes of it."""
+
+POINTMAZE_ACTOR = dataclasses.replace(
+    POINTMAZE_FINETUNE,
+    preset="pointmaze-actor-finetune",
+    train_actor=True,
+    exploration="implicit",
+)
+"""The same with the actor kept training, the paper's second variant."""
+
+ANTMAZE_FINETUNE = FinetuneConfig(
+    preset="antmaze-finetune",
+    max_steps=1_000_001,
+    start_training=5_000,
+    online_batch=128,
+    offline_batch=128,
+    log_interval=1_000,
+    checkpoint_interval=25_000,
+    evaluation=FinetuneEvaluationConfig(
+        N=(128,), interval=25_000, interval_episodes=25, episodes=25
+    ),
+    offline=dataclasses.replace(
+        LOCOMOTION,
+        preset="antmaze-finetune",
+        dataset=DatasetConfig(source="antmaze-umaze-v0", rewards="minus_one"),
+        # Upstream's learner of that name rejects these settings; its full one takes them (L2).
+        learner=GeneralDDPMIQLConfig(
+            T=5,
+            N=64,
+            M=0,
+            actor_dropout_rate=0.1,
+            actor_num_blocks=3,
+            actor_weight_decay=None,
+            actor_tau=0.001,
+            actor_architecture="ln_resnet",
+            critic_objective="expectile",
+            critic_hyperparam=0.9,
+            beta_schedule="vp",
+            actor_objective="bc",
+            # The rate is 0 for the last third of the offline updates (quirk U16).
+            decay_steps=2_000_000,
+            actor_layer_norm=True,
+        ),
+        evaluation=EvaluationConfig(
+            N=(128,), interval=1_000_000, interval_episodes=50, episodes=50
+        ),
+    ),
+)
+"""``launcher/examples/train_ddpm_iql_finetune.py``, the paper's first variant."""
+
+ANTMAZE_ACTOR = dataclasses.replace(
+    ANTMAZE_FINETUNE,
+    preset="antmaze-actor-finetune",
+    train_actor=True,
+    exploration="implicit",
+    offline=dataclasses.replace(
+        ANTMAZE_FINETUNE.offline,
+        learner=dataclasses.replace(ANTMAZE_FINETUNE.offline.learner, decay_steps=4_000_000),
+    ),
+)
+"""The same launcher with the changes that its comments name for the paper's second variant."""
+
+FINETUNE_PRESETS: Mapping[str, FinetuneConfig] = MappingProxyType(
+    {
+        "pointmaze": POINTMAZE_FINETUNE,
+        "pointmaze-actor": POINTMAZE_ACTOR,
+        "antmaze": ANTMAZE_FINETUNE,
+        "antmaze-actor": ANTMAZE_ACTOR,
+    }
+)
+"""All presets of ``idql finetune`` by name."""
+
+FINETUNE_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "pointmaze": "the built-in maze, Q and V learn online, minutes on a CPU (the default)",
+        "pointmaze-actor": "the built-in maze, the actor learns online too",
+        "antmaze": "upstream's settings for antmaze: Q and V learn online",
+        "antmaze-actor": "upstream's settings for antmaze: the actor learns online too",
+    }
+)
+"""One line about each preset of ``idql finetune``, for help texts."""

@@ -1,0 +1,195 @@
+"""Settings to JSON and back, for any of the frozen dataclasses that describe a run.
+
+A class of settings may say by ``command`` which command its runs belong to; that stands in the JSON
+too, so that a run of another command is told apart before its settings are read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from idql_func.errors import InputError
+from idql_func.training.configs.learners import learner_config
+
+__all__ = [
+    "Settings",
+    "changed_settings",
+    "flat_settings",
+    "settings_from_dict",
+    "settings_to_dict",
+    "with_settings",
+]
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
+
+_COMMAND = "command"
+_FIRST_COMMAND = "train"  # its runs say nothing about their command
+
+
+def settings_to_dict(settings: Any) -> dict[str, Any]:
+    """A dictionary that JSON can hold; :func:`settings_from_dict` is its inverse.
+
+    Paths become strings, tuples lists, and settings of a learner get its name under ``"class"``.
+
+    Args:
+        settings: a dataclass of numbers, strings, paths, tuples and further dataclasses.
+
+    Example:
+        >>> from idql_func.training.configs.learners import SACConfig
+        >>> settings_to_dict(SACConfig(num_qs=10))["class"]
+        'SACLearner'
+    """
+    cls = type(settings)
+    head: dict[str, Any] = {}
+    if getattr(cls, _COMMAND, _FIRST_COMMAND) != _FIRST_COMMAND:
+        head[_COMMAND] = cls.command
+    if hasattr(cls, "class_name"):
+        head["class"] = cls.class_name
+    return head | {f.name: _plain(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
+
+
+def settings_from_dict(cls: type[Settings], data: Any, prefix: str = "") -> Settings:
+    """Rebuild settings from :func:`settings_to_dict`'s dictionary.
+
+    Args:
+        cls: the class of the settings.
+        data: the dictionary. What it leaves out has the class's default.
+        prefix: what stands before a setting's name in messages, such as ``"dataset."``.
+
+    Raises:
+        InputError: the settings are of another command, a key is unknown, or a value has the wrong
+            type.
+
+    Example:
+        >>> from idql_func.training.configs.learners import SACConfig
+        >>> settings_from_dict(SACConfig, {"num_qs": 10, "hidden_dims": [64]}).hidden_dims
+        (64,)
+    """
+    if not isinstance(data, Mapping):
+        raise InputError(
+            f"the settings{' ' + prefix.rstrip('.') if prefix else ''} are a "
+            f"{type(data).__name__}, but must be a JSON object"
+        )
+    values = {str(key): value for key, value in data.items()}
+    own, other = getattr(cls, _COMMAND, _FIRST_COMMAND), values.pop(_COMMAND, _FIRST_COMMAND)
+    if not prefix and own != other:
+        raise InputError(f"these are the settings of a run of `idql {other}`, not of `idql {own}`")
+    if hasattr(cls, "class_name"):
+        values.pop("class", None)
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]
+    for name, value in values.items():
+        if name not in names:
+            raise InputError(f"no setting is called {prefix + name!r} in these settings")
+        values[name] = _convert(value, hints[name], prefix + name)
+    return cls(**values)
+
+
+def flat_settings(settings: Any) -> dict[str, Any]:
+    """Dotted names of all settings to their values, as JSON can hold them.
+
+    Example:
+        >>> from idql_func.training.configs.learners import SACConfig
+        >>> flat_settings(SACConfig())["hidden_dims"]
+        [256, 256]
+    """
+    return _flat(settings_to_dict(settings))
+
+
+def changed_settings(settings: Any, other: Any) -> list[str]:
+    """Dotted names of the settings in which two configurations differ.
+
+    Example:
+        >>> from idql_func.training.configs.learners import SACConfig, TD3Config
+        >>> changed_settings(SACConfig(), SACConfig(tau=0.1)), len(
+        ...     changed_settings(SACConfig(), TD3Config()))
+        (['tau'], 9)
+    """
+    left, right = flat_settings(settings), flat_settings(other)
+    return sorted(k for k in left.keys() | right.keys() if left.get(k, ...) != right.get(k, ...))
+
+
+def with_settings(settings: Settings, other: Any, names: Iterable[str]) -> Settings:
+    """The settings with the named ones (dotted names) as another configuration has them.
+
+    Example:
+        >>> from idql_func.training.configs.offline import TrainConfig
+        >>> with_settings(TrainConfig(seed=3), TrainConfig(batch_size=8), ["batch_size"]).seed
+        3
+    """
+    changed: Any = settings
+    inner: dict[str, list[str]] = {}
+    for name in names:
+        head, _, rest = name.partition(".")
+        if rest and type(getattr(settings, head)) is type(getattr(other, head)):
+            inner.setdefault(head, []).append(rest)
+        else:
+            changed = dataclasses.replace(changed, **{head: getattr(other, head)})
+    for head, rest in inner.items():
+        part = with_settings(getattr(settings, head), getattr(other, head), rest)
+        changed = dataclasses.replace(changed, **{head: part})
+    return changed
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return settings_to_dict(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            result.update(_flat(value, f"{prefix}{key}."))
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    """``value`` as JSON gave it, as the type ``hint`` (those that settings have, no others)."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(value):
+        return value
+    if origin is types.UnionType or origin is typing.Union:
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(value, _member(value, arguments, name), name)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return settings_from_dict(hint, value, f"{name}.")
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_convert(item, arguments[0], name) for item in value)
+    if origin is Literal and value in arguments:
+        return value
+    if hint is Path and isinstance(value, str | Path):
+        return Path(value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    raise InputError(f"the setting {name} is {value!r}, which is not of its type {hint}")
+
+
+def _member(value: Any, members: tuple[Any, ...], name: str) -> Any:
+    """The member of a union that a value is meant for: a learner's settings name theirs."""
+    named = {m.class_name: m for m in members if hasattr(m, "class_name")}
+    if not named or not isinstance(value, Mapping):
+        return next(m for m in members if m is not type(None))
+    chosen = value.get("class", next(iter(named)))
+    if chosen not in named:
+        learner_config(str(chosen))
+        raise InputError(
+            f"the setting {name} is of the learner {chosen!r}; it may be of {', '.join(named)}"
+        )
+    return named[chosen]

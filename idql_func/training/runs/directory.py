@@ -1,0 +1,204 @@
+"""The folder of a run: its name, what lies in it, and what may not be overwritten.
+
+::
+
+    runs/<name>/config.json         the settings, as given
+                metrics.jsonl       one record a line: losses, evaluations
+                metrics.csv         the same as a table
+                checkpoints/step_000005000/…
+                replay_buffer/      of the newest checkpoint, where a run collects data
+                learning_curve.png
+                trajectories.png    the maze only
+                frames.png          what a learner from images sees, where it collects data
+                summary.json        written last: a run with it is finished
+
+The folder of several members trained as one program has the same files about all of them, a
+``members.json`` with their names, and in it a folder for each member, which is that of a run.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from idql_func.data.hdf5 import atomic_path
+from idql_func.training.configs.offline import TrainConfig
+from idql_func.training.configs.settings import Settings, settings_from_dict, settings_to_dict
+from idql_func.types import InputError
+
+__all__ = ["RunDirectory", "choose_run_directory", "open_run_directory"]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths inside a run's folder.
+
+    Example:
+        >>> RunDirectory(Path("runs/x")).checkpoint(5_000).as_posix()
+        'runs/x/checkpoints/step_000005000'
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The settings."""
+        return self.path / "config.json"
+
+    @property
+    def summary(self) -> Path:
+        """The results; its presence marks the run as finished."""
+        return self.path / "summary.json"
+
+    @property
+    def learning_curve(self) -> Path:
+        """The picture of losses and returns."""
+        return self.path / "learning_curve.png"
+
+    @property
+    def trajectories(self) -> Path:
+        """The picture of the maze before and after."""
+        return self.path / "trajectories.png"
+
+    @property
+    def frames(self) -> Path:
+        """The picture of what a learner from images sees."""
+        return self.path / "frames.png"
+
+    @property
+    def members(self) -> Path:
+        """The names of the members, where the folder is that of several."""
+        return self.path / "members.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of all checkpoints."""
+        return self.path / "checkpoints"
+
+    def checkpoint(self, updates: int) -> Path:
+        """The checkpoint after so many updates."""
+        return self.checkpoints / f"step_{updates:09d}"
+
+    def buffer(self, step: int) -> Path:
+        """The replay buffer that belongs to the checkpoint after so many steps."""
+        return self.path / "replay_buffer" / f"step_{step:09d}.safetensors"
+
+    def prune_buffers(self, keep: Path) -> None:
+        """Remove all replay buffers but one."""
+        for path in keep.parent.iterdir():
+            if path != keep:
+                path.unlink(missing_ok=True)
+
+    def prune_checkpoints(self, keep: int) -> None:
+        """Remove all but the newest ``keep`` checkpoints, and what broken-off writes left."""
+        if not self.checkpoints.is_dir():
+            return
+        for path in sorted(self.checkpoints.glob("step_*"))[:-keep]:
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self.checkpoints.glob(".step_*.part"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def start(self) -> None:
+        """Make the folder, and empty it if a run lay there."""
+        if self.config.is_file():
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def discard_after(self, updates: int) -> None:
+        """Remove what a run that goes on from ``updates`` will make anew."""
+        self.summary.unlink(missing_ok=True)
+        for path in self.checkpoints.glob("step_*"):
+            if path.name > self.checkpoint(updates).name:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def write_config(self, config: Any) -> None:
+        """Write the settings."""
+        write_json(self.config, settings_to_dict(config))
+
+    def read_config(self, cls: type[Settings] = TrainConfig) -> Settings:
+        """Read the settings, of the class that the command of the run has.
+
+        Raises:
+            FileNotFoundError: the folder is no run.
+            InputError: the file is damaged, of another command, or holds unknown settings.
+        """
+        if not self.config.is_file():
+            raise FileNotFoundError(f"{self.path} is no run: there is no {self.config.name} in it")
+        try:
+            return settings_from_dict(cls, json.loads(self.config.read_text(encoding="utf-8")))
+        except InputError as error:
+            raise InputError(f"{self.config}: {error}") from None
+        except ValueError as error:
+            raise InputError(f"{self.config} is damaged or cut off: {error}") from None
+
+
+def choose_run_directory(
+    config: Any, overwrite: bool = False, default: str | None = None
+) -> RunDirectory:
+    """A folder for a new run; nothing is made or removed yet (``RunDirectory.start`` does that).
+
+    Without a name in the settings it is ``default``, or the first free one of ``<default>-2``,
+    ``-3``, ….
+
+    Args:
+        config: the settings; ``preset, seed, runs_dir, name`` are looked at.
+        overwrite: replace what lies in a folder of that name.
+        default: the usual name; None: ``<preset>-seed<seed>``.
+
+    Raises:
+        InputError: the named folder holds something and ``overwrite`` is off; or it is no run.
+    """
+    default = f"{config.preset}-seed{config.seed}" if default is None else default
+    path = config.runs_dir / (config.name or default)
+    if config.name is None and not overwrite:
+        number = 2
+        while _holds_something(path):
+            path = config.runs_dir / f"{default}-{number}"
+            number += 1
+    run = RunDirectory(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file, but the run needs a folder of that name")
+    if _holds_something(path):
+        if not run.config.is_file():
+            raise InputError(f"{path} holds something other than a run; choose another --name")
+        if not overwrite:
+            state = "a finished run" if run.summary.is_file() else "an unfinished run"
+            raise InputError(
+                f"{path} already holds {state}: continue it with --resume {path}, replace it with "
+                "--overwrite, or choose another --name"
+            )
+    return run
+
+
+def open_run_directory(path: str | Path) -> RunDirectory:
+    """The run that lies at a path, or around a checkpoint at that path.
+
+    Raises:
+        FileNotFoundError: there is no run.
+
+    Example:
+        >>> open_run_directory("/no/such/run")
+        Traceback (most recent call last):
+        FileNotFoundError: there is no run at /no/such/run
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no run at {path}")
+    for candidate in (path, path.parent, path.parent.parent):
+        if (candidate / "config.json").is_file():
+            return RunDirectory(candidate)
+    raise FileNotFoundError(f"{path} is no run: there is no config.json in it")
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _holds_something(path: Path) -> bool:
+    return path.is_dir() and any(path.iterdir())

@@ -1,0 +1,167 @@
+"""What every loop does with losses and evaluations: fetch, run, record, keep."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from idql_func.evaluation import evaluate
+from idql_func.training.runtime.eager import eagerly_on_cpu
+from idql_func.training.runs.console import Reporter, duration, policy_name
+
+__all__ = [
+    "Evaluator",
+    "evaluation_record",
+    "fetch_scalars",
+    "for_numbers",
+    "not_numbers",
+    "plain_result",
+    "plain_results",
+]
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Tries learners out in environments of their own, always with the same seeds.
+
+    ``seed, num_envs, score_name`` are as for :func:`idql_func.evaluation.evaluate`.
+    """
+
+    make_env: Callable[[], gym.Env]
+    seed: int
+    num_envs: int | None = None
+    score_name: str | None = None
+
+    def run(
+        self, learner: Any, n: int | None, episodes: int, record: bool = False
+    ) -> dict[str, Any]:
+        """Evaluate with ``n`` candidates (None: the learner has no such number).
+
+        The learner evaluated is a copy with its own N; the key that evaluation advances is dropped
+        with it, so training goes on as if nothing had been evaluated (E8, E10).
+        """
+        with eagerly_on_cpu(learner.rng.device):
+            return evaluate(
+                learner if n is None else learner.replace(N=n),
+                self.make_env,
+                episodes,
+                seed=self.seed,
+                num_envs=self.num_envs,
+                record_trajectories=record,
+                score_name=self.score_name,
+            )
+
+    def run_each(
+        self,
+        learner: Any,
+        numbers: Sequence[int | None],
+        episodes: int,
+        reporter: Reporter,
+        record: Callable[[int | None], bool] = lambda n: False,
+    ) -> dict[int | None, dict[str, Any]]:
+        """Evaluate with each of the numbers of candidates, and tell each return and its time.
+
+        ``record`` says with which number trajectories are kept.
+        """
+        results: dict[int | None, dict[str, Any]] = {}
+        for n in numbers:
+            started, name = time.monotonic(), policy_name(n)
+            with reporter.console.status(f"{name} …"):
+                results[n] = self.run(learner, n, episodes, record(n))
+            took = duration(time.monotonic() - started)
+            reporter.detail(f"{name}: return {results[n]['return']:.1f} ({took})")
+        return results
+
+
+def evaluation_record(results: Mapping[int | None, Mapping[str, Any]]) -> dict[str, Any]:
+    """Evaluations as entries of a log record, ``eval/N=64/return`` and the like.
+
+    Example:
+        >>> result = {"return": 3.0, "return_std": 2.0, "length": 5.0, "episodes": 4}
+        >>> evaluation_record({None: result})["eval/return_std_error"]
+        1.0
+    """
+    record: dict[str, Any] = {}
+    for n, result in results.items():
+        prefix = "eval" if n is None else f"eval/N={n}"
+        for name in ("return", "return_std", "length", "success", "normalized_score"):
+            if result.get(name) is not None:
+                record[f"{prefix}/{name}"] = float(result[name])
+        error = float(result["return_std"]) / max(int(result["episodes"]), 1) ** 0.5
+        record[f"{prefix}/return_std_error"] = error
+        record[f"{prefix}/episodes"] = int(result["episodes"])
+    return record
+
+
+def fetch_scalars(groups: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, float]:
+    """Scalars from the device in one transfer, under ``group/name``.
+
+    Example:
+        >>> fetch_scalars({"train": {"q": torch.tensor(2.0)}})
+        {'train/q': 2.0}
+    """
+    names = [f"{group}/{name}" for group, info in groups.items() for name in info]
+    values = [value for info in groups.values() for value in info.values()]
+    stacked = torch.stack([value.detach().to(torch.float64).reshape(()) for value in values])
+    return dict(zip(names, stacked.tolist(), strict=True))
+
+
+def not_numbers(record: Mapping[str, Any]) -> list[str]:
+    """The entries of a record that are NaN.
+
+    Example:
+        >>> not_numbers({"train/q": float("nan"), "step": 3})
+        ['train/q']
+    """
+    return [k for k, v in record.items() if isinstance(v, float) and math.isnan(v)]
+
+
+def for_numbers(numbers: Sequence[int | None]) -> str:
+    """The tail of a line that says what is evaluated.
+
+    Example:
+        >>> for_numbers((1, 64)), for_numbers((None,))
+        (' for N = 1, 64', '')
+    """
+    told = ", ".join(str(n) for n in numbers if n is not None)
+    return f" for N = {told}" if told else ""
+
+
+def plain_results(results: Mapping[int | None, Mapping[str, Any]]) -> dict[str, Any]:
+    """Evaluations as JSON holds them, by N as a string, or ``"policy"`` for a learner without N.
+
+    Example:
+        >>> plain_results({64: {"return": 1.0}}), list(plain_results({None: {"return": 1.0}}))
+        ({'64': {'return': 1.0}}, ['policy'])
+    """
+    return {
+        policy_name(n) if n is None else str(n): plain_result(result)
+        for n, result in results.items()
+    }
+
+
+def plain_result(result: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluation without its trajectories, as JSON can hold it.
+
+    Example:
+        >>> plain_result({"returns": np.ones(2), "trajectories": []})
+        {'returns': [1.0, 1.0]}
+    """
+    plain: dict[str, Any] = {}
+    for name, value in result.items():
+        if name == "trajectories":
+            continue
+        if isinstance(value, list | tuple | np.ndarray):
+            plain[name] = [float(item) for item in np.asarray(value).ravel()]
+        elif isinstance(value, bool | int | str) or value is None:
+            plain[name] = value
+        else:
+            plain[name] = float(value)
+    return plain

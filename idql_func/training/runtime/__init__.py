@@ -1,0 +1,1 @@
+"""The process that a run happens in: device, threads, interrupts, precision of products."""

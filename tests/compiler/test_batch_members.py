@@ -1,0 +1,142 @@
+"""Products that are run member by member leave what they leave one after the other."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from idql_func import vmap
+from idql_func.compiler import replay
+from idql_func.compiler.batch_members import chained
+from idql_func.compiler.recorder import Call, Place
+from idql_func.compiler.trace import compile_graph, trace
+from idql_func.kernels.build import c_compiler
+from idql_func.kernels.matmul import functions
+from idql_func.switches import set_native_products
+from idql_func.training.runtime.threads import cpu_threads
+
+pytestmark = pytest.mark.skipif(c_compiler() is None, reason="no C compiler")
+
+THREADS = 2
+REGIONS, FLOATS = 5, 1600
+
+
+def _count(steps: list[Any]) -> list[int]:
+    """How many products each step makes."""
+    own = functions()
+    assert own is not None
+    return [step.words[0] if step.address == own["products"].address else 1 for step in steps]
+
+
+def _run(steps: list[Any], memory: list[Tensor]) -> None:
+    segment = replay._Segment()
+    for step in steps:
+        segment.add(step, {k: (k, 0) for k in range(len(memory))})
+    segment.close()
+    function = replay._replay()
+    assert function is not None
+    regions = array("q", [tensor.data_ptr() for tensor in memory])
+    function.run(*segment.arguments, 1, regions.buffer_info()[0], 0, 0)
+
+
+def _product(
+    sizes: tuple[int, int, int, int],
+    places: tuple[Place | int, ...],
+    steps: tuple[int, int, int],
+    flags: tuple[bool, bool, bool],
+) -> Call:
+    own = functions()
+    assert own is not None
+    return Call(own["product"].address, [*places, *sizes, *steps, *map(int, flags), THREADS], True)
+
+
+@st.composite
+def _products(draw: st.DrawFn) -> Call:
+    size = st.sampled_from([1, 3, 8, 12])
+    batch = draw(st.sampled_from([1, 2, 2, 4, 3]))
+    m, n, k = draw(size), draw(size), draw(size)
+    shared_a, shared_b, with_bias, with_gate, sums, relu, a_t, b_t = draw(
+        st.tuples(*[st.booleans()] * 8)
+    )
+    result = draw(st.integers(0, REGIONS - 1))
+    offset = 4 * draw(st.sampled_from([0, 0, 0, 16, 96]))
+    floats = batch * m * n
+    others = st.sampled_from([k for k in range(REGIONS) if k != result])
+    place = st.builds(Place, others, st.sampled_from([0, 0, 0, 64, 384]))
+    places = (
+        draw(place),
+        draw(place),
+        Place(result, offset),
+        draw(place) if with_bias else 0,
+        draw(place) if with_gate else 0,
+        Place(result, offset + 4 * floats) if sums and not b_t else 0,
+    )
+    steps = (0 if shared_a else m * k, 0 if shared_b else k * n, n)
+    return _product((batch, m, n, k), places, steps, (a_t, b_t, relu))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(_products(), min_size=2, max_size=6))
+def test_what_is_written_is_the_same(steps: list[Call]) -> None:
+    draws = torch.Generator().manual_seed(0)
+    memory = [torch.randn(FLOATS, generator=draws) / 4 for _ in range(REGIONS)]
+    expected = [tensor.clone() for tensor in memory]
+    _run(list(steps), expected)
+    together = chained(steps)
+    assert sum(_count(together)) == len(steps)
+    _run(together, memory)
+    for a, b in zip(memory, expected, strict=True):
+        assert torch.equal(a.view(torch.int32), b.view(torch.int32))
+
+
+def _layer(batch: int, source: int, result: int, **changes: Any) -> Call:
+    size = 8
+    places = (Place(source, 0), Place(4, 0), Place(result, 0), 0, 0, 0)
+    steps = (changes.get("a_step", size * size), 0, 0)
+    return _product((batch, size, size, size), places, steps, changes.get("flags", (False,) * 3))
+
+
+def test_layers_go_together_and_what_needs_all_rows_does_not() -> None:
+    for batch in (1, 2, 4):
+        assert _count(chained([_layer(batch, 0, 1), _layer(batch, 1, 2), _layer(batch, 2, 3)])) == [
+            3
+        ]
+    # an odd number of members is not shared out evenly
+    assert _count(chained([_layer(3, 0, 1), _layer(3, 1, 2)])) == [1, 1]
+    # each member reads the first one's result
+    assert _count(chained([_layer(2, 0, 1), _layer(2, 1, 2, a_step=0)])) == [1, 1]
+    # a single product's columns come from all rows
+    transposed = (True, False, False)
+    assert _count(chained([_layer(1, 0, 1), _layer(1, 1, 2, flags=transposed)])) == [1, 1]
+    assert _count(chained([_layer(2, 0, 1), _layer(2, 1, 2, flags=transposed)])) == [2]
+    # what is no product comes between
+    other = Call(1, [Place(0, 0)], False)
+    assert _count(chained([_layer(2, 0, 1), other, _layer(2, 1, 2)])) == [1, 1, 1]
+
+
+def test_an_ensembles_layers_in_a_program() -> None:
+    def member(weights: tuple[Tensor, ...], x: Tensor) -> Tensor:
+        for kernel in weights[:-1]:
+            x = torch.relu(x @ kernel)
+        return x @ weights[-1]
+
+    def fn(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        return (vmap(lambda w: member(w, x))(weights),)
+
+    draws = torch.Generator().manual_seed(1)
+    x = torch.randn(12, 6, generator=draws)
+    shapes = (4, 6, 16), (4, 16, 16), (4, 16, 3)
+    weights = [torch.randn(*shape, generator=draws) for shape in shapes]
+    with set_native_products(True), cpu_threads(2):
+        run: Any = compile_graph(trace(fn, (x, *weights)), (x, *weights))
+        results = [run(x, *weights)[0] for _ in range(3)]
+        expected = run._program(x, *weights)[0]
+    assert run._plans
+    assert all(torch.equal(result, expected) for result in results)
+    torch.testing.assert_close(expected, fn(x, *weights)[0], rtol=1e-5, atol=1e-4)

@@ -1,0 +1,169 @@
+"""Results written over inputs: which ones may be, and that no value changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from idql_func import optim, vmap
+from idql_func.compiler.pass_inplace import homes_of_results, write_with_twins
+from idql_func.compiler.trace import compile_graph, trace
+from idql_func.kernels import tree_ops
+
+pytestmark = pytest.mark.skipif(
+    not tree_ops.fits([torch.zeros(1)]), reason="there is no C compiler, so only the tensor form"
+)
+ZERO = torch.tensor(0, dtype=torch.int32)
+
+
+def stepped(g: Tensor, p: Tensor, m: Tensor, v: Tensor, count: Tensor) -> tuple[Tensor, ...]:
+    state = (optim.ScaleByAdamState(count, {"w": m}, {"w": v}), optim.EmptyState())
+    params, (adam, _) = optim.step(optim.adam(0.1), {"w": g}, state, {"w": p})
+    return params["w"], adam.mu["w"], adam.nu["w"], adam.count
+
+
+def averaged(new: Tensor, old: Tensor) -> Tensor:
+    return optim.incremental_update({"w": new}, {"w": old}, 0.25)["w"]
+
+
+def inputs(shape: tuple[int, ...] = (3,), members: tuple[int, ...] = ()) -> list[Tensor]:
+    """x, parameters, two moments, count, target."""
+    generator = torch.Generator().manual_seed(0)
+    x, p, m, v, t = (torch.rand(*members, *shape, generator=generator) for _ in range(5))
+    return [x, p, m, v, ZERO.expand(members).clone(), t]
+
+
+def written(fn: Callable[..., tuple[Tensor, ...]], tensors: list[Tensor]) -> tuple[int, list[int]]:
+    """Run ``fn`` with twins; how many there were, and the results that were left to be copied.
+
+    Asserts that every value is that of ``fn``.
+    """
+    expected = fn(*[t.clone() for t in tensors])
+    graph = trace(fn, tensors)
+    pairs = homes_of_results(graph)
+    left = write_with_twins(graph, pairs)
+    twins = sum(
+        node.target in [twin for twin, _ in tree_ops.TWINS.values()] for node in graph.graph.nodes
+    )
+    given = [t.clone() for t in tensors]
+    for k, (got, value) in enumerate(zip(graph(*given), expected, strict=True)):
+        assert torch.equal(got, value)
+        if k in pairs and k not in left:
+            assert torch.equal(given[pairs[k]], value)
+    return twins, sorted(left)
+
+
+def test_a_step_and_its_average_are_written_in_place() -> None:
+    def update(x, p, m, v, count, target):
+        new, *moments = stepped(x * p, p, m, v, count)
+        return (new, *moments, averaged(new, target), x.mean())
+
+    assert homes_of_results(trace(update, inputs())) == {0: 1, 1: 2, 2: 3, 3: 4, 4: 5}
+    assert written(update, inputs()) == (2, [])
+
+
+def test_two_steps_in_a_row_are_written_in_place() -> None:
+    def update(x, p, m, v, count, target):
+        state = stepped(x, p, m, v, count)
+        return stepped(x * state[0], *state)
+
+    assert written(update, inputs()) == (2, [])
+
+
+def test_old_values_that_are_read_later_stay() -> None:
+    def update(x, p, m, v, count, target):
+        view = p.reshape(1, 3)
+        new = stepped(x, p, m, v, count)
+        return (*new, (view + new[0]).sum())  # through a view, after the step
+
+    assert written(update, inputs()) == (0, [0, 1, 2, 3])
+
+
+def test_an_average_of_what_it_writes_to_is_not_written_in_place() -> None:
+    def update(x, p, m, v, count, target):
+        return (averaged(p.reshape(3), p),)
+
+    assert written(update, inputs()) == (0, [0])
+
+
+def test_results_that_should_go_elsewhere_are_copied() -> None:
+    def update(x, p, m, v, count, target):
+        return stepped(x, p, m, v, count)
+
+    graph = trace(update, inputs())
+    crossed = {0: 2, 1: 1, 2: 3, 3: 4}
+    assert write_with_twins(graph, crossed) == crossed
+    graph = trace(update, inputs())
+    assert write_with_twins(graph, {0: 1}) == {0: 1}  # the moments aren't given away
+
+
+def test_a_result_that_is_given_twice_is_written_once_at_most() -> None:
+    def update(x, p, m, v, count, target):
+        new = averaged(x, target)
+        return new, new.reshape(1, 3)
+
+    assert homes_of_results(trace(update, inputs())) == {0: 5}
+    assert written(update, inputs()) == (0, [0])
+
+
+def test_old_values_that_are_a_result_stay() -> None:
+    def update(x, p, m, v, count, target):
+        return averaged(x, target), target * 1, target.reshape(3, 1)
+
+    assert written(update, inputs()) == (0, [0])
+
+
+def test_members_of_a_stack_are_written_in_place() -> None:
+    def update(x, p, m, v, count, target):
+        new, *moments = stepped(x * p, p, m, v, count)
+        return (new, *moments, averaged(new, target))
+
+    assert written(vmap(update), inputs(members=(4,))) == (2, [])
+
+
+def test_the_twins_copy_into_other_strides() -> None:
+    g, p, m, v, t = torch.rand(5, 4, 3).unbind(0)
+    expected, count = stepped(g, p, m, v, ZERO), ZERO.clone()
+    turned = [x.T.contiguous().T for x in (p, m, v)]
+    numbers = -0.1, 0.9, 0.999, 1e-8, 0.0, [False], False
+    torch.ops.idql_func.adam_step_([g], *([x] for x in turned), count, None, *numbers)
+    for got, value in zip((*turned, count), expected, strict=True):
+        assert torch.equal(got, value)
+    target = t.T.contiguous().T
+    torch.ops.idql_func.moving_average_([g], [target], None, 0.25)
+    assert torch.equal(target, averaged(g, t))
+
+
+def test_the_same_function_gives_the_same_program() -> None:
+    """What a twin waits for comes in the graph's order, not in that of a set of nodes."""
+
+    def update(x, p, m, v, count, target):
+        read = [p * float(k) for k in range(20)]
+        return (*stepped(x, p, m, v, count), *read)
+
+    graph = trace(update, inputs())
+    write_with_twins(graph, homes_of_results(graph))
+    nodes = list(graph.graph.nodes)
+    [settled] = [node.kwargs["settled"] for node in nodes if "settled" in node.kwargs]
+    assert len(settled) == 20
+    assert settled == sorted(settled, key=nodes.index)
+
+
+def test_compiled_programs_write_in_place() -> None:
+    def update(x, p, m, v, count, target):
+        mean = (x + p).mean()
+        new, *moments = stepped(x * p, p, m, v, count)
+        return (new, *moments, averaged(new, target), mean)
+
+    given = inputs()
+    expected = update(*[t.clone() for t in given])
+    graph = trace(update, given)
+    assert write_with_twins(graph, homes_of_results(graph)) == {}
+    results = compile_graph(graph, given)(*given)
+    for got, value in zip(results, expected, strict=True):
+        torch.testing.assert_close(got, value, rtol=1e-6, atol=0)
+    for k in range(5):
+        assert torch.equal(given[k + 1], results[k])

@@ -1,0 +1,464 @@
+"""Programs that are recorded once and replayed: the same values, and no operator missed."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from idql_func import disable_jit, jit, optim, random, scan, struct, tree_leaves
+from idql_func.compiler import call, replay
+from idql_func.compiler.lazy import peek
+from idql_func.compiler.recorder import Call, Place
+from idql_func.compiler.replay import Replayed
+from idql_func.compiler.trace import compile_graph, examples, trace
+from idql_func.kernels import matmul, tree_ops
+from idql_func.kernels.build import Function, c_compiler, library
+from idql_func.switches import set_native_products
+from idql_func.training.runtime.threads import cpu_threads
+
+pytestmark = pytest.mark.skipif(c_compiler() is None, reason="no C compiler")
+
+X, Y = torch.linspace(-1, 1, 12).reshape(3, 4), torch.linspace(0, 2, 20).reshape(4, 5)
+
+
+def _compiled(fn: Callable[..., Any], *tensors: Tensor) -> Replayed:
+    run = compile_graph(trace(fn, tensors), tensors)
+    assert isinstance(run, Replayed)
+    return run
+
+
+def _plan(run: Replayed) -> Any:
+    (plan,) = run._plans.values()
+    return plan
+
+
+def _equal(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
+    return len(a) == len(b) and all(map(torch.equal, a, b))
+
+
+def _check(fn: Callable[..., Any], *tensors: Tensor) -> Replayed:
+    """Recorded and replayed, on the inputs it was made with and on others: the program's values."""
+    run = _compiled(fn, *tensors)
+    for inputs in (tensors, tensors, [t.flip(0).contiguous() for t in tensors]):
+        assert _equal(run(*inputs), run._program(*inputs))
+    assert run._plans
+    return run
+
+
+def test_kernels_products_and_draws() -> None:
+    def fn(x: Tensor, y: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+        noise = random.normal(key, (3, 5))
+        return torch.relu(x @ y) + noise, (x * 2).sum(), random.split(key)
+
+    run = _check(fn, X, Y, random.PRNGKey(3))
+    results = [run(X, Y, random.PRNGKey(3)) for _ in range(2)]
+    assert results[0][0].data_ptr() != results[1][0].data_ptr()
+
+
+def test_results_that_are_parts_of_one_allocation() -> None:
+    def fn(key: Tensor) -> tuple[Tensor, ...]:
+        first, second = random.split(key)
+        return first, second, first.clone()
+
+    run = _check(fn, random.PRNGKey(1))
+    kept = run(random.PRNGKey(1))
+    values = [t.clone() for t in kept]
+    run(random.PRNGKey(2))
+    assert _equal(kept, values)
+
+
+def test_operators_of_a_whole_tree() -> None:
+    def fn(x: Tensor, y: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+        index = random.choice(key, 3, (2,), replace=False)
+        averaged = tree_ops.moving_average([x.sin(), x[0]], [x, x[1]], 0.25)
+        return *tree_ops.take_members([averaged[0], x], index), averaged[1] @ y
+
+    with set_native_products(True):
+        run = _check(fn, X, Y, random.PRNGKey(3))
+    assert _plan(run).is_whole
+
+
+def test_no_products_are_built_for_a_program_that_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    matmul.functions.cache_clear()
+    monkeypatch.setattr(matmul, "library", lambda *args, **options: pytest.fail("built"))
+    _check(lambda x, y: (x.sin() @ y,), X, Y)
+
+
+def test_operators_of_torch_are_called_between_kernels() -> None:
+    def fn(x: Tensor, image: Tensor, kernel: Tensor) -> tuple[Tensor, ...]:
+        values, places = torch.sort(torch.sin(x), dim=1, stable=True)
+        return torch.conv2d(image * 2, kernel + values[0, 0]).exp(), values + 1, places
+
+    image = torch.linspace(-1, 1, 2 * 3 * 36).reshape(2, 3, 6, 6)
+    run = _check(fn, X, image, torch.linspace(0, 1, 3 * 3 * 9).reshape(3, 3, 3, 3))
+    assert len(_plan(run).parts) > 1
+
+
+@pytest.mark.parametrize("count", [3, 9, 20, 30, 45, 60, 70])
+def test_kernels_of_many_arguments(count: int) -> None:
+    def fn(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return (sum(t * k for k, t in enumerate(tensors)),)  # type: ignore[return-value]
+
+    inputs = [torch.full((3,), float(k)) for k in range(count)]
+    run = _compiled(fn, *inputs)
+    for _ in range(2):
+        assert _equal(run(*inputs), run._program(*inputs))
+
+
+@torch.library.custom_op("idql_func_tests::total", mutates_args=())
+def _total(tensors: list[Tensor]) -> Tensor:
+    return torch.stack(tensors).sum(0)
+
+
+@_total.register_fake
+def _(tensors: list[Tensor]) -> Tensor:
+    return torch.empty_like(tensors[0])
+
+
+@torch.library.custom_op("idql_func_tests::bump", mutates_args=("x",))
+def _bump(x: Tensor) -> None:
+    x.add_(1)
+
+
+def test_what_cannot_be_called_again_is_not_replayed(caplog: pytest.LogCaptureFixture) -> None:
+    def listed(x: Tensor) -> tuple[Tensor, ...]:
+        return (_total([x.sin(), x.cos()]) * 2,)
+
+    def written(x: Tensor) -> tuple[Tensor, ...]:
+        y = x * 2
+        _bump(y)
+        return (y * 3,)
+
+    for fn, why in ((listed, "takes a list of tensors"), (written, "writes to a tensor")):
+        with caplog.at_level(logging.DEBUG, "idql_func.compiler.replay"):
+            run = _compiled(fn, X)
+            for inputs in (X, X + 1):
+                torch.testing.assert_close(run(inputs)[0], fn(inputs)[0])
+        assert not run._plans
+        assert why in caplog.text
+
+
+def test_without_the_known_internals_of_torch_a_program_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replay, "_inductors", lambda program: None)
+    run = _compiled(lambda x: (x + 1,), X)
+    assert _equal(run(X), (X + 1,)) and _equal(run(X), (X + 1,))
+    assert not run._plans
+
+
+def test_inputs_that_overlap_are_not_recorded() -> None:
+    run = _compiled(lambda a, b: (a * b,), torch.zeros(4), torch.zeros(4))
+    line = torch.arange(6.0)
+    for _ in range(2):
+        assert _equal(run(line[:4], line[2:]), (line[:4] * line[2:],))
+
+
+def test_another_number_of_threads_is_another_recording() -> None:
+    run = _compiled(lambda x, y: (x @ y,), X, Y)
+    for threads in (1, 2, 2, 1):
+        with cpu_threads(threads):
+            assert _equal(run(X, Y), run._program(X, Y))
+    assert run._plans.keys() == {1, 2}
+
+
+def test_machine_code_for_any_number_of_rows() -> None:
+    def fn(rows: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+        places = random.randint(key, (4,), 0, rows.shape[0])
+        return rows[places] * torch.tensor([1.0, 2.0, 3.0, 4.0]), places
+
+    for count in (3, 7):
+        rows, key = torch.arange(4.0 * count).reshape(count, 4), random.PRNGKey(count)
+        inputs = examples((rows, key), {0})
+        run: Any = compile_graph(trace(fn, inputs), (rows, key), open_rows=True)
+        results = [run(rows, key) for _ in range(3)]
+        assert run._plans
+        for result in results:
+            assert _equal(result, fn(rows, key))
+
+
+_DURING: list[Callable[[], None]] = []
+
+
+@torch.library.custom_op("idql_func_tests::pause", mutates_args=())
+def _pause(x: Tensor) -> Tensor:
+    if _DURING:
+        _DURING.pop()()
+    return x + 1
+
+
+@_pause.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def test_another_thread_is_not_recorded() -> None:
+    run, found = _compiled(lambda x: (_pause(x * 2) * 3,), X), []
+    thread = threading.Thread(target=lambda: found.append(run(X + 5)))
+    _DURING.append(lambda: (thread.start(), thread.join())[0])
+    first = run(X)
+    steps = sum(len(part.steps) // 4 for part in _plan(run).parts if hasattr(part, "steps"))
+    assert steps == 2  # one kernel before and one behind
+    for results, x in ((first, X), (run(X), X), (found[0], X + 5), (run(X + 5), X + 5)):
+        torch.testing.assert_close(results[0], (x * 2 + 1) * 3)
+
+
+def test_a_program_that_is_running_can_run_a_second_time() -> None:
+    run = _check(lambda x, y: (torch.softmax(x @ y, -1).cumsum(0) @ y.mT,), X, Y)
+    with _plan(run).block.lock:  # as long as another thread is in it
+        assert _equal(run(X, Y), run._program(X, Y))
+
+
+def test_programs_share_memory_until_they_are_gone() -> None:
+    gc.collect()
+    before = set(replay._BLOCKS)
+    large, small = torch.ones(60, 70), torch.ones(50, 60)
+    runs = [_check(lambda x: ((x.sin() @ x.mT).cos() @ x,), x) for x in (large, small)]
+    blocks = {_plan(run).block for run in runs}
+    assert len(blocks) == 1
+    assert blocks <= set(replay._BLOCKS)
+    if not blocks <= before:
+        del runs, blocks
+        gc.collect()
+        assert set(replay._BLOCKS) <= before
+
+
+SPANS = st.lists(st.tuples(st.integers(1, 400), st.integers(0, 9), st.integers(0, 9)), max_size=12)
+
+
+@given(SPANS)
+def test_what_is_needed_at_once_lies_apart(spans: list[tuple[int, int, int]]) -> None:
+    words: list[list[Any]] = [[] for _ in range(10)]
+    for region, (_, one, other) in enumerate(spans):
+        for k in {one, other}:
+            words[k].append(Place(region, 0))
+    steps = [Call(0, some, False) for some in words]
+    starts, size = replay._divide(steps, [size for size, _, _ in spans], set())
+    assert starts.keys() == set(range(len(spans)))
+    for a, (a_size, *a_life) in enumerate(spans):
+        assert starts[a] % 64 == 0
+        assert starts[a] + a_size <= size
+        for b, (b_size, *b_life) in enumerate(spans[:a]):
+            apart = starts[a] + a_size <= starts[b] or starts[b] + b_size <= starts[a]
+            assert apart or max(a_life) < min(b_life) or max(b_life) < min(a_life)
+
+
+def test_a_function_without_memory_says_so() -> None:
+    built = library("tests_no_memory", "#include <stdint.h>\nint64_t none(void) { return 1; }")
+    assert built is not None
+    with pytest.raises(MemoryError, match="found no memory"):
+        Function(built, "none", "")()
+
+
+# --- a training loop ------------------------------------------------------------------
+
+
+class Learner(struct.PyTreeNode):
+    """A layer, its optimiser, a key and a number."""
+
+    rng: Tensor
+    weights: struct.TrainState
+    rate: float
+
+
+def _learner() -> Learner:
+    layer = {"kernel": Y.clone(), "bias": torch.zeros(5)}
+    state = struct.TrainState.create(apply_fn=None, params=layer, tx=optim.adam(1e-2))
+    return Learner(random.PRNGKey(0), state, 0.5)
+
+
+def _step(learner: Learner, batch: dict[str, Tensor], scale: float = 1.0) -> Any:
+    rng, key = random.split(learner.rng)
+    x = batch["x"] + random.normal(key, tuple(batch["x"].shape)) * learner.rate
+    kernel, bias = learner.weights.params["kernel"], learner.weights.params["bias"]
+    error = (x @ kernel + bias - batch["y"]) * scale
+    grads = {"kernel": x.mT @ error, "bias": error.sum(0)}
+    state = learner.weights.apply_gradients(grads=grads)
+    return learner.replace(rng=rng, weights=state), {"loss": (error**2).mean(), "constant": 1.0}
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """A list that grows with each call whose arguments are taken apart."""
+    calls: list[int] = []
+    original = call.Arguments.__init__
+
+    def counted(self: Any, values: Any) -> None:
+        calls.append(len(calls))
+        original(self, values)
+
+    monkeypatch.setattr(call.Arguments, "__init__", counted)
+    yield calls
+
+
+def _batches(rows: int = 3) -> list[dict[str, Tensor]]:
+    x = torch.linspace(-1, 1, 4 * rows).reshape(rows, 4)
+    return [{"x": x * k, "y": (x * k).sum(1, keepdim=True).tile(5)} for k in (1, 2, 3, 4, 5)]
+
+
+def _expected(batches: Sequence[dict[str, Tensor]]) -> tuple[Learner, list[Any]]:
+    learner, infos = _learner(), []
+    with disable_jit():
+        for batch in batches:
+            learner, info = _step(learner, batch)
+            infos.append(info)
+    return learner, infos
+
+
+def _close(a: Any, b: Any) -> None:
+    for x, y in zip(tree_leaves(a), tree_leaves(b), strict=True):
+        torch.testing.assert_close(torch.as_tensor(x), torch.as_tensor(y))
+
+
+def test_a_loop_looks_at_its_batch_alone(looked: list[int]) -> None:
+    update, batches = jit(_step, donate_argnums=0), _batches()
+    learner, infos = _learner(), []
+    for batch in batches:
+        learner, info = update(learner, batch)
+        infos.append(info)
+    assert len(looked) == 1
+    expected = _expected(batches)
+    _close((learner, infos), expected)
+    assert infos[0]["constant"] == 1.0 and isinstance(infos[0]["constant"], float)
+    assert update.cache_size() == 1
+
+
+def test_a_learner_that_was_looked_at_is_taken_apart_again(looked: list[int]) -> None:
+    update, batches = jit(_step, donate_argnums=0), _batches()
+    learner = _learner()
+    for k, batch in enumerate(batches):
+        learner, _ = update(learner, batch)
+        if k == 2:
+            key = learner.rng.clone()
+    assert len(looked) == 2
+    _close(learner, _expected(batches)[0])
+    _close(key, _expected(batches[:3])[0].rng)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many runs each call from C was asked for."""
+    asked: list[int] = []
+    original = replay._Plan.run_over
+
+    def counted(self: Any, tensors: Any, rows: Any, times: int) -> Any:
+        asked.append(times)
+        return original(self, tensors, rows, times)
+
+    monkeypatch.setattr(replay._Plan, "run_over", counted)
+    with set_native_products(True):  # torch's are called from Python
+        yield asked
+
+
+def _stacked(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([batch[name] for batch in batches]) for name in ("x", "y")}
+
+
+def test_a_scan_is_one_call_of_c(runs: list[int]) -> None:
+    step, batches = jit(_step, donate_argnums=0), _batches() * 8  # more than in one go
+    expected, infos = _expected(batches)
+    for _ in range(2):
+        learner, info = scan(step, _learner(), _stacked(batches))
+        _close(learner, expected)
+        _close(info["loss"], torch.stack([i["loss"] for i in infos]))
+        assert torch.equal(info["constant"], torch.ones(len(batches)))
+    assert runs == [len(batches) - 1] * 2
+    # what comes out goes on, as the result of any call does
+    again, _ = step(learner, batches[0])
+    _close(again, _expected([*batches, batches[0]])[0])
+
+
+def test_a_scan_of_rows_that_lie_apart(runs: list[int]) -> None:
+    batches = _batches()
+    apart = {k: v.mT.contiguous().mT for k, v in _stacked(batches).items()}
+    assert not apart["x"][0].is_contiguous()
+    _close(scan(jit(_step, donate_argnums=0), _learner(), apart)[0], _expected(batches)[0])
+    assert runs == [len(batches) - 1]
+
+
+def test_a_scan_whose_state_moves_or_is_given_out_is_done_step_by_step(runs: list[int]) -> None:
+    def swap(carry: tuple[Tensor, Tensor], x: Tensor) -> Any:
+        a, b = carry
+        return (b, a), a + x
+
+    def show(carry: Tensor, x: Tensor) -> Any:
+        return carry + x, x
+
+    pair, ys = scan(jit(swap, donate_argnums=0), (torch.zeros(()), torch.ones(())), X[0])
+    assert [t.item() for t in pair] == [0, 1]
+    torch.testing.assert_close(ys, X[0] + torch.tensor([0.0, 1, 0, 1]))
+    last, ys = scan(jit(show, donate_argnums=0), torch.zeros(()), X[0])
+    torch.testing.assert_close(last, X[0].sum())
+    assert torch.equal(ys, X[0])
+    assert runs == []
+
+
+def test_a_scan_of_a_program_with_an_operator_of_torch(runs: list[int]) -> None:
+    def step(carry: Tensor, x: Tensor) -> Any:
+        return torch.sort(carry + x)[0] * 2, carry.sum()
+
+    results = [scan(f, Y[0].clone(), X[0]) for f in (step, jit(step, donate_argnums=0))]
+    _close(*results)
+    assert runs == []
+
+
+def test_other_batches_and_arguments_take_the_long_way(looked: list[int]) -> None:
+    update = jit(_step, donate_argnums=0, static_argnames="scale")
+    few, many = _batches(), _batches(6)
+    learner = _learner()
+    for batch in (few[0], few[1], few[2], many[0], many[1]):
+        learner, _ = update(learner, batch)
+    assert len(looked) == 2
+    _close(learner, _expected([*few[:3], *many[:2]])[0])
+    arrays = {k: np.asarray(v) for k, v in few[0].items()}
+    learner, _ = update(update(learner, few[0])[0], arrays)
+    assert len(looked) == 4
+    loose = {"x": few[0]["x"].mT.contiguous().mT, "y": few[0]["y"]}
+    learner, _ = update(update(learner, few[0])[0], loose)
+    assert len(looked) == 5
+    _close(learner, _expected([*few[:3], *many[:2], *few[:1] * 4])[0])
+    with pytest.raises(KeyError):
+        update(learner, {"x": few[0]["x"]})
+    learner, info = update(update(_learner(), few[0])[0], few[1])
+    _, scaled = update(update(_learner(), few[0])[0], few[1], scale=2.0)
+    torch.testing.assert_close(scaled["loss"], 4 * info["loss"])
+
+
+def test_a_learner_that_went_round_is_refused() -> None:
+    update, batches = jit(_step, donate_argnums=0), _batches()
+    first, _ = update(_learner(), batches[0])
+    second, _ = update(first, batches[1])
+    third, _ = update(second, batches[2])
+    for old in (first, second):
+        with pytest.raises(RuntimeError, match="was donated"):
+            update(old, batches[0])
+        with pytest.raises(RuntimeError, match="was donated"):
+            _ = old.rng + 1
+    assert third.rng.shape == (2,)
+
+
+def test_functions_that_take_turns_go_round(looked: list[int]) -> None:
+    update = jit(_step, donate_argnums=0, static_argnames="scale")
+    batches = _batches()
+    learner, infos = _learner(), []
+    for k, batch in enumerate([*batches, *batches]):
+        learner, info = update(learner, batch, scale=1.0 + k % 2)
+        infos.append(info)
+        assert peek(learner, "weights", "step").item() == k + 1
+    assert len(looked) == 2
+    expected = _learner()
+    for k, (batch, found) in enumerate(zip([*batches, *batches], infos, strict=True)):
+        with disable_jit():
+            expected, info = _step(expected, batch, scale=1.0 + k % 2)
+        _close(found, info)
+    _close(learner, expected)
