@@ -121,7 +121,9 @@ def write(folder: Path, names: Sequence[str]) -> None:
         "flax": flax.__version__,
         "python": platform.python_version(),
         "upstream": "philippe-eecs/IDQL 7582571",
-        "command": " ".join(["python tests/interop/upstream_flax.py write tests/interop/reference", *names]),
+        "command": " ".join(
+            ["python tests/interop/upstream_flax.py write tests/interop/reference", *names]
+        ),
     }
     (folder / "after.safetensors").write_bytes(save(after, metadata))
 
