@@ -18,17 +18,15 @@ import torch
 from idql_func import agents, optim
 from idql_func.data.maze_picture import plot_trajectories
 from idql_func.data.pointmaze import ENV_NAME
-from idql_func.training.runs import plots
-from idql_func.training.runs.checkpoint import CheckpointMetadata, save_checkpoint
-from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.configs.learners import (
     BCConfig,
     DDPMIQLConfig,
     GeneralDDPMIQLConfig,
     PixelBCConfig,
 )
-from idql_func.training.runs.metrics import MetricsLogger
-from idql_func.training.runtime.matmul_precision import MatmulChoice
+from idql_func.training.configs.offline import TrainConfig
+from idql_func.training.runs import plots
+from idql_func.training.runs.checkpoint import CheckpointMetadata, save_checkpoint
 from idql_func.training.runs.console import (
     Reporter,
     TrainingBar,
@@ -37,6 +35,8 @@ from idql_func.training.runs.console import (
     policy_name,
     returns_table,
 )
+from idql_func.training.runs.directory import RunDirectory, write_json
+from idql_func.training.runs.metrics import MetricsLogger
 from idql_func.training.runs.results import (
     Evaluator,
     evaluation_record,
@@ -45,7 +45,7 @@ from idql_func.training.runs.results import (
     not_numbers,
     plain_results,
 )
-from idql_func.training.runs.directory import RunDirectory, write_json
+from idql_func.training.runtime.matmul_precision import MatmulChoice
 from idql_func.training.task import Behaviour, Task
 
 __all__ = [

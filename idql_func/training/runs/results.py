@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from idql_func.evaluation import evaluate
-from idql_func.training.runtime.eager import eagerly_on_cpu
 from idql_func.training.runs.console import Reporter, duration, policy_name
+from idql_func.training.runtime.eager import eagerly_on_cpu
 
 __all__ = [
     "Evaluator",
