@@ -49,7 +49,7 @@ NAMES = {
         "value_loss critic_loss score_loss diffuse sample_candidates min_q"
     ),
     "idql_func.agents.critics": (
-        "min_q value_loss critic_loss summed_critic_loss step_critic follow"
+        "min_q value_loss critic_loss summed_critic_loss step_critic soft_update"
     ),
     "idql_func.agents.iql": "weighted_actor_loss summed_critic_loss value_loss",
     "idql_func.agents.bc": "bc_loss",
@@ -223,6 +223,21 @@ def test_the_floor_knows_nothing_of_what_stands_on_it() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+OLD_NAMES = {
+    "idql_func.agents.critics": {"follow": "soft_update"},
+    "idql_func.agents.pixels": {"Eyes": "VisionConfig"},
+    "idql_func.networks.layers": {"Looked": "IndexedRows"},
+}
+
+
+@pytest.mark.parametrize("module", OLD_NAMES)
+def test_old_names_resolve_with_a_deprecation_warning(module: str) -> None:
+    loaded = importlib.import_module(module)
+    for old, new in OLD_NAMES[module].items():
+        with pytest.warns(DeprecationWarning, match=f"{old} is now .*{new}"):
+            assert getattr(loaded, old) is getattr(loaded, new)
 
 
 def test_modules_are_there_when_asked_for() -> None:

@@ -19,7 +19,7 @@ from benchmarks.twin.steps import (
     Target,
     apply,
     descend,
-    follow,
+    soft_update,
     target_of,
     trained,
 )
@@ -73,7 +73,7 @@ def step_critic(learner: Any, batch: Batch, target_q: jax.Array, key: jax.Array)
         return value, {"critic_loss": value, "q": qs.mean()}
 
     critic, info = descend(learner.critic, loss)
-    target = follow(learner.target_critic, critic, learner.tau)
+    target = soft_update(learner.target_critic, critic, learner.tau)
     return learner.replace(critic=critic, target_critic=target), info
 
 
@@ -299,5 +299,5 @@ class TD3(struct.PyTreeNode):
             return value, {"actor_loss": value}
 
         actor, info = descend(self.actor, loss)
-        target = follow(self.target_actor, actor, self.tau)
+        target = soft_update(self.target_actor, actor, self.tau)
         return self.replace(actor=actor, target_actor=target, rng=rng), info

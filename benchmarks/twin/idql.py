@@ -22,7 +22,7 @@ from benchmarks.twin.steps import (
     apply,
     descend,
     expectile,
-    follow,
+    soft_update,
     target_of,
     trained,
 )
@@ -195,7 +195,7 @@ class IDQL(struct.PyTreeNode):
             return value, {"actor_loss": value, **weights}
 
         score_model, info = descend(self.score_model, loss)
-        target = follow(self.target_score_model, score_model, self.actor_tau)
+        target = soft_update(self.target_score_model, score_model, self.actor_tau)
         return self.replace(score_model=score_model, target_score_model=target, rng=rng), info
 
     def update_v(self, batch: Batch) -> tuple[IDQL, Info]:
@@ -219,7 +219,7 @@ class IDQL(struct.PyTreeNode):
             return value, {"critic_loss": value, "q": qs.mean()}
 
         critic, info = descend(self.critic, loss)
-        target = follow(self.target_critic, critic, self.tau)
+        target = soft_update(self.target_critic, critic, self.tau)
         return self.replace(critic=critic, target_critic=target), info
 
     def min_q(self, observations: jax.Array, actions: jax.Array) -> jax.Array:

@@ -21,7 +21,7 @@ from benchmarks.twin.steps import (
     apply,
     descend,
     expectile,
-    follow,
+    soft_update,
     target_of,
     trained,
 )
@@ -110,7 +110,7 @@ class IQL(struct.PyTreeNode):
             value=value,
             actor=actor,
             critic=critic,
-            target_critic=follow(self.target_critic, critic, self.tau),
+            target_critic=soft_update(self.target_critic, critic, self.tau),
         )
         return learner, {**actor_info, **value_info, **critic_info}
 

@@ -51,8 +51,8 @@ def descend(
     return state.apply_gradients(grads=grads), info
 
 
-def follow(target: Target, source: TrainState, tau: float) -> Target:
-    """The target moved the share ``tau`` of the way to its source (quirk U17)."""
+def soft_update(target: Target, source: TrainState, tau: float) -> Target:
+    """``tau * source + (1 - tau) * target`` of each parameter (quirk U17)."""
     return Target(optax.incremental_update(source.params, target.params, tau))
 
 
@@ -65,7 +65,7 @@ def adopt(learner: Any, trees: Mapping[str, Any], rng: Any) -> Any:
     """A learner with parameters and key taken over as NumPy arrays; optimisers start anew.
 
     ``trees`` holds the parameters of each trained network under its name; a target starts as
-    the network that it follows.
+    its source.
     """
 
     def taken(name: str) -> Any:

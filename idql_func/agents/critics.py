@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from idql_func import losses, optim
+from idql_func.deprecation import moved_names
 from idql_func.struct import TrainState
 from idql_func.transforms import grad
 from idql_func.types import Batch, InfoDict, Params, PRNGKey
@@ -102,12 +103,12 @@ def summed_critic_loss(
     return loss, {"critic_loss": loss, **means}
 
 
-def follow(target: TrainState, source: TrainState, tau: Any) -> TrainState:
-    """The target moved the share ``tau`` of the way to its source, leaf by leaf (quirk U17).
+def soft_update(target: TrainState, source: TrainState, tau: Any) -> TrainState:
+    """``tau * source + (1 - tau) * target`` of each parameter, in a new target (quirk U17).
 
     >>> import torch
     >>> one = TrainState.create(params={"w": torch.ones(1)})
-    >>> follow(TrainState.create(params={"w": torch.zeros(1)}), one, 0.25).params["w"].item()
+    >>> soft_update(TrainState.create(params={"w": torch.zeros(1)}), one, 0.25).params["w"].item()
     0.25
     """
     return target.replace(params=optim.incremental_update(source.params, target.params, tau))
@@ -142,4 +143,7 @@ def step_critic(
         dropout_key,
     )
     critic = critic.apply_gradients(grads=grads)
-    return critic, follow(target_critic, critic, tau), info
+    return critic, soft_update(target_critic, critic, tau), info
+
+
+__getattr__ = moved_names(__name__, {"follow": f"{__name__}:soft_update"})

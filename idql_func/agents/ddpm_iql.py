@@ -27,8 +27,8 @@ from idql_func.agents.critics import (
     ApplyFn,
     critic_loss,
     dropout_options,
-    follow,
     min_q,
+    soft_update,
     step_critic,
     value_loss,
 )
@@ -223,7 +223,7 @@ class _DDPMIQL(Agent):
             dropout_key,
         )
         score_model = self.score_model.apply_gradients(grads=grads)
-        target = follow(self.target_score_model, score_model, self.actor_tau)
+        target = soft_update(self.target_score_model, score_model, self.actor_tau)
         return self.replace(score_model=score_model, target_score_model=target, rng=rng), info
 
     def update_v(self: Self, batch: Batch) -> tuple[Self, InfoDict]:

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from idql_func import optim
 from idql_func.agents.agent import TRANSITION_FIELDS, box_size
 from idql_func.agents.pixels import (
-    Eyes,
     PixelAgent,
+    VisionConfig,
     augmented,
     pixel_critic,
     pixel_policy,
@@ -95,7 +95,7 @@ class DrQLearner(PixelAgent, SACLearner):
             actor_lr, critic_lr, temp_lr, hidden_dims, critic_dropout_rate, discount, tau,
             num_qs, num_min_qs, target_entropy, init_temperature,
         )  # fmt: skip
-        eyes = Eyes.of(
+        vision = VisionConfig.create(
             observation_space, pixel_keys, depth_keys, encoder,
             cnn_features, cnn_filters, cnn_strides, cnn_padding, latent_dim,
         )  # fmt: skip
@@ -103,12 +103,14 @@ class DrQLearner(PixelAgent, SACLearner):
         return cls(
             **soft_actor_critic_states(
                 seed,
-                pixel_policy(eyes, act_dim, layers, stop_gradient=True),
-                pixel_critic(eyes, act_dim, layers, num_qs, critic_dropout_rate, critic_layer_norm),
+                pixel_policy(vision, act_dim, layers, stop_gradient=True),
+                pixel_critic(
+                    vision, act_dim, layers, num_qs, critic_dropout_rate, critic_layer_norm
+                ),
                 init_temperature,
                 (actor_lr, critic_lr, temp_lr),
             ),
-            obs_dim=eyes.shapes,
+            obs_dim=vision.shapes,
             act_dim=act_dim,
             tau=tau,
             discount=discount,
@@ -116,9 +118,9 @@ class DrQLearner(PixelAgent, SACLearner):
             num_qs=num_qs,
             num_min_qs=num_min_qs,
             backup_entropy=backup_entropy,
-            data_augmentation_fn=random_crops(eyes.pixel_keys, eyes.depth_keys),
-            pixel_keys=eyes.pixel_keys,
-            depth_keys=eyes.depth_keys,
+            data_augmentation_fn=random_crops(vision.pixel_keys, vision.depth_keys),
+            pixel_keys=vision.pixel_keys,
+            depth_keys=vision.depth_keys,
         )
 
     def update(

@@ -21,7 +21,7 @@ from idql_func.agents.build import (
     trained,
     value_network,
 )
-from idql_func.agents.critics import ApplyFn, follow, min_q, summed_critic_loss, value_loss
+from idql_func.agents.critics import ApplyFn, min_q, soft_update, summed_critic_loss, value_loss
 from idql_func.struct import TrainState
 from idql_func.transforms import grad, jit
 from idql_func.types import Batch, InfoDict, InputError, Params
@@ -165,7 +165,7 @@ class IQLLearner(PolicyAgent):
         )
         critic = self.critic.apply_gradients(grads=grads)
         return self.replace(
-            critic=critic, target_critic=follow(self.target_critic, critic, self.tau)
+            critic=critic, target_critic=soft_update(self.target_critic, critic, self.tau)
         ), info
 
     def _target_q(self, batch: Batch) -> Tensor:

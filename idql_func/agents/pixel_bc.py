@@ -16,7 +16,7 @@ from idql_func.agents.build import (
     check_rate,
     trained,
 )
-from idql_func.agents.pixels import Eyes, PixelAgent, augmented, pixel_policy, random_crops
+from idql_func.agents.pixels import PixelAgent, VisionConfig, augmented, pixel_policy, random_crops
 from idql_func.networks.conv import Padding
 from idql_func.types import Batch, InfoDict
 
@@ -77,12 +77,12 @@ class PixelBCLearner(PixelAgent, BCLearner):
         check_name("distr_name", distr_name, DISTRIBUTIONS)
         if entropy_bonus is not None:
             check_number("entropy_bonus", entropy_bonus)
-        eyes = Eyes.of(
+        vision = VisionConfig.create(
             observation_space, pixel_keys, depth_keys, encoder,
             cnn_features, cnn_filters, cnn_strides, cnn_padding, latent_dim,
         )  # fmt: skip
         network = pixel_policy(
-            eyes,
+            vision,
             act_dim,
             tuple(hidden_dims),
             tanh=distr_name == "TanhNormal",
@@ -92,13 +92,13 @@ class PixelBCLearner(PixelAgent, BCLearner):
         rng, actor_key = random.split(random.PRNGKey(seed)).unbind(0)
         return cls(
             rng=rng.clone(),
-            obs_dim=eyes.shapes,
+            obs_dim=vision.shapes,
             act_dim=act_dim,
             actor=trained(network, network.init(actor_key), actor_lr),
             entropy_bonus=entropy_bonus,
-            data_augmentation_fn=random_crops(eyes.pixel_keys, eyes.depth_keys),
-            pixel_keys=eyes.pixel_keys,
-            depth_keys=eyes.depth_keys,
+            data_augmentation_fn=random_crops(vision.pixel_keys, vision.depth_keys),
+            pixel_keys=vision.pixel_keys,
+            depth_keys=vision.depth_keys,
         )
 
     def update(self: Self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:

@@ -15,6 +15,7 @@ from idql_func import random
 from idql_func.agents.agent import Agent, real_tensor
 from idql_func.agents.augmentations import batched_random_crop
 from idql_func.agents.build import check_integer, check_layers, check_name
+from idql_func.deprecation import moved_names
 from idql_func.distributions import Normal
 from idql_func.networks import (
     MLP,
@@ -41,8 +42,8 @@ ENCODERS = ("d4pg", "resnet")
 
 
 @dataclass(frozen=True)
-class Eyes:
-    """What decides the part of a network that sees: cameras, encoder, latents."""
+class VisionConfig:
+    """Settings of the image part of a network: cameras, encoder and latent size."""
 
     shapes: Shapes
     pixel_keys: tuple[str, ...]
@@ -55,7 +56,7 @@ class Eyes:
     latent_dim: int
 
     @classmethod
-    def of(
+    def create(
         cls,
         observation_space: Any,
         pixel_keys: Sequence[str],
@@ -66,7 +67,7 @@ class Eyes:
         cnn_strides: Sequence[int],
         cnn_padding: Padding,
         latent_dim: int,
-    ) -> Eyes:
+    ) -> VisionConfig:
         """From the keywords of ``create``.
 
         Raises:
@@ -122,7 +123,7 @@ class Eyes:
 
 @functools.cache
 def pixel_policy(
-    eyes: Eyes,
+    vision: VisionConfig,
     act_dim: int,
     hidden_dims: tuple[int, ...],
     tanh: bool = True,
@@ -133,8 +134,8 @@ def pixel_policy(
     """A normal policy over latents, under tanh or not; by default gradients reach the encoder.
 
     >>> camera = ("pixels", (8, 8, 3, 1))
-    >>> eyes = Eyes((camera,), ("pixels",), (), "d4pg", (4,), (3,), (2,), "VALID", 5)
-    >>> sorted(pixel_policy(eyes, 2, (8,))._modules)
+    >>> vision = VisionConfig((camera,), ("pixels",), (), "d4pg", (4,), (3,), (2,), "VALID", 5)
+    >>> sorted(pixel_policy(vision, 2, (8,))._modules)
     ['Dense_0', 'LayerNorm_0', 'Normal_0', 'encoder_0']
     """
     head = functools.partial(
@@ -147,12 +148,12 @@ def pixel_policy(
         action_dim=act_dim,
         squash_tanh=tanh,
     )
-    return eyes.network(head, stop_gradient=stop_gradient)
+    return vision.network(head, stop_gradient=stop_gradient)
 
 
 @functools.cache
 def pixel_critic(
-    eyes: Eyes,
+    vision: VisionConfig,
     act_dim: int,
     hidden_dims: tuple[int, ...],
     num: int,
@@ -162,8 +163,8 @@ def pixel_critic(
     """An ensemble of ``num`` values of latents and actions, behind one encoder a camera.
 
     >>> camera = ("pixels", (8, 8, 3, 1))
-    >>> eyes = Eyes((camera,), ("pixels",), (), "d4pg", (4,), (3,), (2,), "VALID", 5)
-    >>> sorted(pixel_critic(eyes, 2, (8,), 2)._modules)
+    >>> vision = VisionConfig((camera,), ("pixels",), (), "d4pg", (4,), (3,), (2,), "VALID", 5)
+    >>> sorted(pixel_critic(vision, 2, (8,), 2)._modules)
     ['Dense_0', 'Ensemble_0', 'LayerNorm_0', 'encoder_0']
     """
     head = functools.partial(
@@ -176,7 +177,7 @@ def pixel_critic(
         use_layer_norm=layer_norm,
         num=num,
     )
-    return eyes.network(head, action_dim=act_dim)
+    return vision.network(head, action_dim=act_dim)
 
 
 def observation_shapes(
@@ -381,3 +382,6 @@ class PixelAgent(Agent):
             rows = checked[key].shape[0]
         assert rows is not None  # there is at least one camera
         return checked, rows
+
+
+__getattr__ = moved_names(__name__, {"Eyes": f"{__name__}:VisionConfig"})

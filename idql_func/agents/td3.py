@@ -25,7 +25,7 @@ from idql_func.agents.build import (
     target_of,
     trained,
 )
-from idql_func.agents.critics import ApplyFn, dropout_options, follow, min_q, step_critic
+from idql_func.agents.critics import ApplyFn, dropout_options, min_q, soft_update, step_critic
 from idql_func.agents.sac import all_but_last
 from idql_func.compiler.lazy import peek
 from idql_func.networks import subsample_ensemble
@@ -186,7 +186,7 @@ class TD3Learner(Agent):
             self.actor.params, self.actor.apply_fn, batch["observations"], self.critic, key
         )
         actor = self.actor.apply_gradients(grads=grads)
-        target_actor = follow(self.target_actor, actor, self.tau)
+        target_actor = soft_update(self.target_actor, actor, self.tau)
         return self.replace(actor=actor, target_actor=target_actor, rng=rng), info
 
     def actor_is_due(self, critic_step: Any, utd_ratio: int) -> Any:

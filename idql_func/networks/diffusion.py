@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from idql_func import random
-from idql_func.networks.layers import Looked, Part, join, normal
+from idql_func.networks.layers import IndexedRows, Part, join, normal
 from idql_func.networks.mlp import MLP
 from idql_func.networks.module import LazyRng, Module
 from idql_func.networks.resnet import MLPResNet
@@ -162,7 +162,7 @@ class DDPM(Module):
         each = time if steps is None else torch.arange(steps, device=time.device).unsqueeze(1)
         features = self.time_preprocess(each, training, streams[0])
         cond = self.cond_encoder(features, training, streams[1])
-        encoded: Part = cond if steps is None else Looked(time.squeeze(-1), cond)
+        encoded: Part = cond if steps is None else IndexedRows(time.squeeze(-1), cond)
         parts = (actions, observations, encoded)
         takes_parts = isinstance(self.reverse_encoder, MLP | MLPResNet)
         return self.reverse_encoder(parts if takes_parts else join(parts), training, streams[2])

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from idql_func import random
+from idql_func.deprecation import moved_names
 from idql_func.networks.module import Initializer, LazyRng, Module
 from idql_func.networks.products import matmul
 from idql_func.types import PRNGKey
@@ -120,12 +121,12 @@ def ones(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
 # --- layers ---------------------------------------------------------------------------
 
 
-class Looked(NamedTuple):
-    """Rows ``table[index]``, ``[..., C]``, of a table ``[T, C]``, that nobody has copied out yet.
+class IndexedRows(NamedTuple):
+    """Rows ``table[index]``, ``[..., C]``, of a table ``[T, C]``, not gathered yet.
 
-    What acts on each row alone may act on the table, once for each of its ``T`` rows.
+    A layer that acts on each row separately can act on the ``T`` rows of the table instead.
 
-    >>> Looked(torch.tensor([1, 1, 0]), torch.tensor([[1.0], [2.0]])).rows().T
+    >>> IndexedRows(torch.tensor([1, 1, 0]), torch.tensor([[1.0], [2.0]])).rows().T
     tensor([[2., 2., 1.]])
     """
 
@@ -133,21 +134,22 @@ class Looked(NamedTuple):
     table: Tensor
 
     def rows(self) -> Tensor:
-        """The rows themselves."""
+        """Gather the rows: ``[..., C]``."""
         return self.table[self.index]
 
 
-Part = Tensor | Looked
+Part = Tensor | IndexedRows
 """Some columns of a layer's input."""
 
 
 def join(parts: Sequence[Part]) -> Tensor:
-    """Parts of an input side by side, ``[..., sum of columns]``; their other axes broadcast.
+    """Concatenate parts of an input, ``[..., sum of columns]``; their other axes broadcast.
 
-    >>> join([torch.zeros(2, 3), torch.ones(1, 1), Looked(torch.tensor(0), torch.ones(5, 2))]).shape
+    >>> rows = IndexedRows(torch.tensor(0), torch.ones(5, 2))
+    >>> join([torch.zeros(2, 3), torch.ones(1, 1), rows]).shape
     torch.Size([2, 6])
     """
-    tensors = [part.rows() if isinstance(part, Looked) else part for part in parts]
+    tensors = [part.rows() if isinstance(part, IndexedRows) else part for part in parts]
     shape = torch.broadcast_shapes(*(x.shape[:-1] for x in tensors))
     return torch.cat([x.expand(*shape, x.shape[-1]) for x in tensors], dim=-1)
 
@@ -188,7 +190,7 @@ class Dense(Module):
         rest = self.bias
         for part, (rows, block) in zip(x, factors, strict=True):
             if rows.shape[:-1] != shape:
-                few = block[part.index] if isinstance(part, Looked) else matmul(rows, block)
+                few = block[part.index] if isinstance(part, IndexedRows) else matmul(rows, block)
                 rest = rest + few
         if len(whole) == len(x) and all(isinstance(part, Tensor) for part in x):
             return _plus(matmul(join(x), self.kernel), rest)
@@ -205,7 +207,7 @@ def _plus(product: Tensor, bias: Tensor) -> Tensor:
 
 
 def _columns(part: Part) -> int:
-    return (part.table if isinstance(part, Looked) else part).shape[-1]
+    return (part.table if isinstance(part, IndexedRows) else part).shape[-1]
 
 
 def _factors(part: Part, block: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,7 +216,7 @@ def _factors(part: Part, block: Tensor) -> tuple[Tensor, Tensor]:
     A table is multiplied as such; ones and zeros then choose among the rows of its product, in
     this direction as in the gradient's.
     """
-    if isinstance(part, Looked):
+    if isinstance(part, IndexedRows):
         return _one_hot(part.index, part.table), matmul(part.table, block)
     return part.to(block.dtype), block  # float32 draws meet a learner in double precision
 
@@ -268,3 +270,6 @@ class Dropout(Module):
             return torch.zeros_like(x)
         keep = random.bernoulli(rng.make(1), 1.0 - self.rate, tuple(x.shape))
         return torch.where(keep, x / (1.0 - self.rate), torch.zeros_like(x))
+
+
+__getattr__ = moved_names(__name__, {"Looked": f"{__name__}:IndexedRows"})

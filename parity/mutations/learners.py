@@ -114,10 +114,10 @@ LEARNERS = (
         "agents/critics.py",
         """\
     critic = critic.apply_gradients(grads=grads)
-    return critic, follow(target_critic, critic, tau), info""",
+    return critic, soft_update(target_critic, critic, tau), info""",
         """\
     stepped = critic.apply_gradients(grads=grads)
-    return stepped, follow(target_critic, critic, tau), info""",
+    return stepped, soft_update(target_critic, critic, tau), info""",
     ),
     Mutation(
         "iql-loss-mean",

@@ -10,7 +10,7 @@ import torch
 from idql_func import grad, jit, random, vmap
 from idql_func.networks import Dense, Dropout, LayerNorm, default_init, mish, relu, swish
 from idql_func.networks.layers import (
-    Looked,
+    IndexedRows,
     join,
     lecun_normal,
     normal,
@@ -39,8 +39,8 @@ PARTS = {
     "side by side": (torch.randn(4, 2), torch.randn(4, 3)),
     "shared": (torch.randn(4, 2, 2), torch.randn(4, 1, 3), torch.randn(1, 1, 1)),
     "none is whole": (torch.randn(4, 1, 2), torch.randn(1, 5, 3)),
-    "looked up": (torch.randn(4, 2), Looked(torch.tensor([2, 0, 0, 1]), torch.randn(3, 4))),
-    "looked up for all": (torch.randn(4, 2), Looked(torch.tensor([1]), torch.randn(3, 4))),
+    "looked up": (torch.randn(4, 2), IndexedRows(torch.tensor([2, 0, 0, 1]), torch.randn(3, 4))),
+    "looked up for all": (torch.randn(4, 2), IndexedRows(torch.tensor([1]), torch.randn(3, 4))),
 }
 
 
@@ -72,7 +72,7 @@ def test_compiled_dense_has_the_values_of_its_equation() -> None:
 
     def both(params: dict[str, torch.Tensor], x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         joined = torch.cat([x, table[index]], dim=1)
-        return layer.apply(params, joined), layer.apply(params, (x, Looked(index, table)))
+        return layer.apply(params, joined), layer.apply(params, (x, IndexedRows(index, table)))
 
     expected = torch.cat([x, table[index]], dim=1) @ params["kernel"] + params["bias"]
     for result in (*both(params, x), *jit(both)(params, x)):
