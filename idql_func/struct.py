@@ -14,7 +14,7 @@ import optree
 import torch
 
 from idql_func import optim
-from idql_func.compiler.lazy import Holdable, fill_in
+from idql_func.compiler.lazy import LazyNode, materialize_fields
 from idql_func.optim import GradientTransformation, OptState
 from idql_func.tree import NAMESPACE, tree_leaves
 from idql_func.types import Params
@@ -35,7 +35,7 @@ def field(*, pytree_node: bool = True, **kwargs: Any) -> Any:
 
 
 @dataclass_transform(field_specifiers=(field,), frozen_default=True)
-class PyTreeNode(Holdable):
+class PyTreeNode(LazyNode):
     """Base class of immutable pytrees (``flax.struct.PyTreeNode``).
 
     A subclass becomes a frozen dataclass whose fields are children, but for those
@@ -88,7 +88,7 @@ class PyTreeNode(Holdable):
 
 
 def _flatten(node: PyTreeNode) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[str, ...]]:
-    fill_in(node)
+    materialize_fields(node)
     children = tuple(getattr(node, name) for name in node._child_names)
     static = tuple(getattr(node, name) for name in node._static_names)
     return children, static, node._child_names

@@ -29,7 +29,7 @@ from idql_func.agents.build import (
     trained,
 )
 from idql_func.agents.critics import ApplyFn, dropout_options, min_q, step_critic
-from idql_func.compiler.donation import spared
+from idql_func.compiler.donation import without_donation
 from idql_func.kernels.xla_math import log
 from idql_func.networks import LazyRng, Module, subsample_ensemble
 from idql_func.struct import TrainState, field
@@ -152,7 +152,7 @@ def all_but_last(
         return learner, batch
     parts = mini_batches(batch, utd_ratio)
     first = tree_map(lambda leaf: leaf[:-1], parts)
-    learner, _ = scan(step.donating(), learner if donate else spared(learner), first)
+    learner, _ = scan(step.donating(), learner if donate else without_donation(learner), first)
     return learner, tree_map(lambda leaf: leaf[-1], parts)
 
 

@@ -19,16 +19,16 @@ import optree
 import torch
 from torch import Tensor
 
-from idql_func.compiler.donation import mark_owned, take_over
+from idql_func.compiler.donation import mark_owned, take_donated_memory
 from idql_func.compiler.lazy import (
-    Held,
-    Holdable,
-    Layout,
+    LazyNode,
+    LazyTree,
+    NodeLayout,
     Signature,
-    held_by,
-    hold,
     layout_of,
-    pass_on,
+    lazy_node,
+    lazy_tree_of,
+    transfer,
 )
 from idql_func.compiler.replay import Replayed
 from idql_func.switches import float_dtype, int_dtype, x64_enabled
@@ -68,10 +68,10 @@ class Arguments:
         """
         leaves: list[Any] = []
         bounds = [0]
-        held: list[Held | None] = []
+        held: list[LazyTree | None] = []
         specs: list[optree.PyTreeSpec | None] = []
         for value in values:
-            whole = held_by(value)
+            whole = lazy_tree_of(value)
             if whole is not None and whole not in held:
                 leaves += whole.leaves
                 specs.append(None)
@@ -115,7 +115,7 @@ class Arguments:
                 self.tensors[i] = tensor.clone() if id(tensor) in seen else tensor
                 seen.add(id(tensor))
 
-    def _held_signature(self, start: int, stop: int, held: Held) -> Signature:
+    def _held_signature(self, start: int, stop: int, held: LazyTree) -> Signature:
         if not held.numbers:
             return held.signature
         x64 = x64_enabled()
@@ -152,7 +152,7 @@ class Arguments:
                     self.again = held.again
                 others = [start + i for i in held.numbers]
                 numbers = [self.leaves[i] for i in others]
-                taken = held.give_away(self.tensors[start:stop])
+                taken = held.donate(self.tensors[start:stop])
                 self.leaves[start:stop] = self.tensors[start:stop] = taken
                 for i, number in zip(others, numbers, strict=True):
                     self.leaves[i] = number
@@ -161,20 +161,22 @@ class Arguments:
                 some = [isinstance(leaf, Tensor) for leaf in self.leaves[start:stop]]
                 given = [start + i for i, is_tensor in enumerate(some) if is_tensor]
                 others = [start + i for i, is_tensor in enumerate(some) if not is_tensor]
-                taken = take_over([self.leaves[i] for i in given], [self.tensors[i] for i in given])
+                taken = take_donated_memory(
+                    [self.leaves[i] for i in given], [self.tensors[i] for i in given]
+                )
                 for i, tensor in zip(given, taken, strict=True):
                     self.leaves[i] = self.tensors[i] = tensor
             for i in others:
                 if i in written:
                     self.tensors[i] = self.tensors[i].clone()
 
-    def hand_back(self, places: Iterable[int]) -> None:
+    def mark_returned(self, places: Iterable[int]) -> None:
         """Some leaves become results as they are: held ones are not alone any more."""
         for k, held in enumerate(self.held):
             if held is not None and held.owned:
                 for place in places:
                     if self.bounds[k] <= place < self.bounds[k + 1]:
-                        held.show(place - self.bounds[k], place - self.bounds[k] + 1)
+                        held.materialize(place - self.bounds[k], place - self.bounds[k] + 1)
 
 
 def leaf_tensor(leaf: Any, device: torch.device | None, slot: int) -> Tensor | None:
@@ -204,7 +206,7 @@ class _Part:
     start: int
     stop: int
     spec: optree.PyTreeSpec
-    layout: Layout
+    layout: NodeLayout
     unsure: tuple[tuple[int, int | None], ...]
     """Places in it of leaves that may be of any sort: of an argument's with its place, of constants
     with None."""
@@ -235,7 +237,9 @@ class _Part:
             self._look([numbers.get(k, leaf) for k, leaf in enumerate(leaves)])
         if self.signature is None:
             return None
-        return hold(Held(leaves, numbers, self.layout, self.signature, self.x64, self.owned))
+        return lazy_node(
+            LazyTree(leaves, numbers, self.layout, self.signature, self.x64, self.owned)
+        )
 
     def _look(self, tensors: Sequence[Any]) -> None:
         self.impossible = not all(
@@ -304,7 +308,7 @@ class Program:
     def _plan(self) -> tuple[optree.PyTreeSpec, list[int | _Part]]:
         """The result down to its nodes: where each leaf and each node comes from."""
         numbered = tree_unflatten(self.out_spec, range(self.out_spec.num_leaves))
-        tops, outer = tree_flatten(numbered, is_leaf=lambda x: isinstance(x, Holdable))
+        tops, outer = tree_flatten(numbered, is_leaf=lambda x: isinstance(x, LazyNode))
         parts: list[int | _Part] = []
         for top in tops:
             part = top if isinstance(top, int) else self._part(top)
@@ -342,11 +346,11 @@ class Program:
         """Run once, and put the results together.
 
         With ``settings``, all else that the call depends on, a result may go round
-        (:class:`Again`).
+        (:class:`FastCall`).
         """
         flat = self.flat_results(arguments.leaves, arguments.tensors)
         if self.passed:
-            arguments.hand_back(self.passed)
+            arguments.mark_returned(self.passed)
         return self.together(flat, arguments, settings)
 
     def results_over(
@@ -383,7 +387,7 @@ class Program:
                     self.mark(flat, part.start, part.stop)
                     top = tree_unflatten(part.spec, flat[part.start : part.stop])
                 elif self._can_repeat and settings is not None:
-                    Again.prepare(self, part, top, arguments, settings)
+                    FastCall.prepare(self, part, top, arguments, settings)
             tops.append(top)
         return tree_unflatten(self.outer, tops)
 
@@ -393,7 +397,7 @@ class Program:
         mark_owned([leaf for leaf in kept if isinstance(leaf, Tensor)])
 
 
-class Again:
+class FastCall:
     """The call that a training loop makes next: the same function, on what it returned last.
 
     Only the batch is another one then. The learner's tensors are those of the last call, nobody
@@ -420,14 +424,14 @@ class Again:
         program: Program, part: _Part, node: Any, arguments: Arguments, settings: Any
     ) -> None:
         """Let a result know how it can go round, if it lies where the first argument lay."""
-        held, stop = held_by(node), arguments.bounds[1]
+        held, stop = lazy_tree_of(node), arguments.bounds[1]
         if (
             held is not None
             and isinstance(program.run, Replayed)
             and part.stop - part.start == stop
             and all(map(operator.is_, held.leaves, arguments.leaves[:stop]))
         ):
-            held.again = {**arguments.again, settings: Again(program, program.run, arguments)}
+            held.again = {**arguments.again, settings: FastCall(program, program.run, arguments)}
 
     def leaves(self, others: Sequence[Any]) -> list[Tensor] | None:
         """The leaves of the other arguments, or None if they are not of the kinds as before."""
@@ -452,9 +456,9 @@ class Again:
         return leaves if len({*map(id, leaves)}) == len(leaves) else None
 
     def __call__(self, learner: Any, leaves: Sequence[Tensor]) -> PyTree:
-        """The function's result for a learner of which :func:`again_of` is this."""
+        """The function's result for a learner of which :func:`cached_call` is this."""
         program = self._program
-        node = pass_on(learner)
+        node = transfer(learner)
         tensors = [*self._inputs, *[leaves[k] for k in self._picked]]
         results = self._run.repeat(tensors, self._addresses)
         tops: list[Any] = []
@@ -467,10 +471,10 @@ class Again:
         return tree_unflatten(program.outer, tops)
 
 
-def again_of(value: Any, settings: Any) -> Again | None:
+def cached_call(value: Any, settings: Any) -> FastCall | None:
     """How a call can be made again with a value, if that was made to go round and nobody has
     looked into it; ``settings`` are what else the call depends on."""
-    held = held_by(value)
+    held = lazy_tree_of(value)
     return None if held is None or held.shown else held.again.get(settings)
 
 

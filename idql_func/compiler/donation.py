@@ -20,7 +20,7 @@ L = TypeVar("L")
 _OWNED = "_idql_func_owned"
 
 
-REFUSAL = (
+DONATED_MESSAGE = (
     "This tensor was donated: a jitted function has put its result into the tensor's memory. "
     "Use the result of that call, or make the call without donation (update(..., donate=False))."
 )
@@ -31,7 +31,7 @@ class DonatedTensor(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise RuntimeError(REFUSAL)
+        raise RuntimeError(DONATED_MESSAGE)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return "<donated tensor>"
@@ -45,7 +45,7 @@ def donated_tensor() -> Tensor:
     """
     tensor = torch.empty(0)
     if type(tensor) is not Tensor:
-        raise RuntimeError(REFUSAL)
+        raise RuntimeError(DONATED_MESSAGE)
     tensor.__class__ = DonatedTensor
     return tensor
 
@@ -56,7 +56,7 @@ def mark_owned(tensors: Iterable[Tensor]) -> None:
         setattr(tensor, _OWNED, True)
 
 
-def take_over(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Tensor]:
+def take_donated_memory(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Tensor]:
     """The values of donated leaves in memory that nothing else reads; the leaves are refused.
 
     ``tensors`` are the leaves as a program takes them: where one is not the leaf itself, it is a
@@ -78,7 +78,7 @@ def take_over(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Tensor]:
     return taken
 
 
-def spared(tree: L) -> L:
+def without_donation(tree: L) -> L:
     """The tree for a donating call that leaves this one as it is: the call works on a copy.
 
     Only memory that an earlier donating call has made is taken over, under the very tensor objects
@@ -86,28 +86,7 @@ def spared(tree: L) -> L:
 
     >>> import torch
     >>> a = torch.zeros(2)
-    >>> spared({"a": a})["a"] is a
+    >>> without_donation({"a": a})["a"] is a
     False
     """
     return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, tree)
-
-
-def write_into_inputs(
-    graph: torch.fx.GraphModule, pairs: dict[int, int], copied: dict[int, int]
-) -> None:
-    """Let a flat graph leave results in its inputs instead of returning them.
-
-    ``pairs`` maps a result's place to the place of the input that takes it; those in ``copied``
-    are copied there at the end, the others are there already. The results left are returned in
-    their order. None may be a view of an input.
-    """
-    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    output = next(node for node in graph.graph.nodes if node.op == "output")
-    results = list(output.args[0])
-    with graph.graph.inserting_before(output):
-        for place, target in copied.items():
-            graph.graph.call_function(
-                torch.ops.aten.copy_.default, (placeholders[target], results[place])
-            )
-    output.args = (tuple(r for k, r in enumerate(results) if k not in pairs),)
-    graph.recompile()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-__all__ = ["storage_number", "storage_of", "writes"]
+__all__ = ["results_of", "storage_number", "storage_of", "writes"]
 
 
 def writes(node: Node) -> bool:
@@ -23,3 +26,8 @@ def storage_number(node: Node) -> int:
     """:func:`storage_of` the node's value; minus the node's own number where it is no tensor."""
     value = node.meta.get("val")
     return storage_of(value) if isinstance(value, Tensor) else -id(node)
+
+
+def results_of(graph: torch.fx.GraphModule) -> Sequence[Any]:
+    """The nodes that a flat graph returns."""
+    return next(node for node in graph.graph.nodes if node.op == "output").args[0]

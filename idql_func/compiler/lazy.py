@@ -23,12 +23,17 @@ import optree
 import torch
 from torch import Tensor
 
-from idql_func.compiler.donation import REFUSAL, donated_tensor, mark_owned, take_over
+from idql_func.compiler.donation import (
+    DONATED_MESSAGE,
+    donated_tensor,
+    mark_owned,
+    take_donated_memory,
+)
 from idql_func.tree import tree_iter, tree_unflatten
 
 Kind = tuple[torch.Size, torch.dtype, torch.device, bool]
 
-_SLOT = "_idql_func_held"
+_SLOT = "_idql_func_lazy"
 _LOCK = threading.RLock()  # a field is made once, memory given away once, whoever asks
 
 
@@ -67,18 +72,18 @@ def kind_of(tensor: Tensor) -> Kind:
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class NodeLayout:
     """Where the fields of a node lie among its leaves."""
 
-    cls: type[Holdable]
+    cls: type[LazyNode]
     spec: optree.PyTreeSpec
     static: dict[str, Any]
-    fields: dict[str, tuple[int, int, optree.PyTreeSpec, Layout | None]]
+    fields: dict[str, tuple[int, int, optree.PyTreeSpec, NodeLayout | None]]
     """First leaf, the one after the last, structure, and the layout of a field that is a node."""
 
 
 @dataclass(eq=False)
-class Held:
+class LazyTree:
     """The leaves of one tree that a jitted call has made, contiguous tensors and numbers."""
 
     __slots__ = (
@@ -89,7 +94,7 @@ class Held:
     leaves: list[Any]
     numbers: dict[int, Tensor]
     """For the place of each leaf that is a Python number the tensor of it."""
-    layout: Layout
+    layout: NodeLayout
     signature: Signature
     x64: bool
     """Whether the numbers' tensors are those of :func:`idql_func.enable_x64`."""
@@ -104,9 +109,9 @@ class Held:
         self.gone = False
         """Whether the leaves were donated."""
         self.again: dict[Any, Any] = {}
-        """How a call can be made again with it, see ``call.Again``, by what else it takes."""
+        """How a call can be made again with it, see ``call.FastCall``, by what else it takes."""
 
-    def successor(self) -> Held:
+    def successor(self) -> LazyTree:
         """The same leaves for who comes next; from now on they are refused here.
 
         Raises:
@@ -114,8 +119,10 @@ class Held:
         """
         with _LOCK:
             if self.gone:
-                raise RuntimeError(REFUSAL)
-            new = Held(self.leaves, self.numbers, self.layout, self.signature, self.x64, self.owned)
+                raise RuntimeError(DONATED_MESSAGE)
+            new = LazyTree(
+                self.leaves, self.numbers, self.layout, self.signature, self.x64, self.owned
+            )
             new.again = self.again
             self._empty()
         return new
@@ -145,7 +152,7 @@ class Held:
             if isinstance(leaf := self.leaves[k], Tensor)
         )
 
-    def show(self, start: int, stop: int) -> list[Any]:
+    def materialize(self, start: int, stop: int) -> list[Any]:
         """Some leaves for somebody to keep."""
         leaves = self.leaves[start:stop]
         if self.gone:
@@ -155,20 +162,20 @@ class Held:
             mark_owned([leaf for leaf in leaves if type(leaf) is Tensor])
         return leaves
 
-    def give_away(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def donate(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The tensors for a program that writes them; from now on they are refused here.
 
         Tensors that others can have are refused to them as well, see
-        :func:`idql_func.compiler.donation.take_over`. The places of numbers keep theirs.
+        :func:`idql_func.compiler.donation.take_donated_memory`. The places of numbers keep theirs.
         """
         with _LOCK:
             if self.gone:
-                raise RuntimeError(REFUSAL)
+                raise RuntimeError(DONATED_MESSAGE)
             leaves, taken = self.leaves, list(tensors)
             shared = self.shown if self.owned else range(len(leaves))
             places = [k for k in shared if k not in self.numbers]
             if places:
-                given = take_over([leaves[k] for k in places], [taken[k] for k in places])
+                given = take_donated_memory([leaves[k] for k in places], [taken[k] for k in places])
                 for k, tensor in zip(places, given, strict=True):
                     taken[k] = tensor
             self._empty()
@@ -178,7 +185,7 @@ class Held:
 _PLAIN = {Tensor, bool, int, float}
 
 
-class Holdable:
+class LazyNode:
     """Base of nodes whose fields may come into being when they are read."""
 
     _child_names: ClassVar[tuple[str, ...]] = ()
@@ -199,7 +206,7 @@ class Holdable:
         return {name: getattr(self, name) for name in state}
 
 
-def _field(fields: dict[str, Any], slot: tuple[Held, Layout, int], name: str) -> Any:
+def _field(fields: dict[str, Any], slot: tuple[LazyTree, NodeLayout, int], name: str) -> Any:
     held, layout, first = slot
     start, stop, spec, inner = layout.fields[name]
     with _LOCK:
@@ -208,14 +215,14 @@ def _field(fields: dict[str, Any], slot: tuple[Held, Layout, int], name: str) ->
         if inner is not None:
             value: Any = _node(held, inner, first + start)
         else:
-            value = tree_unflatten(spec, held.show(first + start, first + stop))
+            value = tree_unflatten(spec, held.materialize(first + start, first + stop))
             if not (spec.is_leaf() or value is None or value == ()):
                 held.opened = True
         fields[name] = value
         return value
 
 
-def fill_in(node: Holdable) -> None:
+def materialize_fields(node: LazyNode) -> None:
     """All fields of a node at once, if none is there yet: what is about to read each of them."""
     fields = node.__dict__
     if _SLOT not in fields:
@@ -223,39 +230,39 @@ def fill_in(node: Holdable) -> None:
     with _LOCK:
         held, layout, first = fields[_SLOT]
         if fields.keys().isdisjoint(layout.fields):
-            leaves = held.show(first, first + layout.spec.num_leaves)
+            leaves = held.materialize(first, first + layout.spec.num_leaves)
             held.opened = True
             fields.update(tree_unflatten(layout.spec, leaves).__dict__)
 
 
-def _node(held: Held, layout: Layout, first: int) -> Any:
+def _node(held: LazyTree, layout: NodeLayout, first: int) -> Any:
     node = object.__new__(layout.cls)
     node.__dict__.update(layout.static)
     node.__dict__[_SLOT] = held, layout, first
     return node
 
 
-def hold(held: Held) -> Any:
+def lazy_node(held: LazyTree) -> Any:
     """The object for held leaves."""
     return _node(held, held.layout, 0)
 
 
-def pass_on(node: Any) -> Any:
+def transfer(node: Any) -> Any:
     """Another object for a held tree's leaves; the first is refused from now on.
 
     Raises:
         RuntimeError: it was donated already.
     """
-    return hold(node.__dict__[_SLOT][0].successor())
+    return lazy_node(node.__dict__[_SLOT][0].successor())
 
 
-def held_by(value: Any) -> Held | None:
+def lazy_tree_of(value: Any) -> LazyTree | None:
     """The leaves of a whole tree that is still held, or None.
 
     Raises:
         RuntimeError: one of them was donated.
     """
-    if not isinstance(value, Holdable):
+    if not isinstance(value, LazyNode):
         return None
     slot = value.__dict__.get(_SLOT)
     if slot is None:
@@ -266,7 +273,7 @@ def held_by(value: Any) -> Held | None:
 
 def float_dtype_of(tree: Any) -> torch.dtype:
     """The dtype of the first floating tensor of a tree; a held one stays held."""
-    held = held_by(tree)
+    held = lazy_tree_of(tree)
     for leaf in tree_iter(tree) if held is None else held.leaves:
         if isinstance(leaf, Tensor) and leaf.is_floating_point():
             return leaf.dtype
@@ -282,7 +289,7 @@ def peek(node: Any, *names: str) -> Any:
     >>> peek(Pair(torch.tensor(3)), "first").item()
     3
     """
-    held = held_by(node)
+    held = lazy_tree_of(node)
     if held is None:
         for name in names:
             node = getattr(node, name)
@@ -295,24 +302,24 @@ def peek(node: Any, *names: str) -> Any:
     return held.leaves[place]
 
 
-def layout_of(spec: optree.PyTreeSpec) -> Layout | None:
+def layout_of(spec: optree.PyTreeSpec) -> NodeLayout | None:
     """The layout of a structure, or None for one that can't be held."""
     cls = spec.type
-    if not (isinstance(cls, type) and issubclass(cls, Holdable) and holdable(cls)):
+    if not (isinstance(cls, type) and issubclass(cls, LazyNode) and can_be_lazy(cls)):
         return None
     example = tree_unflatten(spec, range(spec.num_leaves))
-    fields: dict[str, tuple[int, int, optree.PyTreeSpec, Layout | None]] = {}
+    fields: dict[str, tuple[int, int, optree.PyTreeSpec, NodeLayout | None]] = {}
     start = 0
     for name, child in zip(cls._child_names, spec.children(), strict=True):
         stop = start + child.num_leaves
         fields[name] = start, stop, child, layout_of(child)
         start = stop
     static = {name: getattr(example, name) for name in cls._static_names}
-    return Layout(cls, spec, static, fields)
+    return NodeLayout(cls, spec, static, fields)
 
 
-def holdable(cls: type[Holdable]) -> bool:
+def can_be_lazy(cls: type[LazyNode]) -> bool:
     """Whether a field that is not there is noticed: a class attribute would stand in for it."""
-    return cls.__getattr__ is Holdable.__getattr__ and not any(  # type: ignore[attr-defined]
+    return cls.__getattr__ is LazyNode.__getattr__ and not any(  # type: ignore[attr-defined]
         hasattr(cls, name) for name in cls._child_names
     )

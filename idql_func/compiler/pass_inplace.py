@@ -9,17 +9,52 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from idql_func.compiler.fx_utils import storage_number
+from idql_func.compiler.fx_utils import results_of, storage_number
 from idql_func.kernels.tree_ops import TWINS
 
 
-def homes_of_results(graph: GraphModule) -> dict[int, int]:
+def reuse_donated_memory(
+    graph: GraphModule,
+    outputs: list[tuple[str, Any]],
+    donated: Sequence[int],
+    tensors: Sequence[Tensor],
+) -> list[tuple[str, Any]]:
+    """Give each output of the graph the memory of a donated leaf of its kind.
+
+    That is the leaf which an operator can write it over, or the first one that is left.
+    """
+    free = [k for k in donated if ("argument", k) not in outputs]
+    results = results_of(graph)
+    homes = output_buffers(graph)
+    pairs: dict[int, int] = {}
+    made_here = [value for kind, value in outputs if kind == "graph"]
+    for value in sorted(made_here, key=lambda value: value not in homes):
+        made = results[value].meta["val"]
+        fits = [k for k in free if (tensors[k].shape, tensors[k].dtype) == (made.shape, made.dtype)]
+        if fits:
+            pairs[value] = homes[value] if homes.get(value) in fits else fits[0]
+            free.remove(pairs[value])
+    _write_into_inputs(graph, pairs, use_inplace_ops(graph, pairs))
+    left = [k for k in range(len(results)) if k not in pairs]
+    return [
+        (kind, value)
+        if kind != "graph"
+        else ("donated", pairs[value])
+        if value in pairs
+        else ("graph", left.index(value))
+        for kind, value in outputs
+    ]
+
+
+def output_buffers(graph: GraphModule) -> dict[int, int]:
     """The number of the input over which each result could be written, by the result's number.
 
     Only a result of an operator with a twin, or of several in a row, has such a place.
@@ -35,7 +70,7 @@ def homes_of_results(graph: GraphModule) -> dict[int, int]:
     return {k: home[r] for k, r in enumerate(results) if r in home and r.op != "placeholder"}
 
 
-def write_with_twins(graph: GraphModule, pairs: dict[int, int]) -> dict[int, int]:
+def use_inplace_ops(graph: GraphModule, pairs: dict[int, int]) -> dict[int, int]:
     """Put twins in the place of pure operators where it changes no value; the pairs left over.
 
     ``pairs`` maps a result's number to that of the input whose memory it takes. A twin takes
@@ -93,6 +128,25 @@ def write_with_twins(graph: GraphModule, pairs: dict[int, int]) -> dict[int, int
             graph.graph.erase_node(node)
     graph.recompile()
     return {k: p for k, p in pairs.items() if _whole(output.args[0][k]) is not inputs[p]}
+
+
+def _write_into_inputs(graph: GraphModule, pairs: dict[int, int], copied: dict[int, int]) -> None:
+    """Let a flat graph leave results in its inputs instead of returning them.
+
+    ``pairs`` maps a result's place to the place of the input that takes it; those in ``copied``
+    are copied there at the end, the others are there already. The results left are returned in
+    their order. None may be a view of an input.
+    """
+    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    output = next(node for node in graph.graph.nodes if node.op == "output")
+    results = list(output.args[0])
+    with graph.graph.inserting_before(output):
+        for place, target in copied.items():
+            graph.graph.call_function(
+                torch.ops.aten.copy_.default, (placeholders[target], results[place])
+            )
+    output.args = (tuple(r for k, r in enumerate(results) if k not in pairs),)
+    graph.recompile()
 
 
 def _readers(graph: GraphModule, old: set[Node]) -> list[Node]:

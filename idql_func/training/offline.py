@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from idql_func import random
-from idql_func.compiler.donation import spared
+from idql_func.compiler.donation import without_donation
 from idql_func.data import ReplayBuffer
 from idql_func.switches import jit_disabled
 from idql_func.training.configs.offline import TrainConfig, differences
@@ -324,7 +324,7 @@ class OfflineLoop:
                 donate=donate,
             )
             return State(learner, key, state.updates + count), info
-        learner = state.learner if donate else spared(state.learner)
+        learner = state.learner if donate else without_donation(state.learner)
         info: Mapping[str, torch.Tensor] = {}
         data.rng = state.data_key
         for _ in range(count):

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from torch import Tensor
 
 from idql_func import random
-from idql_func.compiler.donation import spared
+from idql_func.compiler.donation import without_donation
 from idql_func.data.arrays import map_arrays, named_leaves
 from idql_func.data.dataset import check_integer
 from idql_func.switches import float_dtype, x64_enabled
@@ -130,7 +130,7 @@ def scan_updates(
         batch_size=batch_size,
         update=update or type(learner).update,  # type: ignore[attr-defined]
     )
-    carry = (learner, key) if donate else spared((learner, key))
+    carry = (learner, key) if donate else without_donation((learner, key))
     (learner, key), infos = scan(step, carry, length=steps)
     reduce = _mean if metrics == "mean" else _last
     return learner, key, tree_map(reduce, infos)

@@ -14,8 +14,9 @@ from torch import Tensor
 from idql_func import vmap
 from idql_func.compiler import replay
 from idql_func.compiler.batch_members import chained
+from idql_func.compiler.inductor import compile_graph
 from idql_func.compiler.recorder import Call, Place
-from idql_func.compiler.trace import compile_graph, trace
+from idql_func.compiler.trace import trace
 from idql_func.kernels.build import c_compiler
 from idql_func.kernels.matmul import functions
 from idql_func.switches import set_native_products

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from idql_func import disable_jit, jit, optim, random, scan, struct, transforms, tree_leaves, vmap
-from idql_func.compiler.donation import take_over
-from idql_func.compiler.trace import CudaGraph
+from idql_func.compiler.cuda_graph import CudaGraph
+from idql_func.compiler.donation import take_donated_memory
 from idql_func.tree import tree_map, tree_stack
 
 
@@ -283,7 +283,7 @@ def test_a_recorded_program_is_not_stopped_by_a_donated_input(
     recorded = CudaGraph(lambda x: [x + 1], donated={0})
     state = torch.zeros(2)
     recorded(state)
-    (taken,) = take_over([state], [state.detach()])
+    (taken,) = take_donated_memory([state], [state.detach()])
     with pytest.raises(RuntimeError, match="This tensor was donated"):
         state.data_ptr()
     assert taken.data_ptr() == recorded._inputs[0].data_ptr()

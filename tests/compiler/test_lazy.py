@@ -91,7 +91,7 @@ def assert_same(ours: Any, theirs: Any) -> None:
 
 
 def is_held(tree: Any) -> bool:
-    return lazy.held_by(tree) is not None
+    return lazy.lazy_tree_of(tree) is not None
 
 
 @pytest.mark.parametrize("donate", [False, True])
@@ -370,7 +370,7 @@ def test_threads_see_one_tree_and_give_it_away_once() -> None:
 def test_nothing_is_kept_from_call_to_call() -> None:
     program = jit(update, donate_argnums=0)
     learner, _ = program(make_learner(), X)
-    kinds = (Tensor, DonatedTensor, Learner, struct.TrainState, lazy.Held)
+    kinds = (Tensor, DonatedTensor, Learner, struct.TrainState, lazy.LazyTree)
 
     def run(count: int) -> int:
         nonlocal learner

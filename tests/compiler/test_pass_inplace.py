@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from idql_func import optim, vmap
-from idql_func.compiler.pass_inplace import homes_of_results, write_with_twins
-from idql_func.compiler.trace import compile_graph, trace
+from idql_func.compiler.inductor import compile_graph
+from idql_func.compiler.pass_inplace import output_buffers, use_inplace_ops
+from idql_func.compiler.trace import trace
 from idql_func.kernels import tree_ops
 
 pytestmark = pytest.mark.skipif(
@@ -43,8 +44,8 @@ def written(fn: Callable[..., tuple[Tensor, ...]], tensors: list[Tensor]) -> tup
     """
     expected = fn(*[t.clone() for t in tensors])
     graph = trace(fn, tensors)
-    pairs = homes_of_results(graph)
-    left = write_with_twins(graph, pairs)
+    pairs = output_buffers(graph)
+    left = use_inplace_ops(graph, pairs)
     twins = sum(
         node.target in [twin for twin, _ in tree_ops.TWINS.values()] for node in graph.graph.nodes
     )
@@ -61,7 +62,7 @@ def test_a_step_and_its_average_are_written_in_place() -> None:
         new, *moments = stepped(x * p, p, m, v, count)
         return (new, *moments, averaged(new, target), x.mean())
 
-    assert homes_of_results(trace(update, inputs())) == {0: 1, 1: 2, 2: 3, 3: 4, 4: 5}
+    assert output_buffers(trace(update, inputs())) == {0: 1, 1: 2, 2: 3, 3: 4, 4: 5}
     assert written(update, inputs()) == (2, [])
 
 
@@ -95,9 +96,9 @@ def test_results_that_should_go_elsewhere_are_copied() -> None:
 
     graph = trace(update, inputs())
     crossed = {0: 2, 1: 1, 2: 3, 3: 4}
-    assert write_with_twins(graph, crossed) == crossed
+    assert use_inplace_ops(graph, crossed) == crossed
     graph = trace(update, inputs())
-    assert write_with_twins(graph, {0: 1}) == {0: 1}  # the moments aren't given away
+    assert use_inplace_ops(graph, {0: 1}) == {0: 1}  # the moments aren't given away
 
 
 def test_a_result_that_is_given_twice_is_written_once_at_most() -> None:
@@ -105,7 +106,7 @@ def test_a_result_that_is_given_twice_is_written_once_at_most() -> None:
         new = averaged(x, target)
         return new, new.reshape(1, 3)
 
-    assert homes_of_results(trace(update, inputs())) == {0: 5}
+    assert output_buffers(trace(update, inputs())) == {0: 5}
     assert written(update, inputs()) == (0, [0])
 
 
@@ -145,7 +146,7 @@ def test_the_same_function_gives_the_same_program() -> None:
         return (*stepped(x, p, m, v, count), *read)
 
     graph = trace(update, inputs())
-    write_with_twins(graph, homes_of_results(graph))
+    use_inplace_ops(graph, output_buffers(graph))
     nodes = list(graph.graph.nodes)
     [settled] = [node.kwargs["settled"] for node in nodes if "settled" in node.kwargs]
     assert len(settled) == 20
@@ -161,7 +162,7 @@ def test_compiled_programs_write_in_place() -> None:
     given = inputs()
     expected = update(*[t.clone() for t in given])
     graph = trace(update, given)
-    assert write_with_twins(graph, homes_of_results(graph)) == {}
+    assert use_inplace_ops(graph, output_buffers(graph)) == {}
     results = compile_graph(graph, given)(*given)
     for got, value in zip(results, expected, strict=True):
         torch.testing.assert_close(got, value, rtol=1e-6, atol=0)

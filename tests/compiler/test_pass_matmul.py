@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from idql_func import grad, jit, random, tree_leaves, tree_map, vmap
-from idql_func.compiler import trace as tracing
+from idql_func.compiler.fx_utils import writes
 from idql_func.compiler.pass_matmul import use_own_products
 from idql_func.compiler.trace import trace
 from idql_func.kernels import matmul
@@ -308,7 +308,7 @@ def test_a_derivative_that_writes_does_not_keep_equal_work_apart() -> None:
     graph = trace(fn, inputs)
     targets = [node.target for node in graph.graph.nodes]
     assert targets.count(torch.ops.aten.mm.default) == 1
-    assert not any(map(tracing.writes, graph.graph.nodes))
+    assert not any(map(writes, graph.graph.nodes))
     for found, expected in zip(graph(*inputs), fn(*inputs), strict=True):
         assert torch.equal(found, expected)
 
@@ -321,5 +321,5 @@ def test_what_is_seen_by_another_name_is_written_in_place() -> None:
         return z
 
     graph = trace(fn, [_draw(4)])
-    assert any(map(tracing.writes, graph.graph.nodes))
+    assert any(map(writes, graph.graph.nodes))
     assert torch.equal(graph(_draw(4)), fn(_draw(4)))

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from idql_func import disable_jit, jit, optim, random, scan, struct, tree_leaves
 from idql_func.compiler import call, replay
+from idql_func.compiler.inductor import compile_graph
 from idql_func.compiler.lazy import peek
 from idql_func.compiler.recorder import Call, Place
 from idql_func.compiler.replay import Replayed
-from idql_func.compiler.trace import compile_graph, examples, trace
+from idql_func.compiler.trace import examples, trace
 from idql_func.kernels import matmul, tree_ops
 from idql_func.kernels.build import Function, c_compiler, library
 from idql_func.switches import set_native_products

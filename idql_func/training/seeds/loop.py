@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from idql_func import random
-from idql_func.compiler.donation import spared
+from idql_func.compiler.donation import without_donation
 from idql_func.evaluation import environments_at_once
 from idql_func.switches import x64_enabled
 from idql_func.training.configs.offline import TrainConfig, differences
@@ -312,7 +312,9 @@ class _GroupLoop(OfflineLoop):
             batch_size=self.config.batch_size,
         )
         carry = (state.learner, state.data_key)
-        (learner, keys), infos = scan(step, carry if donate else spared(carry), length=count)
+        (learner, keys), infos = scan(
+            step, carry if donate else without_donation(carry), length=count
+        )
         return State(learner, keys, state.updates + count), tree_map(lambda x: x[-1], infos)
 
     def _held_out_losses(self, step: int, learner: Any) -> InfoDict | None:

@@ -1,0 +1,303 @@
+"""A jitted function: the cache of its compiled programs, and the call path around them."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optree
+import torch
+from torch import Tensor
+
+from idql_func.compiler.call import Arguments, BadLeaf, Program, cached_call
+from idql_func.compiler.cuda_graph import CudaGraph
+from idql_func.compiler.fx_utils import results_of, storage_of
+from idql_func.compiler.inductor import compile_graph, compiler_problem
+from idql_func.compiler.pass_inplace import reuse_donated_memory
+from idql_func.compiler.trace import examples, inside_transform, trace
+from idql_func.switches import (
+    bfloat16_products,
+    jit_disabled,
+    native_products,
+    partitionable,
+    x64_enabled,
+)
+from idql_func.tree import tree_flatten, tree_paths, tree_stack, tree_unflatten
+from idql_func.types import PyTree
+
+__all__ = ["Jitted", "name_of"]
+
+logger = logging.getLogger("idql_func")
+
+_Settings = tuple[Any, ...]
+"""What a program depends on beside its arguments' kinds: a function, the names of its keywords,
+its static arguments and the switches."""
+
+
+class Jitted:
+    """A function compiled at first call; made by :func:`jit`."""
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        static_argnums: int | Sequence[int] = (),
+        static_argnames: str | Sequence[str] = (),
+        donate_argnums: int | Sequence[int] = (),
+        cuda_graphs: bool = False,
+        open_argnames: str | Sequence[str] = (),
+    ) -> None:
+        functools.update_wrapper(self, fn)
+        self.fn = fn
+        self.cuda_graphs = cuda_graphs
+        self._static_nums = _set_of(static_argnums)
+        self._static_names = _set_of(static_argnames)
+        self._donated_nums = _set_of(donate_argnums)
+        self._open_names = _set_of(open_argnames)
+        if both := self._static_nums & self._donated_nums:
+            raise ValueError(
+                f"jit({name_of(fn)}): argument {min(both)} can't be static and donated at once."
+            )
+        self._repeats = self._donated_nums == {0} and not self._static_nums
+        self._programs: dict[Any, Program] = {}
+        self._donating: Jitted | None = None
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if jit_disabled() or inside_transform():
+            return self.fn(*args, **kwargs)
+        settings = self._settings(args, kwargs)
+        again = cached_call(args[0], settings) if self._repeats and args else None
+        if again is not None:
+            leaves = again.leaves(args[1:])
+            if leaves is not None:
+                return again(args[0], leaves)
+        program, arguments = self._prepare(args, kwargs, settings)
+        return program(arguments, settings if self._repeats and not settings[1] else None)
+
+    def scan(
+        self,
+        init: PyTree,
+        xs: Sequence[Tensor],
+        xs_spec: optree.PyTreeSpec,
+        steps: int,
+        constants: dict[str, Any],
+    ) -> tuple[PyTree, PyTree]:
+        """See :func:`scan`; ``xs`` are leaves ``[steps, ...]``, ``constants`` go to each step."""
+        first = tree_unflatten(xs_spec, [leaf[0] for leaf in xs])
+        program, arguments = self._prepare(
+            (init, first), constants, self._settings((init, first), constants)
+        )
+        leaves, tensors = arguments.leaves, arguments.tensors
+        carried = arguments.bounds[1]
+        self._check_carry(program, arguments, init)
+        moving = [
+            (k, kind, value)
+            for k, (kind, value) in enumerate(program.outputs[:carried])
+            if kind not in ("argument", "donated")
+            or value != k
+            or (kind == "donated" and not isinstance(leaves[k], Tensor))
+        ]
+        # after one step each part of the state is where it will be
+        stays = all(
+            kind == "constant" or (kind, value) == ("donated", k) for k, kind, value in moving
+        )
+        outputs: list[Sequence[Any]] = []
+        rest: list[Tensor] | None = None
+        for i in range(steps):
+            if i:
+                row = [leaf[i] for leaf in xs]
+                leaves[carried : carried + len(xs)] = tensors[carried : carried + len(xs)] = row
+            if i == 1 and stays:
+                rows = {carried + k: leaf[1:] for k, leaf in enumerate(xs)}
+                rest = program.results_over(tensors, rows, steps - 1, carried)
+                if rest is not None:
+                    break
+            result = program.flat_results(leaves, tensors)
+            inputs = [*tensors] if moving else tensors
+            for k, kind, value in moving:
+                leaf = leaves[k]
+                leaves[k] = result[k]
+                if kind == "argument":
+                    tensors[k] = inputs[value]
+                elif isinstance(result[k], Tensor):
+                    tensors[k] = result[k]
+                elif result[k] is not leaf:
+                    tensors[k] = torch.full_like(tensors[k], result[k])
+            outputs.append(result[carried:])
+        arguments.mark_returned(program.passed)
+        stacked = [tree_stack(list(column)) for column in zip(*outputs, strict=True)]
+        if rest is not None:
+            stacked = [torch.cat(both) for both in zip(stacked, rest, strict=True)]
+        return program.together((*leaves[:carried], *stacked), arguments)
+
+    def _check_carry(self, program: Program, arguments: Arguments, init: PyTree) -> None:
+        """Refuse a step that can't be repeated."""
+        init_spec = arguments.signatures[0].spec
+        parts = program.out_spec.children()
+        if program.out_spec.type is not tuple or len(parts) != 2:
+            raise TypeError(f"scan({name_of(self.fn)}): a step must return (carry, output).")
+        if parts[0] != init_spec:
+            raise TypeError(
+                f"scan({name_of(self.fn)}): the step returns a carry of another structure than it "
+                f"takes: {parts[0]}, not {init_spec}."
+            )
+        tensors = arguments.tensors
+        for k, kind in enumerate(program.kinds[: init_spec.num_leaves]):
+            if kind is not None and kind != (tensors[k].shape, tensors[k].dtype):
+                raise TypeError(
+                    f"scan({name_of(self.fn)}): the step makes {tree_paths(init)[k]!r} {kind[1]} "
+                    f"of shape {tuple(kind[0])} from {tensors[k].dtype} of shape "
+                    f"{tuple(tensors[k].shape)}."
+                )
+
+    def donating(self, donate: bool = True) -> Jitted:
+        """The same function with its first argument donated, or this one for False."""
+        if not donate:
+            return self
+        if self._donating is None:
+            static = tuple(self._static_nums), tuple(self._static_names)
+            self._donating = Jitted(self.fn, *static, 0, self.cuda_graphs, tuple(self._open_names))
+        return self._donating
+
+    def cache_size(self) -> int:
+        """How many graphs have been compiled: one a structure, shape and static value."""
+        return len(self._programs)
+
+    def clear_cache(self) -> None:
+        """Forget the compiled graphs."""
+        self._programs.clear()
+
+    def _settings(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Settings:
+        names, keywords = (), ()
+        if kwargs:
+            names = tuple(sorted([k for k in kwargs if k not in self._static_names]))
+            keywords = tuple(sorted([kw for kw in kwargs.items() if kw[0] in self._static_names]))
+        positional = tuple([(i, args[i]) for i in sorted(self._static_nums) if i < len(args)])
+        switches = x64_enabled(), partitionable(), bfloat16_products(), native_products()
+        return self, names, positional, keywords, switches
+
+    def _prepare(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], settings: _Settings
+    ) -> tuple[Program, Arguments]:
+        """The program for these arguments, and their leaves.
+
+        From here on the donated arguments are refused elsewhere: the leaves have their memory.
+        """
+        _, names, positional, keywords, _ = settings
+        static_args, static_kwargs = dict(positional), dict(keywords)
+        values = [None if i in static_args else a for i, a in enumerate(args)]
+        try:
+            arguments = Arguments([*values, *[kwargs[name] for name in names]])
+        except BadLeaf as bad:
+            dynamic = tuple(values), {name: kwargs[name] for name in names}
+            raise TypeError(
+                f"jit({name_of(self.fn)}): argument leaf {tree_paths(dynamic)[bad.place]!r} is a "
+                f"{type(bad.leaf).__name__}; leaves must be tensors, arrays or numbers, "
+                "and anything else named in static_argnums or static_argnames."
+            ) from None
+        key = arguments.signatures, settings
+        program = self._programs.get(key)
+        if program is None:
+            spec = _spec_of_all([s.spec for s in arguments.signatures], names)
+            program = self._compile(spec, static_args, static_kwargs, arguments.tensors)
+            known = tuple([signature.known() for signature in arguments.signatures])
+            self._programs[known, settings] = program
+        if self._donated_nums:
+            arguments.donate(self._donated_nums, program.written)
+        return program, arguments
+
+    def _compile(
+        self,
+        spec: optree.PyTreeSpec,
+        static_args: dict[int, Any],
+        static_kwargs: dict[str, Any],
+        tensors: list[Tensor],
+    ) -> Program:
+        outputs: list[tuple[str, Any]] = []
+        out_spec: list[optree.PyTreeSpec] = []
+        positional, keywords = spec.children()
+        donated = _places(positional, self._donated_nums)
+        open_rows = set(_places(keywords, self._open_names, positional.num_leaves))
+
+        def flat(*inputs: Tensor) -> tuple[Tensor, ...]:
+            args, kwargs = tree_unflatten(spec, inputs)
+            args = tuple(static_args.get(i, a) for i, a in enumerate(args))
+            result_leaves, result_spec = tree_flatten(self.fn(*args, **kwargs, **static_kwargs))
+            position = {id(x): k for k, x in enumerate(inputs)}
+            storages = {storage_of(x) for x in inputs}
+            results: list[Tensor] = []
+            outputs.clear()
+            out_spec[:] = [result_spec]
+            for leaf in result_leaves:
+                if id(leaf) in position:  # handed back untouched, Python numbers as such
+                    outputs.append(("argument", position[id(leaf)]))
+                elif isinstance(leaf, Tensor):
+                    outputs.append(("graph", len(results)))
+                    # a view of an input, or a result given twice, would see what is written there
+                    shared = bool(donated) and storage_of(leaf) in storages
+                    results.append(leaf.clone() if shared else leaf.contiguous())
+                    storages.add(storage_of(leaf))
+                else:
+                    outputs.append(("constant", leaf))
+            return tuple(results)
+
+        graph = trace(flat, examples(tensors, open_rows))
+        graph.graph.eliminate_dead_code()
+        made = [node.meta["val"] for node in results_of(graph)]
+        sources = {"graph": made, "argument": tensors}
+        kinds = tuple(
+            (sources[kind][value].shape, sources[kind][value].dtype) if kind in sources else None
+            for kind, value in outputs
+        )
+        if donated:
+            outputs = reuse_donated_memory(graph, outputs, donated, tensors)
+        placeholders = [n for n in graph.graph.nodes if n.op == "placeholder"]
+        used = tuple(k for k, node in enumerate(placeholders) if node.users)
+        for node in placeholders:
+            if not node.users:
+                graph.graph.erase_node(node)
+        graph.recompile()
+        device = tensors[0].device if tensors else torch.device("cpu")
+        run: Callable[..., Any] = graph
+        if len(graph.graph.nodes) > 1:
+            problem = compiler_problem(device)
+            if problem is None:
+                logger.info("compiling %s: %d operations", name_of(self.fn), len(graph.graph.nodes))
+                run = compile_graph(graph, [tensors[k] for k in used], bool(open_rows))
+            else:
+                warnings.warn(f"jit: {problem} Running eagerly.", RuntimeWarning, stacklevel=5)
+        if self.cuda_graphs and device.type == "cuda":
+            run = CudaGraph(run, {used.index(k) for k in used if k in donated})
+        return Program(run, used, outputs, out_spec[0], len(tensors), donated, kinds)
+
+
+def _spec_of_all(specs: Sequence[optree.PyTreeSpec], names: Sequence[str]) -> optree.PyTreeSpec:
+    """The structure of ``(args, kwargs)`` from those of the values."""
+    values = [tree_unflatten(spec, range(spec.num_leaves)) for spec in specs]
+    count = len(values) - len(names)
+    positional, keywords = values[:count], values[count:]
+    return tree_flatten((tuple(positional), dict(zip(names, keywords, strict=True))))[1]
+
+
+def _places(spec: optree.PyTreeSpec, chosen: set[Any], start: int = 0) -> tuple[int, ...]:
+    """The places, among all leaves, of the leaves of some children; the first leaf is ``start``."""
+    places: list[int] = []
+    for entry, child in zip(spec.entries(), spec.children(), strict=True):
+        if entry in chosen:
+            places.extend(range(start, start + child.num_leaves))
+        start += child.num_leaves
+    return tuple(places)
+
+
+def _set_of(names: Any) -> set[Any]:
+    return {names} if isinstance(names, int | str) else set(names)
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    """The name of a function, or of its class where it has none."""
+    return getattr(fn, "__qualname__", None) or type(fn).__name__
