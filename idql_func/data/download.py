@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from idql_func.data.hdf5 import atomic_path, check_hdf5
+from idql_func.atomic import atomic_path
+from idql_func.data.hdf5 import check_hdf5
 from idql_func.types import InputError
 
 __all__ = ["download_hdf5"]

@@ -8,92 +8,18 @@ the root. It is what ``d4rl.offline_env.OfflineEnv.get_dataset`` reads.
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from idql_func.atomic import atomic_path
+from idql_func.deprecation import moved_names
 from idql_func.types import InputError
 
-__all__ = ["atomic_folder", "atomic_path", "check_hdf5", "read_d4rl_hdf5", "write_d4rl_hdf5"]
-
-
-@contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary neighbour of ``path`` to write to; on success it becomes ``path``.
-
-    The temporary file is flushed to disk and renamed when the block ends, and removed when the
-    block raises, so that ``path`` holds either what it held before or the whole new content.
-    Missing parent folders are made.
-
-    Example:
-        >>> import tempfile, pathlib
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with atomic_path(f"{folder}/a.txt") as temporary:
-        ...         _ = temporary.write_text("whole")
-        ...     pathlib.Path(folder, "a.txt").read_text(), len(os.listdir(folder))
-        ('whole', 1)
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Same folder, since a rename is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
-    try:
-        yield temporary
-        _flush(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """The same for a folder: a temporary neighbour of ``path``, not made yet, to be filled.
-
-    A folder that is at ``path`` already is replaced at the end.
-
-    Example:
-        >>> import tempfile, pathlib
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with atomic_folder(f"{folder}/a") as temporary:
-        ...         temporary.mkdir()
-        ...         _ = (temporary / "b.txt").write_text("whole")
-        ...     pathlib.Path(folder, "a", "b.txt").read_text(), len(os.listdir(folder))
-        ('whole', 1)
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
-    try:
-        yield temporary
-        for part in (*temporary.rglob("*"), temporary):
-            _flush(part)
-        if path.exists():
-            # A folder cannot be renamed onto a full one: the old one steps aside first.
-            aside = temporary.with_suffix(".old")
-            os.replace(path, aside)
-            os.replace(temporary, path)
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            os.replace(temporary, path)
-        _flush(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    if path.is_dir() and os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+__all__ = ["check_hdf5", "read_d4rl_hdf5", "write_d4rl_hdf5"]
 
 
 def write_d4rl_hdf5(
@@ -247,3 +173,6 @@ def _plain(value: Any) -> Any:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
+
+
+__getattr__ = moved_names(__name__, {"atomic_folder": "idql_func.atomic:atomic_folder"})

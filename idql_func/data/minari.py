@@ -1,44 +1,23 @@
-"""``MinariDataset``: transitions from recordings in Minari's format, and such recordings written.
-
-The format (Minari 0.4 and later, HDF5): ``data/main_data.hdf5`` has one group ``episode_<i>`` an
-episode with ``observations [T + 1, ...]`` (groups for ``Dict`` and ``Tuple`` spaces), ``actions [T,
-...]``, ``rewards``, ``terminations`` and ``truncations [T]``; ``data/metadata.json`` has the rest.
-It is read and written with h5py, without the ``minari`` package.
-"""
+"""``MinariDataset``: transitions from recordings in Minari's format."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 
-from idql_func.data.arrays import map_arrays, named_leaves
+from idql_func.data.arrays import map_arrays
 from idql_func.data.d4rl import episode_ends, qlearning_arrays
 from idql_func.data.dataset import Dataset
-from idql_func.data.hdf5 import check_hdf5
+from idql_func.data.minari_format import read_minari
 from idql_func.data.scores import attribute_scores
-from idql_func.data.validation import check_actions, check_numeric, validate_transitions
+from idql_func.data.validation import check_actions, validate_transitions
+from idql_func.deprecation import moved_names
 from idql_func.types import InputError
 
-__all__ = [
-    "MinariDataset",
-    "as_arrays",
-    "check_episodes",
-    "find_recording",
-    "read_metadata",
-    "read_minari",
-    "transitions_from_episodes",
-]
-
-MAIN_FILE = "main_data.hdf5"
-METADATA_FILE = "metadata.json"
-_VECTORS = ("rewards", "terminations", "truncations")
-_FIELDS = ("observations", "actions", *_VECTORS)
+__all__ = ["MinariDataset", "transitions_from_episodes"]
 
 
 class MinariDataset(Dataset):
@@ -138,68 +117,6 @@ array([1., 2., 3., 1., 2., 3.], dtype=float32))
         super().__init__(arrays, seed=seed, device=device)
 
 
-def read_minari(
-    source: str | os.PathLike[str] | Any,
-) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
-    """The episodes and the metadata of a Minari recording.
-
-    Args:
-        source: as for :class:`MinariDataset`.
-
-    Returns:
-        ``(episodes, metadata, where)``: for each episode ``observations [T + 1, ...]`` (nested
-        dicts for ``Dict`` and ``Tuple`` spaces), ``actions [T, ...]``, ``rewards``,
-        ``terminations`` and ``truncations [T]``; the metadata; and the place, for messages.
-
-    Raises:
-        InputError: as for :class:`MinariDataset`.
-
-    Example:
-        >>> read_minari("no/such-v0")
-        Traceback (most recent call last):
-        ...
-        idql_func.errors.InputError: 'no/such-v0' is neither a folder nor a recording in Minari's \
-folder; give the path of one, or fetch it with `minari download no/such-v0`.
-    """
-    iterate: Any = getattr(source, "iterate_episodes", None)
-    if callable(iterate):
-        where = type(source).__name__
-        stored: Any = iterate()
-        episodes = [{k: as_arrays(getattr(e, k)) for k in _FIELDS} for e in stored]
-        metadata = dict(getattr(getattr(source, "storage", None), "metadata", {}))
-    elif isinstance(source, (str, os.PathLike)):
-        file = find_recording(source)
-        where = str(file)
-        metadata = read_metadata(file.with_name(METADATA_FILE))
-        episodes = list(_file_episodes(file))
-    else:
-        raise TypeError(
-            "MinariDataset: source must be a folder, a Minari name or an object with "
-            f"iterate_episodes(), got {type(source).__name__}."
-        )
-    check_episodes(episodes, where)
-    return episodes, metadata, where
-
-
-def check_episodes(episodes: Sequence[Mapping[str, Any]], where: str) -> None:
-    """Raise unless these are episodes as :func:`read_minari` gives them.
-
-    Raises:
-        InputError: no episode, missing fields, no numbers, or unequal lengths.
-
-    Example:
-        >>> check_episodes([{"rewards": np.zeros(2)}], "a.hdf5")
-        Traceback (most recent call last):
-        ...
-        idql_func.errors.InputError: a.hdf5: episode 0 lacks 'observations', 'actions', \
-'terminations', 'truncations'.
-    """
-    if not episodes:
-        raise InputError(f"{where}: there is no episode.")
-    for number, episode in enumerate(episodes):
-        _check_episode(episode, f"{where}: episode {number}")
-
-
 def transitions_from_episodes(
     episodes: Sequence[Mapping[str, Any]],
     timeouts: Literal["keep", "drop"] = "keep",
@@ -263,127 +180,6 @@ def transitions_from_episodes(
     return {**fields, "dones": dones}
 
 
-# --- where a recording lies ---------------------------------------------------------------
-
-
-def find_recording(source: str | os.PathLike[str]) -> Path:
-    """The HDF5 file of a recording in Minari's format.
-
-    Args:
-        source: its folder, its ``data`` folder, the file itself, or its Minari name.
-
-    Raises:
-        InputError: there is none, or one in another format than HDF5.
-    """
-    path = Path(source).expanduser()
-    if not path.exists():
-        configured = os.environ.get("MINARI_DATASETS_PATH")
-        root = Path(configured) if configured else Path.home() / ".minari" / "datasets"
-        if path.is_absolute() or not (root / path / "data").is_dir():
-            raise InputError(
-                f"{os.fspath(source)!r} is neither a folder nor a recording in Minari's folder; "
-                f"give the path of one, or fetch it with `minari download {os.fspath(source)}`."
-            )
-        path = root / path
-    if path.is_file():
-        return path
-    for folder in (path / "data", path):
-        if (folder / MAIN_FILE).is_file():
-            return folder / MAIN_FILE
-        if (folder / METADATA_FILE).is_file():
-            kind = read_metadata(folder / METADATA_FILE).get("data_format")
-            raise InputError(
-                f"{folder} is a Minari recording in the format {kind!r}; pass "
-                "minari.load_dataset(...) in place of the folder."
-            )
-    raise InputError(f"{path} is no Minari recording; it has no data/{MAIN_FILE}.")
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """What a ``metadata.json`` says; nothing if there is none, as beside a lone HDF5 file.
-
-    Raises:
-        InputError: it is damaged.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}.") from None
-    if not isinstance(metadata, dict):
-        raise InputError(f"{path} is damaged: it holds no JSON object.")
-    return metadata
-
-
-def _file_episodes(path: Path) -> Iterator[dict[str, Any]]:
-    check_hdf5(path)
-    try:
-        with h5py.File(path, "r") as file:
-            names = [n for n in map(str, file) if n.removeprefix("episode_").isdecimal()]
-            for name in sorted(names, key=lambda n: int(n.removeprefix("episode_"))):
-                group: Any = file[name]
-                yield {k: _read(group[k], f"{path}: {name}/{k}") for k in _FIELDS if k in group}
-    except InputError:
-        raise
-    except Exception as error:  # h5py raises nearly anything over a damaged file
-        first = (str(error).splitlines() or ["unreadable"])[0]
-        raise InputError(f"{path} is damaged ({first}); make or download it again.") from error
-
-
-def _read(item: Any, where: str) -> Any:
-    if isinstance(item, h5py.Group):
-        return {name: _read(part, f"{where}/{name}") for name, part in item.items()}
-    array = item[()]
-    if array.dtype == object or _is_jpeg(array):
-        raise InputError(
-            f"{where} holds JPEG images; pass minari.load_dataset(...), which decodes them."
-        )
-    return array
-
-
-def _is_jpeg(array: np.ndarray) -> bool:
-    start = array[0][:3] if array.dtype == np.uint8 and array.ndim == 2 and len(array) else b""
-    return bytes(start) == b"\xff\xd8\xff"
-
-
-# --- episodes -----------------------------------------------------------------------------
-
-
-def as_arrays(value: Any) -> Any:
-    """Nested dicts of arrays; tuples as dicts with Minari's names for their parts.
-
-    Example:
-        >>> as_arrays({"a": ([1], [2])})
-        {'a': {'_index_0': array([1]), '_index_1': array([2])}}
-    """
-    if isinstance(value, tuple):
-        return {f"_index_{i}": as_arrays(part) for i, part in enumerate(value)}
-    if isinstance(value, Mapping):
-        return {name: as_arrays(part) for name, part in value.items()}
-    return np.asarray(value)
-
-
-def _check_episode(episode: Mapping[str, Any], where: str) -> None:
-    missing = [k for k in _FIELDS if k not in episode]
-    if missing:
-        raise InputError(f"{where} lacks {', '.join(map(repr, missing))}.")
-    for name in ("actions", *_VECTORS):
-        if isinstance(episode[name], Mapping):
-            raise InputError(f"{where}: {name!r} is a dict; it must be one array.")
-    for name, leaf in named_leaves(dict(episode)):
-        check_numeric(leaf, name, where)
-    steps = len(episode["rewards"])
-    for name in _FIELDS:
-        expected = steps + (name == "observations")
-        for path, leaf in named_leaves(episode[name], name):
-            if len(leaf) != expected or (name in _VECTORS and leaf.ndim != 1):
-                raise InputError(
-                    f"{where}: {path!r} has shape {leaf.shape}; {steps} rewards need {expected} "
-                    f"rows{'' if expected == steps else ', one more than there are steps'}."
-                )
-
-
 def _joined(episode: dict[str, Any], keys: Sequence[str], where: str) -> dict[str, Any]:
     """The episode with the named parts of its observations as one array ``[T + 1, O]``."""
     observations = episode["observations"]
@@ -412,3 +208,7 @@ def _concatenated(pieces: Iterable[Any], name: str, where: str) -> Any:
         return np.concatenate(pieces)
     except ValueError as error:
         raise InputError(f"{where}: the episodes' {name!r} do not fit together: {error}.") from None
+
+
+_MOVED = ("as_arrays", "check_episodes", "find_recording", "read_metadata")
+__getattr__ = moved_names(__name__, {n: f"idql_func.data.minari_format:{n}" for n in _MOVED})

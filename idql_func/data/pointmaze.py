@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from idql_func.data.hdf5 import read_d4rl_hdf5, write_d4rl_hdf5
-from idql_func.data.maze_picture import plot_trajectories, trajectory_figure
+from idql_func.deprecation import moved_names
 from idql_func.envs.pointmaze import (
     CELLS,
     ENV_NAME,
@@ -52,10 +52,8 @@ __all__ = [
     "collect",
     "make_pointmaze_dataset",
     "make_pointmaze_env",
-    "plot_trajectories",
     "relabel",
     "route",
-    "trajectory_figure",
 ]
 
 # Raised whenever the same seed would give other arrays, so that old cached files are not taken.
@@ -441,3 +439,7 @@ def _holds(path: Path, recipe: Mapping[str, Any]) -> bool:
         return False
     same = all(attributes.get(name) == value for name, value in recipe.items())
     return same and attributes.get("sha256") == arrays_sha256(arrays)
+
+
+_MOVED = ("plot_trajectories", "trajectory_figure")
+__getattr__ = moved_names(__name__, {n: f"idql_func.data.maze_picture:{n}" for n in _MOVED})

@@ -12,6 +12,7 @@ import numpy as np
 
 from idql_func.data.d4rl_names import D4RL_NAMES, similar_names
 from idql_func.data.hdf5 import read_d4rl_hdf5
+from idql_func.data.minari_format import METADATA_FILE, find_recording, read_metadata
 from idql_func.types import InputError
 
 __all__ = ["ReferenceScores", "attribute_scores", "normalized_score", "reference_scores"]
@@ -58,8 +59,6 @@ def reference_scores(name: str | os.PathLike[str] | ReferenceScores) -> Referenc
     if Path(name).is_file():
         return attribute_scores(read_d4rl_hdf5(name, keys=())[1], str(name))
     if Path(name).is_dir():
-        from idql_func.data.minari import METADATA_FILE, find_recording, read_metadata
-
         about = find_recording(name).with_name(METADATA_FILE)
         return attribute_scores(read_metadata(about), str(about))
     return None

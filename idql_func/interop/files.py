@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import Any, TypeVar
 
+from idql_func.atomic import atomic_path
 from idql_func.interop.flax_bytes import msgpack_restore
 from idql_func.interop.orbax import is_orbax, restore_orbax
 from idql_func.interop.state import from_state_dict, to_bytes
@@ -61,8 +62,6 @@ def save_checkpoint(
         ...     path.name, restore_checkpoint(folder, {"w": torch.zeros(2)})
         ('checkpoint_10', {'w': tensor([1., 1.])})
     """
-    from idql_func.data.hdf5 import atomic_path  # the data package takes long to import
-
     path = Path(ckpt_dir) / f"{prefix}{step}"
     if path.is_dir() or (path.exists() and not overwrite):
         raise InputError(

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from idql_func.atomic import atomic_folder
 from idql_func.interop.state import from_state_dict, to_state_dict
 from idql_func.types import InputError
 
@@ -58,8 +59,6 @@ def save_orbax(path: str | os.PathLike[str], target: Any, overwrite: bool = Fals
     path = Path(path).absolute()
     if path.exists() and not overwrite:
         raise InputError(f"{path} is there already; take another, or overwrite=True to replace it.")
-    from idql_func.data.hdf5 import atomic_folder  # the data package takes long to import
-
     # Orbax too writes beside the place and renames, but removes an old folder before it begins
     with atomic_folder(path) as temporary:
         ocp.PyTreeCheckpointer().save(temporary, _as_orbax(to_state_dict(target)))

@@ -21,6 +21,7 @@ from idql_func import random
 from idql_func.agents.agent import Agent
 from idql_func.agents.critics import min_q
 from idql_func.agents.ddpm_iql import _DDPMIQL
+from idql_func.atomic import atomic_path
 from idql_func.distributions import Diagonal
 from idql_func.interop.architecture import build_network, describe_network
 from idql_func.interop.state import from_state_dict
@@ -288,8 +289,6 @@ def save_policy(policy: Policy, path: str | os.PathLike[str]) -> Path:
         True
     """
     import safetensors.torch
-
-    from idql_func.data.hdf5 import atomic_path  # the data package takes long to import
 
     tensors = {
         name: tensor.detach().to("cpu", copy=True).contiguous()

@@ -15,7 +15,7 @@ import numpy as np
 from idql_func import data, random
 from idql_func.data.buffer_file import open_buffer
 from idql_func.data.hdf5 import check_hdf5, read_d4rl_hdf5
-from idql_func.data.minari import find_recording
+from idql_func.data.minari_format import find_recording
 from idql_func.data.pointmaze import ENV_NAME, make_pointmaze_dataset
 from idql_func.data.scores import reference_scores
 from idql_func.training.configs.offline import MINARI, DatasetConfig

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from matplotlib.collections import LineCollection
 
 from idql_func.data.hdf5 import read_d4rl_hdf5
-from idql_func.data.maze_picture import trajectory_figure
+from idql_func.data.maze_picture import plot_trajectories, trajectory_figure
 from idql_func.data.pointmaze import (
     BEHAVIOUR,
     EXPERT,
@@ -24,7 +24,6 @@ from idql_func.data.pointmaze import (
     cache_dir,
     collect,
     make_pointmaze_dataset,
-    plot_trajectories,
     relabel,
     route,
 )

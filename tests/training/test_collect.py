@@ -14,7 +14,7 @@ from short_pendulum import SHORT_PENDULUM
 from idql_func import disable_jit
 from idql_func.data import D4RLDataset, MemoryEfficientReplayBuffer, ReplayBuffer
 from idql_func.data.hdf5 import read_d4rl_hdf5, write_d4rl_hdf5
-from idql_func.data.minari import read_minari
+from idql_func.data.minari_format import read_minari
 from idql_func.training.collect import collect
 from idql_func.training.configs.collect import CollectConfig
 from idql_func.training.configs.learners import DrQConfig, SACConfig

@@ -24,6 +24,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from idql_func.atomic import atomic_folder
 from idql_func.optim import CosineDecaySchedule
 from idql_func.transforms import tree_flatten, tree_paths, tree_unflatten
 from idql_func.types import InputError
@@ -112,8 +113,6 @@ def save_checkpoint(directory: str | Path, learner: Any, metadata: CheckpointMet
         "extra": dict(metadata.extra),
     }
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
-    from idql_func.data.hdf5 import atomic_folder  # the data package takes long to import
-
     with atomic_folder(directory) as temporary:
         temporary.mkdir()
         (temporary / TENSORS).write_bytes(payload)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from idql_func.data.hdf5 import atomic_path
+from idql_func.atomic import atomic_path
 from idql_func.types import InputError
 
 __all__ = ["MetricsLogger", "read_metrics"]

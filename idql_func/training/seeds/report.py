@@ -12,7 +12,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from idql_func.data.hdf5 import atomic_path
+from idql_func.atomic import atomic_path
 from idql_func.training.runs.console import policy_name
 
 __all__ = [
