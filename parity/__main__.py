@@ -118,6 +118,13 @@ def _parser() -> argparse.ArgumentParser:
         "coverage", help="every public name of the original, and the case that holds the port to it"
     )
     covered.add_argument(
+        "--table",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="print a Markdown table of modules instead, or put it between the markers of FILE",
+    )
+    covered.add_argument(
         "--reference", type=Path, help="folder to read (default: parity/reference)"
     )
 
@@ -186,9 +193,12 @@ def main(argv: list[str] | None = None) -> int:
                     args.reference or REFERENCE,
                 )
             case "coverage":
-                from parity.coverage import coverage_command
+                from parity.coverage import coverage_command, table_command
                 from parity.store import REFERENCE
 
+                if args.table is not None:
+                    path = None if args.table == "-" else Path(args.table)
+                    return table_command(path, args.reference or REFERENCE)
                 return coverage_command(args.reference or REFERENCE)
             case _:
                 from parity.original.process import worker

@@ -129,14 +129,24 @@ EXEMPT: Mapping[str, Exemption] = {
     ),
     r"flax\.training\.checkpoints(\.(restore|save)_checkpoint)?": Exemption(
         "writes and reads files: held to checkpoints that Flax wrote of the original's learners",
-        "tests/test_interop.py::test_a_checkpoint_of_upstream_goes_on_here",
+        "tests/interop/test_interop.py::test_a_checkpoint_of_upstream_goes_on_here",
     ),
     r"flax\.training\.checkpoints\.latest_checkpoint": Exemption(
         "finds a file in a folder",
-        "tests/test_interop_files.py::test_the_latest_of_a_folder_a_step_of_it_and_a_file",
+        "tests/interop/test_interop_files.py::test_the_latest_of_a_folder_a_step_of_it_and_a_file",
     ),
 }
 """By a pattern that matches all of a name."""
+
+
+SCRIPTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "examples": (("idql_func.training", "idql_func.cli"), ("tests/training", "tests/cli")),
+    "launcher": (
+        ("idql_func.training.configs",),
+        ("tests/training/test_presets.py", "tests/training/test_sweeps.py"),
+    ),
+}
+"""Folders of scripts of the original, which have no public names: modules here, and their tests."""
 
 
 def exemption(name: str) -> Exemption | None:

@@ -10,17 +10,22 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from parity.compare import run_case
-from parity.counterparts import counterpart, exemption
+from parity.counterparts import SCRIPTS, counterpart, exemption
 from parity.evidence import Names, read_coverage
-from parity.store import REFERENCE, recorded
+from parity.store import REFERENCE, recorded, write_whole
+
+BEGIN = "<!-- module table: written by `python -m parity coverage --table parity/README.md` -->"
+END = "<!-- end of the module table -->"
+_SHOWN_GROUPS = 4
 
 State = Literal["covered", "exempt", "no case", "no counterpart", "fails"]
 
@@ -135,6 +140,114 @@ def table(rows: Sequence[Row], title: str) -> Table:
         state = f"[{'green' if good else 'red'}]{'yes' if r.state == 'covered' else r.state}[/]"
         out.add_row(r.name, r.port, case, str(len(r.cases) or ""), state)
     return out
+
+
+@dataclass
+class _ModuleRow:
+    """What the module table says of one module of the original."""
+
+    names: int = 0
+    modules: dict[str, None] = field(default_factory=dict)
+    groups: dict[str, None] = field(default_factory=dict)
+    tests: dict[str, None] = field(default_factory=dict)
+
+
+def _module_of_original(name: str, kind: str) -> str:
+    """The module that defines a public name of the original.
+
+    >>> _module_of_original("jaxrl5.networks.mlp.MLP.__call__", "method")
+    'networks.mlp'
+    """
+    parts = name.removeprefix("jaxrl5.").split(".")
+    if name in ("flax.training.checkpoints",):  # a module that the original uses as a whole
+        return name
+    return ".".join(parts[: -2 if kind == "method" or parts[-2] == "TrainState" else -1])
+
+
+def _module_of_port(name: str) -> str | None:
+    """The module that defines the counterpart of a dotted name; None if there is no counterpart."""
+    if not name or not _exists(name):
+        return None
+    found = resolve(name)
+    if isinstance(found, ModuleType):
+        return found.__name__
+    module = getattr(found, "__module__", None) or ""
+    if module.startswith("idql_func."):
+        return module
+    # an alias of another library's type says nothing of where it stands
+    parts = name.split(".")
+    while not isinstance(resolve(".".join(parts)), ModuleType):
+        parts.pop()
+    return ".".join(parts)
+
+
+def _module_rows(names: Names) -> dict[str, _ModuleRow]:
+    rows: dict[str, _ModuleRow] = {}
+    for name, entry in names.items():
+        row = rows.setdefault(_module_of_original(name, entry["sort"]), _ModuleRow())
+        row.names += 1
+        if module := _module_of_port(counterpart(name) or ""):
+            row.modules[module] = None
+        row.groups.update(dict.fromkeys(case.partition("/")[0] for case in entry["cases"]))
+        if exempt := exemption(name):
+            row.tests[exempt.test.partition("::")[0]] = None
+    for name, (modules, tests) in SCRIPTS.items():
+        rows[name] = _ModuleRow(0, dict.fromkeys(modules), {}, dict.fromkeys(tests))
+    return rows
+
+
+def module_table(names: Names) -> str:
+    """A Markdown table: each module of the original, what replaces it, and what tests it.
+
+    Of the groups of cases those come first that cover the fewest modules.
+    """
+    rows = _module_rows(names)
+    spread = Counter(group for row in rows.values() for group in row.groups)
+    lines = ["| original | public names | here | tested by |", "|---|---|---|---|"]
+    for name, row in rows.items():
+        # a package whose submodule is listed adds nothing
+        modules = [m for m in row.modules if not any(o.startswith(f"{m}.") for o in row.modules)]
+        groups = sorted(row.groups, key=lambda group: spread[group])
+        tested = []
+        if groups:
+            more = len(groups) - _SHOWN_GROUPS
+            shown = ", ".join(f"`{group}`" for group in groups[:_SHOWN_GROUPS])
+            tested.append(f"cases {shown}" + (f" and {more} more" if more > 0 else ""))
+        tested += [f"`{test}`" for test in row.tests]
+        here = ", ".join(f"`{m.removeprefix('idql_func.')}`" for m in modules)
+        lines.append(f"| `{name}` | {row.names or ''} | {here} | {'; '.join(tested)} |")
+    return "\n".join(lines)
+
+
+def with_module_table(text: str, table: str) -> str:
+    """A Markdown text with the module table between its markers replaced.
+
+    Raises:
+        ValueError: the text does not have both markers.
+
+    >>> with_module_table(f"a\\n{BEGIN}\\nold\\n{END}\\nb", "new").splitlines()[2]
+    'new'
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the text must hold the lines {BEGIN!r} and {END!r}, in this order.")
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+def table_command(path: Path | None, directory: Path = REFERENCE) -> int:
+    """``python -m parity coverage --table [FILE]``: print the module table, or put it into a file.
+
+    Raises:
+        ValueError: the file does not have the table's markers.
+    """
+    table = module_table(read_coverage(directory)["names"])
+    if path is None:
+        print(table)
+        return 0
+    text = path.read_text(encoding="utf-8")
+    write_whole(path, with_module_table(text, table).encode())
+    return 0
 
 
 def coverage_command(directory: Path = REFERENCE) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from parity import coverage, evidence
+from parity.__main__ import main
 from parity.cases import COMMIT, all_cases
 from parity.counterparts import EXEMPT, counterpart, exemption
 from parity.evidence import gathered, merged, read_coverage, write_coverage
@@ -189,3 +192,42 @@ def test_the_list_is_the_checkouts() -> None:
     assert upstream, "set IDQL_UPSTREAM"
     found = public.public_names(Path(upstream))
     assert {name: entry["sort"] for name, entry in NAMES.items()} == found
+
+
+README = ROOT / "parity" / "README.md"
+
+
+def test_module_table_of_the_readme_is_up_to_date() -> None:
+    table = coverage.module_table(NAMES)
+    text = README.read_text(encoding="utf-8")
+    assert coverage.with_module_table(text, table) == text, (
+        "run `python -m parity coverage --table parity/README.md`"
+    )
+
+
+def test_module_table_counts_every_name_and_names_tests_that_exist() -> None:
+    rows = coverage.module_table(NAMES).splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert sum(int(count or 0) for _, count, _, _ in cells) == len(NAMES)
+    for _, _, modules, tests in cells:
+        assert modules and tests
+        for module in re.findall(r"`(.+?)`", modules):
+            importlib.import_module(f"idql_func.{module}")
+        for path in re.findall(r"`(tests/.+?)`", tests):
+            assert (ROOT / path).exists(), path
+
+
+def test_module_table_is_printed_or_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["coverage", "--table"]) == 0
+    printed = capsys.readouterr().out.rstrip("\n")
+    assert printed.startswith("| original |") and "| `networks.state_value` | 2 |" in printed
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{coverage.BEGIN}\n{coverage.END}\nafter\n")
+    assert main(["coverage", "--table", str(page)]) == 0
+    expected = f"before\n{coverage.BEGIN}\n{printed}\n{coverage.END}\nafter\n"
+    assert page.read_text() == expected
+    page.write_text("no markers")
+    assert main(["coverage", "--table", str(page)]) == 2
+    assert "must hold the lines" in capsys.readouterr().err
