@@ -19,7 +19,7 @@ from idql_func.kernels.matmul import built
 __all__ = ["chained"]
 
 _MEMORY = 6
-"""So many of a product's words are addresses; then come the numbers, see ``matmul_c.py``."""
+"""So many of a product's words are addresses; then come the numbers, see ``csrc/matmul.c``."""
 
 
 class _Access(NamedTuple):

@@ -1,14 +1,14 @@
-"""Small C sources, built once by the machine's C compiler and kept in the cache folder.
+"""Compile the C sources of ``csrc/`` on first use, load them, and register torch operators.
 
-An operator on the CPU may have a C form besides its tensor form: one pass over memory, one
-node in a graph. Nothing is built on import; where there is no compiler, or no folder to write
-to, :func:`library` returns None and the tensor form runs.
+An operator on the CPU may have a C form besides its tensor form: one pass over memory and one
+node in a graph. Nothing is built on import. Without a C compiler or a writable cache folder
+:func:`library` returns None and the tensor form runs.
 
-An operator made by :func:`operator` costs a call a third of what ``torch.library.custom_op`` does,
-which matters where the work takes microseconds.
+Calling an operator made by :func:`operator` takes a third of the time of a
+``torch.library.custom_op``, which matters where the work itself takes microseconds.
 
-Rounding is that of the source as written: ``-ffp-contract=off`` keeps a product and a sum apart,
-and a source that wants them fused says ``fmaf``. Reordering sums is left off as well.
+Results are rounded as the source is written: ``-ffp-contract=off`` keeps a multiplication and an
+addition separate unless the source calls ``fmaf``, and sums are not reordered.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -30,7 +31,8 @@ import torch
 
 __all__ = ["RUNS", "Function", "Witness", "c_compiler", "library", "operator", "witness"]
 
-# The last two change no value: nobody reads errno or the floating-point traps.
+_SOURCES = Path(__file__).parent / "csrc"
+# The last two flags change no value: neither errno nor floating-point traps are read.
 _FLAGS = (
     "-O3",
     "-march=native",
@@ -54,43 +56,64 @@ def c_compiler() -> str | None:
 
 @functools.cache
 def library(
-    name: str, source: str, *, openmp: bool = False, flags: tuple[str, ...] = ()
+    name: str,
+    *,
+    openmp: bool = False,
+    flags: tuple[str, ...] = (),
+    folder: Path = _SOURCES,
 ) -> ctypes.CDLL | None:
-    """The loaded library of a C99 source, or None where it cannot be had.
+    """Build and load the C99 source ``csrc/NAME.c``; None if it cannot be compiled here.
 
-    It is built at the first call on a machine and found in the cache folder
-    (``$XDG_CACHE_HOME/idql_func``, or ``~/.cache/idql_func``) afterwards; the file's name holds a
-    digest of the source, the compiler, its flags and the machine's CPU, so that none of them can
-    change behind it. The compiler is ``$CC``, else ``cc``, else ``gcc``.
+    The library is built at the first call on a machine and cached in ``$XDG_CACHE_HOME/idql_func``
+    (or ``~/.cache/idql_func``). Its file name holds a digest of the source with the headers it
+    includes, the compiler, its flags and the CPU, so a change of any of them builds a new one.
+    The compiler is ``$CC``, else ``cc``, else ``gcc``.
 
     Args:
-        name: the start of the file's name, such as ``"threefry"``.
-        source: what to compile; functions that are not ``static`` can be called.
-        openmp: compile with OpenMP if the compiler has it, else without (``#pragma omp`` lines
-            then do nothing). A loop should take its number of threads as an argument, from
+        name: the source's name without ``.c``, such as ``"threefry"``. Its functions that are not
+            ``static`` can be called.
+        openmp: compile with OpenMP if the compiler supports it, else without (``#pragma omp`` is
+            then ignored). A loop should take its number of threads as an argument, from
             ``torch.get_num_threads()``, and its result must not depend on it.
-        flags: more options for the compiler, after those that all sources have.
+        flags: further compiler options, after the common ones.
+        folder: where the source and its headers are.
+
+    Raises:
+        FileNotFoundError: the source or one of its headers is missing.
 
     Example:
-        >>> built = library("example", "int twice(int x) { return 2 * x; }")
-        >>> built is None or built.twice(21)  # None where there is no compiler
-        42
+        >>> built = library("replay")
+        >>> built is None or built.replay.restype.__name__  # None without a C compiler
+        'c_int'
     """
+    path = folder / f"{name}.c"
+    source = _with_headers(path)
     compiler = c_compiler()
     if compiler is None or platform.system() == "Windows":
         return None
-    plain = (*_FLAGS, *flags)
-    for options in ((*plain, "-fopenmp"), plain) if openmp else (plain,):
+    common = (*_FLAGS, *flags)
+    for options in ((*common, "-fopenmp"), common) if openmp else (common,):
         text = "\n".join((source, compiler, *options, _machine()))
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         try:
-            path = _cache_folder() / f"{name}-{digest}.so"
-            if not path.exists():
-                _build([compiler, *options], source, path)
-            return ctypes.CDLL(str(path))
+            built = _cache_folder() / f"{name}-{digest}.so"
+            if not built.exists():
+                _build([compiler, *options], path, built)
+            return ctypes.CDLL(str(built))
         except (OSError, RuntimeError, subprocess.SubprocessError):
-            continue  # no home, no folder, no working compiler, or no OpenMP
+            continue  # no home or cache folder, no working compiler, or no OpenMP
     return None
+
+
+def _with_headers(path: Path) -> str:
+    """The text of a C file, followed by that of each header it includes with quotes."""
+    files = [path]
+    texts = []
+    for file in files:  # grows while headers are found
+        texts.append(file.read_text(encoding="utf-8"))
+        included = re.findall(r'^\s*#\s*include\s+"([^"]+)"', texts[-1], re.MULTILINE)
+        files += [p for name in included if (p := file.parent / name) not in files]
+    return "\n".join(texts)
 
 
 class Witness(Protocol):
@@ -171,15 +194,14 @@ def operator(
     return made
 
 
-def _build(command: list[str], source: str, path: Path) -> None:
-    """Compile under a temporary name, so that another process never sees half a library."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        written, built = Path(folder) / "source.c", Path(folder) / "built.so"
-        written.write_text(source, encoding="utf-8")
-        command = [*command, "-shared", "-fPIC", "-o", str(built), str(written), "-lm"]
+def _build(command: list[str], source: Path, built: Path) -> None:
+    """Compile into a temporary file and move it, so that no process sees a partial library."""
+    built.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=built.parent) as folder:
+        result = Path(folder) / "built.so"
+        command = [*command, "-shared", "-fPIC", "-o", str(result), str(source), "-lm"]
         subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
-        built.replace(path)
+        result.replace(built)
 
 
 @functools.cache

@@ -5,7 +5,7 @@ a dense layer and its gradient do next: add a bias, take ``max(x, 0)``, close th
 function's derivative, sum the columns of the right factor for the bias's gradient. On matrices
 that are used once, as in a training step, it is as fast as the best library or faster, and what
 follows costs nothing. ``pass_matmul.py`` puts it in the place of torch's operators; the source
-is in ``matmul_c.py``.
+is ``csrc/matmul.c``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from idql_func.kernels.build import Function, library, operator
-from idql_func.kernels.matmul_c import FLAGS, SOURCE
 
 __all__ = ["available", "built", "functions", "prepare_compiler", "product"]
+
+_FLAGS = ("-ffp-contract=fast",)
+"""A multiplication and an addition are fused here, as in every library's matrix product."""
 
 _KERNEL = "idql_func_product"
 """How compiled programs call the product. Torch keeps them on disk: another meaning of the
@@ -30,7 +32,7 @@ arguments needs another name here and of the operator."""
 @functools.cache
 def functions() -> dict[str, Function] | None:
     """The C functions, or None where there is no C compiler."""
-    found = library("products", SOURCE, openmp=True, flags=FLAGS)
+    found = library("matmul", openmp=True, flags=_FLAGS)
     if found is None:
         return None
     words = {"product": "p" * 6 + "n" * 11, "products": "nl"}

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from idql_func.kernels.build import Function, library, operator
-from idql_func.kernels.threefry_c import SOURCE
 
 MASK = 0xFFFFFFFF
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -60,7 +59,7 @@ def native(key: Tensor) -> bool:
 @functools.cache
 def functions() -> dict[str, Function] | None:
     """The C functions, or None where there is no C compiler."""
-    built = library("threefry", SOURCE, openmp=True)
+    built = library("threefry", openmp=True)
     if built is None:
         return None
     words = {

@@ -15,7 +15,7 @@ FLOOR = (
     Mutation(
         "uniform-24-bits",
         "uniform floats from 24 bits of a word, as PyTorch makes them; JAX takes 23",
-        "kernels/threefry_c.py",
+        "kernels/csrc/threefry.c",
         "(float)(int32_t)(word >> 9) * 0x1p-23f",
         "(float)(int32_t)(word >> 8) * 0x1p-24f",
     ),
@@ -29,7 +29,7 @@ FLOOR = (
     Mutation(
         "randint-one-word",
         "integers as one random word modulo the range; JAX makes each of two words",
-        "kernels/threefry_c.py",
+        "kernels/csrc/threefry.c",
         "s ? (high % s * multiplier + rest_bits % s) % s : rest_bits;",
         "s ? rest_bits % s : rest_bits;",
     ),
@@ -148,21 +148,21 @@ FLOOR = (
     Mutation(
         "ema-other-side",
         "the moving average keeps the share tau of the old parameters, as some papers write it",
-        "kernels/tree_ops.py",
+        "kernels/csrc/tree_ops_real.h",
         "out[i] = share * a[i] + rest * b[i]",
         "out[i] = share * b[i] + rest * a[i]",
     ),
     Mutation(
         "fused-adam-eps-in-root",
         "Adam's eps inside the root in the step of a whole tree, as TensorFlow's",
-        "kernels/tree_ops.py",
+        "kernels/csrc/tree_ops_real.h",
         "(SQRT(SECOND) + eps)",
         "SQRT(SECOND + eps)",
     ),
     Mutation(
         "fused-adam-no-correction",
         "Adam's second moment without bias correction in the step of a whole tree",
-        "kernels/tree_ops.py",
+        "kernels/csrc/tree_ops_real.h",
         "ADAM(m1 / correction1, v1 / correction2, UPDATE)",
         "ADAM(m1 / correction1, v1, UPDATE)",
     ),

@@ -6,6 +6,7 @@ import gc
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -254,8 +255,10 @@ def test_what_is_needed_at_once_lies_apart(spans: list[tuple[int, int, int]]) ->
             assert apart or max(a_life) < min(b_life) or max(b_life) < min(a_life)
 
 
-def test_a_function_without_memory_says_so() -> None:
-    built = library("tests_no_memory", "#include <stdint.h>\nint64_t none(void) { return 1; }")
+def test_c_function_that_returns_1_raises_memory_error(tmp_path: Path) -> None:
+    source = "#include <stdint.h>\nint64_t none(void) { return 1; }\n"
+    (tmp_path / "no_memory.c").write_text(source)
+    built = library("no_memory", folder=tmp_path)
     assert built is not None
     with pytest.raises(MemoryError, match="found no memory"):
         Function(built, "none", "")()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import idql_func
+from idql_func.kernels.build import c_compiler
 from parity import mutate
 from parity.__main__ import main
 from parity.cases import Case, all_cases
@@ -39,12 +42,25 @@ def small(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=[m.name for m in MUTATIONS])
-def test_text_occurs_as_often_as_said_and_the_change_is_python(mutation: Mutation) -> None:
+def test_text_occurs_as_often_as_said_and_the_change_is_valid(
+    mutation: Mutation, tmp_path: Path
+) -> None:
     text = (PACKAGE / mutation.file).read_text()
     assert text.count(mutation.old) == mutation.count
     changed = text.replace(mutation.old, mutation.new)
     assert changed != text
-    compile(changed, mutation.file, "exec")
+    if mutation.file.endswith(".py"):
+        compile(changed, mutation.file, "exec")
+        return
+    compiler = c_compiler()
+    if compiler is None:
+        pytest.skip("needs a C compiler to check a change of a C source")
+    original = PACKAGE / mutation.file
+    copied = Path(shutil.copytree(original.parent, tmp_path / "csrc"))
+    (copied / original.name).write_text(changed)
+    # a header is checked through the sources that include it
+    for source in copied.glob("*.c"):
+        subprocess.run([compiler, "-std=c99", "-fsyntax-only", str(source)], check=True)
 
 
 def test_there_are_many_with_names_of_their_own() -> None:

@@ -1,10 +1,10 @@
-"""The C form of the random streams: a key's words and what is made of them, in one pass.
+/* JAX's random streams: threefry-2x32 words of a key, and the numbers made of them, in one pass.
 
-Every loop is written so that the compiler turns it into vector code. Two threads give the same
-bits as one: a piece of a draw depends on nothing but its place.
-"""
+   Loaded by kernels/threefry.py and kernels/draws.py, whose tensor forms give the same bits. Keys
+   are pairs of 32-bit words stored as int64. Every loop is written so that the compiler
+   vectorises it. The result does not depend on the number of threads, because each piece of a
+   draw depends only on its position. */
 
-SOURCE = """
 #include <math.h>
 #include <stdint.h>
 
@@ -75,7 +75,7 @@ static void pairs(const int64_t *key, int64_t size, int newer, int64_t start, in
 /* A float in [0, 1): the top 23 bits of a word. */
 static inline float unit(uint32_t word) { return (float)(int32_t)(word >> 9) * 0x1p-23f; }
 
-/* The three below are the float32 forms of idql_func/kernels/xla_math.py, step for step. */
+/* The three below are the float32 forms of idql_func/_xla_math.py, step for step. */
 static inline float logarithm(float x)
 {
     union { float value; uint32_t word; } parts = {x};
@@ -269,4 +269,3 @@ int64_t randint(const int64_t *keys, int64_t rows, int64_t size, int64_t newer, 
     }
     return 0;
 }
-"""

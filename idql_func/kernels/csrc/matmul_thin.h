@@ -1,24 +1,22 @@
-"""The C source of thin matrix products: a part of that in ``matmul_c.py``.
+/* Matrix products in which the result has few columns, or the factors are two vectors.
 
-The first and last layers of a network, and their gradients, have a side of a few numbers. A tile
-of the general product would be mostly zeros there, and what is packed is used once.
+   The first and last layers of a network, and their gradients, have a side of a few numbers. A
+   tile of the general product would be mostly zeros there, and packed data would be used once.
 
-- ``k`` of 1, an outer product, is written row by row, so that memory is met in order.
-- ``n`` of 1 is a dot product for each row of the left factor, or, where that is transposed, a
-  combination of its rows.
-- ``n`` of no more than ``FEW``: dot products again, a tile of them at a time, along rows of the
-  left factor that are read where they lie. Where it is transposed, the transpose of the result is
-  computed instead: a general product of few rows, which reads its panels where they lie.
+   - k of 1, an outer product, is written row by row, so that memory is accessed in order.
+   - n of 1 is a dot product for each row of the left factor or, if that is transposed, a linear
+     combination of its rows.
+   - n of at most FEW: a tile of dot products at a time, along rows of the left factor that are
+     read without packing. If that is transposed, the transpose of the result is computed instead:
+     a general product of few rows, which reads its panels without packing.
 
-A dot product is as many sums side by side as a vector has lanes, added up by halves, in runs of
-``DEEP``.
-"""
+   A dot product is as many partial sums as a vector has lanes, added up by halves, in sections of
+   DEEP elements. */
+#ifndef MATMUL_THIN_H
+#define MATMUL_THIN_H
 
-from __future__ import annotations
+#include "matmul_blocked.h"
 
-__all__ = ["THIN"]
-
-THIN = r"""
 /* --- one column or row ------------------------------------------------------------------ */
 
 #define FEW (LANES == 16 ? 8 : 6)
@@ -178,4 +176,5 @@ static void few_columns(factor a, factor b, float *c, int64_t m0, int64_t m1, in
         sums[j] = (run[0] + run[1]) + (run[2] + run[3]);
     }
 }
-"""
+
+#endif

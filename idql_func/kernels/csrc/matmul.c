@@ -1,0 +1,110 @@
+/* float32 matrix products: blocked, packed and prefetched. Loaded by kernels/matmul.py.
+
+   The method is that of K. Goto and R. van de Geijn, "Anatomy of high-performance matrix
+   multiplication" (2008). Each thread computes a rectangle of the result. It copies rows of the
+   left factor into blocks of MR rows, and 32 (or 16) columns of the right factor into a panel,
+   both in the order in which the innermost loop reads them; that loop keeps a tile of the result
+   in registers. It differs from a general library because in a training step every operand comes
+   from main memory and is used once:
+
+   - The next panel is packed, and the next block prefetched, while the present ones are multiplied.
+     A panel that only one or two blocks use is read without packing.
+   - A bias, max(x, 0) and the mask of its derivative (the gate) are applied to a tile before it is
+     stored.
+   - Columns of the right factor are summed while they are in the cache: the gradient of a bias
+     beside that of its kernel.
+
+   Outer products and results of few columns are in matmul_thin.h. Which method is taken depends
+   only on n, k and the layouts.
+
+   An element is the sum over k, in order, of fused multiply-adds, in sections of KC that are added
+   up: it depends neither on the number of threads nor on the other rows. */
+
+#define _POSIX_C_SOURCE 200112L /* for posix_memalign */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "matmul_thin.h"
+
+static float *room(void)
+{
+    static __thread float *mine; /* as long as the thread lives */
+    void *fresh;
+    if (!mine && posix_memalign(&fresh, 4096, 4 * ROOM) == 0) mine = fresh;
+    return mine;
+}
+
+typedef struct {
+    const float *a, *b;
+    float *c;
+    const float *bias, *gate;
+    float *sums;
+    int64_t batch, m, n, k, a_step, b_step, bias_step, a_transposed, b_transposed, relu, threads;
+} problem; /* see product */
+
+/* Rows m0 to m1 and columns n0 to n1 of member g; whether memory was short. */
+static int part_of(const problem *p, int64_t g, int64_t m0, int64_t m1, int64_t n0, int64_t n1)
+{
+    const int64_t m = p->m, n = p->n, k = p->k;
+    const factor left = {p->a + g * p->a_step, p->a_transposed ? m : k, p->a_transposed != 0};
+    const factor right = {p->b + g * p->b_step, p->b_transposed ? k : n, p->b_transposed != 0};
+    const ending e = {p->bias ? p->bias + g * p->bias_step : 0,
+                      p->gate ? p->gate + g * m * n : 0, p->relu != 0};
+    float *out = p->c + g * m * n, *sums = p->sums && m0 == 0 ? p->sums + g * n : 0;
+    float *mine = room();
+    if (m0 == m1 || n0 == n1) return 0;
+    if (!mine) return 1;
+    if (k == 1) outer(left, right, out, m0, m1, n0, n1, n, e, sums);
+    else if (n <= FEW) few_columns(left, right, out, m0, m1, n, k, e, sums, mine);
+    else rectangle(left, right, out, n, m0, m1, n0, n1, k, e, sums, mine);
+    return 0;
+}
+
+/* For each g < batch: c_g [m, n] = a_g [m, k] b_g [k, n], of which a transposed factor lies as
+   [k, m] or [n, k] in memory. A step of 0 takes the same factor for each g. bias [batch, n] (or
+   [n] with a step of 0) is added, then relu taken, then what has a gate [batch, m, n] of no more
+   than 0 made 0; each may be null or 0. sums [batch, n] takes the sums of b's columns.
+   Returns 0, or 1 where memory is short. */
+int64_t product(const float *a, const float *b, float *c, const float *bias, const float *gate,
+                float *sums, int64_t batch, int64_t m, int64_t n, int64_t k, int64_t a_step,
+                int64_t b_step, int64_t bias_step, int64_t a_transposed, int64_t b_transposed,
+                int64_t relu, int64_t threads)
+{
+    const problem p = {a, b, c, bias, gate, sums, batch, m, n, k, a_step, b_step, bias_step,
+                       a_transposed, b_transposed, relu, threads};
+    const int64_t panels = (n + NR - 1) / NR;
+    int down = 1, across = 1, failed = 0;
+    if (batch * (m * n * k + m * k + k * n + 2 * m * n) < SMALL) threads = 1;
+    if (batch % threads) {
+        double best = 0;
+        for (int i = 1; i <= threads; i++) if (threads % i == 0) {
+            /* the largest rectangle's work; packing costs as two more rows and columns do.
+               Rows are the better parts: what is fetched ahead is never another's. */
+            const double rows = (m + i - 1) / i + 2;
+            const double columns = (panels + threads / i - 1) / (threads / i) * NR + 2;
+            if (i == 1 || rows * columns <= best) best = rows * columns, down = i;
+        }
+        across = threads / down;
+    }
+    const int64_t parts = (int64_t)down * across, tasks = batch * parts;
+    #pragma omp parallel for num_threads(threads) schedule(static) reduction(|:failed)
+    for (int64_t task = 0; task < tasks; task++) {
+        const int64_t g = task / parts, x = task / across % down, y = task % across;
+        failed |= part_of(&p, g, edge(m, down, x), edge(m, down, x + 1),
+                          edge(panels, across, y) * NR, least(n, edge(panels, across, y + 1) * NR));
+    }
+    return failed;
+}
+
+/* Several products of one batch, given by product's arguments in a row, member by member: what
+   one makes, the next finds in the cache. A member may read no other member's results. */
+int64_t products(int64_t count, const problem *list)
+{
+    int failed = 0;
+    #pragma omp parallel for num_threads(list->threads) schedule(static) reduction(|:failed)
+    for (int64_t g = 0; g < list->batch; g++)
+        for (const problem *p = list; p < list + count; p++)
+            failed |= part_of(p, g, 0, p->m, 0, p->n);
+    return failed;
+}
