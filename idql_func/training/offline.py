@@ -21,7 +21,8 @@ from idql_func import random
 from idql_func.compiler.donation import without_donation
 from idql_func.data import ReplayBuffer
 from idql_func.switches import jit_disabled
-from idql_func.training.configs.offline import TrainConfig, differences
+from idql_func.training.configs.offline import TrainConfig
+from idql_func.training.configs.settings import changed_settings
 from idql_func.training.runs.checkpoint import (
     CheckpointMetadata,
     find_checkpoint,
@@ -421,7 +422,7 @@ def check_resumable(run: RunDirectory, config: TrainConfig, checkpoint: Path) ->
     free = {*RESUMABLE, "runs_dir", "name", "preset"}
     if own.cosine_decay:
         free.discard("max_steps")  # the decay spans all updates
-    changed = [name for name in differences(own, config) if name not in free]
+    changed = [name for name in changed_settings(own, config) if name not in free]
     if changed:
         raise InputError(
             f"a run that is continued cannot change {', '.join(changed)}; it may change "

@@ -1,71 +1,177 @@
-"""Settings: equal to the learners' keywords, to JSON and back, numbers out of range."""
+"""Settings: their one source of defaults, their help, conversion to JSON, and range checks."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import importlib
 import inspect
 import json
 import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idql_func import agents
-from idql_func.training.configs import options
+from idql_func import agents, losses
+from idql_func.agents import ddpm_iql_build, pixel_bc, pixels
+from idql_func.training.configs import collect, finetune, offline, online, options
+from idql_func.training.configs import learners as settings_of_learners
+from idql_func.training.configs.catalogue import catalogue
+from idql_func.training.configs.create_keywords import create_keywords
 from idql_func.training.configs.learners import (
+    CHOICES,
     LEARNERS,
     DDPMIQLConfig,
     GeneralDDPMIQLConfig,
     OfflineLearnerConfig,
+    SACConfig,
     learner_config,
 )
-from idql_func.training.configs.offline import (
-    DatasetConfig,
-    EvaluationConfig,
-    TrainConfig,
-    config_from_dict,
-    config_to_dict,
-)
+from idql_func.training.configs.offline import DatasetConfig, EvaluationConfig, TrainConfig
+from idql_func.training.configs.online import OnlineConfig
 from idql_func.training.configs.presets import PRESETS, preset_for
+from idql_func.training.configs.settings import settings_from_dict, settings_to_dict
 from idql_func.types import InputError
 
+CONFIGS = "idql_func.training.configs"
 SHARED = (options.Device, options.Matmul, options.RunsDir, options.Threads)
 """Types that carry their help."""
 OFFLINE = [cls.class_name for cls in typing.get_args(OfflineLearnerConfig)]
+OLD_SETTINGS: dict[str, dict[str, Any]] = json.loads(
+    (Path(__file__).parent / "reference" / "settings_4700dd1.json").read_text(encoding="utf-8")
+)
+"""What version 4700dd1 wrote into config.json, by command and preset."""
+
+
+# --- one source of defaults ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_settings_are_the_keywords_of_create(name: str) -> None:
-    config = learner_config(name)
-    create = inspect.signature(getattr(agents, config.class_name).create)
+def test_settings_of_a_learner_equal_the_keywords_of_create(name: str) -> None:
+    create = inspect.signature(getattr(agents, name).create)
     defaults = {
-        name: parameter.default
-        for name, parameter in create.parameters.items()
-        if name not in ("seed", "observation_space", "action_space")
+        keyword: parameter.default
+        for keyword, parameter in create.parameters.items()
+        if keyword not in ("seed", "observation_space", "action_space")
     }
-    assert config.keywords() == defaults
+    settings = learner_config(name).keywords()
+    assert settings == defaults and list(settings) == list(defaults)
+    assert {k: type(v) for k, v in settings.items()} == {k: type(v) for k, v in defaults.items()}
 
 
-@pytest.mark.parametrize("cls", [*LEARNERS.values(), DatasetConfig, EvaluationConfig, TrainConfig])
-def test_every_setting_has_help_text(cls: type) -> None:
-    source = "".join(inspect.getsource(base) for base in cls.__mro__[:-1])
+def test_settings_of_a_learner_repeat_no_default() -> None:
+    """Their classes state a name; everything else is read from ``create``."""
+    for name in LEARNERS:
+        source = inspect.getsource(LEARNERS[name])
+        [definition] = ast.parse(source).body
+        assert isinstance(definition, ast.ClassDef)
+        stated = [ast.unparse(n) for n in definition.body if not isinstance(n, ast.Expr)]
+        assert stated == [f"class_name = {name!r}"]
+
+
+def keywords_of_calls(module: str) -> Iterator[tuple[Any, str, Any]]:
+    """The class, name and value of each keyword that a module gives to a class of settings."""
+    imported = importlib.import_module(module)
+    for node in ast.walk(ast.parse(inspect.getsource(imported))):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            continue
+        cls = getattr(imported, node.func.id, None)
+        if not dataclasses.is_dataclass(cls) or not node.func.id.endswith("Config"):
+            continue
+        for keyword in node.keywords:
+            if keyword.arg is not None and not isinstance(keyword.value, ast.Call | ast.Attribute):
+                yield cls, keyword.arg, ast.literal_eval(keyword.value)
+
+
+@pytest.mark.parametrize("module", [f"{CONFIGS}.presets", f"{CONFIGS}.online_presets"])
+def test_presets_state_only_what_differs_from_the_defaults(module: str) -> None:
+    stated = list(keywords_of_calls(module))
+    assert len(stated) > 40
+    repeated = [(cls.__name__, n, v) for cls, n, v in stated if getattr(cls(), n) == v]
+    assert repeated == []
+
+
+def test_choices_of_settings_equal_those_of_the_learners() -> None:
+    choices = {name: set(typing.get_args(literal)) for name, literal in CHOICES.items()}
+    assert choices == {
+        "actor_architecture": set(ddpm_iql_build.ARCHITECTURES),
+        "actor_objective": set(losses.ACTOR_OBJECTIVES),
+        "beta_schedule": set(ddpm_iql_build.BETA_SCHEDULES),
+        "cnn_padding": {"VALID", "SAME"},
+        "critic_objective": set(losses.CRITIC_OBJECTIVES),
+        "distr_name": set(pixel_bc.DISTRIBUTIONS),
+        "encoder": set(pixels.ENCODERS),
+    }
+
+
+def test_a_missing_learner_is_named() -> None:
+    with pytest.raises(LookupError, match="there is no NoLearner in the file"):
+        create_keywords("td3.py", "NoLearner")
+
+
+@pytest.mark.parametrize("line", OLD_SETTINGS)
+def test_settings_of_an_older_version_have_the_same_values(line: str) -> None:
+    command, preset, *learner_class = line.replace("--learner-class ", "").split()
+    cls = {
+        "train": TrainConfig,
+        "online": OnlineConfig,
+        "finetune": finetune.FinetuneConfig,
+    }[command]
+    read = settings_from_dict(cls, OLD_SETTINGS[line])
+    assert json.loads(json.dumps(settings_to_dict(read))) == OLD_SETTINGS[line]
+    if learner_class:
+        assert read == preset_for(preset, learner_class[0])
+    else:
+        [entry] = [e for e in catalogue() if e.line == f"idql {line}"]
+        assert read == entry.config
+
+
+# --- help ---------------------------------------------------------------------------------
+
+
+CLASSES = [
+    *LEARNERS.values(),
+    *(
+        cls
+        for module in (collect, finetune, offline, online, options)
+        for cls in vars(module).values()
+        if dataclasses.is_dataclass(cls) and isinstance(cls, type)
+        if cls.__module__ == module.__name__
+    ),
+]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_setting_has_a_help_text_on_one_line(cls: Any) -> None:
+    documented = "\n".join(base.__doc__ or "" for base in cls.__mro__[:-1]).splitlines()
     for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(getattr(cls(), field.name)):
+        hints = typing.get_type_hints(cls, include_extras=True)
+        if hints[field.name] in SHARED or "Config" in str(field.type):
             continue
-        if typing.get_type_hints(cls, include_extras=True)[field.name] in SHARED:
-            continue
-        lines = source.split(f"\n    {field.name}: ", 1)[1].splitlines()
-        assert lines[1].strip().startswith('"""'), field.name
+        [text] = [x for x in documented if x.startswith(f"    {field.name}: ")][:1]
+        assert len(text) > len(field.name) + 10 and text.rstrip().endswith((".", ".'")), text
+
+
+def test_help_texts_of_unknown_keywords_do_not_exist() -> None:
+    used = {name for cls in LEARNERS.values() for name in cls().keywords()}
+    assert used >= settings_of_learners._HELP.keys()
+
+
+# --- JSON ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("learner_class", OFFLINE)
-def test_json_and_back(name: str, learner_class: str) -> None:
+def test_settings_survive_conversion_to_json(name: str, learner_class: str) -> None:
     config = preset_for(name, learner_class)
     config.validate()
-    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+    assert (
+        settings_from_dict(TrainConfig, json.loads(json.dumps(settings_to_dict(config)))) == config
+    )
 
 
 @given(
@@ -75,7 +181,7 @@ def test_json_and_back(name: str, learner_class: str) -> None:
     numbers=st.lists(st.integers(1, 512), min_size=1).map(tuple),
     name=st.none() | st.text(min_size=1),
 )
-def test_json_and_back_keeps_every_digit(
+def test_conversion_to_json_is_exact(
     seed: int, rate: float, dropout: float | None, numbers: tuple[int, ...], name: str | None
 ) -> None:
     config = TrainConfig(
@@ -85,19 +191,21 @@ def test_json_and_back_keeps_every_digit(
         learner=GeneralDDPMIQLConfig(actor_lr=rate, actor_dropout_rate=dropout),
         evaluation=EvaluationConfig(N=numbers),
     )
-    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+    assert (
+        settings_from_dict(TrainConfig, json.loads(json.dumps(settings_to_dict(config)))) == config
+    )
 
 
-def test_an_integer_is_taken_for_a_float_but_nothing_for_an_integer() -> None:
-    data = config_to_dict(TrainConfig())
+def test_integers_are_accepted_as_floats_but_not_floats_as_integers() -> None:
+    data = settings_to_dict(TrainConfig())
     data["learner"]["discount"] = 1
-    learner = config_from_dict(data).learner
+    learner = settings_from_dict(TrainConfig, data).learner
     assert isinstance(learner, DDPMIQLConfig)
     discount = learner.discount
     assert discount == 1.0 and isinstance(discount, float)
     data["batch_size"] = 2.0
     with pytest.raises(InputError, match=r"batch_size is 2\.0"):
-        config_from_dict(data)
+        settings_from_dict(TrainConfig, data)
 
 
 @pytest.mark.parametrize(
@@ -112,9 +220,11 @@ def test_an_integer_is_taken_for_a_float_but_nothing_for_an_integer() -> None:
         ({"evaluation": {"N": [1, "2"]}}, "evaluation.N is '2'"),
     ],
 )
-def test_damaged_settings_are_named(change: dict[str, object], message: str) -> None:
+def test_errors_of_damaged_settings_name_the_setting(
+    change: dict[str, object], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
-        config_from_dict({**config_to_dict(TrainConfig()), **change})
+        settings_from_dict(TrainConfig, {**settings_to_dict(TrainConfig()), **change})
 
 
 @pytest.mark.parametrize(
@@ -129,8 +239,22 @@ def test_damaged_settings_are_named(change: dict[str, object], message: str) -> 
         (TrainConfig(evaluation=EvaluationConfig(num_envs=0)), "evaluation.num_envs is 0"),
         (TrainConfig(cosine_decay=True), "learner.decay_steps instead"),
         (TrainConfig(dataset=DatasetConfig(train_fraction=1.1)), "train_fraction is 1.1"),
+        (TrainConfig(learner=DDPMIQLConfig(actor_lr=float("nan"))), "learner.actor_lr is nan"),
+        (TrainConfig(dataset=DatasetConfig(take_top=float("inf"))), "dataset.take_top is inf"),
+        (OnlineConfig(learner=SACConfig(tau=float("nan"))), "learner.tau is nan, but must be a"),
+        (OnlineConfig(solved_return=float("-inf")), "solved_return is -inf"),
+        (
+            finetune.FinetuneConfig(
+                offline=TrainConfig(learner=DDPMIQLConfig(discount=float("nan")))
+            ),
+            "offline.learner.discount is nan",
+        ),
+        (
+            collect.CollectConfig((Path("a"),), Path("b.hdf5"), noise=float("inf")),
+            "noise is inf, but must be a finite number",
+        ),
     ],
 )
-def test_numbers_out_of_range(config: TrainConfig, message: str) -> None:
+def test_numbers_out_of_range_are_refused(config: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         config.validate()

@@ -9,12 +9,14 @@ from typing import Literal
 import tyro
 
 from idql_func.errors import InputError
+from idql_func.training.configs.field_help import field_help
 from idql_func.training.configs.offline import MINARI
-from idql_func.training.configs.options import Device, check_at_least
+from idql_func.training.configs.options import Device, check_at_least, check_finite
 
 __all__ = ["CollectConfig"]
 
 
+@field_help
 @dataclass(frozen=True)
 class CollectConfig:
     """Make a dataset: roll policies out, take replay buffers, or mix what is there already.
@@ -86,6 +88,7 @@ class CollectConfig:
         Raises:
             InputError: a number is out of range, or the output is of no kind that is known.
         """
+        check_finite(self)
         check_at_least(1, steps=self.steps, N=self.N, num_envs=self.num_envs)
         check_at_least(0, seed=self.seed)
         if not self.sources:

@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from idql_func.errors import InputError
+from idql_func.training.configs.field_help import field_help
 from idql_func.training.configs.learners import DDPMIQLConfig, GeneralDDPMIQLConfig
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.configs.online import OnlineEvaluationConfig
@@ -30,6 +31,7 @@ from idql_func.training.configs.options import (
 __all__ = ["FinetuneConfig", "FinetuneEvaluationConfig"]
 
 
+@field_help
 @dataclass(frozen=True)
 class FinetuneEvaluationConfig(OnlineEvaluationConfig):
     """How the policy is tried out, in environments of its own (quirk E14)."""
@@ -47,6 +49,7 @@ class FinetuneEvaluationConfig(OnlineEvaluationConfig):
         check_candidates(self.N)
 
 
+@field_help
 @dataclass(frozen=True)
 class FinetuneConfig:
     """Go on with a policy that was trained offline, on what it does itself and the old data.

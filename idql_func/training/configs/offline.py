@@ -8,14 +8,15 @@ This module imports neither torch nor the learners, so that the command line ans
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
+from idql_func.deprecation import moved_names
 from idql_func.errors import InputError
+from idql_func.training.configs.field_help import field_help
 from idql_func.training.configs.learners import (
     DDPMIQLConfig,
     GeneralDDPMIQLConfig,
@@ -31,20 +32,12 @@ from idql_func.training.configs.options import (
     check_candidates,
     check_run,
 )
-from idql_func.training.configs.settings import (
-    changed_settings,
-    settings_from_dict,
-    settings_to_dict,
-)
 
 __all__ = [
     "MINARI",
     "DatasetConfig",
     "EvaluationConfig",
     "TrainConfig",
-    "config_from_dict",
-    "config_to_dict",
-    "differences",
 ]
 
 
@@ -52,6 +45,7 @@ MINARI = "minari:"
 """What stands before the name or folder of a Minari dataset."""
 
 
+@field_help
 @dataclass(frozen=True)
 class DatasetConfig:
     """Which transitions to learn from, and what is done to their rewards."""
@@ -78,6 +72,7 @@ class DatasetConfig:
     """Seed of the built-in maze's dataset."""
 
 
+@field_help
 @dataclass(frozen=True)
 class EvaluationConfig(EvaluationOptions):
     """How the policy is tried out in the environment."""
@@ -107,6 +102,7 @@ class EvaluationConfig(EvaluationOptions):
         check_at_least(1, **{"evaluation.action_repeat": self.action_repeat})
 
 
+@field_help
 @dataclass(frozen=True)
 class TrainConfig:
     """Train a policy on a fixed dataset.
@@ -171,30 +167,10 @@ class TrainConfig:
             )
 
 
-def config_to_dict(config: TrainConfig) -> dict[str, Any]:
-    """A dictionary that JSON can hold; ``config_from_dict`` is its inverse.
-
-    Example:
-        >>> config_from_dict(config_to_dict(TrainConfig(seed=7))) == TrainConfig(seed=7)
-        True
-    """
-    return settings_to_dict(config)
-
-
-def config_from_dict(data: Mapping[str, Any]) -> TrainConfig:
-    """Rebuild a ``TrainConfig`` from ``config_to_dict``'s dictionary.
-
-    Raises:
-        InputError: a key is unknown or a value has the wrong type.
-    """
-    return settings_from_dict(TrainConfig, data)
-
-
-def differences(config: TrainConfig, other: TrainConfig) -> list[str]:
-    """Dotted names of the settings in which two configurations differ.
-
-    Example:
-        >>> differences(TrainConfig(), TrainConfig(seed=1, dataset=DatasetConfig(take_top=10.0)))
-        ['dataset.take_top', 'seed']
-    """
-    return changed_settings(config, other)
+__getattr__ = moved_names(
+    __name__,
+    {
+        "config_to_dict": "idql_func.training.configs.settings:settings_to_dict",
+        "differences": "idql_func.training.configs.settings:changed_settings",
+    },
+)

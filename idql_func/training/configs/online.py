@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar
 
 import tyro
 
+from idql_func.training.configs.field_help import field_help
 from idql_func.training.configs.learners import DrQConfig, SACConfig, TD3Config
 from idql_func.training.configs.options import (
     Device,
@@ -36,6 +37,7 @@ OnlineLearnerConfig = SACConfig | TD3Config | DrQConfig
 """Settings of the learners that explore by themselves; REDQ and DroQ are settings of SAC."""
 
 
+@field_help
 @dataclass(frozen=True)
 class OnlineEvaluationConfig(EvaluationOptions):
     """How the policy is tried out, in environments of its own (quirk E14)."""
@@ -44,6 +46,7 @@ class OnlineEvaluationConfig(EvaluationOptions):
     """Episodes of the evaluation at the end."""
 
 
+@field_help
 @dataclass(frozen=True)
 class PixelConfig:
     """How an environment is seen by a learner from images; no matter to the others."""
@@ -65,6 +68,7 @@ class PixelConfig:
     batch is drawn when it is needed."""
 
 
+@field_help
 @dataclass(frozen=True)
 class OnlineConfig:
     """Train a policy on what it does itself.

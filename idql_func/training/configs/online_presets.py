@@ -1,7 +1,7 @@
 """Named settings of ``idql online`` and ``idql finetune``: built-in runs, and all of upstream's.
 
-Each preset is one frozen dataclass; what is not written in it is the default of
-``idql_func.training.configs.online``, ``.finetune_config`` and ``.learners``, which are upstream's.
+Each preset names only what differs from the defaults, which are those of ``online.py``,
+``finetune.py`` and of the learner's ``create``, and upstream's.
 """
 
 from __future__ import annotations
@@ -36,27 +36,25 @@ PENDULUM = OnlineConfig(
     log_interval=100,
     checkpoint_interval=2_000,
     learner=SACConfig(actor_lr=1e-3, critic_lr=1e-3, temp_lr=1e-3),
-    evaluation=OnlineEvaluationConfig(interval=1_000, interval_episodes=10, episodes=50),
+    evaluation=OnlineEvaluationConfig(interval=1_000, episodes=50),
 )
 """SAC on the pendulum: solved in minutes on a CPU, without MuJoCo."""
 
-SAC = OnlineConfig(preset="sac", env="HalfCheetah-v4", learner=SACConfig())
+SAC = OnlineConfig(env="HalfCheetah-v4")
 """``examples/states/train_online.py`` with ``configs/sac_config.py``."""
 
 TD3 = dataclasses.replace(SAC, preset="td3", learner=TD3Config())
 """The same with ``configs/td3_config.py``."""
 
 REDQ = dataclasses.replace(SAC, preset="redq", learner=SACConfig(num_qs=10, num_min_qs=2))
-"""The same with ``configs/redq_config.py``. Upstream's flag ``utd_ratio`` stays 1; the paper has
-20."""
+"""The same with ``configs/redq_config.py``. Upstream's ``utd_ratio`` is 1, the paper's 20."""
 
 DROQ = dataclasses.replace(
     SAC,
     preset="droq",
     learner=SACConfig(critic_dropout_rate=0.01, critic_layer_norm=True),
 )
-"""The same with ``configs/droq_config.py``. Upstream's flag ``utd_ratio`` stays 1; the paper has
-20."""
+"""The same with ``configs/droq_config.py``. Upstream's ``utd_ratio`` is 1, the paper's 20."""
 
 DRQ = OnlineConfig(
     preset="drq",
@@ -66,7 +64,6 @@ DRQ = OnlineConfig(
     learner=DrQConfig(
         init_temperature=0.1,
         cnn_features=(32, 64, 128, 256),
-        cnn_filters=(3, 3, 3, 3),
         cnn_strides=(2, 2, 2, 2),
     ),
 )
@@ -85,7 +82,7 @@ PENDULUM_PIXELS = dataclasses.replace(
     pixels=PixelConfig(image_size=48, prefetch=1),
     evaluation=OnlineEvaluationConfig(interval=2_500, interval_episodes=3, episodes=10),
 )
-"""DrQ on pictures of the pendulum: small enough to be tried out on a CPU."""
+"""DrQ on images of the pendulum: small enough to try on a CPU."""
 
 ONLINE_PRESETS: Mapping[str, OnlineConfig] = MappingProxyType(
     {
@@ -102,8 +99,8 @@ ONLINE_PRESETS: Mapping[str, OnlineConfig] = MappingProxyType(
 
 ONLINE_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
     {
-        "pendulum": "SAC solves the pendulum, minutes on a CPU (the default)",
-        "pendulum-pixels": "DrQ on pictures of the pendulum, small images and batches",
+        "pendulum": "SAC solves the pendulum in minutes on a CPU (the default)",
+        "pendulum-pixels": "DrQ on images of the pendulum, small images and batches",
         "sac": "upstream's settings for SAC",
         "td3": "upstream's settings for TD3",
         "redq": "upstream's settings for REDQ",
@@ -115,12 +112,11 @@ ONLINE_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
 
 
 POINTMAZE_FINETUNE = FinetuneConfig(
-    preset="pointmaze-finetune",
     max_steps=6_001,
     start_training=600,
     log_interval=100,
     checkpoint_interval=3_000,
-    evaluation=FinetuneEvaluationConfig(N=(64,), interval=1_500, interval_episodes=10, episodes=30),
+    evaluation=FinetuneEvaluationConfig(interval=1_500, episodes=30),
     offline=dataclasses.replace(
         POINTMAZE,
         max_steps=2_000,
@@ -128,7 +124,7 @@ POINTMAZE_FINETUNE = FinetuneConfig(
         evaluation=EvaluationConfig(N=(64,), interval=2_000, episodes=5),
     ),
 )
-"""The built-in maze: a short offline run that is no good yet, and what experience makes of it."""
+"""The built-in maze: a short offline run with a poor policy, then fine-tuning."""
 
 POINTMAZE_ACTOR = dataclasses.replace(
     POINTMAZE_FINETUNE,
@@ -136,16 +132,10 @@ POINTMAZE_ACTOR = dataclasses.replace(
     train_actor=True,
     exploration="implicit",
 )
-"""The same with the actor kept training, the paper's second variant."""
+"""The same with the actor trained online too, the paper's second variant."""
 
 ANTMAZE_FINETUNE = FinetuneConfig(
     preset="antmaze-finetune",
-    max_steps=1_000_001,
-    start_training=5_000,
-    online_batch=128,
-    offline_batch=128,
-    log_interval=1_000,
-    checkpoint_interval=25_000,
     evaluation=FinetuneEvaluationConfig(
         N=(128,), interval=25_000, interval_episodes=25, episodes=25
     ),
@@ -153,27 +143,16 @@ ANTMAZE_FINETUNE = FinetuneConfig(
         LOCOMOTION,
         preset="antmaze-finetune",
         dataset=DatasetConfig(source="antmaze-umaze-v0", rewards="minus_one"),
-        # Upstream's learner of that name rejects these settings; its full one takes them (L2).
+        # Upstream's learner of that name rejects these settings; its full learner has them (L2).
+        # The default decay_steps makes the rate 0 for the last third of the offline updates (U16).
         learner=GeneralDDPMIQLConfig(
-            T=5,
-            N=64,
-            M=0,
-            actor_dropout_rate=0.1,
-            actor_num_blocks=3,
-            actor_weight_decay=None,
-            actor_tau=0.001,
             actor_architecture="ln_resnet",
-            critic_objective="expectile",
-            critic_hyperparam=0.9,
-            beta_schedule="vp",
-            actor_objective="bc",
-            # The rate is 0 for the last third of the offline updates (quirk U16).
-            decay_steps=2_000_000,
+            actor_dropout_rate=0.1,
             actor_layer_norm=True,
+            actor_num_blocks=3,
+            critic_hyperparam=0.9,
         ),
-        evaluation=EvaluationConfig(
-            N=(128,), interval=1_000_000, interval_episodes=50, episodes=50
-        ),
+        evaluation=EvaluationConfig(N=(128,), interval=1_000_000, interval_episodes=50),
     ),
 )
 """``launcher/examples/train_ddpm_iql_finetune.py``, the paper's first variant."""
@@ -188,7 +167,7 @@ ANTMAZE_ACTOR = dataclasses.replace(
         learner=dataclasses.replace(ANTMAZE_FINETUNE.offline.learner, decay_steps=4_000_000),
     ),
 )
-"""The same launcher with the changes that its comments name for the paper's second variant."""
+"""The same launcher with the changes that its comments give for the paper's second variant."""
 
 FINETUNE_PRESETS: Mapping[str, FinetuneConfig] = MappingProxyType(
     {
@@ -202,8 +181,8 @@ FINETUNE_PRESETS: Mapping[str, FinetuneConfig] = MappingProxyType(
 
 FINETUNE_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
     {
-        "pointmaze": "the built-in maze, Q and V learn online, minutes on a CPU (the default)",
-        "pointmaze-actor": "the built-in maze, the actor learns online too",
+        "pointmaze": "the built-in maze: Q and V learn online, minutes on a CPU (the default)",
+        "pointmaze-actor": "the built-in maze: the actor learns online too",
         "antmaze": "upstream's settings for antmaze: Q and V learn online",
         "antmaze-actor": "upstream's settings for antmaze: the actor learns online too",
     }

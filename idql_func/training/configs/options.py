@@ -5,13 +5,16 @@ This module imports neither torch nor the learners, so that the command line ans
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import tyro
 
 from idql_func.errors import InputError
+from idql_func.training.configs.field_help import field_help
+from idql_func.training.configs.settings import flat_settings
 
 __all__ = [
     "Device",
@@ -22,6 +25,7 @@ __all__ = [
     "Threads",
     "check_at_least",
     "check_candidates",
+    "check_finite",
     "check_name",
     "check_run",
 ]
@@ -71,6 +75,20 @@ def check_at_least(least: int, **values: int | None) -> None:
             raise InputError(f"{name} is {value}, but must be at least {least}")
 
 
+def check_finite(settings: Any) -> None:
+    """Refuse settings that hold a NaN or an infinite number, at any depth.
+
+    Raises:
+        InputError: if there is one; the sentence names it.
+
+    Example:
+        >>> check_finite(EvaluationOptions())
+    """
+    for name, value in flat_settings(settings).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{name} is {value}, but must be a finite number")
+
+
 def check_name(name: str | None) -> None:
     """Refuse a run's name that is no plain folder name.
 
@@ -102,6 +120,7 @@ def check_candidates(numbers: tuple[int, ...]) -> None:
     check_at_least(1, **{"evaluation.N": min(numbers)})
 
 
+@field_help
 @dataclass(frozen=True)
 class EvaluationOptions:
     """How the policy is tried out, in environments of its own (quirk E14)."""
@@ -159,6 +178,7 @@ def check_run(run: RunOptions) -> None:
         InputError: a number is out of range or the name is none for a folder; the sentence names
             the option.
     """
+    check_finite(run)
     check_at_least(
         1,
         log_interval=run.log_interval,

@@ -1,8 +1,8 @@
 """Named settings of ``idql train``: the built-in runs, and every offline setting of upstream.
 
-Each preset is one ``TrainConfig``; what is not written in it is the default of
-``offline.py`` and ``learners.py``. Any part can be replaced on the command line.
-Those of ``idql online`` and ``idql finetune`` are in ``online_presets.py``.
+Each preset is one ``TrainConfig`` and names only what differs from the defaults, which are those of
+``offline.py`` and of the learner's ``create``. Any setting can be changed on the command line.
+The presets of ``idql online`` and ``idql finetune`` are in ``online_presets.py``.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from idql_func.errors import InputError
 from idql_func.training.configs.learners import (
     BCConfig,
     DDPMIQLConfig,
     GeneralDDPMIQLConfig,
     IQLConfig,
-    OfflineLearnerConfig,
     PixelBCConfig,
     learner_config,
 )
@@ -26,28 +26,18 @@ from idql_func.training.configs.offline import DatasetConfig, EvaluationConfig, 
 __all__ = ["ANTMAZE", "DESCRIPTIONS", "LOCOMOTION", "POINTMAZE", "PRESETS", "preset_for"]
 
 POINTMAZE = TrainConfig(
-    preset="pointmaze",
-    batch_size=256,
     max_steps=7_000,
-    log_interval=100,
     checkpoint_interval=2_500,
-    dataset=DatasetConfig(source="pointmaze-umaze-builtin", rewards="as_stored"),
     learner=DDPMIQLConfig(
         critic_hyperparam=0.9,
-        # A run of minutes: values spread along the maze faster with a shorter horizon and a
-        # quicker target, and the layer norm of V (N1) would take two of four numbers away.
+        # For a run of minutes: values propagate along the maze faster with a smaller discount and a
+        # larger tau, and the layer norm of V (N1) would remove two of the four observed numbers.
         discount=0.98,
         tau=0.02,
         value_layer_norm=False,
-        actor_dropout_rate=None,
         decay_steps=None,
     ),
-    evaluation=EvaluationConfig(
-        N=(1, 64),
-        interval=2_500,
-        interval_episodes=10,
-        episodes=50,
-    ),
+    evaluation=EvaluationConfig(interval=2_500),
 )
 """The built-in maze: a policy in a few minutes on two CPU cores, without a network."""
 
@@ -57,7 +47,7 @@ POINTMAZE_IQL = dataclasses.replace(
     cosine_decay=True,
     learner=IQLConfig(expectile=0.9, temperature=10.0, discount=0.98, tau=0.02),
 )
-"""The built-in maze with plain IQL: upstream's settings for mazes, the horizon of a short run."""
+"""The built-in maze with plain IQL: upstream's settings for mazes, the discount of a short run."""
 
 POINTMAZE_BC = dataclasses.replace(
     POINTMAZE, preset="pointmaze-bc", cosine_decay=True, learner=BCConfig(dropout_rate=0.1)
@@ -67,23 +57,13 @@ POINTMAZE_BC = dataclasses.replace(
 LOCOMOTION = TrainConfig(
     preset="locomotion",
     batch_size=512,
-    # One more than 3M, as upstream has it, so that the evaluation at step 3,000,000 takes place.
+    # One more than 3M, as in upstream, so that the evaluation at step 3,000,000 takes place.
     max_steps=3_000_001,
     log_interval=1_000,
     checkpoint_interval=250_000,
     dataset=DatasetConfig(source="walker2d-medium-v2", rewards="normalize_returns"),
-    learner=DDPMIQLConfig(
-        critic_hyperparam=0.7,
-        actor_dropout_rate=0.1,
-        actor_num_blocks=3,
-        decay_steps=3_000_000,
-    ),
-    evaluation=EvaluationConfig(
-        N=(16, 64, 256),
-        interval=250_000,
-        interval_episodes=50,
-        episodes=50,
-    ),
+    learner=DDPMIQLConfig(actor_dropout_rate=0.1),
+    evaluation=EvaluationConfig(N=(16, 64, 256), interval=250_000, interval_episodes=50),
 )
 """Upstream's ``launcher/examples/train_ddpm_iql_offline.py`` for halfcheetah, hopper, walker2d."""
 
@@ -93,11 +73,10 @@ ANTMAZE = dataclasses.replace(
     dataset=DatasetConfig(source="antmaze-umaze-v2", rewards="minus_one"),
     learner=dataclasses.replace(LOCOMOTION.learner, critic_hyperparam=0.9),
 )
-"""Upstream's settings for antmaze: locomotion's, but for the rewards and the expectile."""
+"""Upstream's settings for antmaze: those of locomotion except the rewards and the expectile."""
 
 IQL_ONEPARAM = TrainConfig(
     preset="iql-oneparam",
-    batch_size=256,
     max_steps=1_500_001,
     log_interval=1_000,
     checkpoint_interval=100_000,
@@ -106,7 +85,7 @@ IQL_ONEPARAM = TrainConfig(
         source="walker2d-medium-expert-v2", rewards="normalize_returns", train_fraction=1.0
     ),
     learner=IQLConfig(actor_lr=3e-4, expectile=0.7, temperature=3.0),
-    evaluation=EvaluationConfig(interval=100_000, interval_episodes=50, episodes=50),
+    evaluation=EvaluationConfig(interval=100_000, interval_episodes=50),
 )
 """Upstream's ``launcher/iql/train_iql_oneparam.py``; it sweeps the temperature over 3, 6.5, 10."""
 
@@ -120,8 +99,8 @@ IQL_ONEPARAM_ANTMAZE = dataclasses.replace(
 )
 """The same launcher for antmaze."""
 
-# Upstream's `train_offline.py` has no settings of its own for the loop; the launcher's are taken.
-# The configuration files add what the launcher leaves out: a cosine decay (L11).
+# Upstream's `train_offline.py` has no settings of the loop, so these are the launcher's. The
+# configuration files add a cosine decay, which the launcher does not use (L11).
 IQL_MUJOCO = dataclasses.replace(
     IQL_ONEPARAM,
     preset="iql-mujoco",
@@ -145,12 +124,11 @@ BC = dataclasses.replace(
     dataset=DatasetConfig(source="halfcheetah-expert-v2", train_fraction=1.0),
     learner=BCConfig(dropout_rate=0.1),
 )
-"""Upstream's ``examples/states/configs/bc_config.py``, on the data that its README takes."""
+"""Upstream's ``examples/states/configs/bc_config.py``, on the dataset of its README."""
 
 PIXEL_BC = TrainConfig(
     preset="pixel-bc",
     seed=42,
-    batch_size=256,
     max_steps=500_000,
     log_interval=1_000,
     checkpoint_interval=50_000,
@@ -162,7 +140,7 @@ PIXEL_BC = TrainConfig(
         cnn_strides=(2, 2, 2, 2),
         dropout_rate=0.1,
     ),
-    evaluation=EvaluationConfig(interval=5_000, interval_episodes=10, episodes=10),
+    evaluation=EvaluationConfig(episodes=10),
 )
 """Upstream's ``examples/pixels/configs/pixel_bc_config.py`` in ``train_offline_pixels.py``."""
 
@@ -173,12 +151,12 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "pointmaze-bc": "the same with behaviour cloning",
         "locomotion": "upstream's settings for D4RL's halfcheetah, hopper and walker2d",
         "antmaze": "upstream's settings for D4RL's antmaze",
-        "iql-mujoco": "plain IQL for D4RL's locomotion data, actor rate on a cosine",
-        "iql-antmaze": "plain IQL for D4RL's antmaze, actor rate on a cosine",
-        "iql-oneparam": "plain IQL as upstream's launcher has it, for locomotion",
-        "iql-oneparam-antmaze": "plain IQL as upstream's launcher has it, for antmaze",
+        "iql-mujoco": "plain IQL for D4RL's locomotion data, cosine decay of the actor's rate",
+        "iql-antmaze": "plain IQL for D4RL's antmaze, cosine decay of the actor's rate",
+        "iql-oneparam": "plain IQL with the settings of upstream's launcher, for locomotion",
+        "iql-oneparam-antmaze": "plain IQL with the settings of upstream's launcher, for antmaze",
         "bc": "behaviour cloning",
-        "pixel-bc": "behaviour cloning from images, out of a saved replay buffer",
+        "pixel-bc": "behaviour cloning from the images of a saved replay buffer",
     }
 )
 """One line about each preset, for help texts."""
@@ -213,13 +191,13 @@ _IDQL = (DDPMIQLConfig, GeneralDDPMIQLConfig)
 
 
 def preset_for(name: str, learner_class: str | None = None) -> TrainConfig:
-    """A preset, if wanted for another learner.
+    """Return a preset, optionally with another learner.
 
-    With another ``learner_class`` every keyword that both learners know keeps the preset's value
-    where that differs from the preset's learner's default; the others are that learner's defaults.
+    With another ``learner_class``, keywords that both learners have keep the preset's value if it
+    differs from the default of the preset's own learner. All others are the new learner's defaults.
 
     Raises:
-        InputError: no preset or no learner has that name.
+        InputError: if no preset or no learner has that name.
 
     Example:
         >>> preset_for("antmaze").learner.critic_hyperparam
@@ -230,8 +208,6 @@ def preset_for(name: str, learner_class: str | None = None) -> TrainConfig:
         0.9
     """
     if name not in PRESETS:
-        from idql_func.errors import InputError
-
         raise InputError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
     config = PRESETS[name]
     if learner_class is None or learner_class == config.learner.class_name:
@@ -244,15 +220,11 @@ def preset_for(name: str, learner_class: str | None = None) -> TrainConfig:
         if same in known and value != getattr(own_defaults, key):
             chosen[same] = value
     if isinstance(other, GeneralDDPMIQLConfig) and isinstance(config.learner, DDPMIQLConfig):
-        # The blocks and the dropout of upstream's settings are those of the residual actor.
+        # The preset's number of blocks and dropout rate are settings of the residual actor.
         chosen["actor_architecture"] = "ln_resnet"
         chosen["actor_layer_norm"] = True
         chosen["actor_num_blocks"] = config.learner.actor_num_blocks
     if isinstance(other, _IDQL) and config.cosine_decay:
         chosen["decay_steps"] = config.max_steps
         config = dataclasses.replace(config, cosine_decay=False)
-    return dataclasses.replace(config, learner=_replaced(other, chosen))
-
-
-def _replaced(learner: Any, changes: Mapping[str, Any]) -> OfflineLearnerConfig:
-    return dataclasses.replace(learner, **changes)
+    return dataclasses.replace(config, learner=type(other)(**chosen))

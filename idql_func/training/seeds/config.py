@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 from idql_func.errors import InputError
-from idql_func.training.configs.offline import TrainConfig, differences
-from idql_func.training.configs.settings import flat_settings
+from idql_func.training.configs.offline import TrainConfig
+from idql_func.training.configs.settings import changed_settings, flat_settings
 from idql_func.training.configs.sweeps import Axis, axis_label
 
 __all__ = [
@@ -152,7 +152,7 @@ learner.ddpm_temperature; for all else there is idql sweep
         config.validate()
     first = configs[0]
     free = _may_differ(first.learner.class_name)
-    fixed = sorted({n for c in configs for n in differences(first, c)} - {*free, "name"})
+    fixed = sorted({n for c in configs for n in changed_settings(first, c)} - {*free, "name"})
     if fixed:
         raise InputError(
             f"members of one program cannot differ in {', '.join(fixed)}; they may differ in "
@@ -180,7 +180,7 @@ def varied_settings(configs: Sequence[TrainConfig]) -> list[str]:
         >>> varied_settings([TrainConfig(seed=0), TrainConfig(seed=1)])
         []
     """
-    changed = {name for config in configs for name in differences(configs[0], config)}
+    changed = {name for config in configs for name in changed_settings(configs[0], config)}
     # In the order in which the settings are declared, which is that of the settings as JSON.
     return [n for n in flat_settings(configs[0]) if n in changed and n.startswith("learner.")]
 

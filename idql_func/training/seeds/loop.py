@@ -23,8 +23,8 @@ from idql_func import random
 from idql_func.compiler.donation import without_donation
 from idql_func.evaluation import environments_at_once
 from idql_func.switches import x64_enabled
-from idql_func.training.configs.offline import TrainConfig, differences
-from idql_func.training.configs.settings import with_settings
+from idql_func.training.configs.offline import TrainConfig
+from idql_func.training.configs.settings import changed_settings, with_settings
 from idql_func.training.offline import (
     OfflineLoop,
     TrainingInterrupted,
@@ -195,7 +195,7 @@ def open_members(path: str | Path, changes: TrainConfig | None = None) -> list[T
     configs = [RunDirectory(run.path / name).read_config() for name in names]
     if changes is None:
         return configs
-    changed = differences(run.read_config(), changes)
+    changed = changed_settings(run.read_config(), changes)
     return [with_settings(config, changes, changed) for config in configs]
 
 
