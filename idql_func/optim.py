@@ -372,7 +372,7 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Any)
     {'w': tensor(0.2500)}
     """
     (new, spec), (old, old_spec) = tree_flatten(new_tensors), tree_flatten(old_tensors)
-    if spec == old_spec and tree_ops.fits(old, new) and _is_rate(step_size, old[0]):
+    if spec == old_spec and tree_ops.supports(old, new) and _is_rate(step_size, old[0]):
         return tree_unflatten(spec, tree_ops.moving_average(new, old, step_size))
     return tree_map(
         lambda new, old: step_size * new + (1 - step_size) * old, new_tensors, old_tensors
@@ -416,7 +416,7 @@ def _fused_step(
     numbers = (moments.b1, moments.b2, moments.eps, weight_decay)
     if (
         any(spec != specs[0] for spec in specs)
-        or not tree_ops.fits(*tensors)
+        or not tree_ops.supports(*tensors)
         or not all(isinstance(x, float) for x in numbers)
     ):
         return None

@@ -84,22 +84,22 @@ def jit_disabled() -> bool:
     return _DISABLE_JIT.get() or os.environ.get("IDQL_DISABLE_JIT", "") not in ("", "0")
 
 
-def set_bfloat16_products(flag: bool = True):
+def set_bfloat16_matmul(flag: bool = True):
     """Let layers multiply in bfloat16; what ``matmul_precision("bf16")`` does for its block."""
     return _set(_BFLOAT16, flag)
 
 
-def bfloat16_products() -> bool:
+def bfloat16_matmul() -> bool:
     """Whether layers multiply in bfloat16."""
     return _BFLOAT16.get()
 
 
-def set_native_products(flag: bool = True):
+def set_native_matmul(flag: bool = True):
     """Let compiled programs multiply by ``kernels/matmul.py``, as ``matmul_precision`` does."""
     return _set(_NATIVE, flag)
 
 
-def native_products() -> bool:
+def native_matmul() -> bool:
     """Whether compiled programs on the CPU multiply by the library's own products."""
     return _NATIVE.get()
 

@@ -66,7 +66,7 @@ def no_shortcuts(mode: Mode, device: str) -> Iterator[None]:
     """
     import torch
 
-    from idql_func.switches import set_native_products
+    from idql_func.switches import set_native_matmul
 
     with contextlib.ExitStack() as stack:
         if mode == "compiled":
@@ -74,7 +74,7 @@ def no_shortcuts(mode: Mode, device: str) -> Iterator[None]:
 
             # Several compiler threads in each of several processes only get in each other's way.
             stack.enter_context(inductor.patch(compile_threads=1))
-            stack.enter_context(set_native_products())
+            stack.enter_context(set_native_matmul())
         if torch.device(device).type == "cuda":
             # cuDNN's convolutions take TF32 by default, of 10 bits.
             cudnn = torch.backends.cudnn

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from idql_func.compiler.recorder import Call, Operator, Place
-from idql_func.kernels.matmul import built
+from idql_func.kernels.matmul import functions_if_built
 
 __all__ = ["chained"]
 
@@ -87,8 +87,8 @@ def _members(step: Call) -> Call | None:
 
     The rows of a single product can be taken for members that share the right factor.
     """
-    own = built()
-    if own is None or step.address != own["product"].address:
+    own = functions_if_built()
+    if own is None or step.address != own["fused_matmul"].address:
         return None
     memory, (batch, m, n, k, *steps) = step.words[:_MEMORY], step.words[_MEMORY:]
     _, _, _, a_transposed, b_transposed, relu, threads = steps
@@ -108,10 +108,10 @@ def _kind(product: Call) -> tuple[int, int]:
 
 
 def _as_one(run: Sequence[Call]) -> Call:
-    own = built()
+    own = functions_if_built()
     assert own is not None
     words = [word for product in run for word in product.words]
-    return Call(own["products"].address, [len(run), words], True)
+    return Call(own["fused_matmul_sequence"].address, [len(run), words], True)
 
 
 def _accesses(product: Call) -> Iterator[_Access]:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from idql_func.compiler import torch_internals
-from idql_func.compiler.pass_matmul import use_own_products
+from idql_func.compiler.pass_matmul import use_native_matmul
 from idql_func.compiler.replay import Replayed
 from idql_func.compiler.trace import examples
-from idql_func.switches import native_products
+from idql_func.switches import native_matmul
 
 __all__ = ["CompiledGraph", "compile_graph", "compiler_problem"]
 
@@ -41,8 +41,8 @@ def compile_graph(
         standalone_compile = None
     if standalone_compile is None or any(t.requires_grad for t in tensors):
         return torch.compile(graph, fullgraph=True, dynamic=False)
-    if native_products():
-        use_own_products(graph)
+    if native_matmul():
+        use_native_matmul(graph)
     options = {"config_patches": torch_internals.settings()}
     if open_rows:  # of any length in the machine code, of one in a program and its recording
         return Replayed(

@@ -19,9 +19,9 @@ from idql_func.compiler.inductor import compile_graph, compiler_problem
 from idql_func.compiler.pass_inplace import reuse_donated_memory
 from idql_func.compiler.trace import examples, inside_transform, trace
 from idql_func.switches import (
-    bfloat16_products,
+    bfloat16_matmul,
     jit_disabled,
-    native_products,
+    native_matmul,
     partitionable,
     x64_enabled,
 )
@@ -178,7 +178,7 @@ class Jitted:
             names = tuple(sorted([k for k in kwargs if k not in self._static_names]))
             keywords = tuple(sorted([kw for kw in kwargs.items() if kw[0] in self._static_names]))
         positional = tuple([(i, args[i]) for i in sorted(self._static_nums) if i < len(args)])
-        switches = x64_enabled(), partitionable(), bfloat16_products(), native_products()
+        switches = x64_enabled(), partitionable(), bfloat16_matmul(), native_matmul()
         return self, names, positional, keywords, switches
 
     def _prepare(

@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from idql_func.compiler.fx_utils import results_of, storage_number
-from idql_func.kernels.tree_ops import TWINS
+from idql_func.kernels.tree_ops import INPLACE_FORMS
 
 
 def reuse_donated_memory(
@@ -118,7 +118,9 @@ def use_inplace_ops(graph: GraphModule, pairs: dict[int, int]) -> dict[int, int]
             ]
             with graph.graph.inserting_before(node):
                 twin = graph.graph.call_function(
-                    TWINS[node.target][0], map_arg(node.args, _whole), {"settled": settled}
+                    INPLACE_FORMS[node.target][0],
+                    map_arg(node.args, _whole),
+                    {"run_after": settled},
                 )
             order[twin] = order[node]
             for value, home in values.items():
@@ -171,7 +173,7 @@ def _ends(graph: GraphModule) -> tuple[list[Node], Any]:
 
 
 def _has_twin(node: Any) -> bool:
-    return node.op == "call_function" and node.target in TWINS
+    return node.op == "call_function" and node.target in INPLACE_FORMS
 
 
 def _written(node: Node) -> list[Any]:
@@ -179,7 +181,7 @@ def _written(node: Node) -> list[Any]:
     operator: Any = node.target
     names = [argument.name for argument in operator._schema.arguments]
     written: list[Any] = []
-    for name in TWINS[operator][1]:
+    for name in INPLACE_FORMS[operator][1]:
         argument: Any = node.args[names.index(name)]
         written.extend(argument if isinstance(argument, list | tuple) else [argument])
     return written

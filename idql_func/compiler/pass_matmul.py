@@ -1,7 +1,7 @@
 """Torch's matrix products in a graph become the library's own, with what surrounds them.
 
 A dense layer is a product, a bias and perhaps ``max(x, 0)``; its gradient two products, a gate and
-a sum. Between each two of these a graph passes over memory. :func:`use_own_products` finds them in
+a sum. Between each two of these a graph passes over memory. :func:`use_native_matmul` finds them in
 a traced graph, whatever function it was traced from, and makes each group one operator.
 """
 
@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from idql_func.compiler.fx_utils import storage_number, writes
-from idql_func.kernels.matmul import available, prepare_compiler, product
+from idql_func.kernels.matmul import available, fused_matmul, prepare_compiler
 
-__all__ = ["use_own_products"]
+__all__ = ["use_native_matmul"]
 
 _aten = torch.ops.aten
 _PRODUCTS = (_aten.mm.default, _aten.bmm.default)
@@ -27,7 +27,7 @@ _FAR = 1 << 19
 """Elements of a transposed right factor beyond which a library's packing is the better one."""
 
 
-def use_own_products(graph: GraphModule) -> None:
+def use_native_matmul(graph: GraphModule) -> None:
     """Replace the float32 products of a graph for the CPU, in place.
 
     It has no gradients to be taken any more. One whose shapes are not known, or whose factors lie
@@ -207,7 +207,7 @@ class _Product:
             arguments = (
                 a, b, self.a.transposed, self.b.transposed, bias, self.relu, gate, bool(self.sums)
             )  # fmt: skip
-            made = graph.call_function(product, arguments)
+            made = graph.call_function(fused_matmul, arguments)
             if self.sums is None:
                 made.meta["val"] = value
                 result = _shaped(

@@ -1,7 +1,7 @@
 """What a compiled CPU program does while it runs, noted for a replay (``replay.py``).
 
 A program calls Inductor's kernels, C functions of the library's own, and operators of torch's. The
-first are exchanged for ones that tell, the second tell by themselves (``build.Function``), the
+first are exchanged for ones that tell, the second tell by themselves (``build.CFunction``), the
 third come by here, as the recorder is a dispatch mode. Whatever they are given is noted by what it
 points to: an input, something the program has allocated, or what an operator has returned.
 """
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from idql_func.kernels.build import RUNS, Function, witness
+from idql_func.kernels.build import CPU_IMPLEMENTATIONS, CFunction, call_observer
 
 __all__ = ["MOST_WORDS", "Call", "Operator", "Place", "Recorder", "View", "usual"]
 
@@ -163,7 +163,7 @@ class Recorder(TorchDispatchMode):
         except _Unknown as unknown:
             self.problem = self.problem or str(unknown)
 
-    def called(self, function: Function, arguments: tuple[Any, ...]) -> None:
+    def on_call(self, function: CFunction, arguments: tuple[Any, ...]) -> None:
         """A function of the library's own was called."""
 
         def word(kind: str, value: Any) -> Any:
@@ -179,7 +179,7 @@ class Recorder(TorchDispatchMode):
         self._note(
             lambda: Call(
                 function.address,
-                [word(*pair) for pair in zip(function.words, arguments, strict=True)],
+                [word(*pair) for pair in zip(function.signature, arguments, strict=True)],
                 True,
             )
         )
@@ -205,9 +205,9 @@ class Recorder(TorchDispatchMode):
         return run
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in RUNS:
+        if func in CPU_IMPLEMENTATIONS:
             with self:  # its functions tell by themselves, but what else it does must be seen
-                return RUNS[func](*args, **(kwargs or {}))
+                return CPU_IMPLEMENTATIONS[func](*args, **(kwargs or {}))
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func in _MAKE:
@@ -255,12 +255,12 @@ class Recorder(TorchDispatchMode):
         except _Unknown as unknown:
             self.problem = str(unknown)
             return original(inputs)
-        token = witness.set(self)
+        token = call_observer.set(self)
         try:
             with self:
                 results = call(inputs)
         finally:
-            witness.reset(token)
+            call_observer.reset(token)
         self._seen = given, results
         return results
 

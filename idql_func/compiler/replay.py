@@ -31,7 +31,7 @@ from torch import Tensor
 
 from idql_func.compiler.batch_members import chained
 from idql_func.compiler.recorder import MOST_WORDS, Call, Operator, Place, Recorder, View, usual
-from idql_func.kernels.build import Function, library
+from idql_func.kernels.build import CFunction, library
 
 __all__ = ["Replayed"]
 
@@ -43,9 +43,9 @@ _AT_ONCE = 16  # runs in one C call: an interrupt waits no longer
 
 
 @functools.cache
-def _replay() -> Function | None:
+def _replay() -> CFunction | None:
     built = library("replay")
-    return None if built is None else Function(built, "replay", "cncncnnccn")
+    return None if built is None else CFunction(built, "replay", "cncncnnccn")
 
 
 class Replayed:
@@ -322,7 +322,7 @@ class _Plan:
             assert function is not None
             for part, last in zip(self.parts, self.last, strict=True):
                 if isinstance(part, _Segment):
-                    function.run(*part.arguments, 1, regions.buffer_info()[0], 0, 0)
+                    function.call_unobserved(*part.arguments, 1, regions.buffer_info()[0], 0, 0)
                 else:
                     self._run_operator(part, memory, regions)
                 for slot in last:
@@ -356,7 +356,7 @@ class _Plan:
             regions.append(block.start)
             where = regions.buffer_info()[0], *moves.buffer_info()
             for first in range(0, times, _AT_ONCE):
-                function.run(*segment.arguments, min(_AT_ONCE, times - first), *where)
+                function.call_unobserved(*segment.arguments, min(_AT_ONCE, times - first), *where)
         return [columns[result] for result in self.results if isinstance(result, int)]
 
     def _run_operator(self, step: Operator, memory: list[Any], regions: array[int]) -> None:

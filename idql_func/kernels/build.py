@@ -29,7 +29,15 @@ from typing import Any, Protocol
 
 import torch
 
-__all__ = ["RUNS", "Function", "Witness", "c_compiler", "library", "operator", "witness"]
+__all__ = [
+    "CPU_IMPLEMENTATIONS",
+    "CFunction",
+    "CallObserver",
+    "c_compiler",
+    "call_observer",
+    "library",
+    "operator",
+]
 
 _SOURCES = Path(__file__).parent / "csrc"
 # The last two flags change no value: neither errno nor floating-point traps are read.
@@ -45,8 +53,8 @@ _SECONDS = 60
 _NAMESPACE = "idql_func"
 _OPERATORS = torch.library.Library(_NAMESPACE, "FRAGMENT")
 
-RUNS: dict[Any, Callable[..., Any]] = {}
-"""What each operator does on the CPU."""
+CPU_IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {}
+"""The CPU implementation of each operator made by :func:`operator`, by its overload."""
 
 
 def c_compiler() -> str | None:
@@ -116,82 +124,86 @@ def _with_headers(path: Path) -> str:
     return "\n".join(texts)
 
 
-class Witness(Protocol):
-    """What is told of each call of a C function, after it (``replay.py``)."""
+class CallObserver(Protocol):
+    """An object that is notified of calls of C functions; see :data:`call_observer`."""
 
-    def called(self, function: Function, arguments: tuple[Any, ...]) -> None:
-        """Take note of a call."""
+    def on_call(self, function: CFunction, arguments: tuple[Any, ...]) -> None:
+        """Handle a call that has just returned."""
         ...
 
 
-witness: ContextVar[Witness | None] = ContextVar("idql_func_witness", default=None)
+call_observer: ContextVar[CallObserver | None] = ContextVar("idql_func_call_observer", default=None)
+"""The observer of this context. The compiler's recorder sets it while it records a program."""
 
 
-class Function:
-    """A function of a built library that takes 64-bit words and returns 0, or 1 without memory.
+class CFunction:
+    """A function of a loaded library; its arguments are 64-bit words, its result 0 or 1 (error).
 
     Args:
         built: the library.
         name: the function's name.
-        words: what each word is: ``p`` the address of a tensor's memory, or 0; ``n`` a number;
-            ``l`` an array of such addresses and ``c`` an array of constants, both
-            ``array.array``.
+        signature: one letter for each argument: ``p`` the address of a tensor's memory, or 0;
+            ``n`` a number; ``l`` an array of such addresses; ``c`` an array of constants. Arrays
+            are passed as ``array.array``.
 
     Raises:
-        MemoryError: by a call for which memory was short.
+        MemoryError: by a call that could not allocate memory.
     """
 
-    __slots__ = ("_arrays", "_run", "address", "words")
+    __slots__ = ("_arrays", "_function", "address", "signature")
 
-    def __init__(self, built: ctypes.CDLL, name: str, words: str) -> None:
-        self.words = words
-        self._arrays = [k for k, kind in enumerate(words) if kind in "lc"]
-        self._run = built[name]
-        self._run.argtypes = [ctypes.c_int64] * len(words)
-        self._run.restype = ctypes.c_int64
-        self.address: int = ctypes.cast(self._run, ctypes.c_void_p).value or 0
+    def __init__(self, built: ctypes.CDLL, name: str, signature: str) -> None:
+        self.signature = signature
+        self._arrays = [k for k, kind in enumerate(signature) if kind in "lc"]
+        self._function = built[name]
+        self._function.argtypes = [ctypes.c_int64] * len(signature)
+        self._function.restype = ctypes.c_int64
+        self.address: int = ctypes.cast(self._function, ctypes.c_void_p).value or 0
 
     def __call__(self, *arguments: Any) -> None:
-        """Run it."""
+        """Call the function and notify the observer, if there is one."""
         words = [*arguments]
         for k in self._arrays:
             words[k] = arguments[k].buffer_info()[0]
-        self.run(*words)
-        told = witness.get()
-        if told is not None:
-            told.called(self, arguments)
+        self.call_unobserved(*words)
+        observer = call_observer.get()
+        if observer is not None:
+            observer.on_call(self, arguments)
 
-    def run(self, *words: int) -> None:
-        """Run it on what is all numbers already, untold."""
-        if self._run(*words):
-            raise MemoryError("a C function found no memory for its intermediate results")
+    def call_unobserved(self, *words: int) -> None:
+        """Call the function with arguments that are all integers; no observer is notified."""
+        if self._function(*words):
+            raise MemoryError("a C function could not allocate memory for intermediate results.")
 
 
 def operator(
     schema: str,
-    run: Callable[..., Any],
+    implementation: Callable[..., Any],
     *,
     fake: Callable[..., Any],
     vmap: Callable[..., Any] | None = None,
 ) -> Any:
-    """A new operator ``idql_func::name`` for tensors on the CPU, without gradients.
+    """Register the operator ``idql_func::NAME`` for CPU tensors, without a derivative.
 
     Args:
         schema: name, arguments and results, as in ``"double(Tensor x) -> Tensor"``.
-        run: the work on real tensors; its results must not alias its arguments.
-        fake: the same on shapes alone, as for ``torch.library.register_fake``.
-        vmap: the rule for mapped arguments, as for ``torch.library.register_vmap``; None for an
-            operator that no mapped function meets.
+        implementation: computes the result; it must not alias an argument.
+        fake: the shapes and dtypes of the result, as for ``torch.library.register_fake``.
+        vmap: the batching rule, as for ``torch.library.register_vmap``; None for an operator that
+            never runs under ``vmap``.
+
+    Returns:
+        The operator's default overload.
     """
     _OPERATORS.define(schema, tags=torch.Tag.pt2_compliant_tag)
     name = schema.split("(", maxsplit=1)[0]
-    _OPERATORS.impl(name, run, "CPU")
+    _OPERATORS.impl(name, implementation, "CPU")
     torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_OPERATORS)
     if vmap is not None:
         torch.library.register_vmap(f"{_NAMESPACE}::{name}", vmap, lib=_OPERATORS)
-    made = getattr(getattr(torch.ops, _NAMESPACE), name).default
-    RUNS[made] = run
-    return made
+    overload = getattr(getattr(torch.ops, _NAMESPACE), name).default
+    CPU_IMPLEMENTATIONS[overload] = implementation
+    return overload
 
 
 def _build(command: list[str], source: Path, built: Path) -> None:
@@ -206,9 +218,9 @@ def _build(command: list[str], source: Path, built: Path) -> None:
 
 @functools.cache
 def _machine() -> str:
-    """What the built code depends on: it need not run on another machine that shares the folder."""
+    """The system and CPU features of the built code; machines may share one cache folder."""
     try:
-        # the file repeats itself for each CPU, and the system makes it while it is read
+        # one line suffices: /proc/cpuinfo repeats the flags for each CPU and is slow to read whole
         with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
             flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     except OSError:

@@ -1,11 +1,11 @@
-"""The library's own matrix product on the CPU: one operator with what surrounds it in a network.
+"""Matrix products on the CPU, fused with the bias, activation and gradient mask around them.
 
-``product`` multiplies float32 matrices, one pair or a batch of pairs, and does to the result what
-a dense layer and its gradient do next: add a bias, take ``max(x, 0)``, close the gate of that
-function's derivative, sum the columns of the right factor for the bias's gradient. On matrices
-that are used once, as in a training step, it is as fast as the best library or faster, and what
-follows costs nothing. ``pass_matmul.py`` puts it in the place of torch's operators; the source
-is ``csrc/matmul.c``.
+:func:`fused_matmul` multiplies float32 matrices, one pair or a batch of pairs, and then does what
+a dense layer and its gradient do next: add a bias, take ``max(x, 0)``, mask with the derivative of
+that function, sum the columns of the right factor for the bias's gradient. On matrices that are
+used once, as in a training step, it is at least as fast as the best library, and the fused steps
+cost nothing. ``compiler/pass_matmul.py`` replaces torch's operators by it; the source is
+``csrc/matmul.c``.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idql_func.kernels.build import Function, library, operator
+from idql_func.kernels.build import CFunction, library, operator
 
-__all__ = ["available", "built", "functions", "prepare_compiler", "product"]
+__all__ = ["available", "functions", "functions_if_built", "fused_matmul", "prepare_compiler"]
 
 _FLAGS = ("-ffp-contract=fast",)
 """A multiplication and an addition are fused here, as in every library's matrix product."""
 
-_KERNEL = "idql_func_product"
+_KERNEL = "idql_func_fused_matmul"
 """How compiled programs call the product. Torch keeps them on disk: another meaning of the
 arguments needs another name here and of the operator."""
 
 
 @functools.cache
-def functions() -> dict[str, Function] | None:
+def functions() -> dict[str, CFunction] | None:
     """The C functions, or None where there is no C compiler."""
     found = library("matmul", openmp=True, flags=_FLAGS)
     if found is None:
         return None
-    words = {"product": "p" * 6 + "n" * 11, "products": "nl"}
-    return {name: Function(found, name, kinds) for name, kinds in words.items()}
+    words = {"fused_matmul": "p" * 6 + "n" * 11, "fused_matmul_sequence": "nl"}
+    return {name: CFunction(found, name, kinds) for name, kinds in words.items()}
 
 
-def built() -> dict[str, Function] | None:
-    """The C functions, or None as long as nobody has needed them: they take seconds to build."""
+def functions_if_built() -> dict[str, CFunction] | None:
+    """The C functions if :func:`functions` has been called; building them takes seconds."""
     return functions() if functions.cache_info().currsize else None
 
 
@@ -90,7 +90,7 @@ def _into(*arguments: Any, out: Tensor) -> None:
     extra = result + sums if sums else 0
     own = functions()
     assert own is not None
-    own["product"](
+    own["fused_matmul"](
         a, b, result, memory[bias], memory[gate], extra, *numbers, torch.get_num_threads()
     )
 
@@ -115,9 +115,9 @@ def _run(*arguments: Any) -> Tensor:
     return out
 
 
-product = operator(
-    "product(Tensor a, Tensor b, bool a_transposed, bool b_transposed, Tensor? bias, bool relu, "
-    "Tensor? gate, bool sums) -> Tensor",
+fused_matmul = operator(
+    "fused_matmul(Tensor a, Tensor b, bool a_transposed, bool b_transposed, Tensor? bias, "
+    "bool relu, Tensor? gate, bool sums) -> Tensor",
     _run,
     fake=_fake,
 )
@@ -145,7 +145,7 @@ def prepare_compiler() -> None:
         return
     setattr(extern_kernels, _KERNEL, _into)
 
-    @register_lowering(product, type_promotion_kind=None)
+    @register_lowering(fused_matmul, type_promotion_kind=None)
     def lower(
         a: Any, b: Any, a_transposed: bool, b_transposed: bool, bias: Any, relu: bool, gate: Any,
         sums: bool,
@@ -179,6 +179,6 @@ def prepare_compiler() -> None:
                 inputs=inputs,
                 constant_args=(layout,),
                 python_kernel_name=f"extern_kernels.{_KERNEL}",
-                op_overload=product,
+                op_overload=fused_matmul,
             )
         )

@@ -13,7 +13,7 @@ import functools
 import torch
 from torch import Tensor
 
-from idql_func.kernels.build import Function, library, operator
+from idql_func.kernels.build import CFunction, library, operator
 
 MASK = 0xFFFFFFFF
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -57,7 +57,7 @@ def native(key: Tensor) -> bool:
 
 
 @functools.cache
-def functions() -> dict[str, Function] | None:
+def functions() -> dict[str, CFunction] | None:
     """The C functions, or None where there is no C compiler."""
     built = library("threefry", openmp=True)
     if built is None:
@@ -70,7 +70,7 @@ def functions() -> dict[str, Function] | None:
         "fold_in": "pnpnp",
         "randint": "pnnnnnp",
     }
-    return {name: Function(built, name, kinds) for name, kinds in words.items()}
+    return {name: CFunction(built, name, kinds) for name, kinds in words.items()}
 
 
 def _run(key: Tensor, counts: Tensor) -> Tensor:

@@ -16,10 +16,10 @@ operator             its inputs, and the ones the twin writes to    its outputs,
 ===================  =============================================  ============================
 
 Output ``k`` of the pure form is what the twin leaves in the ``k``-th tensor of its written
-inputs. A twin also takes the values ``settled`` and does nothing with them: Inductor computes
+inputs. A twin also takes the values ``run_after`` and does nothing with them: Inductor computes
 what is lazy and reads the old values before it runs an operator that asks for it, and else
 (torch 2.13) possibly after the operator has written over them. ``pass_inplace.py`` reads the table
-off :data:`TWINS` and puts the twin into a graph.
+off :data:`INPLACE_FORMS` and puts the twin into a graph.
 
 Under ``vmap`` every tensor has the mapped axes first; counts, step sizes and taus have these
 alone: each member has its own.
@@ -35,16 +35,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idql_func.kernels.build import Function, library, operator
+from idql_func.kernels.build import CFunction, library, operator
 
 
-def fits(*trees: Sequence[Any]) -> bool:
+def supports(*trees: Sequence[Any]) -> bool:
     """Whether lists of leaves can go through the operators: of one float dtype, on the CPU.
 
     Every list must have the shapes of the first. Not where a derivative might be asked for, of
     which the operators have none, nor without a C compiler.
 
-    >>> fits([torch.zeros(2)], [torch.zeros(3)]), fits([torch.zeros(2, dtype=torch.int32)])
+    >>> supports([torch.zeros(2)], [torch.zeros(3)]), supports([torch.zeros(2, dtype=torch.int32)])
     (False, False)
     """
     first = trees[0]
@@ -91,7 +91,7 @@ def _register(
         marked = kind.replace("Tensor", f"Tensor({letter}!)")
         arguments = arguments.replace(f"{kind} {argument}", f"{marked} {argument}")
     operator(
-        f"{name}_({arguments}, *, Tensor[]? settled=None) -> ()",
+        f"{name}_({arguments}, *, Tensor[]? run_after=None) -> ()",
         in_place,
         fake=lambda *args, **kwargs: None,
     )
@@ -112,7 +112,7 @@ def adam_step(
     decayed: Sequence[bool],
     wide: bool,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
-    """One step for leaves that :func:`fits`: the new parameters, moments and count.
+    """One step for leaves that :func:`supports`: the new parameters, moments and count.
 
     Args:
         count: steps taken so far, int32.
@@ -123,7 +123,7 @@ def adam_step(
         wide: take ``1 - b**count`` in double precision, as under ``enable_x64``.
 
     >>> leaf = [torch.zeros(1)]
-    >>> if fits(leaf):  # there is a C compiler
+    >>> if supports(leaf):  # there is a C compiler
     ...     new, *_ = adam_step(
     ...         [torch.ones(1)], leaf, leaf, leaf, torch.tensor(0, dtype=torch.int32), -0.5,
     ...         (0.9, 0.99, 1e-8, 0.0), decayed=[False], wide=False)
@@ -144,7 +144,7 @@ def _adam_step(grads, params, mu, nu, count, sizes, size, *rates) -> list[Tensor
     return out
 
 
-def _adam_step_in_place(grads, params, mu, nu, count, *rest, settled=None) -> None:
+def _adam_step_in_place(grads, params, mu, nu, count, *rest, run_after=None) -> None:
     written = [*params, *mu, *nu, count]
     if all(map(Tensor.is_contiguous, written)):
         _run_adam(grads, params, mu, nu, count, written, *rest)
@@ -217,11 +217,11 @@ _register(
 def moving_average(
     new: Sequence[Tensor], old: Sequence[Tensor], tau: float | Tensor
 ) -> list[Tensor]:
-    """``tau * new + (1 - tau) * old`` for leaves that :func:`fits`.
+    """``tau * new + (1 - tau) * old`` for leaves that :func:`supports`.
 
     ``tau`` is a number or a scalar tensor of the leaves' dtype.
 
-    >>> if fits([torch.zeros(2)]):  # there is a C compiler
+    >>> if supports([torch.zeros(2)]):  # there is a C compiler
     ...     assert moving_average([torch.ones(2)], [torch.zeros(2)], 0.25)[0].sum() == 0.5
     """
     taus, constant = (tau, 0.0) if isinstance(tau, Tensor) else (None, float(tau))
@@ -234,7 +234,7 @@ def _moving_average(new, old, taus, tau) -> list[Tensor]:
     return out
 
 
-def _moving_average_in_place(new, old, taus, tau, *, settled=None) -> None:
+def _moving_average_in_place(new, old, taus, tau, *, run_after=None) -> None:
     if all(map(Tensor.is_contiguous, old)):
         _run_average(new, old, old, taus, tau)
         return
@@ -291,12 +291,12 @@ _register(
 
 
 def take_members(leaves: Sequence[Tensor], index: Tensor) -> list[Tensor]:
-    """``leaf[index]`` for leaves that :func:`fits`, of which each has the members first.
+    """``leaf[index]`` for leaves that :func:`supports`, of which each has the members first.
 
     ``index`` is ``[K]``, integers in range, which nobody looks at here.
 
     >>> leaves = [torch.arange(6.0).reshape(3, 2)]
-    >>> if fits(leaves):  # there is a C compiler
+    >>> if supports(leaves):  # there is a C compiler
     ...     assert take_members(leaves, torch.tensor([2, 0]))[0].tolist() == [[4, 5], [0, 1]]
     """
     return torch.ops.idql_func.take_members(list(leaves), index.long())
@@ -387,7 +387,7 @@ _REALS = {torch.float32: "float", torch.float64: "double"}
 
 
 @functools.cache
-def _kernels() -> dict[str, Function] | None:
+def _kernels() -> dict[str, CFunction] | None:
     """The functions, or None where there is no C compiler."""
     built = library("tree_ops", openmp=True)
     if built is None:
@@ -395,11 +395,11 @@ def _kernels() -> dict[str, Function] | None:
     words = {"adam": "lccnnppnpcn", "average": "lcnnpcn"}
     names = {f"{form}_{real}": words[form] for form in words for real in _REALS.values()}
     names["take"] = "lcnpnn"
-    return {name: Function(built, name, kinds) for name, kinds in names.items()}
+    return {name: CFunction(built, name, kinds) for name, kinds in names.items()}
 
 
 # The arguments a twin writes to, in the order of the pure operator's outputs.
-TWINS: dict[Any, tuple[Any, tuple[str, ...]]] = {
+INPLACE_FORMS: dict[Any, tuple[Any, tuple[str, ...]]] = {
     torch.ops.idql_func.adam_step.default: (
         torch.ops.idql_func.adam_step_.default,
         ("params", "mu", "nu", "count"),

@@ -90,6 +90,6 @@ def subsample_ensemble(key: PRNGKey, params: Params, num_sample: int | None, num
 
 def _members(params: Params, index: Tensor) -> Params:
     leaves, spec = tree_flatten(params)
-    if tree_ops.fits(leaves):
+    if tree_ops.supports(leaves):
         return tree_unflatten(spec, tree_ops.take_members(leaves, index))
     return tree_map(lambda p: p[index.long()], params)

@@ -19,7 +19,7 @@ from idql_func.compiler.recorder import Call, Place
 from idql_func.compiler.trace import trace
 from idql_func.kernels.build import c_compiler
 from idql_func.kernels.matmul import functions
-from idql_func.switches import set_native_products
+from idql_func.switches import set_native_matmul
 from idql_func.training.runtime.threads import cpu_threads
 
 pytestmark = pytest.mark.skipif(c_compiler() is None, reason="no C compiler")
@@ -32,7 +32,10 @@ def _count(steps: list[Any]) -> list[int]:
     """How many products each step makes."""
     own = functions()
     assert own is not None
-    return [step.words[0] if step.address == own["products"].address else 1 for step in steps]
+    return [
+        step.words[0] if step.address == own["fused_matmul_sequence"].address else 1
+        for step in steps
+    ]
 
 
 def _run(steps: list[Any], memory: list[Tensor]) -> None:
@@ -43,7 +46,7 @@ def _run(steps: list[Any], memory: list[Tensor]) -> None:
     function = replay._replay()
     assert function is not None
     regions = array("q", [tensor.data_ptr() for tensor in memory])
-    function.run(*segment.arguments, 1, regions.buffer_info()[0], 0, 0)
+    function.call_unobserved(*segment.arguments, 1, regions.buffer_info()[0], 0, 0)
 
 
 def _product(
@@ -54,7 +57,9 @@ def _product(
 ) -> Call:
     own = functions()
     assert own is not None
-    return Call(own["product"].address, [*places, *sizes, *steps, *map(int, flags), THREADS], True)
+    return Call(
+        own["fused_matmul"].address, [*places, *sizes, *steps, *map(int, flags), THREADS], True
+    )
 
 
 @st.composite
@@ -134,7 +139,7 @@ def test_an_ensembles_layers_in_a_program() -> None:
     x = torch.randn(12, 6, generator=draws)
     shapes = (4, 6, 16), (4, 16, 16), (4, 16, 3)
     weights = [torch.randn(*shape, generator=draws) for shape in shapes]
-    with set_native_products(True), cpu_threads(2):
+    with set_native_matmul(True), cpu_threads(2):
         run: Any = compile_graph(trace(fn, (x, *weights)), (x, *weights))
         results = [run(x, *weights)[0] for _ in range(3)]
         expected = run._program(x, *weights)[0]

@@ -15,7 +15,8 @@ from idql_func.compiler.trace import trace
 from idql_func.kernels import tree_ops
 
 pytestmark = pytest.mark.skipif(
-    not tree_ops.fits([torch.zeros(1)]), reason="there is no C compiler, so only the tensor form"
+    not tree_ops.supports([torch.zeros(1)]),
+    reason="there is no C compiler, so only the tensor form",
 )
 ZERO = torch.tensor(0, dtype=torch.int32)
 
@@ -47,7 +48,8 @@ def written(fn: Callable[..., tuple[Tensor, ...]], tensors: list[Tensor]) -> tup
     pairs = output_buffers(graph)
     left = use_inplace_ops(graph, pairs)
     twins = sum(
-        node.target in [twin for twin, _ in tree_ops.TWINS.values()] for node in graph.graph.nodes
+        node.target in [twin for twin, _ in tree_ops.INPLACE_FORMS.values()]
+        for node in graph.graph.nodes
     )
     given = [t.clone() for t in tensors]
     for k, (got, value) in enumerate(zip(graph(*given), expected, strict=True)):

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from idql_func import grad, jit, random, tree_leaves, tree_map, vmap
 from idql_func.compiler.fx_utils import writes
-from idql_func.compiler.pass_matmul import use_own_products
+from idql_func.compiler.pass_matmul import use_native_matmul
 from idql_func.compiler.trace import trace
 from idql_func.kernels import matmul
 from idql_func.kernels.build import c_compiler
-from idql_func.kernels.matmul import available, product
+from idql_func.kernels.matmul import available, fused_matmul
 from idql_func.networks import MLP
-from idql_func.switches import set_native_products
+from idql_func.switches import set_native_matmul
 from idql_func.training.runtime.threads import cpu_threads
 
 pytestmark = pytest.mark.skipif(c_compiler() is None, reason="no C compiler")
@@ -86,7 +86,7 @@ def _compare(m: int, n: int, k: int, batch: int, flags: tuple[bool, ...]) -> Non
     gate = _draw(*several, m, n, seed=3) if gated else None
 
     def call() -> Tensor:
-        return product(
+        return fused_matmul(
             a.mT.contiguous() if a_transposed else a,
             b.mT.contiguous() if b_transposed else b,
             a_transposed,
@@ -121,10 +121,10 @@ def _compare(m: int, n: int, k: int, batch: int, flags: tuple[bool, ...]) -> Non
 
 def test_what_is_no_number_stays_so() -> None:
     a = torch.tensor([[float("nan"), 1.0], [1.0, 1.0]])
-    found = product(a, torch.eye(2), False, False, None, True, None, False)
+    found = fused_matmul(a, torch.eye(2), False, False, None, True, None, False)
     assert found[0].isnan().all() and torch.equal(found[1], torch.ones(2))
     gate = torch.tensor([[float("nan"), 0.0], [1.0, -1.0]])
-    found = product(torch.ones(2, 2), torch.eye(2), False, False, None, False, gate, False)
+    found = fused_matmul(torch.ones(2, 2), torch.eye(2), False, False, None, False, gate, False)
     assert found.tolist() == [[1.0, 0.0], [1.0, 0.0]]
 
 
@@ -140,7 +140,7 @@ def _compare_rows(n: int, k: int, transposed: bool) -> None:
 
     def call(rows: int) -> Tensor:
         part = a[:rows].T.contiguous() if transposed else a[:rows].clone()
-        return product(part, b, transposed, False, bias, True, None, False)
+        return fused_matmul(part, b, transposed, False, bias, True, None, False)
 
     whole = call(300)
     for rows in (1, 14, 133):
@@ -168,12 +168,12 @@ def _replaced(fn: Callable[..., Any], *arguments: Tensor) -> list[tuple[Any, ...
     """The arguments of the products in the traced graph, after none of torch's is left."""
     graph = trace(lambda *x: tuple(tree_leaves(fn(*x))), arguments)
     expected = graph(*arguments)
-    use_own_products(graph)
+    use_native_matmul(graph)
     for found, right in zip(graph(*arguments), expected, strict=True):
         assert torch.allclose(found, right, rtol=1e-5, atol=1e-5)
     targets = [node.target for node in graph.graph.nodes]
     assert not {torch.ops.aten.mm.default, torch.ops.aten.bmm.default} & {*targets}
-    return [node.args for node in graph.graph.nodes if node.target is product]
+    return [node.args for node in graph.graph.nodes if node.target is fused_matmul]
 
 
 def _counts(products: list[tuple[Any, ...]]) -> dict[str, int]:
@@ -227,7 +227,7 @@ def test_compiled_updates_are_the_same(donate: bool) -> None:
     expected = found = start
     for _ in range(5):
         expected = step(expected)
-    with set_native_products():
+    with set_native_matmul():
         found = tree_map(torch.clone, start)
         for _ in range(5):
             found = program(found)
@@ -239,7 +239,7 @@ def test_a_program_of_one_route_is_not_that_of_another() -> None:
     program = jit(lambda a, b: torch.relu(a @ b + 1))
     a, b = _draw(3, 4), _draw(4, 5)
     for native in (False, True, False):
-        with set_native_products(native):
+        with set_native_matmul(native):
             assert torch.allclose(program(a, b), torch.relu(a @ b + 1), atol=1e-6)
     assert program.cache_size() == 2
 
@@ -281,18 +281,18 @@ def test_other_factors_stay_with_torch() -> None:
         (lambda x: x @ x, _draw(4, 4).double()),
     ):
         graph = trace(fn, [x])
-        use_own_products(graph)
-        assert product not in {node.target for node in graph.graph.nodes}
+        use_native_matmul(graph)
+        assert fused_matmul not in {node.target for node in graph.graph.nodes}
     graph = trace(lambda x, kernel: x @ kernel.mT, [_draw(2, 1024), _draw(600, 1024)])
-    use_own_products(graph)
-    assert product not in {node.target for node in graph.graph.nodes}
+    use_native_matmul(graph)
+    assert fused_matmul not in {node.target for node in graph.graph.nodes}
 
 
 def test_nothing_happens_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("idql_func.compiler.pass_matmul.available", lambda: False)
     graph = trace(lambda a: a @ a, [_draw(4, 4)])
-    use_own_products(graph)
-    assert product not in {node.target for node in graph.graph.nodes}
+    use_native_matmul(graph)
+    assert fused_matmul not in {node.target for node in graph.graph.nodes}
 
 
 # --- what is traced -------------------------------------------------------------------------

@@ -24,8 +24,8 @@ from idql_func.compiler.recorder import Call, Place
 from idql_func.compiler.replay import Replayed
 from idql_func.compiler.trace import examples, trace
 from idql_func.kernels import matmul, tree_ops
-from idql_func.kernels.build import Function, c_compiler, library
-from idql_func.switches import set_native_products
+from idql_func.kernels.build import CFunction, c_compiler, library
+from idql_func.switches import set_native_matmul
 from idql_func.training.runtime.threads import cpu_threads
 
 pytestmark = pytest.mark.skipif(c_compiler() is None, reason="no C compiler")
@@ -85,7 +85,7 @@ def test_operators_of_a_whole_tree() -> None:
         averaged = tree_ops.moving_average([x.sin(), x[0]], [x, x[1]], 0.25)
         return *tree_ops.take_members([averaged[0], x], index), averaged[1] @ y
 
-    with set_native_products(True):
+    with set_native_matmul(True):
         run = _check(fn, X, Y, random.PRNGKey(3))
     assert _plan(run).is_whole
 
@@ -260,8 +260,8 @@ def test_c_function_that_returns_1_raises_memory_error(tmp_path: Path) -> None:
     (tmp_path / "no_memory.c").write_text(source)
     built = library("no_memory", folder=tmp_path)
     assert built is not None
-    with pytest.raises(MemoryError, match="found no memory"):
-        Function(built, "none", "")()
+    with pytest.raises(MemoryError, match="could not allocate"):
+        CFunction(built, "none", "")()
 
 
 # --- a training loop ------------------------------------------------------------------
@@ -360,7 +360,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return original(self, tensors, rows, times)
 
     monkeypatch.setattr(replay._Plan, "run_over", counted)
-    with set_native_products(True):  # torch's are called from Python
+    with set_native_matmul(True):  # torch's are called from Python
         yield asked
 
 

@@ -19,7 +19,8 @@ from idql_func.training.runtime.threads import cpu_threads
 from idql_func.tree import tree_leaves
 
 pytestmark = pytest.mark.skipif(
-    not tree_ops.fits([torch.zeros(1)]), reason="there is no C compiler, so only the tensor form"
+    not tree_ops.supports([torch.zeros(1)]),
+    reason="there is no C compiler, so only the tensor form",
 )
 
 SHAPES = {"kernel": (3, 5), "bias": (5,), "scalar": (), "empty": (0, 2), "wide": (2, 3, 7)}

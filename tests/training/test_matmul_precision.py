@@ -11,7 +11,7 @@ import torch
 
 from idql_func import disable_jit, grad, jit, random, vmap
 from idql_func.networks import MLP, products
-from idql_func.switches import native_products
+from idql_func.switches import native_matmul
 from idql_func.training.offline import train_offline
 from idql_func.training.runtime import matmul_precision as module
 from idql_func.training.runtime.matmul_precision import matmul_precision, probe_matmul
@@ -31,8 +31,8 @@ def test_setting_is_restored_even_after_an_error() -> None:
         assert torch.get_float32_matmul_precision() == "high"
         with matmul_precision("auto") as choice:
             assert torch.get_float32_matmul_precision() == choice.setting.removesuffix("+own")
-            assert native_products() == choice.setting.endswith("+own")
-        assert not native_products()
+            assert native_matmul() == choice.setting.endswith("+own")
+        assert not native_matmul()
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)

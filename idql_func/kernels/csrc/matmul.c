@@ -41,7 +41,7 @@ typedef struct {
     const float *bias, *gate;
     float *sums;
     int64_t batch, m, n, k, a_step, b_step, bias_step, a_transposed, b_transposed, relu, threads;
-} problem; /* see product */
+} problem; /* see fused_matmul */
 
 /* Rows m0 to m1 and columns n0 to n1 of member g; whether memory was short. */
 static int part_of(const problem *p, int64_t g, int64_t m0, int64_t m1, int64_t n0, int64_t n1)
@@ -66,10 +66,10 @@ static int part_of(const problem *p, int64_t g, int64_t m0, int64_t m1, int64_t 
    [n] with a step of 0) is added, then relu taken, then what has a gate [batch, m, n] of no more
    than 0 made 0; each may be null or 0. sums [batch, n] takes the sums of b's columns.
    Returns 0, or 1 where memory is short. */
-int64_t product(const float *a, const float *b, float *c, const float *bias, const float *gate,
-                float *sums, int64_t batch, int64_t m, int64_t n, int64_t k, int64_t a_step,
-                int64_t b_step, int64_t bias_step, int64_t a_transposed, int64_t b_transposed,
-                int64_t relu, int64_t threads)
+int64_t fused_matmul(const float *a, const float *b, float *c, const float *bias,
+                     const float *gate, float *sums, int64_t batch, int64_t m, int64_t n,
+                     int64_t k, int64_t a_step, int64_t b_step, int64_t bias_step,
+                     int64_t a_transposed, int64_t b_transposed, int64_t relu, int64_t threads)
 {
     const problem p = {a, b, c, bias, gate, sums, batch, m, n, k, a_step, b_step, bias_step,
                        a_transposed, b_transposed, relu, threads};
@@ -97,9 +97,10 @@ int64_t product(const float *a, const float *b, float *c, const float *bias, con
     return failed;
 }
 
-/* Several products of one batch, given by product's arguments in a row, member by member: what
-   one makes, the next finds in the cache. A member may read no other member's results. */
-int64_t products(int64_t count, const problem *list)
+/* Several products of one batch size, each given by the arguments of fused_matmul, computed member
+   by member, so that the results of one product are in the cache for the next. A member may not
+   read another member's results. */
+int64_t fused_matmul_sequence(int64_t count, const problem *list)
 {
     int failed = 0;
     #pragma omp parallel for num_threads(list->threads) schedule(static) reduction(|:failed)

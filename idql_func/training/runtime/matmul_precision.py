@@ -23,7 +23,7 @@ import torch
 
 from idql_func.kernels import matmul as own_matmul
 from idql_func.networks.products import matmul
-from idql_func.switches import set_bfloat16_products, set_native_products
+from idql_func.switches import set_bfloat16_matmul, set_native_matmul
 from idql_func.types import InputError
 
 __all__ = ["MatmulChoice", "matmul_precision", "probe_bfloat16", "probe_matmul"]
@@ -151,7 +151,7 @@ def _measure(settings: tuple[str, ...]) -> tuple[dict[str, float], dict[str, flo
 
 
 def _own(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return own_matmul.product(a, b, False, False, None, False, None, False)
+    return own_matmul.fused_matmul(a, b, False, False, None, False, None, False)
 
 
 @contextmanager
@@ -162,8 +162,8 @@ def _set(setting: str) -> Iterator[None]:
     torch.set_float32_matmul_precision("medium" if of_torch == "bf16" else of_torch)
     try:
         with (
-            set_bfloat16_products(setting == "bf16"),
-            set_native_products(setting.endswith(_OWN)),
+            set_bfloat16_matmul(setting == "bf16"),
+            set_native_matmul(setting.endswith(_OWN)),
         ):
             yield
     finally:
