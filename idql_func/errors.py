@@ -1,4 +1,4 @@
-"""The error of bad input; apart from ``idql_func.types``, since settings and help need no torch."""
+"""The error for bad input, in a module that does not import torch: settings and help need it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ __all__ = ["InputError"]
 
 
 class InputError(ValueError):
-    """Bad input, told in one sentence: what was wrong, where, and what would be right.
+    """Bad input. The message is one sentence: what was wrong, where, and what would be right.
 
-    The command line prints the sentence and exits with status 2.
+    The command line prints the message and exits with status 2.
 
     >>> from idql_func.types import InputError
     >>> issubclass(InputError, ValueError)

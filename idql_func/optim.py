@@ -1,11 +1,11 @@
-"""Gradient transformations as init/update pairs, equal to optax's arithmetic.
+"""Gradient transformations as init/update pairs, with optax's arithmetic.
 
-Each is a frozen dataclass, hashable and equal by value, so that two learners made alike
-share one compiled program. States are optax's named tuples: the count and moments of
-``adam`` sit at ``opt_state[0]``, as in optax.
+Each is a frozen dataclass, hashable and equal by value, so that two learners with the same
+settings share one compiled program. States are optax's named tuples: the count and moments of
+``adam`` are at ``opt_state[0]``, as in optax.
 
-:func:`step` and :func:`incremental_update` pass over a whole tree at once where they can
-(``tree_ops.py``); what the parts below compute is the definition.
+:func:`step` and :func:`incremental_update` process a whole tree in one operator where possible
+(``kernels/tree_ops.py``); the classes below define what they compute.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from idql_func.types import Params
 
 OptState: TypeAlias = Any
 Schedule: TypeAlias = Callable[[Tensor], Tensor]
-"""From the number of steps taken so far (int32, scalar) to a value."""
+"""A function from the number of steps taken so far (int32, scalar) to a value."""
 
 
 class GradientTransformation(Protocol):
-    """An optimiser or a part of one (``optax.GradientTransformation``)."""
+    """An optimiser, or one transformation of a chain (``optax.GradientTransformation``)."""
 
     def init(self, params: Params) -> OptState:
-        """The state before the first step."""
+        """Make the state before the first step."""
         ...
 
     def update(
         self, updates: Params, state: OptState, params: Params | None = None
     ) -> tuple[Params, OptState]:
-        """The updates to add to the parameters, and the next state."""
+        """Return the updates to add to the parameters, and the next state."""
         ...
 
 
 class EmptyState(NamedTuple):
-    """The state of a transformation without one."""
+    """The state of a transformation that keeps no state."""
 
 
 class ScaleByAdamState(NamedTuple):
-    """Step count (int32, scalar) and the two moments of each gradient."""
+    """The step count (int32, scalar) and the first and second moments of each gradient."""
 
     count: Tensor
     mu: Params
@@ -61,7 +61,7 @@ class ScaleByScheduleState(NamedTuple):
 
 
 class MaskedState(NamedTuple):
-    """The state of a transformation that acts on some leaves only."""
+    """The state of a transformation that acts on selected leaves only."""
 
     inner_state: OptState
 
@@ -71,7 +71,7 @@ class MaskedState(NamedTuple):
 
 @dataclass(frozen=True)
 class ConstantSchedule:
-    """Always the same value; see :func:`constant_schedule`."""
+    """A constant value; see :func:`constant_schedule`."""
 
     value: float | Tensor
 
@@ -94,7 +94,7 @@ class CosineDecaySchedule:
 
 
 def constant_schedule(value: float) -> ConstantSchedule:
-    """A schedule that never changes (``optax.constant_schedule``).
+    """Make a schedule with a constant value (``optax.constant_schedule``).
 
     >>> constant_schedule(0.5)(torch.tensor(3)).item()
     0.5
@@ -105,12 +105,13 @@ def constant_schedule(value: float) -> ConstantSchedule:
 def cosine_decay_schedule(
     init_value: float, decay_steps: int, alpha: float = 0.0
 ) -> CosineDecaySchedule:
-    """``init * ((1 - alpha) * (1 + cos(pi * t / decay_steps)) / 2 + alpha)`` (arXiv 1608.03983).
+    """Make a cosine decay schedule (``optax.cosine_decay_schedule``, arXiv 1608.03983).
 
-    With ``alpha`` 0 it is exactly zero from ``decay_steps`` on (quirk U15).
+    ``init * ((1 - alpha) * (1 + cos(pi * t / decay_steps)) / 2 + alpha)``. With ``alpha`` 0 it is
+    exactly zero from ``decay_steps`` on (quirk U15).
 
     Raises:
-        ValueError: decay_steps is not positive.
+        ValueError: if decay_steps is not positive.
 
     >>> [round(cosine_decay_schedule(1.0, 4)(torch.tensor(t)).item(), 3) for t in (0, 2, 4, 9)]
     [1.0, 0.5, 0.0, 0.0]
@@ -120,12 +121,12 @@ def cosine_decay_schedule(
     return CosineDecaySchedule(float(init_value), int(decay_steps), float(alpha))
 
 
-# --- parts ----------------------------------------------------------------------------
+# --- transformations ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ScaleByAdam:
-    """Adam's rescaling (Kingma and Ba, arXiv 1412.6980, algorithm 1): eps outside the root."""
+    """Adam's rescaling (arXiv 1412.6980, algorithm 1), with eps outside the square root."""
 
     b1: float = 0.9
     b2: float = 0.999
@@ -160,7 +161,7 @@ class ScaleByAdam:
 
 @dataclass(frozen=True)
 class AddDecayedWeights:
-    """Adds ``weight_decay * params`` to the updates, on all leaves or on masked ones."""
+    """Add ``weight_decay * params`` to the updates, for all leaves or those of ``mask``."""
 
     weight_decay: float
     mask: Callable[[Params], Any] | None = None
@@ -172,7 +173,7 @@ class AddDecayedWeights:
         self, updates: Params, state: OptState, params: Params | None = None
     ) -> tuple[Params, OptState]:
         if params is None:
-            raise ValueError("adamw: update needs the parameters that it decays; pass params.")
+            raise ValueError("adamw: weight decay needs the parameters; pass params to update.")
         if self.mask is None:
             return tree_map(lambda g, p: g + self.weight_decay * p, updates, params), state
         decayed = tree_map(
@@ -186,7 +187,7 @@ class AddDecayedWeights:
 
 @dataclass(frozen=True)
 class ScaleByLearningRate:
-    """Multiplies by minus the learning rate: a number, a scalar tensor, or a schedule."""
+    """Multiply by minus the learning rate: a number, a scalar tensor, or a schedule."""
 
     learning_rate: float | Tensor | Schedule
 
@@ -208,7 +209,7 @@ class ScaleByLearningRate:
 
 @dataclass(frozen=True)
 class Chain:
-    """Transformations one after the other; its state is the tuple of theirs."""
+    """Apply transformations in order; the state is the tuple of their states."""
 
     parts: tuple[GradientTransformation, ...]
 
@@ -229,7 +230,7 @@ class Chain:
 
 
 def chain(*parts: GradientTransformation) -> Chain:
-    """Apply transformations one after the other (``optax.chain``).
+    """Combine transformations that are applied in order (``optax.chain``).
 
     >>> state = chain(ScaleByAdam(), ScaleByLearningRate(0.1)).init({"w": torch.zeros(2)})
     >>> type(state[0]).__name__
@@ -241,7 +242,7 @@ def chain(*parts: GradientTransformation) -> Chain:
 def adam(
     learning_rate: float | Schedule, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> Chain:
-    """Adam (arXiv 1412.6980), as ``optax.adam``.
+    """Make an Adam optimiser (arXiv 1412.6980), as ``optax.adam``.
 
     >>> tx = adam(0.1)
     >>> params = {"w": torch.tensor([1.0])}
@@ -260,10 +261,10 @@ def adamw(
     weight_decay: float = 1e-4,
     mask: Any = None,
 ) -> Chain:
-    """Adam with decoupled weight decay (arXiv 1711.05101), as ``optax.adamw``.
+    """Make an Adam optimiser with decoupled weight decay (arXiv 1711.05101), as ``optax.adamw``.
 
     The default decay is optax's 1e-4, not torch's 1e-2 (quirk U12). ``mask`` is a tree
-    of booleans, or a function from parameters to one, that says which leaves decay.
+    of booleans, or a function from parameters to one, that is True where a leaf decays.
 
     >>> tx = adamw(0.1, weight_decay=0.5)
     >>> params = {"w": torch.tensor([1.0])}
@@ -281,10 +282,10 @@ def adamw(
 
 
 def learning_rate_of(tx: Chain) -> float | Tensor:
-    """The learning rate of an optimiser; of a schedule, the rate that it starts from.
+    """Return the learning rate of an optimiser, or the initial rate of its schedule.
 
     Raises:
-        ValueError: the optimiser has none, or a schedule without such a number.
+        ValueError: if it has no learning rate, or a schedule without a known initial rate.
 
     >>> learning_rate_of(adam(0.1)), learning_rate_of(adamw(cosine_decay_schedule(0.2, 9)))
     (0.1, 0.2)
@@ -295,20 +296,23 @@ def learning_rate_of(tx: Chain) -> float | Tensor:
     if isinstance(rate, ConstantSchedule):
         return rate.value
     if callable(rate):
-        raise ValueError(f"learning_rate_of: {rate} is a schedule without a first rate to read.")
+        raise ValueError(
+            f"learning_rate_of: the initial rate of the schedule {rate} is not known; "
+            "use constant_schedule or cosine_decay_schedule."
+        )
     return rate
 
 
 def with_learning_rate(tx: Chain, rate: float | Tensor) -> Chain:
-    """The optimiser with another learning rate, a schedule with another first rate.
+    """Return the optimiser with another learning rate, or its schedule with another initial rate.
 
-    The rate may be a scalar tensor, one of a stack under ``vmap`` too: members of a stack then
-    learn each at its own rate, and their states stay those of the optimiser without it
-    (``optax.inject_hyperparams`` keeps the rate in the state instead). An optimiser that holds a
-    tensor is for the inside of a transform: it is no static part of a tree.
+    The rate may be a scalar tensor, also one of a batch under ``vmap``: each member of a stack
+    then has its own rate, and the states are the same as without it (``optax.inject_hyperparams``
+    keeps the rate in the state instead). An optimiser that holds a tensor cannot be a static field
+    of a tree; make it inside the transformed function.
 
     Raises:
-        ValueError: as :func:`learning_rate_of`.
+        ValueError: under the conditions of :func:`learning_rate_of`.
 
     >>> with_learning_rate(adam(0.1), 0.2) == adam(0.2)
     True
@@ -322,19 +326,19 @@ def with_learning_rate(tx: Chain, rate: float | Tensor) -> Chain:
         new = replace(old, value=rate)
     else:
         new = rate
-    scaled = replace(part, learning_rate=new)
-    return replace(tx, parts=tuple(scaled if p is part else p for p in tx.parts))
+    changed = replace(part, learning_rate=new)
+    return replace(tx, parts=tuple(changed if p is part else p for p in tx.parts))
 
 
 def _rate_part(tx: Chain) -> ScaleByLearningRate:
     for part in tx.parts:
         if isinstance(part, ScaleByLearningRate):
             return part
-    raise ValueError("learning_rate_of: the optimiser has no part that scales by a learning rate.")
+    raise ValueError("learning_rate_of: the optimiser has no ScaleByLearningRate; chain one to it.")
 
 
 def apply_updates(params: Params, updates: Params) -> Params:
-    """``params + updates`` (``optax.apply_updates``).
+    """Return ``params + updates`` (``optax.apply_updates``).
 
     >>> apply_updates({"w": torch.tensor(1.0)}, {"w": torch.tensor(0.5)})
     {'w': tensor(1.5000)}
@@ -345,10 +349,10 @@ def apply_updates(params: Params, updates: Params) -> Params:
 def step(
     tx: GradientTransformation, grads: Params, state: OptState, params: Params
 ) -> tuple[Params, OptState]:
-    """The parameters after one update, and the next state: ``tx.update``, ``apply_updates``.
+    """Return the parameters after ``tx.update`` and ``apply_updates``, and the next state.
 
-    Adam and AdamW on CPU tensors are one operator for the whole tree, of the same values;
-    anything else, and a step that is itself differentiated, takes the two calls.
+    For Adam and AdamW on CPU tensors this is one operator for the whole tree, with the same
+    values. Other optimisers, and a step that is itself differentiated, make the two calls.
 
     >>> tx = adam(0.1)
     >>> params = {"w": torch.tensor([1.0])}
@@ -364,9 +368,10 @@ def step(
 
 
 def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Any) -> Params:
-    """Polyak average ``step_size * new + (1 - step_size) * old`` (``optax.incremental_update``).
+    """Compute ``step_size * new + (1 - step_size) * old`` (``optax.incremental_update``).
 
-    Two products and a sum, as optax: ``lerp`` rounds otherwise (quirk U17).
+    Computed with two multiplications and an addition, as in optax; ``torch.lerp`` rounds
+    differently (quirk U17).
 
     >>> incremental_update({"w": torch.tensor(1.0)}, {"w": torch.tensor(0.0)}, 0.25)
     {'w': tensor(0.2500)}
@@ -381,7 +386,7 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Any)
 
 @dataclass(frozen=True)
 class _FixedMask:
-    """A tree of booleans as a hashable function."""
+    """A tree of booleans as a hashable function of the parameters."""
 
     leaves: tuple[bool, ...]
     spec: Any
@@ -398,7 +403,7 @@ class _FixedMask:
 def _fused_step(
     tx: GradientTransformation, grads: Params, state: OptState, params: Params
 ) -> tuple[Params, OptState] | None:
-    """:func:`step` as one operator, or None where it has to go through the parts."""
+    """:func:`step` as one operator, or None if the operator does not support it."""
     if not isinstance(tx, Chain):
         return None
     kinds = [type(part) for part in tx.parts]
@@ -445,7 +450,7 @@ def _fused_step(
 
 
 def _is_rate(value: Any, leaf: Tensor) -> bool:
-    """Whether a number or tensor is one rate for all leaves, of the precision of ``leaf``."""
+    """Whether ``value`` is a number, or a scalar tensor with the dtype and device of ``leaf``."""
     if isinstance(value, Tensor):
         return (
             value.ndim == 0
@@ -463,5 +468,5 @@ def _zero_count(params: Params) -> Tensor:
 
 
 def _increment(count: Tensor) -> Tensor:
-    """``count + 1`` that stays at the largest int32."""
+    """``count + 1``, saturating at the largest int32."""
     return torch.clamp(count, max=2**31 - 2) + 1

@@ -3,8 +3,8 @@
 A key is an int64 tensor ``[2]`` that holds two unsigned 32-bit words. Every function
 takes the key first and returns the numbers that ``jax.random`` returns on a CPU: the
 same bits for keys, bits, uniform, randint, bernoulli, permutation and choice, and
-normals within 4 ulp. They run eagerly, inside :func:`idql_func.jit` and under
-:func:`idql_func.vmap`, on any device (the device of the key).
+normals within 4 ulp. The functions run eagerly, inside :func:`idql_func.jit` and under
+:func:`idql_func.vmap`, on the device of the key.
 
 Sources: J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011) for
 threefry-2x32; M. Giles, "Approximating the erfinv function" (2010); ``jax._src.prng``
@@ -57,13 +57,13 @@ Shape = Sequence[int]
 
 
 def PRNGKey(seed: int, device: torch.device | str | None = None) -> Key:
-    """The key of an integer seed, ``[2]`` (``jax.random.PRNGKey``).
+    """Make a key ``[2]`` from an integer seed (``jax.random.PRNGKey``).
 
-    Outside :func:`idql_func.enable_x64` only the low 32 bits of the seed count, as in
+    Outside :func:`idql_func.enable_x64` only the low 32 bits of the seed are used, as in
     JAX with 32-bit integers.
 
     Raises:
-        TypeError: the seed is not an integer.
+        TypeError: if the seed is not an integer.
 
     >>> PRNGKey(42).tolist()
     [0, 42]
@@ -76,7 +76,7 @@ def PRNGKey(seed: int, device: torch.device | str | None = None) -> Key:
 
 
 def split(key: Key, num: int = 2) -> Tensor:
-    """``num`` new keys, ``[num, 2]`` (``jax.random.split``).
+    """Split a key into ``num`` new keys, ``[num, 2]`` (``jax.random.split``).
 
     >>> split(PRNGKey(0)).tolist()
     [[4146024105, 967050713], [2718843009, 1272950319]]
@@ -85,14 +85,14 @@ def split(key: Key, num: int = 2) -> Tensor:
 
 
 def split_chain(key: Key, num: int, carry: int = 0) -> Tensor:
-    """The keys of ``num`` splits in succession and the key that is left, ``[num + 1, 2]``.
+    """Split a key ``num`` times in succession; returns ``[num + 1, 2]``.
 
-    It says in one call what a sampler says in a loop, ``rng, key = split(rng)``: the first
-    ``num`` rows are its keys, the last row is ``rng`` after it. ``carry=1`` is the loop over
+    One call equals the loop ``rng, key = split(rng)`` of a sampler: the first ``num`` rows are
+    the keys, the last row is the final ``rng``. With ``carry=1`` it equals the loop
     ``key, rng = split(rng)``.
 
     Raises:
-        ValueError: ``num`` is negative, or ``carry`` neither 0 nor 1.
+        ValueError: if ``num`` is negative, or ``carry`` is neither 0 nor 1.
 
     >>> keys = split_chain(PRNGKey(0), 2)
     >>> rng, first = split(PRNGKey(0))
@@ -105,11 +105,14 @@ def split_chain(key: Key, num: int, carry: int = 0) -> Tensor:
             "split_chain: num must not be negative and carry must be 0 or 1, "
             f"got num={num} and carry={carry}."
         )
-    return draws.chain(_check_key(key), num, carry)
+    return draws.split_chain(_check_key(key), num, carry)
 
 
 def fold_in(key: Key, data: int | Tensor) -> Key:
-    """A new key ``[2]`` from a key and a 32-bit integer (``jax.random.fold_in``).
+    """Make a new key ``[2]`` from a key and a 32-bit integer (``jax.random.fold_in``).
+
+    Raises:
+        ValueError: if ``data`` is a tensor with more than one element.
 
     >>> fold_in(PRNGKey(0), 7).tolist()
     [2716826189, 292468403]
@@ -126,13 +129,13 @@ def fold_in(key: Key, data: int | Tensor) -> Key:
 
 
 def bits(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Tensor:
-    """Uniform unsigned integers (``jax.random.bits``).
+    """Draw uniform unsigned integers (``jax.random.bits``).
 
-    32-bit draws come as int64 values in ``[0, 2**32)``, since torch computes little on
-    uint32; ``dtype=torch.uint64`` (the default under ``enable_x64``) gives 64 of them.
+    32-bit draws are returned as int64 values in ``[0, 2**32)``, because torch supports few
+    operations on uint32. ``dtype=torch.uint64`` (the default under ``enable_x64``) draws 64 bits.
 
     Raises:
-        TypeError: dtype is neither torch.uint32 nor torch.uint64.
+        TypeError: if dtype is neither torch.uint32 nor torch.uint64.
 
     >>> bits(PRNGKey(0), (3,)).tolist()
     [4146024105, 1351547692, 2718843009]
@@ -154,10 +157,9 @@ def uniform(
     minval: float | Tensor = 0.0,
     maxval: float | Tensor = 1.0,
 ) -> Tensor:
-    """Uniform floats in ``[minval, maxval)`` (``jax.random.uniform``).
+    """Draw uniform floats in ``[minval, maxval)`` (``jax.random.uniform``).
 
-    XLA contracts the final scale and shift into one fused multiply-add, so it is
-    rounded once here too.
+    The final scale and shift are one fused multiply-add, as in XLA, and so rounded once.
 
     >>> uniform(PRNGKey(0), (2,)).tolist()
     [0.21629536151885986, 0.804124116897583]
@@ -172,7 +174,7 @@ def uniform(
 
 
 def normal(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Tensor:
-    """Standard normal floats, ``sqrt(2) * erfinv(u)`` (``jax.random.normal``).
+    """Draw standard normal floats, ``sqrt(2) * erfinv(u)`` (``jax.random.normal``).
 
     >>> [round(x, 4) for x in normal(PRNGKey(0), (2,)).tolist()]
     [-0.7848, 0.8564]
@@ -180,8 +182,8 @@ def normal(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Ten
     key, shape, dtype = _check_key(key), _check_shape(shape), _check_float("normal", dtype)
     if dtype == torch.float32:
         return draws.normal(key, shape)
-    # u is uniform on (nextafter(-1, 0), 1): the width rounds to 2, so that the one
-    # rounding left is that of the shift.
+    # u is uniform on (nextafter(-1, 0), 1). Its width rounds to 2, so scaling is exact and only
+    # the shift is rounded.
     low = math.nextafter(-1.0, 0.0)
     unit = _unit_floats(key, shape, dtype)
     return erfinv(torch.clamp(unit * 2.0 + low, min=low)) * sqrt2(dtype)
@@ -194,10 +196,10 @@ def truncated_normal(
     shape: Shape = (),
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Standard normal floats within ``(lower, upper)`` (``jax.random.truncated_normal``).
+    """Draw standard normal floats within ``(lower, upper)`` (``jax.random.truncated_normal``).
 
     Raises:
-        ValueError: lower is not below upper.
+        ValueError: if lower is not below upper.
 
     >>> bool(truncated_normal(PRNGKey(0), -2.0, 2.0, (100,)).abs().max() < 2)
     True
@@ -223,16 +225,16 @@ def randint(
     maxval: int | Tensor,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Integers in ``[minval, maxval)`` from two draws each (``jax.random.randint``).
+    """Draw integers in ``[minval, maxval)`` (``jax.random.randint``).
 
-    The two draws make one number of twice the width, whose remainder is nearly free of
-    bias. ``maxval <= minval`` gives ``minval``, as in JAX; a bound outside the dtype is
+    Each is the remainder of a number made of two random words, which is nearly unbiased.
+    ``maxval <= minval`` gives ``minval``, as in JAX; a bound outside the range of the dtype is
     clipped to it. Bounds of 32-bit draws may be integer tensors that broadcast to ``shape``.
 
     Raises:
-        TypeError: dtype is neither torch.int32 nor torch.int64, or a 64-bit draw has a
-            tensor as a bound.
-        ValueError: a 64-bit range is 2**63 or wider.
+        TypeError: if dtype is neither torch.int32 nor torch.int64, or a bound of a 64-bit draw
+            is a tensor.
+        ValueError: if the range of a 64-bit draw is 2**63 or wider.
 
     >>> randint(PRNGKey(0), (4,), 0, 10).tolist()
     [8, 1, 7, 0]
@@ -252,7 +254,9 @@ def randint(
         low, high = (torch.clamp(x, -largest - 1, largest) for x in bounds)
         span = torch.where(high <= low, 1, high - low + (bounds[1] > largest))
         first, second = split(key)
-        return draws.below(draws.bits(first, shape), draws.bits(second, shape), low, span)
+        return draws.randint_from_bits(
+            draws.bits(first, shape), draws.bits(second, shape), low, span
+        )
     past_largest = int(maxval) > largest
     low, high = (min(max(int(x), -largest - 1), largest) for x in (minval, maxval))
     span = 1 if high <= low else high - low + int(past_largest)
@@ -263,14 +267,14 @@ def randint(
     if span >= 2**63:
         raise ValueError(f"randint: the range [{low}, {high}) is wider than 2**63 - 1.")
     multiplier = ((2**32 % span) ** 2 % 2**64) % span
-    # the product wraps at 64 bits as JAX's unsigned arithmetic does
+    # the multiplication wraps at 64 bits, as in JAX's unsigned arithmetic
     wrapped = _unsigned_remainder(high_bits, span) * _signed64(multiplier)
     offset = _unsigned_remainder(wrapped + _unsigned_remainder(low_bits, span), span)
     return offset + low
 
 
 def bernoulli(key: Key, p: float | Tensor = 0.5, shape: Shape | None = None) -> Tensor:
-    """Booleans that are True with probability ``p`` (``jax.random.bernoulli``).
+    """Draw booleans that are True with probability ``p`` (``jax.random.bernoulli``).
 
     >>> bernoulli(PRNGKey(0), 0.5, (4,)).tolist()
     [False, True, False, True]
@@ -284,9 +288,13 @@ def bernoulli(key: Key, p: float | Tensor = 0.5, shape: Shape | None = None) -> 
 
 
 def permutation(key: Key, x: int | Tensor, axis: int = 0, independent: bool = False) -> Tensor:
-    """A random permutation of ``range(x)`` or of ``x`` along ``axis``.
+    """Permute ``range(x)``, or the tensor ``x`` along ``axis`` (``jax.random.permutation``).
 
-    Sorts by random 32-bit words, in as many rounds as ``jax.random.permutation`` takes.
+    Sorts by random 32-bit words, in as many rounds as JAX. With ``independent`` each slice along
+    ``axis`` is permuted separately.
+
+    Raises:
+        TypeError: if ``x`` is a tensor without axes.
 
     >>> permutation(PRNGKey(0), 5).tolist()
     [1, 0, 4, 3, 2]
@@ -311,14 +319,14 @@ def choice(
     p: Tensor | None = None,
     axis: int = 0,
 ) -> Tensor:
-    """Draws from ``range(a)`` or from ``a`` along ``axis`` (``jax.random.choice``).
+    """Draw from ``range(a)``, or from ``a`` along ``axis`` (``jax.random.choice``).
 
-    ``p`` needs not sum to one: the draw is ``total * (1 - u)``, found by a binary search
-    in the cumulative sum (quirk E3).
+    ``p`` need not sum to one: a binary search finds ``total * (1 - u)`` in the cumulative sum
+    (quirk E3).
 
     Raises:
-        ValueError: nothing to draw from, more draws than entries without replacement,
-            or ``p`` of another length.
+        ValueError: if there is nothing to draw from, more entries are drawn without replacement
+            than there are, or ``p`` has another length.
 
     >>> choice(PRNGKey(0), 5, (3,), replace=False).tolist()
     [1, 0, 4]
@@ -326,30 +334,32 @@ def choice(
     key, shape = _check_key(key), _check_shape(shape)
     array = a if isinstance(a, Tensor) and a.ndim else None
     count = array.shape[axis] if array is not None else int(a)
-    draws = math.prod(shape)
-    if draws and count <= 0:
+    num = math.prod(shape)
+    if num and count <= 0:
         raise ValueError("choice: there must be at least one entry to draw from, got 0.")
-    if not replace and draws > count:
-        raise ValueError(f"choice: {draws} draws without replacement from {count} entries.")
+    if not replace and num > count:
+        raise ValueError(
+            f"choice: at most {count} entries can be drawn without replacement, got {num}."
+        )
     if p is not None and tuple(p.shape) != (count,):
         raise ValueError(f"choice: p must have shape ({count},), got {tuple(p.shape)}.")
-    if draws == 0:
+    if num == 0:
         index = torch.zeros(shape, dtype=int_dtype(), device=key.device)
     elif p is None:
         if replace:
             index = randint(key, shape, 0, count)
         elif array is not None:
-            kept = permutation(key, array, axis).narrow(axis, 0, draws)
+            kept = permutation(key, array, axis).narrow(axis, 0, num)
             return kept.unflatten(axis, tuple(shape)) if shape else kept.squeeze(axis)
         else:
-            index = permutation(key, count)[:draws]
+            index = permutation(key, count)[:num]
     elif replace:
         total = _cumulative_sum(p)
         r = total[-1] * (1 - uniform(key, shape, p.dtype))
         index = _search_sorted(total, r).to(int_dtype())
     else:
         # Gumbel top-k: the smallest of (-g - log p)
-        index = torch.sort(-gumbel(key, (count,), p.dtype) - p.log(), stable=True)[1][:draws]
+        index = torch.sort(-gumbel(key, (count,), p.dtype) - p.log(), stable=True)[1][:num]
         index = index.to(int_dtype())
     index = index.reshape(shape)
     if array is None:
@@ -359,7 +369,7 @@ def choice(
 
 
 def gumbel(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Tensor:
-    """Standard Gumbel floats, ``-log(-log(u))`` (``jax.random.gumbel``).
+    """Draw standard Gumbel floats, ``-log(-log(u))`` (``jax.random.gumbel``).
 
     >>> [round(x, 3) for x in gumbel(PRNGKey(0), (1,)).tolist()]
     [0.138]
@@ -370,12 +380,12 @@ def gumbel(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Ten
 
 
 def categorical(key: Key, logits: Tensor, axis: int = -1, shape: Shape | None = None) -> Tensor:
-    """Indices drawn with probability ``softmax(logits)`` along ``axis`` (Gumbel-max).
+    """Draw indices with probability ``softmax(logits)`` along ``axis`` (Gumbel-max).
 
-    ``shape`` is that of the result and must end in the logits' own batch shape.
+    ``shape`` is the shape of the result; it must end in the batch shape of the logits.
 
     Raises:
-        ValueError: shape does not end in the batch shape of the logits.
+        ValueError: if ``shape`` does not end in the batch shape of the logits.
 
     >>> categorical(PRNGKey(0), torch.tensor([0.0, 5.0, 0.0])).item()
     1
@@ -384,20 +394,24 @@ def categorical(key: Key, logits: Tensor, axis: int = -1, shape: Shape | None = 
     batch = tuple(n for i, n in enumerate(logits.shape) if i != axis)
     shape = batch if shape is None else tuple(shape)
     if shape[len(shape) - len(batch) :] != batch:
-        raise ValueError(f"categorical: shape {shape} must end in the logits' {batch}.")
+        raise ValueError(
+            f"categorical: shape {shape} must end in the batch shape of the logits, {batch}."
+        )
     extra = shape[: len(shape) - len(batch)]
-    draws = gumbel(key, (*extra, *logits.shape), logits.dtype)
-    return torch.argmax(draws + logits, dim=len(extra) + axis).to(int_dtype())
+    noise = gumbel(key, (*extra, *logits.shape), logits.dtype)
+    return torch.argmax(noise + logits, dim=len(extra) + axis).to(int_dtype())
 
 
 # --- words --------------------------------------------------------------------------
 
 
 def _bits64(key: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """64-bit words as the int64 of the same bit pattern, ``shape``."""
+    """Draw 64-bit words, each as the int64 of the same bit pattern, ``shape``."""
     size = math.prod(shape)
     if 2 * size >= 2**32 - 1:
-        raise ValueError(f"random: a draw of {2 * size} words exceeds the 2**32 - 2 of one key.")
+        raise ValueError(
+            f"random: a draw of {2 * size} words exceeds 2**32 - 2, the most from one key."
+        )
     counts = torch.arange(2 * size, dtype=torch.int64, device=key.device)
     if partitionable():  # 64-bit counters, whose high words are zero
         counts = torch.cat([torch.zeros_like(counts[:size]), counts[:size]])
@@ -409,7 +423,7 @@ def _bits64(key: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _unit_floats(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Floats in [0, 1): the top bits of a word, as many as the mantissa holds."""
+    """Draw floats in [0, 1) from the top bits of words, as many as the mantissa holds."""
     if dtype == torch.float64:
         mantissa = (_bits64(key, shape) >> 12) & (2**52 - 1)
         return mantissa.to(torch.float64) * 2.0**-52
@@ -421,34 +435,37 @@ def _signed64(value: int) -> int:
 
 
 def _unsigned_remainder(x: Tensor, span: int) -> Tensor:
-    """``x mod span`` for the unsigned 64-bit pattern in int64 ``x``, ``0 < span < 2**63``."""
+    """Compute ``x mod span`` for unsigned 64-bit ``x`` stored as int64, ``0 < span < 2**63``."""
     half = ((x >> 1) & (2**63 - 1)) % span
-    # 2 * half mod span, without leaving int64
+    # 2 * half mod span, without overflow of int64
     doubled = torch.where(half >= span - half, half - (span - half), half + half)
     bit = x & 1
     return torch.where(doubled == span - 1, torch.where(bit == 1, 0, doubled), doubled + bit)
 
 
-_FEW = 32
+_SMALL = 32
+"""The longest axis that is sorted by comparing all pairs."""
 
 
 def _shuffle(key: Tensor, x: Tensor, axis: int) -> Tensor:
-    """Stable sorts by random words; the number of rounds is JAX's heuristic."""
+    """Shuffle by stable sorts of random words; the number of rounds is JAX's heuristic."""
     rounds = math.ceil(3 * math.log(max(1, x.numel())) / math.log(MASK))
     for _ in range(rounds):
         key, subkey = split(key).unbind(0)
         words = draws.bits(subkey, tuple(x.shape))
-        if x.ndim == 1 and len(x) <= _FEW:
-            order = _order_of_few(words)
+        if x.ndim == 1 and len(x) <= _SMALL:
+            order = _stable_argsort_small(words)
         else:
             order = torch.sort(words, dim=axis, stable=True)[1]
         x = torch.gather(x, axis, order)
     return x
 
 
-def _order_of_few(words: Tensor) -> Tensor:
-    """What a stable sort of ``[n]`` returns as places, in plain arithmetic that a compiler joins
-    with what surrounds it: the rank of each is how many come before it."""
+def _stable_argsort_small(words: Tensor) -> Tensor:
+    """The indices of a stable sort of ``[n]``, in arithmetic that a compiler fuses with its users.
+
+    The rank of an element is the number of elements that come before it.
+    """
     place = torch.arange(len(words), device=words.device)
     smaller, equal = words < words[:, None], words == words[:, None]
     rank = (smaller | (equal & (place < place[:, None]))).sum(1)
@@ -456,7 +473,7 @@ def _order_of_few(words: Tensor) -> Tensor:
 
 
 def _cumulative_sum(x: Tensor) -> Tensor:
-    """The prefix sums ``[n]`` in the order of JAX's associative scan, so that they round alike."""
+    """Prefix sums ``[n]`` in the order of JAX's associative scan, for the same rounding."""
     n = x.shape[0]
     if n < 2:
         return x
@@ -467,19 +484,19 @@ def _cumulative_sum(x: Tensor) -> Tensor:
 
 
 def _search_sorted(ordered: Tensor, query: Tensor) -> Tensor:
-    """Left binary search with JAX's own steps, so that it agrees on unordered sums too (E1)."""
+    """Left binary search with JAX's steps, which gives JAX's results on unordered sums too (E1)."""
     count = ordered.shape[0]
     low = torch.zeros_like(query, dtype=torch.int64)
     high = torch.full_like(low, count)
     for _ in range(math.ceil(math.log2(count + 1))):
         middle = (low + high) // 2
-        # not ordered[middle]: an index without axes would be read as a number while tracing
+        # not ordered[middle]: tracing would convert an index without axes to a Python number
         go_left = query <= ordered.index_select(0, middle.reshape(-1)).reshape(middle.shape)
         low, high = torch.where(go_left, low, middle), torch.where(go_left, middle, high)
     return high
 
 
-# --- the boundary -----------------------------------------------------------------------
+# --- checks of arguments ----------------------------------------------------------------
 
 
 def _check_key(key: Tensor) -> Tensor:

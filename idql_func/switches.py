@@ -1,9 +1,8 @@
-"""The library's three documented switches, and two behind ``matmul_precision``.
+"""The library's three public switches, and two that ``matmul_precision`` sets.
 
-Each is a context manager and nothing more. They live below every other module, because
-the random streams, the layers and the transforms read them. A switch is a
-:class:`contextvars.ContextVar`: it is scoped to the ``with`` block (and to the thread)
-that sets it, and is never flipped by an import.
+Each is a context manager around a :class:`contextvars.ContextVar`: it holds within the ``with``
+block, and in the thread, that sets it. This module imports nothing of the library, because the
+random streams, the layers and the transforms all read the switches.
 """
 
 from __future__ import annotations
@@ -32,11 +31,10 @@ def _set(variable: ContextVar[bool], flag: bool) -> Iterator[None]:
 
 
 def enable_x64(flag: bool = True):
-    """Give draws and Python scalars JAX's double-precision semantics (``jax_enable_x64``).
+    """Use JAX's double-precision semantics inside the block (``jax_enable_x64``).
 
-    Inside the block a draw without an explicit dtype is 64 bits wide (and comes from
-    other random bits than the 32-bit draw, as in JAX), and Python floats that enter a
-    jitted function become float64.
+    A draw without an explicit dtype has 64 bits (made of other random bits than the 32-bit draw,
+    as in JAX), and Python floats passed to a jitted function become float64.
 
     >>> from idql_func import enable_x64, random
     >>> with enable_x64():
@@ -63,8 +61,8 @@ def disable_jit(flag: bool = True):
 def threefry_partitionable(flag: bool = True):
     """Choose the layout of the random streams (``jax_threefry_partitionable``).
 
-    False is JAX's older layout, the one upstream was written under and the default
-    here; True is the layout that JAX has used by default since version 0.5.
+    False, the default here, is JAX's older layout, which upstream used; True is the layout that
+    JAX uses by default since version 0.5.
 
     >>> from idql_func import random
     >>> with random.threefry_partitionable(True):
@@ -75,45 +73,45 @@ def threefry_partitionable(flag: bool = True):
 
 
 def x64_enabled() -> bool:
-    """Whether :func:`enable_x64` is in force."""
+    """Whether :func:`enable_x64` is active."""
     return _X64.get()
 
 
 def jit_disabled() -> bool:
-    """Whether :func:`disable_jit` or ``IDQL_DISABLE_JIT`` is in force."""
+    """Whether :func:`disable_jit` or ``IDQL_DISABLE_JIT`` is active."""
     return _DISABLE_JIT.get() or os.environ.get("IDQL_DISABLE_JIT", "") not in ("", "0")
 
 
 def set_bfloat16_matmul(flag: bool = True):
-    """Let layers multiply in bfloat16; what ``matmul_precision("bf16")`` does for its block."""
+    """Let layers multiply matrices in bfloat16; ``matmul_precision("bf16")`` sets it."""
     return _set(_BFLOAT16, flag)
 
 
 def bfloat16_matmul() -> bool:
-    """Whether layers multiply in bfloat16."""
+    """Whether layers multiply matrices in bfloat16."""
     return _BFLOAT16.get()
 
 
 def set_native_matmul(flag: bool = True):
-    """Let compiled programs multiply by ``kernels/matmul.py``, as ``matmul_precision`` does."""
+    """Let compiled CPU programs use ``kernels/matmul.py``; ``matmul_precision`` sets it."""
     return _set(_NATIVE, flag)
 
 
 def native_matmul() -> bool:
-    """Whether compiled programs on the CPU multiply by the library's own products."""
+    """Whether compiled CPU programs use ``kernels/matmul.py`` for matrix products."""
     return _NATIVE.get()
 
 
 def partitionable() -> bool:
-    """Whether the newer stream layout is in force."""
+    """Whether the newer layout of random streams is active."""
     return _PARTITIONABLE.get()
 
 
 def float_dtype() -> torch.dtype:
-    """The default float dtype of draws: float32, or float64 under :func:`enable_x64`."""
+    """The default float dtype: float32, or float64 under :func:`enable_x64`."""
     return torch.float64 if x64_enabled() else torch.float32
 
 
 def int_dtype() -> torch.dtype:
-    """The default integer dtype of draws: int32, or int64 under :func:`enable_x64`."""
+    """The default integer dtype: int32, or int64 under :func:`enable_x64`."""
     return torch.int64 if x64_enabled() else torch.int32

@@ -1,8 +1,7 @@
-"""Pytrees: optree in the library's own namespace.
+"""Pytrees, implemented with optree in a namespace of this library.
 
-Tuples, lists, dicts, named tuples and the library's dataclasses are nodes; everything
-else, tensors and Python numbers, is a leaf. A TensorDict is read as a dict of its
-entries.
+Tuples, lists, dicts, named tuples and the library's dataclasses are nodes; everything else, such
+as tensors and Python numbers, is a leaf. A TensorDict is treated as a dict of its entries.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ _tensordict_classes: set[type] = set()
 def tree_flatten(
     tree: PyTree, none_is_leaf: bool = False, is_leaf: Callable[[Any], bool] | None = None
 ) -> tuple[list[Any], optree.PyTreeSpec]:
-    """The leaves of a tree in a fixed order (dict keys sorted), and its structure.
+    """Return the leaves of a tree in a fixed order (dict keys sorted), and its structure.
 
-    What ``is_leaf`` says yes to is not looked into.
+    A node for which ``is_leaf`` is true counts as a leaf.
 
     >>> tree_flatten({"b": 1, "a": (2, 3)})[0]
     [2, 3, 1]
     """
-    _know_tensordict()
+    _register_tensordict()
     return optree.tree_flatten(tree, is_leaf, none_is_leaf=none_is_leaf, namespace=NAMESPACE)
 
 
 def tree_unflatten(treespec: optree.PyTreeSpec, leaves: Iterable[Any]) -> PyTree:
-    """The tree of a structure and its leaves.
+    """Rebuild a tree from its structure and its leaves.
 
     >>> leaves, treespec = tree_flatten({"a": 1})
     >>> tree_unflatten(treespec, [5])
@@ -49,7 +48,7 @@ def tree_unflatten(treespec: optree.PyTreeSpec, leaves: Iterable[Any]) -> PyTree
 
 
 def tree_leaves(tree: PyTree) -> list[Any]:
-    """The leaves of a tree.
+    """Return the leaves of a tree.
 
     >>> tree_leaves([1, {"a": 2}])
     [1, 2]
@@ -58,12 +57,12 @@ def tree_leaves(tree: PyTree) -> list[Any]:
 
 
 def tree_iter(tree: PyTree) -> Iterator[Any]:
-    """The leaves of a tree one by one; those that nobody asks for are never looked up.
+    """Iterate over the leaves of a tree without visiting the whole tree first.
 
     >>> next(tree_iter([1, {"a": 2}]))
     1
     """
-    _know_tensordict()
+    _register_tensordict()
     return iter(optree.tree_iter(tree, namespace=NAMESPACE))
 
 
@@ -73,17 +72,17 @@ def tree_map(fn: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
     >>> tree_map(lambda x, y: x + y, {"a": 1}, {"a": 10})
     {'a': 11}
     """
-    _know_tensordict()
+    _register_tensordict()
     return optree.tree_map(fn, tree, *rest, namespace=NAMESPACE)
 
 
 def tree_paths(tree: PyTree) -> list[str]:
-    """The path of each leaf in leaf order, such as ``score_model/params/MLP_0/Dense_0/kernel``.
+    """Return the path of each leaf, such as ``score_model/params/MLP_0/Dense_0/kernel``.
 
     >>> tree_paths({"a": {"kernel": 1, "bias": 2}})
     ['a/bias', 'a/kernel']
     """
-    _know_tensordict()
+    _register_tensordict()
     paths = optree.tree_paths(tree, namespace=NAMESPACE)
     return ["/".join(str(entry) for entry in path) for path in paths]
 
@@ -91,10 +90,9 @@ def tree_paths(tree: PyTree) -> list[str]:
 def tree_stack(trees: Sequence[PyTree]) -> PyTree:
     """Stack trees of one structure along a new first axis, Python numbers included.
 
-    A number gets JAX's default dtype, which is double under :func:`idql_func.enable_x64`: in
-    float32 a discount alone would cost the last eight digits of a double-precision run. The way
-    to many seeds in one program:
-    ``jit(vmap(Learner.update))(tree_stack(learners), tree_stack(batches))``.
+    A number gets JAX's default dtype, which is double under :func:`idql_func.enable_x64`; a
+    discount in float32 would lose eight digits of a double-precision run. Stacking trains several
+    seeds in one program: ``jit(vmap(Learner.update))(tree_stack(learners), tree_stack(batches))``.
 
     >>> tree_stack([{"a": torch.zeros(2)}, {"a": torch.ones(2)}])["a"].tolist()
     [[0.0, 0.0], [1.0, 1.0]]
@@ -115,7 +113,7 @@ def _number_dtype(leaf: Any) -> torch.dtype | None:
 
 
 def tree_unstack(tree: PyTree) -> list[PyTree]:
-    """The trees along the first axis of every leaf; the inverse of :func:`tree_stack`.
+    """Split a tree along the first axis of every leaf; the inverse of :func:`tree_stack`.
 
     >>> [t["a"].item() for t in tree_unstack({"a": torch.tensor([1, 2])})]
     [1, 2]
@@ -125,7 +123,7 @@ def tree_unstack(tree: PyTree) -> list[PyTree]:
 
 
 def as_tensor(value: Any, dtype: torch.dtype | None = None) -> Tensor:
-    """A tensor of an array or number; a NumPy float64 stays one unless ``dtype`` is given.
+    """Convert an array or number to a tensor; NumPy dtypes are kept unless ``dtype`` is given.
 
     >>> as_tensor(np.array([1.0, 2.0]), torch.float32)
     tensor([1., 2.])
@@ -135,15 +133,15 @@ def as_tensor(value: Any, dtype: torch.dtype | None = None) -> Tensor:
     return torch.as_tensor(value, dtype=dtype)
 
 
-def _know_tensordict() -> None:
-    """Register TensorDict as a node once somebody has imported it; importing it is slow."""
+def _register_tensordict() -> None:
+    """Register TensorDict as a node if it has been imported already; importing it is slow."""
     module = sys.modules.get("tensordict")
     cls = getattr(module, "TensorDict", None)
     if cls is None or cls in _tensordict_classes:
         return
     _tensordict_classes.add(cls)
-    register: Any = optree.register_pytree_node  # typed for collections alone
-    register(cls, _flatten_tensordict, _dict_of, namespace=NAMESPACE)
+    register: Any = optree.register_pytree_node  # its type hints accept only collections
+    register(cls, _flatten_tensordict, _unflatten_tensordict, namespace=NAMESPACE)
 
 
 def _flatten_tensordict(td: Any) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]:
@@ -151,5 +149,5 @@ def _flatten_tensordict(td: Any) -> tuple[tuple[Any, ...], tuple[str, ...], tupl
     return tuple(td.get(name) for name in names), names, names
 
 
-def _dict_of(names: tuple[str, ...], values: Iterable[Any]) -> dict[str, Any]:
+def _unflatten_tensordict(names: tuple[str, ...], values: Iterable[Any]) -> dict[str, Any]:
     return dict(zip(names, values, strict=True))

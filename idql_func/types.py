@@ -1,4 +1,4 @@
-"""The names that signatures use, after ``jaxrl5/types.py``, and the error of bad input."""
+"""Type aliases for signatures, after ``jaxrl5/types.py``, and the error for bad input."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Batch: TypeAlias = Mapping[str, Any]
 """``observations, actions, rewards, masks, dones, next_observations`` as tensors ``[B, ...]``."""
 
 InfoDict: TypeAlias = dict[str, torch.Tensor]
-"""Scalar tensors by upstream's names: ``actor_loss, value_loss, v, critic_loss, q, ...``."""
+"""Scalar tensors under upstream's names: ``actor_loss, value_loss, v, critic_loss, q, ...``."""
 
 PyTree: TypeAlias = Any
 """Any nesting of tuples, lists, dicts, named tuples and registered dataclasses."""

@@ -229,9 +229,9 @@ def test_permutation_is_one(seed: int, n: int, newer: bool) -> None:
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=20))
-def test_the_order_of_few_is_that_of_a_stable_sort(words: list[int]) -> None:
+def test_stable_argsort_small_equals_stable_sort(words: list[int]) -> None:
     tensor = torch.tensor(words)
-    assert torch.equal(random._order_of_few(tensor), torch.sort(tensor, stable=True)[1])
+    assert torch.equal(random._stable_argsort_small(tensor), torch.sort(tensor, stable=True)[1])
 
 
 @given(seeds, st.integers(1, 30), st.data())

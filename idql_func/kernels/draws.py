@@ -1,8 +1,8 @@
-"""Whole 32-bit draws, each as one operator: key in, numbers out, in one pass over memory.
+"""32-bit random draws, each one operator that makes numbers from a key in one pass over memory.
 
 The C form and the tensor form give the same bits. The tensor form runs on other devices and
-without a compiler, and it is what the tests compare with. Keys are ``[..., 2]``: under
-:func:`idql_func.vmap` a stack of keys is still one call.
+without a C compiler, and the tests compare the C form with it. Keys are ``[..., 2]``, so a stack
+of keys under :func:`idql_func.vmap` is still one call.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from idql_func.kernels.build import operator
-from idql_func.kernels.threefry import MASK, functions, native, threefry2x32_tensors
+from idql_func.kernels.threefry import MASK, functions, threefry2x32_tensors, uses_c
 from idql_func.kernels.xla_math import erfinv, fused_multiply_add, sqrt2
 from idql_func.switches import partitionable
 
@@ -26,43 +26,43 @@ _LARGEST = 2**32 - 2
 
 
 def split(key: Tensor, num: int) -> Tensor:
-    """``num`` new keys, ``[num, 2]``."""
+    """Split a key into ``num`` new keys, ``[num, 2]``."""
     return _draw("split", key, (num, 2))
 
 
-def chain(key: Tensor, num: int, carry: int) -> Tensor:
-    """The keys of ``num`` splits in succession and the key that is left, ``[num + 1, 2]``."""
-    return _draw("chain", key, (num + 1, 2), carry)
+def split_chain(key: Tensor, num: int, carry: int) -> Tensor:
+    """The keys of ``num`` consecutive splits and the final carried key, ``[num + 1, 2]``."""
+    return _draw("split_chain", key, (num + 1, 2), carry)
 
 
 def bits(key: Tensor, shape: Shape) -> Tensor:
-    """32-bit words as int64 values, ``shape``."""
+    """Draw 32-bit words as int64 values, ``shape``."""
     return _draw("bits", key, shape)
 
 
 def uniform(key: Tensor, shape: Shape, low: float, high: float) -> Tensor:
-    """float32 numbers in ``[low, high)``, ``shape``; scale and shift are rounded once."""
+    """Draw float32 numbers in ``[low, high)``, ``shape``; scale and shift are rounded once."""
     return _draw("uniform", key, shape, float(low), float(high))
 
 
 def normal(key: Tensor, shape: Shape) -> Tensor:
-    """Standard normal float32 numbers, ``shape``."""
+    """Draw standard normal float32 numbers, ``shape``."""
     return _draw("normal", key, shape)
 
 
 def bernoulli(key: Tensor, shape: Shape, p: float) -> Tensor:
-    """Whether float32 uniforms are below ``p``, ``shape``."""
+    """Draw booleans that are True with probability ``p``, ``shape``."""
     return _draw("bernoulli", key, shape, float(p))
 
 
 def randint(key: Tensor, shape: Shape, low: int, span: int) -> Tensor:
-    """int32 numbers in ``[low, low + span)``, ``shape``, for ``0 < span <= 2**32``."""
+    """Draw int32 numbers in ``[low, low + span)``, ``shape``, for ``0 < span <= 2**32``."""
     return _draw("randint", key, shape, low, span)
 
 
 def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
-    """A new key ``[2]`` from a key and a 32-bit integer, or a tensor ``[]`` that holds one."""
-    if native(key):
+    """Make a new key ``[2]`` from a key and a 32-bit integer (a number or a tensor ``[]``)."""
+    if uses_c(key):
         if isinstance(data, Tensor):
             return _fold_in_op(key, data.to(key.device), 0)
         return _fold_in_op(key, None, data & MASK)
@@ -72,26 +72,32 @@ def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
 def _draw(name: str, key: Tensor, shape: Shape, *parameters: Any) -> Tensor:
     if math.prod(shape) > _LARGEST:
         raise ValueError(
-            f"random: a draw of {math.prod(shape)} words exceeds the 2**32 - 2 of one key."
+            f"random: a draw of {math.prod(shape)} words exceeds 2**32 - 2, the most from one key."
         )
-    form = _OPERATORS[name] if native(key) else _TENSOR_FORMS[name]
+    form = _OPERATORS[name] if uses_c(key) else _TENSOR_FORMS[name]
     return form(key, shape, partitionable(), *parameters)
 
 
-# --- tensor forms: keys [..., 2] to numbers [..., *shape] -----------------------------------
+# --- tensor forms: from keys [..., 2] to numbers [..., *shape] -----------------------------------
 
 
 def _hash_pairs(key: Tensor, size: int) -> Tensor:
-    """Newer layout, ``[..., 2, size]``: each 64-bit counter, its high word zero, by itself."""
+    """Words of the newer layout, ``[..., 2, size]``: each 64-bit counter is hashed separately.
+
+    The high word of a counter is zero.
+    """
     counts = torch.arange(size, dtype=torch.int64, device=key.device)
     return threefry2x32_tensors(key, torch.stack([torch.zeros_like(counts), counts]))
 
 
 def _hash_halves(key: Tensor, size: int) -> Tensor:
-    """Older layout, ``[..., size]``: the first half of the counters is paired with the second."""
+    """Words of the older layout, ``[..., size]``.
+
+    Each counter of the first half is hashed together with one of the second half.
+    """
     half = (size + 1) // 2
     counts = torch.arange(2 * half, dtype=torch.int64, device=key.device)
-    if size % 2:  # an odd count is padded with a zero
+    if size % 2:  # an odd number of counters is padded with a zero
         counts = torch.where(counts == size, 0, counts)
     words = threefry2x32_tensors(key, counts.reshape(2, half))
     return words.reshape(*key.shape[:-1], 2 * half)[..., :size]
@@ -103,7 +109,7 @@ def _split_tensors(key: Tensor, shape: Shape, newer: bool) -> Tensor:
     return words.reshape((*key.shape[:-1], *shape))
 
 
-def _chain_tensors(key: Tensor, shape: Shape, newer: bool, carry: int) -> Tensor:
+def _split_chain_tensors(key: Tensor, shape: Shape, newer: bool, carry: int) -> Tensor:
     keys = []
     for _ in range(shape[0] - 1):
         halves = _split_tensors(key, (2, 2), newer).unbind(-2)
@@ -123,7 +129,7 @@ def _bits_tensors(key: Tensor, shape: Shape, newer: bool) -> Tensor:
 
 
 def _unit(key: Tensor, shape: Shape, newer: bool) -> Tensor:
-    """Floats in [0, 1): the top 23 bits of a word."""
+    """Make floats in [0, 1) of the top 23 bits of each word."""
     return (_bits_tensors(key, shape, newer) >> 9).to(torch.float32) * 2.0**-23
 
 
@@ -134,8 +140,8 @@ def _uniform_tensors(key: Tensor, shape: Shape, newer: bool, low: float, high: f
 
 
 def _normal_tensors(key: Tensor, shape: Shape, newer: bool) -> Tensor:
-    # u is uniform on (nextafter(-1, 0), 1): the width rounds to 2, so that the one
-    # rounding left is that of the shift.
+    # u is uniform on (nextafter(-1, 0), 1). Its width rounds to 2, so scaling is exact and only
+    # the shift is rounded.
     low = -1.0 + 2.0**-24
     u = torch.clamp(_unit(key, shape, newer) * 2.0 + low, min=low)
     return erfinv(u) * sqrt2(torch.float32)
@@ -148,13 +154,13 @@ def _bernoulli_tensors(key: Tensor, shape: Shape, newer: bool, p: float) -> Tens
 def _randint_tensors(key: Tensor, shape: Shape, newer: bool, low: int, span: int) -> Tensor:
     first, second = _split_tensors(key, (2, 2), newer).unbind(-2)
     high_bits, low_bits = (_bits_tensors(k, shape, newer) for k in (first, second))
-    return below(high_bits, low_bits, low, span)
+    return randint_from_bits(high_bits, low_bits, low, span)
 
 
-def below(high_bits: Tensor, low_bits: Tensor, low: Any, span: Any) -> Tensor:
+def randint_from_bits(high_bits: Tensor, low_bits: Tensor, low: Any, span: Any) -> Tensor:
     """``low`` plus 64 random bits modulo ``span``, in JAX's wrapping 32-bit arithmetic.
 
-    JAX's span wraps to zero at 2**32, where the remainder is the low bits; so it is here.
+    As in JAX, a span of 2**32 wraps to zero, and the remainder is then the low bits.
     """
     multiplier = ((2**16 % span) ** 2 & MASK) % span
     offset = ((((high_bits % span) * multiplier) & MASK) + low_bits % span & MASK) % span
@@ -174,36 +180,37 @@ def _fold_in_tensors(key: Tensor, data: int | Tensor) -> Tensor:
 
 
 def _operator(name: str, parameters: str, dtype: torch.dtype, call: Callable[..., None]) -> Any:
-    """The operator of a draw.
+    """Register the operator of a draw.
 
-    ``call`` takes the C functions, the pointer to the keys, their number, the size of each draw,
-    whether the layout is the newer one, the pointer to the result, and the parameters.
+    ``call(functions, keys, rows, size, newer, out, *parameters)`` calls the C function: ``keys``
+    and ``out`` are addresses, ``rows`` is the number of keys, ``size`` the numbers drawn from each,
+    and ``newer`` whether the newer stream layout is used.
     """
 
-    def run(key: Tensor, shape: Shape, newer: bool, *given: Any) -> Tensor:
+    def run(key: Tensor, shape: Shape, newer: bool, *arguments: Any) -> Tensor:
         built = functions()
-        if built is None:  # a graph made where there was a compiler, run where there is none
-            return _TENSOR_FORMS[name](key, shape, newer, *given)
+        if built is None:  # traced with a C compiler, run without one
+            return _TENSOR_FORMS[name](key, shape, newer, *arguments)
         if not key.is_contiguous():
             key = key.contiguous()
         out = torch.empty((*key.shape[:-1], *shape), dtype=dtype)
         rows, size = key.numel() // 2, math.prod(shape)
-        call(built, key.data_ptr(), rows, size, newer, out.data_ptr(), *given)
+        call(built, key.data_ptr(), rows, size, newer, out.data_ptr(), *arguments)
         return out
 
-    def fake(key: Tensor, shape: Shape, newer: bool, *given: Any) -> Tensor:
+    def fake(key: Tensor, shape: Shape, newer: bool, *arguments: Any) -> Tensor:
         return key.new_empty((*key.shape[:-1], *shape), dtype=dtype)
 
-    def vmap(info, in_dims, key: Tensor, shape: Shape, newer: bool, *given: Any):
-        return made(key.movedim(in_dims[0], 0), shape, newer, *given), 0
+    def vmap(info, in_dims, key: Tensor, shape: Shape, newer: bool, *arguments: Any):
+        return registered(key.movedim(in_dims[0], 0), shape, newer, *arguments), 0
 
     schema = f"{name}(Tensor key, SymInt[] shape, bool newer{parameters}) -> Tensor"
-    made = operator(schema, run, fake=fake, vmap=vmap)
-    return made
+    registered = operator(schema, run, fake=fake, vmap=vmap)
+    return registered
 
 
 def _by_kind(kind: int) -> Callable[..., None]:
-    """The C function of all draws that make one number of one word."""
+    """The ``call`` of a draw that makes one number from each word."""
 
     def call(built, keys, rows, size, newer, out, p=0.0, q=0.0) -> None:
         parameters = array("d", (p, q))
@@ -216,8 +223,8 @@ def _split(built, keys, rows, size, newer, out) -> None:
     built["split"](keys, rows, size, newer, out)
 
 
-def _chain(built, keys, rows, size, newer, out, carry) -> None:
-    built["chain"](keys, rows, size, newer, carry, out)
+def _split_chain(built, keys, rows, size, newer, out, carry) -> None:
+    built["split_chain"](keys, rows, size, newer, carry, out)
 
 
 def _randint(built, keys, rows, size, newer, out, low, span) -> None:
@@ -226,7 +233,7 @@ def _randint(built, keys, rows, size, newer, out, low, span) -> None:
 
 _OPERATORS: dict[str, Any] = {
     "split": _operator("split", "", torch.int64, _split),
-    "chain": _operator("chain", ", int carry", torch.int64, _chain),
+    "split_chain": _operator("split_chain", ", int carry", torch.int64, _split_chain),
     "bits": _operator("bits", "", torch.int64, _by_kind(0)),
     "uniform": _operator("uniform", ", float low, float high", torch.float32, _by_kind(1)),
     "normal": _operator("normal", "", torch.float32, _by_kind(2)),
@@ -235,7 +242,7 @@ _OPERATORS: dict[str, Any] = {
 }
 _TENSOR_FORMS: dict[str, Callable[..., Tensor]] = {
     "split": _split_tensors,
-    "chain": _chain_tensors,
+    "split_chain": _split_chain_tensors,
     "bits": _bits_tensors,
     "uniform": _uniform_tensors,
     "normal": _normal_tensors,
@@ -255,8 +262,8 @@ def _run_fold_in(key: Tensor, data: Tensor | None, number: int) -> Tensor:
     if data is not None:
         data = data.to(torch.int64).contiguous()
     out = torch.empty(key.shape, dtype=torch.int64)
-    given = 0 if data is None else data.data_ptr()
-    built["fold_in"](key.data_ptr(), key.numel() // 2, given, number, out.data_ptr())
+    address = 0 if data is None else data.data_ptr()
+    built["fold_in"](key.data_ptr(), key.numel() // 2, address, number, out.data_ptr())
     return out
 
 

@@ -1,7 +1,7 @@
-"""Threefry-2x32, the hash behind every random stream, as one operator.
+"""Threefry-2x32, the hash function of every random stream, as one operator.
 
-On a CPU it is a few lines of C: a graph sees one node where the tensor form has 160. On other
-devices, or without a compiler, the tensor form runs.
+On a CPU it runs in C and is one node of a graph; the tensor form has 160 nodes. The tensor form
+runs on other devices and without a C compiler.
 
 Source: J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
 """
@@ -20,18 +20,20 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
 def threefry2x32(key: Tensor, counts: Tensor) -> Tensor:
-    """The hash ``[2, n]`` of counters ``[2, n]`` under a key ``[2]``; all int64 words.
+    """Hash counters ``[2, n]`` under a key ``[2]`` to words ``[2, n]``, all 32 bits in int64.
 
     >>> threefry2x32(torch.tensor([0, 0]), torch.tensor([[0], [0]])).flatten().tolist()
     [1797259609, 2579123966]
     """
-    if native(key):
+    if uses_c(key):
         return _threefry_op(key, counts)
     return threefry2x32_tensors(key, counts)
 
 
 def threefry2x32_tensors(key: Tensor, counts: Tensor) -> Tensor:
-    """The same in tensor operations, on any device; keys ``[..., 2]`` give ``[..., 2, n]``.
+    """Compute :func:`threefry2x32` with tensor operations, on any device.
+
+    Keys ``[..., 2]`` and counters ``[2, n]`` give words ``[..., 2, n]``.
 
     >>> threefry2x32_tensors(torch.tensor([0, 0]), torch.tensor([[0], [0]])).flatten().tolist()
     [1797259609, 2579123966]
@@ -42,7 +44,7 @@ def threefry2x32_tensors(key: Tensor, counts: Tensor) -> Tensor:
     x1 = (counts[1] + keys[1]) & MASK
     for i in range(5):
         for rotation in _ROTATIONS[i % 2]:
-            # x0 may grow past 32 bits (below 2**38 in all): only x1 is shifted right
+            # x0 may exceed 32 bits (it stays below 2**38); only x1 is shifted right
             x0 = x0 + x1
             doubled = x1 << rotation
             x1 = ((doubled | (doubled >> 32)) ^ x0) & MASK
@@ -51,37 +53,36 @@ def threefry2x32_tensors(key: Tensor, counts: Tensor) -> Tensor:
     return torch.stack([x0 & MASK, x1], dim=-2)
 
 
-def native(key: Tensor) -> bool:
-    """Whether draws from this key take the C form."""
+def uses_c(key: Tensor) -> bool:
+    """Whether draws from this key run in C."""
     return key.device.type == "cpu" and functions() is not None
 
 
 @functools.cache
 def functions() -> dict[str, CFunction] | None:
-    """The C functions, or None where there is no C compiler."""
+    """The functions of ``csrc/threefry.c``, or None without a C compiler."""
     built = library("threefry", openmp=True)
     if built is None:
         return None
-    words = {
+    signatures = {
         "threefry2x32": "pnpnp",
         "draw": "npnnnnpc",
         "split": "pnnnp",
-        "chain": "pnnnnp",
+        "split_chain": "pnnnnp",
         "fold_in": "pnpnp",
         "randint": "pnnnnnp",
     }
-    return {name: CFunction(built, name, kinds) for name, kinds in words.items()}
+    return {name: CFunction(built, name, kinds) for name, kinds in signatures.items()}
 
 
 def _run(key: Tensor, counts: Tensor) -> Tensor:
     built = functions()
-    if built is None:  # a graph made where there was a compiler, run where there is none
+    if built is None:  # traced with a C compiler, run without one
         return threefry2x32_tensors(key, counts)
     key, counts = key.contiguous(), counts.contiguous()
     words = torch.empty((*key.shape[:-1], *counts.shape), dtype=torch.int64)
     rows, n = key.numel() // 2, counts.shape[1]
-    hashed = built["threefry2x32"]
-    hashed(key.data_ptr(), rows, counts.data_ptr(), n, words.data_ptr())
+    built["threefry2x32"](key.data_ptr(), rows, counts.data_ptr(), n, words.data_ptr())
     return words
 
 

@@ -1,11 +1,10 @@
-"""Elementary functions that round as XLA's on a CPU do, where torch's differ in the last bits.
+"""Elementary functions that round like XLA on a CPU, where torch differs in the last bits.
 
-They turn uniform draws into normals, of which the initial parameters are made: the
-replay of a training run in double precision needs them to the bit. XLA contracts a
-product and a sum into one fused step; so does every polynomial here.
+They turn uniform draws into normals, from which parameters are initialised; reproducing a training
+run in double precision needs them to the bit. Like XLA, polynomials use fused multiply-adds.
 
 Sources: M. Giles, "Approximating the erfinv function" (2010); S. Moshier's Cephes library
-for log, log1p and erf; the code that XLA generates, for which branch is taken where.
+for log, log1p and erf; the code that XLA generates, for the conditions of each branch.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from torch import Tensor
 
 
 def fused_multiply_add(x: Tensor, y: Tensor, z: Tensor | float) -> Tensor:
-    """``x * y + z`` rounded once, in the precision of the arguments."""
+    """Compute ``x * y + z`` with one rounding, in the precision of the arguments."""
     if x.dtype == torch.float32:
         # a product of two float32 is exact in float64
         z = z.double() if isinstance(z, Tensor) else float(np.float32(z))
@@ -45,7 +44,7 @@ def _two_product(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sqrt2(dtype: torch.dtype) -> float:
-    """The root of two, rounded to the dtype."""
+    """The square root of two, rounded to the dtype."""
     return math.sqrt(2) if dtype == torch.float64 else float(np.float32(math.sqrt(2)))
 
 
@@ -54,7 +53,7 @@ def _horner(
     x: Tensor,
     step: Callable[[Tensor, Tensor, float], Tensor],
 ) -> Tensor:
-    """The polynomial in ``x``, highest power first, each step by ``step(p, x, c)``."""
+    """Evaluate a polynomial by Horner's rule, highest power first, with steps ``step(p, x, c)``."""
     p = torch.full_like(x, coefficients[0])
     for c in coefficients[1:]:
         p = step(p, x, c)
@@ -103,8 +102,8 @@ _ERFINV64_TAIL = (
 )  # fmt: skip
 
 
-# XLA's log1p below sqrt(2) - 1 is x - x^2/2 + x^3 P(x)/Q(x), of Cephes; at the negative end
-# that is outside of the approximation's good range, by many ulp in float64.
+# XLA's log1p for |x| < sqrt(2) - 1 is x - x^2/2 + x^3 P(x)/Q(x), from Cephes. Near the negative
+# end this leaves the range in which the approximation is accurate, by many ulp in float64.
 _LOG1P_NUMERATOR = (
     4.5270000862445199635215e-5, 4.9854102823193375972212e-1, 6.5787325942061044846969e0,
     2.9911919328553073277375e1, 6.0949667980987787057556e1, 5.7112963590585538103336e1,
@@ -124,7 +123,7 @@ _LOG32 = (
 
 
 def log(x: Tensor) -> Tensor:
-    """XLA's logarithm of positive normal numbers, to the bit in float32."""
+    """XLA's logarithm of positive normal numbers, equal to the bit in float32."""
     if x.dtype == torch.float64:
         return torch.log(x)
     mantissa, power = torch.frexp(x)
@@ -151,12 +150,12 @@ def _log1p(x: Tensor) -> Tensor:
 
 
 def erfinv(x: Tensor) -> Tensor:
-    """XLA's inverse error function, which ``torch.erfinv`` is not (tens of ulp away)."""
+    """XLA's inverse error function; ``torch.erfinv`` differs from it by tens of ulp."""
     w = -_log1p(x * -x)
     if x.dtype == torch.float32:
         centre = w < 5
-        # torch's float32 root is an ulp off at times: it is taken in float64.
-        # One polynomial over chosen coefficients, each step fused as XLA's CPU code is
+        # The square root is taken in float64 because torch's float32 one can be an ulp off.
+        # Coefficients are selected per element; each step is a fused multiply-add, as in XLA.
         v = torch.where(centre, w - 2.5, torch.sqrt(w.double()).float() - 3)
         p = torch.where(centre, _ERFINV32_CENTRE[0], _ERFINV32_TAIL[0]).float()
         for c, t in zip(_ERFINV32_CENTRE[1:], _ERFINV32_TAIL[1:], strict=True):
@@ -184,8 +183,8 @@ _ERF32_DENOMINATOR = (
     -1.45660715e-05, -0.000213374049, -0.00168282702, -0.00737332925, -0.0142647391,
 )  # fmt: skip
 
-# The double-precision one is that of the Cephes library (S. Moshier): x * P(x^2) / Q(x^2)
-# below 1, and 1 - exp(-x^2) * R(x) / S(x) from there on.
+# XLA's double-precision erf is that of the Cephes library (S. Moshier): x * P(x^2) / Q(x^2) for
+# |x| < 1, else 1 - exp(-x^2) * R(x) / S(x).
 _ERF64_NUMERATOR = (
     9.60497373987051638749e0, 9.00260197203842689217e1, 2.23200534594684319226e3,
     7.00332514112805075473e3, 5.55923013010394962768e4,
@@ -207,16 +206,16 @@ _ERFC64_DENOMINATOR = (
 
 
 def erf(x: Tensor) -> Tensor:
-    """XLA's error function; it sets the ends of the truncated normal's range."""
+    """XLA's error function, used for the bounds of the truncated normal."""
 
-    def ratio(top: Sequence[float], bottom: Sequence[float], at: Tensor, by: Tensor) -> Tensor:
-        return by * _horner(top, at, fused_multiply_add) / _horner(bottom, at, fused_multiply_add)
+    def ratio(p: Sequence[float], q: Sequence[float], y: Tensor, factor: Tensor) -> Tensor:
+        return factor * _horner(p, y, fused_multiply_add) / _horner(q, y, fused_multiply_add)
 
     if x.dtype == torch.float32:
         x = torch.clamp(x, -4, 4)
         return torch.clamp(ratio(_ERF32_NUMERATOR, _ERF32_DENOMINATOR, x * x, x), -1, 1)
     inner = ratio(_ERF64_NUMERATOR, _ERF64_DENOMINATOR, x * x, x)
-    # from 6 on erfc is below half an ulp of 1
+    # for |x| >= 6, erfc is below half an ulp of 1
     size = torch.clamp(x.abs(), max=6)
     rest = ratio(_ERFC64_NUMERATOR, _ERFC64_DENOMINATOR, size, torch.exp(-size * size))
     return torch.where(x.abs() < 1, inner, torch.sign(x) * (1 - rest))

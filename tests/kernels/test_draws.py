@@ -55,7 +55,7 @@ def test_splits(keys, num, newer) -> None:
 @given(stacks, st.integers(0, 6), st.booleans(), st.integers(0, 1))
 @settings(max_examples=40, deadline=None)
 def test_chains_of_splits(keys, num, newer, carry) -> None:
-    _both("chain", keys, (num + 1, 2), newer, carry)
+    _both("split_chain", keys, (num + 1, 2), newer, carry)
     rng, loop = torch.tensor(keys[0]), []
     with random.threefry_partitionable(newer):
         for _ in range(num):
@@ -181,7 +181,7 @@ def test_without_a_compiler_the_same(newer: bool, monkeypatch: pytest.MonkeyPatc
                 patch.setenv("XDG_CACHE_HOME", "/dev/null")
                 for function in (build.library, threefry.functions):
                     function.cache_clear()
-                assert not threefry.native(key)
+                assert not threefry.uses_c(key)
                 found = _a_bit_of_each(key)
                 # and a graph made where there was one
                 stack = torch.stack([key, key])

@@ -204,8 +204,8 @@ int64_t split(const int64_t *keys, int64_t rows, int64_t size, int64_t newer, in
 
 /* `size / 2 - 1` times in succession a key is split in two: half number `carry` is split next, the
    other is a result; the half left over comes last. */
-int64_t chain(const int64_t *keys, int64_t rows, int64_t size, int64_t newer, int64_t carry,
-              int64_t *out)
+int64_t split_chain(const int64_t *keys, int64_t rows, int64_t size, int64_t newer, int64_t carry,
+                    int64_t *out)
 {
     for (int64_t row = 0; row < rows; row++) {
         int64_t *to = out + row * size, *last = to + size - 2, halves[4];
