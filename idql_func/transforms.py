@@ -17,12 +17,11 @@ from torch import Tensor
 
 from idql_func.compiler.inductor import compiler_problem
 from idql_func.compiler.jit import Jitted, name_of
-from idql_func.compiler.trace import inside_transform
+from idql_func.compiler.trace import inside_transform, runs_eagerly
 from idql_func.switches import (
     disable_jit,
     enable_x64,
     float_dtype,
-    jit_disabled,
 )
 from idql_func.tree import (
     NAMESPACE,
@@ -352,7 +351,7 @@ def scan(
     step, constants = fn, {}
     if isinstance(fn, functools.partial) and not fn.args:
         step, constants = fn.func, fn.keywords
-    if steps and isinstance(step, Jitted) and not (jit_disabled() or inside_transform()):
+    if steps and isinstance(step, Jitted) and not runs_eagerly():
         rows = [as_tensor(leaf).contiguous() for leaf in leaves]
         return step.scan(init, rows, spec, steps, constants)
     carry, outputs = init, []

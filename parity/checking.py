@@ -66,15 +66,14 @@ def no_shortcuts(mode: Mode, device: str) -> Iterator[None]:
     """
     import torch
 
-    from idql_func.switches import set_native_matmul
+    from idql_func.compiler.torch_internals import one_compiler_thread
+    from idql_func.switches import set_native_products
 
     with contextlib.ExitStack() as stack:
         if mode == "compiled":
-            import torch._inductor.config as inductor
-
             # Several compiler threads in each of several processes only get in each other's way.
-            stack.enter_context(inductor.patch(compile_threads=1))
-            stack.enter_context(set_native_matmul())
+            stack.enter_context(one_compiler_thread())
+            stack.enter_context(set_native_products())
         if torch.device(device).type == "cuda":
             # cuDNN's convolutions take TF32 by default, of 10 bits.
             cudnn = torch.backends.cudnn

@@ -9,17 +9,19 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from idql_func.compiler import torch_internals
+
 __all__ = ["results_of", "storage_number", "storage_of", "writes"]
 
 
 def writes(node: Node) -> bool:
     """Whether an operator writes to one of its arguments."""
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+    return torch_internals.is_mutable(node.target)
 
 
 def storage_of(tensor: Tensor) -> int:
     """The address of a (fake) tensor's storage object, which views of one memory share."""
-    return tensor.untyped_storage()._cdata
+    return torch_internals.storage_number(tensor)
 
 
 def storage_number(node: Node) -> int:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from idql_func.compiler import torch_internals
 from idql_func.compiler.pass_matmul import use_native_matmul
 from idql_func.compiler.replay import Replayed
-from idql_func.compiler.trace import examples
-from idql_func.switches import native_matmul
+from idql_func.compiler.torch_internals import ANALYSIS, INDUCTOR, MATMUL, problem_of, turn_off
+from idql_func.compiler.trace import example_inputs
+from idql_func.switches import native_products
 
 __all__ = ["CompiledGraph", "compile_graph", "compiler_problem"]
 
@@ -25,35 +28,61 @@ CompiledGraph = Callable[..., Sequence[Tensor]]
 
 
 def compile_graph(
-    graph: torch.fx.GraphModule, tensors: Sequence[Tensor], open_rows: bool = False
+    graph: GraphModule, tensors: Sequence[Tensor], dynamic_rows: bool = False
 ) -> CompiledGraph:
-    """Machine code for a flat graph on tensors of these shapes, dtypes and devices.
+    """Compile a flat graph for tensors of these shapes, dtypes and devices.
 
-    With ``open_rows`` the graph was traced with such, and the code that torch keeps serves again
-    where they are longer or shorter.
-
-    Where one of them asks for a gradient (torch's own, not :func:`idql_func.grad`), the whole
-    of ``torch.compile`` is taken, whose programs can be differentiated.
+    Args:
+        graph: the graph; passes may change it.
+        tensors: its inputs at the first call. If one requires a gradient (of ``torch.autograd``,
+            not of :func:`idql_func.grad`), ``torch.compile`` takes the graph, since its programs
+            can be differentiated.
+        dynamic_rows: the graph was traced with inputs of any number of rows. The machine code in
+            torch's cache then serves for every number; the program itself is for this one.
     """
-    try:
-        from torch._inductor import standalone_compile
-    except ImportError:
-        standalone_compile = None
-    if standalone_compile is None or any(t.requires_grad for t in tensors):
-        return torch.compile(graph, fullgraph=True, dynamic=False)
-    if native_matmul():
-        use_native_matmul(graph)
-    options = {"config_patches": torch_internals.settings()}
-    if open_rows:  # of any length in the machine code, of one in a program and its recording
-        return Replayed(
-            standalone_compile(graph, list(tensors), dynamic_shapes="from_graph", options=options)
+    if any(t.requires_grad for t in tensors) or problem_of(ANALYSIS) or problem_of(INDUCTOR):
+        return _plain(graph)
+    plain = _copy(graph)
+    attempts = {INDUCTOR: graph}
+    if native_products() and problem_of(MATMUL) is None and use_own_products(graph):
+        attempts = {MATMUL: graph, INDUCTOR: _copy(plain)}
+    errors: dict[str, Exception] = {}
+    for route, candidate in attempts.items():
+        try:
+            run = Replayed(_straight_to_inductor(candidate, tensors, dynamic_rows))
+        except Exception as error:  # of any kind: a torch that behaves otherwise
+            errors[route] = error
+        else:
+            if MATMUL in errors:
+                turn_off(MATMUL, errors[MATMUL])
+            return run
+    turn_off(INDUCTOR, errors[INDUCTOR])
+    return _plain(plain)
+
+
+def _plain(graph: GraphModule) -> CompiledGraph:
+    return torch.compile(graph, fullgraph=True, dynamic=False)
+
+
+def _straight_to_inductor(
+    graph: GraphModule, tensors: Sequence[Tensor], dynamic_rows: bool
+) -> CompiledGraph:
+    standalone_compile: Any = torch_internals.standalone_compile()
+    options = {"config_patches": torch_internals.inductor_settings()}
+    if dynamic_rows:
+        return standalone_compile(
+            graph, list(tensors), dynamic_shapes="from_graph", options=options
         )
-    # examples of their own: memory that two arguments happen to share is not part of the program
-    return Replayed(
-        standalone_compile(
-            graph, examples(tensors), dynamic_shapes="from_example_inputs", options=options
-        )
+    # new tensors: memory that two arguments of this call share is not part of the program
+    return standalone_compile(
+        graph, example_inputs(tensors), dynamic_shapes="from_example_inputs", options=options
     )
+
+
+def _copy(graph: GraphModule) -> GraphModule:
+    nodes = torch.fx.Graph()
+    nodes.output(nodes.graph_copy(graph.graph, {}))
+    return GraphModule(graph, nodes)
 
 
 @functools.cache
@@ -67,11 +96,7 @@ def compiler_problem(device: torch.device) -> str | None:
         return None
     if device.type != "cpu":
         return f"torch.compile has no compiler for the device '{device}'."
-    from torch._inductor import cpp_builder, exc
-
-    try:
-        cpp_builder.get_cpp_compiler()
-    except exc.InvalidCxxCompiler:
+    if torch_internals.cpp_compiler() is None:
         return (
             "torch.compile found no C++ compiler: install g++ or clang++ "
             "(or name one in the environment variable CXX)."

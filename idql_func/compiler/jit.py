@@ -17,11 +17,11 @@ from idql_func.compiler.cuda_graph import CudaGraph
 from idql_func.compiler.fx_utils import results_of, storage_of
 from idql_func.compiler.inductor import compile_graph, compiler_problem
 from idql_func.compiler.pass_inplace import reuse_donated_memory
-from idql_func.compiler.trace import examples, inside_transform, trace
+from idql_func.compiler.torch_internals import ANALYSIS, problem_of
+from idql_func.compiler.trace import example_inputs, runs_eagerly, trace
 from idql_func.switches import (
-    bfloat16_matmul,
-    jit_disabled,
-    native_matmul,
+    bfloat16_products,
+    native_products,
     partitionable,
     x64_enabled,
 )
@@ -68,7 +68,7 @@ class Jitted:
         return self if instance is None else functools.partial(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if jit_disabled() or inside_transform():
+        if runs_eagerly():
             return self.fn(*args, **kwargs)
         settings = self._settings(args, kwargs)
         again = cached_call(args[0], settings) if self._repeats and args else None
@@ -222,7 +222,8 @@ class Jitted:
         out_spec: list[optree.PyTreeSpec] = []
         positional, keywords = spec.children()
         donated = _places(positional, self._donated_nums)
-        open_rows = set(_places(keywords, self._open_names, positional.num_leaves))
+        unknown_aliases = problem_of(ANALYSIS) is not None
+        dynamic_rows = set(_places(keywords, self._open_names, positional.num_leaves))
 
         def flat(*inputs: Tensor) -> tuple[Tensor, ...]:
             args, kwargs = tree_unflatten(spec, inputs)
@@ -239,14 +240,14 @@ class Jitted:
                 elif isinstance(leaf, Tensor):
                     outputs.append(("graph", len(results)))
                     # a view of an input, or a result given twice, would see what is written there
-                    shared = bool(donated) and storage_of(leaf) in storages
+                    shared = donated and (unknown_aliases or storage_of(leaf) in storages)
                     results.append(leaf.clone() if shared else leaf.contiguous())
                     storages.add(storage_of(leaf))
                 else:
                     outputs.append(("constant", leaf))
             return tuple(results)
 
-        graph = trace(flat, examples(tensors, open_rows))
+        graph = trace(flat, example_inputs(tensors, dynamic_rows))
         graph.graph.eliminate_dead_code()
         made = [node.meta["val"] for node in results_of(graph)]
         sources = {"graph": made, "argument": tensors}
@@ -268,7 +269,7 @@ class Jitted:
             problem = compiler_problem(device)
             if problem is None:
                 logger.info("compiling %s: %d operations", name_of(self.fn), len(graph.graph.nodes))
-                run = compile_graph(graph, [tensors[k] for k in used], bool(open_rows))
+                run = compile_graph(graph, [tensors[k] for k in used], bool(dynamic_rows))
             else:
                 warnings.warn(f"jit: {problem} Running eagerly.", RuntimeWarning, stacklevel=5)
         if self.cuda_graphs and device.type == "cuda":

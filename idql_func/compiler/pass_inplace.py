@@ -17,8 +17,10 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from idql_func.compiler import torch_internals
 from idql_func.compiler.fx_utils import results_of, storage_number
-from idql_func.kernels.tree_ops import INPLACE_FORMS
+from idql_func.compiler.torch_internals import ANALYSIS, problem_of
+from idql_func.kernels.tree_ops import TWINS
 
 
 def reuse_donated_memory(
@@ -33,7 +35,7 @@ def reuse_donated_memory(
     """
     free = [k for k in donated if ("argument", k) not in outputs]
     results = results_of(graph)
-    homes = output_buffers(graph)
+    homes = {} if problem_of(ANALYSIS) else output_buffers(graph)
     pairs: dict[int, int] = {}
     made_here = [value for kind, value in outputs if kind == "graph"]
     for value in sorted(made_here, key=lambda value: value not in homes):
@@ -42,7 +44,8 @@ def reuse_donated_memory(
         if fits:
             pairs[value] = homes[value] if homes.get(value) in fits else fits[0]
             free.remove(pairs[value])
-    _write_into_inputs(graph, pairs, use_inplace_ops(graph, pairs))
+    copied = pairs if problem_of(ANALYSIS) else use_inplace_ops(graph, pairs)
+    _write_into_inputs(graph, pairs, copied)
     left = [k for k in range(len(results)) if k not in pairs]
     return [
         (kind, value)
@@ -179,7 +182,7 @@ def _has_twin(node: Any) -> bool:
 def _written(node: Node) -> list[Any]:
     """What the twin of an operator writes to, in the order of the operator's results."""
     operator: Any = node.target
-    names = [argument.name for argument in operator._schema.arguments]
+    names = torch_internals.argument_names(operator)
     written: list[Any] = []
     for name in INPLACE_FORMS[operator][1]:
         argument: Any = node.args[names.index(name)]

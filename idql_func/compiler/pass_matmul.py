@@ -7,8 +7,9 @@ a traced graph, whatever function it was traced from, and makes each group one o
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,16 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from idql_func.compiler import torch_internals
 from idql_func.compiler.fx_utils import storage_number, writes
-from idql_func.kernels.matmul import available, fused_matmul, prepare_compiler
+from idql_func.kernels.matmul import (
+    KERNEL_NAME,
+    available,
+    product,
+    product_into,
+    product_layout,
+    product_shape,
+)
 
 __all__ = ["use_native_matmul"]
 
@@ -27,18 +36,19 @@ _FAR = 1 << 19
 """Elements of a transposed right factor beyond which a library's packing is the better one."""
 
 
-def use_native_matmul(graph: GraphModule) -> None:
-    """Replace the float32 products of a graph for the CPU, in place.
+def use_own_products(graph: GraphModule) -> bool:
+    """Replace the float32 products of a graph for the CPU, in place; whether there was one.
 
     It has no gradients to be taken any more. One whose shapes are not known, or whose factors lie
     in memory in another way than by rows or columns, stays torch's; so does one of a large
     transposed factor.
     """
     if not any(node.target in _PRODUCTS for node in graph.graph.nodes) or not available():
-        return
-    prepare_compiler()
+        return False
+    _register_lowering()
     order = {node: k for k, node in enumerate(graph.graph.nodes)}
     written = [k for node, k in order.items() if writes(node)]
+    replaced = False
     for node in [n for n in graph.graph.nodes if n.target in _PRODUCTS]:
         found = _Product.of(node)
         if found is None:
@@ -46,8 +56,35 @@ def use_native_matmul(graph: GraphModule) -> None:
         found.take_in_what_follows(order, written)
         found.take_in_sums(order, written)
         found.put(order)
+        replaced = True
     graph.graph.eliminate_dead_code()
     graph.recompile()
+    return replaced
+
+
+@functools.cache
+def _register_lowering() -> None:
+    """Let Inductor call the product by its address, into memory that Inductor plans."""
+    inductor = torch_internals.lowering()
+    assert inductor is not None
+    setattr(inductor.kernels, KERNEL_NAME, product_into)
+
+    class Shape:
+        def __init__(self, node: Any) -> None:
+            self.shape: Sequence[int] = [int(size) for size in node.get_size()]
+
+    @inductor.register(product, type_promotion_kind=None)
+    def lower(
+        a: Any, b: Any, a_transposed: bool, b_transposed: bool, bias: Any, relu: bool, gate: Any,
+        sums: bool,
+    ) -> Any:  # fmt: skip
+        shapes = [None if node is None else Shape(node) for node in (a, b, bias, gate)]
+        layout = product_layout(
+            shapes[0], shapes[1], a_transposed, b_transposed, shapes[2], relu, shapes[3], sums
+        )
+        size = product_shape(shapes[0], shapes[1], layout[-1], sums)
+        inputs = [inductor.contiguous_memory(x) for x in (a, b, bias, gate) if x is not None]
+        return inductor.call(KERNEL_NAME, product, a, size, inputs, layout)
 
 
 @dataclass

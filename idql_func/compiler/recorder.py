@@ -8,7 +8,6 @@ points to: an input, something the program has allocated, or what an operator ha
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import threading
 import types
@@ -19,9 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from idql_func.kernels.build import CPU_IMPLEMENTATIONS, CFunction, call_observer
+from idql_func.compiler import torch_internals
+from idql_func.compiler.torch_internals import ALLOCATION, GENERATED_NAMES
+from idql_func.kernels.build import RUNS, Function, witness
 
 __all__ = ["MOST_WORDS", "Call", "Operator", "Place", "Recorder", "View", "usual"]
 
@@ -34,9 +34,6 @@ _MAKE = {
     torch.ops.aten.new_empty.default,
 }
 _WRITE = {getattr(torch.ops.aten, name).out for name in ("mm", "bmm", "addmm", "baddbmm")}
-_NAMES = {"reinterpret_tensor", "extern_kernels", "torch", "aten", "assert_alignment"}
-"""What a program may call besides kernels: it does nothing, or torch is asked."""
-
 
 _CONSTANT = -1
 """The region of tensors that are a program's own."""
@@ -98,7 +95,7 @@ class _Unknown(Exception):
     """Something that can't be replayed, by what it is."""
 
 
-class Recorder(TorchDispatchMode):
+class Recorder:
     """What a program does while it runs.
 
     A fault in the recording never stops the program: it may have written half of its results over
@@ -106,7 +103,9 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
-        super().__init__()
+        mode = torch_internals.dispatch_mode()
+        assert mode is not None
+        self._mode = mode(self._observe)
         self.steps: list[Call | Operator] = []
         self.sizes = [t.nbytes for t in inputs]
         """Bytes of each region: of the inputs, then of all that is made."""
@@ -186,10 +185,9 @@ class Recorder(TorchDispatchMode):
 
     def kernel(self, built: Any) -> Callable[..., None]:
         """A kernel of Inductor's that is noted when it is called."""
-        module = getattr(built, "__self__", None)
-        if module is None or not hasattr(module, "__file__"):
+        address = torch_internals.kernel_address(built)
+        if address is None:
             raise _Unknown("a kernel of an unknown kind")
-        address = ctypes.cast(_loaded(module.__file__).kernel, ctypes.c_void_p).value or 0
 
         def word(value: Any) -> Any:
             if isinstance(value, Tensor):
@@ -204,11 +202,10 @@ class Recorder(TorchDispatchMode):
 
         return run
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in CPU_IMPLEMENTATIONS:
-            with self:  # its functions tell by themselves, but what else it does must be seen
-                return CPU_IMPLEMENTATIONS[func](*args, **(kwargs or {}))
-        kwargs = kwargs or {}
+    def _observe(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        if func in RUNS:
+            with self._mode:  # its functions tell by themselves, but what else it does must be seen
+                return RUNS[func](*args, **kwargs)
         result = func(*args, **kwargs)
         if func in _MAKE:
             self._made(result)
@@ -228,7 +225,7 @@ class Recorder(TorchDispatchMode):
         arguments, named = [view(x) for x in args], {name: view(x) for name, x in kwargs.items()}
         if func not in _WRITE:
             returned = result if isinstance(result, list | tuple) else [result]
-            if func._schema.is_mutable:
+            if torch_internals.is_mutable(func):
                 raise _Unknown(f"{func} writes to a tensor")
             for value in returned:
                 if value is None:  # a gradient that was not asked for
@@ -257,7 +254,7 @@ class Recorder(TorchDispatchMode):
             return original(inputs)
         token = call_observer.set(self)
         try:
-            with self:
+            with self._mode:
                 results = call(inputs)
         finally:
             call_observer.reset(token)
@@ -266,17 +263,17 @@ class Recorder(TorchDispatchMode):
 
     def _witnessed(self, original: Any) -> Callable[[list[Tensor]], Sequence[Tensor]]:
         """The program with kernels and allocations that are noted."""
-        function = getattr(original, "__func__", None)
-        if not isinstance(function, types.FunctionType):
+        function = torch_internals.generated_function(original)
+        if function is None:
             raise _Unknown("no program of the known kind")
         names = {**function.__globals__}
         for name in function.__code__.co_names:
             value: Any = names.get(name)
-            if name == "empty_strided_cpu":
+            if name == ALLOCATION:
                 names[name] = functools.partial(self._allocate, value)
-            elif getattr(value, "__name__", None) == "kernel":
+            elif torch_internals.is_kernel(value):
                 names[name] = self.kernel(value)
-            elif name in names and name not in _NAMES:
+            elif name in names and name not in GENERATED_NAMES:
                 raise _Unknown(f"the program uses {name}")
         copy = types.FunctionType(
             function.__code__, names, function.__name__, function.__defaults__, function.__closure__
@@ -318,7 +315,7 @@ class Recorder(TorchDispatchMode):
 
 def _is_view(func: Any, arguments: Sequence[Any], result: Any) -> bool:
     """Whether an operator did nothing but give a tensor's memory another name."""
-    if func._schema.is_mutable or not isinstance(result, Tensor):
+    if torch_internals.is_mutable(func) or not isinstance(result, Tensor):
         return False
     storages = [x.untyped_storage().data_ptr() for x in arguments if isinstance(x, Tensor)]
     return result.untyped_storage().data_ptr() in storages
@@ -336,8 +333,3 @@ def _same(a: Tensor, b: Tensor) -> bool:
         and a.stride() == b.stride()
         and a.dtype == b.dtype
     )
-
-
-@functools.cache
-def _loaded(path: str) -> ctypes.CDLL:
-    return ctypes.CDLL(path)

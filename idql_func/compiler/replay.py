@@ -29,9 +29,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from idql_func.compiler import torch_internals
 from idql_func.compiler.batch_members import chained
 from idql_func.compiler.recorder import MOST_WORDS, Call, Operator, Place, Recorder, View, usual
-from idql_func.kernels.build import CFunction, library
+from idql_func.compiler.torch_internals import REPLAY, problem_of, turn_off
+from idql_func.kernels.build import Function, library
 
 __all__ = ["Replayed"]
 
@@ -55,7 +57,7 @@ class Replayed:
         self._program = program
         self._plans: dict[int, _Plan] = {}
         """For each number of threads, which is part of what is recorded."""
-        self._can = _replay() is not None
+        self._can = _replay() is not None and problem_of(REPLAY) is None
         self._lock = threading.Lock()
 
     def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
@@ -94,8 +96,12 @@ class Replayed:
 
     def _record(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         self._can = False
-        compiled = _inductors(self._program)
-        if compiled is None or not all(map(usual, tensors)):
+        if not all(map(usual, tensors)):
+            return self._program(*tensors)
+        compiled = torch_internals.compiled_graph_of(self._program)
+        code = getattr(compiled, "current_callable", None)
+        if compiled is None or torch_internals.generated_function(code) is None:
+            turn_off(REPLAY, "a compiled program does not hold its generated code as expected")
             return self._program(*tensors)
         original = compiled.current_callable
         recorder = Recorder(tensors)
@@ -110,39 +116,6 @@ class Replayed:
         else:
             logger.debug("a program is not replayed: %s", recorder.problem)
         return results
-
-
-def _inductors(program: Any) -> Any:
-    """Inductor's part of a compiled program, or None where torch has other internals."""
-    try:
-        from torch._inductor.output_code import CompiledFxGraph
-    except ImportError:
-        return None
-    found: list[Any] = []
-    seen: dict[int, Any] = {}
-    layer = [program]
-    for _ in range(8):
-        layer = [*{id(x): x for x in layer if not isinstance(x, type | Tensor)}.values()]
-        layer = [x for x in layer if id(x) not in seen]
-        seen |= {id(x): x for x in layer}
-        found += [x for x in layer if isinstance(x, CompiledFxGraph)]
-        layer = [y for x in layer if not isinstance(x, CompiledFxGraph) for y in _parts(x)]
-    return found[0] if len(found) == 1 else None
-
-
-def _parts(wrapper: Any) -> Iterator[Any]:
-    """What a function or an object with a call holds on to."""
-    if not callable(wrapper):
-        return
-    for cell in getattr(wrapper, "__closure__", None) or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # not filled yet
-            continue
-    for name in ("__self__", "__func__", "func"):
-        if hasattr(wrapper, name):
-            yield getattr(wrapper, name)
-    yield from getattr(wrapper, "__dict__", {}).values()
 
 
 class _Block:

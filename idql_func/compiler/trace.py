@@ -9,119 +9,91 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from idql_func.compiler import torch_internals
 from idql_func.compiler.fx_utils import storage_number, writes
+from idql_func.compiler.torch_internals import ANALYSIS, problem_of
+from idql_func.switches import jit_disabled
+
+__all__ = ["example_inputs", "inside_transform", "runs_eagerly", "trace"]
 
 _TRACING: ContextVar[bool] = ContextVar("idql_func_tracing", default=False)
 
 
-def tracing() -> bool:
-    """Whether :func:`trace` is at work."""
-    return _TRACING.get()
-
-
 def inside_transform() -> bool:
-    """Whether the code runs under another transform, where no tensor has a value to read.
+    """Whether the code runs under another transform, where a tensor has no value to read.
 
     >>> inside_transform()
     False
     """
-    return (
-        tracing()
-        or torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]
-        or torch.compiler.is_compiling()
-    )
+    return torch.compiler.is_compiling() or _TRACING.get() or torch_internals.inside_functorch()
 
 
-def trace(fn: Callable[..., Any], tensors: Sequence[Tensor]) -> torch.fx.GraphModule:
-    """The graph of operations that ``fn`` does on such tensors."""
+def runs_eagerly() -> bool:
+    """Whether a jitted function called now runs its Python code instead of a program."""
+    return jit_disabled() or inside_transform() or torch_internals.make_fx() is None
+
+
+def trace(fn: Callable[..., Any], tensors: Sequence[Tensor]) -> GraphModule:
+    """The graph of operators that ``fn`` runs on tensors of these shapes and dtypes.
+
+    Equal operators on equal inputs are merged, unless the graph writes in place: there two equal
+    copies are two buffers.
+    """
+    make_fx = torch_internals.make_fx()
+    assert make_fx is not None
     token = _TRACING.set(True)
     try:
-        graph = make_fx(fn, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
+        graph = make_fx(fn)(*tensors)
     finally:
         _TRACING.reset(token)
-    # What is computed twice from the same values is computed once, unless something is written in
-    # place, where two equal copies are two places.
+    if problem_of(ANALYSIS) is not None:
+        return graph
     _functionalize_inplace(graph)
     if not any(writes(node) for node in graph.graph.nodes):
-        from torch._functorch.compile_utils import fx_graph_cse  # brings sympy, half a second
-
-        graph.graph = fx_graph_cse(graph.graph)
-        _refresh_fake_values(graph)
+        merge, propagate = (
+            torch_internals.merge_equal_nodes(),
+            torch_internals.fake_tensor_propagation(),
+        )
+        assert merge is not None and propagate is not None
+        graph.graph = merge(graph.graph)
+        propagate(graph)  # a view of a value that was merged away is a view of another value now
     return graph
 
 
-def _refresh_fake_values(graph: torch.fx.GraphModule) -> None:
-    """Note anew what each node makes: views of a value that was merged away are another's now."""
-    from torch._subclasses.fake_tensor import FakeTensor
-    from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+def _functionalize_inplace(graph: GraphModule) -> None:
+    """Replace in-place operators on intermediate results by their out-of-place forms.
 
-    values = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
-    mode = next((value.fake_mode for value in values if isinstance(value, FakeTensor)), None)
-    if mode is not None:
-        FakeTensorProp(graph, mode).propagate_dont_convert_inputs(*values)
-
-
-def _functionalize_inplace(graph: torch.fx.GraphModule) -> None:
-    """Let operators that write over an intermediate result make a new one, where none sees it.
-
-    Some of torch's derivatives do so, that of ``clamp`` for one.
+    Some of torch's derivatives have such operators, for example that of ``clamp``. A result that
+    another node can see through a view is left as it is.
     """
-    names = Counter(map(storage_number, graph.graph.nodes))
-    later: dict[torch.fx.Node, torch.fx.Node] = {}
+    aliases = Counter(map(storage_number, graph.graph.nodes))
+    replaced: dict[Node, Node] = {}
     for node in graph.graph.nodes:
-        node.args = map_arg(node.args, lambda n: later.get(n, n))
-        node.kwargs = map_arg(node.kwargs, lambda n: later.get(n, n))
-        pure = _without_writing(node) if writes(node) else None
+        node.args = map_arg(node.args, lambda n: replaced.get(n, n))
+        node.kwargs = map_arg(node.kwargs, lambda n: replaced.get(n, n))
+        pure = torch_internals.out_of_place(node.target) if writes(node) else None
         if pure is None:
             continue
         (written, *_) = node.args
-        # the two names of the one place that is written: the argument's and the result's
-        if written.op == "call_function" and names[storage_number(written)] == 2:
+        # the two aliases of the buffer are the argument and the result
+        if written.op == "call_function" and aliases[storage_number(written)] == 2:
             node.target = pure
-            later[written] = node
+            replaced[written] = node
     graph.recompile()
 
 
-def _without_writing(node: torch.fx.Node) -> torch._ops.OpOverload | None:
-    """The operator that does the same as ``name_`` does to its first argument, but to a copy."""
-    target = node.target
-    assert isinstance(target, torch._ops.OpOverload)
-    first, *others = target._schema.arguments
-    written = [argument for argument in others if argument.alias_info is not None]
-    namespace, name = target._schema.name.split("::")
-    packet = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
-    if written or first.alias_info is None or not name.endswith("_") or packet is None:
-        return None
-    return getattr(packet, target._overloadname, None)
+def example_inputs(tensors: Sequence[Tensor], dynamic_rows: Collection[int] = ()) -> list[Any]:
+    """Tensors to trace a function with, of the same shapes and dtypes.
 
-
-def examples(tensors: Sequence[Tensor], open_rows: Collection[int] = ()) -> list[Any]:
-    """Tensors like these to trace a function with; the first axis of some may be of any length."""
-    if not open_rows:
+    Args:
+        tensors: the inputs of a call.
+        dynamic_rows: which of them may have any length along the first axis.
+    """
+    maker = torch_internals.fake_tensor_with_dynamic_rows() if dynamic_rows else None
+    if maker is None:
         return [torch.empty_like(t) for t in tensors]
-    # not at the top: it brings sympy with it, which takes half a second
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.symbolic_shapes import (
-        DimDynamic,
-        ShapeEnv,
-        StatelessSymbolicContext,
-    )
-
-    mode = FakeTensorMode(
-        shape_env=ShapeEnv(assume_static_by_default=True, duck_shape=False),
-        allow_non_fake_inputs=True,
-    )
-    fakes = []
-    for k, tensor in enumerate(tensors):
-        sizes = [DimDynamic.STATIC] * tensor.ndim
-        if k in open_rows and tensor.ndim:
-            sizes[0] = DimDynamic.DYNAMIC
-        fakes.append(
-            mode.from_tensor(
-                tensor.detach(), symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes)
-            )
-        )
-    return fakes
+    make = maker()
+    return [make(tensor, k in dynamic_rows) for k, tensor in enumerate(tensors)]

@@ -11,7 +11,6 @@ cost nothing. ``compiler/pass_matmul.py`` replaces torch's operators by it; the 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,12 +18,21 @@ from torch import Tensor
 
 from idql_func.kernels.build import CFunction, library, operator
 
-__all__ = ["available", "functions", "functions_if_built", "fused_matmul", "prepare_compiler"]
+__all__ = [
+    "KERNEL_NAME",
+    "available",
+    "built",
+    "functions",
+    "product",
+    "product_into",
+    "product_layout",
+    "product_shape",
+]
 
 _FLAGS = ("-ffp-contract=fast",)
 """A multiplication and an addition are fused here, as in every library's matrix product."""
 
-_KERNEL = "idql_func_fused_matmul"
+KERNEL_NAME = "idql_func_product"
 """How compiled programs call the product. Torch keeps them on disk: another meaning of the
 arguments needs another name here and of the operator."""
 
@@ -66,7 +74,7 @@ def _numbers(
     return tuple(int(number) for number in found)
 
 
-def _size(a: Any, b: Any, numbers: tuple[int, ...], sums: bool) -> tuple[int, ...]:
+def product_shape(a: Any, b: Any, numbers: tuple[int, ...], sums: bool) -> tuple[int, ...]:
     """The shape of the result."""
     batch, m, n, *_ = numbers
     if sums:
@@ -77,11 +85,14 @@ def _size(a: Any, b: Any, numbers: tuple[int, ...], sums: bool) -> tuple[int, ..
 def _fake(a: Tensor, b: Tensor, *others: Any) -> Tensor:
     a_transposed, b_transposed, bias, relu, _, sums = others
     numbers = _numbers(a, b, a_transposed, b_transposed, bias, relu)
-    return a.new_empty(_size(a, b, numbers, sums))
+    return a.new_empty(product_shape(a, b, numbers, sums))
 
 
-def _into(*arguments: Any, out: Tensor) -> None:
-    """``(a, b, [bias], [gate], layout)``; the layout has positions and numbers, see ``_layout``."""
+def product_into(*arguments: Any, out: Tensor) -> None:
+    """Write the product; the arguments are ``(a, b, [bias], [gate], layout)``.
+
+    The layout is that of :func:`product_layout`.
+    """
     *tensors, (bias, gate, sums, numbers) = arguments
     memory = [tensor.data_ptr() for tensor in tensors]
     memory.append(0)
@@ -95,7 +106,7 @@ def _into(*arguments: Any, out: Tensor) -> None:
     )
 
 
-def _layout(
+def product_layout(
     a: Any, b: Any, a_transposed: bool, b_transposed: bool, bias: Any, relu: bool, gate: Any,
     sums: bool,
 ) -> tuple[Any, ...]:  # fmt: skip
@@ -111,7 +122,7 @@ def _layout(
 def _run(*arguments: Any) -> Tensor:
     out = _fake(*arguments)
     tensors = [x.contiguous() for x in arguments if isinstance(x, Tensor)]
-    _into(*tensors, _layout(*arguments), out=out)
+    product_into(*tensors, product_layout(*arguments), out=out)
     return out
 
 
@@ -128,57 +139,3 @@ then, with ``relu``, the maximum with 0 taken; then what has a ``gate``, of the 
 or less made 0. With ``sums`` the result is flat: the product's elements, then the sums of ``b``'s
 columns, ``[G * N]``. There are no gradients: it is put into graphs that have theirs already.
 """
-
-
-@functools.cache
-def prepare_compiler() -> None:
-    """Tell Inductor to call the product by its address, into memory that it plans itself.
-
-    Else it would go through torch's dispatcher, which takes as long as a small product. Where
-    this torch has other internals, it still does.
-    """
-    try:
-        from torch._inductor import ir
-        from torch._inductor.lowering import register_lowering
-        from torch._inductor.select_algorithm import extern_kernels
-    except ImportError:
-        return
-    setattr(extern_kernels, _KERNEL, _into)
-
-    @register_lowering(fused_matmul, type_promotion_kind=None)
-    def lower(
-        a: Any, b: Any, a_transposed: bool, b_transposed: bool, bias: Any, relu: bool, gate: Any,
-        sums: bool,
-    ) -> Any:  # fmt: skip
-        class Shape:
-            def __init__(self, node: Any) -> None:
-                self.shape: Sequence[int] = [int(size) for size in node.get_size()]
-
-        shapes = [None if node is None else Shape(node) for node in (a, b, bias, gate)]
-        layout = _layout(
-            shapes[0], shapes[1], a_transposed, b_transposed, shapes[2], relu, shapes[3], sums
-        )
-        size = _size(shapes[0], shapes[1], layout[-1], sums)
-
-        def memory(node: Any) -> Any:
-            found = ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(node))
-            # only the address is read, so that no tensor of another shape need be made for it
-            view = found.data if isinstance(found, ir.TensorBox) else found
-            if isinstance(view, ir.ReinterpretView) and view.get_layout().offset == 0:
-                return view.data
-            return found
-
-        inputs = [memory(node) for node in (a, b, bias, gate) if node is not None]
-        return ir.TensorBox.create(
-            ir.ExternKernelOut(
-                layout=ir.FixedLayout(
-                    device=a.get_device(),
-                    dtype=a.get_dtype(),
-                    size=list(size),
-                ),
-                inputs=inputs,
-                constant_args=(layout,),
-                python_kernel_name=f"extern_kernels.{_KERNEL}",
-                op_overload=fused_matmul,
-            )
-        )

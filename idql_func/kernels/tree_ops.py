@@ -72,11 +72,10 @@ def differentiated(tensor: Tensor) -> bool:
     >>> differentiated(torch.zeros(2)), differentiated(torch.zeros(2, requires_grad=True))
     (False, True)
     """
-    functorch: Any = torch._C._functorch  # type: ignore[attr-defined]
-    while functorch.is_functorch_wrapped_tensor(tensor):
-        if functorch.is_gradtrackingtensor(tensor):
+    while (inner := torch.func.debug_unwrap(tensor, recurse=False)) is not tensor:
+        if inner.ndim == tensor.ndim:  # wrapped by a derivative; vmap's wrapper hides an axis
             return True
-        tensor = functorch.get_unwrapped(tensor)
+        tensor = inner
     return tensor.requires_grad and torch.is_grad_enabled()
 
 

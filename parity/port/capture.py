@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import idql_func
 from idql_func import distributions
@@ -33,13 +34,22 @@ def bare(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         return {name: bare(entry) for name, entry in value.items()}
-    functorch: Any = torch._C._functorch  # type: ignore[attr-defined]
     axes = []
-    while functorch.is_functorch_wrapped_tensor(value):
-        if functorch.is_batchedtensor(value):
-            axes.append(functorch.maybe_get_bdim(value))
-        value = functorch.get_unwrapped(value)
+    while (inner := torch.func.debug_unwrap(value, recurse=False)) is not value:
+        if inner.ndim > value.ndim:
+            axes.append(_mapped_axis(value, inner))
+        value = inner
     return value, axes
+
+
+def _mapped_axis(outer: Tensor, inner: Tensor) -> int:
+    """The axis of ``inner`` that ``vmap`` hides in ``outer``."""
+    for axis in range(inner.ndim):
+        if inner.select(axis, 0).shape == outer.shape and (
+            inner.select(axis, 0).stride() == outer.stride()
+        ):
+            return axis
+    raise ValueError(f"no axis of {tuple(inner.shape)} is hidden in {tuple(outer.shape)}")
 
 
 def array(value: Any) -> Any:

@@ -22,7 +22,7 @@ from idql_func.compiler.inductor import compile_graph
 from idql_func.compiler.lazy import peek
 from idql_func.compiler.recorder import Call, Place
 from idql_func.compiler.replay import Replayed
-from idql_func.compiler.trace import examples, trace
+from idql_func.compiler.trace import example_inputs, trace
 from idql_func.kernels import matmul, tree_ops
 from idql_func.kernels.build import CFunction, c_compiler, library
 from idql_func.switches import set_native_matmul
@@ -181,8 +181,8 @@ def test_machine_code_for_any_number_of_rows() -> None:
 
     for count in (3, 7):
         rows, key = torch.arange(4.0 * count).reshape(count, 4), random.PRNGKey(count)
-        inputs = examples((rows, key), {0})
-        run: Any = compile_graph(trace(fn, inputs), (rows, key), open_rows=True)
+        inputs = example_inputs((rows, key), {0})
+        run: Any = compile_graph(trace(fn, inputs), (rows, key), dynamic_rows=True)
         results = [run(rows, key) for _ in range(3)]
         assert run._plans
         for result in results:

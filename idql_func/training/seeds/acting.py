@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from idql_func.evaluation import evaluate_members
-from idql_func.switches import disable_jit
 from idql_func.training.runs.results import Evaluator
 from idql_func.training.runtime.eager import eagerly_on_cpu
-from idql_func.training.seeds.memory import available_memory, peak_bytes
+from idql_func.training.seeds.memory import available_memory, peak_bytes_of_fake
 from idql_func.training.seeds.stack import stack_members
 from idql_func.transforms import jit, vmap
 from idql_func.tree import tree_map
@@ -157,12 +155,13 @@ def acting_memory(learner: Any, rows: int, n: int | None) -> int:
     True
     """
     stacked, _ = stack_members([learner])
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, disable_jit():
-        fake = tree_map(mode.from_tensor, stacked.to_act())
-        seen = torch.empty(
-            1, rows, learner.obs_dim, dtype=learner.float_dtype, device=learner.rng.device
-        )
-        return peak_bytes(lambda: _greedy_actions(fake, seen, count=n))
+
+    def act(fake: Any) -> Any:
+        device = learner.rng.device
+        seen = torch.empty(1, rows, learner.obs_dim, dtype=learner.float_dtype, device=device)
+        return _greedy_actions(fake, seen, count=n)
+
+    return peak_bytes_of_fake(act, stacked.to_act())
 
 
 def _parts(stacked: Any, size: int) -> list[Any]:

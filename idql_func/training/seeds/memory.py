@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from idql_func.compiler import torch_internals
 from idql_func.switches import disable_jit
 from idql_func.training.seeds.stack import stack_members, update_member
 from idql_func.transforms import vmap
@@ -69,42 +68,60 @@ def member_memory(
         name: torch.empty((1, batch_size, *shape), dtype=learner.float_dtype, device="meta")
         for name, shape in batch_shapes.items()
     }
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, disable_jit():
-        fake = tree_map(mode.from_tensor, stacked)
+
+    def update_fake(fake: Any) -> Any:
         rows = {
             n: torch.empty(x.shape, dtype=x.dtype, device=learner.rng.device)
             for n, x in batch.items()
         }
-        update = peak_bytes(lambda: vmap(update_member)(fake, rates, rows))
+        return vmap(update_member)(fake, rates, rows)
+
+    update = peak_bytes_of_fake(update_fake, stacked)
     state = sum(x.nbytes for x in tree_leaves(stacked))
     return MemberMemory(state, update + sum(x.nbytes for x in batch.values()))
+
+
+def peak_bytes_of_fake(function: Callable[[Any], Any], tree: Any) -> int:
+    """:func:`peak_bytes` of a function of a tree, run on fake tensors; 0 if torch can't tell."""
+    fake_tensor_mode = torch_internals.fake_tensor_mode()
+    if fake_tensor_mode is None:
+        return 0
+    with fake_tensor_mode(allow_non_fake_inputs=True) as mode, disable_jit():
+        fake = tree_map(mode.from_tensor, tree)
+        return peak_bytes(lambda: function(fake))
 
 
 def peak_bytes(function: Callable[[], Any]) -> int:
     """The most bytes of new tensors that are alive at a time while a function runs.
 
+    0 if torch can't tell.
+
     >>> peak_bytes(lambda: torch.zeros(100) + torch.ones(100))
     1200
     """
-    with _Counting() as counting:
+    dispatch_mode = torch_internals.dispatch_mode()
+    if dispatch_mode is None:
+        return 0
+    counting = _Counting()
+    with dispatch_mode(counting.run):
         result = function()
     del result
     return counting.peak
 
 
-class _Counting(TorchDispatchMode):
+class _Counting:
     """Counts the memory of tensors by their storages, from their first operator to their end."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.alive = self.peak = 0
         self._known: Any = WeakIdKeyDictionary()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for leaf in tree_leaves([list(args), dict(kwargs or {})]):
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Run an operator and count its new tensors."""
+        for leaf in tree_leaves([list(args), dict(kwargs)]):
             if isinstance(leaf, Tensor):
                 self._known.setdefault(leaf.untyped_storage(), 0)
-        result = func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 storage = leaf.untyped_storage()
