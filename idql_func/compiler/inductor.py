@@ -20,7 +20,7 @@ from idql_func.compiler.pass_matmul import use_native_matmul
 from idql_func.compiler.replay import Replayed
 from idql_func.compiler.torch_internals import ANALYSIS, INDUCTOR, MATMUL, problem_of, turn_off
 from idql_func.compiler.trace import example_inputs
-from idql_func.switches import native_products
+from idql_func.switches import native_matmul
 
 __all__ = ["CompiledGraph", "compile_graph", "compiler_problem"]
 
@@ -44,7 +44,7 @@ def compile_graph(
         return _plain(graph)
     plain = _copy(graph)
     attempts = {INDUCTOR: graph}
-    if native_products() and problem_of(MATMUL) is None and use_own_products(graph):
+    if native_matmul() and problem_of(MATMUL) is None and use_native_matmul(graph):
         attempts = {MATMUL: graph, INDUCTOR: _copy(plain)}
     errors: dict[str, Exception] = {}
     for route, candidate in attempts.items():

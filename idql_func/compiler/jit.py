@@ -20,8 +20,8 @@ from idql_func.compiler.pass_inplace import reuse_donated_memory
 from idql_func.compiler.torch_internals import ANALYSIS, problem_of
 from idql_func.compiler.trace import example_inputs, runs_eagerly, trace
 from idql_func.switches import (
-    bfloat16_products,
-    native_products,
+    bfloat16_matmul,
+    native_matmul,
     partitionable,
     x64_enabled,
 )

@@ -20,7 +20,7 @@ from torch.fx.node import map_arg
 from idql_func.compiler import torch_internals
 from idql_func.compiler.fx_utils import results_of, storage_number
 from idql_func.compiler.torch_internals import ANALYSIS, problem_of
-from idql_func.kernels.tree_ops import TWINS
+from idql_func.kernels.tree_ops import INPLACE_FORMS
 
 
 def reuse_donated_memory(

@@ -22,10 +22,10 @@ from idql_func.compiler.fx_utils import storage_number, writes
 from idql_func.kernels.matmul import (
     KERNEL_NAME,
     available,
-    product,
-    product_into,
-    product_layout,
-    product_shape,
+    fused_matmul,
+    fused_matmul_into,
+    fused_matmul_layout,
+    fused_matmul_shape,
 )
 
 __all__ = ["use_native_matmul"]
@@ -36,7 +36,7 @@ _FAR = 1 << 19
 """Elements of a transposed right factor beyond which a library's packing is the better one."""
 
 
-def use_own_products(graph: GraphModule) -> bool:
+def use_native_matmul(graph: GraphModule) -> bool:
     """Replace the float32 products of a graph for the CPU, in place; whether there was one.
 
     It has no gradients to be taken any more. One whose shapes are not known, or whose factors lie
@@ -67,24 +67,24 @@ def _register_lowering() -> None:
     """Let Inductor call the product by its address, into memory that Inductor plans."""
     inductor = torch_internals.lowering()
     assert inductor is not None
-    setattr(inductor.kernels, KERNEL_NAME, product_into)
+    setattr(inductor.kernels, KERNEL_NAME, fused_matmul_into)
 
     class Shape:
         def __init__(self, node: Any) -> None:
             self.shape: Sequence[int] = [int(size) for size in node.get_size()]
 
-    @inductor.register(product, type_promotion_kind=None)
+    @inductor.register(fused_matmul, type_promotion_kind=None)
     def lower(
         a: Any, b: Any, a_transposed: bool, b_transposed: bool, bias: Any, relu: bool, gate: Any,
         sums: bool,
     ) -> Any:  # fmt: skip
         shapes = [None if node is None else Shape(node) for node in (a, b, bias, gate)]
-        layout = product_layout(
+        layout = fused_matmul_layout(
             shapes[0], shapes[1], a_transposed, b_transposed, shapes[2], relu, shapes[3], sums
         )
-        size = product_shape(shapes[0], shapes[1], layout[-1], sums)
+        size = fused_matmul_shape(shapes[0], shapes[1], layout[-1], sums)
         inputs = [inductor.contiguous_memory(x) for x in (a, b, bias, gate) if x is not None]
-        return inductor.call(KERNEL_NAME, product, a, size, inputs, layout)
+        return inductor.call(KERNEL_NAME, fused_matmul, a, size, inputs, layout)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from idql_func.compiler import torch_internals
 from idql_func.compiler.torch_internals import ALLOCATION, GENERATED_NAMES
-from idql_func.kernels.build import RUNS, Function, witness
+from idql_func.kernels.build import CPU_IMPLEMENTATIONS, CFunction, call_observer
 
 __all__ = ["MOST_WORDS", "Call", "Operator", "Place", "Recorder", "View", "usual"]
 
@@ -203,9 +203,9 @@ class Recorder:
         return run
 
     def _observe(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        if func in RUNS:
+        if func in CPU_IMPLEMENTATIONS:
             with self._mode:  # its functions tell by themselves, but what else it does must be seen
-                return RUNS[func](*args, **kwargs)
+                return CPU_IMPLEMENTATIONS[func](*args, **kwargs)
         result = func(*args, **kwargs)
         if func in _MAKE:
             self._made(result)

@@ -33,7 +33,7 @@ from idql_func.compiler import torch_internals
 from idql_func.compiler.batch_members import chained
 from idql_func.compiler.recorder import MOST_WORDS, Call, Operator, Place, Recorder, View, usual
 from idql_func.compiler.torch_internals import REPLAY, problem_of, turn_off
-from idql_func.kernels.build import Function, library
+from idql_func.kernels.build import CFunction, library
 
 __all__ = ["Replayed"]
 

@@ -21,18 +21,18 @@ from idql_func.kernels.build import CFunction, library, operator
 __all__ = [
     "KERNEL_NAME",
     "available",
-    "built",
     "functions",
-    "product",
-    "product_into",
-    "product_layout",
-    "product_shape",
+    "functions_if_built",
+    "fused_matmul",
+    "fused_matmul_into",
+    "fused_matmul_layout",
+    "fused_matmul_shape",
 ]
 
 _FLAGS = ("-ffp-contract=fast",)
 """A multiplication and an addition are fused here, as in every library's matrix product."""
 
-KERNEL_NAME = "idql_func_product"
+KERNEL_NAME = "idql_func_fused_matmul"
 """How compiled programs call the product. Torch keeps them on disk: another meaning of the
 arguments needs another name here and of the operator."""
 
@@ -74,7 +74,7 @@ def _numbers(
     return tuple(int(number) for number in found)
 
 
-def product_shape(a: Any, b: Any, numbers: tuple[int, ...], sums: bool) -> tuple[int, ...]:
+def fused_matmul_shape(a: Any, b: Any, numbers: tuple[int, ...], sums: bool) -> tuple[int, ...]:
     """The shape of the result."""
     batch, m, n, *_ = numbers
     if sums:
@@ -85,13 +85,13 @@ def product_shape(a: Any, b: Any, numbers: tuple[int, ...], sums: bool) -> tuple
 def _fake(a: Tensor, b: Tensor, *others: Any) -> Tensor:
     a_transposed, b_transposed, bias, relu, _, sums = others
     numbers = _numbers(a, b, a_transposed, b_transposed, bias, relu)
-    return a.new_empty(product_shape(a, b, numbers, sums))
+    return a.new_empty(fused_matmul_shape(a, b, numbers, sums))
 
 
-def product_into(*arguments: Any, out: Tensor) -> None:
+def fused_matmul_into(*arguments: Any, out: Tensor) -> None:
     """Write the product; the arguments are ``(a, b, [bias], [gate], layout)``.
 
-    The layout is that of :func:`product_layout`.
+    The layout is that of :func:`fused_matmul_layout`.
     """
     *tensors, (bias, gate, sums, numbers) = arguments
     memory = [tensor.data_ptr() for tensor in tensors]
@@ -106,7 +106,7 @@ def product_into(*arguments: Any, out: Tensor) -> None:
     )
 
 
-def product_layout(
+def fused_matmul_layout(
     a: Any, b: Any, a_transposed: bool, b_transposed: bool, bias: Any, relu: bool, gate: Any,
     sums: bool,
 ) -> tuple[Any, ...]:  # fmt: skip
@@ -122,7 +122,7 @@ def product_layout(
 def _run(*arguments: Any) -> Tensor:
     out = _fake(*arguments)
     tensors = [x.contiguous() for x in arguments if isinstance(x, Tensor)]
-    product_into(*tensors, product_layout(*arguments), out=out)
+    fused_matmul_into(*tensors, fused_matmul_layout(*arguments), out=out)
     return out
 
 

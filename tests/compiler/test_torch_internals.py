@@ -20,7 +20,7 @@ from idql_func import disable_jit, jit, optim, random, scan, struct, tree_leaves
 from idql_func.compiler import torch_internals
 from idql_func.compiler.inductor import compiler_problem
 from idql_func.compiler.torch_internals import INTERNALS, Internal, problem_of
-from idql_func.switches import set_native_products
+from idql_func.switches import set_native_matmul
 from idql_func.training.seeds.memory import peak_bytes_of_fake
 from idql_func.transforms import value_and_grad
 
@@ -92,7 +92,7 @@ def expected() -> list[Tensor]:
 
 
 def _check(expected: list[Tensor]) -> None:
-    with set_native_products():
+    with set_native_matmul():
         results = _everything()
     for result, right in zip(results, expected, strict=True):
         torch.testing.assert_close(result, right, rtol=1e-5, atol=1e-6)
@@ -210,7 +210,7 @@ def test_a_compilation_that_fails_goes_another_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if part == "lowering":
-        monkeypatch.setattr("idql_func.compiler.pass_matmul.product_layout", _fail)
+        monkeypatch.setattr("idql_func.compiler.pass_matmul.fused_matmul_layout", _fail)
         monkeypatch.setattr(config, "fx_graph_cache", False)
     else:
         monkeypatch.setattr(INTERNALS[part], "find", lambda: _fail)
