@@ -67,13 +67,13 @@ def no_shortcuts(mode: Mode, device: str) -> Iterator[None]:
     import torch
 
     from idql_func.compiler.torch_internals import one_compiler_thread
-    from idql_func.switches import set_native_products
+    from idql_func.switches import set_native_matmul
 
     with contextlib.ExitStack() as stack:
         if mode == "compiled":
             # Several compiler threads in each of several processes only get in each other's way.
             stack.enter_context(one_compiler_thread())
-            stack.enter_context(set_native_products())
+            stack.enter_context(set_native_matmul())
         if torch.device(device).type == "cuda":
             # cuDNN's convolutions take TF32 by default, of 10 bits.
             cudnn = torch.backends.cudnn
@@ -98,7 +98,8 @@ def check_machine(modes: Sequence[Mode], device: str) -> None:
     """
     import torch
 
-    from idql_func.transforms import compiler_problem, jit_disabled
+    from idql_func.switches import jit_disabled
+    from idql_func.transforms import compiler_problem
 
     kind = device.partition(":")[0]
     if kind not in {"cpu", "cuda"}:

@@ -152,7 +152,7 @@ def _compare_rows(n: int, k: int, transposed: bool) -> None:
 @pytest.mark.parametrize("option", ["-mno-avx512f", "-march=x86-64"])
 def test_lesser_processors(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors of 8, with and without fused multiplications."""
-    monkeypatch.setattr(matmul, "FLAGS", (*matmul.FLAGS, option))
+    monkeypatch.setattr(matmul, "_FLAGS", (*matmul._FLAGS, option))
     function = functools.cache(matmul.functions.__wrapped__)
     monkeypatch.setattr(matmul, "functions", function)
     for n, k, transposed in itertools.product((1, 3, 6, 7, 8, 40), (1, 17, 700), (False, True)):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from idql_func import optim, random
-from idql_func.transforms import jit_disabled
+from idql_func.switches import jit_disabled
 from parity.cases import Case, all_cases
 from parity.checking import check_command
 from parity.modes import COMPILED, LEFT_OPEN, MODES, Part, chosen, left_open, modes_of, seconds
