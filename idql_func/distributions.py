@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from idql_func import random
-from idql_func.networks.layers import Dense, default_init, zeros
+from idql_func.networks.initializers import default_init, zeros
+from idql_func.networks.layers import Dense
 from idql_func.networks.module import LazyRng, Module
 from idql_func.struct import PyTreeNode, field
 from idql_func.types import PRNGKey

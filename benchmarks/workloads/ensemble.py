@@ -13,7 +13,7 @@ from benchmarks.case import Case, Flops, Plan, sizes, twin
 from benchmarks.roofline import count_flops, wait_torch
 from benchmarks.timing import Variant
 from idql_func import disable_jit, jit, random, tree_map, value_and_grad
-from idql_func.agents.build import critic_network
+from idql_func.agents.factories import critic_network
 
 
 @dataclass(frozen=True)

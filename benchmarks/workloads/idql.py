@@ -15,7 +15,7 @@ from benchmarks.roofline import count_flops, dense_flops
 from benchmarks.workloads import act, update
 from idql_func import random, tree_map
 from idql_func.agents import DDPMIQLLearner
-from idql_func.agents.build import target_of, trained
+from idql_func.agents.factories import target_state, train_state
 from idql_func.networks import DDPM, MLP, FourierFeatures, MLPResNet, swish
 from idql_func.training.updates import draw_batch
 
@@ -54,8 +54,8 @@ def learner(
             settings.dropout or None,
         )  # fmt: skip
         params = network.init(random.PRNGKey(number))
-        state = trained(network, params, tx=made.score_model.tx)
-        made = made.replace(score_model=state, target_score_model=target_of(state))
+        state = train_state(network, params, tx=made.score_model.tx)
+        made = made.replace(score_model=state, target_score_model=target_state(state))
     return made.to(device)
 
 

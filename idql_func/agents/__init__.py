@@ -2,7 +2,7 @@
 
 from idql_func.agents.agent import Agent
 from idql_func.agents.bc import BCLearner
-from idql_func.agents.ddpm_iql import DDPMIQLLearner, GeneralDDPMIQLLearner
+from idql_func.agents.ddpm_iql_learners import DDPMIQLLearner, GeneralDDPMIQLLearner
 from idql_func.agents.drq import DrQLearner
 from idql_func.agents.iql import IQLLearner
 from idql_func.agents.pixel_bc import PixelBCLearner

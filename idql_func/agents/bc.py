@@ -9,16 +9,10 @@ import torch
 from torch import Tensor
 
 from idql_func import optim, random
-from idql_func.agents.agent import PolicyAgent, box_size
-from idql_func.agents.build import (
-    check_dropout,
-    check_layers,
-    check_number,
-    check_rate,
-    gaussian_policy,
-    trained,
-)
+from idql_func.agents.checks import box_size, check_dropout, check_layers, check_number, check_rate
 from idql_func.agents.critics import ApplyFn
+from idql_func.agents.factories import gaussian_policy, train_state
+from idql_func.agents.policy_agent import PolicyAgent
 from idql_func.networks import get_weight_decay_mask
 from idql_func.transforms import grad, jit
 from idql_func.types import Batch, InfoDict, Params, PRNGKey
@@ -122,7 +116,7 @@ class BCLearner(PolicyAgent):
             rng=rng.clone(),
             obs_dim=obs_dim,
             act_dim=act_dim,
-            actor=trained(network, network.init(actor_key), actor_lr, tx),
+            actor=train_state(network, network.init(actor_key), actor_lr, tx),
             entropy_bonus=entropy_bonus,
         )
 
@@ -146,7 +140,7 @@ class BCLearner(PolicyAgent):
         Raises:
             InputError: a missing entry, a wrong shape or dtype.
         """
-        return _update.donating(donate)(self, self._fields(batch, _FIELDS))
+        return _update.donating(donate)(self, self._checked_batch(batch, _FIELDS))
 
     def eval_loss(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """``nll`` of a batch without dropout and without an update; the key stays.
@@ -154,7 +148,7 @@ class BCLearner(PolicyAgent):
         Raises:
             InputError: a missing entry, a wrong shape or dtype.
         """
-        return self, _eval_loss(self, self._fields(batch, _FIELDS))
+        return self, _eval_loss(self, self._checked_batch(batch, _FIELDS))
 
 
 @jit

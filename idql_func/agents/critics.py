@@ -1,4 +1,8 @@
-"""Losses of value functions that several learners share: pure functions of their parameters."""
+"""Losses and steps of value functions that several learners share.
+
+A loss is a pure function of the parameters that it trains, and returns ``(loss, info)``. A step
+takes training states and returns the new ones.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +21,15 @@ ApplyFn = Callable[..., Any]
 
 
 def dropout_options(key: PRNGKey | None) -> dict[str, Any]:
-    """The options of ``apply`` that switch dropout on with a key, and off without.
+    """The options of ``apply`` for a dropout key: dropout is off without one.
 
     >>> dropout_options(None)
     {}
     """
     return {} if key is None else {"training": True, "rngs": {"dropout": key}}
+
+
+# --- losses -----------------------------------------------------------------------------
 
 
 def min_q(
@@ -32,7 +39,7 @@ def min_q(
     actions: Tensor,
     dropout_key: PRNGKey | None = None,
 ) -> Tensor:
-    """The smallest of the ensemble's values, ``[B, O], [B, A] -> [B]`` (upstream's ``compute_q``).
+    """``min_i Q_i(s, a)`` over the ensemble: ``[B, O], [B, A] -> [B]`` (upstream's ``compute_q``).
 
     >>> import torch
     >>> apply_fn = lambda p, s, a: torch.stack([s[:, 0], a[:, 0]])
@@ -69,9 +76,9 @@ def critic_loss(
     target_q: Tensor,
     dropout_key: PRNGKey | None = None,
 ) -> tuple[Tensor, InfoDict]:
-    """Squared error to ``target_q`` ``[B]``, averaged over ensemble and batch (quirk U4).
+    """``mean (Q_i(s, a) - target_q)^2`` over ensemble and batch (quirk U4); ``target_q [B]``.
 
-    Dropout is on when it has a key.
+    With a key, dropout is on.
 
     >>> import torch
     >>> apply_fn = lambda p, s, a: torch.stack([s[:, 0], a[:, 0]])
@@ -83,24 +90,36 @@ def critic_loss(
     return loss, {"critic_loss": loss, "q": qs.mean()}
 
 
-def summed_critic_loss(
-    params: Params, apply_fn: ApplyFn, observations: Tensor, actions: Tensor, target_q: Tensor
-) -> tuple[Tensor, InfoDict]:
-    """Squared error to ``target_q`` ``[B]``, summed over the ensemble: plain IQL's (quirk U4).
+# --- targets ----------------------------------------------------------------------------
 
-    ``info`` has the mean of each member as ``q1, q2, ...``; upstream's needs exactly two (U21).
+
+def batch_min_q(critic: TrainState, batch: Batch) -> Tensor:
+    """:func:`min_q` of a critic at the observations and actions of a batch, ``[B]``.
 
     >>> import torch
-    >>> apply_fn = lambda p, s, a: torch.stack([s[:, 0], a[:, 0]])
-    >>> loss, info = summed_critic_loss(
-    ...     {}, apply_fn, torch.ones(2, 1), torch.zeros(2, 1), torch.zeros(2))
-    >>> loss.item(), sorted(info)
-    (1.0, ['critic_loss', 'q1', 'q2'])
+    >>> critic = TrainState.create(
+    ...     params={"w": torch.ones(1)}, apply_fn=lambda p, s, a: torch.stack([s[:, 0], a[:, 0]]))
+    >>> batch_min_q(critic, {"observations": torch.ones(2, 1), "actions": torch.zeros(2, 1)})
+    tensor([0., 0.])
     """
-    qs = apply_fn(params, observations, actions)
-    loss = ((qs - target_q) ** 2).sum(dim=0).mean()
-    means = {f"q{i}": q.mean() for i, q in enumerate(qs.unbind(0), start=1)}
-    return loss, {"critic_loss": loss, **means}
+    return min_q(critic.apply_fn, critic.params, batch["observations"], batch["actions"])
+
+
+def bellman_target(value: TrainState, batch: Batch, discount: Any) -> Tensor:
+    """``r + discount * mask * V(s')``, ``[B]`` (IQL, arXiv 2110.06169, eq. 6).
+
+    >>> import torch
+    >>> value = TrainState.create(params={"w": torch.ones(1)}, apply_fn=lambda p, s: s[:, 0])
+    >>> batch = {"rewards": torch.ones(2), "masks": torch.tensor([1.0, 0.0]),
+    ...     "next_observations": torch.full((2, 1), 4.0)}
+    >>> bellman_target(value, batch, 0.5)
+    tensor([3., 1.])
+    """
+    next_v = value.apply_fn(value.params, batch["next_observations"])
+    return batch["rewards"] + discount * batch["masks"] * next_v
+
+
+# --- steps ------------------------------------------------------------------------------
 
 
 def soft_update(target: TrainState, source: TrainState, tau: Any) -> TrainState:
@@ -114,6 +133,25 @@ def soft_update(target: TrainState, source: TrainState, tau: Any) -> TrainState:
     return target.replace(params=optim.incremental_update(source.params, target.params, tau))
 
 
+def step_value(
+    value: TrainState, observations: Tensor, q: Tensor, objective: str, hyperparam: Any
+) -> tuple[TrainState, InfoDict]:
+    """One optimiser step of ``V`` on :func:`value_loss`.
+
+    >>> from idql_func import random
+    >>> from idql_func.agents.factories import train_state, value_network
+    >>> import torch
+    >>> network = value_network(2, (8,))
+    >>> value = train_state(network, network.init(random.PRNGKey(0)), 1e-3)
+    >>> step_value(value, torch.zeros(4, 2), torch.ones(4), "expectile", 0.7)[0].step.item()
+    1
+    """
+    grads, info = grad(value_loss, has_aux=True)(
+        value.params, value.apply_fn, observations, q, objective, hyperparam
+    )
+    return value.apply_gradients(grads=grads), info
+
+
 def step_critic(
     critic: TrainState,
     target_critic: TrainState,
@@ -121,29 +159,32 @@ def step_critic(
     target_q: Tensor,
     dropout_key: PRNGKey | None,
     tau: Any,
+    loss: Callable[..., tuple[Tensor, InfoDict]] = critic_loss,
 ) -> tuple[TrainState, TrainState, InfoDict]:
-    """One step of an ensemble on :func:`critic_loss`, and its target's towards it.
+    """One optimiser step of ``Q`` on ``loss``, then the soft update of its target.
 
     >>> from idql_func import random
-    >>> from idql_func.agents.build import critic_network, target_of, trained
+    >>> from idql_func.agents.factories import critic_network, target_state, train_state
     >>> import torch
     >>> network = critic_network(2, 2, (8,), 2)
-    >>> critic = trained(network, network.init(random.PRNGKey(0)), 1e-3)
+    >>> critic = train_state(network, network.init(random.PRNGKey(0)), 1e-3)
     >>> batch = {"observations": torch.zeros(4, 2), "actions": torch.zeros(4, 2)}
-    >>> new, _, _ = step_critic(critic, target_of(critic), batch, torch.ones(4), None, 0.005)
+    >>> new, _, _ = step_critic(critic, target_state(critic), batch, torch.ones(4), None, 0.005)
     >>> new.step.item()
     1
     """
-    grads, info = grad(critic_loss, has_aux=True)(
-        critic.params,
-        critic.apply_fn,
-        batch["observations"],
-        batch["actions"],
-        target_q,
-        dropout_key,
+    observations, actions = batch["observations"], batch["actions"]
+    grads, info = grad(loss, has_aux=True)(
+        critic.params, critic.apply_fn, observations, actions, target_q, dropout_key
     )
     critic = critic.apply_gradients(grads=grads)
     return critic, soft_update(target_critic, critic, tau), info
 
 
-__getattr__ = moved_names(__name__, {"follow": f"{__name__}:soft_update"})
+__getattr__ = moved_names(
+    __name__,
+    {
+        "follow": f"{__name__}:soft_update",
+        "summed_critic_loss": "idql_func.agents.iql:summed_critic_loss",
+    },
+)

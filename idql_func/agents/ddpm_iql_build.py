@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from idql_func import losses, optim, random
-from idql_func.agents.agent import box_size
-from idql_func.agents.build import (
+from idql_func.agents.checks import (
+    box_size,
     check_dropout,
     check_fraction,
     check_integer,
@@ -21,11 +21,8 @@ from idql_func.agents.build import (
     check_name,
     check_number,
     check_rate,
-    critic_network,
-    target_of,
-    trained,
-    value_network,
 )
+from idql_func.agents.factories import critic_network, target_state, train_state, value_network
 from idql_func.networks import (
     DDPM,
     MLP,
@@ -136,18 +133,18 @@ def build(
     value_def = value_network(obs_dim, tuple(critic_hidden_dims), value_layer_norm)
     rng, actor_key, critic_key, value_key = random.split(random.PRNGKey(seed), 4).unbind(0)
     optimiser = _actor_optimiser(actor_lr, decay_steps, actor_weight_decay)
-    score_model = trained(actor_def, actor_def.init(actor_key), tx=optimiser)
-    critic = trained(critic_def, critic_def.init(critic_key), critic_lr)
+    score_model = train_state(actor_def, actor_def.init(actor_key), tx=optimiser)
+    critic = train_state(critic_def, critic_def.init(critic_key), critic_lr)
     betas, alphas, alpha_hats = _noise_schedule(beta_schedule, fields["T"], rng.device)
     return cls(
         rng=rng.clone(),
         obs_dim=obs_dim,
         act_dim=act_dim,
         score_model=score_model,
-        target_score_model=target_of(score_model),
+        target_score_model=target_state(score_model),
         critic=critic,
-        target_critic=target_of(critic),
-        value=trained(value_def, value_def.init(value_key), value_lr),
+        target_critic=target_state(critic),
+        value=train_state(value_def, value_def.init(value_key), value_lr),
         betas=betas,
         alphas=alphas,
         alpha_hats=alpha_hats,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from idql_func import optim
-from idql_func.agents.agent import TRANSITION_FIELDS, box_size
+from idql_func.agents.agent import TRANSITION_FIELDS
+from idql_func.agents.checks import box_size
 from idql_func.agents.pixels import (
     PixelAgent,
     VisionConfig,
@@ -16,7 +17,8 @@ from idql_func.agents.pixels import (
     random_crops,
     unpack,
 )
-from idql_func.agents.sac import SACLearner, check_sac_settings, soft_actor_critic_states
+from idql_func.agents.sac import SACLearner
+from idql_func.agents.sac_build import check_sac_settings, soft_actor_critic_states
 from idql_func.networks.conv import Padding
 from idql_func.struct import TrainState
 from idql_func.types import Batch, InfoDict
@@ -134,7 +136,7 @@ class DrQLearner(PixelAgent, SACLearner):
         Raises:
             InputError: a missing entry, a wrong shape or dtype, or a ratio that doesn't divide B.
         """
-        checked = self._fields(unpack(batch, self.frames), TRANSITION_FIELDS)
+        checked = self._checked_batch(unpack(batch, self.frames), TRANSITION_FIELDS)
         rng, (observations, next_observations) = augmented(
             self.rng,
             (checked["observations"], checked["next_observations"]),

@@ -8,23 +8,35 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from idql_func import losses, optim, random
-from idql_func.agents.agent import TRANSITION_FIELDS, PolicyAgent, box_size
-from idql_func.agents.build import (
+from idql_func.agents.agent import TRANSITION_FIELDS
+from idql_func.agents.checks import (
+    box_size,
     check_fraction,
     check_integer,
     check_layers,
     check_number,
     check_rate,
+)
+from idql_func.agents.critics import (
+    ApplyFn,
+    batch_min_q,
+    bellman_target,
+    dropout_options,
+    step_critic,
+    step_value,
+    value_loss,
+)
+from idql_func.agents.factories import (
     critic_network,
     gaussian_policy,
-    target_of,
-    trained,
+    target_state,
+    train_state,
     value_network,
 )
-from idql_func.agents.critics import ApplyFn, min_q, soft_update, summed_critic_loss, value_loss
+from idql_func.agents.policy_agent import PolicyAgent
 from idql_func.struct import TrainState
 from idql_func.transforms import grad, jit
-from idql_func.types import Batch, InfoDict, InputError, Params
+from idql_func.types import Batch, InfoDict, InputError, Params, PRNGKey
 
 Self = TypeVar("Self", bound="IQLLearner")
 
@@ -46,6 +58,31 @@ def weighted_actor_loss(
     log_probs = apply_fn(params, observations, training=True).log_prob(actions)
     loss = -(weights * log_probs).mean()
     return loss, {"actor_loss": loss}
+
+
+def summed_critic_loss(
+    params: Params,
+    apply_fn: ApplyFn,
+    observations: Tensor,
+    actions: Tensor,
+    target_q: Tensor,
+    dropout_key: PRNGKey | None = None,
+) -> tuple[Tensor, InfoDict]:
+    """``mean sum_i (Q_i(s, a) - target_q)^2``: summed over the ensemble (IQL, eq. 6, quirk U4).
+
+    ``info`` has the mean of each member as ``q1, q2, ...``; upstream requires two members (U21).
+
+    >>> import torch
+    >>> apply_fn = lambda p, s, a: torch.stack([s[:, 0], a[:, 0]])
+    >>> loss, info = summed_critic_loss(
+    ...     {}, apply_fn, torch.ones(2, 1), torch.zeros(2, 1), torch.zeros(2))
+    >>> loss.item(), sorted(info)
+    (1.0, ['critic_loss', 'q1', 'q2'])
+    """
+    qs = apply_fn(params, observations, actions, **dropout_options(dropout_key))
+    loss = ((qs - target_q) ** 2).sum(dim=0).mean()
+    means = {f"q{i}": q.mean() for i, q in enumerate(qs.unbind(0), start=1)}
+    return loss, {"critic_loss": loss, **means}
 
 
 class IQLLearner(PolicyAgent):
@@ -110,15 +147,15 @@ class IQLLearner(PolicyAgent):
         critic_def = critic_network(obs_dim, act_dim, layers, num_qs)
         value_def = value_network(obs_dim, layers)
         rng, actor_key, critic_key, value_key = random.split(random.PRNGKey(seed), 4).unbind(0)
-        critic = trained(critic_def, critic_def.init(critic_key), critic_lr)
+        critic = train_state(critic_def, critic_def.init(critic_key), critic_lr)
         return cls(
             rng=rng.clone(),
             obs_dim=obs_dim,
             act_dim=act_dim,
-            actor=trained(actor_def, actor_def.init(actor_key), actor_lr),
+            actor=train_state(actor_def, actor_def.init(actor_key), actor_lr),
             critic=critic,
-            target_critic=target_of(critic),
-            value=trained(value_def, value_def.init(value_key), value_lr),
+            target_critic=target_state(critic),
+            value=train_state(value_def, value_def.init(value_key), value_lr),
             discount=discount,
             tau=tau,
             expectile=expectile,
@@ -127,15 +164,9 @@ class IQLLearner(PolicyAgent):
 
     def update_v(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of ``V`` towards the expectile of the target ``Q`` (IQL, eq. 5)."""
-        grads, info = grad(value_loss, has_aux=True)(
-            self.value.params,
-            self.value.apply_fn,
-            batch["observations"],
-            self._target_q(batch),
-            "expectile",
-            self.expectile,
-        )
-        return self.replace(value=self.value.apply_gradients(grads=grads)), info
+        q = batch_min_q(self.target_critic, batch)
+        value, info = step_value(self.value, batch["observations"], q, "expectile", self.expectile)
+        return self.replace(value=value), info
 
     def update_actor(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of advantage-weighted regression, with the ``V`` just stepped (quirk U2).
@@ -156,29 +187,15 @@ class IQLLearner(PolicyAgent):
 
     def update_q(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of ``Q`` towards ``r + discount * mask * V(s')``, and of its EMA."""
-        grads, info = grad(summed_critic_loss, has_aux=True)(
-            self.critic.params,
-            self.critic.apply_fn,
-            batch["observations"],
-            batch["actions"],
-            self._bellman_target(batch),
+        target_q = bellman_target(self.value, batch, self.discount)
+        critic, target, info = step_critic(
+            self.critic, self.target_critic, batch, target_q, None, self.tau, summed_critic_loss
         )
-        critic = self.critic.apply_gradients(grads=grads)
-        return self.replace(
-            critic=critic, target_critic=soft_update(self.target_critic, critic, self.tau)
-        ), info
-
-    def _target_q(self, batch: Batch) -> Tensor:
-        critic = self.target_critic
-        return min_q(critic.apply_fn, critic.params, batch["observations"], batch["actions"])
+        return self.replace(critic=critic, target_critic=target), info
 
     def _advantage(self, batch: Batch) -> Tensor:
         v = self.value.apply_fn(self.value.params, batch["observations"])
-        return self._target_q(batch) - v
-
-    def _bellman_target(self, batch: Batch) -> Tensor:
-        next_v = self.value.apply_fn(self.value.params, batch["next_observations"])
-        return batch["rewards"] + self.discount * batch["masks"] * next_v
+        return batch_min_q(self.target_critic, batch) - v
 
     def update(self: Self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
         """``V``, actor, ``Q`` on one batch (quirk U2); a new learner and its losses.
@@ -186,7 +203,7 @@ class IQLLearner(PolicyAgent):
         Raises:
             InputError: a missing entry, a wrong shape or dtype.
         """
-        return _update.donating(donate)(self, self._fields(batch, TRANSITION_FIELDS))
+        return _update.donating(donate)(self, self._checked_batch(batch, TRANSITION_FIELDS))
 
     def eval_loss(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """The losses of the networks as they are, without an update; the key stays.
@@ -194,7 +211,7 @@ class IQLLearner(PolicyAgent):
         Raises:
             InputError: a missing entry, a wrong shape or dtype.
         """
-        return self, _eval_loss(self, self._fields(batch, TRANSITION_FIELDS))
+        return self, _eval_loss(self, self._checked_batch(batch, TRANSITION_FIELDS))
 
 
 @jit
@@ -209,9 +226,9 @@ def _update(learner: IQLLearner, batch: Batch) -> tuple[IQLLearner, InfoDict]:
 def _eval_loss(learner: IQLLearner, batch: Batch) -> InfoDict:
     observations, actions = batch["observations"], batch["actions"]
     value, actor, critic = learner.value, learner.actor, learner.critic
-    q, adv = learner._target_q(batch), learner._advantage(batch)
+    q, adv = batch_min_q(learner.target_critic, batch), learner._advantage(batch)
     weights = losses.advantage_weights(adv, "exp_adv", learner.expectile, learner.temperature)
-    target = learner._bellman_target(batch)
+    target_q = bellman_target(value, batch, learner.discount)
     _, value_info = value_loss(
         value.params, value.apply_fn, observations, q, "expectile", learner.expectile
     )
@@ -219,6 +236,6 @@ def _eval_loss(learner: IQLLearner, batch: Batch) -> InfoDict:
         actor.params, actor.apply_fn, observations, actions, weights
     )
     _, critic_info = summed_critic_loss(
-        critic.params, critic.apply_fn, observations, actions, target
+        critic.params, critic.apply_fn, observations, actions, target_q
     )
     return {**actor_info, "adv": adv.mean(), **value_info, **critic_info}

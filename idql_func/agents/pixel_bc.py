@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from idql_func import optim, random
-from idql_func.agents.agent import box_size
 from idql_func.agents.bc import BCLearner
-from idql_func.agents.build import (
+from idql_func.agents.checks import (
+    box_size,
     check_dropout,
     check_layers,
     check_name,
     check_number,
     check_rate,
-    trained,
 )
+from idql_func.agents.factories import train_state
 from idql_func.agents.pixels import PixelAgent, VisionConfig, augmented, pixel_policy, random_crops
 from idql_func.networks.conv import Padding
 from idql_func.types import Batch, InfoDict
@@ -94,7 +94,7 @@ class PixelBCLearner(PixelAgent, BCLearner):
             rng=rng.clone(),
             obs_dim=vision.shapes,
             act_dim=act_dim,
-            actor=trained(network, network.init(actor_key), actor_lr),
+            actor=train_state(network, network.init(actor_key), actor_lr),
             entropy_bonus=entropy_bonus,
             data_augmentation_fn=random_crops(vision.pixel_keys, vision.depth_keys),
             pixel_keys=vision.pixel_keys,
@@ -107,7 +107,7 @@ class PixelBCLearner(PixelAgent, BCLearner):
         Raises:
             InputError: a missing entry, a wrong shape or dtype.
         """
-        checked = self._fields(batch, _FIELDS)
+        checked = self._checked_batch(batch, _FIELDS)
         rng, (observations,) = augmented(
             self.rng, (checked["observations"],), augment=self.data_augmentation_fn
         )

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from idql_func import random
-from idql_func.agents.agent import Agent, real_tensor
+from idql_func.agents.agent import Agent
 from idql_func.agents.augmentations import batched_random_crop
-from idql_func.agents.build import check_integer, check_layers, check_name
+from idql_func.agents.checks import check_integer, check_layers, check_name, real_tensor
 from idql_func.deprecation import moved_names
 from idql_func.distributions import Normal
 from idql_func.networks import (
@@ -371,14 +371,14 @@ class PixelAgent(Agent):
             )
         return checked, rows == {None}
 
-    def _observations_of_batch(
+    def _checked_observations(
         self, value: Any, name: str, rows: int | None, floats: torch.dtype
     ) -> tuple[Any, int]:
         checked: dict[str, Tensor] = {}
         for key, shape in self.obs_dim:
             entry = self._entry(value, key, f"batch[{name!r}]")
             dtype = torch.uint8 if key in self.pixel_keys else floats
-            checked[key] = self._field(entry, f"{name}.{key}", rows, shape, dtype)
+            checked[key] = self._checked_entry(entry, f"{name}.{key}", rows, shape, dtype)
             rows = checked[key].shape[0]
         assert rows is not None  # there is at least one camera
         return checked, rows

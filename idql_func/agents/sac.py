@@ -7,72 +7,33 @@ update-to-data ratio of 20; DroQ (arXiv 2110.02034) with ``critic_dropout_rate``
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from idql_func import optim, random
-from idql_func.agents.agent import TRANSITION_FIELDS, PolicyAgent, box_size
-from idql_func.agents.build import (
-    check_dropout,
-    check_fraction,
-    check_layers,
-    check_number,
-    check_rate,
-    check_subset,
-    critic_network,
-    gaussian_policy,
-    target_of,
-    trained,
+from idql_func.agents.agent import TRANSITION_FIELDS
+from idql_func.agents.checks import (
+    box_size,
 )
 from idql_func.agents.critics import ApplyFn, dropout_options, min_q, step_critic
-from idql_func.compiler.donation import without_donation
-from idql_func.kernels.xla_math import log
-from idql_func.networks import LazyRng, Module, subsample_ensemble
+from idql_func.agents.factories import critic_network, gaussian_policy
+from idql_func.agents.policy_agent import PolicyAgent
+from idql_func.agents.sac_build import check_sac_settings, soft_actor_critic_states
+from idql_func.agents.update_ratio import mini_batches, step_on_all_but_last
+from idql_func.deprecation import moved_names
+from idql_func.networks import Temperature, subsample_ensemble
 from idql_func.struct import TrainState, field
-from idql_func.switches import float_dtype
-from idql_func.transforms import Jitted, grad, jit, scan
-from idql_func.tree import tree_leaves, tree_map
-from idql_func.types import Batch, InfoDict, InputError, Params, PRNGKey
+from idql_func.transforms import grad, jit
+from idql_func.types import Batch, InfoDict, Params, PRNGKey
 
 Self = TypeVar("Self", bound="SACLearner")
-L = TypeVar("L")
+
+__all__ = ["SACLearner", "Temperature", "mini_batches", "soft_actor_loss", "temperature_loss"]
 
 
-# --- pure steps -------------------------------------------------------------------------
-
-
-class Temperature(Module):
-    """``exp(log_temp)``, a number that is learned (``jaxrl5/agents/sac/temperature.py``).
-
-    Raises:
-        ValueError: the initial temperature is not above 0.
-
-    >>> temperature = Temperature(0.5)
-    >>> round(temperature.apply(temperature.init(random.PRNGKey(0))).item(), 6)
-    0.5
-    """
-
-    output_dim = 1
-    log_temp: Tensor
-
-    def __init__(self, initial_temperature: float = 1.0) -> None:
-        super().__init__()
-        if not initial_temperature > 0:
-            raise ValueError(f"Temperature: it must start above 0, got {initial_temperature}.")
-        self.declare(
-            "log_temp",
-            (),
-            lambda key, shape: log(
-                torch.full(shape, initial_temperature, dtype=float_dtype(), device=key.device)
-            ),
-        )
-
-    def forward(self, training: bool = False, rng: LazyRng | None = None) -> Tensor:
-        return torch.exp(self.log_temp)
+# --- losses -----------------------------------------------------------------------------
 
 
 def soft_actor_loss(
@@ -88,7 +49,7 @@ def soft_actor_loss(
 
     ``Q`` is the ensemble's mean, dropout on (quirks A3, A6).
 
-    >>> import gymnasium as gym
+    >>> import gymnasium as gym, torch
     >>> space, keys = gym.spaces.Box(-1, 1, (2,)), random.split(random.PRNGKey(0))
     >>> learner = SACLearner.create(0, space, space, hidden_dims=(8,))
     >>> sorted(soft_actor_loss(learner.actor.params, learner.actor.apply_fn, torch.zeros(4, 2),
@@ -106,54 +67,13 @@ def temperature_loss(
 ) -> tuple[Tensor, InfoDict]:
     """``temperature * (entropy - target_entropy)`` for a policy's entropy, a scalar.
 
+    >>> import torch
     >>> temperature_loss({}, lambda p: torch.tensor(2.0), torch.tensor(1.0), -1.0)[0].item()
     4.0
     """
     temperature = apply_fn(params)
     loss = temperature * (entropy - target_entropy).mean()
     return loss, {"temperature": temperature, "temperature_loss": loss}
-
-
-def mini_batches(batch: Batch, utd_ratio: int) -> Batch:
-    """The batch's rows in ``U = utd_ratio`` equal parts, in order: leaves ``[U, B / U, ...]``.
-
-    Raises:
-        InputError: utd_ratio is no integer of at least 1, or doesn't divide the rows.
-
-    >>> mini_batches({"rewards": torch.arange(4)}, 2)["rewards"].tolist()
-    [[0, 1], [2, 3]]
-    """
-    rows = tree_leaves(batch)[0].shape[0]
-    if not isinstance(utd_ratio, int) or utd_ratio < 1 or rows % utd_ratio:
-        raise InputError(
-            f"utd_ratio must be an integer of at least 1 that divides the {rows} rows of the "
-            f"batch, got {utd_ratio!r}."
-        )
-    return tree_map(lambda leaf: leaf.unflatten(0, (utd_ratio, rows // utd_ratio)), batch)
-
-
-def all_but_last(
-    step: Jitted, learner: L, batch: Batch, utd_ratio: int, donate: bool
-) -> tuple[L, Batch]:
-    """The learner after a ``step`` on each part of the batch but the last, and that part.
-
-    The steps are one :func:`idql_func.scan`: a CPU makes them in one call of its compiled program.
-
-    Raises:
-        InputError: as :func:`mini_batches`.
-
-    >>> from idql_func import disable_jit
-    >>> step = jit(lambda total, part: (total + part["rewards"].sum(), part["rewards"]))
-    >>> with disable_jit():
-    ...     all_but_last(step, torch.tensor(0), {"rewards": torch.arange(6)}, 3, donate=False)
-    (tensor(6), {'rewards': tensor([4, 5])})
-    """
-    if utd_ratio == 1 and type(utd_ratio) is int:
-        return learner, batch
-    parts = mini_batches(batch, utd_ratio)
-    first = tree_map(lambda leaf: leaf[:-1], parts)
-    learner, _ = scan(step.donating(), learner if donate else without_donation(learner), first)
-    return learner, tree_map(lambda leaf: leaf[-1], parts)
 
 
 # --- the learner --------------------------------------------------------------------------
@@ -236,7 +156,7 @@ class SACLearner(PolicyAgent):
             backup_entropy=backup_entropy,
         )
 
-    # the steps of an update, on a checked batch
+    # the steps of an update
 
     def update_critic(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of ``Q`` towards the soft Bellman target, and of its EMA."""
@@ -281,7 +201,7 @@ class SACLearner(PolicyAgent):
         )
         return self.replace(temp=self.temp.apply_gradients(grads=grads)), info
 
-    # public, compiled
+    # public methods: check the batch, run the compiled steps
 
     def update(
         self: Self, batch: Batch, utd_ratio: int = 1, *, donate: bool = False
@@ -294,66 +214,9 @@ class SACLearner(PolicyAgent):
         Raises:
             InputError: a missing entry, a wrong shape or dtype, or a ratio that doesn't divide B.
         """
-        fields = self._fields(batch, TRANSITION_FIELDS)
-        learner, last = all_but_last(_critic_update, self, fields, utd_ratio, donate)
+        fields = self._checked_batch(batch, TRANSITION_FIELDS)
+        learner, last = step_on_all_but_last(_critic_update, self, fields, utd_ratio, donate)
         return _update.donating(donate)(learner, last)
-
-
-def check_sac_settings(
-    actor_lr: Any, critic_lr: Any, temp_lr: Any, hidden_dims: Any, critic_dropout_rate: Any,
-    discount: Any, tau: Any, num_qs: Any, num_min_qs: Any, target_entropy: Any,
-    init_temperature: Any,
-) -> None:  # fmt: skip
-    """Refuse settings out of range, for SAC and what is built on it.
-
-    Raises:
-        InputError: so, with the name and the range.
-
-    >>> check_sac_settings(1e-3, 1e-3, 1e-3, (8,), None, 0.99, 0.005, 2, None, None, 1.0)
-    """
-    for name, rate in (("actor_lr", actor_lr), ("critic_lr", critic_lr), ("temp_lr", temp_lr)):
-        check_rate(name, rate)
-    check_layers("hidden_dims", hidden_dims)
-    check_dropout("critic_dropout_rate", critic_dropout_rate)
-    check_fraction("discount", discount)
-    check_fraction("tau", tau)
-    check_subset(num_qs, num_min_qs)
-    if target_entropy is not None:
-        check_number("target_entropy", target_entropy)
-    check_number("init_temperature", init_temperature)
-    if not init_temperature > 0:
-        raise InputError(f"init_temperature must be above 0, got {init_temperature}.")
-
-
-@functools.cache
-def _temperature(initial: float) -> Temperature:
-    return Temperature(initial)
-
-
-def soft_actor_critic_states(
-    seed: int,
-    actor: Module,
-    critic: Module,
-    init_temperature: float,
-    rates: tuple[Any, Any, Any],
-) -> dict[str, Any]:
-    """Key and training states of a fresh learner, drawn as upstream draws them.
-
-    >>> from idql_func.agents.build import critic_network, gaussian_policy
-    >>> nets = gaussian_policy(3, 2, (8,), tanh=True), critic_network(3, 2, (8,), 2)
-    >>> sorted(soft_actor_critic_states(0, *nets, 1.0, (1e-3, 1e-3, 1e-3)))
-    ['actor', 'critic', 'rng', 'target_critic', 'temp']
-    """
-    rng, actor_key, critic_key, temp_key = random.split(random.PRNGKey(seed), 4).unbind(0)
-    temp = _temperature(float(init_temperature))
-    state = trained(critic, critic.init(critic_key), rates[1])
-    return {
-        "rng": rng.clone(),
-        "actor": trained(actor, actor.init(actor_key), rates[0]),
-        "critic": state,
-        "target_critic": target_of(state),
-        "temp": trained(temp, temp.init(temp_key), rates[2]),
-    }
 
 
 @jit
@@ -367,3 +230,11 @@ def _update(learner: SACLearner, batch: Batch) -> tuple[SACLearner, InfoDict]:
     learner, actor_info = learner.update_actor(batch)
     learner, temp_info = learner.update_temperature(actor_info["entropy"])
     return learner, {**actor_info, **critic_info, **temp_info}
+
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "all_but_last": "idql_func.agents.update_ratio:step_on_all_but_last",
+    },
+)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from idql_func import optim, random
-from idql_func.agents.agent import TRANSITION_FIELDS, Agent, box_size
-from idql_func.agents.build import (
+from idql_func.agents.agent import TRANSITION_FIELDS, Agent
+from idql_func.agents.checks import (
+    box_size,
     check_dropout,
     check_fraction,
     check_integer,
@@ -20,17 +21,18 @@ from idql_func.agents.build import (
     check_number,
     check_rate,
     check_subset,
-    critic_network,
-    deterministic_policy,
-    target_of,
-    trained,
 )
 from idql_func.agents.critics import ApplyFn, dropout_options, min_q, soft_update, step_critic
-from idql_func.agents.sac import all_but_last
-from idql_func.compiler.lazy import peek
+from idql_func.agents.factories import (
+    critic_network,
+    deterministic_policy,
+    target_state,
+    train_state,
+)
+from idql_func.agents.update_ratio import known_step_count, step_on_all_but_last
 from idql_func.networks import subsample_ensemble
 from idql_func.struct import TrainState, field
-from idql_func.transforms import grad, inside_transform, jit
+from idql_func.transforms import grad, jit
 from idql_func.tree import tree_map
 from idql_func.types import Batch, InfoDict, Params, PRNGKey
 
@@ -134,16 +136,16 @@ class TD3Learner(Agent):
             obs_dim, act_dim, layers, num_qs, critic_dropout_rate, critic_layer_norm
         )
         rng, actor_key, critic_key = random.split(random.PRNGKey(seed), 3).unbind(0)
-        actor = trained(actor_def, actor_def.init(actor_key), actor_lr)
-        critic = trained(critic_def, critic_def.init(critic_key), critic_lr)
+        actor = train_state(actor_def, actor_def.init(actor_key), actor_lr)
+        critic = train_state(critic_def, critic_def.init(critic_key), critic_lr)
         return cls(
             rng=rng.clone(),
             obs_dim=obs_dim,
             act_dim=act_dim,
             actor=actor,
             critic=critic,
-            target_critic=target_of(critic),
-            target_actor=target_of(actor),
+            target_critic=target_state(critic),
+            target_actor=target_state(actor),
             tau=tau,
             discount=discount,
             exploration_noise=exploration_noise,
@@ -206,13 +208,12 @@ class TD3Learner(Agent):
         Raises:
             InputError: a missing entry, a wrong shape or dtype, or a ratio that doesn't divide B.
         """
-        fields = self._fields(batch, TRANSITION_FIELDS)
-        learner, last = all_but_last(_critic_update, self, fields, utd_ratio, donate)
-        # A step count that can be read for nothing picks one of two programs. Under vmap and jit,
-        # and on a GPU, where reading waits, one program computes both and keeps the right one.
-        due, steps = None, peek(learner, "critic", "step")
-        if not inside_transform() and steps.device.type == "cpu":
-            due = bool(self.actor_is_due(np.float32(steps.item() + 1), utd_ratio))
+        fields = self._checked_batch(batch, TRANSITION_FIELDS)
+        learner, last = step_on_all_but_last(_critic_update, self, fields, utd_ratio, donate)
+        # With a known step count, one of two programs runs. Otherwise one program computes both
+        # results and selects one.
+        step = known_step_count(learner, "critic")
+        due = None if step is None else bool(self.actor_is_due(np.float32(step + 1), utd_ratio))
         return _update.donating(donate)(learner, last, utd_ratio=utd_ratio, due=due)
 
     def eval_actions(self: Self, observations: Any) -> tuple[np.ndarray, Self]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from idql_func import random
 from idql_func.agents.agent import Agent
 from idql_func.agents.critics import min_q
-from idql_func.agents.ddpm_iql import _DDPMIQL
+from idql_func.agents.ddpm_iql import BaseDDPMIQL
 from idql_func.atomic import atomic_path
 from idql_func.distributions import Diagonal
 from idql_func.interop.architecture import build_network, describe_network
@@ -215,7 +215,7 @@ def policy_module(learner: Agent) -> Policy:
     }
     tensors: dict[str, Tensor] = {}
     states: dict[str, TrainState] = {}
-    if isinstance(learner, _DDPMIQL):
+    if isinstance(learner, BaseDDPMIQL):
         states = {n: getattr(learner, n) for n in ("target_score_model", "target_critic")}
         tensors = {name: getattr(learner, name) for name in _SCHEDULE} | {"key": learner.rng}
         config |= {

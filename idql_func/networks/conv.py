@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from idql_func.networks.layers import lecun_normal, ones, zeros
-from idql_func.networks.module import Initializer, LazyRng, Module
+from idql_func.networks.initializers import Initializer, lecun_normal, ones, zeros
+from idql_func.networks.module import LazyRng, Module
 from idql_func.types import InputError
 
 Padding: TypeAlias = str | Sequence[tuple[int, int]]
@@ -20,10 +20,10 @@ Pairs: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 
 
 def check_padding(padding: Any) -> str | Pairs:
-    """A padding in the one form that is hashable: ``"SAME"``, ``"VALID"`` or two pairs.
+    """Convert a padding to a hashable form: ``"SAME"``, ``"VALID"`` or two pairs.
 
     Raises:
-        InputError: a padding of another name or form, named.
+        InputError: the padding has another name or form.
 
     >>> check_padding([[1, 1], [0, 2]])
     ((1, 1), (0, 2))
@@ -44,13 +44,13 @@ def check_padding(padding: Any) -> str | Pairs:
 def pad_widths(
     size: Sequence[int], window: Sequence[int], strides: Sequence[int], padding: Padding
 ) -> Pairs:
-    """What to add before and after each axis of ``size``, by XLA's rules.
+    """Rows and columns to add before and after each axis of ``size``, by XLA's rules.
 
-    ``SAME`` makes ``ceil(size / stride)`` windows; an odd rest goes behind, so that with
-    strides it is not the symmetric padding of torch.
+    ``SAME`` makes ``ceil(size / stride)`` windows. If the padding is odd, the extra row goes at
+    the end: with strides this differs from the symmetric padding of torch.
 
     Raises:
-        InputError: a padding of another name or form, named.
+        InputError: the padding has another name or form.
 
     >>> pad_widths((64, 64), (3, 3), (2, 2), "SAME")
     ((0, 1), (0, 1))
@@ -72,7 +72,7 @@ def pad_widths(
 def output_shape(
     size: Sequence[int], window: Sequence[int], strides: Sequence[int], padding: Padding
 ) -> tuple[int, int]:
-    """How many windows fit along each axis: the output's height and width.
+    """Height and width of the output: the number of windows along each axis.
 
     Raises:
         InputError: the window is larger than the padded image.
@@ -88,7 +88,7 @@ def output_shape(
     if rows < 1 or columns < 1:
         raise InputError(
             f"an image of {size[0]}x{size[1]} with padding {padding!r} is smaller than "
-            f"the {window[0]}x{window[1]} window that is laid on it."
+            f"the {window[0]}x{window[1]} window."
         )
     return rows, columns
 
@@ -96,11 +96,11 @@ def output_shape(
 class Conv(Module):
     """``[..., H, W, in] -> [..., H', W', out]`` with ``kernel`` ``[h, w, in, out]`` (Flax's Conv).
 
-    Images keep their channels last in memory, which is the layout that the CPU's
-    convolution wants, so that nothing is copied on the way into it.
+    Images stay channels-last in memory, the layout of the CPU's convolution, so that they are
+    not copied.
 
     Raises:
-        InputError: a padding of another name or form, named.
+        InputError: the padding has another name or form.
 
     >>> from idql_func import random
     >>> layer = Conv(3, 8, (3, 3), strides=(2, 2))
@@ -132,6 +132,7 @@ class Conv(Module):
             self.declare("bias", (features,), zeros)
 
     def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
+        self.check_values(self.kernel, x)
         leading = x.shape[:-3]
         images = x.reshape(-1, *x.shape[-3:]).permute(0, 3, 1, 2).to(self.kernel.dtype)
         rows, columns = pad_widths(x.shape[-3:-1], self.kernel_size, self.strides, self.padding)
@@ -149,7 +150,7 @@ class Conv(Module):
 
 
 class GroupNorm(Module):
-    """Flax's group norm over ``[H, W, C]`` or ``[B, ..., C]``: one mean and variance a group.
+    """Flax's group norm of ``[H, W, C]`` or ``[B, ..., C]``: one mean and variance per group.
 
     Variance is ``E[x^2] - E[x]^2`` floored at 0, as in :class:`LayerNorm` (quirk N5).
 
@@ -178,6 +179,7 @@ class GroupNorm(Module):
         self.declare("bias", (input_dim,), zeros)
 
     def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
+        self.check_values(self.scale, x)
         channels = x.shape[-1]
         rows = 1 if x.ndim == 3 else x.shape[0]
         flat = x.reshape(rows, -1, channels)
@@ -185,8 +187,8 @@ class GroupNorm(Module):
         mean = groups.mean(dim=(1, 3), keepdim=True)
         square = (groups * groups).mean(dim=(1, 3), keepdim=True)
         variance = torch.clamp(square - mean * mean, min=0.0)
-        # one factor and one offset a channel: the backward pass keeps x and nothing else of
-        # an image's size
+        # one factor and one offset per channel: the backward pass then saves no tensor of the
+        # image's size but x
         grouped = (1, 1, self.num_groups, channels // self.num_groups)
         factor = torch.rsqrt(variance + self.epsilon) * self.scale.reshape(grouped)
         offset = self.bias.reshape(grouped) - mean * factor

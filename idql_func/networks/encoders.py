@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from idql_func.networks.conv import Conv, GroupNorm, Padding, max_pool, output_shape
-from idql_func.networks.layers import Activation, default_init, relu
+from idql_func.networks.initializers import default_init
+from idql_func.networks.layers import Activation, relu
 from idql_func.networks.module import LazyRng, Module
 from idql_func.types import InputError
 

@@ -1,21 +1,18 @@
-"""Flax's layers and initialisers: Dense, LayerNorm, Dropout."""
+"""Flax's layers: activations, Dense, LayerNorm."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from idql_func import random
 from idql_func.deprecation import moved_names
-from idql_func.networks.module import Initializer, LazyRng, Module
-from idql_func.networks.products import matmul
-from idql_func.types import PRNGKey
+from idql_func.networks.initializers import Initializer, lecun_normal, ones, zeros
+from idql_func.networks.module import LazyRng, Module
+from idql_func.switches import bfloat16_matmul
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -47,78 +44,7 @@ def mish(x: Tensor) -> Tensor:
     return F.mish(x)
 
 
-# --- initialisers ---------------------------------------------------------------------
-
-
-def _fans(shape: tuple[int, ...]) -> tuple[float, float]:
-    field = math.prod(shape[:-2])
-    return shape[-2] * field, shape[-1] * field
-
-
-def xavier_uniform() -> Initializer:
-    """Uniform with variance ``2 / (fan_in + fan_out)`` (Glorot and Bengio, 2010).
-
-    >>> float(xavier_uniform()(random.PRNGKey(0), (3, 3)).abs().max()) <= 1.0
-    True
-    """
-
-    def draw(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
-        fan_in, fan_out = _fans(shape)
-        variance = np.float32(1.0 / ((fan_in + fan_out) / 2))
-        scale = float(np.sqrt(np.float32(3) * variance))
-        return random.uniform(key, shape, torch.float32, -1.0, 1.0) * scale
-
-    return draw
-
-
-default_init = xavier_uniform
-"""Upstream's initialiser of every kernel but those of the residual blocks (quirk N4)."""
-
-
-def lecun_normal() -> Initializer:
-    """Normal, cut at two deviations, with variance ``1 / fan_in``; Flax's default.
-
-    >>> lecun_normal()(random.PRNGKey(0), (2, 3)).shape
-    torch.Size([2, 3])
-    """
-
-    def draw(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
-        # .8796... is the deviation of a unit normal cut at two deviations
-        variance = np.float32(1.0 / _fans(shape)[0])
-        deviation = float(np.sqrt(variance) / np.float32(0.87962566103423978))
-        return random.truncated_normal(key, -2.0, 2.0, shape, torch.float32) * deviation
-
-    return draw
-
-
-def normal(stddev: float) -> Initializer:
-    """Normal with a given deviation.
-
-    >>> normal(0.2)(random.PRNGKey(0), (2, 1)).shape
-    torch.Size([2, 1])
-    """
-    return lambda key, shape: random.normal(key, shape, torch.float32) * stddev
-
-
-def zeros(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
-    """All zero, whatever the key.
-
-    >>> zeros(random.PRNGKey(0), (2,)).tolist()
-    [0.0, 0.0]
-    """
-    return torch.zeros(shape, device=key.device)
-
-
-def ones(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
-    """All one, whatever the key.
-
-    >>> ones(random.PRNGKey(0), (2,)).tolist()
-    [1.0, 1.0]
-    """
-    return torch.ones(shape, device=key.device)
-
-
-# --- layers ---------------------------------------------------------------------------
+# --- inputs in parts ------------------------------------------------------------------
 
 
 class IndexedRows(NamedTuple):
@@ -154,11 +80,31 @@ def join(parts: Sequence[Part]) -> Tensor:
     return torch.cat([x.expand(*shape, x.shape[-1]) for x in tensors], dim=-1)
 
 
+# --- layers ---------------------------------------------------------------------------
+
+
+def matmul(x: Tensor, kernel: Tensor) -> Tensor:
+    """``x @ kernel`` in float32, or with both factors rounded to bfloat16 if that is switched on.
+
+    The gradient's products are rounded alike; sums and results are float32. Double precision is
+    never rounded. ``training.runtime.matmul_precision.matmul_precision("bf16")`` switches it on.
+
+    >>> from idql_func.switches import set_bfloat16_matmul
+    >>> with set_bfloat16_matmul(True):
+    ...     matmul(torch.tensor([[1.0 + 2**-10]]), torch.ones(1, 1))
+    tensor([[1.]])
+    """
+    if bfloat16_matmul() and x.dtype == kernel.dtype == torch.float32:
+        return torch.matmul(x.bfloat16(), kernel.bfloat16()).float()
+    return torch.matmul(x, kernel)
+
+
 class Dense(Module):
     """``x @ kernel + bias`` with ``kernel`` ``[in, out]`` (``flax.linen.Dense``).
 
-    ``x`` is ``[..., in]``, or a sequence of parts for :func:`join`: each then meets its rows of the
-    kernel in its own shape, so that what several rows share is multiplied once.
+    ``x`` is ``[..., in]``, or a sequence of parts for :func:`join`. Each part is then multiplied
+    by its rows of the kernel before it is broadcast, so that a part that several rows share is
+    multiplied once.
 
     >>> sorted(name for name, _ in Dense(3, 2).named_parameters())
     ['bias', 'kernel']
@@ -176,49 +122,46 @@ class Dense(Module):
         self.declare("bias", (features,), zeros)
 
     def forward(
-        self,
-        x: Tensor | Sequence[Part],
-        training: bool = False,
-        rng: LazyRng | None = None,
+        self, x: Tensor | Sequence[Part], training: bool = False, rng: LazyRng | None = None
     ) -> Tensor:
         if isinstance(x, Tensor):
-            return _plus(matmul(x, self.kernel), self.bias)
-        blocks = self.kernel.split([_columns(part) for part in x])
+            self.check_values(self.kernel, x)
+            return _add_bias(matmul(x, self.kernel), self.bias)
+        blocks = self.kernel.split(
+            [(p.table if isinstance(p, IndexedRows) else p).shape[-1] for p in x]
+        )
         factors = [_factors(part, block) for part, block in zip(x, blocks, strict=True)]
         shape = torch.broadcast_shapes(*(rows.shape[:-1] for rows, _ in factors))
-        whole = [(rows, block) for rows, block in factors if rows.shape[:-1] == shape]
-        rest = self.bias
+        # parts of the full shape are multiplied together, the others are added to the bias
+        full = [(rows, block) for rows, block in factors if rows.shape[:-1] == shape]
+        bias = self.bias
         for part, (rows, block) in zip(x, factors, strict=True):
             if rows.shape[:-1] != shape:
-                few = block[part.index] if isinstance(part, IndexedRows) else matmul(rows, block)
-                rest = rest + few
-        if len(whole) == len(x) and all(isinstance(part, Tensor) for part in x):
-            return _plus(matmul(join(x), self.kernel), rest)
-        if not whole:
-            return rest
-        inputs, kernels = zip(*whole, strict=True)
-        return _plus(matmul(torch.cat(inputs, dim=-1), torch.cat(kernels)), rest)
+                indexed = isinstance(part, IndexedRows)
+                bias = bias + (block[part.index] if indexed else matmul(rows, block))
+        if len(full) == len(x) and all(isinstance(part, Tensor) for part in x):
+            return _add_bias(matmul(join(x), self.kernel), bias)
+        if not full:
+            return bias
+        inputs, kernels = zip(*full, strict=True)
+        return _add_bias(matmul(torch.cat(inputs, dim=-1), torch.cat(kernels)), bias)
 
 
-def _plus(product: Tensor, bias: Tensor) -> Tensor:
-    # Behind a view the compiler leaves the addition to the next kernel; bare, it would make the two
-    # one addmm, which on the CPU writes the bias to every row before it multiplies.
+def _add_bias(product: Tensor, bias: Tensor) -> Tensor:
+    # Through a view, Inductor fuses the addition into the kernel that follows. Without it Inductor
+    # makes one addmm of the two, which on a CPU first writes the bias to every row.
     return (product.unsqueeze(0) + bias).squeeze(0)
-
-
-def _columns(part: Part) -> int:
-    return (part.table if isinstance(part, IndexedRows) else part).shape[-1]
 
 
 def _factors(part: Part, block: Tensor) -> tuple[Tensor, Tensor]:
     """Two matrices whose product is ``rows @ block``.
 
-    A table is multiplied as such; ones and zeros then choose among the rows of its product, in
-    this direction as in the gradient's.
+    A table is multiplied by the block first. A one-hot matrix then selects rows of that product,
+    in the forward pass and in the gradient.
     """
     if isinstance(part, IndexedRows):
         return _one_hot(part.index, part.table), matmul(part.table, block)
-    return part.to(block.dtype), block  # float32 draws meet a learner in double precision
+    return part.to(block.dtype), block  # float32 draws with parameters in double precision
 
 
 def _one_hot(index: Tensor, table: Tensor) -> Tensor:
@@ -244,32 +187,15 @@ class LayerNorm(Module):
         self.declare("bias", (input_dim,), zeros)
 
     def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
+        self.check_values(self.scale, x)
         mean = x.mean(dim=-1, keepdim=True)
         variance = torch.clamp((x * x).mean(dim=-1, keepdim=True) - mean * mean, min=0.0)
         return (x - mean) * (torch.rsqrt(variance + self.epsilon) * self.scale) + self.bias
 
 
-class Dropout(Module):
-    """Zero a share ``rate`` of the entries and scale the others up (``flax.linen.Dropout``).
-
-    >>> layer = Dropout(0.5)
-    >>> layer(torch.ones(4), training=True, rng=LazyRng(random.PRNGKey(0))).unique().tolist()
-    [0.0, 2.0]
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
-        if not training or self.rate == 0:
-            return x
-        if rng is None:
-            raise ValueError("Dropout: training needs a key; pass rngs={'dropout': key}.")
-        if self.rate == 1:
-            return torch.zeros_like(x)
-        keep = random.bernoulli(rng.make(1), 1.0 - self.rate, tuple(x.shape))
-        return torch.where(keep, x / (1.0 - self.rate), torch.zeros_like(x))
-
-
-__getattr__ = moved_names(__name__, {"Looked": f"{__name__}:IndexedRows"})
+_INITIALIZERS = ("default_init", "normal", "xavier_uniform")
+__getattr__ = moved_names(
+    __name__,
+    {"Looked": f"{__name__}:IndexedRows", "Dropout": "idql_func.networks.dropout:Dropout"}
+    | {name: f"idql_func.networks.initializers:{name}" for name in _INITIALIZERS},
+)

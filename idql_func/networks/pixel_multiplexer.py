@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from idql_func.networks.layers import Dense, LayerNorm, default_init
+from idql_func.networks.initializers import default_init
+from idql_func.networks.layers import Dense, LayerNorm
 from idql_func.networks.module import LazyRng, Module
 from idql_func.types import InputError
 

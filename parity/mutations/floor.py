@@ -127,7 +127,7 @@ FLOOR = (
     Mutation(
         "decay-mask-outputs",
         "the decay mask exempts biases only, not the input and output layers",
-        "networks/mlp.py",
+        "networks/weight_decay.py",
         'exempt: Sequence[str] = ("Input", "Output")',
         "exempt: Sequence[str] = ()",
     ),

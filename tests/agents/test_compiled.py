@@ -15,7 +15,16 @@ from tiny_learners import ACT, OBS, SMALL, box, make_batch, make_state_learner
 from torch._dynamo.utils import counters
 
 from idql_func import disable_jit, jit, tree_leaves, tree_map, tree_stack, tree_unstack, vmap
-from idql_func.agents import DDPMIQLLearner, GeneralDDPMIQLLearner, bc, ddpm_iql, iql, sac, td3
+from idql_func.agents import (
+    DDPMIQLLearner,
+    GeneralDDPMIQLLearner,
+    bc,
+    candidates,
+    ddpm_iql,
+    iql,
+    sac,
+    td3,
+)
 from idql_func.transforms import compiler_problem
 from idql_func.tree import tree_paths
 
@@ -163,13 +172,13 @@ def test_compiled_choice_of_actions_equals_eager(rows: int) -> None:
     observations = torch.linspace(-1, 1, rows * OBS).reshape(rows, OBS)
     with disable_jit():
         expected, after = learner.eval_actions(observations)
-    programs = ddpm_iql._greedy_actions.cache_size()
+    programs = candidates._greedy_actions.cache_size()
     actions, compiled_after = learner.eval_actions(observations)
-    assert ddpm_iql._greedy_actions.cache_size() == programs + 1
+    assert candidates._greedy_actions.cache_size() == programs + 1
     assert torch.equal(compiled_after.rng, after.rng)
     torch.testing.assert_close(
         torch.from_numpy(actions), torch.from_numpy(expected), atol=1e-5, rtol=0
     )
     # another learner of the same shapes, and the next key, need no other
     make_simple(1).replace(N=8, rng=compiled_after.rng).eval_actions(observations)
-    assert ddpm_iql._greedy_actions.cache_size() == programs + 1
+    assert candidates._greedy_actions.cache_size() == programs + 1

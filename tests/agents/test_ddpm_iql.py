@@ -25,8 +25,8 @@ from idql_func import (
     tree_unstack,
     vmap,
 )
-from idql_func.agents import DDPMIQLLearner, GeneralDDPMIQLLearner
-from idql_func.agents import ddpm_iql as module
+from idql_func.agents import DDPMIQLLearner, GeneralDDPMIQLLearner, ddpm_iql
+from idql_func.agents import candidates as acting
 from idql_func.tree import tree_paths
 
 NETWORKS = ("score_model", "target_score_model", "critic", "target_critic", "value")
@@ -326,7 +326,7 @@ def test_every_objective_with_every_architecture(
     assert changed(learner, after) == {*NETWORKS, "rng"}
     # the weights are those of the advantage under the old V (quirk U1)
     v = learner.value.apply_fn(learner.value.params, batch["observations"])
-    q = module.min_q(
+    q = ddpm_iql.min_q(
         learner.target_critic.apply_fn,
         learner.target_critic.params,
         batch["observations"],
@@ -418,7 +418,7 @@ def test_eval_actions_takes_the_candidate_of_the_largest_value(
 ) -> None:
     learner = create(N=6)
     obs = torch.tensor([[0.1, -0.2, 0.3], [1.0, 0.0, -1.0]])
-    candidates, qs, repeated, _, rng = module.sample_candidates(learner, obs, 6)
+    candidates, qs, repeated, _, rng = acting.sample_candidates(learner, obs, 6)
     assert candidates.shape == (2, 6, ACT) and qs.shape == (2, 6)
     assert torch.equal(repeated, obs.repeat_interleave(6, 0))
     actions, after = learner.eval_actions(obs)
@@ -438,8 +438,8 @@ def test_a_network_of_the_users_own_is_given_whole_rows(create: Callable[..., An
 
     other = learner.replace(score_model=learner.score_model.replace(apply_fn=own))
     obs, batch = torch.ones(3, OBS), make_batch(rows=32)
-    candidates, *_ = module.sample_candidates(learner, obs, 4)
-    torch.testing.assert_close(module.sample_candidates(other, obs, 4)[0], candidates)
+    candidates, *_ = acting.sample_candidates(learner, obs, 4)
+    torch.testing.assert_close(acting.sample_candidates(other, obs, 4)[0], candidates)
     torch.testing.assert_close(other.update(batch)[1], learner.update(batch)[1])
     assert set(shapes) == {(12, 12, (12, 1)), (32, 32, (32, 1))}
 
@@ -450,7 +450,7 @@ def test_actions_depend_on_what_is_passed_alone(create: Callable[..., Any]) -> N
     light = learner.to_act()
     assert not any("opt_state" in path for path in tree_paths(light))
     assert not light.score_model.params and not light.critic.params
-    for act in (module._greedy_actions, module._implicit_actions):
+    for act in (acting._greedy_actions, acting._implicit_actions):
         for a, b in zip(act(light, obs, count=4), act(learner, obs, count=4), strict=True):
             assert torch.equal(a, b)
 
@@ -471,7 +471,7 @@ def test_the_first_of_equal_candidates_is_taken(create: Callable[..., Any]) -> N
     learner = create(N=5)
     flat = tree_map(torch.zeros_like, learner.target_critic.params)
     learner = learner.replace(target_critic=learner.target_critic.replace(params=flat))
-    candidates, *_ = module.sample_candidates(learner, torch.ones(1, OBS), 5)
+    candidates, *_ = acting.sample_candidates(learner, torch.ones(1, OBS), 5)
     assert np.array_equal(learner.eval_actions(np.ones(OBS))[0], candidates[0, 0].numpy())
 
 
@@ -484,7 +484,7 @@ def test_implicit_policy_follows_its_weights() -> None:
     obs = torch.ones(200, OBS)
     for level in (0.5, 0.9):
         chosen, _ = learner.replace(critic_hyperparam=level).sample_implicit_policy(obs)
-        candidates, qs, repeated, *_ = module.sample_candidates(learner, obs, 4)
+        candidates, qs, repeated, *_ = acting.sample_candidates(learner, obs, 4)
         v = learner.value.apply_fn(learner.value.params, repeated).reshape(qs.shape)
         weights = losses.implicit_policy_weights(qs - v, "expectile", level)
         share = (weights / weights.sum(1, keepdim=True))[qs > v].sum() / 200
@@ -499,10 +499,10 @@ def test_replace_n_takes_effect_and_keeps_the_rest(create: Callable[..., Any]) -
     wide = learner.replace(N=16)
     assert (learner.N, wide.N) == (4, 16) and wide.critic is learner.critic
     more, _ = wide.eval_actions(np.ones(OBS))
-    candidates, *_ = module.sample_candidates(wide, torch.ones(1, OBS), 16)
+    candidates, *_ = acting.sample_candidates(wide, torch.ones(1, OBS), 16)
     assert any(np.array_equal(more, c) for c in candidates[0].numpy())
     one, _ = learner.replace(N=1).eval_actions(np.ones(OBS))
-    single, *_ = module.sample_candidates(learner, torch.ones(1, OBS), 1)
+    single, *_ = acting.sample_candidates(learner, torch.ones(1, OBS), 1)
     assert np.array_equal(one, single[0, 0].numpy())
 
 

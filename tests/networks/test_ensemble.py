@@ -90,7 +90,7 @@ def test_subset_of_a_part_keeps_the_rest() -> None:
 def test_no_subset_and_too_large_a_one() -> None:
     params = {"w": torch.ones(2)}
     assert subsample_ensemble(KEY, params, None, 2) is params
-    with pytest.raises(ValueError, match="3 members asked for of 2"):
+    with pytest.raises(ValueError, match="num_sample must be at most num_qs=2, got 3"):
         subsample_ensemble(KEY, params, 3, 2)
     with pytest.raises(ValueError, match="num must be at least 1, got 0"):
         critics(0)

@@ -9,15 +9,8 @@ import torch
 
 from idql_func import grad, jit, random, vmap
 from idql_func.networks import Dense, Dropout, LayerNorm, default_init, mish, relu, swish
-from idql_func.networks.layers import (
-    IndexedRows,
-    join,
-    lecun_normal,
-    normal,
-    ones,
-    xavier_uniform,
-    zeros,
-)
+from idql_func.networks.initializers import lecun_normal, normal, ones, xavier_uniform, zeros
+from idql_func.networks.layers import IndexedRows, join
 
 KEY = random.PRNGKey(0)
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from idql_func.kernels import matmul as own_matmul
-from idql_func.networks.products import matmul
+from idql_func.networks.layers import matmul
 from idql_func.switches import set_bfloat16_matmul, set_native_matmul
 from idql_func.types import InputError
 

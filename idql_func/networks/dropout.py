@@ -1,0 +1,32 @@
+"""Flax's dropout layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from idql_func import random
+from idql_func.networks.module import LazyRng, Module
+
+
+class Dropout(Module):
+    """Zero each entry with probability ``rate``, scale up the others (``flax.linen.Dropout``).
+
+    >>> layer = Dropout(0.5)
+    >>> layer(torch.ones(4), training=True, rng=LazyRng(random.PRNGKey(0))).unique().tolist()
+    [0.0, 2.0]
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
+        if not training or self.rate == 0:
+            return x
+        if rng is None:
+            raise ValueError("Dropout: training needs a key; pass rngs={'dropout': key}.")
+        if self.rate == 1:
+            return torch.zeros_like(x)
+        keep = random.bernoulli(rng.make(1), 1.0 - self.rate, tuple(x.shape))
+        return torch.where(keep, x / (1.0 - self.rate), torch.zeros_like(x))
