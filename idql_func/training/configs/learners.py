@@ -147,7 +147,7 @@ def _from_create(file: str, **help_texts: str) -> Callable[[type[_Settings]], ty
 
 
 @_from_create(
-    "ddpm_iql.py",
+    "ddpm_iql_learners.py",
     actor_lr=_DIFFUSION_LR,
     critic_hyperparam=_EXPECTILE,
     actor_num_blocks="Residual blocks of the actor's network.",
@@ -170,7 +170,7 @@ class DDPMIQLConfig(LearnerSettings):
 
 
 @_from_create(
-    "ddpm_iql.py",
+    "ddpm_iql_learners.py",
     actor_architecture="Network of the actor: an MLP, or residual blocks.",
     actor_lr=_DIFFUSION_LR,
     actor_hidden_dims="Sizes of the hidden layers of the 'mlp' actor ('ln_resnet' has a fixed "
