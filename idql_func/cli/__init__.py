@@ -1,34 +1,35 @@
 """The ``idql`` command: one module for each of its commands.
 
-Thin: each command parses its options into what the library takes, calls it, and turns its errors
-into one line. What is heavy is imported after the options are parsed.
+Each command parses its options into the arguments of a library function and calls that function;
+errors of input become one line. Slow imports, torch above all, happen after the options are parsed.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "INPUT_ERRORS", "main", "one_line"]
 
 USAGE = """\
 usage: idql [-h] [--version] COMMAND ...
 
-IDQL: offline reinforcement learning with a diffusion policy, equal to the JAX original; and every
-other learner of its package.
+IDQL, offline reinforcement learning with a diffusion policy, and the other
+learners of its package; equal to the JAX original.
 
 commands:
-  train [PRESET]        train on a fixed dataset (IDQL, IQL, BC, PixelBC); without any argument:
-                        the built-in maze, a few minutes
-  online [PRESET]       train on what the policy itself does (SAC, REDQ, DroQ, TD3, DrQ)
+  train [PRESET]        train on a fixed dataset (IDQL, IQL, BC, PixelBC);
+                        without arguments: the built-in maze, a few minutes
+  online [PRESET]       train on data that the policy collects (SAC, REDQ, DroQ,
+                        TD3, DrQ)
   finetune PRESET|RUN   train on a dataset first, then in the environment
-  collect CHECKPOINT    roll a policy out into a dataset
-  evaluate CHECKPOINT   try a trained policy out: returns as a table and as JSON
-  sweep PRESET          one run for each cell of a grid of settings and each seed
+  collect CHECKPOINT    make a dataset from a policy, a replay buffer or files
+  evaluate CHECKPOINT   measure the returns of a policy: a table and a JSON file
+  sweep PRESET          one run for each combination of settings and each seed
   presets [NAME]        list all presets, or show the settings of one
-  data make             make the built-in dataset (train does it too, at first use)
+  data make             make the built-in dataset (train makes it at first use)
   data info [SOURCE]    describe a dataset: size, episodes, returns, ranges
 
 examples:
@@ -48,6 +49,10 @@ COMMANDS = ("train", "online", "finetune", "collect", "evaluate", "sweep", "pres
 """Each is a module of this package with a ``main(arguments) -> exit status``."""
 
 
+INPUT_ERRORS = (ValueError, TypeError, OSError, ImportError)
+"""What the library raises for bad input, missing files and missing packages."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the ``idql`` command.
 
@@ -55,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the command's name; default: those of the process.
 
     Returns:
-        The exit status: 0, 2 after bad input (one line on standard error), 130 after Ctrl-C.
+        The exit status: 0, 2 for bad input (one line on standard error), 130 for Ctrl-C.
 
     Example:
         >>> main(["--version"]).__class__
@@ -72,23 +77,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"idql_func {version('idql_func')}")
         return 0
     command, rest = arguments[0], arguments[1:]
-    if command not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        print(f"error: no command is called {command!r}; there are {known}", file=sys.stderr)
-        return 2
-    return _guarded(lambda: importlib.import_module(f"idql_func.cli.{command}").main(rest))
-
-
-def _guarded(command: Callable[[], int]) -> int:
-    """Bad input becomes one line and status 2; ``IDQL_DEBUG=1`` shows the traceback instead."""
     try:
-        return command()
+        if command not in COMMANDS:
+            raise ValueError(f"no command is called {command!r}; there are {', '.join(COMMANDS)}")
+        return import_module(f"idql_func.cli.{command}").main(rest)
     except KeyboardInterrupt as interrupt:
         print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except INPUT_ERRORS as error:
         if os.environ.get("IDQL_DEBUG") == "1":
             raise
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error on one line, or the name of its class if it has none.
+
+    Example:
+        >>> one_line(ValueError("a message\\n  of two lines")), one_line(ValueError())
+        ('a message of two lines', 'ValueError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__

@@ -5,54 +5,66 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-__all__ = ["InfoOptions", "MakeOptions", "main"]
+from idql_func.training.configs.field_help import field_help
+
+__all__ = ["InfoOptions", "MakeOptions", "main", "parse"]
 
 
+@field_help
 @dataclass(frozen=True)
 class MakeOptions:
-    """Make the built-in maze's dataset, an HDF5 file in D4RL's format; no network needed."""
+    """Make the built-in maze's dataset, an HDF5 file in D4RL's format."""
 
     output: Path | None = None
-    """The file. None: the cache, where training finds it."""
+    """The file. None: the one in the cache, which training reads."""
     steps: int = 100_000
     """Number of transitions."""
     seed: int = 0
     """Seed of the behaviour."""
 
 
+@field_help
 @dataclass(frozen=True)
 class InfoOptions:
-    """Describe a dataset: size, episodes, returns, ranges, and what its file says of itself."""
+    """Describe a dataset: size, episodes, returns, ranges, metadata."""
 
-    source: tyro.conf.Positional[str] = "pointmaze-umaze-builtin"
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")] = (
+        "pointmaze-umaze-builtin"
+    )
     """The built-in maze, an HDF5 file in D4RL's format, the name of a D4RL dataset, the folder of a
     Minari dataset or its name after 'minari:', or the file of a saved replay buffer."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command; the exit status."""
-    options = tyro.extras.subcommand_cli_from_dict(
+def parse(arguments: Sequence[str]) -> MakeOptions | InfoOptions:
+    """Parse the options.
+
+    Raises:
+        SystemExit: if help was requested (0), or an option is unknown or has an invalid value (2).
+
+    Example:
+        >>> parse(["info", "data.hdf5"])
+        InfoOptions(source='data.hdf5')
+    """
+    return tyro.extras.subcommand_cli_from_dict(
         {"make": MakeOptions, "info": InfoOptions},
         prog="idql data",
         description="Make or describe a dataset.",
         args=list(arguments),
     )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    options = parse(arguments)
     if isinstance(options, MakeOptions):
-        return _make(options)
-    return _info(options)
+        from idql_func.data.pointmaze import make_pointmaze_dataset
 
-
-def _make(options: MakeOptions) -> int:
-    from idql_func.data.pointmaze import make_pointmaze_dataset
-
-    print(make_pointmaze_dataset(options.output, seed=options.seed, steps=options.steps))
-    return 0
-
-
-def _info(options: InfoOptions) -> int:
+        print(make_pointmaze_dataset(options.output, seed=options.seed, steps=options.steps))
+        return 0
     from rich.console import Console
 
     from idql_func.training.data_info import describe_dataset

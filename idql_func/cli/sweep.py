@@ -1,4 +1,4 @@
-"""``idql sweep``: a grid of settings, one run for each cell and seed, or their command lines."""
+"""``idql sweep``: one run for each combination of settings and seeds, or their commands."""
 
 from __future__ import annotations
 
@@ -6,53 +6,84 @@ import dataclasses
 import importlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from idql_func.cli import one_line
+from idql_func.cli.options import parse_options
 from idql_func.errors import InputError
-from idql_func.training.configs.sweeps import LAUNCHERS, Axis, Cell, Sweep, cells_of, parse_axis
+from idql_func.training.configs.catalogue import presets_called
+from idql_func.training.configs.field_help import field_help
+from idql_func.training.configs.settings import changed_settings
+from idql_func.training.configs.sweeps import (
+    LAUNCHERS,
+    Axis,
+    Cell,
+    Sweep,
+    cells_of,
+    over_seeds,
+    parse_axis,
+)
 
-__all__ = ["SweepOptions", "main"]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from idql_func.training.runs.directory import RunDirectory
+
+__all__ = ["SweepOptions", "main", "parse"]
 
 
+@field_help
 @dataclass(frozen=True)
 class SweepOptions:
-    """Run a preset once for each cell of a grid of settings and each seed, one after the other.
+    """Run a preset once for each combination of settings and each seed, one run after the other.
 
-    Runs that are finished are left alone and one that was stopped goes on, so the same line takes a
-    sweep up again. The launchers of upstream are there by name, with their own grids.
+    Finished runs are skipped and interrupted ones are continued, so the same command continues a
+    sweep. Upstream's launchers can be given by name; they have grids of their own.
     """
 
-    preset: tyro.conf.Positional[str]
+    preset: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRESET|LAUNCHER")]
     """A preset, or a launcher: train_ddpm_iql_offline, train_ddpm_iql_finetune or
     train_iql_oneparam."""
     grid: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """An option of the preset's command and its values: learner.critic-hyperparam=0.7,0.9. May be
     given several times; one value sets an option for all runs."""
     seeds: int | None = None
-    """Number of seeds for each cell. None: 1, or as many as the launcher has."""
+    """Number of seeds for each combination. None: 1, or the launcher's number."""
     first_seed: int = 0
     """The first of the seeds."""
     command: str | None = None
-    """Command of the preset, where several have one of that name: train, online or finetune."""
+    """Command of the preset, if several have one of that name: train, online or finetune."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print the command lines, one for each run, and do nothing."""
+    """Print the command line of each run and do nothing else."""
+
+
+def parse(arguments: Sequence[str]) -> SweepOptions:
+    """Parse the options.
+
+    Raises:
+        SystemExit: if help was requested (0), or an option is unknown or has an invalid value (2).
+
+    Example:
+        >>> parse(["bc", "--grid", "learner.dropout-rate=0,0.1", "--seeds", "2"]).grid
+        ('learner.dropout-rate=0,0.1',)
+    """
+    return parse_options(SweepOptions, "idql sweep", arguments)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; the exit status: 1 if some of the runs failed."""
-    options = tyro.cli(SweepOptions, prog="idql sweep", args=list(arguments))
+    """Run the command and return its exit status: 1 if some of the runs failed."""
+    options = parse(arguments)
     cells = cells_of(_sweeps(options), options.first_seed)
-    # All lines are read before the first is run: a misspelt option must not show up hours later.
-    folders = _runs_dirs(cells)
+    # All lines are checked before the first run: a misspelt option must not show up hours later.
+    settings = _settings_by_label(cells)
     if options.dry_run:
         print("\n".join(cell.line for cell in cells))
         return 0
-    return _run_all(cells, folders)
+    return _run_all(cells, settings)
 
 
 def _sweeps(options: SweepOptions) -> list[Sweep]:
@@ -66,14 +97,12 @@ def _sweeps(options: SweepOptions) -> list[Sweep]:
 
 
 def _merged(own: tuple[Axis, ...], given: tuple[Axis, ...]) -> tuple[Axis, ...]:
-    """The given axes take the place of the launcher's of the same option."""
+    """A sweep's own axes, without those of the same option as a given axis, then the given axes."""
     replaced = {axis.option for axis in given}
     return (*(axis for axis in own if axis.option not in replaced), *given)
 
 
 def _command_of(options: SweepOptions) -> str:
-    from idql_func.training.configs.catalogue import presets_called
-
     commands = [entry.command for entry in presets_called(options.preset)]
     if options.command is None:
         return commands[0]
@@ -88,56 +117,51 @@ def _module(cell: Cell) -> Any:
     return importlib.import_module(f"idql_func.cli.{cell.command}")
 
 
-def _settings_of(cell: Cell) -> Any:
-    return _module(cell).parse(cell.arguments)[0]
-
-
-def _runs_dirs(cells: Sequence[Cell]) -> list[Path]:
-    """Where the runs lie; one line of each setting is read, as seeds tell nothing new."""
-    parsed: dict[str, Any] = {}
+def _settings_by_label(cells: Sequence[Cell]) -> dict[str, Any]:
+    """The settings of one run for each combination; the runs of other seeds differ in no other."""
+    settings: dict[str, Any] = {}
     for cell in cells:
-        if cell.label not in parsed:
-            parsed[cell.label] = _settings_of(cell)
-    return [parsed[cell.label].runs_dir for cell in cells]
+        if cell.label not in settings:
+            settings[cell.label] = _module(cell).parse(cell.arguments).config
+            settings[cell.label].validate()
+    return settings
 
 
-def _run_all(cells: Sequence[Cell], folders: Sequence[Path]) -> int:
+def _run_all(cells: Sequence[Cell], settings: Mapping[str, Any]) -> int:
     from idql_func.training.runs.console import Reporter
     from idql_func.training.runs.directory import RunDirectory
 
     reporter = Reporter()
-    runs = [RunDirectory(f / cell.name) for f, cell in zip(folders, cells, strict=True)]
+    runs = [RunDirectory(settings[cell.label].runs_dir / cell.name) for cell in cells]
     for run, cell in zip(runs, cells, strict=True):
         if run.config.is_file():
-            _check_same_settings(run, _settings_of(cell))
-    failed = 0
+            _check_same_settings(run, _module(cell).parse(cell.arguments).config)
+    failed: list[Cell] = []
     for number, (cell, run) in enumerate(zip(cells, runs, strict=True), start=1):
         reporter.stage(f"Run {number} of {len(cells)}: {cell.line}")
         if run.summary.is_file():
-            reporter.detail("is finished already")
+            reporter.detail("already finished")
             continue
         if run.config.is_file() and any(run.checkpoints.glob("step_*")):
             arguments = ["--resume", str(run.path)]
         else:
-            # What may lie there was stopped before its first checkpoint.
+            # A run that was interrupted before its first checkpoint is replaced.
             arguments = [*cell.arguments, "--overwrite"]
         try:
             _module(cell).main(arguments)
-        except (ValueError, TypeError, OSError, ImportError) as error:
-            failed += 1
-            print(f"error: {cell.name}: {' '.join(str(error).split())}", file=sys.stderr)
+        except Exception as error:  # whatever stops one run must not stop the others
+            failed.append(cell)
+            print(f"error: {cell.name}: {one_line(error)}", file=sys.stderr)
     summaries = {
         cell.name: json.loads(run.summary.read_text(encoding="utf-8"))
         for cell, run in zip(cells, runs, strict=True)
         if run.summary.is_file()
     }
-    reporter.table(_table(cells, summaries))
+    reporter.table(_table(cells, summaries, failed))
     return 1 if failed else 0
 
 
-def _check_same_settings(run: Any, config: Any) -> None:
-    from idql_func.training.configs.settings import changed_settings
-
+def _check_same_settings(run: RunDirectory, config: Any) -> None:
     changed = changed_settings(run.read_config(type(config)), config)
     if changed:
         raise InputError(
@@ -146,17 +170,18 @@ def _check_same_settings(run: Any, config: Any) -> None:
         )
 
 
-def _table(cells: Sequence[Cell], summaries: dict[str, Any]) -> Any:
-    """The mean over the seeds of each run's last evaluation."""
+def _table(cells: Sequence[Cell], summaries: Mapping[str, Any], failed: Iterable[Cell]) -> Table:
+    """The mean over the seeds of each run's last evaluation, and a row for each failed run."""
     from rich import box
     from rich.table import Table
 
-    from idql_func.training.configs.sweeps import over_seeds
-
     table = Table(title="Returns over seeds", title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("settings", "policy", "return", "seeds"):
-        table.add_column(column, justify="right" if column in ("return", "seeds") else "left")
+        justify = "right" if column in ("return", "seeds") else "left"
+        table.add_column(column, justify=justify, overflow="fold")
     for label, policy, mean, error, seeds in over_seeds(cells, summaries):
         spread = "" if error is None else f" ± {error:.1f}"
         table.add_row(label, policy, f"{mean:.1f}{spread}", str(seeds))
+    for cell in failed:
+        table.add_row(cell.label, "", "failed", f"seed {cell.seed}")
     return table

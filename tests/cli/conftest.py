@@ -1,4 +1,4 @@
-"""What the tests of every command share: short episodes, no compilation, and how one fails."""
+"""Fixtures of the tests of all commands: short episodes, no compilation, expected failures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from idql_func.cli import main
 
 @pytest.fixture(scope="module", autouse=True)
 def environment() -> Iterator[None]:
-    """Pendulum with short episodes; compilation, which here only costs time, is off."""
+    """Register Pendulum with short episodes, and disable compilation, which takes time only."""
     gym.register(ENVIRONMENT, "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=8)
     with disable_jit():
         yield
@@ -22,13 +22,13 @@ def environment() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def undrawn(blank_pictures: None) -> None:
-    """Only what a module's tests share is a run with pictures."""
+def without_pictures(blank_pictures: None) -> None:
+    """Draw no pictures, except in the fixtures of a module."""
 
 
 @pytest.fixture
 def failure(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str]], str]:
-    """The one line on standard error of a command that must end with status 2."""
+    """Run a command that must end with status 2; return its one line on standard error."""
 
     def run(arguments: list[str]) -> str:
         assert main(arguments) == 2

@@ -1,11 +1,14 @@
-"""The command as a user meets it: options, exit statuses, one line for each error."""
+"""The ``idql`` command: options, exit statuses, one line for each error, 80 columns."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import subprocess
 import sys
+import tomllib
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +19,7 @@ import pytest
 from tiny_pendulum import ENVIRONMENT, as_line, short_run, write_dataset
 
 from idql_func.cli import COMMANDS, finetune, main, online, train
-from idql_func.cli.train import LearnerClass, parse
+from idql_func.cli.train import LearnerClass, TrainOptions, parse
 from idql_func.training.configs.learners import (
     BCConfig,
     GeneralDDPMIQLConfig,
@@ -25,6 +28,8 @@ from idql_func.training.configs.learners import (
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.configs.presets import ANTMAZE, LOCOMOTION, POINTMAZE
 from idql_func.training.runs.metrics import read_metrics
+
+ROOT = Path(__file__).parents[2]
 
 TINY_LEARNER = [
     *("--learner.critic-hidden-dims", "8", "--learner.actor-num-blocks", "1"),
@@ -51,17 +56,19 @@ def options(folder: Path, name: str) -> list[str]:
 # --- options ------------------------------------------------------------------------------
 
 
-def test_presets_and_options() -> None:
-    assert parse([]) == (POINTMAZE, None, False)
-    assert parse(["locomotion"])[0] == LOCOMOTION
-    config, resume, overwrite = parse(
+def test_options_change_the_settings_of_the_preset() -> None:
+    assert parse([]) == TrainOptions(POINTMAZE)
+    assert parse(["locomotion"]).config == LOCOMOTION
+    options = parse(
         [
             *("antmaze", "--seed", "7", "--overwrite", "--evaluation.N", "1", "2", "3"),
             *("--learner.decay-steps", "None", "--learner.no-clip-sampler"),
             *("--learner.critic_hidden_dims", "4", "5"),
         ]
     )
-    assert (config.seed, config.batch_size, resume, overwrite) == (7, 512, None, True)
+    config = options.config
+    assert (config.seed, config.batch_size) == (7, 512)
+    assert (options.resume, options.overwrite) == (None, True)
     assert config.evaluation.N == (1, 2, 3)
     assert config.learner == dataclasses.replace(
         ANTMAZE.learner, decay_steps=None, clip_sampler=False, critic_hidden_dims=(4, 5)
@@ -69,17 +76,17 @@ def test_presets_and_options() -> None:
 
 
 @pytest.mark.parametrize("form", [["--learner-class", "X"], ["--learner_class=X"]])
-def test_the_other_learner_has_its_own_options(form: list[str]) -> None:
+def test_learner_class_selects_the_options_of_the_learner(form: list[str]) -> None:
     arguments = [part.replace("X", "GeneralDDPMIQLLearner") for part in form]
-    learner = parse([*arguments, "--learner.actor-objective", "soft_adv"])[0].learner
+    learner = parse([*arguments, "--learner.actor-objective", "soft_adv"]).config.learner
     assert isinstance(learner, GeneralDDPMIQLConfig)
     assert learner.actor_objective == "soft_adv"
 
 
-def test_the_command_takes_every_learner_of_fixed_data() -> None:
+def test_train_accepts_every_learner_of_fixed_datasets() -> None:
     names = [cls.class_name for cls in typing.get_args(OfflineLearnerConfig)]
     assert list(typing.get_args(LearnerClass)) == names
-    config = parse(["iql-antmaze", "--learner-class", "BCLearner", "--no-cosine-decay"])[0]
+    config = parse(["iql-antmaze", "--learner-class", "BCLearner", "--no-cosine-decay"]).config
     assert (config.learner, config.cosine_decay) == (BCConfig(), False)
     assert config.dataset.source == "antmaze-umaze-v2"
 
@@ -104,11 +111,11 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str], cls: Any) 
 
 
 @pytest.mark.parametrize("command", [train, online, finetune])
-def test_options_of_several_commands_are_the_same(
+def test_shared_options_are_equal_in_all_commands(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: ModuleType
 ) -> None:
     line = ["--device", "cuda:1", "--threads", "0", "--matmul", "bf16", "--runs-dir", "mine"]
-    config = command.parse(line)[0]
+    config = command.parse(line).config
     got = (config.device, config.threads, config.matmul, config.runs_dir)
     assert got == ("cuda:1", 0, "bf16", Path("mine"))
     monkeypatch.setenv("COLUMNS", "1000")
@@ -150,7 +157,7 @@ def test_unknown_options_and_values_end_with_status_2(
 # --- the commands ---------------------------------------------------------------------------
 
 
-def test_train_evaluate_resume(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_then_evaluate_then_resume(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = folder / "runs" / "run"
     summary = json.loads((run / "summary.json").read_text())
     assert summary["updates"] == 10 and set(summary["evaluation"]) == {"1", "2"}
@@ -166,7 +173,7 @@ def test_train_evaluate_resume(folder: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("name", ["BCLearner", "IQLLearner"])
-def test_train_evaluate_resume_without_n(
+def test_learners_without_candidates_train_evaluate_and_resume(
     folder: Path, capsys: pytest.CaptureFixture[str], failure: Callable[[list[str]], str], name: str
 ) -> None:
     run = folder / "runs" / name
@@ -184,7 +191,7 @@ def test_train_evaluate_resume_without_n(
     assert json.loads((run / "summary.json").read_text())["updates"] == 12
 
 
-def test_ctrl_c_says_how_to_resume(
+def test_ctrl_c_prints_how_to_resume(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
@@ -198,14 +205,14 @@ def test_ctrl_c_says_how_to_resume(
     assert main(["train", "--resume", str(run)]) == 0
 
 
-def test_data_info(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_info_describes_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "info", str(folder / "data.hdf5")]) == 0
     text = capsys.readouterr().out
     for part in ("transitions", "episodes", "from 19.0 to 20.0", "119 x 3", ENVIRONMENT):
         assert part in text, part
 
 
-def test_data_make(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_make_writes_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("gymnasium_robotics")
     target = tmp_path / "maze.hdf5"
     assert main(["data", "make", "--steps", "400", "--output", str(target)]) == 0
@@ -229,16 +236,21 @@ def test_data_make(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--dataset.source", "hopper-mediun-v2"], "did you mean hopper-medium-v2"),
         (["--evaluation.env", "MountainCarContinuous-v0"], "--evaluation.env"),
         (["--device", "quantum"], "device is 'quantum'"),
+        (["--learner.actor-lr", "nan"], "learner.actor_lr is nan, but must be a finite number"),
+        (["--dataset.filter-threshold", "inf"], "dataset.filter_threshold is inf"),
+        (["--seeds", "2", "--grid", "learner.tau=nan"], "learner.tau is nan"),
     ],
 )
-def test_bad_input_to_train(
+def test_bad_input_to_train_makes_no_folder(
     folder: Path, failure: Callable[[list[str]], str], extra: list[str], message: str
 ) -> None:
     assert message in failure(["train", *options(folder, "bad"), *extra])
     assert not (folder / "runs" / "bad").exists()
 
 
-def test_bad_files(folder: Path, failure: Callable[[list[str]], str], tmp_path: Path) -> None:
+def test_damaged_files_are_named(
+    folder: Path, failure: Callable[[list[str]], str], tmp_path: Path
+) -> None:
     whole = (folder / "data.hdf5").read_bytes()
     (tmp_path / "cut.hdf5").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.hdf5").write_text("not this")
@@ -251,7 +263,7 @@ def test_bad_files(folder: Path, failure: Callable[[list[str]], str], tmp_path: 
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_says_what_it_does(capsys: pytest.CaptureFixture[str], command: str) -> None:
+def test_every_command_has_a_help_text(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert main([]) == 0
     assert f"\n  {command} " in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
@@ -260,7 +272,46 @@ def test_every_command_says_what_it_does(capsys: pytest.CaptureFixture[str], com
     assert f"usage: idql {command} " in capsys.readouterr().out
 
 
-def test_bad_commands(folder: Path, failure: Callable[[list[str]], str]) -> None:
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("", "--help", "presets", "presets antmaze", "presets drq", "data info --help"),
+        *("train pixel-bc --help", "online drq --help", "data make --help"),
+        *(f"{command} --help" for command in COMMANDS),
+    ],
+)
+def test_output_fits_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with contextlib.suppress(SystemExit):
+        main(line.split())
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 5
+    assert [text for text in lines if len(text) > 80] == []
+
+
+def test_output_to_a_file_fits_80_columns(tmp_path: Path) -> None:
+    """A table written to a pipe is as wide as rich's default, and its cells are not cut."""
+    environment = {k: v for k, v in os.environ.items() if k != "COLUMNS"}
+    code = "from idql_func.cli import main; main(['presets'])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("idql finetune antmaze-actor" in x and "GeneralDDPMIQLLearner" in x for x in lines)
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert capsys.readouterr().out == f"idql_func {version}\n"
+
+
+def test_mistakes_end_with_one_line_and_status_2(
+    folder: Path, failure: Callable[[list[str]], str]
+) -> None:
     run = str(folder / "runs" / "run")
     assert "no command is called 'fly'" in failure(["fly"])
     assert "is called 'mars'; there are pointmaze, " in failure(["train", "mars"])
@@ -279,7 +330,7 @@ def test_bad_commands(folder: Path, failure: Callable[[list[str]], str]) -> None
     assert "has observations of the shape (2,)" in failure(wrong)
 
 
-def test_a_bug_keeps_its_traceback_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idql_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IDQL_DEBUG", "1")
     with pytest.raises(FileNotFoundError):
         main(["evaluate", "gone"])
@@ -296,7 +347,7 @@ def test_a_bug_keeps_its_traceback_on_demand(monkeypatch: pytest.MonkeyPatch) ->
         (["finetune", "mars"], "error: mars is neither a preset", {"tyro", "rich"}),
     ],
 )
-def test_what_needs_no_torch_does_not_load_it(
+def test_commands_without_torch_do_not_import_it(
     arguments: list[str], output: str, needed: set[str]
 ) -> None:
     heavy = ["torch", "numpy", "matplotlib", "h5py", "gymnasium", "mujoco", "tyro", "rich"]

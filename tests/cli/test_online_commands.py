@@ -1,4 +1,4 @@
-"""``idql online``, ``idql finetune`` and ``idql collect`` as a user meets them."""
+"""``idql online``, ``idql finetune`` and ``idql collect``: options, runs, and mistakes."""
 
 from __future__ import annotations
 
@@ -29,28 +29,29 @@ ONLINE = [
 
 
 @pytest.mark.parametrize("name", ONLINE_PRESETS)
-def test_every_preset_is_parsed(name: str) -> None:
-    config, resume, overwrite = online.parse([name])
-    assert (config, resume, overwrite) == (ONLINE_PRESETS[name], None, False)
+def test_presets_of_online_are_parsed(name: str) -> None:
+    assert online.parse([name]) == online.OnlineOptions(ONLINE_PRESETS[name])
 
 
 @pytest.mark.parametrize("name", FINETUNE_PRESETS)
-def test_every_preset_of_finetune_is_parsed(name: str) -> None:
-    assert finetune.parse([name]) == (FINETUNE_PRESETS[name], None, False)
+def test_presets_of_finetune_are_parsed(name: str) -> None:
+    assert finetune.parse([name]) == finetune.FinetuneOptions(FINETUNE_PRESETS[name])
 
 
-def test_the_defaults_are_the_first_presets() -> None:
-    assert online.parse([])[0] == ONLINE_PRESETS["pendulum"]
-    assert finetune.parse([])[0] == FINETUNE_PRESETS["pointmaze"]
+def test_the_first_preset_is_the_default() -> None:
+    assert online.parse([]).config == ONLINE_PRESETS["pendulum"]
+    assert finetune.parse([]).config == FINETUNE_PRESETS["pointmaze"]
 
 
-def test_settings_are_options() -> None:
-    config, _, overwrite = online.parse(
+def test_options_change_settings() -> None:
+    options = online.parse(
         ["td3", "--learner.actor-delay", "3", "--evaluation.interval", "7", "--overwrite"]
     )
-    assert (config.learner.actor_delay, config.evaluation.interval, overwrite) == (3, 7, True)  # type: ignore[union-attr]
-    config, _, _ = finetune.parse(["antmaze", "--offline.learner.N", "3", "--train-actor"])
-    assert (config.offline.learner.N, config.train_actor) == (3, True)  # type: ignore[union-attr]
+    config = options.config
+    assert (config.learner.actor_delay, config.evaluation.interval) == (3, 7)
+    assert options.overwrite
+    tuned = finetune.parse(["antmaze", "--offline.learner.N", "3", "--train-actor"]).config
+    assert (tuned.offline.learner.N, tuned.train_actor) == (3, True)
     assert collect.parse(["a", "b.hdf5", "--output", "c.hdf5"]).sources == (
         Path("a"),
         Path("b.hdf5"),
@@ -81,7 +82,7 @@ def test_online_then_collect_then_train(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*tuned, "--output", str(tmp_path / "tuned.hdf5")]) == 0
 
 
-def test_a_run_to_start_from_keeps_its_settings(tmp_path: Path) -> None:
+def test_finetuning_a_run_keeps_its_settings(tmp_path: Path) -> None:
     from idql_func.training.configs.presets import ANTMAZE, POINTMAZE
     from idql_func.training.runs.directory import RunDirectory
 
@@ -89,19 +90,25 @@ def test_a_run_to_start_from_keeps_its_settings(tmp_path: Path) -> None:
         run = RunDirectory(tmp_path / name)
         run.start()
         run.write_config(settings)
-        config, _, _ = finetune.parse([str(run.path)])
+        config = finetune.parse([str(run.path)]).config
         assert (config.start, config.offline) == (run.path, settings)
         assert config.max_steps == FINETUNE_PRESETS[name].max_steps
-        config, _, _ = finetune.parse(["pointmaze-actor", "--start", str(run.path)])
+        config = finetune.parse(["pointmaze-actor", "--start", str(run.path)]).config
         assert config.train_actor and config.offline == settings
 
 
-def test_mistakes_are_one_line(tmp_path: Path, failure: Callable[[list[str]], str]) -> None:
+def test_mistakes_end_with_one_line_and_status_2(
+    tmp_path: Path, failure: Callable[[list[str]], str]
+) -> None:
     assert "is called 'iql'; there are pendulum" in failure(["online", "iql"])
     assert "neither a preset nor a run" in failure(["finetune", "nothing"])
     assert "no run at gone" in failure(["online", "--resume", "gone"])
     assert "give no preset" in failure(["online", "sac", "--resume", "gone"])
     assert "give no preset" in failure(["finetune", "antmaze", "--resume", "gone"])
+    assert "give no --start" in failure(["finetune", "--start", "a", "--resume", "gone"])
+    nan = ["online", "--learner.tau", "nan", "--runs-dir", str(tmp_path / "runs")]
+    assert "learner.tau is nan, but must be a finite number" in failure(nan)
+    assert not (tmp_path / "runs").exists()
     assert "must end in .hdf5" in failure(["collect", "a", "--output", "b.csv"])
     assert "no run or checkpoint at gone" in failure(
         ["collect", "gone", "--output", str(tmp_path / "a.hdf5")]

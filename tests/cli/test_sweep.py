@@ -1,20 +1,23 @@
-"""``idql sweep`` and ``idql presets`` as a user meets them."""
+"""``idql sweep`` and ``idql presets``: runs, failures, tables, and mistakes."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_pendulum import short_run, write_dataset
 
 from idql_func.cli import main
+from idql_func.training import offline
+from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.runs.directory import RunDirectory
 
 
 @pytest.fixture
 def grid(tmp_path: Path) -> list[str]:
-    """The options that make a run of `iql-mujoco` take a moment."""
+    """The options that make a run of `iql-mujoco` short."""
     write_dataset(tmp_path / "data.hdf5")
     settings = {**short_run(tmp_path, max_steps=3), "learner.hidden-dims": "8 8"}
     return [part for k, v in settings.items() for part in ("--grid", f"{k}={v}")]
@@ -24,7 +27,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "runs").iterdir())
 
 
-def test_a_sweep_makes_every_run_once_and_is_taken_up_where_it_stopped(
+def test_a_sweep_makes_every_run_once_and_continues_after_an_interruption(
     tmp_path: Path, grid: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = ["sweep", "iql-mujoco", "--grid", "learner.expectile=0.7,0.8,0.9", *grid]
@@ -38,7 +41,7 @@ def test_a_sweep_makes_every_run_once_and_is_taken_up_where_it_stopped(
     wanted = [f"iql-mujoco-expectile={x}-seed0" for x in (0.7, 0.8, 0.9)]
     assert names(tmp_path) == wanted
     out = capsys.readouterr().out
-    assert "Run 3 of 3" in out and "Returns over seeds" in out and "finished already" not in out
+    assert "Run 3 of 3" in out and "Returns over seeds" in out and "already finished" not in out
     configs = [RunDirectory(tmp_path / "runs" / name).read_config() for name in wanted]
     assert [(c.learner.keywords()["expectile"], c.seed) for c in configs] == [
         (0.7, 0),
@@ -58,18 +61,21 @@ def test_a_sweep_makes_every_run_once_and_is_taken_up_where_it_stopped(
     for path in early.checkpoints.glob("step_*"):
         path.rmdir()
     assert main(line) == 0
-    assert capsys.readouterr().out.count("is finished already") == 1
+    assert capsys.readouterr().out.count("already finished") == 1
     again, before = (json.loads(text) for text in (run.summary.read_bytes(), summary))
     assert again["evaluation"] == before["evaluation"]
     assert early.summary.is_file()
 
 
-def test_a_sweep_reads_all_lines_before_the_first_run(
+def test_a_sweep_checks_all_settings_before_the_first_run(
     tmp_path: Path, grid: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["sweep", "iql-mujoco", "--grid", "learner.expectile=0.7,high", *grid])
     assert stop.value.code == 2 and not (tmp_path / "runs").exists()
+    assert main(["sweep", "iql-mujoco", "--grid", "learner.tau=0.1,nan", *grid]) == 2
+    assert "learner.tau is nan" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
     assert main(["sweep", "bc", "--command", "online", *grid]) == 2
     assert "'bc' is a preset of train, not of online" in capsys.readouterr().err
     assert main(["sweep", "mars"]) == 2
@@ -82,15 +88,37 @@ def test_a_failed_run_does_not_stop_the_others(
     line = ["sweep", "iql-mujoco", "--grid", "learner.expectile=1.5,0.9", *grid]
     assert main(line) == 1
     assert names(tmp_path) == ["iql-mujoco-expectile=0.9-seed0"]
-    assert "error: iql-mujoco-expectile=1.5-seed0: " in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "error: iql-mujoco-expectile=1.5-seed0: " in captured.err
+    [row] = [text for text in captured.out.splitlines() if "failed" in text]
+    assert row.split() == ["iql-mujoco-expectile=1.5", "failed", "seed", "0"]
     assert main([*line, "--grid", "learner.tau=0.1"]) == 2
     assert "holds a run with other settings (learner.tau)" in capsys.readouterr().err
 
 
-def test_presets_are_listed_with_upstreams_files(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_fails_in_any_way_does_not_stop_the_others(
+    tmp_path: Path,
+    grid: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "150")
+    """Also with an error that is not one of bad input, such as torch's out of memory."""
+    train_offline = offline.train_offline
+
+    def failing(config: TrainConfig, **keywords: Any) -> Any:
+        if config.seed == 0:
+            raise RuntimeError("out of\nmemory")
+        return train_offline(config, **keywords)
+
+    monkeypatch.setattr(offline, "train_offline", failing)
+    assert main(["sweep", "iql-mujoco", "--seeds", "2", *grid]) == 1
+    assert names(tmp_path) == ["iql-mujoco-seed1"]
+    assert "error: iql-mujoco-seed0: out of memory\n" in capsys.readouterr().err
+
+
+def test_presets_are_listed_with_upstreams_files(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["presets"]) == 0
     text = capsys.readouterr().out
     for part in ("idql train bc ", "idql online redq ", "idql finetune antmaze ", "drq_config.py"):

@@ -1,4 +1,4 @@
-"""``idql train --seeds``: members from the command line, resumed, evaluated, and bad input."""
+"""``idql train --seeds``: members of one program, resumed, evaluated, and bad input."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pytest
 from tiny_pendulum import as_line, short_run, write_dataset
 
 from idql_func.cli import main
-from idql_func.cli.train import members, parse_options
+from idql_func.cli.train import members, parse
 from idql_func.training.runs.directory import RunDirectory
 
 
 @pytest.fixture
 def line(tmp_path: Path) -> list[str]:
-    """A command line that trains behaviour cloning for a moment."""
+    """A command line of a short run of behaviour cloning."""
     write_dataset(tmp_path / "data.hdf5")
     options = {**short_run(tmp_path, max_steps=6, log_interval=2), "learner.hidden-dims": 8}
     return ["train", "pointmaze-bc", *as_line(options), "--no-cosine-decay"]
 
 
-def test_seeds_are_trained_resumed_and_tried_out(
+def test_seeds_are_trained_resumed_and_evaluated(
     tmp_path: Path,
     line: list[str],
     capsys: pytest.CaptureFixture[str],
@@ -41,7 +41,7 @@ def test_seeds_are_trained_resumed_and_tried_out(
     assert RunDirectory(group.path / "seed4").checkpoint(8).is_dir()
     assert "nothing to continue" in failure(["train", "--resume", str(group.path)])
     refused = failure(["train", "--resume", str(group.path), "--seeds", "2"])
-    assert "takes its members from the run" in refused
+    assert "uses the members of the run" in refused
     # one member goes on alone
     assert main(["train", "--resume", str(group.path / "seed4"), "--max-steps", "9"]) == 0
 
@@ -49,7 +49,7 @@ def test_seeds_are_trained_resumed_and_tried_out(
 def test_a_grid_is_combined_with_every_seed(line: list[str]) -> None:
     grid = ["--grid", "learner.actor-lr=1e-3,1e-2", "--grid", "learner.entropy_bonus=0.1"]
     arguments = [*line[1:], *grid, "--seeds", "7,3"]
-    configs = members(arguments, parse_options(arguments))
+    configs = members(arguments, parse(arguments))
     keywords = [(c.learner.keywords()["actor_lr"], c.seed) for c in configs]
     assert keywords == [(1e-3, 7), (1e-3, 3), (1e-2, 7), (1e-2, 3)]
     assert {c.learner.keywords()["entropy_bonus"] for c in configs} == {0.1}
@@ -83,7 +83,7 @@ def test_bad_input_is_one_sentence(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_folder_that_is_taken_is_refused_or_replaced(
+def test_an_existing_folder_is_refused_or_replaced(
     tmp_path: Path,
     line: list[str],
     capsys: pytest.CaptureFixture[str],

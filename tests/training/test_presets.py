@@ -1,4 +1,4 @@
-"""Every preset says what upstream's file says, builds its learner and makes an update."""
+"""Every preset equals upstream's file, builds its learner and makes an update."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ENTRIES = {entry.line: entry for entry in catalogue()}
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Tuples as JSON has them."""
+    """The values with lists for tuples, as JSON has them."""
     return json.loads(json.dumps(values))
 
 
@@ -60,8 +60,8 @@ def test_every_file_of_upstream_has_a_preset() -> None:
         if file in UPSTREAM["configs"]
     ],
 )
-def test_a_preset_has_the_content_of_upstreams_configuration_file(line: str, file: str) -> None:
-    """That of the files that its own file reads, too, but for what the later one changes."""
+def test_presets_equal_upstreams_configuration_files(line: str, file: str) -> None:
+    """Also the files that this file imports, except values that it changes."""
     entry = ENTRIES[line]
     first, *others = entry.upstream
     wanted = dict(UPSTREAM["configs"][file])
@@ -105,7 +105,7 @@ def shared_settings(launcher: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["locomotion", "antmaze"])
-def test_idql_has_the_content_of_upstreams_launcher(name: str) -> None:
+def test_idql_presets_equal_upstreams_launcher(name: str) -> None:
     config = PRESETS[name]
     shared = shared_settings("launcher/examples/train_ddpm_iql_offline.py")
     numbers = [variant["N"] for variant in shared.pop("inference_variants")]
@@ -120,7 +120,7 @@ def test_idql_has_the_content_of_upstreams_launcher(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["iql-oneparam", "iql-oneparam-antmaze"])
-def test_iql_has_the_content_of_upstreams_launcher(name: str) -> None:
+def test_iql_presets_equal_upstreams_launcher(name: str) -> None:
     config = PRESETS[name]
     shared = shared_settings("launcher/iql/train_iql_oneparam.py")
     assert shared.pop("normalize_returns") is True
@@ -131,7 +131,7 @@ def test_iql_has_the_content_of_upstreams_launcher(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["antmaze", "antmaze-actor"])
-def test_fine_tuning_has_the_content_of_upstreams_launcher(name: str) -> None:
+def test_finetune_presets_equal_upstreams_launcher(name: str) -> None:
     config = FINETUNE_PRESETS[name]
     shared = shared_settings("launcher/examples/train_ddpm_iql_finetune.py")
     for unread in ("sample_implicit_policy", "train_actor_finetuning", "normalize_returns"):
@@ -229,7 +229,7 @@ def test_a_launchers_sweep_is_upstreams(launcher: str) -> None:
 
 
 @pytest.mark.parametrize("line", ENTRIES)
-def test_a_preset_builds_its_learner_and_makes_an_update(line: str) -> None:
+def test_presets_build_their_learner_and_update_it(line: str) -> None:
     entry = ENTRIES[line]
     entry.config.validate()
     settings = plain(settings_to_dict(entry.config))
@@ -286,7 +286,7 @@ def test_every_preset_has_a_description_and_its_own_name() -> None:
         presets_called("mars")
 
 
-def test_a_preset_for_another_learner_keeps_what_both_know() -> None:
+def test_a_preset_for_another_learner_keeps_shared_settings() -> None:
     config = preset_for("antmaze", "GeneralDDPMIQLLearner")
     assert isinstance(config.learner, GeneralDDPMIQLConfig)
     assert config.learner.actor_architecture == "ln_resnet"
@@ -300,7 +300,7 @@ def test_a_preset_for_another_learner_keeps_what_both_know() -> None:
         preset_for("mars")
 
 
-def test_a_cosine_over_all_updates_becomes_idqls_own() -> None:
+def test_cosine_decay_becomes_decay_steps_of_idql() -> None:
     config = preset_for("iql-antmaze", "DDPMIQLLearner")
     assert isinstance(config.learner, DDPMIQLConfig)
     assert not config.cosine_decay

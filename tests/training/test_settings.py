@@ -1,4 +1,4 @@
-"""Settings survive JSON, and what is wrong with them is told in a sentence."""
+"""Settings converted to JSON and back, and the errors of malformed ones."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ class Plain:
         Outer(Path("x/y"), "n", "b", True, Inner(1.0, (3,)), TD3Config(actor_delay=3)),
     ],
 )
-def test_settings_survive_json(settings: Outer) -> None:
+def test_settings_survive_conversion_to_json(settings: Outer) -> None:
     data = json.loads(json.dumps(settings_to_dict(settings)))
     assert data["command"] == "online"
     assert settings_from_dict(Outer, data) == settings
     assert changed_settings(settings_from_dict(Outer, data), settings) == []
 
 
-def test_what_is_left_out_is_the_default() -> None:
+def test_missing_settings_have_their_defaults() -> None:
     assert settings_from_dict(Outer, {"command": "online", "inner": {}}) == Outer()
 
 
-def test_changed_settings_are_named_with_dots() -> None:
+def test_changed_settings_have_dotted_names() -> None:
     other = Outer(on=True, inner=Inner(rate=0.25), learner=SACConfig(tau=0.1))
     assert changed_settings(Outer(), other) == ["inner.rate", "learner.tau", "on"]
     assert "learner.class" in changed_settings(Outer(), Outer(learner=TD3Config()))
@@ -78,7 +78,7 @@ def test_changed_settings_are_named_with_dots() -> None:
         ({"command": "train"}, "of a run of `idql train`, not of `idql online`"),
     ],
 )
-def test_wrong_settings_are_told(data: object, sentence: str) -> None:
+def test_malformed_settings_are_named(data: object, sentence: str) -> None:
     data = {"command": "online", **data} if isinstance(data, dict) else data
     with pytest.raises(InputError, match=sentence.replace("`", ".")):
         settings_from_dict(Outer, data)

@@ -1,4 +1,4 @@
-"""Sweeps: every cell once, seeds as they were asked for, nothing changed on the way."""
+"""Sweeps: every combination once, the given seeds, arguments that are not changed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_cell_occurs_once_with_every_seed(
     assert len({cell.name for cell in cells}) == len(cells)
 
 
-def test_a_line_is_what_a_shell_runs() -> None:
+def test_a_line_is_a_shell_command() -> None:
     axes = (parse_axis("evaluation.N=1 64,256"), parse_axis("--dataset.source=a*.hdf5"))
     cells = cells_of([Sweep("train", "antmaze", axes)])
     assert [cell.line for cell in cells] == [
@@ -58,12 +58,12 @@ def test_a_line_is_what_a_shell_runs() -> None:
         ("seed=1,2", "which a sweep chooses itself; see --seeds"),
     ],
 )
-def test_a_grid_that_is_none_is_told(text: str, message: str) -> None:
+def test_malformed_grids_are_refused(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_axis(text)
 
 
-def test_sweeps_that_cannot_be_run_are_told() -> None:
+def test_sweeps_with_equal_runs_are_refused() -> None:
     axis = Axis("learner.tau", ("1", "2"))
     with pytest.raises(InputError, match="seeds is 0, but must be at least 1"):
         cells_of([Sweep("train", "bc", seeds=0)])
@@ -75,7 +75,7 @@ def test_sweeps_that_cannot_be_run_are_told() -> None:
         cells_of([Sweep("train", "bc", (Axis("learner.tau", ("a/b", "a_b")),))])
 
 
-def test_returns_are_averaged_over_the_seeds_that_are_there() -> None:
+def test_returns_are_averaged_over_finished_seeds() -> None:
     cells = cells_of([Sweep("train", "antmaze", (Axis("learner.tau", ("1", "2")),), seeds=3)])
     summaries = {
         cell.name: {"evaluation": {"1": {"return": 1.0}, "64": {"return": 10.0 * cell.seed}}}
@@ -89,7 +89,7 @@ def test_returns_are_averaged_over_the_seeds_that_are_there() -> None:
     ]
 
 
-def test_upstreams_launchers_are_there_by_the_names_of_their_files() -> None:
+def test_upstreams_launchers_have_the_names_of_their_files() -> None:
     counts = {name: len(cells_of(sweeps)) for name, sweeps in LAUNCHERS.items()}
     assert counts == {
         "train_ddpm_iql_offline": 150,

@@ -1,0 +1,159 @@
+"""Parsing that several commands share: presets, runs to resume, and the layout of help texts."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import tyro
+
+from idql_func.errors import InputError
+from idql_func.training.configs.field_help import field_help
+from idql_func.training.configs.settings import Settings
+
+__all__ = [
+    "RunOptions",
+    "default_settings",
+    "option_value",
+    "parse_options",
+    "preset_description",
+    "split_preset",
+]
+
+_Options = TypeVar("_Options")
+
+
+@field_help
+@dataclass(frozen=True)
+class RunOptions(Generic[Settings]):
+    """The options of a command that starts a run or continues one."""
+
+    config: Annotated[Settings, tyro.conf.arg(name="")]
+    resume: Path | None = None
+    """Folder of the run to continue, or one of its checkpoints. The result has the same bits as a
+    run that was not interrupted."""
+    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Replace a run of the same name."""
+
+
+def parse_options(
+    cls: type[_Options],
+    prog: str,
+    arguments: Sequence[str],
+    default: _Options | None = None,
+    description: str | None = None,
+) -> _Options:
+    """Parse arguments into a dataclass of options.
+
+    Args:
+        cls: the class of the options. Its docstring, up to the first section, is the description,
+            unless another one is given.
+        prog: how the command is called, for the help text.
+        arguments: what follows the command's name.
+        default: the options for which the arguments are empty.
+        description: the text above the options in the help, wrapped already.
+
+    Raises:
+        SystemExit: if help was requested (0), or an option is unknown or has an invalid value (2).
+    """
+    if description is None:
+        description = _wrap(re.split(r"\n\n\w+:\n", inspect.cleandoc(cls.__doc__ or ""))[0])
+    cli: Any = tyro.cli if default is None else functools.partial(tyro.cli, default=default)
+    return cli(
+        cls,
+        prog=prog,
+        description=description,
+        args=list(arguments),
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
+    )
+
+
+def preset_description(text: str, presets: Mapping[str, str]) -> str:
+    """Return the description of a command with a list of its presets, wrapped for the terminal."""
+    column = max(map(len, presets)) + 2
+    listed = [
+        _wrap(f"{name:{column}}{line}", "    ", " " * (column + 4))
+        for name, line in presets.items()
+    ]
+    return "\n".join([_wrap(text), "  Presets:", *listed])
+
+
+def _wrap(text: str, first: str = "  ", following: str = "  ") -> str:
+    """Wrap paragraphs. Each line starts with a space: the parser would join the lines otherwise."""
+    width = shutil.get_terminal_size().columns
+    fill = functools.partial(
+        textwrap.fill, width=width, initial_indent=first, subsequent_indent=following
+    )
+    return "\n".join(fill(part) for part in text.split("\n\n"))
+
+
+def split_preset(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Split off the first argument if it is a word and not an option.
+
+    Example:
+        >>> split_preset(["antmaze", "--seed", "1"]), split_preset(["--seed", "1"])
+        (('antmaze', ['--seed', '1']), (None, ['--seed', '1']))
+    """
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0], list(arguments[1:])
+    return None, list(arguments)
+
+
+def option_value(arguments: Sequence[str], option: str) -> str | None:
+    """Return the value of an option before the others are parsed; None if it is absent.
+
+    Example:
+        >>> option_value(["--learner_class=IQLLearner"], "--learner-class")
+        'IQLLearner'
+    """
+    value = None
+    for i, argument in enumerate(arguments):
+        name, equals, inline = argument.partition("=")
+        if name.replace("_", "-") == option:
+            if equals:
+                value = inline
+            elif i + 1 < len(arguments):
+                value = arguments[i + 1]
+    return value
+
+
+def default_settings(
+    command: str,
+    cls: type[Settings],
+    presets: Mapping[str, Settings],
+    preset: str | None,
+    resume: str | None,
+) -> Settings:
+    """Return the settings that the options change: those of a run to resume, or of a preset.
+
+    Args:
+        command: the name of the command.
+        cls: the class of its settings.
+        presets: its presets; the first is the default.
+        preset: the name of a preset, if one was given.
+        resume: the folder of a run, if one is to be resumed.
+
+    Raises:
+        InputError: if there is no such preset, or a preset is given together with a run to resume.
+        FileNotFoundError: if the run does not exist.
+    """
+    if resume is not None:
+        from idql_func.training.runs.directory import open_run_directory
+
+        if preset is not None:
+            raise InputError("--resume uses the settings of the run: give no preset with it")
+        return open_run_directory(resume).read_config(cls)
+    if preset is None:
+        return next(iter(presets.values()))
+    if preset not in presets:
+        from idql_func.training.configs.catalogue import unknown_preset
+
+        raise unknown_preset(command, preset)
+    return presets[preset]
