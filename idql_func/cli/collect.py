@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from idql_func.cli.options import parse_options
@@ -10,17 +11,8 @@ from idql_func.training.configs.collect import CollectConfig
 __all__ = ["main", "parse"]
 
 
-def parse(arguments: Sequence[str]) -> CollectConfig:
-    """Parse the options.
-
-    Raises:
-        SystemExit: if help was requested (0), or an option is unknown or has an invalid value (2).
-
-    Example:
-        >>> parse(["runs/a", "--output", "a.hdf5", "--noise", "0.1"]).noise
-        0.1
-    """
-    return parse_options(CollectConfig, "idql collect", arguments)
+parse = functools.partial(parse_options, CollectConfig, "idql collect")
+"""Parse the options; see :func:`parse_options`."""
 
 
 def main(arguments: Sequence[str]) -> int:

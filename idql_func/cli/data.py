@@ -9,34 +9,37 @@ from typing import Annotated
 
 import tyro
 
-from idql_func.training.configs.field_help import field_help
-
 __all__ = ["InfoOptions", "MakeOptions", "main", "parse"]
 
 
-@field_help
 @dataclass(frozen=True)
 class MakeOptions:
-    """Make the built-in maze's dataset, an HDF5 file in D4RL's format."""
+    """Make the built-in maze's dataset, an HDF5 file in D4RL's format.
+
+    Attributes:
+        output: The file. None: the one in the cache, which training reads.
+        steps: Number of transitions.
+        seed: Seed of the behaviour.
+    """
 
     output: Path | None = None
-    """The file. None: the one in the cache, which training reads."""
     steps: int = 100_000
-    """Number of transitions."""
     seed: int = 0
-    """Seed of the behaviour."""
 
 
-@field_help
 @dataclass(frozen=True)
 class InfoOptions:
-    """Describe a dataset: size, episodes, returns, ranges, metadata."""
+    """Describe a dataset: size, episodes, returns, ranges, metadata.
+
+    Attributes:
+        source: The built-in maze, an HDF5 file in D4RL's format, the name of a D4RL dataset, the
+            folder of a Minari dataset or its name after 'minari:', or the file of a saved replay
+            buffer.
+    """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")] = (
         "pointmaze-umaze-builtin"
     )
-    """The built-in maze, an HDF5 file in D4RL's format, the name of a D4RL dataset, the folder of a
-    Minari dataset or its name after 'minari:', or the file of a saved replay buffer."""
 
 
 def parse(arguments: Sequence[str]) -> MakeOptions | InfoOptions:

@@ -15,21 +15,22 @@ from idql_func.cli.options import (
     split_preset,
 )
 from idql_func.errors import InputError
-from idql_func.training.configs.field_help import field_help
 from idql_func.training.configs.finetune import FinetuneConfig
 from idql_func.training.configs.online_presets import FINETUNE_DESCRIPTIONS, FINETUNE_PRESETS
 
 __all__ = ["FinetuneOptions", "main", "parse"]
 
 
-@field_help
 @dataclass(frozen=True)
 class FinetuneOptions(RunOptions[FinetuneConfig]):
-    """The options of ``idql finetune``."""
+    """The options of ``idql finetune``.
+
+    Attributes:
+        start: Run of `idql train`, or one of its checkpoints, whose policy is fine-tuned. None: a
+            policy is trained first.
+    """
 
     start: Path | None = None
-    """Run of `idql train`, or one of its checkpoints, whose policy is fine-tuned. None: a policy is
-    trained first."""
 
 
 def parse(arguments: Sequence[str]) -> FinetuneOptions:

@@ -15,7 +15,6 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 from idql_func.errors import InputError
-from idql_func.training.configs.field_help import field_help
 from idql_func.training.configs.settings import Settings
 
 __all__ = [
@@ -30,17 +29,19 @@ __all__ = [
 _Options = TypeVar("_Options")
 
 
-@field_help
 @dataclass(frozen=True)
 class RunOptions(Generic[Settings]):
-    """The options of a command that starts a run or continues one."""
+    """The options of a command that starts a run or continues one.
+
+    Attributes:
+        resume: Folder of the run to continue, or one of its checkpoints. The result has the same
+            bits as a run that was not interrupted.
+        overwrite: Replace a run of the same name.
+    """
 
     config: Annotated[Settings, tyro.conf.arg(name="")]
     resume: Path | None = None
-    """Folder of the run to continue, or one of its checkpoints. The result has the same bits as a
-    run that was not interrupted."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Replace a run of the same name."""
 
 
 def parse_options(

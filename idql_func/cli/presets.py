@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ import tyro
 
 from idql_func.cli.options import parse_options
 from idql_func.training.configs.catalogue import CatalogueEntry, catalogue, presets_called
-from idql_func.training.configs.field_help import field_help
 from idql_func.training.configs.settings import flat_settings, settings_to_dict
 
 if TYPE_CHECKING:
@@ -21,31 +21,23 @@ if TYPE_CHECKING:
 __all__ = ["PresetsOptions", "main", "parse"]
 
 
-@field_help
 @dataclass(frozen=True)
 class PresetsOptions:
     """List all presets: command, learner, data, and upstream's file with the same settings.
 
     With a name: every setting of that preset.
+
+    Attributes:
+        name: The preset to show.
+        json: Print the settings as JSON.
     """
 
     name: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[NAME]")] = None
-    """The preset to show."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print the settings as JSON."""
 
 
-def parse(arguments: Sequence[str]) -> PresetsOptions:
-    """Parse the options.
-
-    Raises:
-        SystemExit: if help was requested (0), or an option is unknown or has an invalid value (2).
-
-    Example:
-        >>> parse(["antmaze", "--json"])
-        PresetsOptions(name='antmaze', json=True)
-    """
-    return parse_options(PresetsOptions, "idql presets", arguments)
+parse = functools.partial(parse_options, PresetsOptions, "idql presets")
+"""Parse the options; see :func:`parse_options`."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import json
 import sys
@@ -16,7 +17,6 @@ from idql_func.cli import one_line
 from idql_func.cli.options import parse_options
 from idql_func.errors import InputError
 from idql_func.training.configs.catalogue import presets_called
-from idql_func.training.configs.field_help import field_help
 from idql_func.training.configs.settings import changed_settings
 from idql_func.training.configs.sweeps import (
     LAUNCHERS,
@@ -36,42 +36,34 @@ if TYPE_CHECKING:
 __all__ = ["SweepOptions", "main", "parse"]
 
 
-@field_help
 @dataclass(frozen=True)
 class SweepOptions:
     """Run a preset once for each combination of settings and each seed, one run after the other.
 
     Finished runs are skipped and interrupted ones are continued, so the same command continues a
     sweep. Upstream's launchers can be given by name; they have grids of their own.
+
+    Attributes:
+        preset: A preset, or a launcher: train_ddpm_iql_offline, train_ddpm_iql_finetune or
+            train_iql_oneparam.
+        grid: An option of the preset's command and its values: learner.critic-hyperparam=0.7,0.9.
+            May be given several times; one value sets an option for all runs.
+        seeds: Number of seeds for each combination. None: 1, or the launcher's number.
+        first_seed: The first of the seeds.
+        command: Command of the preset, if several have one of that name: train, online or finetune.
+        dry_run: Print the command line of each run and do nothing else.
     """
 
     preset: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRESET|LAUNCHER")]
-    """A preset, or a launcher: train_ddpm_iql_offline, train_ddpm_iql_finetune or
-    train_iql_oneparam."""
     grid: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """An option of the preset's command and its values: learner.critic-hyperparam=0.7,0.9. May be
-    given several times; one value sets an option for all runs."""
     seeds: int | None = None
-    """Number of seeds for each combination. None: 1, or the launcher's number."""
     first_seed: int = 0
-    """The first of the seeds."""
     command: str | None = None
-    """Command of the preset, if several have one of that name: train, online or finetune."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print the command line of each run and do nothing else."""
 
 
-def parse(arguments: Sequence[str]) -> SweepOptions:
-    """Parse the options.
-
-    Raises:
-        SystemExit: if help was requested (0), or an option is unknown or has an invalid value (2).
-
-    Example:
-        >>> parse(["bc", "--grid", "learner.dropout-rate=0,0.1", "--seeds", "2"]).grid
-        ('learner.dropout-rate=0,0.1',)
-    """
-    return parse_options(SweepOptions, "idql sweep", arguments)
+parse = functools.partial(parse_options, SweepOptions, "idql sweep")
+"""Parse the options; see :func:`parse_options`."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -17,7 +17,6 @@ from idql_func.cli.options import (
     split_preset,
 )
 from idql_func.errors import InputError
-from idql_func.training.configs.field_help import field_help
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.configs.presets import DESCRIPTIONS, PRESETS, preset_for
 from idql_func.training.configs.sweeps import parse_axis
@@ -36,22 +35,24 @@ LearnerClass = Literal[
 """The learners that the command can train: those of ``OfflineLearnerConfig``."""
 
 
-@field_help
 @dataclass(frozen=True)
 class TrainOptions(RunOptions[TrainConfig]):
-    """The options of ``idql train``."""
+    """The options of ``idql train``.
+
+    Attributes:
+        learner_class: Learner to train: IDQL as upstream exports it, its full form with more
+            objectives and architectures, plain IQL, or behaviour cloning from vectors or images.
+            Settings of the preset that the learner has too are kept.
+        seeds: Train several seeds side by side as one program: how many, counted from --seed, or a
+            list such as 0,3,7. Each has the folder and the numbers of a run alone.
+        grid: A numeric setting of the learner and its values, which differ between members of the
+            program: learner.critic-hyperparam=0.7,0.9. May be given several times: every
+            combination of values is trained with every seed.
+    """
 
     learner_class: LearnerClass = "DDPMIQLLearner"
-    """Learner to train: IDQL as upstream exports it, its full form with more objectives and
-    architectures, plain IQL, or behaviour cloning from vectors or images. Settings of the preset
-    that the learner has too are kept."""
     seeds: str | None = None
-    """Train several seeds side by side as one program: how many, counted from --seed, or a list
-    such as 0,3,7. Each has the folder and the numbers of a run alone."""
     grid: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A numeric setting of the learner and its values, which differ between members of the program:
-    learner.critic-hyperparam=0.7,0.9. May be given several times: every combination of values is
-    trained with every seed."""
 
 
 def parse(arguments: Sequence[str]) -> TrainOptions:

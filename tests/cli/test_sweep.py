@@ -90,8 +90,8 @@ def test_a_failed_run_does_not_stop_the_others(
     assert names(tmp_path) == ["iql-mujoco-expectile=0.9-seed0"]
     captured = capsys.readouterr()
     assert "error: iql-mujoco-expectile=1.5-seed0: " in captured.err
-    [row] = [text for text in captured.out.splitlines() if "failed" in text]
-    assert row.split() == ["iql-mujoco-expectile=1.5", "failed", "seed", "0"]
+    rows = [text.split() for text in captured.out.splitlines()]
+    assert ["iql-mujoco-expectile=1.5", "failed", "seed", "0"] in rows
     assert main([*line, "--grid", "learner.tau=0.1"]) == 2
     assert "holds a run with other settings (learner.tau)" in capsys.readouterr().err
 

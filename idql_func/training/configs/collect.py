@@ -1,4 +1,4 @@
-"""The settings of ``idql collect`` as a frozen dataclass; the text under each field is its help."""
+"""The settings of ``idql collect`` as a frozen dataclass."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import Literal
 import tyro
 
 from idql_func.errors import InputError
-from idql_func.training.configs.field_help import field_help
 from idql_func.training.configs.offline import MINARI
 from idql_func.training.configs.options import Device, check_at_least, check_finite
 
 __all__ = ["CollectConfig"]
 
 
-@field_help
 @dataclass(frozen=True)
 class CollectConfig:
     """Make a dataset: roll policies out, take replay buffers, or mix what is there already.
@@ -24,39 +22,42 @@ class CollectConfig:
     Example:
         >>> CollectConfig((Path("runs/sac-seed0"),), Path("medium.hdf5")).actions
         'sampled'
+
+    Attributes:
+        sources: Runs or checkpoints to roll out, and recordings (HDF5 in D4RL's format) to mix in,
+            one after the other: 'medium.hdf5 runs/sac-seed0' makes a medium-expert set.
+        output: The file: .hdf5 in D4RL's format, or .safetensors for a replay buffer (which is what
+            learners from images need). 'minari:FOLDER' makes a Minari dataset there.
+        steps: Steps that each source gives. None: 20,000 of a policy, all of a buffer or a
+            recording.
+        buffer: Take the replay buffer of a run, not its policy: with --steps the first so many
+            transitions that it holds, which is how a medium-replay set is made.
+        actions: Actions as the policy explores, the best it knows, or evenly random ones.
+        noise: Standard deviation of Gaussian noise on the actions, which are then clipped.
+        random_share: Share of the actions that are evenly random instead.
+        N: Candidates for each action, for learners that choose among some. None: the learner's own.
+        seed: Seed of the environments, of the policy's key and of the noise.
+        env: Environment. None: the one that the policy was trained in.
+        num_envs: Environments that run side by side; None: as many as is sensible.
+        video: Also record one episode of the first policy to this file (.mp4 or .gif).
+        camera_id: Camera of the video.
+        overwrite: Replace the file if it exists.
     """
 
     sources: tyro.conf.Positional[tuple[Path, ...]]
-    """Runs or checkpoints to roll out, and recordings (HDF5 in D4RL's format) to mix in, one after
-    the other: 'medium.hdf5 runs/sac-seed0' makes a medium-expert set."""
     output: Path
-    """The file: .hdf5 in D4RL's format, or .safetensors for a replay buffer (which is what learners
-    from images need). 'minari:FOLDER' makes a Minari dataset there."""
     steps: int | None = None
-    """Steps that each source gives. None: 20,000 of a policy, all of a buffer or a recording."""
     buffer: bool = False
-    """Take the replay buffer of a run, not its policy: with --steps the first so many transitions
-    that it holds, which is how a medium-replay set is made."""
     actions: Literal["sampled", "greedy", "random"] = "sampled"
-    """Actions as the policy explores, the best it knows, or evenly random ones."""
     noise: float = 0.0
-    """Standard deviation of Gaussian noise on the actions, which are then clipped."""
     random_share: float = 0.0
-    """Share of the actions that are evenly random instead."""
     N: int | None = None
-    """Candidates for each action, for learners that choose among some. None: the learner's own."""
     seed: int = 0
-    """Seed of the environments, of the policy's key and of the noise."""
     env: str | None = None
-    """Environment. None: the one that the policy was trained in."""
     num_envs: int | None = None
-    """Environments that run side by side; None: as many as is sensible."""
     video: Path | None = None
-    """Also record one episode of the first policy to this file (.mp4 or .gif)."""
     camera_id: int = 0
-    """Camera of the video."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Replace the file if it exists."""
     device: Device = "cpu"
 
     @property

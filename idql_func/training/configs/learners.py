@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from idql_func.errors import InputError
 from idql_func.training.configs.create_keywords import create_keywords
-from idql_func.training.configs.field_help import add_attributes
 
 __all__ = [
     "LEARNERS",
@@ -110,7 +109,12 @@ _DECAY_STEPS = (
 
 @dataclass(frozen=True)
 class LearnerSettings:
-    """The keywords of a learner's ``create``; each learner has a subclass."""
+    """The keywords of a learner's ``create``; each learner has a subclass.
+
+    Example:
+        >>> DDPMIQLConfig(critic_hyperparam=0.9).keywords()["critic_hyperparam"]
+        0.9
+    """
 
     class_name: ClassVar[str]
 
@@ -140,7 +144,8 @@ def _from_create(file: str, **help_texts: str) -> Callable[[type[_Settings]], ty
         for name, keyword in keywords.items():
             setattr(cls, name, keyword.default)
         cls.__annotations__ = {n: CHOICES.get(n, k.type) for n, k in keywords.items()}
-        add_attributes(cls, {n: help_texts.get(n) or _HELP[n] for n in keywords})
+        lines = [f"    {n}: {help_texts.get(n) or _HELP[n]}" for n in keywords]
+        cls.__doc__ = "\n".join([f"{cls.__doc__}\n", "Attributes:", *lines])
         return dataclass(frozen=True)(cls)
 
     return decorate
@@ -159,12 +164,7 @@ def _from_create(file: str, **help_texts: str) -> Callable[[type[_Settings]], ty
     decay_steps=_DECAY_STEPS,
 )
 class DDPMIQLConfig(LearnerSettings):
-    """Keywords of ``DDPMIQLLearner.create``, the learner that upstream exports.
-
-    Example:
-        >>> DDPMIQLConfig(critic_hyperparam=0.9).keywords()["critic_hyperparam"]
-        0.9
-    """
+    """Keywords of ``DDPMIQLLearner.create``, the learner that upstream exports."""
 
     class_name = "DDPMIQLLearner"
 
@@ -191,12 +191,7 @@ class DDPMIQLConfig(LearnerSettings):
     "(quirk U9).",
 )
 class GeneralDDPMIQLConfig(LearnerSettings):
-    """Keywords of ``GeneralDDPMIQLLearner.create``, upstream's full learner.
-
-    Example:
-        >>> GeneralDDPMIQLConfig().keywords()["actor_objective"]
-        'bc'
-    """
+    """Keywords of ``GeneralDDPMIQLLearner.create``, upstream's full learner."""
 
     class_name = "GeneralDDPMIQLLearner"
 
@@ -209,12 +204,7 @@ class GeneralDDPMIQLConfig(LearnerSettings):
     "temperature (3 for locomotion, 10 for mazes).",
 )
 class IQLConfig(LearnerSettings):
-    """Keywords of ``IQLLearner.create`` (implicit Q-learning, arXiv 2110.06169).
-
-    Example:
-        >>> IQLConfig().keywords()["temperature"]
-        0.1
-    """
+    """Keywords of ``IQLLearner.create`` (implicit Q-learning, arXiv 2110.06169)."""
 
     class_name = "IQLLearner"
 
@@ -227,24 +217,14 @@ class IQLConfig(LearnerSettings):
     weight_decay="Weight decay of all parameters but biases. None: no decay.",
 )
 class BCConfig(LearnerSettings):
-    """Keywords of ``BCLearner.create`` (behaviour cloning, Gaussian with a fixed deviation).
-
-    Example:
-        >>> BCConfig(dropout_rate=0.1).keywords()["dropout_rate"]
-        0.1
-    """
+    """Keywords of ``BCLearner.create`` (behaviour cloning, Gaussian with a fixed deviation)."""
 
     class_name = "BCLearner"
 
 
 @_from_create("sac.py")
 class SACConfig(LearnerSettings):
-    """Keywords of ``SACLearner.create`` (arXiv 1812.05905); REDQ and DroQ are settings of it.
-
-    Example:
-        >>> SACConfig(num_qs=10, num_min_qs=2).keywords()["init_temperature"]
-        1.0
-    """
+    """Keywords of ``SACLearner.create`` (arXiv 1812.05905); REDQ and DroQ are settings of it."""
 
     class_name = "SACLearner"
 
@@ -253,24 +233,14 @@ class SACConfig(LearnerSettings):
     "td3.py", tau="Weight of the new parameters in the target networks at each update of them."
 )
 class TD3Config(LearnerSettings):
-    """Keywords of ``TD3Learner.create`` (arXiv 1802.09477).
-
-    Example:
-        >>> TD3Config().keywords()["actor_delay"]
-        2
-    """
+    """Keywords of ``TD3Learner.create`` (arXiv 1802.09477)."""
 
     class_name = "TD3Learner"
 
 
 @_from_create("drq.py")
 class DrQConfig(LearnerSettings):
-    """Keywords of ``DrQLearner.create`` (SAC from images, arXiv 2107.09645).
-
-    Example:
-        >>> DrQConfig().keywords()["latent_dim"]
-        50
-    """
+    """Keywords of ``DrQLearner.create`` (SAC from images, arXiv 2107.09645)."""
 
     class_name = "DrQLearner"
 
@@ -284,12 +254,7 @@ class DrQConfig(LearnerSettings):
     distr_name="Distribution of the actions; in upstream only the first can be selected.",
 )
 class PixelBCConfig(LearnerSettings):
-    """Keywords of ``PixelBCLearner.create`` (behaviour cloning from images).
-
-    Example:
-        >>> PixelBCConfig().keywords()["distr_name"]
-        'TanhNormal'
-    """
+    """Keywords of ``PixelBCLearner.create`` (behaviour cloning from images)."""
 
     class_name = "PixelBCLearner"
 

@@ -84,30 +84,20 @@ PENDULUM_PIXELS = dataclasses.replace(
 )
 """DrQ on images of the pendulum: small enough to try on a CPU."""
 
-ONLINE_PRESETS: Mapping[str, OnlineConfig] = MappingProxyType(
-    {
-        "pendulum": PENDULUM,
-        "pendulum-pixels": PENDULUM_PIXELS,
-        "sac": SAC,
-        "td3": TD3,
-        "redq": REDQ,
-        "droq": DROQ,
-        "drq": DRQ,
-    }
+_ONLINE = (
+    (PENDULUM, "SAC solves the pendulum in minutes on a CPU (the default)"),
+    (PENDULUM_PIXELS, "DrQ on images of the pendulum, small images and batches"),
+    (SAC, "upstream's settings for SAC"),
+    (TD3, "upstream's settings for TD3"),
+    (REDQ, "upstream's settings for REDQ"),
+    (DROQ, "upstream's settings for DroQ"),
+    (DRQ, "upstream's settings for DrQ, from images of DeepMind Control"),
 )
+
+ONLINE_PRESETS: Mapping[str, OnlineConfig] = MappingProxyType({c.preset: c for c, _ in _ONLINE})
 """All presets of ``idql online`` by name."""
 
-ONLINE_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "pendulum": "SAC solves the pendulum in minutes on a CPU (the default)",
-        "pendulum-pixels": "DrQ on images of the pendulum, small images and batches",
-        "sac": "upstream's settings for SAC",
-        "td3": "upstream's settings for TD3",
-        "redq": "upstream's settings for REDQ",
-        "droq": "upstream's settings for DroQ",
-        "drq": "upstream's settings for DrQ, from images of DeepMind Control",
-    }
-)
+ONLINE_DESCRIPTIONS: Mapping[str, str] = MappingProxyType({c.preset: text for c, text in _ONLINE})
 """One line about each preset of ``idql online``, for help texts."""
 
 
@@ -169,22 +159,25 @@ ANTMAZE_ACTOR = dataclasses.replace(
 )
 """The same launcher with the changes that its comments give for the paper's second variant."""
 
+_FINETUNE = {
+    "pointmaze": (
+        POINTMAZE_FINETUNE,
+        "the built-in maze: Q and V learn online, minutes on a CPU (the default)",
+    ),
+    "pointmaze-actor": (POINTMAZE_ACTOR, "the built-in maze: the actor learns online too"),
+    "antmaze": (ANTMAZE_FINETUNE, "upstream's settings for antmaze: Q and V learn online"),
+    "antmaze-actor": (
+        ANTMAZE_ACTOR,
+        "upstream's settings for antmaze: the actor learns online too",
+    ),
+}
+
 FINETUNE_PRESETS: Mapping[str, FinetuneConfig] = MappingProxyType(
-    {
-        "pointmaze": POINTMAZE_FINETUNE,
-        "pointmaze-actor": POINTMAZE_ACTOR,
-        "antmaze": ANTMAZE_FINETUNE,
-        "antmaze-actor": ANTMAZE_ACTOR,
-    }
+    {name: config for name, (config, _) in _FINETUNE.items()}
 )
 """All presets of ``idql finetune`` by name."""
 
 FINETUNE_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "pointmaze": "the built-in maze: Q and V learn online, minutes on a CPU (the default)",
-        "pointmaze-actor": "the built-in maze: the actor learns online too",
-        "antmaze": "upstream's settings for antmaze: Q and V learn online",
-        "antmaze-actor": "upstream's settings for antmaze: the actor learns online too",
-    }
+    {name: text for name, (_, text) in _FINETUNE.items()}
 )
 """One line about each preset of ``idql finetune``, for help texts."""

@@ -1,4 +1,4 @@
-"""Options that several commands have, each with its help, and checks that they share.
+"""Settings that several commands have, and checks of values.
 
 This module imports neither torch nor the learners, so that the command line answers at once.
 """
@@ -6,28 +6,26 @@ This module imports neither torch nor the learners, so that the command line ans
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import tyro
 
 from idql_func.errors import InputError
-from idql_func.training.configs.field_help import field_help
 from idql_func.training.configs.settings import flat_settings
 
 __all__ = [
     "Device",
     "EvaluationOptions",
     "Matmul",
-    "RunOptions",
+    "RunConfig",
     "RunsDir",
     "Threads",
     "check_at_least",
     "check_candidates",
     "check_finite",
     "check_name",
-    "check_run",
 ]
 
 RunsDir: TypeAlias = Annotated[Path, tyro.conf.arg(help="Folder of all runs.")]
@@ -42,28 +40,27 @@ Device: TypeAlias = Annotated[
 Threads: TypeAlias = Annotated[
     int | None,
     tyro.conf.arg(
-        help="CPU threads. None: as many as torch takes by itself (OMP_NUM_THREADS); 0: one for "
-        "each physical core that this process may use, fewer in a container with a quota or with "
-        "two hardware threads to a core."
+        help="CPU threads. None: torch's own default (OMP_NUM_THREADS). 0: one for each physical "
+        "core that this process may use, fewer in a container with a CPU quota."
     ),
 ]
 
 Matmul: TypeAlias = Annotated[
     Literal["auto", "strict", "bf16"],
     tyro.conf.arg(
-        help="Matrix products on the CPU: 'auto' takes torch's oneDNN route if a probe shows that "
-        "its error stays that of float32 and that it is not clearly slower; 'strict' never does. "
-        "'bf16', here and on a GPU, rounds the factors to bfloat16: about half the time on CPUs "
-        "with units for it, an error of 3e-3 in place of 3e-7."
+        help="Matrix products on the CPU. 'auto' uses torch's oneDNN route if a test shows that "
+        "its error is that of float32 and that it is not clearly slower; 'strict' never does. "
+        "'bf16', also on a GPU, rounds the factors to bfloat16: about half the time on CPUs with "
+        "bfloat16 units, an error of 3e-3 instead of 3e-7."
     ),
 ]
 
 
 def check_at_least(least: int, **values: int | None) -> None:
-    """Refuse a number below the least; None is no number.
+    """Refuse a number below ``least``; None passes.
 
     Raises:
-        InputError: the sentence names the option.
+        InputError: if a value is too small, naming it.
 
     Example:
         >>> check_at_least(1, batch_size=0)
@@ -76,10 +73,10 @@ def check_at_least(least: int, **values: int | None) -> None:
 
 
 def check_finite(settings: Any) -> None:
-    """Refuse settings that hold a NaN or an infinite number, at any depth.
+    """Refuse settings with a NaN or an infinite number, at any depth.
 
     Raises:
-        InputError: if there is one; the sentence names it.
+        InputError: if there is one, naming it.
 
     Example:
         >>> check_finite(EvaluationOptions())
@@ -90,10 +87,10 @@ def check_finite(settings: Any) -> None:
 
 
 def check_name(name: str | None) -> None:
-    """Refuse a run's name that is no plain folder name.
+    """Refuse a name of a run that is not a plain folder name.
 
     Raises:
-        InputError: it is empty, a dot or two, or has a slash in it.
+        InputError: if it is empty, one or two dots, or contains a slash.
 
     Example:
         >>> check_name("a/b")
@@ -105,10 +102,10 @@ def check_name(name: str | None) -> None:
 
 
 def check_candidates(numbers: tuple[int, ...]) -> None:
-    """Refuse numbers of sampled actions to evaluate with that are none or below 1.
+    """Refuse an empty list of numbers of candidate actions, or a number below 1.
 
     Raises:
-        InputError: so; the sentence names the option.
+        InputError: if it is empty or a number is too small.
 
     Example:
         >>> check_candidates((1, 0))
@@ -120,27 +117,29 @@ def check_candidates(numbers: tuple[int, ...]) -> None:
     check_at_least(1, **{"evaluation.N": min(numbers)})
 
 
-@field_help
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How the policy is tried out, in environments of its own (quirk E14)."""
+    """How the policy is evaluated, in separate environments (quirk E14).
+
+    Attributes:
+        interval: Steps of the run between evaluations.
+        interval_episodes: Episodes of each evaluation during training.
+        episodes: Episodes of the final evaluation.
+        seed: Seed of the evaluation environments.
+        num_envs: Environments that run side by side. None: one for each episode, up to a limit.
+    """
 
     interval: int = 5_000
-    """Steps of the run between evaluations."""
     interval_episodes: int = 10
-    """Episodes of each evaluation on the way."""
     episodes: int = 50
-    """Episodes of the evaluation at the end."""
     seed: int = 1_000
-    """Seed of the evaluation environments."""
     num_envs: int | None = None
-    """Environments that run side by side; None: as many as there are episodes, within reason."""
 
     def validate(self) -> None:
         """Check the numbers.
 
         Raises:
-            InputError: one is out of range; the sentence names the option.
+            InputError: if one is out of range, naming it.
 
         Example:
             >>> EvaluationOptions(episodes=0).validate()
@@ -152,39 +151,43 @@ class EvaluationOptions:
         check_at_least(0, **{"evaluation.seed": self.seed})
 
 
-class RunOptions(Protocol):
-    """What the settings of every run that trains have."""
+@dataclass(frozen=True)
+class RunConfig:
+    """The settings that every command that trains has.
 
-    @property
-    def seed(self) -> int: ...
-    @property
-    def threads(self) -> int | None: ...
-    @property
-    def log_interval(self) -> int: ...
-    @property
-    def checkpoint_interval(self) -> int: ...
-    @property
-    def keep_checkpoints(self) -> int: ...
-    @property
-    def name(self) -> str | None: ...
-    @property
-    def evaluation(self) -> EvaluationOptions: ...
-
-
-def check_run(run: RunOptions) -> None:
-    """Check the settings that every run has, those of its evaluation among them.
-
-    Raises:
-        InputError: a number is out of range or the name is none for a folder; the sentence names
-            the option.
+    Attributes:
+        seed: Seed of the learner, of the sampling of data and of the environment.
+        log_interval: Steps between two records of the losses (updates of `idql train`, else
+            actions).
+        checkpoint_interval: Steps between two checkpoints, counted likewise. One is also written at
+            the end and on Ctrl-C.
+        keep_checkpoints: Number of checkpoints to keep, the newest. Of the replay buffer only the
+            newest copy is kept.
+        name: Name of the run's folder. None: <preset>-seed<seed>, with a number if that exists.
+        preset: Name of the preset, which is part of the default name of the folder.
     """
-    check_finite(run)
-    check_at_least(
-        1,
-        log_interval=run.log_interval,
-        checkpoint_interval=run.checkpoint_interval,
-        keep_checkpoints=run.keep_checkpoints,
-    )
-    check_at_least(0, seed=run.seed, threads=run.threads)
-    check_name(run.name)
-    run.evaluation.validate()
+
+    seed: int = 0
+    log_interval: int = 1_000
+    checkpoint_interval: int = 5_000
+    keep_checkpoints: int = 2
+    runs_dir: RunsDir = Path("runs")
+    name: str | None = None
+    preset: Annotated[str, tyro.conf.Suppress] = ""
+    device: Device = "auto"
+    threads: Threads = None
+    matmul: Matmul = "auto"
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+
+    def validate(self) -> None:
+        """Check the values that the loop relies on; the learner checks its own keywords.
+
+        Raises:
+            InputError: if a value is out of range, naming the setting.
+        """
+        check_finite(self)
+        intervals = ("log_interval", "checkpoint_interval", "keep_checkpoints")
+        check_at_least(1, **{name: getattr(self, name) for name in intervals})
+        check_at_least(0, seed=self.seed, threads=self.threads)
+        check_name(self.name)
+        self.evaluation.validate()

@@ -144,42 +144,25 @@ PIXEL_BC = TrainConfig(
 )
 """Upstream's ``examples/pixels/configs/pixel_bc_config.py`` in ``train_offline_pixels.py``."""
 
-DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "pointmaze": "the built-in maze, minutes on a CPU (the default)",
-        "pointmaze-iql": "the same with plain IQL",
-        "pointmaze-bc": "the same with behaviour cloning",
-        "locomotion": "upstream's settings for D4RL's halfcheetah, hopper and walker2d",
-        "antmaze": "upstream's settings for D4RL's antmaze",
-        "iql-mujoco": "plain IQL for D4RL's locomotion data, cosine decay of the actor's rate",
-        "iql-antmaze": "plain IQL for D4RL's antmaze, cosine decay of the actor's rate",
-        "iql-oneparam": "plain IQL with the settings of upstream's launcher, for locomotion",
-        "iql-oneparam-antmaze": "plain IQL with the settings of upstream's launcher, for antmaze",
-        "bc": "behaviour cloning",
-        "pixel-bc": "behaviour cloning from the images of a saved replay buffer",
-    }
+_DESCRIBED = (
+    (POINTMAZE, "the built-in maze, minutes on a CPU (the default)"),
+    (POINTMAZE_IQL, "the same with plain IQL"),
+    (POINTMAZE_BC, "the same with behaviour cloning"),
+    (LOCOMOTION, "upstream's settings for D4RL's halfcheetah, hopper and walker2d"),
+    (ANTMAZE, "upstream's settings for D4RL's antmaze"),
+    (IQL_MUJOCO, "plain IQL for D4RL's locomotion data, cosine decay of the actor's rate"),
+    (IQL_ANTMAZE, "plain IQL for D4RL's antmaze, cosine decay of the actor's rate"),
+    (IQL_ONEPARAM, "plain IQL with the settings of upstream's launcher, for locomotion"),
+    (IQL_ONEPARAM_ANTMAZE, "plain IQL with the settings of upstream's launcher, for antmaze"),
+    (BC, "behaviour cloning"),
+    (PIXEL_BC, "behaviour cloning from the images of a saved replay buffer"),
 )
-"""One line about each preset, for help texts."""
 
-PRESETS: Mapping[str, TrainConfig] = MappingProxyType(
-    {
-        config.preset: config
-        for config in (
-            POINTMAZE,
-            POINTMAZE_IQL,
-            POINTMAZE_BC,
-            LOCOMOTION,
-            ANTMAZE,
-            IQL_MUJOCO,
-            IQL_ANTMAZE,
-            IQL_ONEPARAM,
-            IQL_ONEPARAM_ANTMAZE,
-            BC,
-            PIXEL_BC,
-        )
-    }
-)
+PRESETS: Mapping[str, TrainConfig] = MappingProxyType({c.preset: c for c, _ in _DESCRIBED})
 """All presets by name."""
+
+DESCRIPTIONS: Mapping[str, str] = MappingProxyType({c.preset: text for c, text in _DESCRIBED})
+"""One line about each preset, for help texts."""
 
 _SYNONYMS = {
     "critic_hyperparam": "expectile",
