@@ -31,6 +31,7 @@ commands:
   presets [NAME]        list all presets, or show the settings of one
   data make             make the built-in dataset (train makes it at first use)
   data info [SOURCE]    describe a dataset: size, episodes, returns, ranges
+  doctor                show versions, compilers, and which fast routes are on
 
 examples:
   idql train
@@ -45,7 +46,17 @@ examples:
 `idql COMMAND --help` shows the options of a command.
 """
 
-COMMANDS = ("train", "online", "finetune", "collect", "evaluate", "sweep", "presets", "data")
+COMMANDS = (
+    "train",
+    "online",
+    "finetune",
+    "collect",
+    "evaluate",
+    "sweep",
+    "presets",
+    "data",
+    "doctor",
+)
 """Each is a module of this package with a ``main(arguments) -> exit status``."""
 
 

@@ -35,7 +35,7 @@ from idql_func.compiler.recorder import MOST_WORDS, Call, Operator, Place, Recor
 from idql_func.compiler.torch_internals import REPLAY, problem_of, turn_off
 from idql_func.kernels.build import CFunction, library
 
-__all__ = ["Replayed"]
+__all__ = ["Replayed", "available"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,11 @@ _AT_ONCE = 16  # runs in one C call: an interrupt waits no longer
 def _replay() -> CFunction | None:
     built = library("replay")
     return None if built is None else CFunction(built, "replay", "cncncnnccn")
+
+
+def available() -> bool:
+    """Whether the C function that replays programs can be built here."""
+    return _replay() is not None
 
 
 class Replayed:

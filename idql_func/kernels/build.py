@@ -34,6 +34,7 @@ __all__ = [
     "CFunction",
     "CallObserver",
     "c_compiler",
+    "cache_folder",
     "call_observer",
     "library",
     "operator",
@@ -104,7 +105,7 @@ def library(
         text = "\n".join((source, compiler, *options, _machine()))
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         try:
-            built = _cache_folder() / f"{name}-{digest}.so"
+            built = cache_folder() / f"{name}-{digest}.so"
             if not built.exists():
                 _build([compiler, *options], path, built)
             return ctypes.CDLL(str(built))
@@ -228,6 +229,7 @@ def _machine() -> str:
     return f"{platform.system()} {platform.machine()} {flags}"
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """The folder of built libraries: ``$XDG_CACHE_HOME/idql_func`` or ``~/.cache/idql_func``."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "idql_func"

@@ -1,0 +1,58 @@
+"""``idql doctor``: versions, compilers, and which fast routes are on, and why not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+
+__all__ = ["main"]
+
+_WIDTH = 80
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; status 1 if no program can be compiled, else 0."""
+    as_json = tyro.cli(_options, prog="idql doctor", args=list(arguments))
+    from idql_func.compiler.routes import environment, routes
+
+    facts, found = environment(), routes()
+    compiles = next(route.on for route in found if route.name == "compiled programs")
+    if as_json:
+        shown = {"environment": facts, "routes": [dataclasses.asdict(route) for route in found]}
+        print(json.dumps(shown, indent=2))
+        return 0 if compiles else 1
+    from rich.console import Console
+
+    console = Console(highlight=False, width=_WIDTH)
+    console.print(_table([("", ""), *facts.items()]))
+    rows = [(route.name, "on" if route.on else f"off: {route.detail}") for route in found]
+    console.print(_table([("route", "state"), *rows]))
+    return 0 if compiles else 1
+
+
+def _options(json: tyro.conf.FlagCreatePairsOff[bool] = False) -> bool:
+    """Show versions, compilers and which fast routes are on; for one that is off, why.
+
+    The status is 1 if nothing can be compiled, so that every function runs eagerly.
+
+    Args:
+        json: Print JSON.
+    """
+    return json
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> Any:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, show_header=any(rows[0]))
+    table.add_column(rows[0][0], no_wrap=True)
+    table.add_column(rows[0][1], overflow="fold")
+    for name, value in rows[1:]:
+        table.add_row(name, escape(value))
+    return table
