@@ -1,1 +1,1 @@
-"""How fast the port is: against JAX, against its own eager form, against the machine's limit."""
+"""Speed of the port: against JAX, against its own eager mode, and against the machine's limit."""

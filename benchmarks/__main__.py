@@ -6,15 +6,17 @@ import os
 import sys
 from collections.abc import Sequence
 
-from benchmarks import children
+from benchmarks.processes import COMMAND
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command: 0 when all is well, 1 when something regressed or failed, 2 on bad input."""
+    """Run the command: 0 if all is well, 1 if something regressed or failed, 2 for bad input."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == [children.COMMAND]:
-        return children.main(arguments[1])
-    # imported only now: a child measures what its imports cost
+    if arguments[:1] == [COMMAND]:
+        from benchmarks import child
+
+        return child.main(arguments[1])
+    # imported late, because a child measures the cost of its imports
     from benchmarks.command import compare_command, run_command
 
     try:

@@ -1,4 +1,4 @@
-"""What is to be measured: a workload at certain settings, and what there is to measure it with."""
+"""A benchmark case: a workload with its settings, and the variants that are compared."""
 
 from __future__ import annotations
 
@@ -9,24 +9,34 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
+from benchmarks.jax_side import variants as jax_variants_module
 from benchmarks.timing import Variant
-from benchmarks.twin import variants as jax_side
 
-__all__ = ["JAX", "UPSTREAM", "Case", "Effort", "Flops", "Plan", "of_others", "sizes", "twin"]
+__all__ = [
+    "JAX",
+    "UPSTREAM",
+    "Case",
+    "Effort",
+    "Flops",
+    "Plan",
+    "is_external",
+    "jax_variants",
+    "resized",
+]
 
 JAX = "jax"
-"""The name of the variant that the others are compared with."""
+"""Name of the variant on JAX; ratios are relative to it."""
 UPSTREAM = "upstream"
-"""That of the original itself."""
+"""Name of the variant that runs the original."""
 
 Effort = Literal["quick", "usual", "full"]
-Of = TypeVar("Of")
+T = TypeVar("T")
 
 
-def of_others(variant: str) -> bool:
-    """Whether a variant is not this library's.
+def is_external(variant: str) -> bool:
+    """Whether a variant runs on JAX or runs the original, not this library.
 
-    >>> of_others("jax-vmap"), of_others("donated")
+    >>> is_external("jax-vmap"), is_external("donated")
     (True, False)
     """
     return variant == UPSTREAM or variant.split("-", maxsplit=1)[0] == JAX
@@ -34,25 +44,25 @@ def of_others(variant: str) -> bool:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run has at hand, and how far it goes."""
+    """What a run measures, and what is installed for it."""
 
     effort: Effort = "usual"
     device: str = "cpu"
     jax: bool = False
-    """Whether the twin on JAX runs beside."""
+    """Whether the variants on JAX run."""
     upstream: str | None = None
-    """A checkout of the original, to run beside too."""
+    """A checkout of the original, whose variants run too."""
     tiny: bool = False
     """Networks of a few units, for trying the benchmarks themselves."""
     one_process: bool = False
-    """Whether the variants of others run in this process too, not in processes of their own."""
+    """Whether JAX and the original run in this process, not in child processes."""
 
     @property
     def cuda(self) -> bool:
         return torch.device(self.device).type == "cuda"
 
-    def pick(self, quick: Of, usual: Of, full: Of) -> Of:
-        """What belongs to the plan's effort.
+    def pick(self, quick: T, usual: T, full: T) -> T:
+        """The argument that belongs to the plan's effort.
 
         >>> Plan("quick").pick(1, 2, 3)
         1
@@ -62,12 +72,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Flops:
-    """Floating-point operations of products and convolutions for one unit of work."""
+    """Floating-point operations of matrix products and convolutions in one unit of work."""
 
     executed: float
-    """What this program does."""
+    """Operations of this library's program."""
     algorithm: float
-    """What the original's arithmetic asks for: more, where the port leaves out repeated work."""
+    """Operations of the original's arithmetic: more, where the port leaves out repeated work."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +89,18 @@ class Case:
     unit: str
     variants: tuple[Variant, ...]
     flops: Callable[[], Flops] | None = None
-    """None where the work is no matrix work, and a share of the matmul limit means nothing."""
+    """None for work without matrix products, where a share of the matmul limit has no meaning."""
     baseline: str = "eager"
-    """The variant that ``ratio_to_eager`` refers to: the plain way without the workload's trick."""
+    """The plain variant that ``ratio_to_eager`` refers to."""
     wait_each: bool = False
-    """Whether somebody waits for each call's result."""
+    """Whether to wait for the result of each call."""
     memory: bool = False
-    """Whether a run that is not full looks at memory too: of its fastest variant and of JAX's."""
+    """Whether a run that is not full measures memory too: of its fastest variant and of JAX's."""
     limit_shape: tuple[int, int, int] | None = None
-    """Rows, inner and columns of the workload's largest product, tried for the limit too."""
+    """Rows, inner size and columns of the workload's largest product, tried for the limit too."""
 
-    def only(self, name: str) -> Variant:
-        """The variant of that name.
+    def variant(self, name: str) -> Variant:
+        """The variant of this name.
 
         Raises:
             ValueError: there is none.
@@ -104,19 +114,19 @@ class Case:
         return dataclasses.asdict(self.settings)
 
 
-def sizes(plan: Plan, settings: Sequence[Of], **small: Any) -> list[Of]:
-    """The settings as they are, or made tiny (``small`` replaces fields) where the plan says so."""
+def resized(plan: Plan, settings: Sequence[T], **tiny: Any) -> list[T]:
+    """The settings unchanged, or with the fields ``tiny`` replaced if the plan is tiny."""
     if not plan.tiny:
         return list(settings)
     fields = [{f.name for f in dataclasses.fields(s)} for s in settings]  # type: ignore[arg-type]
     return [
-        dataclasses.replace(s, **{k: v for k, v in small.items() if k in names})  # type: ignore[type-var]
+        dataclasses.replace(s, **{k: v for k, v in tiny.items() if k in names})  # type: ignore[type-var]
         for s, names in zip(settings, fields, strict=True)
     ]
 
 
-def twin(plan: Plan, function: str, settings: Any) -> tuple[Variant, ...]:
-    """A variant of the twin on JAX, alone or none, as the plan says."""
+def jax_variants(plan: Plan, function: str, settings: Any) -> tuple[Variant, ...]:
+    """The variant on JAX that ``function`` of ``jax_side.variants`` makes; empty without JAX."""
     if not plan.jax:
         return ()
-    return (getattr(jax_side, function)(settings, plan.device),)
+    return (getattr(jax_variants_module, function)(settings, plan.device),)

@@ -1,4 +1,4 @@
-"""The options of ``python -m benchmarks`` and what they set going."""
+"""The options of ``python -m benchmarks`` and its two commands."""
 
 from __future__ import annotations
 
@@ -24,52 +24,52 @@ from idql_func.types import InputError
 __all__ = ["Options", "compare_command", "run_command"]
 
 DESCRIPTION = (
-    "How fast the port is, measured in one run against JAX (where it is installed), against its "
-    "own eager form and against the machine's limit. `python -m benchmarks compare OLD NEW` tells "
-    "two runs' JSON files apart. Workloads: " + ", ".join(NAMES) + "."
+    "Measure the port's speed against JAX (if installed), against its own eager mode and against "
+    "the machine's limit, all in one run. `python -m benchmarks compare OLD NEW` compares the JSON "
+    "files of two runs. Workloads: " + ", ".join(NAMES) + "."
 )
 UPSTREAM_VARIABLE = "IDQL_UPSTREAM"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure, and where to write it."""
+    """What to measure, and where to write the results."""
 
     quick: bool = False
-    """A few minutes: few variants, few rounds, small settings. Without it a quarter of an hour."""
+    """A few minutes: few variants, few rounds, small settings. The default takes 15 minutes."""
     full: bool = False
-    """Everything, the sweep of the update over batch and width among it: hours on two cores."""
+    """All variants, and the update over many batch sizes and widths: hours on two cores."""
     only: Annotated[str | None, tyro.conf.arg(metavar="NAME[,NAME]")] = None
-    """These workloads alone."""
+    """Run only these workloads."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write every figure to this file."""
+    """Write all results to this file."""
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the pictures to this PNG file."""
+    """Write plots to this PNG file."""
     device: str = "cpu"
     """cpu or cuda."""
     threads: int | None = None
-    """Threads of every side; default: as many as there are cores to run on."""
+    """Threads of torch and of JAX; default: one for each core."""
     matmul: Literal["auto", "strict"] = "auto"
-    """The route of matrix products: the faster one that is as exact, or full float32 everywhere."""
+    """Matrix products: the fastest implementation that is as exact as torch's, or torch's own."""
     upstream: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A checkout of the original, to run beside; default: what IDQL_UPSTREAM names, if anything."""
+    """A checkout of the original, to measure it too; default: the variable IDQL_UPSTREAM."""
     jax: bool = True
-    """Run the twin on JAX too, if JAX is installed."""
+    """Measure the same learners on JAX too, if JAX is installed."""
     memory: bool = True
-    """Look at memory too, in processes of their own: of the fastest update, with --full of all."""
+    """Measure memory too, in separate processes: of the fastest update; with --full of all."""
     one_process: bool = False
-    """Run JAX and the original in this process too, not in processes of their own: they then share
-    its memory allocator with torch, and are faster or slower by luck than where they are used."""
+    """Run JAX and the original in this process, not in child processes. They then share a memory
+    allocator with torch, which makes them faster or slower than they are for their users."""
     tiny: bool = False
-    """Networks of a few units: for trying the benchmarks themselves; the figures say nothing."""
+    """Networks of a few units, to test the benchmarks themselves; the results have no meaning."""
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Measure; 0, or 1 if a variant failed.
+    """Measure and print the results; 0, or 1 if a variant failed.
 
     Raises:
-        InputError: bad options.
-        SystemExit: help was asked for (0), or an option is unknown or has no valid value (2).
+        InputError: if an option has a wrong value.
+        SystemExit: after help (0), or if an option is unknown or cannot be parsed (2).
     """
     options = tyro.cli(
         Options, args=list(arguments), prog="python -m benchmarks", description=DESCRIPTION
@@ -84,7 +84,7 @@ def run_command(arguments: Sequence[str]) -> int:
     device = choose_device(options.device)
     threads = use_threads(options.threads)
     left_out = []
-    problem = jax_problem() if options.jax else "The variants on JAX are left out, as asked."
+    problem = jax_problem() if options.jax else "The variants on JAX are left out (--no-jax)."
     if problem is not None:
         left_out.append(problem)
     plan = Plan(
@@ -110,30 +110,30 @@ def run_command(arguments: Sequence[str]) -> int:
     )
     print_run(measured, console)
     if options.json is not None:
-        console.print(f"Figures: {write_run(measured, options.json)}", highlight=False)
+        console.print(f"Results: {write_run(measured, options.json)}", highlight=False)
     if options.plot is not None:
         from benchmarks.plots import write_plots
 
-        console.print(f"Pictures: {write_plots(measured, options.plot)}", highlight=False)
+        console.print(f"Plots: {write_plots(measured, options.plot)}", highlight=False)
     return 1 if len(measured.left_out) > expected else 0
 
 
 @dataclass(frozen=True)
 class _Compare:
-    """Tell regressions from noise."""
+    """Compare two runs: regressions and noise."""
 
     old: tyro.conf.Positional[Path]
-    """JSON file of the run before."""
+    """JSON file of the older run."""
     new: tyro.conf.Positional[Path]
-    """JSON file of the run after."""
+    """JSON file of the newer run."""
 
 
 def compare_command(arguments: Sequence[str]) -> int:
     """Compare two files; 0, or 1 if something regressed.
 
     Raises:
-        InputError: a file is missing or holds no run.
-        SystemExit: help was asked for (0), or the arguments are not two files (2).
+        InputError: if a file is missing or is not a results file.
+        SystemExit: after help (0), or if the arguments are not two files (2).
     """
     files = tyro.cli(_Compare, args=list(arguments), prog="python -m benchmarks compare")
     found = compare_runs(read_run(files.old), read_run(files.new))
@@ -142,16 +142,14 @@ def compare_command(arguments: Sequence[str]) -> int:
 
 
 def _console() -> Console:
-    """The terminal, or wide enough for the tables where there is none."""
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
+    return Console()
 
 
 def chosen(only: str | None) -> list[str]:
     """The workloads of ``--only``, in the order in which they run.
 
     Raises:
-        InputError: one that there is not.
+        InputError: if a workload does not exist.
 
     >>> chosen("random,act")
     ['act', 'random']

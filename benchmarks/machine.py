@@ -1,4 +1,4 @@
-"""The machine and the versions that a run's figures belong to."""
+"""The machine and the versions that a run was measured on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.twin.variants import missing
+from benchmarks.jax_side.variants import missing_packages
 from idql_func.types import InputError
 
 __all__ = ["environment", "jax_problem", "use_threads"]
@@ -21,13 +21,13 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def use_threads(count: int | None) -> int:
-    """Give torch and JAX the same number of threads; returns it.
+    """Set the number of threads of torch and JAX and return it.
 
-    JAX takes one thread for each core that the process may run on, so the process is confined to
-    ``count`` cores; that must come before JAX's first work. Default: all cores there are.
+    JAX uses one thread for each core that the process may run on, so the process is restricted to
+    ``count`` cores. Call this before JAX's first operation. Default: all cores.
 
     Raises:
-        InputError: fewer than one, or more than there are cores.
+        InputError: if the count is below one or above the number of cores.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     available = len(cores) if cores is not None else os.cpu_count() or 1
@@ -41,13 +41,13 @@ def use_threads(count: int | None) -> int:
 
 
 def jax_problem() -> str | None:
-    """One sentence on why the variants on JAX cannot run, or None if they can."""
-    problem = missing()
+    """Why the variants on JAX cannot run, in one sentence; None if they can."""
+    problem = missing_packages()
     return None if problem is None else f"The variants on JAX are left out. {problem}"
 
 
 def environment(device: str, threads: int, matmul: str, **more: Any) -> dict[str, Any]:
-    """Hardware, versions, threads, the mode of matrix products and the date.
+    """Hardware, versions, threads, mode of matrix products and date, for the results file.
 
     >>> sorted(environment("cpu", 1, "strict"))[:4]
     ['cores', 'cpu', 'date', 'device']

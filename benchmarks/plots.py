@@ -1,4 +1,4 @@
-"""Pictures of a run: ratios to JAX, shares of the limit, sweeps, seeds and first updates."""
+"""Plots of a run: ratios to JAX, shares of the limit, sweeps, seeds and first updates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.case import JAX, of_others
+from benchmarks.case import JAX, is_external
 from benchmarks.results import Result, Run
 from benchmarks.tables import label, own_best
 from idql_func.training.runs.plots import save_figure
@@ -25,10 +25,10 @@ _NAME = 34  # characters of a bar's name
 
 
 def write_plots(run: Run, path: str | Path) -> Path:
-    """Write every picture that the run's results allow as one PNG; returns the path.
+    """Plot everything that the run measured into one PNG file; returns the path.
 
     Raises:
-        InputError: there is nothing to draw.
+        InputError: if the run has nothing to plot.
     """
     return save_figure(figure_of(run), path)
 
@@ -37,11 +37,11 @@ def figure_of(run: Run) -> Figure:
     """All panels in one figure, two in a row.
 
     Raises:
-        InputError: there is nothing to draw.
+        InputError: if the run has nothing to plot.
     """
     panels = [(draw, found) for draw, choose in _PANELS if (found := choose(run.results))]
     if not panels:
-        raise InputError("the run has no result that a picture could show")
+        raise InputError("the run has no result that can be plotted")
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     heights = [
@@ -61,7 +61,7 @@ def figure_of(run: Run) -> Figure:
 
 
 def _height(draw: Callable[[Axes, Any], None], found: Sequence[Result]) -> float:
-    """Inches: curves need the same whatever they show, bars some for each."""
+    """Height in inches: fixed for curves, per bar for bars."""
     if draw in (_draw_sweep, _draw_seeds):
         return 4.2
     return max(2.6, 1.4 + 0.28 * len({_name(r) for r in found}))
@@ -134,7 +134,7 @@ def _draw_shares(axis: Axes, found: Sequence[Result]) -> None:
     axis.axvline(100, color=_EVEN, linewidth=1, linestyle="--")
     axis.set_xlim(0, 130)  # the legend stands right of the limit
     axis.set_xlabel("percent of the matmul limit measured in the same rounds")
-    axis.set_title("How near to the machine's limit")
+    axis.set_title("Share of the machine's limit")
     axis.legend(fontsize=8, loc="lower right")
 
 
@@ -142,7 +142,7 @@ def _draw_shares(axis: Axes, found: Sequence[Result]) -> None:
 
 
 def _swept(result: Result) -> bool:
-    """Whether a result is of the update's sweep, which has curves of its own."""
+    """Whether a result belongs to the update's sweep, which has its own plot."""
     s = result.settings
     return result.workload == "update" and (s.get("batch"), s.get("hidden")) not in (
         (512, 256),
@@ -193,7 +193,7 @@ def _seeds(results: Sequence[Result]) -> list[Result]:
 
 
 def _draw_seeds(axis: Axes, found: Sequence[Result]) -> None:
-    """Ratios within rounds, not rates: the machine's speed drifts from one number to the next."""
+    """Plot ratios within rounds, not rates: the machine's speed drifts between the cases."""
     colours = iter(_LINES)
     for variant in dict.fromkeys(r.variant for r in found):
         colour, style = (_JAX, "s--") if variant == JAX else (next(colours), "o-")
@@ -223,7 +223,7 @@ def _first(results: Sequence[Result]) -> list[Result]:
 def _draw_first(axis: Axes, found: Sequence[Result]) -> None:
     _pairs(axis, found, lambda r: r.rate, "{:.1f}")
     axis.set_xlabel("seconds from starting Python to the end of the first update")
-    axis.set_title("compile: a newcomer's first update")
+    axis.set_title("compile: the first update in a fresh process")
 
 
 def _with_memory(results: Sequence[Result]) -> list[Result]:
@@ -231,15 +231,15 @@ def _with_memory(results: Sequence[Result]) -> list[Result]:
     for _, group in groupby(results, key=lambda r: (r.workload, r.settings)):
         shown = [r for r in group if r.peak_memory_mb is not None and not _swept(r)]
         best = own_best(shown)
-        theirs = [r for r in shown if r.variant == JAX]
-        if best is not None and theirs:
-            found += [best, *theirs]
+        external = [r for r in shown if r.variant == JAX]
+        if best is not None and external:
+            found += [best, *external]
     return found
 
 
 def _draw_memory(axis: Axes, found: Sequence[Result]) -> None:
     _pairs(axis, found, lambda r: r.peak_memory_mb or 0.0, "{:.0f}")
-    axis.set_xlabel("MB held at most, each in a process of its own")
+    axis.set_xlabel("peak memory in MB, each in its own process")
     axis.set_title("Peak memory while it runs")
 
 
@@ -247,11 +247,11 @@ def _pairs(
     axis: Axes, found: Sequence[Result], value: Callable[[Result], float], text: str
 ) -> None:
     cases = list(dict.fromkeys(_name(r) for r in found))
-    for offset, theirs, colour, legend in (
+    for offset, external, colour, legend in (
         (-0.2, False, _OWN, "this library"),
         (0.2, True, _JAX, "JAX"),
     ):
-        shown = [r for r in found if of_others(r.variant) == theirs]
+        shown = [r for r in found if is_external(r.variant) == external]
         if not shown:
             continue
         places = [cases.index(_name(r)) + offset for r in shown]
@@ -264,8 +264,9 @@ def _pairs(
 
 
 def _name(result: Result) -> str:
-    told = label(result.workload, result.settings)
-    text = told if told.startswith(result.workload) else f"{result.workload} {told}"
+    settings = label(result.workload, result.settings)
+    named = settings.startswith(result.workload)
+    text = settings if named else f"{result.workload} {settings}"
     return text if len(text) <= _NAME else text[: _NAME - 1] + "…"
 
 

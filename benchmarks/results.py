@@ -1,4 +1,4 @@
-"""The figures of a run, and their JSON file: written whole, and checked when read."""
+"""The results of a run, and their JSON file: written atomically and checked when read."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from idql_func.types import InputError
 __all__ = ["Result", "Run", "read_run", "run_from_dict", "run_to_dict", "write_run"]
 
 SECONDS = "s"
-"""The unit of results that are better the smaller they are."""
+"""The unit of results where smaller is better."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One variant of a workload at certain settings. Figures are medians over the rounds."""
+    """One variant of a workload at certain settings. Numbers are medians over the rounds."""
 
     workload: str
     variant: str
@@ -29,26 +29,26 @@ class Result:
     rate: float
     unit: str
     ratio_to_jax: float | None = None
-    """How many times as fast as JAX, block against block of the same round."""
+    """How many times as fast as JAX, from pairs of blocks of the same round."""
     ratio_to_eager: float | None = None
-    """The same against the workload's plain way (``baseline``)."""
+    """The same against the plain variant (``baseline``)."""
     share_of_limit: float | None = None
-    """Executed operations a second over the matmul limit of the same round."""
+    """Executed operations a second, divided by the matmul limit of the same round."""
     peak_memory_mb: float | None = None
-    """The most that the process (on a GPU: its tensors) held while it ran, after the warm-up."""
+    """Peak memory of the process (on a GPU: of its tensors) while it ran, after the warm-up."""
     spread: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Quartiles of ``rate`` and, where they are, of the three figures after it."""
+    """Quartiles of ``rate`` and of the three numbers after it, if present."""
     compile_seconds: float | None = None
-    """Seconds of the first call."""
+    """Seconds of the first call, which compiles."""
     baseline: str | None = None
     gflops: float | None = None
-    """Executed, a second."""
+    """Executed GFLOP a second."""
     gflop_executed: float | None = None
-    """For a unit of work, as this variant does it."""
+    """GFLOP per unit of work, as this variant executes it."""
     gflop_algorithm: float | None = None
-    """For a unit of work, as the original's arithmetic has it."""
+    """GFLOP per unit of work in the original's arithmetic."""
     memory: dict[str, float] = field(default_factory=dict)
-    """Further figures of memory: what the imports alone take, the peak with compiling, …"""
+    """More memory numbers in MB: after the imports, the peak with compilation, …"""
     calls: int | None = None
     """Calls in a block."""
     rates: tuple[float, ...] = ()
@@ -56,7 +56,7 @@ class Result:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What makes it the same measurement in another run."""
+        """Identifies the same measurement in another run."""
         return self.workload, self.variant, json.dumps(self.settings, sort_keys=True)
 
     @property
@@ -66,17 +66,17 @@ class Result:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that one run of the benchmarks measured."""
+    """All results of one run of the benchmarks."""
 
     environment: dict[str, Any]
     limits: dict[str, Any]
     results: tuple[Result, ...]
     left_out: tuple[str, ...] = ()
-    """What could not be measured, a sentence each."""
+    """One sentence for each thing that could not be measured."""
 
 
 def run_to_dict(run: Run) -> dict[str, Any]:
-    """As JSON can hold it.
+    """A run as a dictionary for JSON.
 
     >>> run_to_dict(Run({}, {}, (Result("act", "jax", {}, 2.0, "calls/s"),)))["results"][0]["rate"]
     2.0
@@ -85,7 +85,7 @@ def run_to_dict(run: Run) -> dict[str, Any]:
 
 
 def write_run(run: Run, path: str | Path) -> Path:
-    """Write a run, whole or not at all; returns the path."""
+    """Write a run atomically and return the path."""
     path = Path(path)
     text = json.dumps(run_to_dict(run), indent=1, allow_nan=False)
     with atomic_path(path) as temporary:
@@ -97,7 +97,7 @@ def read_run(path: str | Path) -> Run:
     """Read a run.
 
     Raises:
-        InputError: there is no such file, or it does not hold a run; it says what is wrong in it.
+        InputError: if the file does not exist or does not hold a run; the message names the fault.
     """
     path = Path(path)
     try:
@@ -109,14 +109,14 @@ def read_run(path: str | Path) -> Run:
     try:
         return run_from_dict(content)
     except InputError as error:
-        raise InputError(f"{path} is no run of the benchmarks: {error}") from None
+        raise InputError(f"{path} is not a results file of the benchmarks: {error}") from None
 
 
 def run_from_dict(content: Any) -> Run:
-    """The run of :func:`run_to_dict`'s dictionary. Entries that are not known are passed over.
+    """Read the dictionary of :func:`run_to_dict`. Unknown entries are ignored.
 
     Raises:
-        InputError: an entry is missing or has the wrong type; named with its place.
+        InputError: if an entry is missing or has the wrong type; the message says where.
     """
     whole = _object(content, "the file")
     results = whole.get("results")

@@ -1,7 +1,7 @@
-"""The machine's limit: how fast it multiplies matrices and copies memory; and the work counted.
+"""Measure the machine's limits (matrix products, memory copies) and count operations.
 
-A share of the limit relates a rate to a limit of the same minute: the matrix product is measured
-between the blocks of the workloads, as one variant more.
+The share of the limit compares a rate with a limit measured at the same time: the matrix product is
+one more variant, whose blocks alternate with those of the workload.
 """
 
 from __future__ import annotations
@@ -40,34 +40,34 @@ SHAPES: tuple[Shape, ...] = (
     (256, 512, 1024),
     (2048, 2048, 2048),
 )
-"""Products of an update of 512 rows, forward and backward, and a large square."""
+"""Products in an update of 512 rows, forward and backward, and a large square one."""
 
-_COPIED = 1 << 26  # bytes read, as many written: beyond every cache
+_COPIED = 1 << 26  # bytes read and bytes written: more than any cache holds
 _ROTATING = 6
 _MOST_REPEATS = 100
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the machine can do, in the mode of matrix products of the run."""
+    """The machine's limits, in the run's mode of matrix products."""
 
     shape: Shape
-    """The product that runs fastest."""
+    """The fastest product."""
     matmul_gflops: float
     copy_gb_s: float
     by_shape: dict[str, float]
 
 
 def wait_torch(result: Any) -> None:
-    """Block until the work that a result on a GPU stands for is done."""
+    """Wait until a GPU has computed the result."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
 def matmul_variant(shape: Shape, device: str = "cpu", name: str = LIMIT) -> Variant:
-    """A float32 product of rotating operands; its unit is one floating-point operation."""
+    """A float32 product with rotating operands; its unit is one floating-point operation."""
     rows, inner, columns = shape
-    # a call long enough that what surrounds it does not show
+    # a call that is long enough to make the overhead negligible
     repeats = min(_MOST_REPEATS, max(1, round(2e8 / (rows * inner * columns))))
 
     def make() -> Callable[[int], Tensor]:
@@ -101,7 +101,7 @@ def measure_limits(
     shapes: Sequence[Shape] = SHAPES,
     budget: Budget = Budget(rounds=7, block_seconds=0.1),  # noqa: B008 (frozen)
 ) -> Limits:
-    """Measure every shape and the copy in turn, and name the fastest product.
+    """Measure every shape and the copy in alternating blocks, and choose the fastest product.
 
     >>> tiny = Budget(rounds=1, block_seconds=1e-3)
     >>> limits = measure_limits(shapes=((8, 8, 8), (16, 8, 8)), budget=tiny)
@@ -121,10 +121,10 @@ def measure_limits(
 
 
 def count_flops(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
-    """Operations of the products and convolutions of a function's program, a multiply-add two.
+    """Operations of a function's matrix products and convolutions; a multiply-add counts as two.
 
-    Counted is the graph that would be compiled: what is computed twice from the same values counts
-    once, and ``vmap`` and ``grad`` as what they become.
+    The graph that would be compiled is counted: equal computations on equal values count once, and
+    ``vmap`` and ``grad`` are expanded.
 
     >>> count_flops(lambda a, b: a @ b + a @ b, torch.ones(2, 3), torch.ones(3, 4))
     48.0
@@ -150,7 +150,7 @@ def count_flops(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
 
 
 def dense_flops(rows: int, sizes: Iterable[tuple[int, int]], passes: int = 1) -> float:
-    """Those of dense layers ``(in, out)`` on some rows; forward and backward are three passes.
+    """Operations of dense layers ``(in, out)`` on ``rows`` rows; a gradient takes three passes.
 
     >>> dense_flops(2, [(3, 4)])
     48.0

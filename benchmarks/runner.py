@@ -1,4 +1,4 @@
-"""A whole run: every case of the chosen workloads, one after the other, into one :class:`Run`."""
+"""Run the cases of the chosen workloads, one after the other, and collect one :class:`Run`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from benchmarks import children
-from benchmarks.apart import Elsewhere, Process
-from benchmarks.case import JAX, UPSTREAM, Case, Flops, Plan, of_others
+from benchmarks import processes
+from benchmarks.case import JAX, UPSTREAM, Case, Flops, Plan, is_external
 from benchmarks.machine import environment
+from benchmarks.remote import ChildProcess, RemoteVariant
 from benchmarks.results import Result, Run
 from benchmarks.roofline import LIMIT, SHAPES, Limits, Shape, matmul_variant, measure_limits
-from benchmarks.tables import own_best
+from benchmarks.tables import label, own_best
 from benchmarks.timing import Budget, Measured, Spread, Timed, interleave, ratios, spread
 from benchmarks.workloads import compile as compile_workload
 from benchmarks.workloads import load
@@ -32,15 +32,16 @@ BUDGETS = {
     "full": Budget(rounds=11, block_seconds=0.5),
 }
 
-_MODULES = {JAX: "benchmarks.twin.variants", UPSTREAM: "benchmarks.upstream"}
-"""The two others, each in a process of its own, and where that finds their variants."""
+_MODULES = {JAX: "benchmarks.jax_side.variants", UPSTREAM: "benchmarks.upstream"}
+"""What runs in a child process each, and the module that makes its variants there."""
 
 Note = Callable[[str], Any]
+"""Called with one sentence about something that could not be measured."""
 
 
 @dataclass(frozen=True)
 class _Bars:
-    """What the run shows while it goes."""
+    """Progress bars of a run."""
 
     progress: Progress
     all_cases: Any
@@ -69,18 +70,18 @@ def run(
 ) -> Run:
     """Measure the named workloads.
 
-    A variant that fails is left out and named in ``left_out`` with what it said; the others go on.
+    A variant that fails is left out; ``left_out`` names it with its error, and the run goes on.
 
     Args:
-        plan: what is at hand.
+        plan: what to measure, and what is installed.
         names: workloads, of ``benchmarks.workloads.NAMES``.
-        threads: as :func:`benchmarks.machine.use_threads` has set them.
+        threads: the number that :func:`benchmarks.machine.use_threads` has set.
         matmul: the mode of matrix products, of ``matmul_precision``.
-        memory: run variants once more in processes of their own, to see their memory: all of them
-            in a full run, else the fastest and JAX's where the case asks for it.
-        budget: rounds and length of blocks; default: that of the plan's effort.
-        console: where the progress is shown.
-        left_out: what is known to be left out already.
+        memory: also run variants in processes of their own to measure their memory: all of them
+            in a full run, else the fastest and JAX's in cases with ``memory``.
+        budget: rounds and length of blocks; default: the one of the plan's effort.
+        console: shows the progress; default: nothing is shown.
+        left_out: sentences about what is left out already.
     """
     budget = budget or BUDGETS[plan.effort]
     notes = list(left_out)
@@ -137,8 +138,8 @@ def measure_case(
 ) -> tuple[list[Result], list[float]]:
     """A case's results, and the rates of the matmul limit in its rounds (operations a second).
 
-    This library's variants and the limit run here; JAX and the original each in a process of their
-    own, unless the plan says otherwise, and the blocks of all alternate.
+    This library's variants and the limit run in this process, JAX and the original each in a child
+    process (unless ``plan.one_process``). The blocks of all of them alternate.
     """
     limit_names: list[str] = []
     variants: list[Measured] = list(case.variants)
@@ -155,7 +156,7 @@ def measure_case(
         bars.case(_title(case), len(variants) * (budget.rounds + 1))
     with contextlib.ExitStack() as stack:
         timed = interleave(
-            variants if plan.one_process else _apart(variants, case, plan, stack),
+            variants if plan.one_process else _in_processes(variants, case, plan, stack),
             budget,
             wait_each=case.wait_each,
             on_progress=lambda name, done: bars.block() if bars else None,
@@ -166,7 +167,7 @@ def measure_case(
         try:
             work = case.flops()
         except Exception as error:
-            note(_sentence(_title(case), "the count of its operations", error))
+            note(_sentence(_title(case), "counting its operations", error))
     gc.collect()
     by_name = {one.name: one for one in timed}
     limit = _best(limits, [by_name[name] for name in limit_names if name in by_name])
@@ -176,26 +177,29 @@ def measure_case(
     return results, list(limit.rates) if limit else []
 
 
-def _apart(
+def _in_processes(
     variants: Sequence[Measured], case: Case, plan: Plan, stack: contextlib.ExitStack
 ) -> list[Measured]:
-    """The variants, those of others in processes which the stack ends."""
+    """The variants, with those on JAX and of the original in child processes; the stack ends them.
+
+    A child starts at its first request.
+    """
     fields = case.settings_dict(), dataclasses.asdict(plan)
-    processes = {
-        side: stack.enter_context(contextlib.closing(Process(module, case.workload, *fields)))
+    children = {
+        side: stack.enter_context(contextlib.closing(ChildProcess(module, case.workload, *fields)))
         for side, module in _MODULES.items()
     }
 
     def placed(one: Measured) -> Measured:
-        if not of_others(one.name):
+        if not is_external(one.name):
             return one
-        return Elsewhere(one.name, processes[UPSTREAM if one.name == UPSTREAM else JAX])
+        return RemoteVariant(one.name, children[UPSTREAM if one.name == UPSTREAM else JAX])
 
     return [placed(one) for one in variants]
 
 
 def _best(limits: Limits, timed: list[Timed]) -> Timed | None:
-    """The limit of each round: the faster of the products."""
+    """The limit of each round: the fastest product in it."""
     if not timed:
         return None
     rates = tuple(max(pair) for pair in zip(*(one.rates for one in timed), strict=True))
@@ -212,8 +216,8 @@ def _result(
         found["ratio_to_eager"] = ratios(one, others[case.baseline])
     operations = None
     if work is not None:
-        # the original and its twin do all of the algorithm's work
-        operations = work.algorithm if of_others(one.name) else work.executed
+        # JAX and the original do all of the algorithm's work
+        operations = work.algorithm if is_external(one.name) else work.executed
         if limit is not None:
             share = ratios(one, limit)
             found["share_of_limit"] = Spread(
@@ -253,7 +257,7 @@ def _with_memory(
     few = {JAX} if best is None else {JAX, best.variant}
     for result in results:
         left_out = plan.effort != "full" and result.variant not in few
-        if left_out or result.variant == UPSTREAM:  # that needs this library's data beside it
+        if left_out or result.variant == UPSTREAM:  # the original needs this library's data
             measured.append(result)
             bars.block()
             continue
@@ -267,9 +271,9 @@ def _with_memory(
             "matmul": matmul,
         }
         try:
-            figures = children.memory(task)
+            figures = processes.memory(task)
         except RuntimeError as error:
-            note(_sentence(_title(case), f"the memory of {result.variant}", error))
+            note(_sentence(_title(case), f"memory of {result.variant}", error))
             measured.append(result)
             continue
         finally:
@@ -280,23 +284,21 @@ def _with_memory(
 
 
 def _sentence(title: str, what: str, error: Exception) -> str:
-    said = " ".join(str(error).split()) or "no reason given"
-    return f"{title}, {what}: {type(error).__name__}: {said[:300]}"
+    message = " ".join(str(error).split()) or "no message"
+    return f"{title}, {what}: {type(error).__name__}: {message[:300]}"
 
 
 def _title(case: Case) -> str:
-    from benchmarks.tables import label
-
     named = label(case.workload, case.settings_dict())
     return f"{case.workload} {named}".strip()
 
 
 def _limits_dict(limits: Limits, rates: list[float]) -> dict[str, Any]:
-    """The limits at the start, and those that the workloads met in between."""
-    among = spread(rates) if rates else None
+    """The limits measured at the start, and the matmul limit measured during the workloads."""
+    during = spread(rates) if rates else None
     return {
-        "matmul_gflops": among.median / 1e9 if among else limits.matmul_gflops,
-        "matmul_gflops_quartiles": [among.low / 1e9, among.high / 1e9] if among else None,
+        "matmul_gflops": during.median / 1e9 if during else limits.matmul_gflops,
+        "matmul_gflops_quartiles": [during.low / 1e9, during.high / 1e9] if during else None,
         "matmul_gflops_at_start": limits.matmul_gflops,
         "matmul_shape": list(limits.shape),
         "matmul_by_shape": limits.by_shape,

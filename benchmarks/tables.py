@@ -1,4 +1,4 @@
-"""What a person reads: tables of a run and of a comparison, and what they come to."""
+"""Print the tables of a run and of a comparison, with a summary."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.case import of_others
+from benchmarks.case import is_external
 from benchmarks.compare import Comparisons
 from benchmarks.results import Result, Run
 from benchmarks.workloads import load
 
-__all__ = ["label", "own_best", "print_comparison", "print_run", "reading"]
+__all__ = ["label", "own_best", "print_comparison", "print_run", "summary"]
 
 _ALWAYS = {
     "random": ("draw",), "learners": ("learner",), "compile": ("learner", "cache"),
@@ -27,7 +27,7 @@ _COLOURS = {"faster": "green", "slower": "bold red", "within noise": "dim"}
 
 
 def label(workload: str, settings: dict[str, Any]) -> str:
-    """The settings that tell a case from its neighbours: those not at their default, and a few.
+    """A short text for a case's settings: those that differ from the default, and a few others.
 
     >>> label("act", {"num_envs": 10, "N": 64, "T": 3})
     'num_envs=10, T=3'
@@ -44,13 +44,13 @@ def label(workload: str, settings: dict[str, Any]) -> str:
 
 
 def print_run(run: Run, console: Console) -> None:
-    """All results, a table for each workload, and the reading under them."""
+    """Print a table for each workload, and a summary."""
     console.print(_machine(run))
     for workload, found in groupby(run.results, key=lambda r: r.workload):
         console.print(_table(workload, list(found)))
     for sentence in run.left_out:
         console.print(f"Left out: {sentence}", style="yellow", markup=False, highlight=False)
-    for sentence in reading(run):
+    for sentence in summary(run):
         console.print(sentence, style="bold", markup=False, highlight=False)
 
 
@@ -92,7 +92,7 @@ def _table(workload: str, results: list[Result]) -> Table:
     for (name, settings), group in groupby(results, key=lambda r: (r.workload, r.settings)):
         for k, r in enumerate(group):
             low, high = r.spread.get("rate", (r.rate, r.rate))
-            style = "cyan" if of_others(r.variant) else ""
+            style = "cyan" if is_external(r.variant) else ""
             table.add_row(
                 label(name, settings) if k == 0 else "",
                 r.variant,
@@ -124,22 +124,22 @@ def _times(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-# --- what it comes to ---------------------------------------------------------------------
+# --- summary ------------------------------------------------------------------------------
 
-_NOT_LIKE_FOR_LIKE = ("bf16", "loop", "one at a time")
-"""Less exact, or the plain way that a workload is there to be compared with."""
+_NOT_COMPARABLE = ("bf16", "loop", "one at a time")
+"""Less exact variants, and the plain ones that a workload is compared with."""
 
 
 def own_best(results: Iterable[Result]) -> Result | None:
-    """This library's fastest variant that does the workload's own work at full float32."""
-    own = [r for r in results if not of_others(r.variant) and r.variant not in _NOT_LIKE_FOR_LIKE]
+    """This library's fastest variant in full float32, without the plain ones."""
+    own = [r for r in results if not is_external(r.variant) and r.variant not in _NOT_COMPARABLE]
     if not own:
         return None
     return (min if own[0].smaller_is_better else max)(own, key=lambda r: r.rate)
 
 
-def reading(run: Run) -> list[str]:
-    """One sentence for each case: the best variant, beside JAX and the limit."""
+def summary(run: Run) -> list[str]:
+    """One sentence for each case: the fastest variant, compared with JAX and with the limit."""
     sentences = []
     for (workload, settings), group in groupby(run.results, key=lambda r: (r.workload, r.settings)):
         found = list(group)
@@ -162,7 +162,7 @@ def reading(run: Run) -> list[str]:
 
 
 def print_comparison(found: Comparisons, console: Console) -> None:
-    """Each measurement's verdict, and whether anything regressed."""
+    """Print the verdict on each measurement, and whether something regressed."""
     console.print(found.terms)
     table = Table()
     for name, justify in (("workload", "left"), ("settings", "left"), ("variant", "left")):
@@ -191,5 +191,5 @@ def print_comparison(found: Comparisons, console: Console) -> None:
 def _known_label(workload: str, settings: dict[str, Any]) -> str:
     try:
         return label(workload, settings)
-    except (ImportError, AttributeError):  # a workload of another version
+    except (ImportError, AttributeError):  # a workload that this version does not have
         return ", ".join(f"{k}={v}" for k, v in settings.items())

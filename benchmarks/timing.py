@@ -1,9 +1,9 @@
-"""What is measured, and how: variants of one workload in turn, block by block.
+"""Measure variants of one workload in alternating blocks.
 
-A shared machine's speed drifts by a tenth or two within a minute. Variants are therefore measured
-in short blocks that alternate (A B C A B C …), and two of them are compared by the ratio of their
-blocks of the same round; the drift cancels where it meets both. A block runs where its variant
-lives, in this process or in another (``benchmarks.apart``), and is timed there.
+A shared machine's speed drifts by 10 to 20 % within a minute. Variants are therefore measured in
+short blocks that alternate (A B C A B C …), and two of them are compared by the ratio of their
+blocks of the same round: a drift that affects both cancels. A block is timed in the process that
+runs it, which is this one or a child (``benchmarks.remote``).
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ __all__ = [
 
 
 class Runner(Protocol):
-    """A variant in the course of its measurement, wherever it runs."""
+    """Runs and times the blocks of one variant."""
 
     def start(self, budget: Budget) -> None:
-        """Make it, warm it up, and see how many calls fill a block."""
+        """Build the variant, warm it up, and determine how many calls fill a block."""
 
     def block(self) -> None:
         """Measure one block."""
 
     def timed(self) -> Timed:
-        """What was measured so far."""
+        """The figures measured so far."""
         ...
 
     def drop(self) -> None:
-        """Let go what it holds: it is not measured any more."""
+        """Release the variant's state: it is not measured any more."""
 
 
 class Measured(Protocol):
-    """What :func:`interleave` measures: a :class:`Variant`, or one that runs elsewhere."""
+    """What :func:`interleave` measures: a local :class:`Variant` or a remote one."""
 
     @property
     def name(self) -> str: ...
 
     def runner(self, wait_each: bool, clock: Callable[[], float]) -> Runner:
-        """It in a measurement, whose terms are those of :func:`interleave`."""
+        """The variant's runner; the arguments are those of :func:`interleave`."""
         ...
 
 
@@ -62,8 +62,8 @@ class Measured(Protocol):
 class Variant:
     """One way to do a workload's work.
 
-    ``make()`` builds the state and returns ``step``; ``step(i)`` does one call on rotating input
-    ``i`` and returns at once; ``wait(result)`` blocks until that result is there.
+    ``make()`` builds the state and returns ``step``; ``step(i)`` does one call on input ``i`` (the
+    inputs rotate) and returns at once; ``wait(result)`` blocks until that result is ready.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Variant:
     units: float = 1
     """How many units of work (updates, actions, …) one call does."""
     scope: Callable[[], AbstractContextManager[Any]] = nullcontext
-    """What the calls run in: a mode of the matrix products, say, or without compilation."""
+    """Context of the calls, such as a mode of matrix products or disabled compilation."""
 
     def runner(self, wait_each: bool, clock: Callable[[], float]) -> Runner:
         return Local(self, wait_each, clock)
@@ -85,23 +85,23 @@ class Budget:
     rounds: int = 9
     block_seconds: float = 0.5
     pause: float = 0.01
-    """Seconds between blocks, in which the threads of the one before stop to spin."""
+    """Seconds between blocks, in which the threads of the previous one stop spinning."""
     warm_up: int = 3
-    """Calls before the first block, that which compiles among them."""
+    """Calls before the first block, including the one that compiles."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A variant's rates, one a round, in units of work a second."""
+    """A variant's rates, one for each round, in units of work a second."""
 
     name: str
     rates: tuple[float, ...]
     calls: int
     """Calls in a block."""
     make_seconds: float
-    """For building the state."""
+    """Time to build the state."""
     first_call_seconds: float
-    """For the first call: compiling is in it."""
+    """Time of the first call, compilation included."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def spread(figures: Sequence[float]) -> Spread:
 
 
 def ratios(of: Timed, to: Timed) -> Spread:
-    """How many times as fast, from the pairs of blocks of the same round.
+    """How many times as fast ``of`` is as ``to``, from pairs of blocks of the same round.
 
     >>> ratios(Timed("a", (4.0, 2.0, 9.0), 1, 0, 0), Timed("b", (2.0, 1.0, 3.0), 1, 0, 0))
     Spread(median=2.0, low=2.0, high=2.5)
@@ -142,21 +142,21 @@ def interleave(
     on_progress: Callable[[str, int], Any] = lambda name, done: None,
     on_failure: Callable[[str, Exception], Any] | None = None,
 ) -> list[Timed]:
-    """Make every variant, warm it up, and measure all of them in blocks that alternate.
+    """Build and warm up every variant, and measure all of them in alternating blocks.
 
     Args:
-        variants: in the order in which a round meets them.
+        variants: in the order in which a round runs them.
         budget: rounds and length of a block.
-        wait_each: wait for each call's result (what someone does who acts on it), not for the
-            block's last alone (what a training loop does).
-        clock: seconds, for what runs in this process.
+        wait_each: wait for the result of each call (as a caller that acts on it does), not only
+            for the last one of a block (as a training loop does).
+        clock: returns seconds; used for variants in this process.
         sleep: waits for some seconds.
-        on_progress: told a variant's name and how many of its blocks are done, after each.
-        on_failure: told a variant's name and its exception; the variant is then left out. Without
-            it the exception goes through.
+        on_progress: called with a variant's name and the number of its finished blocks.
+        on_failure: called with a variant's name and its exception; the variant is then left out.
+            Without it the exception is raised.
 
     Returns:
-        What was measured, in the order of the variants, without those that failed.
+        The figures of the variants that did not fail, in their order.
 
     Example:
         >>> one = Variant("one", lambda: lambda i: i, lambda result: None)
@@ -205,14 +205,14 @@ class Local:
         self._call(1)
         self.make_seconds, self.first_call_seconds = made - begin, self.clock() - made
         self._call(max(1, budget.warm_up - 1))
-        # as many calls as fill a block; the second look has settled caches and clock rates
+        # as many calls as fill a block; at the second estimate caches and clock rate have settled
         for share in (0.25, 1.0):
             seconds = self._call(self.calls) / self.calls
             self.calls = max(1, round(share * budget.block_seconds / max(seconds, 1e-9)))
 
     def block(self) -> None:
         with self.variant.scope():
-            self._call(1)  # threads awake, caches its own again
+            self._call(1)  # wakes threads and refills caches after the other variants
             seconds = self._call(self.calls)
         self.rates.append(self.calls * self.variant.units / max(seconds, 1e-12))
 

@@ -1,4 +1,4 @@
-"""The original itself beside the port, where a checkout of it can be imported."""
+"""Variants that run the original, if a checkout of it is given and can be imported."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ import numpy as np
 
 from benchmarks.case import UPSTREAM, Plan
 from benchmarks.timing import Variant
-from benchmarks.workloads import act as act_workload
-from benchmarks.workloads import load
-from benchmarks.workloads import update as update_workload
+from benchmarks.workloads import idql
 
-__all__ = ["act", "named", "problem", "update"]
+__all__ = ["act", "make_variant", "problem", "update"]
 
-_WIDTH = 256  # of the original's residual blocks, which no setting changes (quirk U14)
+_WIDTH = 256  # the original's residual blocks have no other (quirk U14)
 
 
 def problem(path: Path) -> str | None:
-    """One sentence on why the original cannot be imported from there, or None if it can."""
+    """Why the original cannot be imported from this path, in one sentence; None if it can."""
     if not (path / "jaxrl5").is_dir():
-        return f"{path} is no checkout of the original: it has no folder jaxrl5."
+        return f"{path} is not a checkout of the original: it has no folder jaxrl5."
     try:
         _learner_class(str(path))
-    except Exception as error:  # whatever its imports meet in an environment it was not made for
+    except Exception as error:  # its imports may fail in any way with other versions
         return f"the original at {path} cannot be imported: {type(error).__name__}: {error}"
     return None
 
 
-def named(
+def make_variant(
     variant: str, workload: str, settings: Mapping[str, Any], plan: Mapping[str, Any]
 ) -> Variant:
-    """Its variant of the workload ``update`` or ``act``, from plain data: that of other processes.
+    """The original's variant of ``update`` or ``act``, from plain data (for a child process).
 
     Raises:
         ValueError: it has none at such settings.
     """
-    made = {"update": update, "act": act}[workload]
-    for one in made(Plan(**plan), load(workload).Settings(**settings)):
+    made = (
+        update(Plan(**plan), idql.UpdateSettings(**settings))
+        if workload == "update"
+        else act(Plan(**plan), idql.ActSettings(**settings))
+    )
+    for one in made:
         if one.name == variant:
             return one
     raise ValueError(f"the original has no variant {variant!r} of {workload} at these settings")
 
 
-def update(plan: Plan, settings: update_workload.Settings) -> tuple[Variant, ...]:
-    """Its jitted ``update``, on batches that one more jitted function draws, as it does."""
+def update(plan: Plan, settings: idql.UpdateSettings) -> tuple[Variant, ...]:
+    """The original's jitted ``update``; like the original, another jitted function samples."""
     if plan.upstream is None or settings.hidden != _WIDTH:
         return ()
 
     def make() -> Callable[[int], Any]:
         import jax  # pyright: ignore[reportMissingImports]
         import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
-
-        from benchmarks.workloads import idql
 
         columns = {k: jnp.asarray(v.numpy()) for k, v in idql.dataset(settings).items()}
 
@@ -80,13 +80,13 @@ def update(plan: Plan, settings: update_workload.Settings) -> tuple[Variant, ...
     return (Variant(UPSTREAM, make, _wait),)
 
 
-def act(plan: Plan, settings: act_workload.Settings) -> tuple[Variant, ...]:
-    """Its ``eval_actions``, which takes one observation."""
+def act(plan: Plan, settings: idql.ActSettings) -> tuple[Variant, ...]:
+    """The original's ``eval_actions``, which takes one observation."""
     if plan.upstream is None or settings.hidden != _WIDTH or settings.num_envs != 1:
         return ()
 
     def make() -> Callable[[int], Any]:
-        inputs = act_workload.observations(settings)
+        inputs = idql.observations(settings)
         state = [_create(plan, settings, N=settings.N)]
 
         def call(i: int) -> np.ndarray:
@@ -99,12 +99,10 @@ def act(plan: Plan, settings: act_workload.Settings) -> tuple[Variant, ...]:
 
 
 def _create(plan: Plan, settings: Any, **keywords: Any) -> Any:
-    from benchmarks.workloads.idql import box
-
     return _learner_class(str(plan.upstream)).create(
         settings.seed,
-        box(settings.observations),
-        box(settings.actions),
+        idql.box(settings.observations),
+        idql.box(settings.actions),
         actor_num_blocks=settings.blocks,
         actor_dropout_rate=settings.dropout or None,
         T=settings.T,
@@ -121,9 +119,9 @@ def _wait(result: Any) -> None:
 def _learner_class(path: str) -> Any:
     """``DDPMIQLLearner`` of a checkout.
 
-    The original's package of agents imports all of them, and with them libraries that exist for
-    old versions of JAX alone; so its packages are laid out here without running their own files.
-    Where the old Gym is missing, Gymnasium stands in: the learner looks at the spaces' shapes.
+    The original's ``agents`` package imports all learners, some of which need libraries for old
+    versions of JAX. So its packages are created here without running their ``__init__`` files.
+    If Gym is not installed, Gymnasium replaces it: the learner reads only the spaces' shapes.
     """
     if path not in sys.path:
         sys.path.insert(0, path)

@@ -1,4 +1,4 @@
-"""The workloads, one file each: ``Settings`` say what is done, ``cases(plan)`` how it is tried."""
+"""The workloads, one file each: ``Settings`` describe the work, ``cases(plan)`` its variants."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["NAMES", "load"]
 NAMES = (
     "update", "act", "random", "ensemble", "scan", "seeds", "learners", "pixels", "compile",
 )  # fmt: skip
-"""In the order in which they run."""
+"""Names of the workloads, in the order in which they run."""
 
 
 def load(name: str) -> ModuleType:

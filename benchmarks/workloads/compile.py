@@ -1,4 +1,4 @@
-"""Seconds to the first update of a newcomer: a fresh process, caches empty or kept."""
+"""Seconds to the first update in a fresh process, with empty or filled caches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from benchmarks import children
+from benchmarks import processes
 from benchmarks.case import JAX, Plan
 from benchmarks.results import SECONDS, Result
 from benchmarks.timing import spread
@@ -19,7 +19,7 @@ OWN = "compiled"
 
 @dataclass(frozen=True)
 class Settings:
-    """The first update of one learner, imports included; ``cache`` is the state of the disk."""
+    """The first update of one learner, imports included; ``cache``: whether the disk has it."""
 
     learner: LearnerName = "idql"
     cache: Literal["cold", "warm"] = "cold"
@@ -27,7 +27,7 @@ class Settings:
 
 
 def learners_of(plan: Plan) -> tuple[LearnerName, ...]:
-    """Whose first update is timed: the quickest to compile, IDQL's, or each state learner's."""
+    """Learners to time: the fastest to compile, IDQL, or all learners on states and DrQ."""
     if plan.tiny:
         return ("bc",)
     return plan.pick(("bc",), ("idql",), ("idql", "iql", "bc", "sac", "td3", "redq", "drq"))
@@ -39,7 +39,7 @@ def measure(
     on_progress: Callable[[str], Any] = lambda text: None,
     on_failure: Callable[[str, Exception], Any] = lambda name, error: None,
 ) -> list[Result]:
-    """Time each side in turn: with empty caches, then several times with those that are there now.
+    """Time this library and JAX in turn: with empty caches, then with the filled ones.
 
     ``ratio_to_jax`` says how many times as long JAX takes.
     """
@@ -49,7 +49,7 @@ def measure(
     for learner in learners_of(plan):
         settings = Settings(learner, batch=8 if plan.tiny else Settings.batch)
         seconds: dict[tuple[str, str], list[float]] = {}
-        with children.fresh_caches() as environ:
+        with processes.fresh_caches() as environ:
             for cache, times in (("cold", 1), ("warm", warm)):
                 for _ in range(times):
                     for side in sides:
@@ -61,7 +61,7 @@ def measure(
                             "threads": threads,
                         }
                         try:
-                            taken = children.first_update(task, environ)
+                            taken = processes.first_update(task, environ)
                         except RuntimeError as error:
                             on_failure(f"{learner} {side}", error)
                             continue

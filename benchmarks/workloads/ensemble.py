@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.case import Case, Flops, Plan, sizes, twin
+from benchmarks.case import Case, Flops, Plan, jax_variants, resized
 from benchmarks.roofline import count_flops, wait_torch
 from benchmarks.timing import Variant
 from idql_func import disable_jit, jit, random, tree_map, value_and_grad
@@ -18,7 +18,7 @@ from idql_func.agents.factories import critic_network
 
 @dataclass(frozen=True)
 class Settings:
-    """Value and gradient of ``mean((Q_i(s, a) - y)^2)`` of all members by their parameters."""
+    """Value and gradient of ``mean((Q_i(s, a) - y)^2)`` over all members."""
 
     members: int = 2
     batch: int = 256
@@ -28,14 +28,14 @@ class Settings:
     """Width of each of the two layers."""
     seed: int = 0
     inputs: int = 8
-    """How many batches rotate."""
+    """Number of batches that rotate."""
 
 
 def cases(plan: Plan) -> list[Case]:
-    """Pairs to tens of critics."""
+    """Two to ten critics."""
     numbers = plan.pick((10,), (10,), (2, 3, 5, 10))
     settings = [Settings(n) for n in numbers]
-    return [_case(s, plan) for s in sizes(plan, settings, batch=8, hidden=16)]
+    return [_case(s, plan) for s in resized(plan, settings, batch=8, hidden=16)]
 
 
 def _case(settings: Settings, plan: Plan) -> Case:
@@ -53,7 +53,7 @@ def _case(settings: Settings, plan: Plan) -> Case:
         "ensemble",
         settings,
         "gradients/s",
-        (*own, *twin(plan, "ensemble", settings)),
+        (*own, *jax_variants(plan, "ensemble", settings)),
         flops=flops,
         baseline="loop",
         limit_shape=(settings.batch, settings.hidden, settings.hidden),

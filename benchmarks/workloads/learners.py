@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.case import Case, Flops, Plan, sizes, twin
+from benchmarks.case import Case, Flops, Plan, jax_variants, resized
+from benchmarks.jax_side.variants import SCANNED
 from benchmarks.roofline import count_flops, wait_torch
 from benchmarks.timing import Variant
-from benchmarks.twin.variants import SCANNED
 from idql_func import agents, disable_jit, jit, scan, tree_map, tree_stack
 
 LearnerName = Literal[
@@ -24,11 +24,11 @@ LearnerName = Literal[
 
 @dataclass(frozen=True)
 class Settings:
-    """``update`` of a learner of default keywords but for these; one call is one ``update``.
+    """``update`` of a learner with default keywords except for these; one call is one ``update``.
 
-    ``redq`` is SAC with ten critics of which two make the target, ``droq`` SAC with dropout 0.01
-    and layer norm in the critics; a batch has ``batch * utd`` rows, which they cut into ``utd``
-    parts. The image learners see ``[image, image, 3, frames]`` uint8 pixels, not packed.
+    ``redq`` is SAC with ten critics, two of which make the target; ``droq`` is SAC with dropout
+    0.01 and layer norm in the critics. A batch has ``batch * utd`` rows, split into ``utd``
+    parts. The image learners get ``[image, image, 3, frames]`` uint8 pixels, not packed.
     """
 
     learner: LearnerName = "iql"
@@ -41,15 +41,15 @@ class Settings:
     frames: int = 3
     seed: int = 0
     inputs: int = 8
-    """How many batches rotate; they lie on the device."""
+    """Number of batches on the device that rotate."""
 
 
 NAMES: tuple[LearnerName, ...] = get_args(LearnerName)
 IMAGES = ("drq", "pixel-bc")
 UTD = {"redq": 20, "droq": 20}
 IN_ONE_PROGRAM = ("iql", "bc", "sac")
-"""Learners of vectors whose update is one program a call, which a scan repeats as it is. TD3's is
-too, but picks one of two by its step count; inside a scan it computes both of them each time."""
+"""Learners on states whose update is one program, which a scan repeats. TD3 has two programs and
+chooses by its step count; inside a scan it computes both each time."""
 TINY = {"batch": 4, "hidden": 8, "image": 16, "utd": 1}
 
 _CLASSES: dict[str, tuple[type, dict[str, Any]]] = {
@@ -67,13 +67,13 @@ _CLASSES: dict[str, tuple[type, dict[str, Any]]] = {
 
 
 def cases(plan: Plan) -> list[Case]:
-    """One learner, those that differ in what they do, or all of them; IDQL has a workload."""
+    """One learner, those with different work, or all; IDQL has its own workload, ``update``."""
     few: tuple[LearnerName, ...] = ("iql",)
     usual: tuple[LearnerName, ...] = tuple(
         n for n in NAMES if n != "droq" and not n.startswith("idql")
     )
     settings = [Settings(name, utd=UTD.get(name, 1)) for name in plan.pick(few, usual, NAMES)]
-    return [_case(s, plan) for s in sizes(plan, settings, **TINY)]
+    return [_case(s, plan) for s in resized(plan, settings, **TINY)]
 
 
 def create(settings: Settings, device: str = "cpu") -> Any:
@@ -92,7 +92,7 @@ def create(settings: Settings, device: str = "cpu") -> Any:
 
 
 def batches(settings: Settings, device: str = "cpu") -> list[dict[str, Any]]:
-    """What rotates, on the device."""
+    """Batches on the device, which rotate."""
     draws = torch.Generator().manual_seed(settings.seed)
     rows = settings.batch * settings.utd
     image = (rows, settings.image, settings.image, 3, settings.frames)
@@ -111,21 +111,21 @@ def batches(settings: Settings, device: str = "cpu") -> list[dict[str, Any]]:
             "next_observations": observed(),
         }
 
-    def there(x: Tensor) -> Tensor:
+    def to_device(x: Tensor) -> Tensor:
         return x.to(device)
 
-    return [tree_map(there, batch()) for _ in range(settings.inputs)]
+    return [tree_map(to_device, batch()) for _ in range(settings.inputs)]
 
 
 def keywords_of_update(settings: Settings) -> dict[str, Any]:
-    """What ``update`` takes beside its batch."""
+    """Keywords of ``update`` besides the batch."""
     return {"utd_ratio": settings.utd} if settings.learner in ("sac", "td3", *UTD, "drq") else {}
 
 
 def _case(settings: Settings, plan: Plan) -> Case:
     def flops() -> Flops:
         learner, [batch, *_] = create(settings), batches(settings)
-        if settings.learner == "td3":  # not each update moves the actor
+        if settings.learner == "td3":  # the actor is not updated each time
             actor = count_flops(learner.update_actor, batch) / learner.actor_delay
             count = count_flops(learner.update_critic, batch) + actor
         else:
@@ -133,10 +133,10 @@ def _case(settings: Settings, plan: Plan) -> Case:
         return Flops(count, count)
 
     own = [_variant("donated", settings, plan, donate=True)]
-    beside = list(twin(plan, "learner", settings))
+    beside = list(jax_variants(plan, "learner", settings))
     if plan.effort != "quick" and settings.learner in IN_ONE_PROGRAM:
         own.append(scanned(settings, plan))
-        beside += twin(plan, "learner_scanned", settings)
+        beside += jax_variants(plan, "learner_scanned", settings)
     if plan.effort == "full":
         eager = _variant("eager", settings, plan, scope=disable_jit)
         own = [eager, _variant("compiled", settings, plan), *own]
@@ -153,7 +153,7 @@ def _case(settings: Settings, plan: Plan) -> Case:
 def _variant(
     name: str, settings: Settings, plan: Plan, scope: Any = None, **keywords: Any
 ) -> Variant:
-    """The learner's own ``update``, as its users call it."""
+    """The learner's ``update`` method, as users call it."""
 
     def make() -> Callable[[int], Any]:
         inputs, state = batches(settings, plan.device), [create(settings, plan.device)]
@@ -169,7 +169,7 @@ def _variant(
 
 
 def scanned(settings: Settings, plan: Plan) -> Variant:
-    """``SCANNED`` updates a call by ``scan``, on the same batches, stacked; the state donated."""
+    """``SCANNED`` updates in one call by ``scan``, on the same batches; the state is donated."""
 
     def make() -> Callable[[int], Any]:
         keywords = keywords_of_update(settings)

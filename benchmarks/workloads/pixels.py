@@ -1,4 +1,4 @@
-"""One DrQ update from images, drawn from a buffer of single frames and augmented in the program."""
+"""One DrQ update from images, sampled from a buffer of frames and cropped in the program."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.case import Case, Flops, Plan, sizes, twin
+from benchmarks.case import Case, Flops, Plan, jax_variants, resized
 from benchmarks.roofline import count_flops
 from benchmarks.workloads import learners
 from benchmarks.workloads.routes import Route, Work, route
@@ -17,7 +17,7 @@ from idql_func import random, tree_map
 
 @dataclass(frozen=True)
 class Settings:
-    """A ``DrQLearner`` of default keywords on a memory-efficient buffer on the device.
+    """A ``DrQLearner`` with default keywords and a memory-efficient buffer on the device.
 
     The buffer holds ``rows`` single frames ``[rows, image, image, 3]`` uint8 of one long episode.
     A call splits its key, draws ``batch`` starts by ``randint`` below ``rows - frames``, gathers
@@ -36,13 +36,13 @@ class Settings:
 
 
 def cases(plan: Plan) -> list[Case]:
-    """The default in a full run; others take smaller batches, or smaller images too."""
+    """The default in a full run; shorter runs take smaller batches and images."""
     settings = plan.pick([Settings(batch=32, image=32)], [Settings(batch=64)], [Settings()])
-    return [_case(s, plan) for s in sizes(plan, settings, batch=4, image=16, hidden=8, rows=32)]
+    return [_case(s, plan) for s in resized(plan, settings, batch=4, image=16, hidden=8, rows=32)]
 
 
 def buffer(settings: Settings, device: str = "cpu") -> dict[str, Tensor]:
-    """Single frames and what belongs to each step, on the device."""
+    """Single frames, actions, rewards and masks of each step, on the device."""
     draws = torch.Generator().manual_seed(settings.seed)
     rows, size = settings.rows, settings.image
     columns = {
@@ -106,6 +106,6 @@ def _case(settings: Settings, plan: Plan) -> Case:
         "pixels",
         settings,
         "updates/s",
-        (*(route(name, work, plan) for name in routes), *twin(plan, "pixels", settings)),
+        (*(route(name, work, plan) for name in routes), *jax_variants(plan, "pixels", settings)),
         flops=flops,
     )

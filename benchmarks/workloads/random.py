@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from benchmarks.case import Case, Plan, sizes, twin
+from benchmarks.case import Case, Plan, jax_variants, resized
 from benchmarks.roofline import wait_torch
 from benchmarks.timing import Variant
 from idql_func import random
@@ -19,7 +19,7 @@ Draw = Literal["normal", "dropout", "split", "randint"]
 
 @dataclass(frozen=True)
 class Settings:
-    """``count`` numbers of one kind from a key, which rotates.
+    """``count`` numbers of one kind from a key; the keys rotate.
 
     ``normal``: float32 ``[count]``; ``dropout``: a Bernoulli mask ``[count]`` that keeps 0.9;
     ``split``: ``count`` keys; ``randint``: ``count`` row numbers below 100,000.
@@ -27,11 +27,11 @@ class Settings:
 
     draw: Draw = "normal"
     count: int = 393_216
-    """The default is that of the three dropout masks of one update."""
+    """The default is the size of the three dropout masks of one update."""
     partitionable: bool = False
-    """JAX's newer layout of the stream; both sides take the same."""
+    """JAX's newer layout of the stream, for this library and for JAX."""
     inputs: int = 16
-    """How many keys rotate."""
+    """Number of keys that rotate."""
 
 
 def cases(plan: Plan) -> list[Case]:
@@ -45,7 +45,7 @@ def cases(plan: Plan) -> list[Case]:
         for layout in layouts
         for kind in kinds
     ]
-    return [_case(s, plan) for s in sizes(plan, settings, count=64)]
+    return [_case(s, plan) for s in resized(plan, settings, count=64)]
 
 
 def _case(settings: Settings, plan: Plan) -> Case:
@@ -56,7 +56,11 @@ def _case(settings: Settings, plan: Plan) -> Case:
         _variant("compiled", settings, plan, jit),
     )
     return Case(
-        "random", settings, "numbers/s", (*own, *twin(plan, "random", settings)), wait_each=True
+        "random",
+        settings,
+        "numbers/s",
+        (*own, *jax_variants(plan, "random", settings)),
+        wait_each=True,
     )
 
 

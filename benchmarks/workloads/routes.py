@@ -1,4 +1,4 @@
-"""The ways to run one step of training with this library: eager, compiled, donated, …"""
+"""Variants of one training step with this library: eager, compiled, donated, …"""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Route = Literal[
 
 @dataclass(frozen=True)
 class Work:
-    """One step, and what it starts from."""
+    """One training step, its initial state and its inputs."""
 
     step: Callable[[Any, Any], tuple[Any, Any]]
     """``(state, input) -> (state, losses)``, pure."""
     start: Callable[[], Any]
-    """The first state."""
+    """Makes the initial state."""
     inputs: Callable[[], Sequence[Any]]
-    """What rotates: input ``i`` is number ``i`` modulo their count."""
+    """Makes the inputs, which rotate."""
     units: float = 1
 
 
 def route(name: Route, work: Work, plan: Plan) -> Variant:
-    """The work by one of the ways, as a variant of that name."""
+    """The variant of this name for the work."""
     device = plan.device
     match name:
         case "eager":

@@ -6,34 +6,32 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.case import Case, Plan, sizes, twin
+from benchmarks.case import Case, Plan, jax_variants, resized
 from benchmarks.roofline import wait_torch
 from benchmarks.timing import Variant
-from benchmarks.workloads import update
+from benchmarks.workloads import idql, update
 from benchmarks.workloads.routes import Route, Work, route
+from idql_func import random, tree_stack, vmap
 
 
 @dataclass(frozen=True)
 class Settings(update.Settings):
-    """Those of one update, and how many learners there are: seeds ``seed, seed + 1, …``.
+    """The settings of one update, and the number of learners, with seeds ``seed, seed + 1, …``.
 
-    All draw from the one dataset, each with its own key. A call is ``seeds`` units of work.
+    All sample from one dataset, each with its own key. A call is ``seeds`` units of work.
     """
 
     seeds: int = 4
 
 
 def cases(plan: Plan) -> list[Case]:
-    """Several numbers of seeds: the total rate against that of one seed at a time."""
+    """Several numbers of seeds, each against one seed at a time."""
     numbers = plan.pick((2,), (2, 8), (1, 2, 4, 8, 16))
     settings = [Settings(seeds=n) for n in numbers]
-    return [_case(s, plan) for s in sizes(plan, settings, **update.TINY)]
+    return [_case(s, plan) for s in resized(plan, settings, **update.TINY)]
 
 
 def _case(settings: Settings, plan: Plan) -> Case:
-    from benchmarks.workloads import idql
-    from idql_func import random, tree_stack, vmap
-
     def start() -> Any:
         seeds = range(settings.seed, settings.seed + settings.seeds)
         learners = [idql.learner(settings, plan.device, seed) for seed in seeds]
@@ -54,14 +52,14 @@ def _case(settings: Settings, plan: Plan) -> Case:
         "seeds",
         settings,
         "updates/s",
-        (_one_at_a_time(settings, plan), *routes, *twin(plan, "seeds", settings)),
+        (_one_at_a_time(settings, plan), *routes, *jax_variants(plan, "seeds", settings)),
         flops=lambda: idql.update_flops(settings),
         baseline="one at a time",
     )
 
 
 def _one_at_a_time(settings: Settings, plan: Plan) -> Variant:
-    """The program of one seed, whose rate is the total rate of any number in turn."""
+    """The program of one seed: its rate is the total rate of any number of seeds in turn."""
     single = route("donated", update.work(settings, plan.device), plan)
     make: Callable[[], Callable[[int], Any]] = single.make
     return Variant("one at a time", make, wait_torch)

@@ -1,4 +1,4 @@
-"""The command: a whole small run, the comparison's exit status, and bad input in one sentence."""
+"""The command: a small run, the exit status of a comparison, and messages for bad input."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import children, command
+from benchmarks import command, processes
 from benchmarks.__main__ import main
 from benchmarks.case import Effort, Plan
+from benchmarks.jax_side.variants import SCANNED
 from benchmarks.plots import figure_of
 from benchmarks.results import Result, Run, read_run, write_run
 from benchmarks.roofline import Limits
 from benchmarks.runner import measure_case, run
-from benchmarks.tables import label, own_best, reading
+from benchmarks.tables import label, own_best, summary
 from benchmarks.timing import Budget, Variant
-from benchmarks.twin.variants import SCANNED
 from benchmarks.workloads import NAMES, learners, load
 from idql_func import disable_jit
 from idql_func.types import InputError
@@ -28,15 +28,15 @@ SHORT = Budget(rounds=2, block_seconds=1e-3, pause=0.0, warm_up=1)
 
 
 @pytest.fixture
-def eagerly() -> Iterator[None]:
-    """Without the compiler: what is tested is the measurement."""
+def eager_mode() -> Iterator[None]:
+    """Disable the compiler, because only the measurement is tested."""
     with disable_jit():
         yield
 
 
 @pytest.mark.parametrize(("more", "processes"), [([], "own"), (["--one-process"], "one")])
-@pytest.mark.usefixtures("eagerly")
-def test_a_quick_run_of_the_draws(
+@pytest.mark.usefixtures("eager_mode")
+def test_quick_run_of_the_random_workload(
     more: list[str],
     processes: str,
     tmp_path: Path,
@@ -58,9 +58,9 @@ def test_a_quick_run_of_the_draws(
     assert written.environment["processes"] == processes
     assert written.environment["threads"] == 1 and written.environment["versions"]["torch"]
     assert written.limits["matmul_gflops"] > 0 and written.limits["copy_gb_s"] > 0
-    assert written.left_out == ("The variants on JAX are left out, as asked.",)
+    assert written.left_out == ("The variants on JAX are left out (--no-jax).",)
     shown = capsys.readouterr().out
-    assert "left out, as asked" in shown and "numbers/s" in shown and "random normal" in shown
+    assert "left out (--no-jax)" in shown and "numbers/s" in shown and "random normal" in shown
 
 
 def test_comparing_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,12 +81,12 @@ def test_comparing_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["--quick", "--full"], "--quick and --full exclude each other"),
         (["--threads", "0"], "--threads must be from 1 to"),
         (["--device", "abacus"], "device is 'abacus'"),
-        (["--upstream", "/nowhere"], "/nowhere is no checkout of the original"),
+        (["--upstream", "/nowhere"], "/nowhere is not a checkout of the original"),
         (["--json", "/"], "/ is a folder; name a file to write"),
         (["compare", "/nowhere/a.json", "/nowhere/b.json"], "there is no file /nowhere/a.json"),
     ],
 )
-def test_bad_input_is_one_sentence(
+def test_bad_input_gives_one_sentence(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
@@ -102,8 +102,8 @@ def test_unknown_options_end_with_status_2(arguments: list[str]) -> None:
     assert ended.value.code == 2
 
 
-def test_without_jax_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.twin.variants.NEEDED", ("jax_that_is_not_there",))
+def test_missing_jax_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.jax_side.variants.NEEDED", ("jax_that_is_not_there",))
     from benchmarks.machine import jax_problem
 
     assert "jax_that_is_not_there" in str(jax_problem())
@@ -111,7 +111,7 @@ def test_without_jax_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "compile"])
 @pytest.mark.parametrize("effort", ["quick", "usual", "full"])
-def test_cases_are_described_without_running_them(name: str, effort: str) -> None:
+def test_cases_have_distinct_labels_and_variants(name: str, effort: str) -> None:
     cases = load(name).cases(Plan(effort))  # type: ignore[arg-type]
     assert cases
     labels = [label(name, case.settings_dict()) for case in cases]
@@ -123,9 +123,9 @@ def test_cases_are_described_without_running_them(name: str, effort: str) -> Non
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("compile", "learners", "pixels")])
-@pytest.mark.usefixtures("eagerly")
-def test_own_variants_do_their_work(name: str) -> None:
-    """Results on the JSON's terms, of every variant of a case."""
+@pytest.mark.usefixtures("eager_mode")
+def test_own_variants_run(name: str) -> None:
+    """Every variant of a case gives a result."""
     limits = Limits((16, 16, 16), 1.0, 1.0, {})
     notes: list[str] = []
     case = load(name).cases(Plan("quick", tiny=True))[-1]
@@ -138,9 +138,8 @@ def test_own_variants_do_their_work(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", learners.IN_ONE_PROGRAM)
-@pytest.mark.usefixtures("eagerly")
-def test_scanned_updates_are_those_of_single_calls(name: learners.LearnerName) -> None:
-    """Of a learner on the batches that rotate, from the first on."""
+@pytest.mark.usefixtures("eager_mode")
+def test_scanned_updates_equal_single_calls(name: learners.LearnerName) -> None:
     settings = learners.Settings(name, batch=4, hidden=8, inputs=3)
     plan = Plan("usual", tiny=True)
     names = [v.name for case in learners.cases(plan) for v in case.variants]
@@ -156,8 +155,8 @@ def test_scanned_updates_are_those_of_single_calls(name: learners.LearnerName) -
             assert torch.equal(losses[entry][k], value)
 
 
-@pytest.mark.usefixtures("eagerly")
-def test_a_variant_that_fails_is_named_and_the_rest_is_reported(
+@pytest.mark.usefixtures("eager_mode")
+def test_failing_variant_is_named_and_the_others_are_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     workload = load("random")
@@ -174,30 +173,30 @@ def test_a_variant_that_fails_is_named_and_the_rest_is_reported(
     assert note.endswith("closed: RuntimeError: this route is closed")
 
 
-@pytest.mark.usefixtures("eagerly")
-def test_memory_is_looked_at_where_a_case_asks_for_it_and_in_full_everywhere(
+@pytest.mark.usefixtures("eager_mode")
+def test_memory_is_measured_where_a_case_sets_it_and_always_in_a_full_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = []
+    measured = []
     monkeypatch.setattr(
-        children, "memory", lambda task: asked.append(task["variant"]) or {"peak": 7.0}
+        processes, "memory", lambda task: measured.append(task["variant"]) or {"peak": 7.0}
     )
     workload = load("random")
     first = workload.cases(Plan("quick", tiny=True))[0]
 
-    def looked_at(effort: Effort, memory: bool) -> tuple[list[str], set[float | None]]:
-        asked.clear()
+    def memory_of(effort: Effort, memory: bool) -> tuple[list[str], set[float | None]]:
+        measured.clear()
         monkeypatch.setattr(workload, "cases", lambda plan: [replace(first, memory=memory)])
         done = run(Plan(effort, tiny=True), ["random"], threads=1, budget=SHORT)
-        return sorted(asked), {r.peak_memory_mb for r in done.results}
+        return sorted(measured), {r.peak_memory_mb for r in done.results}
 
-    assert looked_at("usual", False) == ([], {None})
-    [best], figures = looked_at("usual", True)
+    assert memory_of("usual", False) == ([], {None})
+    [best], figures = memory_of("usual", True)
     assert best in ("compiled", "eager") and figures == {7.0, None}
-    assert looked_at("full", False) == (["compiled", "eager"], {7.0})
+    assert memory_of("full", False) == (["compiled", "eager"], {7.0})
 
 
-def test_the_best_own_variant_is_read_out_and_bf16_is_not() -> None:
+def test_summary_names_the_best_float32_variant() -> None:
     def result(variant: str, rate: float, **more: float) -> Result:
         return Result("act", variant, {"num_envs": 1}, rate, "actions/s", **more)  # type: ignore[arg-type]
 
@@ -205,14 +204,14 @@ def test_the_best_own_variant_is_read_out_and_bf16_is_not() -> None:
     own = result("compiled", 180.0, ratio_to_jax=2.0, share_of_limit=0.75)
     best = own_best([jax, bf16, own, result("eager", 50.0)])
     assert best is own
-    [sentence] = reading(Run({}, {}, (jax, bf16, own)))
+    [sentence] = summary(Run({}, {}, (jax, bf16, own)))
     assert sentence == (
         "act num_envs=1: 180 actions/s (compiled), 2.00 times JAX (2.00 to 2.00), "
         "75% of the matmul limit"
     )
 
 
-def test_pictures_have_a_panel_for_each_thing_measured() -> None:
+def test_plots_have_a_panel_for_each_kind_of_result() -> None:
     def result(workload: str, variant: str, settings: dict, rate: float = 2.0) -> Result:
         ratio = {"ratio_to_jax": rate, "share_of_limit": 0.5, "peak_memory_mb": 100.0}
         ratio |= {"ratio_to_eager": rate} if workload == "seeds" else {}
@@ -236,7 +235,7 @@ def test_pictures_have_a_panel_for_each_thing_measured() -> None:
         figure_of(Run({}, {}, ()))
 
 
-def test_memory_of_a_variant_in_a_process_of_its_own() -> None:
+def test_memory_of_a_variant_in_its_own_process() -> None:
     task = {
         "plan": {"effort": "quick", "tiny": True, "device": "cpu"},
         "workload": "random",
@@ -246,15 +245,15 @@ def test_memory_of_a_variant_in_a_process_of_its_own() -> None:
         "threads": 1,
         "matmul": "strict",
     }
-    found = children.memory(task)
+    found = processes.memory(task)
     assert 20 < found["imports"] < found["peak"] <= found["with_compiling"]
 
 
-def test_a_child_that_fails_says_why() -> None:
+def test_failing_child_reports_its_error() -> None:
     with pytest.raises(RuntimeError, match="KeyError: 'threads'"):
-        children.first_update({"variant": "jax"}, {})
+        processes.first_update({"variant": "jax"}, {})
 
 
-def test_names_are_taken_in_the_order_of_a_run() -> None:
+def test_only_option_keeps_the_order_of_a_run() -> None:
     assert command.chosen("seeds, update") == ["update", "seeds"]
     assert command.chosen(None) == list(NAMES)

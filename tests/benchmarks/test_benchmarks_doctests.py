@@ -25,7 +25,7 @@ def test_examples(name: str) -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("jax", "flax", "optax"):
             raise
-        pytest.skip(f"the twin needs {error.name}")
+        pytest.skip(f"the JAX side needs {error.name}")
     tried = doctest.testmod(module)
     assert tried.attempted > 0
     assert tried.failed == 0

@@ -1,4 +1,4 @@
-"""Measurement on fakes: a clock that variants move themselves."""
+"""Measurement with fake variants that advance a fake clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.timing import Budget, Spread, Timed, Variant, interleave, ratios
 
 
 class Clock:
-    """Time that passes when somebody works, at the machine's speed of the moment."""
+    """A clock that advances when a variant runs, at the current speed of the machine."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -50,7 +50,7 @@ def measure(clock: Clock, *variants: Variant, **options: Any) -> list[Timed]:
     return interleave(variants, BUDGET, clock=clock, sleep=clock.sleep, **options)
 
 
-def test_rates_are_units_a_second_and_the_first_call_is_apart() -> None:
+def test_rates_are_units_per_second_without_the_first_call() -> None:
     clock = Clock()
     [timed] = measure(clock, clock.variant("a", 0.25, first=7.0, units=2))
     assert timed.rates == pytest.approx((8.0, 8.0, 8.0))
@@ -59,7 +59,7 @@ def test_rates_are_units_a_second_and_the_first_call_is_apart() -> None:
     assert timed.calls == 4
 
 
-def test_blocks_alternate_and_each_begins_with_a_call_that_does_not_count() -> None:
+def test_blocks_alternate_and_begin_with_an_untimed_call() -> None:
     clock = Clock()
     seen: list[tuple[str, int]] = []
     measure(
@@ -84,7 +84,7 @@ def test_inputs_rotate_over_all_calls() -> None:
     assert numbers == list(range(len(numbers))) and len(numbers) > 9
 
 
-def test_waiting_for_each_call_or_for_the_last_of_a_block() -> None:
+def test_wait_each_waits_for_each_call() -> None:
     last, each = Clock(), Clock()
     measure(last, last.variant("a", 0.25))
     measure(each, each.variant("a", 0.25), wait_each=True)
@@ -92,7 +92,7 @@ def test_waiting_for_each_call_or_for_the_last_of_a_block() -> None:
     assert count[0] < 0.6 and count[1] == 1.0
 
 
-def test_a_drift_of_the_machine_cancels_in_the_ratio_of_a_round() -> None:
+def test_drift_cancels_in_the_ratio_of_a_round() -> None:
     clock = Clock()
 
     def slower(name: str, done: int) -> None:
@@ -107,7 +107,7 @@ def test_a_drift_of_the_machine_cancels_in_the_ratio_of_a_round() -> None:
     assert (found.low, found.median, found.high) == pytest.approx((2.0, 2.0, 2.0))
 
 
-def test_a_variant_runs_within_its_scope() -> None:
+def test_variant_runs_in_its_scope() -> None:
     inside: list[bool] = []
     state = {"on": False}
 
@@ -126,7 +126,7 @@ def test_a_variant_runs_within_its_scope() -> None:
     assert all(inside) and not state["on"]
 
 
-def test_a_variant_that_fails_is_left_out_and_the_others_go_on() -> None:
+def test_failing_variant_is_left_out() -> None:
     clock = Clock()
 
     def broken() -> Callable[[int], Any]:

@@ -1,15 +1,15 @@
-"""The twin as variants of the benchmark's workloads.
+"""Variants on JAX of the benchmark's workloads.
 
-Each function takes the settings of the workload whose name it bears (``benchmarks/workloads``; any
-object with their fields will do) and returns what ``benchmarks.timing`` measures. JAX is imported
-when a variant is made, and torch never is, so that the memory of a process that runs one variant
-is JAX's own.
+Each function takes the settings of the workload with the same name (``benchmarks/workloads``; any
+object with the same fields works) and returns a variant for ``benchmarks.timing``. JAX is imported
+when a variant is built, and torch is never imported, so that the memory of a process that runs one
+variant is JAX's alone.
 
-Two settings of JAX are fixed. Random streams have its older layout, in JAX's favour
-(``jax_threefry_partitionable=False``, but for :func:`random`, whose settings name one): with the
-newer one, its default, normals, dropout masks and row numbers cost 1.6 times as much on a CPU and
-an IDQL update of 512 rows a fifth more. Products of matrices are of full float32 on a GPU too, as
-the port's are.
+Two settings of JAX are fixed. Random streams use the older layout
+(``jax_threefry_partitionable=False``; :func:`random` takes it from its settings), which is in JAX's
+favour: with the newer one, its default, normals, dropout masks and row numbers cost 1.6 times as
+much on a CPU, and an IDQL update of 512 rows a fifth more. Matrix products use full float32 on a
+GPU too, as in the port.
 """
 
 # pyright: reportMissingImports=false
@@ -29,13 +29,13 @@ NEEDED = ("jax", "flax", "optax")
 SCANNED = 16
 """Updates in a call of the variants ``scanned`` and ``jax-scan``."""
 _FUNCTIONS = {"jax-each": "act_each", "jax-vmap": "act_vmapped", "jax-scan": "learner_scanned"}
-"""Of the variants that are not the workload's own."""
+"""Functions of the variants that are not named after a workload."""
 
 
-def missing() -> str | None:
-    """Why the twin cannot run here, in a sentence; None if it can.
+def missing_packages() -> str | None:
+    """Why the variants on JAX cannot run, in one sentence; None if they can.
 
-    >>> missing() is None or missing().startswith("The JAX side needs")
+    >>> missing_packages() is None or missing_packages().startswith("The JAX side needs")
     True
     """
     absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -44,18 +44,18 @@ def missing() -> str | None:
     return f"The JAX side needs {', '.join(absent)}: pip install jax flax optax."
 
 
-def named(
+def make_variant(
     variant: str, workload: str, settings: Mapping[str, Any], plan: Mapping[str, Any]
 ) -> Variant:
-    """The variant of that name, from plain data: what a process makes that has no torch in it.
+    """The variant of this name, from plain data (for a child process without torch).
 
     Args:
         variant: ``jax``, or another of a case's variants on JAX.
         workload: of ``benchmarks.workloads.NAMES``.
         settings: the fields of the workload's settings.
-        plan: those of the plan; its ``device`` is read.
+        plan: the fields of the plan; ``device`` is used.
 
-    >>> named("jax", "scan", {"steps": 16}, {"device": "cpu"}).units
+    >>> make_variant("jax", "scan", {"steps": 16}, {"device": "cpu"}).units
     16
     """
     function = _FUNCTIONS.get(variant, "learner" if workload == "learners" else workload)
@@ -63,7 +63,7 @@ def named(
 
 
 def update(settings: Any, device: str = "cpu") -> Variant:
-    """One IDQL update, its rows drawn inside the program, the state donated."""
+    """One IDQL update that samples its batch inside the program; the state is donated."""
     return _trained(settings, device, steps=1)
 
 
@@ -81,7 +81,7 @@ def _trained(settings: Any, device: str, steps: int, seeds: int | None = None) -
     def make() -> Callable[[int], Any]:
         import jax
 
-        from benchmarks.twin import learners, loop
+        from benchmarks.jax_side import learners, loop
 
         step = loop.sampled(lambda learner, batch: learner.update(batch), settings.batch)
         data = loop.transitions(
@@ -98,7 +98,7 @@ def _trained(settings: Any, device: str, steps: int, seeds: int | None = None) -
             carry = start(settings.seed)
         if steps > 1:
             step = loop.repeated(step, steps)
-        return _carried(jax.jit(step, donate_argnums=0), carry, lambda i: data)
+        return _stateful(jax.jit(step, donate_argnums=0), carry, lambda i: data)
 
     return _variant("jax", make, device, units=steps * (seeds or 1))
 
@@ -109,7 +109,7 @@ def learner(settings: Any, device: str = "cpu") -> Variant:
     def make() -> Callable[[int], Any]:
         import jax
 
-        from benchmarks.twin import learners
+        from benchmarks.jax_side import learners
 
         batches = learners.batches(settings)
 
@@ -117,7 +117,7 @@ def learner(settings: Any, device: str = "cpu") -> Variant:
             return learners.update(state, batch, settings.utd)
 
         jitted = jax.jit(step, donate_argnums=0)
-        return _carried(jitted, learners.learner(settings), lambda i: batches[i % len(batches)])
+        return _stateful(jitted, learners.learner(settings), lambda i: batches[i % len(batches)])
 
     return _variant("jax", make, device)
 
@@ -128,7 +128,7 @@ def learner_scanned(settings: Any, device: str = "cpu") -> Variant:
     def make() -> Callable[[int], Any]:
         import jax
 
-        from benchmarks.twin import learners
+        from benchmarks.jax_side import learners
 
         rotating = learners.batches(settings)
         chosen = [rotating[k % len(rotating)] for k in range(SCANNED)]
@@ -138,35 +138,35 @@ def learner_scanned(settings: Any, device: str = "cpu") -> Variant:
             return jax.lax.scan(lambda s, b: learners.update(s, b, settings.utd), state, stack)
 
         jitted = jax.jit(steps, donate_argnums=0)
-        return _carried(jitted, learners.learner(settings), lambda i: stack)
+        return _stateful(jitted, learners.learner(settings), lambda i: stack)
 
     return _variant("jax-scan", make, device, units=SCANNED)
 
 
 def pixels(settings: Any, device: str = "cpu") -> Variant:
-    """One DrQ update from a buffer of single frames, gathered and cropped inside the program."""
+    """One DrQ update that samples and crops frames from a buffer inside the program."""
 
     def make() -> Callable[[int], Any]:
         import jax
 
-        from benchmarks.twin import pixels as seen
+        from benchmarks.jax_side import pixels as drq_pixels
 
-        start = seen.DrQ.create(
+        start = drq_pixels.DrQ.create(
             settings.seed,
             {"pixels": (settings.image, settings.image, 3, settings.frames)},
             settings.actions,
             hidden_dims=(settings.hidden, settings.hidden),
         )
-        buffer = seen.episode(settings.rows, settings.image, settings.actions, settings.seed)
+        buffer = drq_pixels.episode(settings.rows, settings.image, settings.actions, settings.seed)
 
         def step(carry: Any, buffer: Any) -> Any:
             drq, key = carry
             draw, key = jax.random.split(key)
-            drq, info = drq.update(seen.packed(draw, buffer, settings.batch, settings.frames))
+            drq, info = drq.update(drq_pixels.packed(draw, buffer, settings.batch, settings.frames))
             return (drq, key), info
 
         carry = start, jax.random.PRNGKey(settings.seed)
-        return _carried(jax.jit(step, donate_argnums=0), carry, lambda i: buffer)
+        return _stateful(jax.jit(step, donate_argnums=0), carry, lambda i: buffer)
 
     return _variant("jax", make, device)
 
@@ -175,37 +175,37 @@ def act(settings: Any, device: str = "cpu") -> Variant:
     """Actions for all environments in one call, from host to host."""
 
     def make() -> Callable[[int], Any]:
-        choose, inputs = _chooser(settings)
+        choose, inputs = _action_choice(settings)
         return lambda i: choose(inputs[i % len(inputs)])
 
     return _variant("jax", make, device, units=settings.num_envs)
 
 
 def act_each(settings: Any, device: str = "cpu") -> Variant:
-    """A call for each environment: the same program as for one."""
+    """One call for each environment, with the program for one."""
 
     def make() -> Callable[[int], Any]:
-        choose, inputs = _chooser(settings)
+        choose, inputs = _action_choice(settings)
         return lambda i: np.concatenate([choose(row[None]) for row in inputs[i % len(inputs)]])
 
     return _variant("jax-each", make, device, units=settings.num_envs)
 
 
 def act_vmapped(settings: Any, device: str = "cpu") -> Variant:
-    """One call, in which the choice for one environment is mapped over them with keys."""
+    """One call, with the program for one environment mapped over all, each with its own key."""
 
     def make() -> Callable[[int], Any]:
-        choose, inputs = _chooser(settings, vmapped=True)
+        choose, inputs = _action_choice(settings, vmapped=True)
         return lambda i: choose(inputs[i % len(inputs)])
 
     return _variant("jax-vmap", make, device, units=settings.num_envs)
 
 
-def _chooser(settings: Any, vmapped: bool = False) -> tuple[Callable[[Any], Any], list[Any]]:
-    """``observations -> actions`` on the host, and rotating observations."""
+def _action_choice(settings: Any, vmapped: bool = False) -> tuple[Callable[[Any], Any], list[Any]]:
+    """A function ``observations -> actions`` on the host, and observations that rotate."""
     import jax
 
-    from benchmarks.twin import learners
+    from benchmarks.jax_side import learners
 
     def one_by_one(policy: Any, observations: Any) -> Any:
         key, *keys = jax.random.split(policy.rng, 1 + observations.shape[0])
@@ -215,7 +215,7 @@ def _chooser(settings: Any, vmapped: bool = False) -> tuple[Callable[[Any], Any]
 
         return jax.vmap(one)(jax.numpy.stack(keys), observations), key
 
-    policy = learners.idql(settings, settings.seed, N=settings.N).acting()
+    policy = learners.idql(settings, settings.seed, N=settings.N).to_act()
     choose = jax.jit(one_by_one if vmapped else type(policy).act)
     shape = (settings.num_envs, settings.observations)
     draws = np.random.default_rng(settings.seed)
@@ -231,12 +231,12 @@ def _chooser(settings: Any, vmapped: bool = False) -> tuple[Callable[[Any], Any]
 
 
 def random(settings: Any, device: str = "cpu") -> Variant:
-    """``settings.count`` draws from a key, in the layout that the settings name."""
+    """``settings.count`` draws from a key, with the stream layout of the settings."""
 
     def make() -> Callable[[int], Any]:
         import jax
 
-        from benchmarks.twin.draws import DRAWS
+        from benchmarks.jax_side.draws import DRAWS
 
         draw = jax.jit(DRAWS[settings.draw], static_argnums=1)
         keys = list(jax.random.split(jax.random.PRNGKey(0), settings.inputs))
@@ -251,8 +251,8 @@ def ensemble(settings: Any, device: str = "cpu") -> Variant:
     def make() -> Callable[[int], Any]:
         import jax
 
-        from benchmarks.twin import loop
-        from benchmarks.twin.networks import Ensemble
+        from benchmarks.jax_side import loop
+        from benchmarks.jax_side.networks import Ensemble
 
         sizes = settings.batch, settings.observations, settings.actions
         inputs = [loop.transitions(*sizes, settings.seed + i) for i in range(settings.inputs)]
@@ -270,13 +270,13 @@ def ensemble(settings: Any, device: str = "cpu") -> Variant:
     return _variant("jax", make, device)
 
 
-# --- what they share ----------------------------------------------------------------------
+# --- shared -------------------------------------------------------------------------------
 
 
-def _carried(
+def _stateful(
     jitted: Callable[[Any, Any], tuple[Any, Any]], carry: Any, inputs: Callable[[int], Any]
 ) -> Callable[[int], Any]:
-    """A step that hands its donated state on to itself and returns what is logged."""
+    """A step that keeps its donated state between calls and returns the logged values."""
 
     def step(i: int) -> Any:
         nonlocal carry
@@ -293,7 +293,7 @@ def _variant(
     units: float = 1,
     partitionable: bool = False,
 ) -> Variant:
-    return Variant(name, make, _wait, units, lambda: _on(device, partitionable))
+    return Variant(name, make, _wait, units, lambda: _jax_settings(device, partitionable))
 
 
 def _wait(result: Any) -> None:
@@ -303,7 +303,7 @@ def _wait(result: Any) -> None:
 
 
 @contextmanager
-def _on(device: str, partitionable: bool) -> Iterator[None]:
+def _jax_settings(device: str, partitionable: bool) -> Iterator[None]:
     import jax
 
     place = jax.devices("gpu" if device.startswith("cuda") else "cpu")[0]

@@ -1,4 +1,4 @@
-"""Variants in a process of their own: blocks that alternate, failures, and nothing left behind."""
+"""Remote variants: alternating blocks, failures, and no child process left behind."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks import apart, upstream
-from benchmarks.apart import Elsewhere, Process
+from benchmarks import remote, upstream
 from benchmarks.case import Plan
+from benchmarks.jax_side.variants import missing_packages
+from benchmarks.remote import ChildProcess, RemoteVariant
 from benchmarks.roofline import Limits
 from benchmarks.runner import measure_case
 from benchmarks.timing import Budget, Timed, Variant, interleave
-from benchmarks.twin.variants import missing
 from benchmarks.workloads import load
 from idql_func import disable_jit
 
@@ -30,21 +30,21 @@ NAP = 0.005
 
 
 @pytest.fixture(autouse=True)
-def _finds_the_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fakes_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
     monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
 
 
-def fakes(**settings: Any) -> closing[Process]:
-    return closing(Process("fake_side", "update", settings, {"device": "cpu"}))
+def fakes(**settings: Any) -> closing[ChildProcess]:
+    return closing(ChildProcess("fake_variants", "update", settings, {"device": "cpu"}))
 
 
 def measured(
-    names: str, process: Process, **options: Any
+    names: str, process: ChildProcess, **options: Any
 ) -> tuple[list[Timed], list[tuple[str, str]]]:
     failed: list[tuple[str, str]] = []
     timed = interleave(
-        [Elsewhere(name, process) for name in names.split()],
+        [RemoteVariant(name, process) for name in names.split()],
         SHORT,
         on_failure=lambda name, error: failed.append((name, str(error))),
         **options,
@@ -52,22 +52,22 @@ def measured(
     return timed, failed
 
 
-def is_there(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    state = Path(f"/proc/{pid}/stat")  # one that ended may wait for a parent that never asks
+    state = Path(f"/proc/{pid}/stat")  # a zombie has ended
     return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
-def test_blocks_here_and_there_alternate_and_are_measured_alike() -> None:
-    """What a variant prints is not taken for an answer."""
+def test_local_and_remote_blocks_alternate() -> None:
+    """Output that a variant prints is not read as a reply."""
     order: list[str] = []
     here = Variant("here", lambda: lambda i: i, lambda result: None)
     with fakes(units=3) as process:
         timed = interleave(
-            [here, Elsewhere("noisy", process)],
+            [here, RemoteVariant("noisy", process)],
             SHORT,
             on_progress=lambda name, done: order.append(f"{name} {done}"),
         )
@@ -77,8 +77,8 @@ def test_blocks_here_and_there_alternate_and_are_measured_alike() -> None:
     assert timed[1].first_call_seconds >= NAP and timed[1].make_seconds > 0
 
 
-def test_a_child_has_what_it_needs_and_no_more() -> None:
-    """The parent's cores, no library, no input, and on a card no memory ahead of time."""
+def test_child_has_the_cores_and_environment_of_the_parent() -> None:
+    """The parent's cores, no library imported, no standard input, no preallocation on a GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     with fakes() as process:
         _, failed = measured("facts", process)
@@ -86,37 +86,37 @@ def test_a_child_has_what_it_needs_and_no_more() -> None:
 
 
 @pytest.mark.parametrize(("wait_each", "waited"), [(True, "[0, 1, 2, 3, 4]"), (False, "[0, 1, 2]")])
-def test_waiting_keeps_its_meaning(wait_each: bool, waited: str) -> None:
+def test_wait_each_is_passed_to_the_child(wait_each: bool, waited: str) -> None:
     """Calls 0, 1 and 2 are each the last of their block, 3 and 4 are not."""
     with fakes(fails_at=5) as process:
         timed, failed = measured("counting", process, wait_each=wait_each)
     assert timed == [] and failed == [("counting", f"ValueError: waited for {waited}")]
 
 
-def test_a_variant_that_fails_leaves_its_process_to_the_others() -> None:
+def test_failing_variant_does_not_end_its_process() -> None:
     with fakes(fails_at=0) as process:
         timed, failed = measured("counting noisy", process)
     assert [t.name for t in timed] == ["noisy"]
     assert failed == [("counting", "ValueError: waited for []")]
 
 
-def test_a_child_that_dies_is_noticed() -> None:
+def test_exit_of_a_child_is_reported() -> None:
     with fakes() as process:
         timed, failed = measured("dying noisy", process)
         assert timed == []
-        said = "its process ended with status 3: no memory is left"
-        assert failed == [("dying", said), ("noisy", said)]
-        assert process.pid is not None and not is_there(process.pid)
+        message = "the child process exited with status 3: no memory is left"
+        assert failed == [("dying", message), ("noisy", message)]
+        assert process._child is not None and not is_alive(process._child.pid)
 
 
-def test_nobody_asks_nobody_is_started() -> None:
+def test_child_starts_at_the_first_request() -> None:
     with fakes() as process:
-        assert process.pid is None
+        assert process._child is None
 
 
 @pytest.fixture
 def interrupted() -> Iterator[None]:
-    """Ctrl-C in a second."""
+    """Raise KeyboardInterrupt after a second."""
 
     def interrupt(*arguments: Any) -> None:
         raise KeyboardInterrupt
@@ -129,43 +129,43 @@ def interrupted() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("interrupted")
-def test_an_interruption_ends_a_child_in_the_middle_of_its_work() -> None:
+def test_interrupt_ends_a_busy_child() -> None:
     pid = None
     with pytest.raises(KeyboardInterrupt), fakes() as process:
         try:
             measured("endless", process)
         finally:
-            pid = process.pid
-    assert pid is not None and not is_there(pid)
+            pid = process._child and process._child.pid
+    assert pid is not None and not is_alive(pid)
 
 
-def test_a_child_ends_with_a_parent_that_was_killed() -> None:
+def test_child_ends_when_its_parent_is_killed() -> None:
     code = (
         "import os, signal\n"
-        "from benchmarks.apart import Elsewhere, Process\n"
+        "from benchmarks.remote import ChildProcess, RemoteVariant\n"
         "from benchmarks.timing import Budget, interleave\n"
-        "process = Process('fake_side', 'update', {}, {'device': 'cpu'})\n"
-        "interleave([Elsewhere('noisy', process)], Budget(1, 1e-3, 0.0, 1))\n"
-        "print(process.pid, flush=True)\n"
+        "process = ChildProcess('fake_variants', 'update', {}, {'device': 'cpu'})\n"
+        "interleave([RemoteVariant('noisy', process)], Budget(1, 1e-3, 0.0, 1))\n"
+        "print(process._child.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    root = Path(apart.__file__).resolve().parent.parent
+    root = Path(remote.__file__).resolve().parent.parent
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
     )
     pid = int(done.stdout)
     for _ in range(500):
-        if not is_there(pid):
+        if not is_alive(pid):
             return
         time.sleep(0.02)
     os.kill(pid, signal.SIGKILL)
-    pytest.fail("the child went on without its parent")
+    pytest.fail("the child is still running")
 
 
-# --- the twin and the original ------------------------------------------------------------
+# --- JAX and the original -----------------------------------------------------------------
 
 
-def test_the_twin_without_jax_is_named_with_what_it_lacks(
+def test_child_without_jax_names_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "jax.py").write_text("raise ModuleNotFoundError('No module named jax here')\n")
@@ -177,9 +177,9 @@ def test_the_twin_without_jax_is_named_with_what_it_lacks(
     assert note.endswith("No module named jax here")
 
 
-@pytest.mark.skipif(missing() is not None, reason=missing() or "JAX is here")
-def test_both_ways_give_the_same_results() -> None:
-    """All in one process, and JAX in its own: what is reported has the same entries."""
+@pytest.mark.skipif(missing_packages() is not None, reason=missing_packages() or "JAX is here")
+def test_one_process_gives_the_same_entries() -> None:
+    """With JAX in this process or in a child, the results have the same entries."""
     found = [
         _tiny_draws(Plan("quick", jax=True, tiny=True, one_process=together))
         for together in (False, True)
@@ -191,7 +191,7 @@ def test_both_ways_give_the_same_results() -> None:
 
 
 def _tiny_draws(plan: Plan) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Notes, and each variant with the figures that were found for it."""
+    """Notes, and each variant with the names of its figures."""
     notes: list[str] = []
     limits = Limits((16, 16, 16), 1.0, 1.0, {})
     with disable_jit():
@@ -201,9 +201,9 @@ def _tiny_draws(plan: Plan) -> tuple[list[str], list[tuple[str, list[str]]]]:
     return notes, [(r.variant, sorted(r.spread)) for r in results]
 
 
-def test_the_originals_variants_are_made_from_plain_data() -> None:
+def test_variants_of_the_original_are_made_from_plain_data() -> None:
     plan = {"effort": "quick", "upstream": "/nowhere", "device": "cpu"}
     for workload, settings in (("update", {"batch": 8}), ("act", {"num_envs": 1})):
-        assert upstream.named("upstream", workload, settings, plan).name == "upstream"
+        assert upstream.make_variant("upstream", workload, settings, plan).name == "upstream"
     with pytest.raises(ValueError, match="no variant 'upstream' of act at these settings"):
-        upstream.named("upstream", "act", {"num_envs": 2}, plan)
+        upstream.make_variant("upstream", "act", {"num_envs": 2}, plan)

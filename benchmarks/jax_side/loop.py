@@ -1,4 +1,4 @@
-"""Updates on batches drawn inside the program: one, many in a row, and of many learners."""
+"""Updates that sample their batches inside the program: one, several, or of several learners."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.twin.steps import Batch, Info
+from benchmarks.jax_side.steps import Batch, Info
 
 Carry = tuple[Any, jax.Array]
 """A learner, and the key of its row numbers."""
@@ -18,7 +18,7 @@ Step = Callable[[Carry, Batch], tuple[Carry, Info]]
 
 
 def transitions(rows: int, observations: int, actions: int, seed: int = 0) -> Batch:
-    """A data set of random transitions on the device."""
+    """A dataset of random transitions on the device."""
     draws = np.random.default_rng(seed)
     columns = {
         "observations": draws.standard_normal((rows, observations)),
@@ -31,7 +31,7 @@ def transitions(rows: int, observations: int, actions: int, seed: int = 0) -> Ba
 
 
 def sampled(update: Callable[[Any, Batch], tuple[Any, Info]], batch: int) -> Step:
-    """One update on ``batch`` rows drawn from the data set."""
+    """One update on ``batch`` rows drawn from the dataset."""
 
     def step(carry: Carry, data: Batch) -> tuple[Carry, Info]:
         learner, key = carry
@@ -44,7 +44,7 @@ def sampled(update: Callable[[Any, Batch], tuple[Any, Info]], batch: int) -> Ste
 
 
 def repeated(step: Step, times: int) -> Step:
-    """``times`` steps in a row; what is logged is averaged."""
+    """``times`` steps in a row; the logged values are averaged."""
 
     def steps(carry: Carry, data: Batch) -> tuple[Carry, Info]:
         carry, infos = jax.lax.scan(lambda c, _: step(c, data), carry, length=times)
@@ -54,5 +54,5 @@ def repeated(step: Step, times: int) -> Step:
 
 
 def stacked(step: Step) -> Step:
-    """The step of each of several learners, stacked on axis 0, on rows of its own."""
+    """The step for several learners, stacked on axis 0, each with its own batch."""
     return jax.vmap(step, in_axes=(0, None))

@@ -20,7 +20,7 @@ def mish(x: jax.Array) -> jax.Array:
 
 
 class MLP(nn.Module):
-    """Dense, dropout, activation; layer norm, if at all, on the input (quirks N1, N2)."""
+    """Dense, dropout, activation; layer norm only on the input (quirks N1, N2)."""
 
     hidden_dims: Sequence[int]
     activation: Callable[..., Any] = nn.relu
@@ -92,9 +92,9 @@ class FourierFeatures(nn.Module):
 
 
 class DDPM(nn.Module):
-    """The noise that is in a noisy action: ``[B, O], [B, A], [B, 1] -> [B, A]``.
+    """Predict the noise in a noisy action: ``[B, O], [B, A], [B, 1] -> [B, A]``.
 
-    ``reverse()`` makes the network that sees action, observation and encoded time.
+    ``reverse()`` makes the network for action, observation and encoded time.
     """
 
     time_dim: int
@@ -143,7 +143,7 @@ class StateActionValue(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """``num`` state-action values with weights and dropout of their own, ``-> [num, B]``."""
+    """``num`` state-action values, each with its own weights and dropout, ``-> [num, B]``."""
 
     hidden_dims: Sequence[int]
     num: int = 2
@@ -236,7 +236,7 @@ class TanhDeterministic(nn.Module):
 
 
 class Temperature(nn.Module):
-    """``exp(log_temp)``, a number that is learned."""
+    """``exp(log_temp)``, a learned scalar."""
 
     initial: float = 1.0
 

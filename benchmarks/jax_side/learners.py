@@ -1,4 +1,4 @@
-"""Learners and batches by the names that the settings have for them."""
+"""Create learners and batches from the settings of a workload."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.twin.actor_critic import SAC, TD3
-from benchmarks.twin.idql import IDQL
-from benchmarks.twin.loop import transitions
-from benchmarks.twin.offline import BC, IQL
-from benchmarks.twin.pixels import DrQ, PixelBC
-from benchmarks.twin.steps import Batch
+from benchmarks.jax_side.actor_critic import SAC, TD3
+from benchmarks.jax_side.idql import IDQL
+from benchmarks.jax_side.loop import transitions
+from benchmarks.jax_side.offline import BC, IQL
+from benchmarks.jax_side.pixels import DrQ, PixelBC
+from benchmarks.jax_side.steps import Batch
 
 _REDQ = {"num_qs": 10, "num_min_qs": 2}
 _DROQ = {"critic_dropout_rate": 0.01, "critic_layer_norm": True}

@@ -13,14 +13,14 @@ import optax
 from flax import struct
 from flax.training.train_state import TrainState
 
-from benchmarks.twin.networks import Ensemble, Normal, StateValue
-from benchmarks.twin.steps import (
+from benchmarks.jax_side.networks import Ensemble, Normal, StateValue
+from benchmarks.jax_side.steps import (
     Batch,
     Info,
     Target,
     apply,
-    descend,
     expectile,
+    gradient_step,
     soft_update,
     target_of,
     trained,
@@ -31,7 +31,7 @@ _LOG_STD = math.log(0.1)
 
 
 class IQL(struct.PyTreeNode):
-    """State and settings; fields bear the port's names."""
+    """State and settings; fields have the same names as in the port."""
 
     rng: jax.Array
     actor: TrainState
@@ -86,7 +86,7 @@ class IQL(struct.PyTreeNode):
             loss = expectile(q - v, self.expectile).mean()
             return loss, {"value_loss": loss, "v": v.mean()}
 
-        value, value_info = descend(self.value, value_loss)
+        value, value_info = gradient_step(self.value, value_loss)
         adv = q - apply(value, value.params, obs)
         weights = jnp.minimum(jnp.exp(adv * self.temperature), 100.0)
 
@@ -94,7 +94,7 @@ class IQL(struct.PyTreeNode):
             loss = -(weights * apply(self.actor, params, obs).log_prob(act)).mean()
             return loss, {"actor_loss": loss, "adv": adv.mean()}
 
-        actor, actor_info = descend(self.actor, actor_loss)
+        actor, actor_info = gradient_step(self.actor, actor_loss)
         next_v = apply(value, value.params, batch["next_observations"])
         target_q = batch["rewards"] + self.discount * batch["masks"] * next_v
 
@@ -105,7 +105,7 @@ class IQL(struct.PyTreeNode):
             means = {f"q{i}": member.mean() for i, member in enumerate(qs, start=1)}
             return loss, {"critic_loss": loss, **means}
 
-        critic, critic_info = descend(self.critic, critic_loss)
+        critic, critic_info = gradient_step(self.critic, critic_loss)
         learner = self.replace(
             value=value,
             actor=actor,
@@ -116,7 +116,7 @@ class IQL(struct.PyTreeNode):
 
 
 class BC(struct.PyTreeNode):
-    """State and settings; also the head of behaviour cloning from pixels."""
+    """State and settings; also the base class of behaviour cloning from pixels."""
 
     rng: jax.Array
     actor: TrainState
@@ -149,7 +149,7 @@ class BC(struct.PyTreeNode):
         return cls(rng=rng, actor=actor, entropy_bonus=entropy_bonus)
 
     def update(self, batch: Batch) -> tuple[Self, Info]:
-        """One step of maximum likelihood; the entropy is that of clipped draws (quirk U23)."""
+        """One maximum-likelihood update; the entropy is that of clipped draws (quirk U23)."""
         rng, dropout_key, sample_key = jax.random.split(self.rng, 3)
 
         def loss(params: Any) -> tuple[jax.Array, Info]:
@@ -164,7 +164,7 @@ class BC(struct.PyTreeNode):
                 value = nll - self.entropy_bonus * score.mean()
             return value, {"nll": nll, "entropy": -log_prob.mean()}
 
-        actor, info = descend(self.actor, loss)
+        actor, info = gradient_step(self.actor, loss)
         return self.replace(actor=actor, rng=rng), info
 
 

@@ -14,14 +14,14 @@ import optax
 from flax import struct
 from flax.training.train_state import TrainState
 
-from benchmarks.twin.networks import DDPM, MLP, Ensemble, MLPResNet, StateValue, mish
-from benchmarks.twin.steps import (
+from benchmarks.jax_side.networks import DDPM, MLP, Ensemble, MLPResNet, StateValue, mish
+from benchmarks.jax_side.steps import (
     Batch,
     Info,
     Target,
     apply,
-    descend,
     expectile,
+    gradient_step,
     soft_update,
     target_of,
     trained,
@@ -41,7 +41,7 @@ def betas_of(schedule: str, T: int) -> jax.Array:
 
 
 class IDQL(struct.PyTreeNode):
-    """State and settings; fields bear the port's names."""
+    """State and settings; fields have the same names as in the port."""
 
     rng: jax.Array
     score_model: TrainState
@@ -80,12 +80,12 @@ class IDQL(struct.PyTreeNode):
         decay_steps: int | None = int(3e6),
         **settings: Any,
     ) -> IDQL:
-        """``DDPMIQLLearner``'s keywords and defaults, and ``actor_hidden_dim``, a width."""
+        """``DDPMIQLLearner``'s keywords and defaults, and a width ``actor_hidden_dim``."""
         reverse = functools.partial(
             MLPResNet, actor_num_blocks, act_dim, actor_hidden_dim, nn.swish, actor_layer_norm,
             actor_dropout_rate or 0.0,
         )  # fmt: skip
-        return cls.of(
+        return cls.from_networks(
             seed, obs_dim, act_dim, DDPM(time_dim, (2 * time_dim,) * 2, nn.swish, reverse),
             decay_steps=decay_steps, value_layer_norm=value_layer_norm, report_weights=False,
             **settings,
@@ -116,13 +116,13 @@ class IDQL(struct.PyTreeNode):
                 MLPResNet, actor_num_blocks, act_dim, 256, mish, actor_layer_norm,
                 actor_dropout_rate or 0.0,
             )  # fmt: skip
-        return cls.of(
+        return cls.from_networks(
             seed, obs_dim, act_dim, DDPM(time_dim, (128, 128), mish, reverse),
             decay_steps=decay_steps, value_layer_norm=False, report_weights=True, **settings,
         )  # fmt: skip
 
     @classmethod
-    def of(
+    def from_networks(
         cls,
         seed: int,
         obs_dim: int,
@@ -194,7 +194,7 @@ class IDQL(struct.PyTreeNode):
             weights = {"weights": jnp.ones_like(value)} if self.report_weights else {}
             return value, {"actor_loss": value, **weights}
 
-        score_model, info = descend(self.score_model, loss)
+        score_model, info = gradient_step(self.score_model, loss)
         target = soft_update(self.target_score_model, score_model, self.actor_tau)
         return self.replace(score_model=score_model, target_score_model=target, rng=rng), info
 
@@ -206,7 +206,7 @@ class IDQL(struct.PyTreeNode):
             value = expectile(q - v, self.critic_hyperparam).mean()
             return value, {"value_loss": value, "v": v.mean()}
 
-        value, info = descend(self.value, loss)
+        value, info = gradient_step(self.value, loss)
         return self.replace(value=value), info
 
     def update_q(self, batch: Batch) -> tuple[IDQL, Info]:
@@ -218,7 +218,7 @@ class IDQL(struct.PyTreeNode):
             value = ((qs - target_q) ** 2).mean()
             return value, {"critic_loss": value, "q": qs.mean()}
 
-        critic, info = descend(self.critic, loss)
+        critic, info = gradient_step(self.critic, loss)
         target = soft_update(self.target_critic, critic, self.tau)
         return self.replace(critic=critic, target_critic=target), info
 
@@ -228,7 +228,7 @@ class IDQL(struct.PyTreeNode):
     # --- action choice ----------------------------------------------------------------------
 
     def denoise(self, observations: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Actions ``[B, A]`` of the EMA actor for ``[B, O]``, and the next key (N12 to N14)."""
+        """Sample actions ``[B, A]`` from the EMA actor and the next key (N12, N13)."""
         shape = (observations.shape[0], self.act_dim)
         key, rng = jax.random.split(self.rng)
 
@@ -256,8 +256,8 @@ class IDQL(struct.PyTreeNode):
         best = jnp.argmax(self.min_q(repeated, actions).reshape(rows, self.N), axis=1)
         return actions.reshape(rows, self.N, self.act_dim)[jnp.arange(rows), best], rng
 
-    def acting(self) -> IDQL:
-        """The part that :meth:`act` reads: a call that passes less is handed over sooner."""
+    def to_act(self) -> IDQL:
+        """The fields that :meth:`act` reads: passing fewer arrays makes a call faster."""
         bare = {"params": (), "opt_state": ()}
         return self.replace(
             score_model=self.score_model.replace(**bare),

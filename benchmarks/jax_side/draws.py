@@ -1,4 +1,4 @@
-"""What of ``jax.random`` the random workload draws."""
+"""The draws of the random workload."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
@@ -13,4 +13,4 @@ DRAWS: dict[str, Callable[[jax.Array, int], jax.Array]] = {
     "split": jax.random.split,
     "randint": lambda key, count: jax.random.randint(key, (count,), 0, 100_000),
 }
-"""``draw(key, count)`` by the name that the settings have for it."""
+"""``draw(key, count)`` by its name in the settings."""

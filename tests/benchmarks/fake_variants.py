@@ -1,4 +1,4 @@
-"""Variants that need nothing installed, for a child of ``benchmarks.apart`` to measure."""
+"""Fake variants without dependencies, which a child of ``benchmarks.remote`` measures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from benchmarks.timing import Variant
 NAP = 0.005
 
 
-def named(
+def make_variant(
     variant: str, workload: str, settings: Mapping[str, Any], plan: Mapping[str, Any]
 ) -> Variant:
     waited: list[int] = []
 
     def noisy(i: int) -> int:
-        print("said on the way")
+        print("some output")
         os.write(1, b"{}\n")
         time.sleep(NAP)
         return i

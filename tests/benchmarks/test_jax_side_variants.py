@@ -1,4 +1,4 @@
-"""Every workload of the twin runs, at the sizes of a toy; and nothing of it needs JAX to import."""
+"""Every variant on JAX runs in a tiny size, and its module imports without JAX."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.case import Plan, of_others
-from benchmarks.twin import variants
+from benchmarks.case import Plan, is_external
+from benchmarks.jax_side import variants
 from benchmarks.workloads import NAMES, load
 
 needs_jax = pytest.mark.skipif(
-    variants.missing() is not None, reason=variants.missing() or "JAX is here"
+    variants.missing_packages() is not None, reason=variants.missing_packages() or "JAX is here"
 )
-"""Skipped with the reason, so that a run without JAX says what it did not look at."""
+"""Skips with the reason if JAX is not installed."""
 
 _TINY = {"batch": 8, "hidden": 8, "rows": 30, "blocks": 1, "T": 2, "N": 4, "image": 16}
 
@@ -45,20 +45,22 @@ def _two_calls(variant: Any) -> tuple[Any, Any]:
 
 
 def test_imports_without_jax() -> None:
-    """JAX hidden: the module imports and says what is missing; torch stays out too."""
+    """The module imports without JAX, and does not import torch."""
     code = (
         "import sys\n"
         "for name in ('jax', 'flax', 'optax'):\n"
         "    sys.modules[name] = None\n"
-        "import benchmarks.twin.variants as v\n"
+        "import benchmarks.jax_side.variants as v\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(variants, "NEEDED", ("numpy", "no_such_package"))
-    assert variants.missing() == ("The JAX side needs no_such_package: pip install jax flax optax.")
+    assert variants.missing_packages() == (
+        "The JAX side needs no_such_package: pip install jax flax optax."
+    )
 
 
 @needs_jax
@@ -98,7 +100,7 @@ def test_learners(name: str, changes: dict[str, Any]) -> None:
 
 
 @needs_jax
-def test_scanned_updates_are_those_of_single_calls() -> None:
+def test_scanned_updates_equal_single_calls() -> None:
     settings = _settings("learners", learner="bc", inputs=3)
     single, scanned = variants.learner(settings), variants.learner_scanned(settings)
     assert (single.units, scanned.units) == (1, variants.SCANNED)
@@ -111,13 +113,13 @@ def test_scanned_updates_are_those_of_single_calls() -> None:
 
 
 @pytest.mark.parametrize("workload", [name for name in NAMES if name != "compile"])
-def test_every_variant_can_be_made_from_plain_data(workload: str) -> None:
+def test_every_variant_is_made_from_plain_data(workload: str) -> None:
     for case in load(workload).cases(Plan("full", jax=True)):
-        there = [one for one in case.variants if of_others(one.name)]
-        assert there
-        for one in there:
+        external = [one for one in case.variants if is_external(one.name)]
+        assert external
+        for one in external:
             settings = json.loads(json.dumps(case.settings_dict()))
-            made = variants.named(one.name, workload, settings, {"device": "cpu"})
+            made = variants.make_variant(one.name, workload, settings, {"device": "cpu"})
             assert (made.name, made.units) == (one.name, one.units)
 
 
@@ -129,10 +131,10 @@ def test_pixels() -> None:
 
 
 @needs_jax
-def test_packed_frames_follow_each_other() -> None:
+def test_packed_frames_are_successive() -> None:
     import jax
 
-    from benchmarks.twin import pixels
+    from benchmarks.jax_side import pixels
 
     buffer = pixels.episode(9, 4, 2, seed=0)
     batch = pixels.packed(jax.random.PRNGKey(0), buffer, 5, 3)
@@ -146,7 +148,7 @@ def test_packed_frames_follow_each_other() -> None:
 
 @needs_jax
 @pytest.mark.slow
-def test_acting_one_by_one_and_together() -> None:
+def test_act_variants_return_actions_in_bounds() -> None:
     settings = _settings("act", num_envs=3)
     for make in (variants.act, variants.act_each, variants.act_vmapped):
         variant = make(settings)
@@ -158,7 +160,7 @@ def test_acting_one_by_one_and_together() -> None:
 @needs_jax
 @pytest.mark.parametrize("draw", ["normal", "dropout", "split", "randint"])
 @pytest.mark.parametrize("partitionable", [False, True])
-def test_draws_are_those_of_the_port(draw: str, partitionable: bool) -> None:
+def test_draws_equal_the_ports(draw: str, partitionable: bool) -> None:
     from idql_func import random
 
     settings = _settings("random", draw=draw, count=64, partitionable=partitionable, inputs=2)
@@ -178,7 +180,7 @@ def test_draws_are_those_of_the_port(draw: str, partitionable: bool) -> None:
 
 
 @needs_jax
-def test_ensemble_gives_loss_and_gradient() -> None:
+def test_ensemble_returns_loss_and_gradient() -> None:
     settings = _settings("ensemble", members=3)
     (loss, grads), _ = _two_calls(variants.ensemble(settings))
     assert np.isfinite(loss)
@@ -188,8 +190,8 @@ def test_ensemble_gives_loss_and_gradient() -> None:
 
 @needs_jax
 @pytest.mark.slow
-def test_a_donated_state_is_not_kept() -> None:
-    """The state's buffers become the next one's: nothing of a call before stays alive."""
+def test_donated_state_is_freed() -> None:
+    """The number of live arrays does not grow from call to call."""
     import jax
 
     variant = variants.update(_settings("update"))

@@ -12,13 +12,13 @@ import optax
 from flax import struct
 from flax.training.train_state import TrainState
 
-from benchmarks.twin.networks import Ensemble, Normal, TanhDeterministic, Temperature
-from benchmarks.twin.steps import (
+from benchmarks.jax_side.networks import Ensemble, Normal, TanhDeterministic, Temperature
+from benchmarks.jax_side.steps import (
     Batch,
     Info,
     Target,
     apply,
-    descend,
+    gradient_step,
     soft_update,
     target_of,
     trained,
@@ -36,10 +36,10 @@ def subset(key: jax.Array, params: Any, count: int | None, num: int) -> Any:
     return jax.tree.map(lambda p: p[index], params)
 
 
-def over_parts(
+def scan_minibatches(
     step: Callable[[Any, Batch], tuple[Any, Info]], learner: Any, batch: Batch, parts: int
 ) -> tuple[Any, Info, Batch]:
-    """``step`` on each of ``parts`` equal parts of a batch: learner, last info, last part."""
+    """Scan ``step`` over ``parts`` equal parts of a batch: learner, last info, last part."""
     if parts == 1:
         learner, info = step(learner, batch)
         return learner, info, batch
@@ -52,7 +52,7 @@ def over_parts(
 def min_target_q(
     learner: Any, rng: jax.Array, obs: Any, actions: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The least of the target's (subset of) members, dropout on, and the key that is left."""
+    """The minimum over the target's members (or a subset), dropout on, and the next key."""
     # split off whether a subset is drawn or not (quirk A7)
     key, rng = jax.random.split(rng)
     params = subset(key, learner.target_critic.params, learner.num_min_qs, learner.num_qs)
@@ -63,8 +63,8 @@ def min_target_q(
     return qs.min(axis=0), rng
 
 
-def step_critic(learner: Any, batch: Batch, target_q: jax.Array, key: jax.Array) -> Any:
-    """One step of the ensemble towards ``target_q``, dropout on, and of its target."""
+def update_ensemble(learner: Any, batch: Batch, target_q: jax.Array, key: jax.Array) -> Any:
+    """Update the ensemble towards ``target_q``, dropout on, and its target network."""
 
     def loss(params: Any) -> tuple[jax.Array, Info]:
         inputs = batch["observations"], batch["actions"]
@@ -72,13 +72,13 @@ def step_critic(learner: Any, batch: Batch, target_q: jax.Array, key: jax.Array)
         value = ((qs - target_q) ** 2).mean()
         return value, {"critic_loss": value, "q": qs.mean()}
 
-    critic, info = descend(learner.critic, loss)
+    critic, info = gradient_step(learner.critic, loss)
     target = soft_update(learner.target_critic, critic, learner.tau)
     return learner.replace(critic=critic, target_critic=target), info
 
 
 class SAC(struct.PyTreeNode):
-    """State and settings; fields bear the port's names."""
+    """State and settings; fields have the same names as in the port."""
 
     rng: jax.Array
     actor: TrainState
@@ -107,9 +107,9 @@ class SAC(struct.PyTreeNode):
         num_min_qs: int | None = None,
         **settings: Any,
     ) -> Self:
-        """The port's keywords and defaults; ``settings`` are those of :meth:`of`."""
+        """The port's keywords and defaults; ``settings`` are those of :meth:`from_networks`."""
         hidden, rate = tuple(hidden_dims), critic_dropout_rate or 0.0
-        return cls.of(
+        return cls.from_networks(
             seed,
             Normal(hidden, act_dim, tanh=True),
             lambda num: Ensemble(hidden, num, critic_layer_norm, rate),
@@ -121,7 +121,7 @@ class SAC(struct.PyTreeNode):
         )
 
     @classmethod
-    def of(
+    def from_networks(
         cls,
         seed: int,
         actor: Any,
@@ -160,8 +160,10 @@ class SAC(struct.PyTreeNode):
         )
 
     def update(self, batch: Batch, utd_ratio: int = 1) -> tuple[Self, Info]:
-        """``utd_ratio`` steps of ``Q``, then actor and temperature on the last part (A5)."""
-        learner, critic_info, last = over_parts(type(self).update_critic, self, batch, utd_ratio)
+        """``utd_ratio`` updates of ``Q``, then actor and temperature on the last part (A5)."""
+        learner, critic_info, last = scan_minibatches(
+            type(self).update_critic, self, batch, utd_ratio
+        )
         learner, actor_info = learner.update_actor(last)
         learner, temp_info = learner.update_temperature(actor_info["entropy"])
         return learner, {**critic_info, **actor_info, **temp_info}
@@ -177,7 +179,7 @@ class SAC(struct.PyTreeNode):
             temperature = apply(self.temp, self.temp.params)
             target_q = target_q - self.discount * batch["masks"] * temperature * log_probs
         key, rng = jax.random.split(rng)
-        return step_critic(self.replace(rng=rng), batch, target_q, key)
+        return update_ensemble(self.replace(rng=rng), batch, target_q, key)
 
     def update_actor(self, batch: Batch) -> tuple[Self, Info]:
         key, rng = jax.random.split(self.rng)
@@ -191,7 +193,7 @@ class SAC(struct.PyTreeNode):
             value = (log_probs * temperature - qs.mean(axis=0)).mean()
             return value, {"actor_loss": value, "entropy": -log_probs.mean()}
 
-        actor, info = descend(self.actor, loss)
+        actor, info = gradient_step(self.actor, loss)
         return self.replace(actor=actor, rng=rng), info
 
     def update_temperature(self, entropy: jax.Array) -> tuple[Self, Info]:
@@ -200,12 +202,12 @@ class SAC(struct.PyTreeNode):
             value = temperature * (entropy - self.target_entropy)
             return value, {"temperature": temperature, "temperature_loss": value}
 
-        temp, info = descend(self.temp, loss)
+        temp, info = gradient_step(self.temp, loss)
         return self.replace(temp=temp), info
 
 
 class TD3(struct.PyTreeNode):
-    """State and settings; fields bear the port's names."""
+    """State and settings; fields have the same names as in the port."""
 
     rng: jax.Array
     actor: TrainState
@@ -263,8 +265,8 @@ class TD3(struct.PyTreeNode):
         )  # fmt: skip
 
     def update(self, batch: Batch, utd_ratio: int = 1) -> tuple[TD3, Info]:
-        """``utd_ratio`` steps of ``Q``; every ``actor_delay`` calls one of the actor (A2)."""
-        learner, critic_info, last = over_parts(TD3.update_critic, self, batch, utd_ratio)
+        """``utd_ratio`` updates of ``Q``; one of the actor every ``actor_delay`` calls (A2)."""
+        learner, critic_info, last = scan_minibatches(TD3.update_critic, self, batch, utd_ratio)
         loss = jnp.zeros_like(critic_info["critic_loss"])
         learner, actor_info = jax.lax.cond(
             learner.critic.step / utd_ratio % self.actor_delay == 0,
@@ -286,7 +288,7 @@ class TD3(struct.PyTreeNode):
         next_q, rng = min_target_q(self, rng, obs, actions)
         target_q = batch["rewards"] + self.discount * batch["masks"] * next_q
         key, rng = jax.random.split(rng)
-        return step_critic(self.replace(rng=rng), batch, target_q, key)
+        return update_ensemble(self.replace(rng=rng), batch, target_q, key)
 
     def update_actor(self, batch: Batch) -> tuple[TD3, Info]:
         key, rng = jax.random.split(self.rng)
@@ -298,6 +300,6 @@ class TD3(struct.PyTreeNode):
             value = -qs.mean(axis=0).mean()
             return value, {"actor_loss": value}
 
-        actor, info = descend(self.actor, loss)
+        actor, info = gradient_step(self.actor, loss)
         target = soft_update(self.target_actor, actor, self.tau)
         return self.replace(actor=actor, target_actor=target, rng=rng), info

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.twin.actor_critic import SAC
-from benchmarks.twin.networks import Ensemble, Normal, xavier
-from benchmarks.twin.offline import BC
-from benchmarks.twin.steps import Batch, Info, trained
+from benchmarks.jax_side.actor_critic import SAC
+from benchmarks.jax_side.networks import Ensemble, Normal, xavier
+from benchmarks.jax_side.offline import BC
+from benchmarks.jax_side.steps import Batch, Info, trained
 
 # --- networks -----------------------------------------------------------------------------
 
@@ -39,7 +39,7 @@ class D4PGEncoder(nn.Module):
 
 
 class PixelMultiplexer(nn.Module):
-    """Frames ``[B, H, W, C, S]``, and ``state`` if there is one, to latents and a head."""
+    """Encode frames ``[B, H, W, C, S]``, and ``state`` if present, and apply a head."""
 
     encoder: tuple[Any, ...]
     head: Callable[[], Any]
@@ -64,7 +64,7 @@ class PixelMultiplexer(nn.Module):
 
 
 def random_crop(key: jax.Array, image: jax.Array, padding: int = 4) -> jax.Array:
-    """``[H, W, C, S]`` padded by its edges, then the old size cut out anywhere."""
+    """Pad ``[H, W, C, S]`` by its edges, then crop the old size at a random place."""
     corner = jax.random.randint(key, (2,), 0, 2 * padding + 1)
     sides = ((padding, padding), (padding, padding), (0, 0), (0, 0))
     return jax.lax.dynamic_slice(
@@ -73,17 +73,17 @@ def random_crop(key: jax.Array, image: jax.Array, padding: int = 4) -> jax.Array
 
 
 def random_crops(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Each of ``[B, H, W, C, S]`` cropped by a key of its own."""
+    """Crop each image of ``[B, H, W, C, S]`` with its own key."""
     return jax.vmap(random_crop)(jax.random.split(key, images.shape[0]), images)
 
 
-def _augmented(key: jax.Array, observations: Mapping[str, Any]) -> dict[str, Any]:
-    key, _ = jax.random.split(key)  # the first of a key for each camera
+def _augment(key: jax.Array, observations: Mapping[str, Any]) -> dict[str, Any]:
+    key, _ = jax.random.split(key)  # one key for each camera; there is one camera
     return {**observations, "pixels": random_crops(key, observations["pixels"])}
 
 
-def _unpacked(batch: Batch) -> Batch:
-    """A batch whose frames hold the next one too, taken apart."""
+def _unpack(batch: Batch) -> Batch:
+    """Split packed frames, which hold the next frame too, into observation and next one."""
     if "pixels" in batch["next_observations"]:
         return batch
     frames = batch["observations"]["pixels"]
@@ -109,7 +109,7 @@ def episode(rows: int, image: int, actions: int, seed: int) -> Batch:
 
 
 def packed(key: jax.Array, buffer: Batch, batch: int, frames: int) -> Batch:
-    """Transitions of ``frames + 1`` frames in a row, from starts that are drawn."""
+    """Sample transitions: ``frames + 1`` successive frames from random starts."""
     starts = jax.random.randint(key, (batch,), 0, buffer["rewards"].shape[0] - frames)
     rows = starts[:, None] + jnp.arange(frames + 1)
     pixels = jnp.moveaxis(buffer["frames"][rows], 1, -1)
@@ -121,22 +121,22 @@ def packed(key: jax.Array, buffer: Batch, batch: int, frames: int) -> Batch:
 # --- learners -----------------------------------------------------------------------------
 
 
-def _seeing(
+def _multiplexer(
     cnn_features: Sequence[int] = (32, 32, 32, 32),
     cnn_filters: Sequence[int] = (3, 3, 3, 3),
     cnn_strides: Sequence[int] = (2, 1, 1, 1),
     cnn_padding: str = "VALID",
     latent_dim: int = 50,
 ) -> Callable[..., PixelMultiplexer]:
-    """Head to network, by the port's keywords of the encoder and with its defaults."""
+    """A function from a head to the network; keywords and defaults are those of the port."""
     layers = tuple(cnn_features), tuple(cnn_filters), tuple(cnn_strides), cnn_padding
     return lambda head, stop_gradient=False: PixelMultiplexer(
         layers, head, latent_dim, stop_gradient
     )
 
 
-def _of_encoder(settings: dict[str, Any]) -> dict[str, Any]:
-    """The keywords of the encoder, taken out of all."""
+def _pop_encoder_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Remove the encoder's keywords from the settings and return them."""
     names = [name for name in settings if name.startswith("cnn_") or name == "latent_dim"]
     return {name: settings.pop(name) for name in names}
 
@@ -146,7 +146,7 @@ def _one_row(space: Mapping[str, Sequence[int]]) -> dict[str, jax.Array]:
 
 
 class DrQ(SAC):
-    """SAC on random crops, its actor looking through the critic's encoder."""
+    """SAC on random crops; the actor uses the critic's convolutions."""
 
     @classmethod
     def create(  # type: ignore[override]
@@ -161,13 +161,13 @@ class DrQ(SAC):
         num_qs: int = 2,
         **settings: Any,
     ) -> Self:
-        """The port's keywords; ``space`` has the shapes of ``pixels`` and perhaps ``state``."""
-        see, hidden = _seeing(**_of_encoder(settings)), tuple(hidden_dims)
+        """The port's keywords; ``space`` has the shapes of ``pixels`` and optionally ``state``."""
+        network_of, hidden = _multiplexer(**_pop_encoder_settings(settings)), tuple(hidden_dims)
         rate = critic_dropout_rate or 0.0
-        return cls.of(
+        return cls.from_networks(
             seed,
-            see(lambda: Normal(hidden, act_dim, tanh=True), stop_gradient=True),
-            lambda num: see(lambda: Ensemble(hidden, num, critic_layer_norm, rate)),
+            network_of(lambda: Normal(hidden, act_dim, tanh=True), stop_gradient=True),
+            lambda num: network_of(lambda: Ensemble(hidden, num, critic_layer_norm, rate)),
             _one_row(space),
             act_dim,
             num_qs=num_qs,
@@ -176,12 +176,12 @@ class DrQ(SAC):
         )
 
     def update(self, batch: Batch, utd_ratio: int = 1) -> tuple[Self, Info]:
-        """SAC's update on crops; the actor has the critic's convolutions as they were (A12)."""
-        batch = _unpacked(batch)
+        """SAC's update on crops; first the actor gets the critic's convolutions (A12)."""
+        batch = _unpack(batch)
         rng, key = jax.random.split(self.rng)
-        now = _augmented(key, batch["observations"])
+        now = _augment(key, batch["observations"])
         rng, key = jax.random.split(rng)
-        later = _augmented(key, batch["next_observations"])
+        later = _augment(key, batch["next_observations"])
         shared = {**self.actor.params, "encoder_0": self.critic.params["encoder_0"]}
         learner = self.replace(rng=rng, actor=self.actor.replace(params=shared))
         batch = {**batch, "observations": now, "next_observations": later}
@@ -205,8 +205,8 @@ class PixelBC(BC):
         entropy_bonus: float | None = None,
         **settings: Any,
     ) -> Self:
-        """The port's keywords; ``space`` has the shapes of ``pixels`` and perhaps ``state``."""
-        see, hidden = _seeing(**_of_encoder(settings)), tuple(hidden_dims)
+        """The port's keywords; ``space`` has the shapes of ``pixels`` and optionally ``state``."""
+        network_of, hidden = _multiplexer(**_pop_encoder_settings(settings)), tuple(hidden_dims)
 
         def head() -> Normal:
             return Normal(
@@ -214,10 +214,10 @@ class PixelBC(BC):
             )
 
         rng, key = jax.random.split(jax.random.PRNGKey(seed))
-        actor = trained(see(head), key, (_one_row(space),), optax.adam(actor_lr))
+        actor = trained(network_of(head), key, (_one_row(space),), optax.adam(actor_lr))
         return cls(rng=rng, actor=actor, entropy_bonus=entropy_bonus)
 
     def update(self, batch: Batch) -> tuple[Self, Info]:
         rng, key = jax.random.split(self.rng)
-        cropped = {**batch, "observations": _augmented(key, batch["observations"])}
+        cropped = {**batch, "observations": _augment(key, batch["observations"])}
         return super(PixelBC, self.replace(rng=rng)).update(cropped)

@@ -1,11 +1,11 @@
-"""The JAX twin as a side of the parity suite: the programs of ``parity/programs`` run on it.
+"""A backend for the parity suite over the benchmarks' JAX side (``benchmarks/jax_side``).
 
-Learners start from the port's trees and key. What the programs of learners do not call is
-missing here.
+Learners start from the port's parameters and key. Only the methods that programs of learners call
+are implemented.
 """
 
 # pyright: reportMissingImports=false
-# ruff: noqa: E402 (what needs JAX comes after the question whether it is there)
+# ruff: noqa: E402 (imports that need JAX come after the skip)
 from __future__ import annotations
 
 import contextlib
@@ -22,11 +22,11 @@ for _name in ("jax", "flax", "optax"):
 import jax
 import jax.numpy as jnp
 
-from benchmarks.twin.actor_critic import SAC, TD3
-from benchmarks.twin.idql import IDQL
-from benchmarks.twin.offline import BC, IQL
-from benchmarks.twin.pixels import DrQ, PixelBC
-from benchmarks.twin.steps import adopt
+from benchmarks.jax_side.actor_critic import SAC, TD3
+from benchmarks.jax_side.idql import IDQL
+from benchmarks.jax_side.offline import BC, IQL
+from benchmarks.jax_side.pixels import DrQ, PixelBC
+from benchmarks.jax_side.steps import with_parameters
 from parity.backend import Settings
 from parity.port.backend import TorchBackend
 from parity.programs.learners import NETWORKS
@@ -43,21 +43,21 @@ CREATE = {
 }
 
 _OBJECTIVES = {"critic_objective": "expectile", "actor_objective": "bc"}
-"""What the twin's full learner does in any case."""
+"""The only objectives that the JAX side's general learner has."""
 
 
 def port_learner(settings: Settings) -> Any:
-    """The port's fresh learner of a case."""
+    """The port's new learner for a case."""
     return TorchBackend().learner(settings)
 
 
 def port_trees(learner: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """Parameters of its trained networks as NumPy arrays."""
+    """Parameters of a learner's trained networks as NumPy arrays."""
     nested = TorchBackend().nested
     return {name: nested(getattr(learner, name).params) for name in names if "target" not in name}
 
 
-class TwinBackend:
+class JaxSideBackend:
     """The part of :class:`parity.backend.Backend` that programs of learners use."""
 
     def __init__(self) -> None:
@@ -81,12 +81,12 @@ class TwinBackend:
         kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()}
         source = port_learner(settings)
         size = settings["space"] if "space" in settings else settings["obs_dim"]
-        # a seed of its own: everything random is taken from the port
+        # the seed has no effect: parameters and key are replaced by the port's
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Explicitly requested dtype")
             learner = CREATE[name](0, size, settings["act_dim"], **kwargs)
         trees = port_trees(source, NETWORKS[name])
-        return adopt(learner, trees, source.rng.numpy().astype(np.uint32))
+        return with_parameters(learner, trees, source.rng.numpy().astype(np.uint32))
 
     def updated(self, learner: Any, method: str, batch: Any, *ratio: int) -> tuple[Any, Any]:
         return self._update(learner, method, batch, ratio)

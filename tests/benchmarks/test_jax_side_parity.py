@@ -1,6 +1,6 @@
-"""The JAX twin against the reference tensors of upstream, within the suite's bounds."""
+"""The benchmarks' JAX side against the recorded tensors, within the parity suite's bounds."""
 
-# ruff: noqa: E402 (what needs JAX comes after the question whether it is there)
+# ruff: noqa: E402 (imports that need JAX come after the skip)
 from __future__ import annotations
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 for _name in ("jax", "flax", "optax"):
     pytest.importorskip(_name, reason=f"the benchmark's JAX side needs {_name}")
 
-import twin_side
+import jax_side_backend
 
 from parity.compare import run_case
 from parity.store import recorded
@@ -20,7 +20,7 @@ _FEW = (
     "redq/utd-4",
     "td3/redq",
 )
-"""Between them they meet most of the twin; all of it is met by the slow ones too."""
+"""Cases that together execute most of the JAX side; the slow ones execute the rest."""
 
 _MORE = (
     "create/simple-default",
@@ -74,7 +74,7 @@ _MORE = (
 )
 def test_equals_upstream(name: str) -> None:
     [(case, expected)] = recorded(case=name)
-    result = run_case(twin_side.TwinBackend(), case, expected)
+    result = run_case(jax_side_backend.JaxSideBackend(), case, expected)
     failed = [f for f in result.findings if not f.passed]
     lines = [f"{f.tensor}: {f.error:.3g} above {f.bound:g}, {f.detail}" for f in failed]
     assert result.passed, "\n".join([result.crash, *lines])
@@ -84,7 +84,7 @@ def test_equals_upstream(name: str) -> None:
 def test_planted_error_is_seen() -> None:
     """A discount that is a hundredth off shows in the losses: the comparison can fail."""
     [(case, expected)] = recorded(case="iql/plain")
-    side = twin_side.TwinBackend()
+    side = jax_side_backend.JaxSideBackend()
     learner = side.learner
     side.learner = lambda settings: learner(settings).replace(discount=0.98)  # type: ignore[method-assign]
     result = run_case(side, case, expected)

@@ -1,4 +1,4 @@
-"""What the steps of every learner are made of."""
+"""Functions that the updates of all learners share."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
@@ -24,29 +24,29 @@ class Target(struct.PyTreeNode):
 
 
 def trained(module: nn.Module, key: jax.Array, inputs: tuple[Any, ...], tx: Any) -> TrainState:
-    """The state of a network that ``tx`` trains, initialised on inputs of one row."""
+    """Train state of a network with optimiser ``tx``, initialised with inputs of one row."""
     params = module.init(key, *inputs)["params"]
     return TrainState.create(apply_fn=module.apply, params=params, tx=tx)
 
 
 def target_of(state: TrainState) -> Target:
-    """A copy, so that state and target can be donated together."""
+    """Target network: a copy, so that state and target can be donated together."""
     return Target(jax.tree.map(jnp.copy, state.params))
 
 
 def apply(
     state: TrainState, params: Any, *inputs: Any, dropout_key: jax.Array | None = None
 ) -> Any:
-    """The network of a state at other parameters; with a key, dropout is on."""
+    """Apply a state's network to other parameters; with a key, dropout is on."""
     if dropout_key is None:
         return state.apply_fn({"params": params}, *inputs)
     return state.apply_fn({"params": params}, *inputs, True, rngs={"dropout": dropout_key})
 
 
-def descend(
+def gradient_step(
     state: TrainState, loss: Callable[[Any], tuple[jax.Array, Info]]
 ) -> tuple[TrainState, Info]:
-    """One step of a state's optimiser on ``loss(params) -> (loss, info)``."""
+    """One optimiser step on ``loss(params) -> (loss, info)``."""
     grads, info = jax.grad(loss, has_aux=True)(state.params)
     return state.apply_gradients(grads=grads), info
 
@@ -57,26 +57,26 @@ def soft_update(target: Target, source: TrainState, tau: float) -> Target:
 
 
 def expectile(diff: jax.Array, level: float) -> jax.Array:
-    """The asymmetric square of IQL (quirk U6)."""
+    """Asymmetric squared loss of IQL (quirk U6)."""
     return jnp.where(diff > 0, level, 1 - level) * diff**2
 
 
-def adopt(learner: Any, trees: Mapping[str, Any], rng: Any) -> Any:
-    """A learner with parameters and key taken over as NumPy arrays; optimisers start anew.
+def with_parameters(learner: Any, trees: Mapping[str, Any], rng: Any) -> Any:
+    """The learner with other parameters and key (NumPy arrays) and fresh optimisers.
 
-    ``trees`` holds the parameters of each trained network under its name; a target starts as
-    its source.
+    ``trees`` holds the parameters of each trained network by name; a target network gets a copy of
+    its source's.
     """
 
-    def taken(name: str) -> Any:
+    def copied(name: str) -> Any:
         return jax.tree.map(jnp.array, dict(trees[name.removeprefix("target_")]))
 
     changes: dict[str, Any] = {"rng": jnp.asarray(rng, jnp.uint32)}
     for name, state in vars(learner).items():
         if isinstance(state, TrainState):
             changes[name] = TrainState.create(
-                apply_fn=state.apply_fn, params=taken(name), tx=state.tx
+                apply_fn=state.apply_fn, params=copied(name), tx=state.tx
             )
         elif isinstance(state, Target):
-            changes[name] = Target(taken(name))
+            changes[name] = Target(copied(name))
     return learner.replace(**changes)

@@ -1,0 +1,32 @@
+"""The examples of ``benchmarks/README.md`` run, and the files that it names exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from benchmarks.results import read_run
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+
+
+def test_python_examples_run() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(block, {})
+
+
+def test_named_files_exist() -> None:
+    for name in re.findall(r"\]\((figures/.+?)\)", README):
+        assert (ROOT / "benchmarks" / name).is_file(), name
+    for row in README.partition("## Files")[2].splitlines()[4:]:
+        for name in re.findall(r"`(.+?)`", row.split("|")[1]):
+            assert (ROOT / "benchmarks" / name).exists(), name
+    assert len(README.encode()) <= 10_240
+
+
+def test_published_results_files_are_readable() -> None:
+    for path in sorted((ROOT / "benchmarks" / "figures").glob("*.json")):
+        assert read_run(path).results, path.name
