@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from parity.compare import run_case
 from parity.counterparts import SCRIPTS, counterpart, exemption
@@ -26,6 +26,7 @@ from parity.store import REFERENCE, recorded, write_whole
 BEGIN = "<!-- module table: written by `python -m parity coverage --table parity/README.md` -->"
 END = "<!-- end of the module table -->"
 _SHOWN_GROUPS = 4
+_WIDTH = 80
 
 State = Literal["covered", "exempt", "no case", "no counterpart", "fails"]
 
@@ -129,17 +130,19 @@ def coverage(directory: Path = REFERENCE, run: bool = True) -> list[Row]:
     return [row(name, entry["cases"], passed) for name, entry in names.items()]
 
 
-def table(rows: Sequence[Row], title: str) -> Table:
-    """One line a name, with the first case and how many groups have one."""
-    out = Table(title=title)
-    for head in ("the original", "the port", "case", "groups", "covered"):
-        out.add_column(head, overflow="fold")
+def table(rows: Sequence[Row], title: str) -> list[str]:
+    """Two lines for each name with rich's markup: the name and its state; port, case and groups."""
+    lines = [f"[bold]{escape(title)}[/bold]"]
     for r in rows:
-        case = r.cases[0] if r.cases else ""
         good = r.state in ("covered", "exempt")
-        state = f"[{'green' if good else 'red'}]{'yes' if r.state == 'covered' else r.state}[/]"
-        out.add_row(r.name, r.port, case, str(len(r.cases) or ""), state)
-    return out
+        state = f"[{'green' if good else 'red'}]{r.state}[/]"
+        lines.append(f"{r.name.removeprefix('jaxrl5.')}: {state}")
+        parts = [r.port or "no counterpart"]
+        if r.cases:
+            parts.append(f"case {r.cases[0]} ({len(r.cases)} groups)")
+        line = f"    {'; '.join(parts)}"
+        lines += [line] if len(line) <= _WIDTH else [f"    {part}" for part in parts]
+    return lines
 
 
 @dataclass
@@ -254,9 +257,9 @@ def coverage_command(directory: Path = REFERENCE) -> int:
     """``python -m parity coverage``: 0 when every name is covered or exempt, else 1."""
     rows = coverage(directory)
     console = Console()
-    console = Console(width=max(console.width, 160))
     commit = read_coverage(directory)["commit"][:7]
-    console.print(table(rows, f"public names of the original at {commit}"))
+    for line in table(rows, f"public names of the original (jaxrl5 at {commit})"):
+        console.print(line, highlight=False, soft_wrap=True)
     for note in dict.fromkeys(r.note for r in rows if r.state == "exempt"):
         names = [r.name for r in rows if r.note == note]
         console.print(f"exempt: {', '.join(names)}: {note}", highlight=False, soft_wrap=True)

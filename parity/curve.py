@@ -14,8 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from parity.compare import Finding, Result
 from parity.store import write_whole
 
@@ -33,18 +31,29 @@ def _points(result: Result) -> dict[int, dict[str, Finding]]:
     return dict(sorted(worst.items()))
 
 
-def curve_table(results: Sequence[Result]) -> Table:
-    """Largest relative error of any parameter tensor of each network, after so many updates."""
-    out = Table(title="largest relative error of any parameter tensor")
-    curves = {r.case.name: _points(r) for r in results}
-    networks = list(dict.fromkeys(n for c in curves.values() for at in c.values() for n in at))
-    for name in ("case", "updates", *networks):
-        out.add_column(name, justify="left" if name == "case" else "right")
-    for case, points in curves.items():
+def curve_table(results: Sequence[Result]) -> list[str]:
+    """Lines: the largest relative error of any parameter tensor of each network over the updates.
+
+    Each case has a line for its name and two for the names of its networks.
+    """
+    lines = ["largest relative error of any parameter tensor"]
+    for result in results:
+        points = _points(result)
+        networks = list(dict.fromkeys(name for at in points.values() for name in at))
+        if not networks:
+            continue
+        lines.append(result.case.name)
+        for prefix in ("target_", ""):  # a second line of the head keeps the columns narrow
+            names = [
+                name.removeprefix("target_") if not prefix else "target" * name.startswith(prefix)
+                for name in networks
+            ]
+            first = "" if prefix else "updates"
+            lines.append(f"  {first:>8}" + "".join(f" {name:>13}" for name in names))
         for step, at in points.items():
-            errors = [f"{at[n].error:.1e}" if n in at else "" for n in networks]
-            out.add_row(case, str(step), *errors)
-    return out
+            errors = (f"{at[n].error:.1e}" if n in at else "" for n in networks)
+            lines.append(f"  {step:>8}" + "".join(f" {error:>13}" for error in errors))
+    return lines
 
 
 def _entry(result: Result, command: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from parity import tables
 from parity.bounds import promised
@@ -239,16 +239,16 @@ def _figure(value: np.generic) -> str:
     return f"{value:.12g}" if value.dtype == np.float64 else f"{value:.9g}"
 
 
-def table(replay: Replay) -> Table:
-    """Rows around the first failure: those just before, the failure, the worst of those after."""
+def table(replay: Replay) -> list[str]:
+    """Lines with rich's markup: the tensors before the first failure, it, and the worst after it.
+
+    Three lines for each tensor: its name; its error and bound; the worst entry on both sides.
+    """
     findings, found = replay.result.findings, replay.first
-    out = Table(title=f"{replay.result.case.id} ({replay.result.mode}), in order of computation")
-    for column in ("", "tensor", "kind"):
-        out.add_column(column, overflow="fold")
-    for column in ("error", "bound", "worst at", "the port", "the original"):
-        out.add_column(column, justify="right", overflow="fold")
+    title = f"{replay.result.case.id} ({replay.result.mode}), in order of computation"
+    lines = [f"[bold]{escape(title)}[/bold]"]
     if found is None:
-        return out
+        return lines
     at = findings.index(found[0])
     later = sorted(
         (i for i in range(at + 1, len(findings)) if not findings[i].passed),
@@ -257,27 +257,27 @@ def table(replay: Replay) -> Table:
     shown = [*range(max(at - BEFORE, 0), at + 1), *sorted(later[:AFTER])]
     for previous, i in zip([shown[0] - 1, *shown], shown, strict=False):
         if i > previous + 1:
-            out.add_row("", f"… {i - previous - 1} more", *[""] * 6)
+            lines.append(f"      … {i - previous - 1} more")
         finding = findings[i]
-        style = "bold red" if i == at else "" if finding.passed else "red"
-        out.add_row(
-            "[green]ok[/green]" if finding.passed else "FIRST" if i == at else "off",
-            label(finding.tensor),
-            finding.kind,
-            f"{tables.figure(finding.error)} {promised(finding.kind).unit}",
-            tables.figure(finding.bound),
-            *entry_of(replay, finding),
-            style=style,
-        )
+        style = "bold red" if i == at else "none" if finding.passed else "red"
+        state = "ok" if finding.passed else "FIRST" if i == at else "off"
+        error = f"{tables.figure(finding.error)} {promised(finding.kind).unit}"
+        place, actual, expected = entry_of(replay, finding)
+        where = f"; worst at {place}" if place else ""
+        for line in (
+            f"{state:<5} {label(finding.tensor)} ({finding.kind})",
+            f"      error {error}, bound {tables.figure(finding.bound)}{where}",
+            f"      port {actual}, original {expected}",
+        ):
+            lines.append(f"[{style}]{escape(line)}[/{style}]")
     if rest := len(findings) - 1 - shown[-1]:
-        out.add_row("", f"… {rest} more", *[""] * 6)
-    return out
+        lines.append(f"      … {rest} more")
+    return lines
 
 
 def show(replays: Sequence[Replay]) -> None:
     """Print a table for each replay that fails, and a verdict for each."""
     console = Console()
-    console = Console(width=max(console.width, 140))
     case = replays[-1].result.case
     insides = [replay.result.case.id for replay in replays if replay.result.case != case]
     if insides:
@@ -285,7 +285,8 @@ def show(replays: Sequence[Replay]) -> None:
     for replay in replays:
         failed = not replay.result.passed
         if failed and replay.first is not None:
-            console.print(table(replay))
+            for line in table(replay):
+                console.print(line, highlight=False, soft_wrap=True)
         mark = "[red]FAIL[/red]" if failed else "[green]ok[/green]"
         console.print(mark, end=" ")
         console.print(verdict(replay), highlight=False, soft_wrap=True, markup=False)

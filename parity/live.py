@@ -287,7 +287,8 @@ def live_command(args: argparse.Namespace) -> int:
     if args.json is not None:
         write_whole(args.json, json.dumps(figures, indent=1).encode())
     if args.curve is not None:
-        progress.console.print(curve_table(results))
+        for line in curve_table(results):
+            progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
         write_curve(args.curve, results, figures, _said_command(args))
     failed = [r.case.name.removeprefix("seed-") for r in results if not r.passed]
     if failed and args.seeds is not None:

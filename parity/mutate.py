@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
 
 from parity.cases import Case
 from parity.compare import Result, Tensors, run_case
@@ -251,23 +251,17 @@ def mutate(
         return [future.result() for future in verdicts]
 
 
-def table(verdicts: Sequence[Verdict]) -> Table:
-    """One row for each planted bug."""
-    out = Table(title="bugs planted in the port, one at a time", show_lines=False)
-    for name in ("bug", "caught", "by the case", "first tensor"):
-        out.add_column(name, overflow="fold")
-    for name in ("error", "bound", "seconds"):
-        out.add_column(name, justify="right")
+def table(verdicts: Sequence[Verdict]) -> list[str]:
+    """Lines with rich's markup: one for each planted bug; the first tensor out of bounds below."""
+    lines = ["[bold]bugs planted in the port, one at a time[/bold]"]
+    lines.append(f"{'bug':<36} {'caught':<6} {'error':>8} {'bound':>8} {'seconds':>8}")
     for v in verdicts:
-        out.add_row(
-            v.name,
-            "[green]yes[/green]" if v.caught else "[red]NO[/red]",
-            v.case,
-            v.tensor,
-            *("" if x is None else figure(x) for x in (v.error, v.bound)),
-            f"{v.seconds:.0f}",
-        )
-    return out
+        error, bound = ("" if x is None else figure(x) for x in (v.error, v.bound))
+        caught = "[green]yes[/green]   " if v.caught else "[red]NO[/red]    "
+        lines.append(f"{v.name:<36} {caught} {error:>8} {bound:>8} {v.seconds:>8.0f}")
+        if v.caught:
+            lines.append(f"    {v.case}: {escape(v.tensor)}")
+    return lines
 
 
 def _explanations(verdicts: Sequence[Verdict], full: bool) -> Iterator[str]:
@@ -301,8 +295,8 @@ def mutate_command(
     begin = time.perf_counter()
     verdicts = mutate(chosen(only), jobs, full, with_control, reference)
     console = Console()
-    console = Console(width=max(console.width, 128))
-    console.print(table(verdicts))
+    for line in table(verdicts):
+        console.print(line, highlight=False, soft_wrap=True)
     for line in _explanations(verdicts, full):
         console.print(line, highlight=False, soft_wrap=True)
     caught = sum(v.caught for v in verdicts)

@@ -132,17 +132,6 @@ def read_pairs(
     ]
 
 
-def read_group(
-    group: str, manifest: Mapping[str, Any], directory: Path = REFERENCE
-) -> dict[str, dict[str, np.ndarray]]:
-    """Reference tensors of one group, ``{case name: {tensor name: array}}``.
-
-    Raises:
-        RecordError: as :func:`read_pairs`.
-    """
-    return {case.name: tensors for case, tensors in read_pairs(group, manifest, directory)}
-
-
 def find_case(name: str, cases: Sequence[Case]) -> Case:
     """The case ``group/name``.
 

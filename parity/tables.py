@@ -12,9 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from parity.bounds import KINDS, promised
 from parity.compare import Finding, Result
@@ -68,47 +67,50 @@ def _module(result: Result) -> str:
     return MODULES.get(group, group) if result.case.program else group
 
 
-def table(results: Sequence[Result], title: str) -> Table:
-    """One row for each module, mode and kind: how many, how far off, the bound."""
-    out = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("module", "mode", "kind"):
-        out.add_column(name)
-    for name in ("cases", "tensors", "absolute", "relative", "ulp", "error", "bound"):
-        out.add_column(name, justify="right")
-    out.add_column("measure")
-    out.add_column("")
-    above = ("", "")
+_UNITS = {"relative": "rel", "absolute": "abs", "relative L2": "L2", "entries": "count"}
+_LEGEND = (
+    "abs, rel, ulp: largest absolute, relative and ulp difference; error: largest error",
+    "in the bound's measure; L2: relative L2 norm; count: number of unequal entries",
+)
+
+
+def _line(kind: str, cells: Sequence[str], unit: str, state: str) -> str:
+    """One line of the table: 80 characters if ``kind`` has at most 13."""
+    cases, tensors, *numbers = cells
+    figures = "".join(f" {number:>7}" for number in numbers)
+    return f"  {kind:<13} {cases:>5} {tensors:>7}{figures} {unit:<5} {state}".rstrip()
+
+
+def table(results: Sequence[Result], title: str) -> list[str]:
+    """Lines with rich's markup: for each module and mode, a row for each kind.
+
+    A row has the numbers of cases and tensors, the largest differences, and the bound.
+    """
+    head = ("cases", "tensors", "abs", "rel", "ulp", "error", "bound")
+    lines = [f"[bold]{escape(title)}[/bold]", _line("kind", head, "in", "")]
     for module in dict.fromkeys(map(_module, results)):
         for mode in dict.fromkeys(r.mode for r in results if _module(r) == module):
             members = [r for r in results if _module(r) == module and r.mode == mode]
-            for row in _rows(members):
-                # What the row above says already is left out.
-                named = (
-                    module if above[0] != module else "",
-                    mode if above != (module, mode) else "",
-                )
-                out.add_row(*named, *row)
-                above = (module, mode)
-    return out
+            lines += [f"[bold]{escape(module)}, {mode}[/bold]", *_rows(members)]
+    return [*lines, *(f"[dim]{line}[/dim]" for line in _LEGEND)]
 
 
-def _rows(members: Sequence[Result]) -> Iterator[list[str]]:
-    crashed = sum(bool(r.crash) for r in members)
-    if crashed:
-        yield ["(did not run)", str(crashed), *[""] * 7, "[red]FAIL[/red]"]
+def _rows(members: Sequence[Result]) -> Iterator[str]:
+    if crashed := sum(bool(r.crash) for r in members):
+        yield f"[red]{_line('(did not run)', (str(crashed), *[''] * 6), '', 'FAIL')}[/red]"
     for kind in kinds(members):
         having = [r for r in members if any(f.kind == kind for f in r.findings)]
         found = [f for r in having for f in r.findings if f.kind == kind]
-        yield [
-            kind,
+        cells = [
             str(len(having)),
             str(len(found)),
-            *(figure(_worst(found, name)) for name in ("absolute", "relative", "ulp")),
-            figure(_worst(found, "error")),
+            *(figure(_worst(found, name)) for name in ("absolute", "relative", "ulp", "error")),
             figure(promised(kind).bound),
-            promised(kind).unit,
-            "[green]ok[/green]" if all(f.passed for f in found) else "[red]FAIL[/red]",
         ]
+        unit = promised(kind).unit
+        good = all(f.passed for f in found)
+        line = escape(_line(kind, cells, _UNITS.get(unit, unit), "ok" if good else "FAIL"))
+        yield line if good else f"[red]{line}[/red]"
 
 
 def failure(result: Result) -> str:
@@ -133,16 +135,15 @@ def failures(results: Iterable[Result]) -> list[str]:
 
 
 def show(results: Sequence[Result], title: str, wall: float | None = None) -> None:
-    """Print the table, the failures and a closing line for each mode.
+    """Print the table, the failures and a summary line for each mode.
 
-    ``wall`` is how many seconds it all took.
+    ``wall`` is the total time in seconds.
     """
-    # Twelve columns need more than the 80 characters that a pipe or a log is given by default.
     console = Console()
-    console = Console(width=max(console.width, 128))
-    console.print(table(results, title))
+    for line in table(results, title):
+        console.print(line, highlight=False, soft_wrap=True)
     for line in failures(results):
-        console.print(f"[red]FAIL[/red] {line}", highlight=False, soft_wrap=True)
+        console.print(f"[red]FAIL[/red] {escape(line)}", highlight=False, soft_wrap=True)
     modes = list(dict.fromkeys(r.mode for r in results))
     for mode in modes:
         members = [r for r in results if r.mode == mode]

@@ -13,14 +13,16 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from rich.text import Text
 
+from parity import tables
 from parity.__main__ import main
 from parity.cases import Case, all_cases
 from parity.checking import Job, check, check_command, jobs_of, recorded, run_job
-from parity.compare import Tensors, run_case
+from parity.compare import Finding, Result, Tensors, run_case
 from parity.modes import Mode, chosen, modes_of, seconds
 from parity.port.backend import TorchBackend
-from parity.store import REFERENCE, RecordError, read_cases, read_group, read_manifest
+from parity.store import REFERENCE, RecordError, read_cases, read_manifest, read_pairs
 from parity.tables import failures
 
 CASES = all_cases()
@@ -35,7 +37,7 @@ COMPILED = (
 
 @functools.cache
 def _group(group: str) -> dict[str, Tensors]:
-    return dict(read_group(group, read_manifest()))
+    return {case.name: tensors for case, tensors in read_pairs(group, read_manifest())}
 
 
 def _hold(case: Case, mode: Mode) -> None:
@@ -118,11 +120,11 @@ def test_a_damaged_record_is_named(tmp_path) -> None:
     manifest = read_manifest()
     (tmp_path / "manifest.json").write_bytes((REFERENCE / "manifest.json").read_bytes())
     with pytest.raises(RecordError, match="the manifest lists it"):
-        read_group("losses", manifest, tmp_path)
+        list(read_pairs("losses", manifest, tmp_path))
     whole = (REFERENCE / "losses.safetensors").read_bytes()
     (tmp_path / "losses.safetensors").write_bytes(whole[:-1])
     with pytest.raises(RecordError, match="SHA-256"):
-        read_group("losses", manifest, tmp_path)
+        list(read_pairs("losses", manifest, tmp_path))
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(RecordError, match="no JSON"):
         read_manifest(tmp_path)
@@ -231,3 +233,17 @@ def test_a_mode_that_touches_nothing_of_a_case_fails() -> None:
 def test_port_on_cuda_is_within_the_promises(group: str) -> None:
     results = check(only=group, device="cuda")
     assert all(r.passed for r in results), "\n".join(failures(results))
+
+
+@pytest.mark.parametrize("mode", ["eager", "compiled", "vmapped"])
+def test_table_fits_80_columns_and_has_every_figure(mode: Mode) -> None:
+    finding = Finding("out", "double_loss", 1.25e-9, 1e-8, 3.25e-7, 1.25e-9, 123456.0)
+    wide = Case("augmentation", "a", "crops")
+    results = [Result(wide, (finding,), mode=mode)]
+    lines = tables.table(results, "title")
+    assert max(len(Text.from_markup(line)) for line in lines) <= 80
+    text = "\n".join(lines)
+    assert f"agents.augmentations, {mode}" in text
+    [row] = [line.split() for line in lines if "double_loss" in line]
+    expected = ["1", "1", "3.2e-07", "1.2e-09", "123456", "1.2e-09", "1.0e-08", "rel", "ok"]
+    assert row == ["double_loss", *expected]
