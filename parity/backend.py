@@ -1,6 +1,6 @@
-"""What a side of the comparison has to offer.
+"""The protocol that both sides of the comparison implement.
 
-Two classes keep this protocol: :class:`parity.original.backend.JaxBackend` (the original, in its
+Two classes implement it: :class:`parity.original.backend.JaxBackend` (the original, in its
 own environment) and :class:`parity.port.backend.TorchBackend` (the port). A program sees neither
 jax nor torch: arrays go in as NumPy through ``array`` and come out through ``numpy``.
 """
@@ -18,7 +18,7 @@ Settings = Mapping[str, Any]
 Outputs = dict[str, np.ndarray]
 
 Event = tuple[str, str, dict[str, Any]]
-"""Something that a watched learner did: ``call`` or ``step``, the network, arrays by name.
+"""An event recorded from a learner: ``call`` or ``step``, the network, arrays by name.
 
 Of a call of a network ``inputs``, ``params``, ``dropout`` (the key, if there was one), ``layers``
 (the output of each submodule by its path) and ``out``; of a step of its optimiser ``gradient``.
@@ -60,7 +60,7 @@ class Backend(Protocol):
     """Namespace with ``adam, adamw, cosine_decay_schedule, apply_updates, incremental_update``."""
 
     def flags(self, x64: bool, partitionable: bool) -> AbstractContextManager[None]:
-        """Number width and stream layout in force inside the block."""
+        """Set number width and stream layout inside the block."""
         ...
 
     def array(self, value: np.ndarray) -> Any:
@@ -119,7 +119,7 @@ class Backend(Protocol):
         ...
 
     def decay_mask(self, params: Any) -> Any:
-        """The tree of booleans that says which leaves decay."""
+        """A tree of booleans: which leaves decay."""
         ...
 
     def learner(self, settings: Settings) -> Any:
@@ -136,7 +136,7 @@ class Backend(Protocol):
         ...
 
     def batch(self, arrays: Any) -> Any:
-        """Arrays, or a nested dict of them, as this side's learners take them."""
+        """Arrays, or a nested dict of them, converted for this side's learners."""
         ...
 
     def choose(self, learner: Any, how: str, observations: Any) -> tuple[np.ndarray, Any]:
@@ -150,7 +150,7 @@ class Backend(Protocol):
     def watched(
         self, learner: Any, names: Sequence[str]
     ) -> AbstractContextManager[tuple[Any, list[Event]]]:
-        """The learner with its networks watched, and what they did, complete after the block.
+        """The learner with its networks instrumented, and the events; complete after the block.
 
         Events come in the order in which this side computes.
         """
@@ -169,7 +169,7 @@ class Backend(Protocol):
         ...
 
     def d4rl(self, source: Any, options: Settings) -> Any:
-        """A dataset of the recording that ``source.get_dataset()`` hands out."""
+        """A dataset from the arrays that ``source.get_dataset()`` returns."""
         ...
 
     def binary(self, folder: Path, name: str, options: Settings) -> Any:
@@ -192,7 +192,7 @@ class Backend(Protocol):
         ...
 
     def estimates(self, learner: Any, observations: Any, actions: Any) -> tuple[Any, Any]:
-        """A learner's least Q and its V, ``[B]`` each."""
+        """A learner's minimum Q and its V, ``[B]`` each."""
         ...
 
     def evaluated(self, learner: Any, walk: Any, episodes: int, how: str) -> float:

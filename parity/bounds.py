@@ -1,4 +1,4 @@
-"""The numeric promises, written down once.
+"""The numeric bounds.
 
 Every tensor of a case belongs to one *kind*, and a kind has one measure and one bound. The bounds
 are those of the project's specification; none is ever widened to make a case pass. Two kinds
@@ -19,7 +19,7 @@ from parity import errors
 
 @dataclass(frozen=True)
 class Kind:
-    """What is promised of one sort of tensor: ``measure(actual, expected) <= bound``."""
+    """The bound of one kind of tensor: ``measure(actual, expected) <= bound``."""
 
     name: str
     measure: Callable[[np.ndarray, np.ndarray], float]
@@ -89,11 +89,11 @@ MEASURES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], float], str]] = {
     "elementwise": (errors.elementwise_error, "relative"),
     "l2": (errors.l2_error, "relative L2"),
 }
-"""What a promise of one's own may be measured in, and the unit it is shown with."""
+"""The measures of custom bounds, and the unit that is printed."""
 
 
 def promised(name: str) -> Kind:
-    """The kind of this name, or one of one's own: a measure and a bound, ``"relative 1e-5"``.
+    """The kind of this name, or a custom one: a measure and a bound, ``"relative 1e-5"``.
 
     Raises:
         ValueError: it is neither.

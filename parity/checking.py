@@ -1,4 +1,4 @@
-"""Hold the port against the record, in every mode. Needs no JAX."""
+"""Compare the port with the record, in every mode. Needs no JAX."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ FEW = 60
 
 @dataclass(frozen=True)
 class Job:
-    """One case in one mode on one device, and what the original computed.
+    """One case in one mode on one device, and its reference tensors.
 
-    Compiled, a learner's case compiles the part that it is about, or, ``whole``, all of it.
+    In compiled mode a learner's case compiles the part that it tests, or with ``whole`` all parts.
     """
 
     case: Case
@@ -46,12 +46,12 @@ class Job:
 
 
 def run_job(job: Job) -> Result:
-    """Run one case in its mode; a mode that touched nothing of it is a failure too."""
+    """Run one case in its mode; fails too if the mode was applied to none of its functions."""
     from parity.port.backend import TorchBackend
 
     part = None if job.whole else compiled_part(job.case)
     backend = TorchBackend(job.mode, job.device, part)
-    with no_shortcuts(job.mode, job.device):
+    with full_precision(job.mode, job.device):
         result = replace(run_case(backend, job.case, job.expected), mode=job.mode)
     if job.mode != "eager" and not backend.lift.calls and not result.crash:
         return replace(result, crash=f"nothing of the case ran {job.mode}")
@@ -59,10 +59,10 @@ def run_job(job: Job) -> Result:
 
 
 @contextlib.contextmanager
-def no_shortcuts(mode: Mode, device: str) -> Iterator[None]:
-    """What the promises take for granted, within a job: full float32, and one compiler thread.
+def full_precision(mode: Mode, device: str) -> Iterator[None]:
+    """Context of a job: full float32 precision, and one compiler thread.
 
-    Compiled, products are the library's own, as in training: eager, they are torch's.
+    Compiled, matrix products are the library's own, as in training; eager, they are torch's.
     """
     import torch
 
@@ -71,7 +71,7 @@ def no_shortcuts(mode: Mode, device: str) -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         if mode == "compiled":
-            # Several compiler threads in each of several processes only get in each other's way.
+            # several compiler threads in each of several processes slow each other down
             stack.enter_context(one_compiler_thread())
             stack.enter_context(set_native_matmul())
         if torch.device(device).type == "cuda":
@@ -86,12 +86,12 @@ def no_shortcuts(mode: Mode, device: str) -> Iterator[None]:
 def _one_thread() -> None:
     import torch
 
-    # The tensors are tiny: a second thread costs more than it brings (on two busy cores, tenfold).
+    # The tensors are tiny: a second thread makes it slower (ten times, on two busy cores).
     torch.set_num_threads(1)
 
 
 def check_machine(modes: Sequence[Mode], device: str) -> None:
-    """Refuse what this machine cannot run.
+    """Raise an error if this machine cannot run the check.
 
     Raises:
         RuntimeError: there is no such device, or no compiler where one is needed.
@@ -126,10 +126,10 @@ def jobs_of(
     every: bool = False,
     device: str = "cpu",
 ) -> list[Job]:
-    """The recorded cases in the modes that they have, mode by mode.
+    """The jobs of the recorded cases, mode by mode.
 
-    A case that is asked for by name runs in all of them, and so does every one with ``every``;
-    otherwise those that :func:`parity.modes.chosen` names.
+    A case given by name runs in all its modes, and so does each with ``every``; otherwise
+    :func:`parity.modes.chosen` decides.
 
     Raises:
         RecordError: the record is damaged or has no such case, or none of them has such a mode.
@@ -176,11 +176,11 @@ def check(
 
 
 def _done(listed: Sequence[Job], jobs: int) -> Iterator[tuple[int, Result]]:
-    """Places and results as they come. The longest begin first, so that processes end together."""
+    """Indices and results as they finish; the longest jobs start first."""
     order = sorted(
         range(len(listed)), key=lambda i: seconds(listed[i].case, listed[i].mode), reverse=True
     )
-    # Another process takes seconds to start, which few short cases are not worth.
+    # starting a process takes seconds, more than a few short cases
     if jobs == 1 or (len(listed) <= FEW and all(job.mode != "compiled" for job in listed)):
         for place in order:
             yield place, run_job(listed[place])
@@ -203,7 +203,7 @@ def check_command(
     device: str = "cpu",
     junit_path: Path | None = None,
 ) -> int:
-    """``python -m parity check``: 0 when every promise holds, else 1.
+    """``python -m parity check``: 0 if all tensors are within their bounds, else 1.
 
     Raises:
         ValueError: an unknown mode; or as :func:`check`.

@@ -45,7 +45,7 @@ class Finding:
 
 
 class Judged:
-    """What holds of every case that was run: it passes if all it found passes."""
+    """A case that was run: it passes if all its findings pass."""
 
     findings: tuple[Finding, ...]
     crash: str
@@ -61,7 +61,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Result(Judged):
-    """All findings of one case; ``crash`` holds the last line of an exception, if there was one.
+    """All findings of one case; ``crash`` is the last line of an exception, if there was one.
 
     ``mode`` is how the port ran (``eager``, ``compiled``, ``vmapped``) and ``seconds`` how long.
     """
@@ -99,7 +99,7 @@ def worst_place(actual: np.ndarray, expected: np.ndarray) -> tuple[int, ...]:
     (0, 1)
     """
     if actual.dtype.kind == "f":
-        # the same infinities are no distance, and nothing to subtract from each other
+        # equal infinities have distance 0; subtracting them gives NaN
         same = actual == expected
         apart = np.where(same, 0.0, actual), np.where(same, 0.0, expected)
         distance = np.abs(apart[0].astype(np.float64) - apart[1].astype(np.float64))
@@ -120,7 +120,7 @@ def _ulps(kind: str, actual: np.ndarray, expected: np.ndarray) -> tuple[int, ...
 def _growth(
     name: str, kind: str, actual: np.ndarray, expected: np.ndarray
 ) -> tuple[float, ...] | None:
-    """Errors by step, the largest of which is the tensor's; None where there are no steps."""
+    """The error of each step (the largest is the tensor's); None for tensors without steps."""
     series = name.startswith(("losses/", "means/"))
     if expected.ndim != 1 or not (series and kind in {"loss", "double_loss", "mean", "double"}):
         return None
@@ -130,7 +130,7 @@ def _growth(
 
 
 def compare_tensor(name: str, kind: str, actual: np.ndarray, expected: np.ndarray) -> Finding:
-    """Hold one tensor to the promise of its kind.
+    """Compare one tensor with its reference, in the measure of its kind.
 
     >>> one = np.array([1.0], np.float32)
     >>> compare_tensor("x", "forward", one, one).passed
@@ -155,7 +155,7 @@ def compare_tensor(name: str, kind: str, actual: np.ndarray, expected: np.ndarra
 
 
 def compare_case(case: Case, actual: Tensors, expected: Tensors) -> Result:
-    """Hold every tensor of a case to its promise; a missing or an extra one fails.
+    """Compare every tensor of a case; a missing or an extra tensor fails.
 
     Findings are in the order of computation: that in which ``actual`` has the tensors, but for the
     stages of a run (:data:`STAGES`). What is missing comes last in its stage.
@@ -202,7 +202,7 @@ def in_order(case: Case, actual: Tensors, expected: Tensors) -> list[str]:
     places = {name: place for place, name in enumerate(actual)}
 
     def order(name: str) -> tuple[int, int, str]:
-        # functions that are not ours have stages of their own, of which nothing is known
+        # the stages of other functions are unknown
         stage = stages.get(name.partition("/")[0], STAGES.index(())) if case.program else 0
         return stage, places.get(name, len(places)), name
 

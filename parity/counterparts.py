@@ -1,4 +1,4 @@
-"""Where each public name of the original is in the port, and the few that no case can hold."""
+"""The port's counterpart of each public name of the original, and names without a case."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def counterpart(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class Exemption:
-    """Why no case can hold a name, and the test that holds what the port has in its place."""
+    """Why no case can test a name, and the test that covers its counterpart."""
 
     reason: str
     test: str
@@ -88,10 +88,10 @@ class Exemption:
 
 
 _ALIAS = Exemption(
-    "an alias for signatures, nothing that computes",
+    "a type alias; it computes nothing",
     "tests/test_public_names.py::test_names_of_the_contract_exist",
 )
-_WRAPPER = "steps an environment: held to the original's own episodes, recorded beside the test"
+_WRAPPER = "steps an environment: a test compares with episodes recorded from the original"
 _ENVS = "tests/envs/test_upstream_wrappers.py"
 
 EXEMPT: Mapping[str, Exemption] = {
@@ -120,15 +120,15 @@ EXEMPT: Mapping[str, Exemption] = {
         _WRAPPER, f"{_ENVS}::test_single_precision"
     ),
     r"jaxrl5\.wrappers\.universal_seed\..*": Exemption(
-        "seeds an environment by Gym's old method, which Gymnasium has not",
+        "seeds an environment by Gym's old method, which Gymnasium does not have",
         "tests/envs/test_wrappers.py::test_universal_seed_reaches_environment_and_spaces",
     ),
     r"jaxrl5\.wrappers\.wandb_video\..*": Exemption(
-        "logs a film to Weights & Biases",
+        "logs a video to Weights & Biases",
         "tests/envs/test_video.py::test_wandb_gets_each_episode_uncommitted",
     ),
     r"flax\.training\.checkpoints(\.(restore|save)_checkpoint)?": Exemption(
-        "writes and reads files: held to checkpoints that Flax wrote of the original's learners",
+        "writes and reads files: a test compares with checkpoints that Flax wrote",
         "tests/interop/test_interop.py::test_a_checkpoint_of_upstream_goes_on_here",
     ),
     r"flax\.training\.checkpoints\.latest_checkpoint": Exemption(

@@ -1,7 +1,7 @@
-"""Coverage that cannot lie: every public name of the original, and what holds the port to it.
+"""Coverage: every public name of the original, and the case or test that covers it.
 
 A name is covered if a recorded case executed it (``coverage.json``, see :mod:`parity.evidence`),
-the port has a counterpart, and the port passes that case. Names that no case can hold are exempt
+the port has a counterpart, and the port passes that case. Names that no case can test are exempt
 (:mod:`parity.counterparts`), each with the reason and the test that stands in. Needs no JAX.
 """
 
@@ -93,7 +93,7 @@ def row(name: str, cases: Sequence[str], passed: Mapping[str, bool]) -> Row:
 
 
 def fewest(names: Names) -> list[str]:
-    """Few cases that together executed every name that any case did.
+    """A small set of cases that together executed every name that any case did.
 
     >>> fewest({"f": {"cases": ["a/1", "b/1"]}, "g": {"cases": ["b/1"]}, "h": {"cases": []}})
     ['b/1']
@@ -120,7 +120,7 @@ def _run(directory: Path, ids: Collection[str]) -> dict[str, bool]:
 
 
 def coverage(directory: Path = REFERENCE, run: bool = True) -> list[Row]:
-    """Every public name; with ``run``, the port is held to a case for each of them first.
+    """Every public name; with ``run``, the port first runs a case for each of them.
 
     Raises:
         RecordError: the record is missing or damaged.
@@ -254,7 +254,7 @@ def table_command(path: Path | None, directory: Path = REFERENCE) -> int:
 
 
 def coverage_command(directory: Path = REFERENCE) -> int:
-    """``python -m parity coverage``: 0 when every name is covered or exempt, else 1."""
+    """``python -m parity coverage``: 0 if every name is covered or exempt, else 1."""
     rows = coverage(directory)
     console = Console()
     commit = read_coverage(directory)["commit"][:7]

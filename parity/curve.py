@@ -1,8 +1,8 @@
-"""How far the two sides drift apart over a long run: the error after 1, 2, 5, … updates.
+"""The error between the two sides over a long run: after 1, 2, 5, … updates.
 
-The figures are kept as a small JSON file: of every network the largest error of any parameter
-tensor after so many updates, and of every loss the largest of any update up to there. Tensors are
-too large to be kept.
+A small JSON file stores, for each network, the largest error of any parameter tensor after each
+number of updates, and for each loss the largest error of any update so far. The tensors themselves
+are too large to store.
 """
 
 from __future__ import annotations
@@ -92,16 +92,16 @@ def _figures(finding: Finding) -> dict[str, Any]:
 def write_curve(
     path: Path, results: Sequence[Result], figures: Mapping[str, Any], command: str
 ) -> None:
-    """Write the curves of ``results``; those of other cases stay in the file.
+    """Write the curves of ``results``; curves of other cases stay in the file.
 
     Args:
-        path: a file that holds curves, or none.
-        results: of live runs; those without a curve are left out.
-        figures: :func:`parity.tables.as_json` of them, for where and against what they were made.
-        command: what the file says made them.
+        path: a new file, or one that holds curves.
+        results: of live runs; results without a curve are ignored.
+        figures: :func:`parity.tables.as_json` of the results, for environment and reference.
+        command: the command to name in the file.
 
     Raises:
-        ValueError: the file is there and is not of this kind.
+        ValueError: if the file exists and does not hold curves.
     """
     head = {name: figures[name] for name in ("environment", "reference")}
     new = [{**_entry(r, command), **head} for r in results if _points(r)]

@@ -1,4 +1,4 @@
-"""A small, telling excerpt of a large parameter tree.
+"""A small excerpt of a large parameter tree.
 
 Whole trees of the default sizes would take megabytes a case. Kept instead are, for each leaf, up to
 :data:`KEEP` entries spread evenly over it, and, for each tree, the norms of all its leaves, which
@@ -18,7 +18,7 @@ KEEP = 96
 
 
 def excerpt(leaf: np.ndarray, keep: int = KEEP) -> np.ndarray:
-    """Evenly spread entries of ``leaf``, first and last among them; all of them if few.
+    """Evenly spaced entries of ``leaf``, first and last included; all if there are few.
 
     >>> excerpt(np.arange(10), keep=4)
     array([0, 3, 6, 9])

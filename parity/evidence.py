@@ -1,6 +1,6 @@
-"""Which cases executed which name of the original: gathered while recording, kept in a file.
+"""Which cases executed which names of the original: collected while recording, and stored.
 
-``record`` watches the original while it runs the cases (:mod:`parity.original.observing`) and
+``record`` profiles the original while it runs the cases (:mod:`parity.original.observing`) and
 writes ``coverage.json`` beside the manifest; :mod:`parity.coverage` reads it, without JAX.
 """
 
@@ -24,7 +24,7 @@ def _group(case: str) -> str:
 
 
 def gathered(sorts: Mapping[str, str], seen: Mapping[str, Collection[str]]) -> Names:
-    """Of the names that each case executed, the first case of each group for each name.
+    """For each name, the first case of each group that executed it.
 
     >>> gathered({"f": "function"}, {"a/1": {"f"}, "a/2": {"f"}, "b/1": {"f"}})
     {'f': {'sort': 'function', 'cases': ['a/1', 'b/1']}}
@@ -39,7 +39,7 @@ def gathered(sorts: Mapping[str, str], seen: Mapping[str, Collection[str]]) -> N
 
 
 def merged(old: Names, new: Names, groups: Sequence[str], anew: Collection[str]) -> Names:
-    """``new`` with what ``old`` has of groups that were not recorded anew, in order of groups."""
+    """``new`` and the entries of ``old`` for groups that were not recorded again, by group."""
     out: Names = {}
     for name, entry in new.items():
         kept = [c for c in old.get(name, {"cases": []})["cases"] if _group(c) not in anew]

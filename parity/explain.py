@@ -1,9 +1,9 @@
-"""Replay one case and name the first tensor, in order of computation, that leaves its bound.
+"""Replay one case and name the first tensor, in order of computation, that is out of its bound.
 
-A learner's run says little about where it went wrong: after one wrong number all are. So the update
-of the same sort of learner that is recorded call by call (group ``calls``) is replayed first, and
-for a network its layers (group ``layers``); the first tensor that is off there is the place to
-look, since everything that it was computed from holds.
+A learner's run does not show where it went wrong: after one wrong number all are wrong. So first an
+update of the same kind of learner is replayed that was recorded call by call (group ``calls``), and
+for a network its layers (group ``layers``). The first tensor out of bounds there is the place to
+look, since all tensors before it are within bounds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.markup import escape
 from parity import tables
 from parity.bounds import promised
 from parity.cases import Case
-from parity.checking import check_machine, no_shortcuts
+from parity.checking import check_machine, full_precision
 from parity.compare import Finding, Result, Tensors, attempt, compared, worst_place
 from parity.modes import MODES, Mode, modes_of
 from parity.store import REFERENCE, RecordError, find_case, read_cases, read_manifest, recorded
@@ -45,7 +45,7 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class Replay:
-    """A case, run again: what was found, what the port computed, what the record says."""
+    """A replayed case: findings, the port's outputs and the recorded ones."""
 
     result: Result
     actual: Tensors
@@ -53,9 +53,9 @@ class Replay:
 
     @property
     def first(self) -> tuple[Finding, int | None] | None:
-        """The first finding out of bounds and, of a series over updates, the first such update.
+        """The first finding out of bounds and, for a series over updates, the first such update.
 
-        Of several series the one that leaves first counts: they are computed side by side.
+        Of several series, the one that is out of bounds at the earliest update is taken.
         """
         first = self.result.first_failure
         if first is None or (step := off_at(first)) is None:
@@ -66,7 +66,7 @@ class Replay:
 
 
 def off_at(finding: Finding) -> int | None:
-    """The update, from 0, at which a series over several first leaves its bound; else None.
+    """The first update (from 0) at which a series is out of its bound; None for other tensors.
 
     >>> series = Finding("losses/q", "loss", 2e-3, 1e-3, 0, 0, 0, growth=(0.0, 1e-4, 2e-3))
     >>> off_at(series)
@@ -79,10 +79,10 @@ def off_at(finding: Finding) -> int | None:
 
 
 def leads(case: Case, cases: Sequence[Case]) -> list[Case]:
-    """Cases that look inside what ``case`` runs, of its own width first.
+    """Cases that recorded intermediate tensors of what ``case`` runs, its own precision first.
 
-    For a learner the update, call by call, of the learner whose options are most like its own; for
-    a network its layers.
+    For a learner: the update, call by call, of the learner with the most similar options. For a
+    network: its layers.
     """
     settings = case.settings
     if case.program in ("network_pass", "sampler"):
@@ -115,7 +115,7 @@ def replayed(case: Case, expected: Tensors, mode: Mode = "eager", device: str = 
     """Run the port on a case."""
     from parity.port.backend import TorchBackend
 
-    with no_shortcuts(mode, device):
+    with full_precision(mode, device):
         run = attempt(TorchBackend(mode, device), case)
     result = replace(compared(case, run, expected), mode=mode)
     return Replay(result, {} if isinstance(run, str) else run, expected)
@@ -127,7 +127,7 @@ def explain(
     modes: Sequence[Mode] = ("eager",),
     device: str = "cpu",
 ) -> list[Replay]:
-    """Replays of the cases that look inside (eagerly) and, last, of the case itself in each mode.
+    """Replay the cases with intermediate tensors (eagerly), then the case itself in each mode.
 
     Args:
         name: ``group/name`` of a recorded case.
@@ -157,7 +157,7 @@ def _tensors(case: Case, directory: Path) -> Tensors:
 
 
 def label(tensor: str) -> str:
-    """A tensor's name and, where the name alone is no help, what it is.
+    """A tensor's name, with an explanation where the name alone is unclear.
 
     >>> label("calls/score_model/0/in1")
     'calls/score_model/0/in1 (noisy actions)'
@@ -181,7 +181,7 @@ def label(tensor: str) -> str:
 
 
 def _unit(tensor: str) -> str:
-    """What a tensor belongs to: a call, a step, the parameters of a network, or itself."""
+    """The unit that a tensor belongs to: a call, a step, a network's parameters, or itself."""
     head, *rest = tensor.split("/")
     if head in ("calls", "after", "dropout", "gradient") and len(rest) > 2:
         return "/".join(["calls" if head == "dropout" else head, *rest[:2]])
@@ -189,7 +189,7 @@ def _unit(tensor: str) -> str:
 
 
 def _before(findings: Sequence[Finding], first: Finding) -> str:
-    """What holds before the first failure: whole calls and steps, then parts of its own."""
+    """The units within bounds before the first failure, then tensors of the same unit."""
     held = [f.tensor for f in findings[: findings.index(first)] if f.passed]
     own = _unit(first.tensor)
     whole = list(dict.fromkeys(_unit(name) for name in held if _unit(name) != own))
@@ -203,7 +203,7 @@ def _before(findings: Sequence[Finding], first: Finding) -> str:
 
 
 def verdict(replay: Replay) -> str:
-    """One sentence: that every tensor holds, or which is the first that does not."""
+    """One sentence: all tensors are within bounds, or the first that is not."""
     result = replay.result
     if result.crash:
         return f"{result.case.id} did not run: {result.crash}"
@@ -224,7 +224,7 @@ def verdict(replay: Replay) -> str:
 
 
 def entry_of(replay: Replay, finding: Finding) -> tuple[str, str, str]:
-    """Where a tensor is worst (of a series: where it leaves), the value there and the reference."""
+    """The index of a tensor's worst entry (of a series: the first too large), and both values."""
     actual, expected = (side.get(finding.tensor) for side in (replay.actual, replay.expected))
     if actual is None or expected is None or finding.detail.startswith(("shape", "type")):
         return "", finding.detail or "missing", "" if expected is None else str(expected.shape)
@@ -281,7 +281,9 @@ def show(replays: Sequence[Replay]) -> None:
     case = replays[-1].result.case
     insides = [replay.result.case.id for replay in replays if replay.result.case != case]
     if insides:
-        console.print(f"First, what looks inside {case.id}: {', '.join(insides)}", highlight=False)
+        console.print(
+            f"First, intermediate tensors of {case.id}: {', '.join(insides)}", highlight=False
+        )
     for replay in replays:
         failed = not replay.result.passed
         if failed and replay.first is not None:

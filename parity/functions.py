@@ -1,8 +1,8 @@
-"""Bring your own: record any function, hold any other against the record.
+"""Record any function, and compare any other function with the record.
 
-A function takes a :class:`parity.cases.Case` and returns named arrays, nested as it likes. The
-reference, usually over JAX, runs where torch is not needed; the port, usually over torch, where
-JAX is not. The project's own record and its own check are made of the same parts.
+A function takes a :class:`parity.cases.Case` and returns named arrays, nested or not. The
+reference (usually JAX) needs no torch; the port (usually torch) needs no JAX. The project's own
+`record` and `check` use the same functions.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ FLAGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_threefry_partiti
 
 
 def case_tensors(case: Case, function: Function) -> dict[str, np.ndarray]:
-    """What a reference makes of a case, as ``case::tensor``, and the arrays it was given.
+    """A reference's outputs and input arrays for a case, named ``case::tensor``.
 
     Raises:
         ValueError: an output has no promise, or it or an array cannot be saved.
@@ -67,7 +67,7 @@ def case_tensors(case: Case, function: Function) -> dict[str, np.ndarray]:
 
 
 def save_groups(cases: Sequence[Case], function: Function, out: Path) -> dict[str, dict[str, str]]:
-    """Run a reference on cases; save a file for each group, once everything has been computed.
+    """Run a reference on all cases, then save one file for each group.
 
     Returns:
         File and SHA-256 by group, for the manifest.
@@ -102,7 +102,7 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def generated_inputs() -> dict[str, str]:
-    """What the manifest says of the inputs that both sides generate."""
+    """The manifest's entry about the inputs that both sides generate."""
     return {
         "source": "parity/inputs.py (raw words of numpy.random.Philox, keyed by name)",
         "sha256": inputs.fingerprint(),
@@ -110,7 +110,7 @@ def generated_inputs() -> dict[str, str]:
 
 
 def conditions(reference: Function, source: Mapping[str, str]) -> dict[str, Any]:
-    """The head of a manifest: what was run, by which versions, under which flags."""
+    """The head of a manifest: source, versions and flags."""
     jax = sys.modules.get("jax")  # a reference that never imported it needs none of its flags
     flags: dict[str, Any] = {}
     if jax:
@@ -140,14 +140,14 @@ def record(
     out: Path | str,
     source: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Run the reference on every case; save what it computes, and a manifest, in a folder.
+    """Run the reference on every case and save its outputs and a manifest in a folder.
 
-    Nothing is written before everything has been computed. Recording twice gives the same files.
+    Files are written after all cases have been computed. Recording twice gives the same files.
 
     Args:
         cases: what to run; see :class:`parity.cases.Case`.
         reference: takes a case, returns named arrays (JAX, NumPy, numbers), nested or not.
-        out: the folder, made where it is missing.
+        out: the folder; created if missing.
         source: where the reference comes from, such as its repository and commit, for the
             manifest.
 
@@ -171,7 +171,7 @@ def record(
 
 @dataclass(frozen=True)
 class Checked:
-    """Results of a check; true where every promise holds."""
+    """Results of a check; true if all tensors are within their bounds."""
 
     results: tuple[Result, ...]
 
@@ -195,16 +195,16 @@ def check(
     json_path: Path | str | None = None,
     junit_path: Path | str | None = None,
 ) -> Checked:
-    """Run the port on the recorded cases and hold it to their promises.
+    """Run the port on the recorded cases and compare.
 
-    Prints the table, one line for each case that failed with the first tensor out of its bound and
-    its worst entry, and how many passed. First is in the order in which the port returns its
-    outputs: put intermediates before what is made of them. An exception in the port fails its case.
+    Prints the table, one line for each failed case (its first tensor out of bounds and the worst
+    entry), and the number that passed. "First" follows the order of the port's outputs: return
+    intermediate tensors before what is computed from them. An exception in the port fails its case.
 
     Args:
         port: takes a case, returns arrays (torch, NumPy, numbers) under the reference's names.
-        folder: what :func:`record` wrote.
-        cases: what the record ought to hold; by default whatever it holds.
+        folder: a folder that :func:`record` wrote.
+        cases: the cases that the record must hold; default: any.
         only: a group, or the beginning of cases' ``group/name``.
         show: whether to print.
         json_path: file to write every figure to.

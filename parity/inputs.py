@@ -1,8 +1,8 @@
 """Deterministic inputs for both sides: batches, observations, parameters, gradients.
 
-Nothing here is saved with the references, so these numbers must be the same for ever, whatever the
-versions of NumPy. They are therefore made from the raw 64-bit words of Philox, which NumPy promises
-to keep, and not through a distribution, which it does not.
+The inputs are not stored with the reference, so these numbers must never change, whatever the
+version of NumPy. They are made from the raw 64-bit words of Philox, which NumPy promises to keep;
+it does not promise that for its distributions.
 """
 
 from __future__ import annotations
@@ -106,10 +106,10 @@ def pixel_batch(
     packed: bool = False,
     dtype: str = "float32",
 ) -> Tree:
-    """A batch whose observations are nested, the next ones one frame on.
+    """A batch with nested observations; the next observations are one frame later.
 
-    With ``packed``, images come once, with one frame more than the stack, and the next
-    observations lack them: what a memory-efficient buffer hands out.
+    With ``packed``, images come once with one more frame than the stack, and the next
+    observations have none, as in batches of a memory-efficient buffer.
 
     >>> pixel_batch(0, 0, 4, {"pixels": [4, 4, 3, 2]}, 2, packed=True)["observations"][
     ...     "pixels"
@@ -197,7 +197,7 @@ def optimiser_tree(tag: str, dtype: str = "float32") -> Tree:
 
 
 def fingerprint() -> str:
-    """SHA-256 over a sample of every generator here; the manifest carries the recorder's."""
+    """SHA-256 over a sample of every generator here; the manifest holds the recorder's."""
     digest = hashlib.sha256()
     for array in batch(0, 0, 3, 2, 2, dtype="float64").values():
         digest.update(array.tobytes())

@@ -1,8 +1,8 @@
 """Run the original and the port side by side, from the same seeds.
 
-For runs that are too long, too large or too many to be saved: a thousand updates in double
-precision with dropout on, and action choice after them; or any number of settings drawn at random
-(:mod:`parity.random_settings`). The original runs in a process of its own, in its own environment
+This is for runs that are too long, too large or too many to store: a thousand updates in double
+precision with dropout and then actions, or any number of random settings
+(:mod:`parity.random_settings`). The original runs in another process with its own environment
 (:mod:`parity.original.process`).
 """
 
@@ -67,7 +67,7 @@ def _residual(settings: Options) -> Options:
 
 
 def live_learners(size: str) -> dict[str, Options]:
-    """Settings of the learners that are run live, by name: the learner, and perhaps a variant.
+    """Settings of the learners that run live; a name is a learner, or a learner and a variant.
 
     Those of the saved cases, or, with ``size="default"``, their options on the original's default
     networks and on observations and images of an ordinary size.
@@ -140,10 +140,10 @@ def live_cases(
     Args:
         learner: the first part of a name of :func:`live_learners`; its variants come with it.
         only: the beginning of a case's name.
-        curve: whether runs in double precision take down every parameter on the way.
+        curve: whether runs in double precision record every parameter on the way.
 
     Raises:
-        ValueError: nothing is left of the cases.
+        ValueError: if no case is left.
     """
     cases = []
     for name, settings in live_learners(size).items():
@@ -185,18 +185,18 @@ def live(
 ) -> list[Result]:
     """Run both sides on the cases, at the same time, and compare.
 
-    Settings that the original raises on count as a failure: it computes nothing to agree with.
+    Settings for which the original raises an error count as a failure.
 
     Args:
         cases: what to run.
         upstream: checkout of the original.
         python: Python of the JAX environment.
         mode: how the port runs.
-        folder: keeps the original's tensors, and spares it the cases whose tensors are there.
-        each: called with every result as it comes.
+        folder: keeps the original's tensors; cases whose tensors it holds are not run again.
+        each: called with each result.
 
     Raises:
-        FileNotFoundError: there is no such Python.
+        FileNotFoundError: if the Python does not exist.
         RuntimeError: the original's process ended early.
     """
     from parity.port.backend import TorchBackend
@@ -209,8 +209,8 @@ def live(
             seconds = time.perf_counter() - begin
             expected = tensors(case)
             if isinstance(expected, str):
-                said = f"the original refuses these settings: {expected}"
-                result = Result(case, (), said, mode, seconds)
+                message = f"the original refuses these settings: {expected}"
+                result = Result(case, (), message, mode, seconds)
             else:
                 result = compared(case, run, expected)
                 result = dataclasses.replace(result, mode=mode, seconds=seconds)
@@ -219,13 +219,13 @@ def live(
     return results
 
 
-def said(result: Result) -> str:
-    """One line on a case: how near its worst tensor came to the bound, or what failed."""
+def progress_line(result: Result) -> str:
+    """One line about a case: the tensor nearest to its bound, or what failed."""
     from parity.tables import failures
 
     if not result.passed:
         return f"FAIL {failures([result])[0]}"
-    # A bound of zero is kept to the bit, or failed.
+    # with a bound of zero a passing tensor is equal
     bounded = [f for f in result.findings if f.bound > 0]
     worst = max(bounded, key=lambda f: f.error / f.bound)
     return (
@@ -242,12 +242,12 @@ def _drawn(args: argparse.Namespace) -> list[Case]:
     if args.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {args.seeds}.")
     cases = [random_case(args.first_seed + i) for i in range(args.seeds)]
-    # JAX forgets what it compiled whenever one of these changes.
+    # JAX compiles again whenever one of these changes.
     return sorted(cases, key=lambda c: (c.settings["x64"], c.settings["partitionable"]))
 
 
-def _said_command(args: argparse.Namespace) -> str:
-    """The command that gave a curve, without the folders of this machine."""
+def _curve_command(args: argparse.Namespace) -> str:
+    """The command that made a curve, without paths of this machine."""
     command = f"python -m parity live --size {args.size} --double-steps {args.double_steps}"
     for name in ("learner", "only"):
         value = getattr(args, name)
@@ -264,7 +264,7 @@ def live_command(args: argparse.Namespace) -> int:
     from parity.curve import curve_table, write_curve
 
     if args.size == "small":
-        # A second thread costs more than it brings on tensors as small as these.
+        # With tensors this small a second thread makes it slower.
         torch.set_num_threads(1)
     if args.seeds is not None:
         cases, what = _drawn(args), "settings drawn at random"
@@ -278,7 +278,7 @@ def live_command(args: argparse.Namespace) -> int:
         task = progress.add_task("running both", total=len(cases))
 
         def each(result: Result) -> None:
-            progress.print(said(result), markup=False, highlight=False, soft_wrap=True)
+            progress.print(progress_line(result), markup=False, highlight=False, soft_wrap=True)
             progress.advance(task)
 
         results = live(cases, args.upstream, args.reference_python, args.mode, args.keep, each)
@@ -289,7 +289,7 @@ def live_command(args: argparse.Namespace) -> int:
     if args.curve is not None:
         for line in curve_table(results):
             progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
-        write_curve(args.curve, results, figures, _said_command(args))
+        write_curve(args.curve, results, figures, _curve_command(args))
     failed = [r.case.name.removeprefix("seed-") for r in results if not r.passed]
     if failed and args.seeds is not None:
         print(

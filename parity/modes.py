@@ -1,8 +1,8 @@
-"""The ways in which the port's functions run, and which cases run in which.
+"""The modes in which the port's functions run, and which cases run in which mode.
 
 ``eager``: as they are. ``compiled``: through :func:`idql_func.jit`, with the library's own matrix
-products. ``vmapped``: as one member of a stack. :mod:`parity.port.lift` runs them so; what is
-decided here is decided by a case's program.
+products. ``vmapped``: as one member of a stack. :mod:`parity.port.lift` applies the mode. Here the
+modes of a case follow from its program.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _LIFTED = frozenset(
         *("run", "act", "course", "estimates"),
     }
 )
-"""Programs that have every mode: all they ask of the port is a function of tensors. Action choice
-ends in NumPy and maps over no stack; under ``vmapped`` a learner out of a stack chooses."""
+"""Programs with all modes: they call only functions of tensors. Action choice returns NumPy arrays,
+so it is not mapped; under ``vmapped`` a learner taken from a stack acts."""
 
 _DRAWN = frozenset({"initial", "initialiser"})
-"""Programs that draw parameters: ``vmap`` makes many at once, and nothing ever jits that."""
+"""Programs that draw parameters: they are mapped over keys, and never jitted."""
 
-# The rest happens once and on the host (creation, masks, schedules, data sets, buffers), or looks
-# at values on the way, which no transform shows (layers, calls): eager alone.
+# Other programs run eagerly only: they run once on the host (creation, masks, schedules, datasets,
+# buffers), or record intermediate values, which transforms hide (layers, calls).
 
 LEFT_OPEN: dict[tuple[str, Mode], str] = {
     ("encoders/pass-resnet-stem", "vmapped"): (
@@ -43,20 +43,20 @@ LEFT_OPEN: dict[tuple[str, Mode], str] = {
         "0.6e-5); one rounding of the 11 million weights moves it by 1.5e-5"
     ),
 }
-"""Cases that do not run in a mode because their bound is used up by the rounding of float32 itself,
-in whatever order it adds up. Every check that would have run them says so. The original's residual
-encoder computes in float32 alone, so that no recorded case could hold them more closely; that the
-encoder under vmap is each member alone is tested in double precision (tests/networks)."""
+"""Cases that do not run in a mode, because float32 rounding alone uses up their bound, whatever the
+order of summation. Every check that leaves one out prints it. The original's residual encoder
+computes only in float32, so no recorded case can be stricter; a test in double precision shows that
+the encoder under vmap equals each member alone (tests/networks)."""
 
 
 def left_open(cases: Iterable[Case], modes: Sequence[Mode]) -> list[str]:
-    """One line for each case that stays out of one of the modes although its program has it.
+    """One line for each case that is left out of one of the modes, with the reason.
 
     >>> left_open([Case("drq", "resnet", "course", {})], ["eager"])
     []
     """
     return [
-        f"{case.id} is not held {mode}: {LEFT_OPEN[case.id, mode]}"
+        f"{case.id} is not checked {mode}: {LEFT_OPEN[case.id, mode]}"
         for mode in modes
         for case in cases
         if (case.id, mode) in LEFT_OPEN
@@ -78,9 +78,9 @@ def modes_of(case: Case) -> tuple[Mode, ...]:
     return tuple(mode for mode in modes if (case.id, mode) not in LEFT_OPEN)
 
 
-# Compiling takes seconds to a minute a program, so that by default one case stands for all that
-# compile alike: every learner class (SAC by its richest variant, dropped-out critics and a subset),
-# action choice, the sorts of networks, draws, losses, optimisers and crops. The longest come first.
+# Compiling a program takes seconds to a minute. So by default one case runs for all that compile
+# alike: each learner class (for SAC with dropout and a subset of critics), action choice, each kind
+# of network, draws, losses, optimisers and crops. The longest come first.
 COMPILED: tuple[str, ...] = (
     *("drq/plain", "update/simple-dropout", "update/general-exp_adv-warm", "droq/redq-heavy"),
     *("td3/every_step", "actions/simple", "iql/plain", "pixel_bc/plain", "bc/plain"),
@@ -93,14 +93,15 @@ COMPILED: tuple[str, ...] = (
 """The cases that run compiled unless every case is asked for."""
 
 VMAPPED_STEPS = 25
-"""Longer runs, all in double precision, run vmapped only with every case: a batching rule that
-differs does so at the first update."""
+"""Longer runs (all in double precision) run vmapped only with ``--every``: a wrong batching rule
+shows at the first update."""
 
 
 def chosen(case: Case, mode: Mode, every: bool = False) -> bool:
-    """Whether a case runs in a mode: it has it and, unless ``every`` one is to, it costs little.
+    """Whether a case runs in a mode.
 
-    Compiled, those run that stand for all; vmapped, runs of up to :data:`VMAPPED_STEPS` updates.
+    Without ``every``, only :data:`COMPILED` runs compiled, and only runs of at most
+    :data:`VMAPPED_STEPS` updates run vmapped.
 
     >>> chosen(Case("losses", "quantile-0.8", "losses", {}), "compiled")
     True
@@ -117,9 +118,9 @@ def _steps(case: Case) -> int:
 
 
 def compiled_part(case: Case) -> Part | None:
-    """The part of a learner that a case compiles by default; None where it is not about one.
+    """The part of a learner that a case compiles by default: its update or its action choice.
 
-    Runs are about the update, actions about their choice; the other part would only cost time.
+    None for cases without a learner.
 
     >>> compiled_part(Case("bc", "plain", "course", {})), compiled_part(Case("a", "b", "act", {}))
     ('update', 'choice')
@@ -129,7 +130,7 @@ def compiled_part(case: Case) -> Part | None:
 
 
 def seconds(case: Case, mode: Mode) -> float:
-    """About how long a case takes, so that the longest can begin first.
+    """Estimated duration of a case, so that the longest can start first.
 
     >>> seconds(Case("bc", "plain", "course", {"steps": 25}), "eager")
     0.25

@@ -1,10 +1,9 @@
-"""Plant bugs in the port, one at a time, and see that the suite finds each.
+"""Plant bugs in the port, one at a time, and check that the suite finds each.
 
-A suite that passes says little unless it fails where it should. Every mutation of
-:mod:`parity.mutations` is planted in a copy of ``idql_func``, and a fresh process runs the recorded
-cases on the copy, eagerly, until one leaves its bound. Nothing is told which cases to look at; the
-order only puts what is cheap first. A bug counts as caught where a tensor is out of its bound, not
-where the port raises an exception.
+Each mutation of :mod:`parity.mutations` is planted in a copy of ``idql_func``, and a new process
+runs the recorded cases on the copy, eagerly, until a tensor is out of its bound. Every case may
+run; cheap ones come first. A bug counts as found if a tensor is out of its bound; an exception does
+not count.
 """
 
 from __future__ import annotations
@@ -37,16 +36,16 @@ from parity.tables import failures, figure
 
 LIBRARIES = ("torch", "tensordict", "gymnasium", "optree", "safetensors.numpy")
 LIMIT = 1200.0
-"""Seconds after which a worker is given up: a bug may make the port wait for ever."""
+"""Seconds after which a worker is stopped: a bug may cause an endless loop."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the suite said of one planted bug.
+    """The suite's verdict on one planted bug.
 
-    ``case`` is the first that failed, ``tensor`` the first in it that left its bound, both empty if
-    none did; ``message`` is the suite's own line. ``failed`` counts the cases that failed by group;
-    with a run of the whole suite it holds them all.
+    ``case`` is the first case that failed and ``tensor`` its first tensor out of bounds; both are
+    empty if none failed. ``message`` is the suite's line about it. ``failed`` counts the failed
+    cases by group; after a run of the whole suite it has all of them.
     """
 
     name: str
@@ -82,10 +81,10 @@ def cheapest_first(pairs: Iterable[tuple[Case, Tensors]]) -> list[tuple[Case, Te
 
 
 def worker(package: Path, out: Path, full: bool, reference: Path) -> None:
-    """Hold the copy of the port in ``package`` to the record; writes what failed to ``out``.
+    """Compare the copy of the port in ``package`` with the record; write the failures to ``out``.
 
-    For a process that has not imported the port. Stops at the first case with a tensor out of
-    bounds unless ``full``. An exception of the copy itself is written as a sentence.
+    Run it in a process that has not imported the port. Stops at the first case with a tensor out of
+    bounds unless ``full``. An exception outside the cases is written as a sentence.
     """
     try:
         said: Any = _held(package, full, reference)
@@ -134,7 +133,7 @@ def planted(mutation: Mutation | None) -> Iterator[Path]:
     """A folder with a copy of the port, changed by ``mutation`` if there is one.
 
     Raises:
-        ValueError: the mutation's text is not in the port as often as it says.
+        ValueError: if the port does not have the mutation's text the expected number of times.
     """
     spec = find_spec("idql_func")
     assert spec is not None and spec.submodule_search_locations, "parity needs the port"
@@ -147,8 +146,8 @@ def planted(mutation: Mutation | None) -> Iterator[Path]:
 
 
 def run_worker(mutation: Mutation | None, full: bool, reference: Path = REFERENCE) -> Any:
-    """What :func:`worker` wrote about one planted bug, or a sentence that says why it did not."""
-    # Forks of a process that has all the libraries, and not the port: half of the time is imports.
+    """The result of :func:`worker` for one planted bug, or a sentence with the reason if none."""
+    # fork a process that has imported the libraries but not the port: imports take half of the time
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context: Any = multiprocessing.get_context(method)
     if method == "forkserver":
@@ -212,7 +211,7 @@ def control(reference: Path = REFERENCE) -> int:
     """Run the whole suite on an unchanged copy; returns the number of cases.
 
     Raises:
-        RuntimeError: a case fails, so that no bug could be told by its failing.
+        RuntimeError: if a case fails.
     """
     said = run_worker(None, True, reference)
     if isinstance(said, str) or said["failed"]:

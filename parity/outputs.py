@@ -1,4 +1,4 @@
-"""What a function of either side returns, as named NumPy arrays."""
+"""Convert what a function returns to named NumPy arrays."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Function = Callable[[Case], Mapping[str, Any]]
 
 
 def named(tree: Any, of: str) -> dict[str, np.ndarray]:
-    """Leaves of a nested dict by path, as NumPy arrays, in the order in which they are given.
+    """The leaves of a nested dict by path, as NumPy arrays, in their order.
 
     Leaves are arrays of NumPy or JAX, tensors of torch (on any device, with a gradient or not) or
-    numbers. ``of`` says in messages what the tree is.
+    numbers. ``of`` describes the tree in messages.
 
     Raises:
-        ValueError: it is no dict, it is empty, or a leaf or its name cannot be saved.
+        ValueError: if it is not a dict, is empty, or a leaf or its name cannot be saved.
 
     >>> named({"grads": {"kernel": np.ones(2)}, "loss": 0.5}, "outputs of mlp/small")
     {'grads/kernel': array([1., 1.]), 'loss': array(0.5)}
@@ -70,6 +70,6 @@ def computed(function: Function, case: Case) -> dict[str, np.ndarray]:
     """Run a function on a case.
 
     Raises:
-        ValueError: what it returns is nothing that :func:`named` takes.
+        ValueError: if :func:`named` does not accept what it returns.
     """
     return named(function(case), f"the outputs of {case.id}")

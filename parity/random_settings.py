@@ -1,12 +1,12 @@
-"""Settings drawn at random: any seed gives a learner, valid settings for it and a short course.
+"""Random settings: each seed gives a learner, valid settings for it, and a short run.
 
-Recorded cases are chosen by people, who think of some combinations and not of others. These are
-drawn: every learner in turn, with sizes, objectives, schedules and rates from all over their
-ranges, in float32 or double precision and either layout of the random stream.
+Recorded cases are chosen by hand, which misses combinations. These are drawn: every learner in
+turn, with sizes, objectives, schedules and rates from their whole ranges, in float32 or double
+precision and with either layout of the random stream.
 
-A draw is a function of the seed and of the setting's own name alone, so that a seed means the same
-settings for ever, and a further setting leaves the others as they were. Settings are left out only
-where a comment says why; the IDs are those of the quirk register.
+A draw depends only on the seed and on the setting's name, so that a seed always gives the same
+settings, and adding a setting changes no other. Comments say why a setting is left out; the IDs are
+those of parity/QUIRKS.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Draws:
-    """Choices named by what they decide.
+    """Named random choices.
 
     >>> Draws(7).whole("act_dim", 1, 8) == Draws(7).whole("act_dim", 1, 8)
     True
@@ -76,7 +76,7 @@ def _averages(d: Draws) -> Options:
 
 
 def _flat(d: Draws) -> Options:
-    """Sizes of a learner over states."""
+    """Sizes of a learner on states."""
     return {
         "obs_dim": d.whole("obs_dim", 1, 24),
         "act_dim": d.whole("act_dim", 1, 8),
@@ -86,7 +86,7 @@ def _flat(d: Draws) -> Options:
 
 
 def _idql(d: Draws) -> Options:
-    """Settings that both IDQL learners know."""
+    """Settings of both IDQL learners."""
     decay_steps = d.one_of("decay_steps", (None, 2, 5, 20, 1000, 3_000_000))
     kwargs = {
         **d.rates("actor_lr", "critic_lr", "value_lr"),
@@ -274,11 +274,11 @@ def _pixels(d: Draws) -> Options:
 
 
 def _residual(d: Draws, settings: Options) -> Options:
-    """The residual encoder in place of the small one, in a few cases.
+    """Use the residual encoder instead of the small one, in a few cases.
 
-    It is wide and deep whatever the settings, which costs the original minutes to compile; and in
-    float32 Adam's first steps move a weight by the learning rate however small its gradient is, so
-    that rounding alone drives both sides apart: it runs in double precision.
+    Its size is fixed, and the original takes minutes to compile it. It runs in double precision:
+    Adam's first steps move a weight by the learning rate however small its gradient is, so that in
+    float32 rounding alone makes the two sides differ.
     """
     if not d.chance("resnet", 0.05):
         return settings
@@ -331,7 +331,7 @@ LEARNERS: dict[str, Callable[[Draws], Options]] = {
 
 
 def random_case(seed: int) -> Case:
-    """The course of a learner under settings drawn from ``seed``; ten seeds on end meet them all.
+    """A run of a learner with settings from ``seed``; ten successive seeds give all learners.
 
     Raises:
         ValueError: a seed below 0.

@@ -1,4 +1,4 @@
-"""Run the original on every case and save what it computes.
+"""Run the original on every case and save its outputs.
 
 Runs in the JAX environment; imports neither torch nor the port.
 """
@@ -38,7 +38,7 @@ def _commit(upstream: Path) -> str:
 
 
 def checked_backend(upstream: Path) -> JaxBackend:
-    """The original's backend, at the one revision that counts.
+    """The original's backend, after checking that the checkout is at the pinned commit.
 
     Raises:
         ValueError: the checkout is at another commit.
@@ -50,7 +50,7 @@ def checked_backend(upstream: Path) -> JaxBackend:
 
 
 def observed(function: Function, observer: Observer, seen: dict[str, set[str]]) -> Function:
-    """The function; ``seen`` is filled with the names that each case executed."""
+    """The function, wrapped to store in ``seen`` the names that each case executes."""
 
     def run(case: Case) -> Mapping[str, Any]:
         with observer.watching() as seen[case.id]:
@@ -60,7 +60,7 @@ def observed(function: Function, observer: Observer, seen: dict[str, set[str]]) 
 
 
 def kept(out: Path, made: dict[str, Any], groups: list[str]) -> dict[str, Any]:
-    """What the record in ``out`` has of groups other than these, if it was made the same way.
+    """The other groups of the record in ``out``, if it was made under the same conditions.
 
     Raises:
         ValueError: it was made of other inputs or by other versions, so that they cannot be mixed.

@@ -1,4 +1,4 @@
-"""One page that shows at a glance where the port stands, and the same charts as a picture."""
+"""An HTML page with the results of checks, and the same charts as a PNG."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CURVES = Path(__file__).resolve().parent / "figures" / "double_10000.json"
 
 
 def _checked(args: argparse.Namespace, directory: Path, manifest: Mapping[str, Any]) -> Figures:
-    """Figures of a check that is run now."""
+    """Run a check and return its results."""
     import torch
 
     from parity.checking import check
@@ -54,7 +54,7 @@ def _read_mutations(path: Path) -> dict[str, Any]:
 
 
 def _covered(directory: Path, figures: Figures) -> list[Row]:
-    """Every public name of the original, if the record says which cases executed it."""
+    """The coverage rows, if the record says which cases executed which names."""
     if not (directory / COVERAGE).is_file():
         return []
     passed: dict[str, bool] = {}

@@ -1,4 +1,4 @@
-"""The record on disk: one safetensors file a group, one manifest for all."""
+"""The record on disk: one safetensors file for each group, and one manifest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RecordError(ValueError):
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is either all there or not there at all."""
+    """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as stream:
@@ -56,7 +56,7 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def entry(case: Case) -> dict[str, Any]:
-    """A case as the manifest carries it; its arrays are in the file of its group."""
+    """The manifest entry of a case; its arrays are in the file of its group."""
     names = (field.name for field in fields(case) if field.name != "arrays")
     return {name: getattr(case, name) for name in names}
 
@@ -65,7 +65,7 @@ def read_part(path: Path) -> Any:
     """The content of a JSON file of a record.
 
     Raises:
-        RecordError: there is none, or it is no JSON.
+        RecordError: if it does not exist or is not JSON.
     """
     if not path.is_file():
         raise RecordError(f"{path} does not exist: make a record first.")
@@ -79,7 +79,7 @@ def read_manifest(directory: Path = REFERENCE) -> dict[str, Any]:
     """The manifest of a record.
 
     Raises:
-        RecordError: there is none, or it is not one.
+        RecordError: if it does not exist or is not a manifest.
     """
     path = directory / MANIFEST
     manifest = read_part(path)
@@ -114,10 +114,10 @@ def _read(group: str, manifest: Mapping[str, Any], directory: Path) -> dict[str,
 def read_pairs(
     group: str, manifest: Mapping[str, Any], directory: Path = REFERENCE
 ) -> list[tuple[Case, dict[str, np.ndarray]]]:
-    """Cases of one group, with the arrays they were given, and their reference tensors.
+    """The cases of one group with their input arrays, and their reference tensors.
 
     Raises:
-        RecordError: the file is missing or its SHA-256 is not the manifest's.
+        RecordError: if the file is missing or its SHA-256 differs from the manifest's.
     """
     outputs: dict[str, dict[str, np.ndarray]] = {}
     arrays: dict[str, dict[str, np.ndarray]] = {}
@@ -136,7 +136,7 @@ def find_case(name: str, cases: Sequence[Case]) -> Case:
     """The case ``group/name``.
 
     Raises:
-        RecordError: there is none; the nearest names are suggested.
+        RecordError: if it does not exist; similar names are suggested.
 
     >>> find_case("losses/expctile", [Case("losses", "expectile", "losses", {})])
     Traceback (most recent call last):
@@ -163,10 +163,10 @@ def recorded(
 ) -> Iterator[tuple[Case, dict[str, np.ndarray]]]:
     """Recorded cases with their reference tensors.
 
-    ``only`` is a group or the beginning of a case's ``group/name``; ``case`` is one, in full.
+    ``only`` is a group or a prefix of ``group/name``; ``case`` is one whole name.
 
     Raises:
-        RecordError: the record is damaged, of other inputs, or has no such case.
+        RecordError: if the record is damaged, was made with other inputs, or has no such case.
     """
     manifest = read_manifest(directory)
     if manifest["inputs"]["sha256"] != fingerprint():

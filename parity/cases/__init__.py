@@ -1,4 +1,4 @@
-"""All cases: what is compared, under which settings, and to which promise.
+"""All cases: what is compared, with which settings, and within which bounds.
 
 A case is data only, so that the manifest can carry it and ``check`` can run from the manifest.
 """
@@ -9,11 +9,11 @@ from parity.cases.captured import call_cases, layer_cases
 from parity.cases.case import COMMIT, Case, Options
 from parity.cases.data import dataset_cases, replay_cases
 from parity.cases.edges import edge_cases
-from parity.cases.floor import loss_cases, optimiser_cases
 from parity.cases.idql import learner_cases
 from parity.cases.learners import pixel_learner_cases, state_learner_cases
 from parity.cases.loaders import evaluation_cases, loader_cases, part_cases
 from parity.cases.networks import diffusion_cases, network_cases
+from parity.cases.numerics import loss_cases, optimiser_cases
 from parity.cases.policies import augmentation_cases, distribution_cases, encoder_cases
 from parity.cases.random import random_cases
 

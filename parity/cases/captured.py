@@ -1,4 +1,4 @@
-"""Cases that look inside networks and updates: the selected intermediate tensors of the record."""
+"""Cases that record intermediate tensors of networks and updates."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def inner_learners() -> dict[str, Options]:
 
 
 def call_cases() -> Iterator[Case]:
-    """One update, call by call, of every sort of learner; over states in double precision too."""
+    """One update, call by call, of each kind of learner; on states in double precision too."""
     for name, settings in inner_learners().items():
         one = {**settings, "method": "update", "steps": 1, "keep": 24}
         one["batch"] = min(settings["batch"], 8)

@@ -1,4 +1,4 @@
-"""What a case is."""
+"""The definition of a case."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from parity.bounds import promised
 Options = dict[str, Any]
 
 COMMIT = "7582571ce686c77b4ee0f592dd639ab8151295fa"
-"""The revision of the original that everything here is held to."""
+"""The commit of the original that everything here is compared with."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Case:
                 "give a name without slashes and colons"
             )
         if not self.name or "::" in self.name:
-            raise ValueError(f"{self.name!r} is no name of a case: give one without '::'")
+            raise ValueError(f"{self.name!r} is not a valid case name: give one without '::'")
         for name, value in self.settings.items():
             if not _is_json({name: value}):
                 raise ValueError(
-                    f"case {self.id}: setting {name!r} is no JSON value ({type(value).__name__}): "
+                    f"case {self.id}: setting {name!r} is not JSON ({type(value).__name__}): "
                     "give numbers, strings, lists and dicts; arrays go into `arrays`"
                 )
         for name, kind in self.kinds.items():
@@ -71,7 +71,7 @@ class Case:
 
 
 def _is_json(value: Any) -> bool:
-    """Whether JSON gives the same back, which it does not for tuples or keys that are numbers."""
+    """Whether JSON preserves the value; it does not preserve tuples or numeric keys."""
     try:
         return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
     except (TypeError, ValueError):

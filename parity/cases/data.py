@@ -1,4 +1,4 @@
-"""Cases of the data sets."""
+"""Cases of the datasets and replay buffers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from parity.cases.case import Case, Options
 
 
 def dataset_cases() -> Iterator[Case]:
-    """Which rows a dataset hands out."""
+    """Which rows a dataset samples."""
     kinds = {"rows": "bits"}
     variants: dict[str, Options] = {
         "device-unseeded": {"method": "sample_device", "seed": None, "batch": 32, "count": 5},
@@ -38,7 +38,7 @@ def dataset_cases() -> Iterator[Case]:
 
 
 def replay_cases() -> Iterator[Case]:
-    """Replay buffers: part-filled, wrapped around, nested, of stacked frames, prefetched."""
+    """Replay buffers: partly filled, wrapped around, nested, with stacked frames, prefetched."""
     images = {"pixels": [3, 2, 1, 3], "state": [2]}
     flat: Options = {
         "space": {"state": [3]},

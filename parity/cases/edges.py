@@ -1,4 +1,4 @@
-"""Cases at an edge, each for a slip that no other case would show (see parity/mutations)."""
+"""Edge cases, each for a bug that no other case would show (see parity/mutations)."""
 
 from __future__ import annotations
 

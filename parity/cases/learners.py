@@ -1,6 +1,6 @@
-"""Cases of the learners over states and over pixels, other than IDQL.
+"""Cases of the learners on states and on pixels, except IDQL.
 
-One case is a learner's whole course (``course`` in parity/programs): initial parameters, first
+One case is a whole run of a learner (``course`` in parity/programs): initial parameters, first
 gradients, losses of every update, final parameters, actions and keys.
 """
 
@@ -44,7 +44,7 @@ DROQ: Options = {"critic_dropout_rate": 0.01, "critic_layer_norm": True}
 
 
 def state_learner(learner: str, seed: int, /, batch: int = 32, **settings: Any) -> Options:
-    """Settings of a learner over states; names in capitals below are the learner's own keywords."""
+    """Settings of a learner on states; names in capitals below are the learner's own keywords."""
     kwargs = {"hidden_dims": [32, 32], **settings.pop("kwargs", {})}
     return {
         "learner": learner,
@@ -63,7 +63,7 @@ def state_learner(learner: str, seed: int, /, batch: int = 32, **settings: Any) 
 
 
 def state_learners() -> dict[str, dict[str, Options]]:
-    """Settings of every learner over states that is trained, by group and name."""
+    """Settings of every learner on states that is trained, by group and name."""
 
     def bc(seed: int, **kwargs: Any) -> Options:
         return state_learner("bc", seed, kwargs=kwargs)
@@ -160,7 +160,7 @@ def state_learner_cases() -> Iterator[Case]:
 
 
 def pixel_learner(learner: str, seed: int, /, batch: int = 4, **settings: Any) -> Options:
-    """Settings of a learner over pixels, with an encoder as small as it can be."""
+    """Settings of a learner on pixels, with a minimal encoder."""
     kwargs = {
         "cnn_features": [4, 6],
         "cnn_filters": [3, 3],
@@ -198,9 +198,9 @@ _RESNET: Options = {"space": {"pixels": [16, 16, 3, 1]}, "batch": 2}
 
 
 def pixel_learners() -> dict[str, dict[str, Options]]:
-    """Settings of every learner over pixels that is trained, by group and name.
+    """Settings of every learner on pixels that is trained, by group and name.
 
-    With more than one camera batches come unpacked: the original unpacks the last one alone
+    With more than one camera batches are not packed: the original unpacks only the last one
     (quirk A10).
     """
 

@@ -1,4 +1,4 @@
-"""Cases of the loaders and the normaliser, and of small parts that stand by themselves."""
+"""Cases of the loaders and the normaliser, and of small independent parts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def loader_cases() -> Iterator[Case]:
 
 
 def part_cases() -> Iterator[Case]:
-    """One layer's weights, members of an ensemble, and the learners' Q and V by themselves."""
+    """One layer's weights, members of an ensemble, and the learners' Q and V alone."""
     shapes = [[3, 5], [1, 1], [64, 32], [3, 3, 4, 6]]
     for name, flags in {"older": {}, "newer": {"partitionable": True}}.items():
         settings = {"seeds": [0, 7, 2**32 - 1], "shapes": shapes, **flags}
@@ -56,7 +56,7 @@ def part_cases() -> Iterator[Case]:
 
 
 def evaluation_cases() -> Iterator[Case]:
-    """Mean returns of fresh learners, who act by the best candidate or by a drawn one."""
+    """Mean returns of new learners that take the best candidate, or a drawn one."""
     few = {"N": 8}
     chosen: dict[str, tuple[Options, Options, str]] = {
         "iql": (state_learners()["iql"]["plain"], {}, "evaluate"),

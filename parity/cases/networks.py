@@ -1,4 +1,4 @@
-"""Cases of the networks and of the diffusion chain over them."""
+"""Cases of the networks and of the diffusion sampler."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def network_cases() -> Iterator[Case]:
 
 
 def diffusion_cases() -> Iterator[Case]:
-    """Beta schedules and the reverse chain."""
+    """Beta schedules and the reverse process."""
     for schedule in ("cosine", "linear", "vp"):
         for x64, kind in ((False, "forward"), (True, "double")):
             settings: Options = {"schedule": schedule, "timesteps": [1, 2, 5, 10, 20], "x64": x64}

@@ -1,19 +1,19 @@
-"""Bugs that ports from JAX have, to be planted one at a time: data only.
+"""Typical bugs of ports from JAX, which ``mutate`` plants one at a time: data only.
 
-Each is a slip that somebody has made or well might: another library's default, the textbook's form
-where the original departs from it, an index or a key that is off by one. None is a bug that every
-run would show; most train as well as the right thing.
+Each is a realistic mistake: another library's default, the textbook's formula where the original
+differs, an index or a key that is off by one. None crashes a run, and with most of them training
+works as well.
 """
 
 from __future__ import annotations
 
 from parity.mutations.data import DATA
-from parity.mutations.floor import FLOOR
 from parity.mutations.learners import LEARNERS
 from parity.mutations.mutation import Mutation
 from parity.mutations.networks import NETWORKS
+from parity.mutations.numerics import NUMERICS
 
 __all__ = ["MUTATIONS", "Mutation"]
 
-MUTATIONS: tuple[Mutation, ...] = (*FLOOR, *NETWORKS, *LEARNERS, *DATA)
-"""All of them, from the floor up."""
+MUTATIONS: tuple[Mutation, ...] = (*NUMERICS, *NETWORKS, *LEARNERS, *DATA)
+"""All mutations."""

@@ -1,4 +1,4 @@
-"""What a planted bug is."""
+"""The definition of a planted bug."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Mutation:
-    """One realistic slip of a port, as a change of one file's text.
+    """One realistic bug of a port, as a change of one file's text.
 
     The changed port must run: an exception needs no suite to be found.
 
     Attributes:
         name: unique.
-        bug: what is wrong, and whose habit it is.
+        bug: what is wrong, and where such code comes from.
         file: below ``idql_func/``.
-        old: the text that goes, which occurs exactly ``count`` times.
-        new: what comes in its place.
-        count: how often ``old`` occurs; every place is changed.
+        old: the text to replace, which occurs exactly ``count`` times.
+        new: the replacement.
+        count: how often ``old`` occurs; all occurrences are replaced.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Mutation:
         """Change the file in a copy of the package ``idql_func``.
 
         Raises:
-            ValueError: the text does not occur as often as it should: the list is out of date.
+            ValueError: if the text does not occur that often, so that the list is out of date.
         """
         path = package / self.file
         text = path.read_text(encoding="utf-8")

@@ -24,9 +24,9 @@ from parity.original.env import evaluated
 
 
 def prepare(upstream: Path) -> None:
-    """Make the original importable: its checkout on the path, a stand-in for unused `mjrl`.
+    """Make the original importable: put its checkout on the path, and an empty `mjrl` module.
 
-    One thread for XLA, so that recording twice gives the same bits on any number of cores.
+    XLA gets one thread, so that recording gives the same bits on any number of cores.
 
     Raises:
         FileNotFoundError: ``upstream`` is not a checkout of the original.
@@ -48,7 +48,7 @@ def _tuples(options: Settings) -> dict[str, Any]:
 
 
 class JaxNetwork:
-    """A Flax module with the inputs it is initialised on.
+    """A Flax module with the inputs for its initialisation.
 
     ``jitted`` compiles the forward pass, as it always is within the original's learners.
     """
@@ -86,7 +86,7 @@ class JaxNetwork:
         dropout_key: Any,
         capture: bool = False,
     ) -> tuple[Any, dict[str, Any]]:
-        """The output, and those of the submodules if they are asked for."""
+        """The output, and those of the submodules if requested."""
         rngs = None if dropout_key is None else {"dropout": dropout_key}
         flag: dict[str, Any] = {"training": True} if training else {}
         position = ()
@@ -313,7 +313,7 @@ class JaxBackend(JaxData):
     def _encoder_width(
         self, cls: Any, settings: Settings
     ) -> contextlib.AbstractContextManager[Any]:
-        """The original's residual encoder computes in float32 unless it is told its width."""
+        """Set the float width of the original's residual encoder, which is float32 by default."""
         module = sys.modules[cls.__module__]
         if not settings.get("x64") or settings["kwargs"].get("encoder") != "resnet":
             return contextlib.nullcontext()

@@ -1,7 +1,7 @@
-"""What goes on inside the original's networks and learners. Imports jax, never torch.
+"""Record intermediate values of the original's networks and learners. Imports jax, never torch.
 
-Nothing that is computed changes: Flax hands out the outputs of submodules on request, and a
-learner's ``apply_fn`` and ``tx`` are replaced by ones that note what they are given and pass it on.
+The computation does not change: Flax returns the outputs of submodules on request, and a learner's
+``apply_fn`` and ``tx`` are wrapped by functions that record their arguments.
 """
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
@@ -18,7 +18,7 @@ from parity.backend import Event
 
 
 def parts(result: Any) -> Any:
-    """An array as it is; a distribution as its location and deviation ``[..., A]``, by name."""
+    """An array unchanged; a distribution as a dict of location and deviation ``[..., A]``."""
     if not hasattr(result, "log_prob"):
         return result
     # A normal one with diagonal covariance is, in turn, a standard one transformed.
@@ -37,7 +37,7 @@ def plain(tree: Any) -> Any:
 def layers(captured: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """Outputs by path from Flax's ``intermediates``; the whole network's own is left out.
 
-    A class that extends another's ``__call__`` notes two outputs, the inner one first.
+    A class that extends another's ``__call__`` has two outputs, the inner one first.
     """
     out: dict[str, Any] = {}
     for name, value in captured.items():
@@ -50,9 +50,9 @@ def layers(captured: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 @contextlib.contextmanager
 def ensembles_open() -> Iterator[None]:
-    """Inside, ensembles hand out the intermediates of their members too, stacked on axis 0.
+    """Context in which ensembles return their members' intermediates too, stacked on axis 0.
 
-    The original's ``nn.vmap`` lists the parameters alone, so that Flax would keep the rest back.
+    The original's ``nn.vmap`` maps only the parameters, so that Flax would drop intermediates.
     """
     import flax.linen as nn
 
@@ -76,11 +76,11 @@ def captured(apply_fn: Callable[..., Any], *args: Any, **options: Any) -> tuple[
 
 @contextlib.contextmanager
 def watched(learner: Any, names: Sequence[str]) -> Iterator[tuple[Any, list[Event]]]:
-    """A learner that notes every call and every optimiser step of its networks, and the notes.
+    """A learner that records every call and optimiser step of its networks, and the list of events.
 
-    The notes are there once the block has ended. They are in the order in which the program was
-    traced, whatever the order in which the compiled one sends its values; what was traced but not
-    run (the other branch of a condition) is not among them.
+    The list is filled when the block ends, in the order in which the program was traced (compiled
+    programs may send values in another order). It has no events of code that was traced but not
+    run, such as the other branch of a condition.
     """
     import jax
     import optax

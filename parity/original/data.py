@@ -1,4 +1,4 @@
-"""The original's data sets, loaders, buffers and normalisers, for the JAX backend."""
+"""The original's datasets, loaders, buffers and normalisers, for the JAX backend."""
 # pyright: reportMissingImports=false
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which public names of the original a case really executes: seen by the interpreter's profiler.
+"""Find the public names of the original that a case executes, with Python's profiler.
 
-Runs in the JAX environment. A function is seen when its Python code runs, which for a jitted one is
-when it is traced; every learner and network has its own trace, so that no cache hides one.
+Runs in the JAX environment. A function is noticed when its Python code runs; a jitted one runs when
+it is traced. Every learner and network is traced anew, so that no cache hides a function.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _resolve(name: str) -> Any:
 
 
 def _code(thing: Any) -> CodeType | None:
-    """The code that runs when ``thing`` is called, if it is Python's."""
+    """The Python code object that runs when ``thing`` is called, if there is one."""
     if isinstance(thing, type):
         thing = thing.__new__ if issubclass(thing, tuple) else thing.__init__
     return getattr(getattr(thing, "__func__", thing), "__code__", None)
@@ -58,7 +58,7 @@ class Observer:
                 self._outside.setdefault(id(code), set()).add(name)
 
     def _alias(self, name: str) -> None:
-        """A name that the original gives to what another package defines, or to a partial."""
+        """A name that the original gives to an object of another package, or to a partial."""
         head, _, tail = name.rpartition(".")
         module = sys.modules.get(head)
         thing = getattr(module, tail, None)
@@ -87,7 +87,7 @@ class Observer:
                 self._seen.update(self._applied(frame.f_locals.get("self")))
 
     def _applied(self, module: Any) -> Iterator[str]:
-        """Partials that would have made this very module."""
+        """Partials that create a module like this one."""
         for name, made in self._partials:
             given = made.keywords.items()
             kind = made.func if isinstance(made.func, type) else ()
@@ -96,7 +96,7 @@ class Observer:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[set[str]]:
-        """The set, filled when the block ends, of the names that ran inside."""
+        """A set that is filled, when the block ends, with the names that ran inside."""
         out: set[str] = set()
         self._seen = set()
         sys.setprofile(self._called)

@@ -1,8 +1,8 @@
-"""The original's half of a live run: a process of the reference Python, one file for each case.
+"""Run the original for `live`, in a process of the reference Python, with one file for each case.
 
-Its tensors come as files in a folder, named by what the case is, and each appears whole once the
-case is done. So results can be read as they come, a run that was broken off goes on where it
-stopped, and a folder that is kept saves the original from running the same cases again.
+Its tensors are files in a folder, named by a hash of the case and written atomically. So results
+can be read while it runs, an interrupted run continues, and with a folder that is kept the original
+does not run the same cases again.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _WAIT = 0.05
 
 
 def _name(case: Case) -> str:
-    """What the case computes, in 16 hexadecimal digits; its name and promises do not matter."""
+    """A hash of what the case computes, 16 hexadecimal digits, without name and bounds."""
     said = json.dumps([COMMIT, case.program, case.settings], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def _files(folder: Path, case: Case) -> tuple[Path, Path]:
-    """Where the case's tensors appear, or else what the original says instead."""
+    """The files of the case's tensors, and of the original's error message."""
     return folder / f"{_name(case)}.safetensors", folder / f"{_name(case)}.error"
 
 
 def worker(upstream: Path, cases: Path, out: Path) -> None:
-    """Run the original on the cases in a file, in the JAX environment, and save what comes.
+    """Run the original on the cases in a file, in the JAX environment, and save its outputs.
 
-    Cases whose tensors are in ``out`` already are left alone.
+    Cases whose tensors are in ``out`` already are skipped.
     """
     from parity.recording import checked_backend
 
@@ -61,7 +61,7 @@ def worker(upstream: Path, cases: Path, out: Path) -> None:
 
 
 def _command(python: Path, *arguments: str) -> tuple[list[str], Path, dict[str, str]]:
-    """How a process of the reference Python is started: its command, folder and environment."""
+    """Command, working directory and environment of the reference Python's process."""
     if not python.is_file():
         raise FileNotFoundError(f"{python} is no Python of the JAX environment")
     root = Path(__file__).resolve().parents[2]
@@ -69,11 +69,11 @@ def _command(python: Path, *arguments: str) -> tuple[list[str], Path, dict[str, 
 
 
 def reference(python: Path) -> dict[str, Any]:
-    """What a live run is held to, in the words of a record's manifest: commit and versions.
+    """Commit and versions of the original in a live run, in the form of a manifest.
 
     Raises:
-        FileNotFoundError: there is no such Python.
-        RuntimeError: packages are missing there.
+        FileNotFoundError: if the Python does not exist.
+        RuntimeError: if packages are missing there.
     """
     code = (
         "import json; from parity.recording import PACKAGES, versions; "
@@ -97,20 +97,19 @@ def _last(said: str) -> str:
 def original(
     cases: list[Case], upstream: Path, python: Path, folder: Path | None = None
 ) -> Iterator[Callable[[Case], Tensors | str]]:
-    """Start the original on ``cases``; inside the block a function waits for each one's tensors.
+    """Start the original on ``cases``; the block gets a function that waits for a case's tensors.
 
-    Of a case that the original raises on, the function returns why in place of tensors.
+    If the original raises an error on a case, the function returns its message instead.
 
     Args:
         cases: what to run, in this order.
         upstream: checkout of the original.
         python: Python of the JAX environment.
-        folder: where to keep the tensors, and to take those from that are there; else they go
-            with the block.
+        folder: where tensors are kept and reused; default: a temporary folder.
 
     Raises:
-        FileNotFoundError: there is no such Python.
-        RuntimeError: from the function, where the process ended early; its last line says why.
+        FileNotFoundError: if the Python does not exist.
+        RuntimeError: raised by the function if the process ended early; with its last line.
     """
     command, root, environment = _command(python, "-m", "parity", "live-worker")
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:

@@ -1,9 +1,8 @@
-"""Every public name of the original, read from its source: what there is to be covered.
+"""Every public name of the original, read from its source, without importing anything.
 
-Of the modules of `jaxrl5`: functions, classes, their public methods and names given to other
-things (``TanhNormal``). Of the libraries beneath it: every ``jax.random.X`` and ``optax.X`` that
-its code mentions, and what it takes from ``flax.training``. Needs neither JAX nor the original's
-packages, since nothing is imported.
+From the modules of `jaxrl5`: functions, classes, their public methods and aliases
+(``TanhNormal``). From its libraries: every ``jax.random.X`` and ``optax.X`` that its code mentions,
+and the names that it uses from ``flax.training``.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def _is_public(name: str) -> bool:
 
 
 def defined_names(source: str, module: str) -> dict[str, str]:
-    """What a module defines, ``{name: "function", "class", "method" or "value"}``.
+    """The names that a module defines, ``{name: "function", "class", "method" or "value"}``.
 
     >>> defined_names("class A:\\n  def f(self): ...\\n  def _g(self): ...\\nB = A", "m")
     {'m.A': 'class', 'm.A.f': 'method', 'm.B': 'value'}
@@ -64,7 +63,7 @@ def _dotted(node: ast.AST) -> str:
 
 
 def used_names(source: str) -> dict[str, str]:
-    """What a module uses of the libraries beneath it, ``{name: "used"}``.
+    """The names that a module uses from those libraries, ``{name: "used"}``.
 
     >>> used_names("import jax\\njax.random.split(k)\\nfrom flax.training import checkpoints as c")
     {'flax.training.checkpoints': 'used', 'jax.random.split': 'used'}
@@ -96,7 +95,7 @@ def _files(upstream: Path, pattern: str) -> Iterator[tuple[Path, str]]:
 
 
 def public_names(upstream: Path) -> dict[str, str]:
-    """Every name with its sort, in the order of the files; those of the libraries come last.
+    """Every name with its kind, in the order of the files; names of libraries come last.
 
     Raises:
         FileNotFoundError: ``upstream`` holds no package of the original.

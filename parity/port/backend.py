@@ -47,7 +47,7 @@ _LEARNERS = {
 
 
 class TorchNetwork:
-    """A module of the port; equal to another of the same module, which shares its programs."""
+    """A module of the port; two of the same module are equal and share their compiled programs."""
 
     def __init__(self, module: nets.Module, lift: Lift):
         self.module, self._lift = module, lift
@@ -168,10 +168,10 @@ class TorchBackend(TorchData):
     """:class:`parity.backend.Backend` over ``idql_func``.
 
     Args:
-        mode: how the port's functions run; everything that a program asks for goes through
-            ``lift``. Creation and what happens on the host run as they always do.
-        device: where arrays, keys and learners live. They come back to the host to be compared.
-        part: what alone is compiled of a learner; None for all that it jits.
+        mode: how the port's functions run; functions that programs call go through ``lift``.
+            Creation and work on the host are not changed.
+        device: of arrays, keys and learners. Results are compared on the host.
+        part: the only part of a learner that is compiled; None for all that it jits.
     """
 
     def __init__(self, mode: Mode = "eager", device: str = "cpu", part: Part | None = None):
@@ -326,7 +326,7 @@ class TorchBackend(TorchData):
 
     @contextlib.contextmanager
     def _compiling(self, part: Part) -> Iterator[None]:
-        """Learners jit themselves; one that is about another part is kept from it."""
+        """Context for a learner's methods, which jit themselves: off for the other part."""
         if self._part not in (None, part):
             with idql_func.disable_jit():
                 yield

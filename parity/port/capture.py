@@ -1,7 +1,7 @@
-"""What goes on inside the port's networks and learners. Imports torch, never jax.
+"""Record intermediate values of the port's networks and learners. Imports torch, never jax.
 
-The counterpart of :mod:`parity.original.capture`: hooks on the modules, which bear Flax's names,
-and a learner whose ``apply_fn`` and ``tx`` note what they are given and pass it on.
+The counterpart of :mod:`parity.original.capture`: hooks on the modules, which have Flax's names,
+and a learner whose ``apply_fn`` and ``tx`` record their arguments.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from parity.backend import Event
 
 
 class Optimiser(NamedTuple):
-    """A gradient transformation of two functions, as the port's training states hold one."""
+    """A gradient transformation (two functions), as in the port's train states."""
 
     init: Callable[..., Any]
     update: Callable[..., Any]
 
 
 def bare(value: Any) -> Any:
-    """A tensor out of ``grad`` and ``vmap``: its values, and for each ``vmap`` the mapped axis.
+    """Unwrap a tensor of ``grad`` and ``vmap``: its values, and the mapped axis of each ``vmap``.
 
-    Trees go leaf by leaf. Values are read later (:func:`array`), outside the transforms.
+    Trees are unwrapped leaf by leaf. :func:`array` reads the values, outside the transforms.
     """
     if isinstance(value, Mapping):
         return {name: bare(entry) for name, entry in value.items()}
@@ -53,7 +53,7 @@ def _mapped_axis(outer: Tensor, inner: Tensor) -> int:
 
 
 def array(value: Any) -> Any:
-    """What :func:`bare` has kept as NumPy arrays, mapped axes in front."""
+    """The result of :func:`bare` as NumPy arrays, with mapped axes in front."""
     if isinstance(value, Mapping):
         return {name: array(entry) for name, entry in value.items()}
     tensor, axes = value
@@ -65,7 +65,7 @@ def array(value: Any) -> Any:
 
 
 def parts(result: Any) -> Any:
-    """A tensor as it is; a distribution as its location and deviation ``[..., A]``, by name."""
+    """A tensor unchanged; a distribution as a dict of location and deviation ``[..., A]``."""
     if not isinstance(result, distributions.Diagonal):
         return result
     return {"loc": result.loc, "scale": result.scale.expand(result.loc.shape)}
@@ -74,7 +74,7 @@ def parts(result: Any) -> Any:
 def captured(module: Any, run: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
     """The result of ``run`` and the outputs of all of the module's submodules, by path.
 
-    Outputs are as :func:`bare` leaves them, in the order in which they were computed.
+    Outputs are results of :func:`bare`, in the order of computation.
     """
     out: dict[str, Any] = {}
 
@@ -91,10 +91,10 @@ def captured(module: Any, run: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
 
 @contextlib.contextmanager
 def watched(learner: Any, names: Sequence[str]) -> Iterator[tuple[Any, list[Event]]]:
-    """A learner that notes every call and every optimiser step of its networks, and the notes.
+    """A learner that records every call and optimiser step of its networks, and the list of events.
 
-    Inside the block the port runs eagerly, since a compiled graph has no values to note. The notes
-    are there once the block has ended, in the order in which the port computes.
+    Inside the block the port runs eagerly, because a compiled graph has no values to record. The
+    list is filled when the block ends, in the order of computation.
     """
     notes: list[Event] = []
     events: list[Event] = []

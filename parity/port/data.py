@@ -1,4 +1,4 @@
-"""The port's data sets, loaders, buffers and normalisers, for the torch backend."""
+"""The port's datasets, loaders, buffers and normalisers, for the torch backend."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""One place that turns a function into what a mode runs.
+"""Apply a mode to a function.
 
-``compiled`` puts it through :func:`idql_func.jit`; ``vmapped`` stacks its tensors with others
-(:func:`decoy`), maps over the stack and hands back the member that was asked for, so that the
-batching rule of every operation is held to the same bounds as the operation.
+``compiled`` jits it with :func:`idql_func.jit`. ``vmapped`` stacks its tensors with other values
+(:func:`decoy`), maps over the stack and returns the wanted member, so that the batching rule of
+every operation is tested within the same bounds as the operation.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _OTHER_KEY = 0x5DEECE66
 
 
 def decoy(x: Tensor) -> Tensor:
-    """Another value that ``x`` could have: the one that ``x`` shares a stack with.
+    """Another possible value of ``x``, which is stacked with ``x``.
 
     Floats are halved and reversed, so that variances stay positive and probabilities and actions
-    in range; bytes, times and indices are reversed; a single number is the next one; keys
-    (int64, ``[..., 2]``) are other keys.
+    in range; bytes, times and indices are reversed; a single integer is increased by one; keys
+    (int64, ``[..., 2]``) become other keys.
 
     >>> decoy(torch.tensor([1.0, 4.0])).tolist(), decoy(torch.tensor(3)).item()
     ([2.0, 0.5], 4)
@@ -41,11 +41,11 @@ def decoy(x: Tensor) -> Tensor:
 
 
 class Lift:
-    """Turns functions of tensors into what a mode runs; inside another transform it steps aside.
+    """Applies a mode to functions of tensors; does nothing inside another transform.
 
-    Tensors anywhere in the arguments are what is compiled for or mapped over; all else (numbers,
-    shapes, names) is part of the function. ``calls`` counts what really ran lifted, so that a case
-    can't pass in a mode that touched nothing of it.
+    Tensors anywhere in the arguments are traced or mapped; other arguments (numbers, shapes, names)
+    are constants. ``calls`` counts the calls to which the mode was applied, so that a case cannot
+    pass in a mode that was never used.
 
     >>> lift = Lift("vmapped")
     >>> lift(torch.matmul)(torch.eye(2), torch.tensor([1.0, 2.0])).tolist(), lift.calls
@@ -91,7 +91,7 @@ class Lift:
 def _filled(
     function: Callable[..., Any], spec: Any, leaves: Sequence[Any], places: Sequence[int]
 ) -> Callable[..., Any]:
-    """The function of its tensors alone."""
+    """The function as a function of its tensors only."""
 
     def filled(*tensors: Tensor) -> Any:
         whole = list(leaves)
@@ -115,7 +115,7 @@ def _mapped(
 
 
 class Lifted:
-    """A module of functions, each of them lifted."""
+    """A module whose functions all run in the mode."""
 
     def __init__(self, module: Any, lift: Lift):
         self._module, self._lift = module, lift

@@ -1,9 +1,8 @@
-"""The original's sampling weights, taken literally (quirks E1 and E2).
+"""The original's own sampling weights (quirks E1 and E2).
 
 For the quantile objective the original divides by the signed advantage, so that "probabilities" are
-negative; for the exponential one the weights are all alike but for rounding. The port samples by
-mended weights instead. What is kept here serves one end: to show that everything around the
-weights, from the sampler to the key, is the same.
+negative; for the exponential one all weights are equal up to rounding. The port uses corrected
+weights. These functions show that everything else, from the sampler to the key, is the same.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The steps that both sides run, one function for each sort of case.
+"""The programs that both sides run, one function for each kind of case.
 
 A program takes a backend and a case's settings and returns named NumPy arrays. The first part of a
-name, up to the slash, decides which promise the array is held to (see ``Case.kinds``).
+name, up to the slash, decides which bound applies to the array (see ``Case.kinds``).
 """
 
 from __future__ import annotations
@@ -10,20 +10,29 @@ from collections.abc import Callable
 
 from parity.backend import Backend, Outputs, Program, Settings
 from parity.cases.case import Case
-from parity.programs import captured, data, evaluation, floor, learners, loaders, networks, policies
+from parity.programs import (
+    captured,
+    data,
+    evaluation,
+    learners,
+    loaders,
+    networks,
+    numerics,
+    policies,
+)
 
 PROGRAMS: dict[str, Program] = {
-    "keys": floor.keys,
-    "draws": floor.draws,
+    "keys": numerics.keys,
+    "draws": numerics.draws,
     "initial": networks.initial,
     "network_pass": networks.network_pass,
-    "schedules": floor.schedules,
+    "schedules": numerics.schedules,
     "sampler": networks.sampler,
-    "losses": floor.losses,
-    "optimiser": floor.optimiser,
-    "average": floor.average,
-    "decay_schedule": floor.decay_schedule,
-    "mask": floor.mask,
+    "losses": numerics.losses,
+    "optimiser": numerics.optimiser,
+    "average": numerics.average,
+    "decay_schedule": numerics.decay_schedule,
+    "mask": numerics.mask,
     "create": learners.create,
     "run": learners.run,
     "act": learners.act,
@@ -45,7 +54,7 @@ PROGRAMS: dict[str, Program] = {
 
 
 def execute(backend: Backend, program: str, settings: Settings) -> Outputs:
-    """Run ``program`` under the number width and stream layout that the settings name.
+    """Run ``program`` with the number width and stream layout of the settings.
 
     Raises:
         ValueError: there is no such program.
@@ -58,5 +67,5 @@ def execute(backend: Backend, program: str, settings: Settings) -> Outputs:
 
 
 def on(backend: Backend) -> Callable[[Case], Outputs]:
-    """What a backend makes of a case: one side of the comparison, as a function."""
+    """A function that runs a case's program on a backend: one side of the comparison."""
     return lambda case: execute(backend, case.program, case.settings)

@@ -1,6 +1,6 @@
-"""Programs that look inside: every submodule of a network, every call within one update.
+"""Programs that return intermediate tensors: of each submodule, and of each call in an update.
 
-What comes out of them is in the order in which it was computed.
+Their outputs are in the order of computation.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ def layers(backend: Backend, settings: Settings) -> Outputs:
 
 
 def calls(backend: Backend, settings: Settings) -> Outputs:
-    """One update of a learner, call by call and step by step; then what :func:`run` gives.
+    """One update of a learner, call by call and step by step; then the outputs of :func:`run`.
 
-    The calls of each network are numbered from 0, since two sides may compute networks in another
-    order. ``<n>`` is ``<network>/<number>``:
+    The calls of each network are numbered from 0, since the sides may call networks in different
+    orders. ``<n>`` is ``<network>/<number>``:
 
-    * ``calls/<n>/in0`` …: the arrays it was given (observations, actions, times), nested ones by
+    * ``calls/<n>/in0`` …: its input arrays (observations, actions, times), nested ones by
       name; ``calls/<n>/params``: the norm of every leaf of its parameters;
-    * ``dropout/<n>/dropout``: the key, where it was given one;
+    * ``dropout/<n>/dropout``: the key, if it was given one;
     * ``calls/<n>/<path>``: the output of each submodule; ``calls/<n>/out``: the network's own, for
       a distribution ``out/loc`` and ``out/scale``;
-    * ``gradient/<n>/<leaf>``: what its optimiser was given at each step.
+    * ``gradient/<n>/<leaf>``: the gradient that its optimiser got at each step.
 
-    After a step of its own (or, for a target, of the network that it follows) a network's calls are
-    ``after/<n>/…``: Adam may have turned rounding noise into a step as large as any.
+    After its optimiser step (for a target: its source's) a network's calls are named
+    ``after/<n>/…``: Adam can turn rounding noise into a full step.
     """
     learner = backend.learner(settings)
     names = NETWORKS[settings["learner"]]

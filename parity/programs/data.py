@@ -1,4 +1,4 @@
-"""Programs of the data sets and buffers."""
+"""Programs of the datasets and buffers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from parity.backend import Backend, Outputs, Settings
 
 
 def sampling_arrays(size: int) -> dict[str, np.ndarray]:
-    """A dataset whose observations name their own row; an episode ends every seventh row."""
+    """A dataset whose observations contain their row number; an episode ends every seventh row."""
     rows = np.arange(size)
     dones = ((rows % 7 == 6) | (rows == size - 1)).astype(np.float32)
     return {
@@ -31,7 +31,7 @@ def _rows(backend: Backend, batch: Mapping[str, Any]) -> np.ndarray:
 
 
 def dataset(backend: Backend, settings: Settings) -> Outputs:
-    """Row numbers and arrays that a dataset hands out."""
+    """Row numbers and arrays that a dataset returns."""
     arrays = sampling_arrays(settings["size"])
     data = backend.dataset(arrays, settings["seed"])
     count, out = settings.get("count", 0), {}
@@ -64,10 +64,10 @@ def dataset(backend: Backend, settings: Settings) -> Outputs:
 
 
 def _transitions(settings: Settings) -> Iterator[dict[str, Any]]:
-    """One after the other, in episodes of the given lengths, over and over.
+    """Transitions in episodes of the given lengths, repeated without end.
 
-    Rewards number the transitions. Images of an episode are windows over its frames, as a wrapper
-    that stacks them makes them.
+    Rewards number the transitions. The images of an episode are windows over its frames, as from
+    a frame-stacking wrapper.
     """
     space, number = settings["space"], 0
     for episode in itertools.count():
@@ -103,9 +103,9 @@ def _transitions(settings: Settings) -> Iterator[dict[str, Any]]:
 
 
 def replay(backend: Backend, settings: Settings) -> Outputs:
-    """What a replay buffer hands out between insertions, and which rows it may.
+    """Batches of a replay buffer between insertions, and the rows that may be drawn.
 
-    ``fields`` leaves out what the original gets wrong (quirk D22).
+    ``fields`` leaves out the fields that are wrong in the original (quirk D22).
     """
     buffer = backend.replay(settings)
     transitions, out = _transitions(settings), {}

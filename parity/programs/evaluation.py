@@ -1,4 +1,4 @@
-"""Programs that run episodes: how well a learner does in an environment, by both sides' loops."""
+"""Programs that run episodes with the evaluation loop of each side."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from parity.backend import Backend, Outputs, Settings
 
 
 class Walk:
-    """A point that drifts home, pushed about by the actions: the same numbers on both sides.
+    """A point that drifts to the origin, pushed by the actions.
 
-    Each reset starts another episode, from another place and a step longer.
+    Each reset starts an episode at another place, which is one step longer.
 
     Args:
         obs_dim: coordinates, the observation ``[O]``.
@@ -31,7 +31,7 @@ class Walk:
         return self.place.astype(np.float32)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
-        """The next observation, minus the squared distance from home, and whether it is over."""
+        """The next observation, the reward (minus the squared distance to the origin), and the end."""
         self.place = 0.9 * self.place
         self.place[: self.act_dim] += 0.3 * np.asarray(action, np.float64)
         self.left -= 1
@@ -40,7 +40,7 @@ class Walk:
 
 
 def evaluated(backend: Backend, settings: Settings) -> Outputs:
-    """Mean return over a few episodes of a fresh learner."""
+    """Mean return of a new learner over a few episodes."""
     learner = backend.learner(settings)
     walk = Walk(settings["obs_dim"], settings["act_dim"])
     mean = backend.evaluated(learner, walk, settings["episodes"], settings["how"])

@@ -48,9 +48,9 @@ def _trained(settings: Settings) -> tuple[str, ...]:
 def _state(backend: Backend, learner: Any, settings: Settings) -> Outputs:
     """Parameters of every network: leaf by leaf in double precision, else network by network.
 
-    Adam divides a gradient by its own size, so that one which cancels to rounding noise still moves
-    its parameter by up to a whole step. In float32 a bias that starts at zero may consist of such
-    steps alone; a network as a whole cannot.
+    Adam divides a gradient by its own size, so that a gradient of rounding noise still moves its
+    parameter by up to a full step. In float32 a bias that starts at zero may consist of such steps
+    only; a whole network does not.
     """
     out: Outputs = {}
     for name in _networks(settings):
@@ -81,14 +81,14 @@ def _leaves(backend: Backend, settings: Settings, learner: Any, head: str) -> Ou
 
 
 def create(backend: Backend, settings: Settings) -> Outputs:
-    """A fresh learner: key, constants and initial parameters."""
+    """A new learner: key, constants and initial parameters."""
     learner = backend.learner(settings)
     fresh = _fresh(backend, settings, learner, "params")
     return {"rng/rng": backend.numpy(learner.rng), **fresh}
 
 
 def estimates(backend: Backend, settings: Settings) -> Outputs:
-    """Least Q and V of a fresh learner, for a batch."""
+    """Minimum Q and V of a new learner, for a batch."""
     learner, batch = backend.learner(settings), _batch(backend, settings, 0)
     q, v = backend.estimates(learner, batch["observations"], batch["actions"])
     return {"forward/q": backend.numpy(q), "forward/v": backend.numpy(v)}
@@ -162,7 +162,7 @@ def trained(backend: Backend, settings: Settings) -> tuple[Any, list[Mapping[str
 def run_outputs(
     backend: Backend, settings: Settings, learner: Any, history: list[Mapping[str, Any]]
 ) -> Outputs:
-    """What is logged at each update of ``history``, then the key and the parameters."""
+    """The infos of each update of ``history``, then the key and the parameters."""
     names = settings.get("infos")
     if names is not None:
         history = [{name: info[name] for name in names} for info in history]
@@ -172,10 +172,10 @@ def run_outputs(
 
 
 def run(backend: Backend, settings: Settings) -> Outputs:
-    """Updates of a learner: everything logged at each step, then the final key and parameters.
+    """Updates of a learner: the info of each step, then the final key and parameters.
 
-    After a single update Adam's first moment is a tenth of the gradient, which is how a learner's
-    own gradients are compared.
+    After one update Adam's first moment is a tenth of the gradient; that is how gradients of a
+    learner are compared.
     """
     learner, history = trained(backend, settings)
     out = run_outputs(backend, settings, learner, history)
@@ -217,13 +217,13 @@ def act(backend: Backend, settings: Settings) -> Outputs:
 
 
 def course(backend: Backend, settings: Settings) -> Outputs:
-    """The whole life of a learner, so that both sides compile and create it once.
+    """A whole run of a learner, so that both sides create and compile it once.
 
     Initial parameters and constants; the gradients of the first update that trains every network
-    (``first_gradient`` updates in); everything logged at each step; the final key and parameters;
-    then actions and keys by every way of choosing, for observations one by one and ``together``.
-    With ``act_first`` the actions are those of the fresh learner. ``curve`` lists numbers of
-    updates after which the parameters are taken down on the way.
+    (``first_gradient`` updates in); the info of each step; the final key and parameters; then
+    actions and keys of every method of acting, for observations one by one and ``together``. With
+    ``act_first`` the new learner acts. ``curve`` lists numbers of updates after which the
+    parameters are recorded.
     """
     learner, history = backend.learner(settings), []
     out = _fresh(backend, settings, learner, "initial")
@@ -243,7 +243,7 @@ def course(backend: Backend, settings: Settings) -> Outputs:
 
 
 def _actions(backend: Backend, settings: Settings, learner: Any) -> Outputs:
-    """Actions by every way of choosing, one after the other, and the keys after them."""
+    """Actions of every method of acting, one after the other, and the keys after them."""
     out: Outputs = {}
     for how in settings.get("choose", ("eval_actions", "sample_actions")):
         actions, rngs, learner = _choose(backend, settings, learner, how)

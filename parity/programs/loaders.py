@@ -14,10 +14,10 @@ from parity.backend import Backend, Outputs, Settings
 
 
 def recording(settings: Settings) -> dict[str, np.ndarray]:
-    """Consecutive steps as D4RL's files hold them.
+    """Consecutive steps as in D4RL's files.
 
-    Some rows stand still or move by about 1e-6, the gap that tells one episode from the next
-    (quirk D11); some actions lie on the edge (quirk D12).
+    Some rows move by 0 or by about 1e-6, the gap that separates episodes (quirk D11); some actions
+    are at their bounds (quirk D12).
     """
     length, dtype = settings["length"], "float64" if settings.get("wide") else "float32"
     observations = inputs.uniform("d4rl/observations", (length, 3), -2.0, 2.0).astype(dtype)
@@ -49,7 +49,7 @@ def _arrays(dataset: Any) -> Outputs:
 
 
 def d4rl(backend: Backend, settings: Settings) -> Outputs:
-    """The dataset that comes of a recording, by the object that hands it out."""
+    """The dataset from a recording, through an object with ``get_dataset()``."""
     arrays = recording(settings)
     source = SimpleNamespace(
         get_dataset=lambda: {name: value.copy() for name, value in arrays.items()},
@@ -101,7 +101,7 @@ def _clones(lengths: list[int]) -> list[dict[str, Any]]:
 
 
 def binary(backend: Backend, settings: Settings) -> Outputs:
-    """The dataset that comes of demonstrations and clones in AWAC's two files."""
+    """The dataset from demonstrations and behaviour cloning in AWAC's two files."""
     files = {
         "pen2_sparse.npy": _demonstrations(settings["lengths"]),
         "pen_bc_sparse4.npy": _clones(settings["clones"]),
@@ -115,7 +115,7 @@ def binary(backend: Backend, settings: Settings) -> Outputs:
 
 
 def normalised(backend: Backend, settings: Settings) -> Outputs:
-    """Observations and actions brought to mean 0 and deviation 1, and back."""
+    """Observations and actions normalised to mean 0 and deviation 1, and back."""
 
     def fields(tag: str, size: int) -> dict[str, np.ndarray]:
         observations = inputs.uniform(f"{tag}/observations", (size, 4), -2.0, 5.0)

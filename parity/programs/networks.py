@@ -1,4 +1,4 @@
-"""Programs of the networks and of the diffusion chain over them."""
+"""Programs of the networks and of the diffusion sampler."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def initial(backend: Backend, settings: Settings) -> Outputs:
 
 
 def network_inputs(settings: Settings, batch: int | None, dtype: str) -> list[Any]:
-    """What a network of these settings is fed, from the shared generator.
+    """Inputs for a network with these settings, from the shared generator.
 
-    Without a batch (None), one image or observation by itself.
+    Without a batch (None): a single image or observation.
     """
     rows = () if batch is None else (batch,)
 
@@ -65,16 +65,16 @@ def network_inputs(settings: Settings, batch: int | None, dtype: str) -> list[An
 
 
 def given_parameters(backend: Backend, network: Any, tag: str, dtype: str) -> Any:
-    """Parameters from the shared generator, in the shapes of the network's own tree."""
+    """Parameters from the shared generator, with the shapes of the network's tree."""
     flat = inputs.flatten(backend.nested(network.init(backend.random.PRNGKey(0))))
     shapes = {path: tuple(leaf.shape) for path, leaf in flat.items()}
     return backend.tree(inputs.parameters(tag, shapes, dtype))
 
 
 def network_pass(backend: Backend, settings: Settings) -> Outputs:
-    """Forward pass and parameter gradient of one network, dropout off and (if it has any) on.
+    """Forward pass and parameter gradient of one network, without and (if any) with dropout.
 
-    The scalar that is differentiated is the product of the output with a fixed cotangent.
+    The differentiated scalar is the product of the output with a fixed cotangent.
     """
     dtype = "float64" if settings.get("x64") else "float32"
     network = backend.network(settings["network"])
@@ -100,7 +100,7 @@ def network_pass(backend: Backend, settings: Settings) -> Outputs:
 
 
 def sampler(backend: Backend, settings: Settings) -> Outputs:
-    """The reverse diffusion chain of a network with given parameters."""
+    """The diffusion sampler of a network with given parameters."""
     dtype = "float64" if settings.get("x64") else "float32"
     network = backend.network(settings["network"])
     params = given_parameters(backend, network, "sampler", dtype)
@@ -136,7 +136,7 @@ def initialiser(backend: Backend, settings: Settings) -> Outputs:
 
 
 def subsample(backend: Backend, settings: Settings) -> Outputs:
-    """Some members of an ensemble: of a whole tree, and of one that holds more than them."""
+    """Some members of an ensemble: from its tree, and from a tree that holds more."""
     total, leaves = settings["num_qs"], {"kernel": (settings["num_qs"], 2, 3)}
     shapes = {**{f"Dense_0/{name}": s for name, s in leaves.items()}, "bias": (total, 1)}
     whole = inputs.parameters("ensemble", shapes)

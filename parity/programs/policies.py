@@ -15,7 +15,7 @@ def _label(shape: tuple[int, ...]) -> str:
 
 
 def _points(settings: Settings, shape: tuple[int, ...], dtype: str) -> dict[str, np.ndarray]:
-    """Actions whose density is asked for: ordinary ones and, under tanh, some by its edges."""
+    """Actions to compute the density of: ordinary ones and, with tanh, some near the bounds."""
     if not settings["tanh"]:
         return {"inside": inputs.uniform("distribution/x", shape, -4.0, 4.0).astype(dtype)}
     inside = inputs.uniform("distribution/x", shape, -0.999, 0.999).astype(dtype)
@@ -29,8 +29,8 @@ def _points(settings: Settings, shape: tuple[int, ...], dtype: str) -> dict[str,
 def distribution(backend: Backend, settings: Settings) -> Outputs:
     """Draws, densities, mode, entropy, and their gradients in location and log-deviation.
 
-    The density of a draw is a case of its own: the original's bijectors remember where a draw came
-    from, so that it never passes through the inverse of tanh.
+    The density of a draw is computed separately: the original's bijectors cache the input of a
+    draw, so that it never passes through the inverse of tanh.
     """
     dtype = "float64" if settings.get("x64") else "float32"
     shape = (*settings["batch"], settings["act_dim"])

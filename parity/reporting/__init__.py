@@ -1,1 +1,1 @@
-"""What :mod:`parity.report` is made of: figures summed up, charts, and the page."""
+"""The parts of :mod:`parity.report`: summary, charts and page."""

@@ -1,4 +1,4 @@
-"""What every chart shares: looks, numbers as text, and a figure as an element of a page.
+"""What all charts share: style, numbers as text, and a figure as an element of a page.
 
 Drawn with matplotlib's object interface: no window, no global state. Every colour is one of
 :data:`parity.reporting.style.COLOURS`; :func:`svg` puts CSS variables in their place, so that
@@ -44,7 +44,7 @@ STYLE: dict[Any, Any] = {
 
 
 def percent(value: float) -> str:
-    """A share for people.
+    """A share in percent, as text.
 
     >>> percent(0.75), percent(0.0123), percent(2e-7), percent(0.0), percent(3.0), percent(math.inf)
     ('75 %', '1.2 %', '0.00002 %', '0', '300 %', '∞')
@@ -62,7 +62,7 @@ def percent(value: float) -> str:
 
 
 def power(exponent: int) -> str:
-    """A power of ten, as text that needs no formula.
+    """A power of ten, as plain text.
 
     >>> power(-17)
     '10⁻¹⁷'
@@ -71,7 +71,7 @@ def power(exponent: int) -> str:
 
 
 def svg(figure: Figure, label: str) -> str:
-    """A figure as an element for a page: same bytes each time, colours by CSS variable."""
+    """A figure as SVG for a page, with CSS variables as colours; the same bytes each time."""
     stream = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context(STYLE):
@@ -92,7 +92,7 @@ def svg(figure: Figure, label: str) -> str:
 
 
 def blank(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, 96 pixels each."""
+    """An empty figure, in inches of 96 pixels."""
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure

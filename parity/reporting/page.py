@@ -24,7 +24,7 @@ from parity.tables import figure
 def _table(
     head: Sequence[str], rows: Iterable[tuple[Sequence[str], bool]], left: int, long: int = -1
 ) -> str:
-    """A table that scrolls by itself; ``left`` columns of text, then numbers, rows marked bad.
+    """A table that scrolls; ``left`` columns of text, then numbers; bad rows are marked.
 
     The column ``long`` holds sentences.
     """
@@ -51,7 +51,7 @@ def _section(title: str, text: str, content: str) -> str:
 
 
 def _listed(words: Sequence[str]) -> str:
-    """Words in a row, as in a sentence.
+    """Words joined as in a sentence.
 
     >>> _listed(["eager", "compiled", "vmapped"])
     'eager, compiled and vmapped'
@@ -60,7 +60,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def verdict(figures: Figures) -> tuple[str, str]:
-    """The first line of a report and the second: how many hold, and the worst error."""
+    """The first two lines of a report: how many cases pass, and the worst error."""
     every, passed = len(figures.entries), sum(entry.passed for entry in figures.entries)
     modes = figures.modes
     sorts = f"in mode{'s' if len(modes) > 1 else ''} {_listed(modes)}"
@@ -291,7 +291,7 @@ def _flat(content: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, s
 
 
 def _record(figures: Figures, manifest: Mapping[str, Any]) -> str:
-    """Where the reference comes from: the manifest, and what the figures say of their own."""
+    """The source of the reference: from the manifest and from the results."""
     upstream = manifest["upstream"]
     repository, commit = str(upstream["repository"]), str(upstream["commit"])
     link = f"https://github.com/{repository}/tree/{commit}"
@@ -333,7 +333,7 @@ def _checks(figures: Figures) -> str:
 
 
 def mutations_section(content: Mapping[str, Any]) -> str:
-    """What ``python -m parity mutate --json`` writes, as a table."""
+    """A table of the results of ``python -m parity mutate --json``."""
     results = content["results"]
     caught = sum(bool(result["caught"]) for result in results)
     head = ("planted bug", "file", "caught", "by case", "what it says")
@@ -385,9 +385,9 @@ def page(
 
     Args:
         figures: of one check or of several, as :func:`parity.summary.merged` makes them.
-        manifest: of the record that was checked against.
+        manifest: of the record.
         curves: of long runs, drawn as they were recorded and not counted among the cases.
-        mutations: what ``python -m parity mutate --json`` writes.
+        mutations: the results of ``python -m parity mutate --json``.
         coverage: the public names of the original and the cases that execute them.
     """
     line, worst = verdict(figures)

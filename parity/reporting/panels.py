@@ -1,6 +1,6 @@
-"""The charts of a report: room to the bound, error along a run, ulp errors.
+"""The charts of a report: distance to the bound, error along a run, ulp errors.
 
-Each is drawn on given axes, so that the page shows it by itself and the picture beside the others.
+Each is drawn on given axes, so that the page shows it alone and the picture beside the others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BEYOND = 1.0
 
 
 def place(value: float) -> float:
-    """Where a part of the bound stands: its decimal logarithm, zero in a lane of its own."""
+    """Position of a share of the bound: its decimal logarithm; zero has its own position."""
     if value == 0:
         return _LOWEST - 1.5
     return float(np.clip(math.log10(value), _LOWEST, _BEYOND)) if value < math.inf else _BEYOND
@@ -132,7 +132,7 @@ def _room_dots(
 
 
 def row_height(figures: Figures) -> float:
-    """Inches for one module, so that the marks of all modes stand one below the other."""
+    """Height in inches for one module, so that the marks of all modes fit."""
     return 0.2 if len(figures.modes) == 1 else 0.085 * max(len(figures.modes), 3) + 0.03
 
 
@@ -147,7 +147,7 @@ def _dot(axis: Axes, x: float, y: float, finding: Finding, mode: str) -> None:
 
 
 def legend(figure: Figure, modes: Sequence[str], x: float, y: float) -> None:
-    """The marks of several modes, in words."""
+    """A text legend for the marks of several modes."""
     for mode in modes:
         text = f"{'●■▲'[list(_MARKS).index(mode)] if mode in _MARKS else '●'} {mode}"
         figure.text(x, y, text, color=COLOURS.get(mode, COLOURS["ink"]), va="center", fontsize=9)
@@ -155,7 +155,7 @@ def legend(figure: Figure, modes: Sequence[str], x: float, y: float) -> None:
 
 
 def room(figures: Figures) -> Figure:
-    """The chart of :func:`draw_room` by itself."""
+    """The chart of :func:`draw_room` alone."""
     with mpl.rc_context(STYLE):
         several = len(figures.modes) > 1
         height = row_height(figures) * len(rows(figures)) + (1.05 if several else 0.8)
@@ -191,9 +191,9 @@ _LEARNERS = {"simple": "IDQL, simple", "general": "IDQL, general"}
 
 
 def draw_growth(axis: Axes, name: str, growth: Growth, last: int, labelled: bool) -> None:
-    """Error by update of one learner: a line for the largest, a shade down to the median.
+    """Error of one learner by update: a line for the largest, shaded down to the median.
 
-    ``labelled`` writes at the lines what they are.
+    ``labelled`` adds text to the lines.
     """
     for colour, series, bound, title in (
         ("single", growth.single, growth.single_bound, "float32"),
@@ -255,12 +255,12 @@ def draw_growth(axis: Axes, name: str, growth: Growth, last: int, labelled: bool
 
 
 def last_step(found: Mapping[str, Growth]) -> int:
-    """Where the time axis of all learners ends."""
+    """The last step on the time axis of all learners."""
     return max((growth.steps for growth in found.values()), default=1)
 
 
 def run_growth(name: str, found: Growth, last: int, labelled: bool) -> Figure:
-    """The chart of :func:`draw_growth` by itself."""
+    """The chart of :func:`draw_growth` alone."""
     with mpl.rc_context(STYLE):
         figure = blank(2.9, 2.2)
         axis = figure.add_axes((0.17, 0.13, 0.8, 0.76))
@@ -300,7 +300,7 @@ def draw_ulps(axis: Axes, title: str, counts: np.ndarray) -> None:
 
 
 def ulps(title: str, counts: np.ndarray) -> Figure:
-    """The chart of :func:`draw_ulps` by itself."""
+    """The chart of :func:`draw_ulps` alone."""
     with mpl.rc_context(STYLE):
         figure = blank(3.8, 2.2)
         draw_ulps(figure.add_axes((0.1, 0.12, 0.88, 0.76)), title, counts)

@@ -1,4 +1,4 @@
-"""All charts of a report on one picture, for a README."""
+"""All charts of a report in one PNG, for a README."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from parity.reporting.summary import Figures
 
 
 def picture(figures: Figures, curves: Sequence[Figures], title: str, subtitle: str) -> Figure:
-    """All charts on one figure, 1600 pixels wide at 100 dots an inch."""
+    """All charts in one figure, 1600 pixels wide at 100 dots per inch."""
     found, counts = summary.growths(figures, curves), summary.ulp_counts(figures)
     across, width = 5, 16.0
     lines = math.ceil(len(found) / across)

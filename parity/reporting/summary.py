@@ -1,6 +1,6 @@
-"""What the figures of one or several checks come to: read from JSON, or made by a check just now.
+"""Summaries of the results of one or several checks, read from JSON or just computed.
 
-The report shows these and computes nothing of its own.
+The report only displays them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from parity.compare import Finding, Judged
 
 @dataclass(frozen=True)
 class Entry(Judged):
-    """One case in one mode, as JSON carries it."""
+    """One case in one mode, as in the JSON file."""
 
     case: str
     group: str
@@ -30,9 +30,9 @@ class Entry(Judged):
 
 @dataclass(frozen=True)
 class Figures:
-    """All entries, and what is said of the machine, the record and the time they took.
+    """All entries, with the environment, the record and the time.
 
-    ``seconds`` are those of the cases of a mode one after the other, ``wall`` by the clock.
+    ``seconds`` is the sum over the cases of a mode, ``wall`` the elapsed time.
     """
 
     entries: tuple[Entry, ...]
@@ -55,7 +55,7 @@ _NAMES = tuple(f.name for f in fields(Finding))
 
 
 def _number(value: Any) -> float:
-    """JSON has no infinity: it is written as null."""
+    """Read a number; null stands for infinity, which JSON does not have."""
     return math.inf if value is None else float(value)
 
 
@@ -82,7 +82,7 @@ def _entry(result: Mapping[str, Any]) -> Entry:
 
 
 def figures_of(content: Mapping[str, Any]) -> Figures:
-    """The figures that ``check --json`` and ``live --json`` write.
+    """Read the results that ``check --json`` and ``live --json`` write.
 
     Raises:
         KeyError, TypeError, ValueError, AttributeError: they are of another form.
@@ -99,10 +99,10 @@ def figures_of(content: Mapping[str, Any]) -> Figures:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """The content of a JSON file.
 
     Raises:
-        ValueError: there is no such file, or it is no JSON.
+        ValueError: if the file does not exist or is not JSON.
     """
     try:
         return json.loads(path.read_text())
@@ -116,7 +116,7 @@ def read_figures(path: Path) -> Figures:
     """Figures from a file.
 
     Raises:
-        ValueError: there is no such file, or it holds no figures.
+        ValueError: if the file does not exist or holds no results.
     """
     content = read_json(path)
     try:
@@ -129,10 +129,10 @@ def read_figures(path: Path) -> Figures:
 
 
 def merged(parts: Sequence[tuple[str, Figures]]) -> Figures:
-    """Figures of several files, each given with its name, as one.
+    """Merge the results of several files, each given with its name.
 
     Raises:
-        ValueError: a case is in two of them in the same mode, or there is none at all.
+        ValueError: if a case is in two of them in the same mode, or there are no cases.
     """
     seen: dict[tuple[str, str], str] = {}
     for name, part in parts:
@@ -168,7 +168,7 @@ def _once(items: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
 
 
 def share(finding: Finding) -> float:
-    """The error as a part of its bound: 1 is at the bound, and any error is too much for bound 0.
+    """The error divided by its bound; infinite for any error with bound 0.
 
     >>> share(Finding("x", "normal", error=3.0, bound=4.0, absolute=0, relative=0, ulp=3.0))
     0.75
@@ -179,12 +179,12 @@ def share(finding: Finding) -> float:
 
 
 def worst(figures: Figures) -> tuple[Entry, Finding] | None:
-    """The finding that is nearest to its bound, or furthest beyond it; the first if several are."""
+    """The finding with the largest share of its bound; the first one on a tie."""
     return max(figures.findings, key=lambda pair: share(pair[1]), default=None)
 
 
 def module(group: str) -> str:
-    """The row that a group belongs to: variants of a learner that were run live share one.
+    """The row of a group; live variants of one learner share a row.
 
     >>> module("random"), module("live-drq-cameras"), module("random-td3")
     ('random', 'live drq', 'drawn td3')
@@ -208,7 +208,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
 
 
 def column(kind: str) -> str:
-    """The column of a kind; a promise of somebody's own has its own.
+    """The column of a kind; a custom bound has its own.
 
     >>> column("loss"), column("relative 1e-5")
     ('25 updates', 'relative 1e-5')
@@ -241,13 +241,13 @@ class Growth:
 
     @property
     def steps(self) -> int:
-        """Updates of the longest run."""
+        """Number of updates of the longest run."""
         lengths = [len(series) for series in (*self.single, *self.double)]
         return max([*lengths, *(step for step, _ in self.curve)], default=0)
 
 
 def _learner(entry: Entry) -> str:
-    """Whose run this is: of IDQL's two groups the beginning of the name says so."""
+    """The learner of a run; for IDQL's two groups it is the beginning of the name."""
     group, _, name = entry.case.partition("/")
     if group in ("update25", "double"):
         return name.partition("-")[0]
@@ -307,9 +307,9 @@ def band(series: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def ulp_counts(figures: Figures) -> dict[str, dict[str, np.ndarray]]:
-    """How many entries are 0, 1, 2, 3, 4 and more ulp off, by sort and by case or module.
+    """How many entries are 0, 1, 2, 3, 4 and more ulp off, by kind and by case or module.
 
-    The sorts are the draws of each float type and the initial parameters.
+    The kinds are the draws of each float type and the initial parameters.
     """
     out: dict[str, dict[str, np.ndarray]] = {}
     for entry, finding in figures.findings:
@@ -326,7 +326,7 @@ def ulp_counts(figures: Figures) -> dict[str, dict[str, np.ndarray]]:
 
 
 def exact_streams(figures: Figures) -> dict[str, tuple[int, int]]:
-    """Tensors of the random module that are identical, and all of them, by function."""
+    """Number of identical tensors and of all tensors of the random module, by function."""
     out: dict[str, tuple[int, int]] = {}
     for entry, finding in figures.findings:
         if entry.group == "random" and finding.kind == "bits":

@@ -18,7 +18,7 @@ import pytest
 from parity.__main__ import main
 from parity.compare import Result, attempt
 from parity.curve import curve_table, write_curve
-from parity.live import live, live_cases, live_learners, said
+from parity.live import live, live_cases, live_learners, progress_line
 from parity.port.backend import TorchBackend
 from parity.random_settings import LEARNERS as LEARNERS_DRAWN
 from parity.random_settings import random_case
@@ -146,7 +146,9 @@ def test_both_halves_meet_and_kept_tensors_are_not_computed_again(
         results = live(cases, tmp_path, stand_in, folder=kept, each=seen.append)
         assert [r.passed for r in results] == [True, True]
     assert [r.case for r in seen] == cases * 2
-    assert said(seen[0]).startswith("ok random-bc/seed-2: 28 tensors, the nearest to its bound ")
+    assert progress_line(seen[0]).startswith(
+        "ok random-bc/seed-2: 28 tensors, the nearest to its bound "
+    )
     assert len(list(kept.iterdir())) == 2
     ran = (tmp_path / "ran").read_text()
     assert ran.count("random-bc/seed-2: ") == ran.count("random-iql/seed-3: ") == 1
@@ -158,8 +160,8 @@ def test_settings_that_the_original_refuses_fail(stand_in: Path, tmp_path: Path)
     case = dataclasses.replace(drawn, settings={**drawn.settings, "kwargs": kwargs})
     (result,) = live([case], tmp_path, stand_in)
     assert not result.passed
-    assert "the original refuses these settings: " in said(result)
-    assert "dropout_rate must lie in [0, 1)" in said(result)
+    assert "the original refuses these settings: " in progress_line(result)
+    assert "dropout_rate must lie in [0, 1)" in progress_line(result)
 
 
 # --- settings drawn at random ---------------------------------------------------------------

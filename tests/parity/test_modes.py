@@ -210,10 +210,10 @@ def test_what_a_mode_leaves_open_is_said(capsys: pytest.CaptureFixture[str], tmp
     path = tmp_path / "figures.json"
     name = "encoders/pass-resnet-stem"
     assert check_command(case=name, mode="eager") == 0
-    assert "is not held" not in capsys.readouterr().out
+    assert "is not checked" not in capsys.readouterr().out
     assert check_command(only="losses/expectile-0.7", mode="vmapped", json_path=path) == 0
     assert json.loads(path.read_text())["left_open"] == []
     lines = left_open([case for case in all_cases() if case.id == name], MODES)
     assert len(lines) == 1
-    assert lines[0].startswith(f"{name} is not held vmapped: 2.04e-6")
+    assert lines[0].startswith(f"{name} is not checked vmapped: 2.04e-6")
     assert {case for case, _ in LEFT_OPEN} <= {case.id for case in all_cases()}

@@ -182,7 +182,7 @@ def test_a_group_named_like_one_of_ours_stands_for_itself(
     parity.record([case], lambda case: {"out": 1}, tmp_path)
     assert parity.check(lambda case: {"out": torch.tensor(1)}, tmp_path)
     out = capsys.readouterr().out
-    assert "update " in out and "ddpm_iql" not in out
+    assert "update, eager" in out and "ddpm_iql" not in out
 
 
 def test_missing_extra_and_other_outputs_fail(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Programs of the floor: random numbers, losses, optimisers, schedules."""
+"""Programs of the numeric functions: random numbers, losses, optimisers, schedules."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from parity.mutations.mutation import Mutation
 
-FLOOR = (
+NUMERICS = (
     Mutation(
         "seed-high-word",
         "a key keeps the high word of a seed, as JAX does only with 64-bit integers",
