@@ -31,7 +31,7 @@ class Walk:
         return self.place.astype(np.float32)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
-        """The next observation, the reward (minus the squared distance to the origin), and the end."""
+        """The next observation, minus its squared distance to the origin, and whether it ended."""
         self.place = 0.9 * self.place
         self.place[: self.act_dim] += 0.3 * np.asarray(action, np.float64)
         self.left -= 1
