@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.markup import escape
 
 from benchmarks.case import is_external
 from benchmarks.compare import Comparisons
@@ -45,9 +44,10 @@ def label(workload: str, settings: dict[str, Any]) -> str:
 
 def print_run(run: Run, console: Console) -> None:
     """Print a table for each workload, and a summary."""
-    console.print(_machine(run))
+    console.print(_machine(run), highlight=False)
     for workload, found in groupby(run.results, key=lambda r: r.workload):
-        console.print(_table(workload, list(found)))
+        for line in _table(workload, list(found)):
+            console.print(line, highlight=False)
     for sentence in run.left_out:
         console.print(f"Left out: {sentence}", style="yellow", markup=False, highlight=False)
     for sentence in summary(run):
@@ -69,40 +69,53 @@ def _machine(run: Run) -> str:
     )
 
 
-def _table(workload: str, results: list[Result]) -> Table:
-    unit = results[0].unit
-    summary = (load(workload).__doc__ or "").strip().splitlines()[0].replace("``", "")
-    table = Table(title=f"{workload}: {summary}", title_justify="left", title_style="bold")
-    table.add_column("settings")
-    table.add_column("variant")
-    table.add_column(unit, justify="right")
-    table.add_column("quartiles", justify="right", style="dim")
-    columns: list[tuple[str, Any]] = [
+def _table(workload: str, results: list[Result]) -> list[str]:
+    """Lines with rich's markup: for each case its settings, and a row for each variant."""
+    purpose = (load(workload).__doc__ or "").strip().splitlines()[0].replace("``", "")
+    base = _baseline(results)
+    columns: list[tuple[str, Callable[[Result], str]]] = [
         ("x JAX", lambda r: _times(r.ratio_to_jax)),
-        (f"x {_baseline(results)}", lambda r: _times(r.ratio_to_eager)),
+        ("x base", lambda r: _times(r.ratio_to_eager)),
         ("GFLOP/s", lambda r: _plain(r.gflops, 0)),
-        ("of limit", lambda r: "" if r.share_of_limit is None else f"{r.share_of_limit:.0%}"),
+        ("limit", lambda r: "" if r.share_of_limit is None else f"{r.share_of_limit:.0%}"),
         ("MB", lambda r: _plain(r.peak_memory_mb, 0)),
     ]
     if not results[0].smaller_is_better:
-        columns.append(("first call, s", lambda r: _plain(r.compile_seconds, 1)))
+        columns.append(("first", lambda r: _plain(r.compile_seconds, 1)))
     columns = [(name, show) for name, show in columns if any(show(r) for r in results)]
-    for name, _ in columns:
-        table.add_column(name, justify="right")
-    for (name, settings), group in groupby(results, key=lambda r: (r.workload, r.settings)):
-        for k, r in enumerate(group):
-            low, high = r.spread.get("rate", (r.rate, r.rate))
-            style = "cyan" if is_external(r.variant) else ""
-            table.add_row(
-                label(name, settings) if k == 0 else "",
-                r.variant,
-                _figure(r.rate),
-                f"{_figure(low)}-{_figure(high)}",
-                *(show(r) for _, show in columns),
-                style=style,
-            )
-        table.add_section()
-    return table
+    heads = ["variant", results[0].unit, "quartiles", *(name for name, _ in columns)]
+    rows = [
+        [r.variant, _figure(r.rate), _range(r), *(show(r) for _, show in columns)] for r in results
+    ]
+    widths = [max(map(len, cells)) for cells in zip(heads, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = (
+            cell.rjust(width) if k else cell.ljust(width)
+            for k, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return " ".join([f"  {first}", *others]).rstrip()
+
+    lines = ["", f"[bold]{escape(f'{workload}: {purpose}')}[/bold]", line(heads)]
+    above = None
+    for result, row in zip(results, rows, strict=True):
+        if result.settings != above and (text := label(workload, result.settings)):
+            lines.append(f"[bold]{escape(text)}[/bold]")
+        above = result.settings
+        text = escape(line(row))
+        lines.append(f"[cyan]{text}[/cyan]" if is_external(result.variant) else text)
+    notes = {
+        "x base": f"x base: relative to {base}",
+        "limit": "limit: share of the matmul limit",
+        "first": "first: seconds of the first call",
+    }
+    lines.append(f"[dim]{'; '.join(text for name, text in notes.items() if name in heads)}[/dim]")
+    return lines
+
+
+def _range(result: Result) -> str:
+    low, high = result.spread.get("rate", (result.rate, result.rate))
+    return f"{_figure(low)}-{_figure(high)}"
 
 
 def _baseline(results: Iterable[Result]) -> str:
@@ -164,22 +177,16 @@ def summary(run: Run) -> list[str]:
 def print_comparison(found: Comparisons, console: Console) -> None:
     """Print the verdict on each measurement, and whether something regressed."""
     console.print(found.terms)
-    table = Table()
-    for name, justify in (("workload", "left"), ("settings", "left"), ("variant", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    table.add_column("new / old", justify="right")
-    table.add_column("of", style="dim")
-    table.add_column("verdict")
+    console.print(f"  {'variant':<20} {'new / old':>9}  {'of':<14} verdict", highlight=False)
+    above = None
     for e in found.entries:
-        table.add_row(
-            e.workload,
-            _known_label(e.workload, e.settings),
-            e.variant,
-            _times(e.ratio),
-            e.measure or "",
-            Text(e.verdict, style=_COLOURS.get(e.verdict, "yellow")),
-        )
-    console.print(table)
+        if (e.workload, e.settings) != above:
+            settings = _known_label(e.workload, e.settings)
+            console.print(f"{e.workload} {settings}".rstrip(), style="bold", markup=False)
+        above = e.workload, e.settings
+        figures = f"  {e.variant:<20} {_times(e.ratio):>9}  {e.measure or '':<14} "
+        console.print(escape(figures), end="", highlight=False)
+        console.print(e.verdict, style=_COLOURS.get(e.verdict, "yellow"))
     counts = {v: sum(e.verdict == v for e in found.entries) for v in _COLOURS}
     console.print(
         ", ".join(f"{n} {v}" for v, n in counts.items())

@@ -136,7 +136,7 @@ def table(rows: Sequence[Row], title: str) -> list[str]:
     for r in rows:
         good = r.state in ("covered", "exempt")
         state = f"[{'green' if good else 'red'}]{r.state}[/]"
-        lines.append(f"{r.name.removeprefix('jaxrl5.')}: {state}")
+        lines.append(f"{r.name.removeprefix('jaxrl5.')} {state}")
         parts = [r.port or "no counterpart"]
         if r.cases:
             parts.append(f"case {r.cases[0]} ({len(r.cases)} groups)")
