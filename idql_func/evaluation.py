@@ -1,9 +1,9 @@
-"""Evaluation of a learner in environments of its own, many episodes at a time.
+"""Evaluate a learner in separate environments, many episodes at a time.
 
-After ``jaxrl5/evaluation.py``. Upstream runs one episode after the other in the very environment
-that training steps (quirk E14) and never seeds it (E9); here the environments are made or copied
-for the evaluation, each episode has a seed of its own, and the running episodes are two groups: the
-actions of one are chosen in one batched call while the other is stepped.
+Port of ``jaxrl5/evaluation.py``. Upstream runs one episode after another in the training
+environment (quirk E14) and does not seed it (E9). Here the environments are created or copied for
+the evaluation, each episode has its own seed, and the running episodes form two groups: the actions
+of one are chosen in one batched call while the other is stepped.
 """
 
 from __future__ import annotations
@@ -24,17 +24,7 @@ from idql_func.data.scores import ReferenceScores, normalized_score, reference_s
 from idql_func.envs import FrameSource, WANDBVideo, make_env, wrap_gym, write_video
 from idql_func.envs.frames import env_name, frames_per_second
 from idql_func.envs.offscreen import Camera
-from idql_func.envs.rollout import (
-    Chooser,
-    Episode,
-    alone,
-    checked_actions,
-    either,
-    run_episodes,
-    said,
-    side_by_side,
-    stacked,
-)
+from idql_func.envs.rollout import Episode, check_actions, run_episodes, stack_observations
 from idql_func.types import InputError
 
 __all__ = [
@@ -49,31 +39,31 @@ __all__ = [
 ]
 
 EnvSource = gym.Env | Callable[[], gym.Env] | str
-"""An environment (it is copied, not stepped), a function that makes one, or a name."""
+"""An environment (copied, not stepped), a function that creates one, or a name."""
 
-# More at once save little, since the batch is large by then, and cost memory: of environments
-# that draw pictures each holds an OpenGL context, mostly shadows, of up to 90 MB.
-_MOST_ENVS = 64
-_MOST_PIXEL_ENVS = 8
+# Larger batches save little time and cost memory: an environment that renders images holds an
+# OpenGL context of up to 90 MB, mostly for shadows.
+_MAX_ENVS = 64
+_MAX_PIXEL_ENVS = 8
 
 
 class EpisodeOptions(TypedDict, total=False):
-    """What :func:`evaluate` and :func:`evaluate_members` take by name; each may be left out."""
+    """Optional keyword arguments of :func:`evaluate` and :func:`evaluate_members`."""
 
     method: str
-    """The learner's method that chooses actions: ``eval_actions`` (the default),
+    """Name of the method that chooses actions: ``eval_actions`` (the default),
     ``sample_actions`` or ``sample_implicit_policy``."""
     record_trajectories: bool
     """Add ``trajectories``; default: no."""
     score_name: str | os.PathLike[str] | ReferenceScores | None
-    """What to normalise by: a D4RL name, the built-in maze's name, an HDF5 file with reference
-    scores, or the scores themselves. Unknown names, as none, give no normalised score."""
+    """Reference scores to normalise with: a D4RL name, the built-in maze's name, an HDF5 file with
+    reference scores, or the scores. An unknown name, like None, gives no normalised score."""
     progress: bool
     """Show a progress bar over episodes; default: no."""
     overlap: bool
-    """Choose the actions of one half of the environments, in a thread, while the other half is
-    stepped, which is the default. Without it all act at once, as a learner needs that keeps
-    something for each row of its batch."""
+    """Choose the actions of one half of the environments in a thread while the other half is
+    stepped; default: yes. A learner that keeps state per row of its batch needs ``False``, which
+    puts all environments in one batch."""
 
 
 def evaluate(
@@ -89,43 +79,41 @@ def evaluate(
 ) -> dict[str, Any]:
     """Run episodes with a learner and average their undiscounted returns.
 
-    Episode ``i`` starts from the same seed whatever ``num_envs`` is, and a learner that acts
-    without chance gets the same result for any ``num_envs``. A learner that draws its actions from
-    a key draws them for a batch of running episodes, half of the environments at a time and by
-    turns (see ``envs.rollout.run_episodes``), so that its result depends on ``num_envs`` and
-    ``overlap``, and on nothing else besides the learner and ``seed``: not on how long anything
-    takes.
+    Episode ``i`` has the same seed for any ``num_envs``, and a deterministic learner has the same
+    result for any ``num_envs``. A learner that samples actions with a key samples them for a batch
+    of running episodes, alternately for each half of the environments (see
+    ``envs.rollout.run_episodes``). Its result depends on the learner, ``seed``, ``num_envs`` and
+    ``overlap``, and never on timing.
 
-    The learner that is passed in stays as it was: its key advances in copies that are dropped at
-    the end, so each evaluation of it starts from the same key (quirk E8). ``fold_seed=True`` gives
-    evaluations with different ``seed`` independent action noise too.
+    The learner is not changed: its key advances in copies that are discarded at the end, so each
+    evaluation starts from the same key (quirk E8). ``fold_seed=True`` also gives evaluations with
+    different ``seed`` independent action noise.
 
     Args:
-        learner: has ``eval_actions(observations [E, O]) -> (actions [E, A], learner)``. Where the
-            environment observes a Dict, it is given a dict of arrays ``[E, ...]``.
-        env_or_factory: see :data:`EnvSource`; a name is made by ``make_env`` and ``wrap_gym``.
-        num_episodes: how many to run to their end.
-        seed: draws the seed of every episode.
-        num_envs: how many run at once; default: all, but at most 64, or 8 that observe pictures.
-        fold_seed: act under ``fold_in(learner.rng, seed)`` instead of ``learner.rng``.
-        save_video: log the first episode as ``eval_video`` to the Weights & Biases run that is
-            open, as upstream does; :func:`record_video` writes a file.
-        options: the other options, see :class:`EpisodeOptions`.
+        learner: has ``eval_actions(observations [E, O]) -> (actions [E, A], learner)``. For Dict
+            observations the argument is a dict of arrays ``[E, ...]``.
+        env_or_factory: see :data:`EnvSource`; a name goes through ``make_env`` and ``wrap_gym``.
+        num_episodes: number of complete episodes.
+        seed: draws the seed of each episode.
+        num_envs: environments at once; default: one per episode, at most 64, or 8 with images.
+        fold_seed: act with the key ``fold_in(learner.rng, seed)`` instead of ``learner.rng``.
+        save_video: log the first episode as ``eval_video`` to the active Weights & Biases run, as
+            upstream does; :func:`record_video` writes a file.
+        options: further options, see :class:`EpisodeOptions`.
 
     Returns:
         ``return`` and ``return_std`` (mean and standard deviation over episodes), ``length`` (mean,
-        steps), ``success`` (share of the episodes in which ``info["success"]`` or
-        ``info["is_success"]`` was ever true; None if the environment never says), ``episodes``,
-        ``returns`` and ``lengths`` (lists in episode order); ``normalized_score`` (0 to 100 scale)
-        where known; ``trajectories``: for each episode the first two entries of its observations
-        (of a Dict: of its ``"state"``), ``[length + 1, 2]`` float32, which in the mazes is the
-        position.
+        steps), ``success`` (fraction of the episodes in which ``info["success"]`` or
+        ``info["is_success"]`` was ever true; None if info has neither), ``episodes``, ``returns``
+        and ``lengths`` (lists in episode order); ``normalized_score`` (0 to 100 scale) if known;
+        ``trajectories``: for each episode the first two entries of its observations (of a Dict: of
+        its ``"state"``), ``[length + 1, 2]`` float32, which in the mazes are the positions.
 
     Raises:
-        InputError: ``num_episodes`` or ``num_envs`` below 1, no such method, an environment whose
-            observations or actions differ in size from the learner's, or are no flat vectors (or
-            Dicts of arrays), trajectories of an environment without a state, a video of what cannot
-            be drawn or without wandb, or an action that is not finite.
+        InputError: if ``num_episodes`` or ``num_envs`` is below 1; if the method does not exist; if
+            observations or actions do not have the learner's size, or are not flat vectors (or
+            Dicts of arrays); if trajectories are requested without a state, or a video without
+            images or wandb; or if an action is not finite.
 
     Example:
         >>> class Push:
@@ -138,7 +126,7 @@ def evaluate(
     if fold_seed:
         learner = learner.replace(rng=random.fold_in(learner.rng, seed))
     episodes = (num_episodes, seed, num_envs)
-    [result] = _run(learner, (alone, 1), env_or_factory, episodes, save_video=save_video, **options)
+    [result] = _run(learner, None, env_or_factory, episodes, save_video=save_video, **options)
     return result
 
 
@@ -151,27 +139,26 @@ def evaluate_members(
     num_envs: int | None = None,
     **options: Unpack[EpisodeOptions],
 ) -> list[dict[str, Any]]:
-    """:func:`evaluate` of several learners side by side, whose actions are chosen in one call.
+    """Evaluate several stacked learners, whose actions are chosen in one call.
 
-    Each member has environments of its own, its episodes have the seeds that they have alone, and
-    its choices and steps come in the order that they have alone. So each result is what
-    :func:`evaluate` gives of the member, as far as its actions are: the last bits of a product of
-    stacked matrices may differ from those of one, and where candidates are almost as good as each
-    other another one may then be the best.
+    Each member has its own environments; its seeds and the order of its choices and steps are those
+    of :func:`evaluate` for this member. So are its results if its actions are equal. They may
+    differ: a product of stacked matrices can differ from a single product in the last bits, and
+    then select another of several nearly equal candidates.
 
     Args:
         learner: has ``eval_actions(observations [K, E, O]) -> (actions [K, E, A], learner)``.
-        members: how many learners it stands for, ``K``.
-        num_envs: how many run at once, of each member.
+        members: number of stacked learners ``K``.
+        num_envs: environments at once per member.
         options: see :class:`EpisodeOptions`.
 
     The other arguments are those of :func:`evaluate`.
 
     Returns:
-        The members' results, as :func:`evaluate` gives them.
+        The result of :func:`evaluate` for each member.
 
     Raises:
-        InputError: as :func:`evaluate`, or ``members`` below 1.
+        InputError: as :func:`evaluate`, or if ``members`` is below 1.
 
     Example:
         >>> class Push:
@@ -184,21 +171,21 @@ def evaluate_members(
     if members < 1:
         raise InputError(f"members must be at least 1; got {members}.")
     episodes = (num_episodes, seed, num_envs)
-    return _run(learner, (side_by_side, members), env_or_factory, episodes, **options)
+    return _run(learner, members, env_or_factory, episodes, **options)
 
 
 def environments_at_once(num_episodes: int, num_envs: int | None = None) -> int:
-    """How many environments without pictures :func:`evaluate` runs at once.
+    """Return the number of environments, without images, that :func:`evaluate` runs at once.
 
     >>> environments_at_once(10), environments_at_once(1000), environments_at_once(9, num_envs=4)
     (10, 64, 4)
     """
-    return min(num_envs or _MOST_ENVS, num_episodes)
+    return min(num_envs or _MAX_ENVS, num_episodes)
 
 
 def _run(
     learner: Any,
-    acting: tuple[Callable[[str], Chooser], int],
+    members: int | None,
     source: EnvSource,
     episodes: tuple[int, int, int | None],
     *,
@@ -209,12 +196,11 @@ def _run(
     overlap: bool = True,
     save_video: bool = False,
 ) -> list[dict[str, Any]]:
-    """The results of each member, in environments that are closed again.
+    """Evaluate each member, or one learner if ``members`` is None, and close the environments.
 
-    ``acting`` is how the learner chooses, and for how many members; ``episodes`` how many, from
-    which seed, and how many at once.
+    ``episodes`` is ``(num_episodes, seed, num_envs)``.
     """
-    (chooser, members), (num_episodes, seed, num_envs) = acting, episodes
+    num_episodes, seed, num_envs = episodes
     _check_method(learner, method)
     if num_episodes < 1:
         raise InputError(f"num_episodes must be at least 1; got {num_episodes}.")
@@ -222,27 +208,34 @@ def _run(
         raise InputError(f"num_envs must be at least 1; got {num_envs}.")
     envs: list[gym.Env] = []
     try:
-        envs.append(_own_env(source))
+        envs.append(_create_env(source))
         _check_spaces(learner, envs[0], record_trajectories)
-        most = num_envs or (_MOST_PIXEL_ENVS if _has_pictures(envs[0]) else None)
-        count = environments_at_once(num_episodes, most)
-        while len(envs) < members * count:
-            envs.append(_own_env(source))
+        limit = num_envs or (_MAX_PIXEL_ENVS if _has_images(envs[0]) else None)
+        count = environments_at_once(num_episodes, limit)
+        while len(envs) < (members or 1) * count:
+            envs.append(_create_env(source))
         if save_video:
             envs[0] = WANDBVideo(envs[0], name="eval_video", max_videos=1)
         each = [envs[i : i + count] for i in range(0, len(envs), count)]
-        seeds = episode_seeds(seed, num_episodes)
-        found = run_episodes(learner, chooser(method), each, seeds, progress, overlap)
+        results = run_episodes(
+            learner,
+            method,
+            each,
+            episode_seeds(seed, num_episodes),
+            stacked=members is not None,
+            progress=progress,
+            overlap=overlap,
+        )
     finally:
         for env in envs:
             env.close()
-    return [_summary(member, score_name, record_trajectories) for member in found]
+    return [_summary(member, score_name, record_trajectories) for member in results]
 
 
 def implicit_evaluate(
     learner: Any, env_or_factory: EnvSource, num_episodes: int, **options: Any
 ) -> dict[str, Any]:
-    """:func:`evaluate` with the actions of ``sample_implicit_policy`` (upstream's second function).
+    """Do :func:`evaluate` with the method ``sample_implicit_policy`` (upstream's second function).
 
     Example:
         >>> class Rest:
@@ -267,23 +260,22 @@ def record_video(
     fps: float | None = None,
     max_steps: int | None = None,
 ) -> dict[str, Any]:
-    """Run one episode and write it to a video file; the episode is the first of :func:`evaluate`.
+    """Run the first episode of :func:`evaluate` and write it to a video file.
 
     Args:
-        learner: as :func:`evaluate`'s.
-        env_or_factory: see :data:`EnvSource`. What is not simulated by MuJoCo must have been made
-            with ``render_mode="rgb_array"``; a name is made so.
+        learner: as for :func:`evaluate`.
+        env_or_factory: see :data:`EnvSource`. Environments without MuJoCo must have been created
+            with ``render_mode="rgb_array"``, which a name implies.
         path: ends in ``.mp4`` or ``.gif``.
-        seed: as :func:`evaluate`'s.
-        method: as :func:`evaluate`'s.
-        size: pixels a side.
-        camera_id: which camera of the model, by number or name; -1 is the environment's own view.
-        fps: pictures a second; default: the environment's own time, or 20.
-        max_steps: stop the recording after this many steps.
+        seed: as for :func:`evaluate`.
+        method: as for :func:`evaluate`.
+        size: height and width in pixels.
+        camera_id: camera of the model, by number or name; -1 is the environment's default view.
+        fps: frames per second; default: the environment's rate, or 20.
+        max_steps: maximum number of recorded steps.
 
     Returns:
-        ``return``, ``length`` (steps), ``success`` (None where the environment does not say) and
-        ``path``.
+        ``return``, ``length`` (steps), ``success`` (None if info has no success flag) and ``path``.
 
     Raises:
         InputError: as :func:`evaluate`, :class:`idql_func.envs.FrameSource` and
@@ -296,40 +288,41 @@ def record_video(
         ...         return np.zeros((len(observations), 2), np.float32), self
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder) / "rest.gif"
-        ...     told = record_video(Rest(), "pointmaze-umaze-builtin", path, size=32, max_steps=3)
-        ...     told["length"], path.exists()
+        ...     result = record_video(Rest(), "pointmaze-umaze-builtin", path, size=32, max_steps=3)
+        ...     result["length"], path.exists()
         (3, True)
     """
     _check_method(learner, method)
-    env = _own_env(env_or_factory, render_mode="rgb_array")
-    pictures: list[NDArray[np.uint8]] = []
+    env = _create_env(env_or_factory, render_mode="rgb_array")
+    frames: list[NDArray[np.uint8]] = []
     source: FrameSource | None = None
     try:
         _check_spaces(learner, env, False)
         source = FrameSource(env, size, size)
         observation, info = env.reset(seed=episode_seeds(seed, 1)[0])
-        total, success, ended = 0.0, said(info), False
-        pictures.append(source.rgb(camera_id))
-        while not ended and (max_steps is None or len(pictures) <= max_steps):
-            actions, learner = getattr(learner, method)(stacked([observation]))
-            action = checked_actions(actions, 1)[0]
+        episode, ended = Episode(observation, info), False
+        frames.append(source.rgb(camera_id))
+        while not ended and (max_steps is None or episode.length < max_steps):
+            actions, learner = getattr(learner, method)(stack_observations([observation]))
+            action = check_actions(actions, 1)[0]
             observation, reward, terminated, truncated, info = env.step(action)
-            total, ended = total + float(reward), terminated or truncated
-            success = either(success, said(info))
-            pictures.append(source.rgb(camera_id))
+            episode.add(observation, float(reward), info)
+            ended = terminated or truncated
+            frames.append(source.rgb(camera_id))
     finally:
         if source is not None:
             source.close()
         env.close()
-    written = write_video(path, pictures, frames_per_second(env) if fps is None else fps)
-    return {"return": total, "length": len(pictures) - 1, "success": success, "path": written}
+    written = write_video(path, frames, frames_per_second(env) if fps is None else fps)
+    summary = {"return": episode.total, "length": episode.length, "success": episode.success}
+    return {**summary, "path": written}
 
 
 def episode_seeds(seed: int, num_episodes: int) -> list[int]:
-    """The reset seed of each episode; more episodes only add to the list.
+    """Return the reset seed of each episode; more episodes only extend the list.
 
     Raises:
-        InputError: the seed is negative.
+        InputError: if the seed is negative.
 
     Example:
         >>> episode_seeds(0, 3)[:2] == episode_seeds(0, 2)
@@ -338,11 +331,11 @@ def episode_seeds(seed: int, num_episodes: int) -> list[int]:
     if seed < 0:
         raise InputError(f"seed must not be negative; got {seed}.")
     words = (np.random.SeedSequence([seed, i]).generate_state(1)[0] for i in range(num_episodes))
-    return [int(word) >> 1 for word in words]  # some environments take 31 bits only
+    return [int(word) >> 1 for word in words]  # some environments accept only 31 bits
 
 
-def _own_env(source: EnvSource, render_mode: str | None = None) -> gym.Env:
-    """An environment that nobody else holds (quirk E14)."""
+def _create_env(source: EnvSource, render_mode: str | None = None) -> gym.Env:
+    """Create or copy an environment that nothing else uses (quirk E14)."""
     if isinstance(source, str):
         return wrap_gym(make_env(source, **({"render_mode": render_mode} if render_mode else {})))
     if not isinstance(source, gym.Env):
@@ -351,8 +344,8 @@ def _own_env(source: EnvSource, render_mode: str | None = None) -> gym.Env:
         return copy.deepcopy(source)
     except Exception as error:
         raise InputError(
-            f"The environment {source} cannot be copied ({error}); pass a function that makes "
-            "one, so that evaluation does not step the one that training uses."
+            f"The environment {source} cannot be copied ({error}); pass a function that creates "
+            "one, so that evaluation does not step the environment used in training."
         ) from error
 
 
@@ -364,55 +357,55 @@ def _check_method(learner: Any, method: str) -> None:
 
 
 def _check_spaces(learner: Any, env: gym.Env, record_trajectories: bool) -> None:
-    """One sentence now rather than a matrix-shape error from inside a network."""
+    """Check the spaces before a network fails with a message about matrix shapes."""
     space, action_space, name = env.observation_space, env.action_space, env_name(env)
     if not _is_vector(space) and not _is_dict_of_arrays(space):
         raise InputError(
-            f"{name} observes {space}, but evaluation takes flat vectors or Dicts of arrays; wrap "
+            f"{name} observes {space}, but evaluation needs flat vectors or Dicts of arrays; wrap "
             "it with wrap_gym or wrap_pixels."
         )
     if not _is_vector(action_space):
-        raise InputError(f"{name} takes {action_space}, but the learners act with flat vectors.")
+        raise InputError(f"{name} has actions {action_space}, but learners need flat vectors.")
     if record_trajectories and isinstance(space, Dict) and "state" not in space.spaces:
         raise InputError(
-            f"{name} observes {', '.join(space.spaces)} and no 'state', so that there are no "
-            "positions to record."
+            f"{name} observes {', '.join(space.spaces)} but no 'state', so there are no positions "
+            "to record."
         )
     _check_observations(_observation_shape(learner), space, name)
     act_dim = getattr(learner, "act_dim", None)
     if isinstance(act_dim, int) and act_dim != action_space.shape[0]:
-        raise InputError(_other_size("actions", act_dim, name, action_space.shape[0]))
+        raise InputError(_size_message("actions", act_dim, name, action_space.shape[0]))
 
 
-def _check_observations(own: Any, space: Any, name: str) -> None:
-    """``own``: a size, or the shape of each entry of a Dict by name; None where it is unknown."""
-    if isinstance(own, int):
+def _check_observations(expected: Any, space: Any, name: str) -> None:
+    """``expected``: a size, or the shape of each entry of a Dict by name; None if unknown."""
+    if isinstance(expected, int):
         if isinstance(space, Dict):
             raise InputError(
-                f"The learner was made for flat observations of size {own}, but {name} observes "
+                f"The learner needs flat observations of size {expected}, but {name} observes "
                 f"{', '.join(space.spaces)}; wrap it with wrap_gym."
             )
-        if own != space.shape[0]:
-            raise InputError(_other_size("observations", own, name, space.shape[0]))
-    elif own is not None:
+        if expected != space.shape[0]:
+            raise InputError(_size_message("observations", expected, name, space.shape[0]))
+    elif expected is not None:
         if not isinstance(space, Dict):
             raise InputError(
-                f"The learner was made for observations with {', '.join(own)}, but {name} gives "
+                f"The learner needs observations with {', '.join(expected)}, but {name} returns "
                 "flat vectors; wrap it with wrap_pixels."
             )
-        for key, shape in own.items():
-            theirs = space[key].shape if key in space.spaces else None
-            if tuple(shape) != theirs:
+        for key, shape in expected.items():
+            actual = space[key].shape if key in space.spaces else None
+            if tuple(shape) != actual:
                 raise InputError(
-                    f"The learner was made for {key!r} of shape {tuple(shape)}, but {name} has "
-                    f"{'none' if theirs is None else theirs}; wrap it as for training."
+                    f"The learner needs {key!r} of shape {tuple(shape)}, but {name} has "
+                    f"{'none' if actual is None else actual}; wrap it as for training."
                 )
 
 
-def _other_size(what: str, own: int, name: str, theirs: int) -> str:
+def _size_message(what: str, expected: int, name: str, actual: int) -> str:
     return (
-        f"The learner was made for {what} of size {own}, but {name} has {what} of size {theirs}; "
-        "evaluate in the environment that the data come from."
+        f"The learner needs {what} of size {expected}, but {name} has {what} of size {actual}; "
+        "evaluate in the environment of the training data."
     )
 
 
@@ -426,7 +419,7 @@ def _is_dict_of_arrays(space: Any, nested: bool = False) -> bool:
     return nested and isinstance(space, Box)
 
 
-def _has_pictures(env: gym.Env) -> bool:
+def _has_images(env: gym.Env) -> bool:
     space = env.observation_space
     return isinstance(space, Dict) and any(
         len(part.shape or ()) > 2 for part in space.spaces.values()
@@ -434,10 +427,10 @@ def _has_pictures(env: gym.Env) -> bool:
 
 
 def _observation_shape(learner: Any) -> int | dict[str, tuple[int, ...]] | None:
-    """What a learner was made for, as far as it says: a size, or the shapes of a Dict's entries."""
-    own = getattr(learner, "obs_dim", None)
-    if own is not None:
-        return own if isinstance(own, int) else dict(own)
+    """The observation size of a learner, or the shapes of a Dict's entries; None if unknown."""
+    obs_dim = getattr(learner, "obs_dim", None)
+    if obs_dim is not None:
+        return obs_dim if isinstance(obs_dim, int) else dict(obs_dim)
     node = getattr(getattr(learner, "value", None), "params", None)
     while isinstance(node, dict):
         if "Dense_0" in node:
@@ -454,12 +447,12 @@ def _summary(
 ) -> dict[str, Any]:
     returns = np.array([episode.total for episode in episodes])
     lengths = [episode.length for episode in episodes]
-    told = [episode.success for episode in episodes if episode.success is not None]
+    successes = [episode.success for episode in episodes if episode.success is not None]
     result: dict[str, Any] = {
         "return": float(returns.mean()),
         "return_std": float(returns.std()),
         "length": float(np.mean(lengths)),
-        "success": float(np.mean(told)) if told else None,
+        "success": float(np.mean(successes)) if successes else None,
         "episodes": len(episodes),
         "returns": returns.tolist(),
         "lengths": lengths,

@@ -478,7 +478,7 @@ def test_environments_that_do_not_fit() -> None:
         evaluate(Sized(4, 2), lambda: gym.make("PointMaze_UMaze-v3"), 1)
     with pytest.raises(InputError, match=r"observes Discrete\(16\).*wrap it with wrap_gym"):
         evaluate(Policy(), lambda: gym.make("FrozenLake-v1"), 1)
-    with pytest.raises(InputError, match="act with flat vectors"):
+    with pytest.raises(InputError, match="learners need flat vectors"):
         evaluate(Policy(), lambda: gym.make("CartPole-v1"), 1)
     with pytest.raises(InputError, match="There is no environment 'Nowhere-v0'"):
         evaluate(Policy(), "Nowhere-v0", 1)
@@ -572,9 +572,9 @@ def test_nested_observations_that_do_not_fit() -> None:
         evaluate(Looking(SHAPES), Blind, 1)
     with pytest.raises(InputError, match=r"'pixels' of shape \(8, 8, 3, 2\), but Pictured has"):
         evaluate(Looking((("pixels", (8, 8, 3, 2)),)), Pictured, 1)
-    with pytest.raises(InputError, match=r"with pixels, state, but Countdown gives flat vectors"):
+    with pytest.raises(InputError, match=r"with pixels, state, but Countdown returns flat vectors"):
         evaluate(Looking(SHAPES), Countdown, 1)
-    with pytest.raises(InputError, match="no 'state', so that there are no positions"):
+    with pytest.raises(InputError, match="no 'state', so there are no positions"):
         evaluate(Looking(), Blind, 1, record_trajectories=True)
 
 
@@ -589,7 +589,7 @@ def test_learners_without_candidates(name: str) -> None:
     assert result["episodes"] == 3
     assert np.isfinite(result["returns"]).all()
     learner = getattr(agents, name).create(0, gym.spaces.Box(-1, 1, (4,)), spaces[1])
-    with pytest.raises(InputError, match="made for observations of size 4, but Countdown has"):
+    with pytest.raises(InputError, match="needs observations of size 4, but Countdown has"):
         evaluate(learner, Countdown, 1)
 
 
@@ -627,11 +627,11 @@ def test_a_recording_of_mujoco_and_of_pictures(tmp_path) -> None:
 
 
 def test_recordings_that_cannot_be_made(tmp_path) -> None:
-    with pytest.raises(InputError, match="draws pictures only when it is made with"):
+    with pytest.raises(InputError, match="must be created with render_mode"):
         record_video(Policy(), Countdown, tmp_path / "film.gif")
     with pytest.raises(InputError, match="Policy has no method 'act'"):
         record_video(Policy(), Drawn, tmp_path / "film.gif", method="act")
-    with pytest.raises(InputError, match=r"ends in \.mp4 or \.gif"):
+    with pytest.raises(InputError, match=r"must end in \.mp4 or \.gif"):
         record_video(Policy(), Drawn, tmp_path / "film.txt")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""Nested dicts of arrays with one common length: check, map, select, place on a device."""
+"""Nested dicts of arrays with one common length: check, map, select, copy to a device."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import torch
 from idql_func.switches import float_dtype, int_dtype
 from idql_func.types import DatasetDict, InputError
 
-__all__ = ["check_lengths", "map_arrays", "named_leaves", "placer", "subselect"]
+__all__ = ["check_lengths", "make_transfer", "map_arrays", "named_leaves", "subselect"]
 
 
 def check_lengths(dataset_dict: Mapping[str, Any]) -> int:
-    """The common length of all arrays, at every depth (D9: upstream skips nested ones).
+    """Return the common length of all arrays, nested ones included (D9: upstream skips those).
 
     Raises:
-        InputError: no array, no row, or unequal lengths.
-        TypeError: a leaf is no array ``[N, ...]``.
+        InputError: if there is no array or no row, or the lengths differ.
+        TypeError: if a leaf is not an array ``[N, ...]``.
 
     Example:
         >>> check_lengths({"a": np.zeros(3), "b": {"c": np.zeros((3, 2))}})
         3
     """
     if not isinstance(dataset_dict, dict):
-        raise TypeError(f"A dataset is a dict of NumPy arrays, got {type(dataset_dict).__name__}.")
+        raise TypeError(f"A dataset must be a dict of arrays, got {type(dataset_dict).__name__}.")
     length, first = None, ""
     for name, value in named_leaves(dataset_dict):
         if not isinstance(value, np.ndarray) or value.ndim == 0:
@@ -40,16 +40,16 @@ def check_lengths(dataset_dict: Mapping[str, Any]) -> int:
         elif len(value) != length:
             raise InputError(
                 f"Dataset fields differ in length: {first!r} has {length} rows and {name!r} has "
-                f"{len(value)}; all must have the same."
+                f"{len(value)}; all must have the same length."
             )
     if not length:
-        what = "no array" if length is None else "arrays without rows"
-        raise InputError(f"The dataset is empty ({what}); give at least one row.")
+        what = "no array" if length is None else "arrays of length 0"
+        raise InputError(f"The dataset is empty ({what}); it needs at least one row.")
     return length
 
 
 def named_leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf of a nested dict with its path; anything but a dict is a leaf named ``name``.
+    """Yield the path and the value of every leaf; anything that is not a dict is a leaf.
 
     Example:
         >>> list(named_leaves({"a": 1, "b": {"c": 2}}))
@@ -63,7 +63,7 @@ def named_leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def map_arrays(tree: Any, function: Callable[[Any], Any]) -> Any:
-    """The nested dict with ``function`` applied to each leaf.
+    """Apply ``function`` to each leaf of a nested dict.
 
     Example:
         >>> map_arrays({"a": 1, "b": {"c": 2}}, lambda v: -v)
@@ -75,7 +75,7 @@ def map_arrays(tree: Any, function: Callable[[Any], Any]) -> Any:
 
 
 def subselect(dataset_dict: DatasetDict, rows: np.ndarray) -> DatasetDict:
-    """The same fields with only ``rows`` (indices, or bool ``[N]``) of each.
+    """Select ``rows`` (indices, or a bool mask ``[N]``) of every field.
 
     Example:
         >>> subselect({"a": np.array([5, 6, 7])}, np.array([2, 0]))
@@ -84,27 +84,28 @@ def subselect(dataset_dict: DatasetDict, rows: np.ndarray) -> DatasetDict:
     return map_arrays(dataset_dict, lambda v: v[rows])
 
 
-def placer(device: torch.device) -> Callable[[np.ndarray], torch.Tensor]:
-    """A function from an array to a tensor on the device, in the dtype of JAX's ``device_put``.
+def make_transfer(device: torch.device) -> Callable[[np.ndarray], torch.Tensor]:
+    """Return a function that converts an array to a tensor on ``device``.
 
-    The tensor shares the array's memory where the device and the dtype allow.
+    The dtype is that of JAX's ``device_put``. The tensor shares the array's memory where the device
+    and the dtype allow it.
 
     Example:
-        >>> placer(torch.device("cpu"))(np.zeros(2)).dtype
+        >>> make_transfer(torch.device("cpu"))(np.zeros(2)).dtype
         torch.float32
     """
     canonical = {torch.float64: float_dtype(), torch.int64: int_dtype()}
 
-    def place(array: np.ndarray) -> torch.Tensor:
-        # torch warns of read-only arrays, and takes no negative strides or foreign byte order
+    def transfer(array: np.ndarray) -> torch.Tensor:
+        # torch warns about read-only arrays and rejects negative strides and other byte orders
         array = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
         try:
             tensor = torch.from_numpy(array)
         except TypeError as error:
             raise TypeError(
-                f"A dataset field has dtype {array.dtype}, which no tensor has; leave it out of "
-                "sample_torch with keys=… or convert it to numbers."
+                f"A dataset field has dtype {array.dtype}, which torch does not support; exclude "
+                "it with sample_torch(keys=…) or convert it to numbers."
             ) from error
         return tensor.to(device, canonical.get(tensor.dtype, tensor.dtype))
 
-    return place
+    return transfer

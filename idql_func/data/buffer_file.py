@@ -1,8 +1,7 @@
-"""A replay buffer on disk: one safetensors file, its description in JSON in the header.
+"""Save a replay buffer as one safetensors file, with its metadata as JSON in the header.
 
-The file is written beside its place, flushed to disk and then renamed, so one of that name is
-always whole. Nothing is pickled. Only rows in use are written, from where they lie: saving takes no
-second copy of the frames in memory.
+The file is written atomically and nothing is pickled. Only the rows in use are written, straight
+from the buffer's memory: saving makes no second copy of the frames.
 """
 
 from __future__ import annotations
@@ -28,24 +27,24 @@ __all__ = ["BufferFile", "open_buffer", "read_generator", "save_buffer", "write_
 
 _FORMAT = "idql_func replay buffer"
 _FORMAT_VERSION = 1
-_CHUNK = 1 << 26  # bytes read at a time
+_CHUNK = 1 << 26  # bytes per read
 
 
 def save_buffer(
     path: str | os.PathLike[str], arrays: Mapping[str, Any], description: Mapping[str, Any]
 ) -> Path:
-    """Write arrays and their description, whole or not at all.
+    """Write arrays and their description atomically.
 
     Args:
-        path: the file; folders are made, a file of that name is replaced at the end.
+        path: the file; missing folders are created, an existing file is replaced.
         arrays: nested dict of C-contiguous arrays of any shape.
-        description: JSON-able.
+        description: metadata that JSON can represent.
 
     Returns:
         The path.
 
     Raises:
-        OSError: the disk is full or the place cannot be written to; nothing of it stays behind.
+        OSError: if the disk is full or the path is not writable; no partial file is left.
 
     Example:
         >>> import tempfile
@@ -69,40 +68,42 @@ def save_buffer(
 
 
 class BufferFile:
-    """An open buffer file: what it says of itself, and its arrays one by one."""
+    """An open buffer file: its description, and its arrays one at a time."""
 
     def __init__(self, path: Path, file: Any, header: Mapping[str, Any]):
         self.description: dict[str, Any] = header["description"]
         self._path, self._file, self._sha256 = path, file, header["sha256"]
 
     def rows(self) -> dict[str, Any]:
-        """Nested dict of ``(shape, dtype)`` of each array."""
+        """Return a nested dict with ``(shape, dtype)`` of each array."""
         nested: dict[str, Any] = {}
         for name in self._sha256:
             *parents, last = name.split("/")
-            place = nested
+            level = nested
             for parent in parents:
-                place = place.setdefault(parent, {})
-            piece = self._file.get_slice(name)
-            # an empty slice tells the dtype without reading a row
-            place[last] = (tuple(piece.get_shape()), piece[:0].numpy().dtype)
+                level = level.setdefault(parent, {})
+            view = self._file.get_slice(name)
+            # an empty slice has the dtype without reading a row
+            level[last] = (tuple(view.get_shape()), view[:0].numpy().dtype)
         return nested
 
     def read_into(self, arrays: Mapping[str, Any]) -> None:
-        """Fill the first rows of a nested dict of arrays.
+        """Read the saved rows into the first rows of a nested dict of arrays.
 
         Raises:
-            InputError: the content is not what was written.
+            InputError: if the content does not match its checksum.
         """
         for name, array in named_leaves(arrays):
-            piece = self._file.get_slice(name)
-            length = piece.get_shape()[0]
+            view = self._file.get_slice(name)
+            length = view.get_shape()[0]
             step = max(1, _CHUNK // max(1, array[:1].nbytes))
             for start in range(0, length, step):
                 stop = min(start + step, length)
-                array[start:stop] = piece[start:stop].numpy()
+                array[start:stop] = view[start:stop].numpy()
             if _digest(array[:length]) != self._sha256[name]:
-                raise InputError(f"{self._path} is damaged: {name!r} is not what was saved.")
+                raise InputError(
+                    f"{self._path} is damaged: the checksum of {name!r} does not match its data."
+                )
 
 
 @contextmanager
@@ -110,7 +111,8 @@ def open_buffer(path: str | os.PathLike[str]) -> Iterator[BufferFile]:
     """Open a file that :func:`save_buffer` wrote.
 
     Raises:
-        InputError: no such file, a folder, another kind of file, or one that is cut off or damaged.
+        InputError: if the file does not exist, is a folder, is not a replay buffer, or is truncated
+            or damaged.
 
     Example:
         >>> with open_buffer("no/such/buffer"):
@@ -128,7 +130,7 @@ def open_buffer(path: str | os.PathLike[str]) -> Iterator[BufferFile]:
         with safetensors.safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("idql_func", "{}"))
             if header.get("format") != _FORMAT:
-                raise InputError(f"{path} is no replay buffer saved by idql_func.")
+                raise InputError(f"{path} is not a replay buffer saved by idql_func.")
             if header.get("format_version") != _FORMAT_VERSION:
                 raise InputError(
                     f"{path} has format version {header.get('format_version')}, but this version "
@@ -136,13 +138,15 @@ def open_buffer(path: str | os.PathLike[str]) -> Iterator[BufferFile]:
                 )
             yield BufferFile(path, file, header)
     except safetensors.SafetensorError as error:
-        raise InputError(f"{path} is no saved replay buffer, or a damaged one: {error}.") from None
+        raise InputError(
+            f"{path} is not a saved replay buffer, or it is damaged: {error}."
+        ) from None
     except (KeyError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is damaged: {error!r} in its description.") from None
+        raise InputError(f"{path} is damaged: its description is invalid ({error!r}).") from None
 
 
 def write_generator(generator: np.random.Generator) -> dict[str, Any]:
-    """A PCG64 generator as JSON: where its stream stands, and the seed that it spawns from.
+    """Represent a PCG64 generator as JSON: the state of its stream and its seed sequence.
 
     Example:
         >>> generator = np.random.default_rng(3)
@@ -161,7 +165,7 @@ def write_generator(generator: np.random.Generator) -> dict[str, Any]:
 
 
 def read_generator(saved: Mapping[str, Any]) -> np.random.Generator:
-    """The generator that :func:`write_generator` wrote.
+    """Rebuild the generator that :func:`write_generator` described.
 
     Example:
         >>> read_generator(write_generator(np.random.default_rng(0))).random() < 1

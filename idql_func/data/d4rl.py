@@ -16,8 +16,11 @@ from idql_func.data.hdf5 import read_d4rl_hdf5
 from idql_func.data.scores import ReferenceScores, attribute_scores
 from idql_func.data.validation import (
     check_actions,
+    check_column,
     check_finite,
-    check_numeric,
+    check_loader_options,
+    check_row_counts,
+    clip_actions,
     validate_transitions,
 )
 from idql_func.types import InputError
@@ -25,39 +28,41 @@ from idql_func.types import InputError
 __all__ = ["D4RLDataset", "d4rl_cache_dir", "episode_ends", "qlearning_arrays"]
 
 _KEYS = ("observations", "actions", "rewards", "terminals")
+CLIP_ADVICE = "pass out_of_range='clip' to clip them, or scale them to [-1, 1] in the data"
 
 
 class D4RLDataset(Dataset):
-    """The transitions of a D4RL recording, as upstream's class gives them.
+    """The transitions of a D4RL recording, equal to those of upstream's class.
 
     ``dataset_dict`` holds float32 ``observations [N, O]``, ``actions [N, A]``,
-    ``next_observations [N, O]``, ``rewards [N]``, ``masks [N]`` (0 where the episode really ended)
-    and bool ``dones [N]`` (the last transition of each piece of consecutive ones, D11).
+    ``next_observations [N, O]``, ``rewards [N]``, ``masks [N]`` (0 where the episode terminated)
+    and bool ``dones [N]`` (the last transition of each run of consecutive ones, D11).
 
     Args:
-        source: an HDF5 file in D4RL's format; or a D4RL name, whose file is taken from the folder
+        source: an HDF5 file in D4RL's format; or a D4RL name, whose file is read from the folder
             ``D4RL_DATASET_DIR`` (default ``~/.d4rl/datasets``) or downloaded to it; or an object
             with ``get_dataset()``, such as an environment of the ``d4rl`` package.
         clip_to_eps: clip the actions to ±(1 - eps) (D12).
         eps: see clip_to_eps; in [0, 1).
-        max_episode_steps: the length at which the environment cuts an episode; needed only for a
-            recording without ``timeouts``, and there only if neither the D4RL name, the file's
-            attribute ``max_episode_steps`` nor the object (``_max_episode_steps``) tells it.
+        max_episode_steps: time limit of the environment. Needed only for a recording without
+            ``timeouts`` whose limit is not known from the D4RL name, the file's attribute
+            ``max_episode_steps`` or the object's ``_max_episode_steps``.
         seed: as for :class:`~idql_func.data.Dataset`.
         device: as for :class:`~idql_func.data.Dataset`.
-        out_of_range: what to do with actions further than a rounding error outside [-1, 1]:
-            ``"error"``, or ``"clip"`` them without a word as upstream does.
+        out_of_range: what to do if actions lie outside [-1, 1] by more than rounding: raise an
+            ``"error"``, or ``"clip"`` them silently as upstream does.
 
     Attributes:
         name: the D4RL name, if that was the source.
         attributes: root attributes of the file, empty for an object.
-        reference_scores: what 0 and 100 on D4RL's scale stand for, or None if not known.
+        reference_scores: the returns that D4RL's scores 0 and 100 stand for, or None if unknown.
 
     Raises:
-        InputError: no such file or name, no download, no or a damaged HDF5 file, missing keys,
-            wrong shapes or dtypes, unequal lengths, NaN or infinity, actions outside [-1, 1], no
-            transition left, or an episode length that is needed and not known. (Upstream takes any
-            failure for a missing package: D13.)
+        InputError: if the file or name does not exist or cannot be downloaded; if the file is not
+            HDF5 or is damaged; if keys are missing or shapes, dtypes or lengths are wrong; if a
+            value is NaN or infinite; if an action lies outside [-1, 1]; if no transition remains;
+            or if the time limit is needed and unknown. (Upstream reports any failure as a missing
+            package: D13.)
 
     Example:
         >>> import tempfile
@@ -85,12 +90,7 @@ array([False, False,  True,  True]))
         device: Any = "cpu",
         out_of_range: Literal["error", "clip"] = "error",
     ):
-        if not 0 <= eps < 1:
-            raise InputError(f"D4RLDataset: eps must lie in [0, 1), got {eps}.")
-        if out_of_range not in ("error", "clip"):
-            raise InputError(
-                f"D4RLDataset: out_of_range must be 'error' or 'clip', got {out_of_range!r}."
-            )
+        check_loader_options("D4RLDataset", eps, out_of_range)
         recording = _Recording(source)
         self.name = recording.name
         self.attributes = recording.attributes
@@ -99,16 +99,11 @@ array([False, False,  True,  True]))
         arrays = qlearning_arrays(
             recording.arrays, max_episode_steps or recording.max_episode_steps, recording.where
         )
-        actions = arrays["actions"]
         if out_of_range == "error":
-            advice = "pass out_of_range='clip' to clip them, or scale them to [-1, 1] in the file"
-            check_actions(recording.arrays["actions"], recording.where, advice)
-        else:
-            actions = np.clip(actions, -1.0, 1.0)
-        if clip_to_eps:  # D12
-            actions = np.clip(actions, -(1 - eps), 1 - eps)
+            check_actions(recording.arrays["actions"], recording.where, CLIP_ADVICE)
+        if out_of_range == "clip" or clip_to_eps:
+            arrays["actions"] = clip_actions(arrays["actions"], clip_to_eps, eps)
         terminals = arrays.pop("terminals")
-        arrays["actions"] = actions
         arrays["masks"] = (1.0 - terminals).astype(np.float32)
         arrays["dones"] = episode_ends(
             arrays["observations"], arrays["next_observations"], terminals
@@ -118,7 +113,7 @@ array([False, False,  True,  True]))
 
 
 def d4rl_cache_dir() -> Path:
-    """The folder where D4RL keeps its files: ``D4RL_DATASET_DIR`` or ``~/.d4rl/datasets``.
+    """Return D4RL's cache folder: ``D4RL_DATASET_DIR`` or ``~/.d4rl/datasets``.
 
     Example:
         >>> d4rl_cache_dir().is_absolute() or "D4RL_DATASET_DIR" in os.environ
@@ -133,15 +128,15 @@ def qlearning_arrays(
     max_episode_steps: int | None = None,
     where: str = "The recording",
 ) -> dict[str, np.ndarray]:
-    """Turn consecutive steps into transitions, as ``d4rl.qlearning_dataset`` does.
+    """Convert consecutive steps to transitions, as ``d4rl.qlearning_dataset`` does.
 
-    The step at which an episode is cut by time is left out, since what it led to is not recorded;
-    so is the very last step. Without ``timeouts`` the cuts are counted out from
-    ``max_episode_steps``; with them that argument is not looked at.
+    The last step before a timeout is left out, since its next observation is not recorded; so is
+    the last step of the recording. Without ``timeouts`` they are derived from
+    ``max_episode_steps``, which is otherwise ignored.
 
     Args:
         recording: ``observations [T, O]``, ``actions [T, A]``, ``rewards [T]`` or ``[T, 1]``,
-            ``terminals`` likewise, ``timeouts`` likewise or absent. Other fields are ignored.
+            ``terminals`` and optionally ``timeouts`` likewise. Other fields are ignored.
         max_episode_steps: at least 1.
         where: the file or name, for the messages.
 
@@ -150,8 +145,8 @@ def qlearning_arrays(
         ``terminals [N]``.
 
     Raises:
-        InputError: missing keys, wrong shapes, dtypes or lengths, no transition left, or no
-            episode length where one is needed.
+        InputError: if keys are missing, shapes, dtypes or lengths are wrong, no transition remains,
+            or ``max_episode_steps`` is needed and missing.
 
     Example:
         >>> steps = {
@@ -168,8 +163,8 @@ def qlearning_arrays(
         cut = fields["timeouts"].astype(bool)[:-1]
     elif max_episode_steps is None:
         raise InputError(
-            f"{where} has no 'timeouts'; pass max_episode_steps, the number of steps after which "
-            "the environment cuts an episode."
+            f"{where} has no 'timeouts'; pass max_episode_steps, the time limit of the environment "
+            "in steps."
         )
     elif max_episode_steps < 1:
         raise InputError(f"{where}: max_episode_steps must be at least 1, got {max_episode_steps}.")
@@ -178,8 +173,8 @@ def qlearning_arrays(
     kept = np.flatnonzero(~cut)
     if len(kept) == 0:
         raise InputError(
-            f"{where}: none of the {len(rewards)} steps makes a transition; each is the last one "
-            "before a cut by time or of the recording."
+            f"{where}: none of the {len(rewards)} steps gives a transition; each is the last one "
+            "before a timeout or of the recording."
         )
     with np.errstate(over="ignore"):  # a float64 too large for float32 is reported as infinite
         return {
@@ -194,11 +189,11 @@ def qlearning_arrays(
 def episode_ends(
     observations: np.ndarray, next_observations: np.ndarray, terminals: np.ndarray
 ) -> np.ndarray:
-    """The last transition of each piece of consecutive ones (D11).
+    """Mark the last transition of each run of consecutive ones (D11).
 
-    A transition is the last one where it is terminal, where the next row's observation lies more
-    than 1e-6 (Euclidean) from the one it led to, and at the end of the data. Used only for returns
-    and filtering, never in a loss.
+    A transition is the last one if it is terminal, if the next row's observation is more than 1e-6
+    (Euclidean) away from its next observation, or at the end of the data. Used only for returns and
+    filtering, never in a loss.
 
     Args:
         observations: ``[N, ...]``.
@@ -215,14 +210,14 @@ def episode_ends(
     """
     dones = terminals.astype(bool)
     dones[-1] = True
-    for start in range(0, len(dones) - 1, 1 << 16):  # in pieces, for the sake of memory
+    for start in range(0, len(dones) - 1, 1 << 16):  # in blocks, to limit memory
         stop = min(start + (1 << 16), len(dones) - 1)
         rows = slice(start, stop)
         later = observations[start + 1 : stop + 1].reshape(stop - start, -1)
         gap = later - next_observations[rows].reshape(stop - start, -1)
         distance = np.sqrt(np.einsum("ij,ij->i", gap, gap, dtype=np.float64))
         jumped = distance > 1e-6
-        # Upstream's norm is rounded to float32 on the way: near the limit its own formula decides.
+        # Upstream's norm is rounded to float32, so near the limit its own formula is used.
         for i in np.flatnonzero(np.abs(distance - 1e-6) < 1e-8):
             jumped[i] = float(np.linalg.norm(gap[i])) > 1e-6
         dones[rows] |= jumped
@@ -230,16 +225,16 @@ def episode_ends(
 
 
 def _counted_timeouts(terminals: np.ndarray, max_episode_steps: int) -> np.ndarray:
-    """Where d4rl's own step counter reaches the end of an episode, bool ``[T - 1]``.
+    """Mark the steps at which d4rl's step counter reaches the time limit, bool ``[T - 1]``.
 
-    The counter starts at 0 and after a cut at 0, but after a terminal step at 1: d4rl resets it
-    before it counts the terminal step itself.
+    The counter restarts at 0 after a timeout but at 1 after a terminal step: d4rl resets it before
+    it counts the terminal step itself.
     """
     cut = np.zeros(len(terminals), dtype=bool)
     start, counter = 0, 0
     for end in [*np.flatnonzero(terminals), len(terminals) - 1]:
         first = start + max_episode_steps - 1 - counter
-        # A counter that starts past the limit (1 of 1) never meets it again before a reset.
+        # A counter that starts past the limit (1 of 1) does not reach it again before a reset.
         if first >= start:
             cut[first : end + 1 : max_episode_steps] = True
         start, counter = end + 1, 0 if cut[end] else 1
@@ -247,27 +242,18 @@ def _counted_timeouts(terminals: np.ndarray, max_episode_steps: int) -> np.ndarr
 
 
 def _check_recording(recording: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
-    """The fields that matter, with D4RL's ``[T, 1]`` columns flattened."""
+    """Check the fields that are used and reshape columns ``[T, 1]`` to ``[T]``."""
     missing = [key for key in _KEYS if key not in recording]
     if missing:
-        have = ", ".join(sorted(map(str, recording))) or "nothing"
-        raise InputError(f"{where} lacks D4RL's {', '.join(map(repr, missing))}; it has {have}.")
+        have = ", ".join(sorted(map(str, recording))) or "no field"
+        raise InputError(f"{where} lacks {', '.join(map(repr, missing))}; it has {have}.")
     fields = {key: recording[key] for key in (*_KEYS, "timeouts") if key in recording}
-    for key, value in fields.items():
-        check_numeric(value, key, where)
-    length = len(fields["observations"])
-    for key, value in fields.items():
-        if len(value) != length:
-            raise InputError(
-                f"{where}: {key!r} has {len(value)} rows and 'observations' has {length}; all must "
-                "have the same."
-            )
+    length = check_row_counts(fields, "observations", where)
     for key in ("rewards", "terminals", "timeouts"):
-        value = fields.get(key)
-        if value is not None and value.shape not in ((length,), (length, 1)):
-            raise InputError(f"{where}: {key!r} has shape {value.shape}; it must be [{length}].")
-        if value is not None:
-            fields[key] = value.reshape(length)
+        if key in fields:
+            value = fields[key]
+            fields[key] = value = value.reshape(length) if value.shape == (length, 1) else value
+            check_column(value, key, where)
     for key in ("observations", "actions"):
         if fields[key].ndim < 2 or 0 in fields[key].shape[1:]:
             raise InputError(
@@ -276,7 +262,7 @@ def _check_recording(recording: Mapping[str, Any], where: str) -> dict[str, np.n
             )
     if length < 2:
         raise InputError(
-            f"{where} holds {length} step{'' if length == 1 else 's'}; a transition takes two."
+            f"{where} holds {length} step{'' if length == 1 else 's'}; a transition needs two."
         )
     for key, value in fields.items():
         check_finite(value, key, where)
@@ -284,7 +270,7 @@ def _check_recording(recording: Mapping[str, Any], where: str) -> dict[str, np.n
 
 
 class _Recording:
-    """The arrays behind a source, and what the source tells about them."""
+    """The arrays of a source, and its name, time limit and reference scores if known."""
 
     def __init__(self, source: Any):
         self.name: str | None = None
@@ -337,8 +323,5 @@ class _Recording:
         if steps is None:
             steps = getattr(getattr(source, "spec", None), "max_episode_steps", None)
         self.max_episode_steps = steps
-        low = getattr(source, "ref_min_score", None)
-        high = getattr(source, "ref_max_score", None)
-        self.reference_scores = attribute_scores(
-            {"ref_min_score": low, "ref_max_score": high}, self.where
-        )
+        scores = {name: getattr(source, name, None) for name in ("ref_min_score", "ref_max_score")}
+        self.reference_scores = attribute_scores(scores, self.where)

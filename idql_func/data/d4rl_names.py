@@ -1,6 +1,6 @@
-"""What D4RL registers under each of its names: file, episode length, reference scores.
+"""D4RL's registry: file, time limit and reference scores of each dataset name.
 
-The facts are those of ``d4rl`` 1.1 (``d4rl/infos.py`` and the registrations beside it) for its
+The values are those of ``d4rl`` 1.1 (``d4rl/infos.py`` and the registrations beside it) for its
 MuJoCo families: locomotion, antmaze, maze2d, adroit hand and kitchen.
 """
 
@@ -21,7 +21,7 @@ class D4RLName(NamedTuple):
 
     Attributes:
         url: where D4RL publishes the HDF5 file.
-        max_episode_steps: steps after which the environment cuts an episode.
+        max_episode_steps: time limit of the environment.
         ref_min_score: return of a random policy; 0 on the normalised scale.
         ref_max_score: return of an expert; 100 on the normalised scale.
     """
@@ -33,7 +33,7 @@ class D4RLName(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """The name that D4RL gives the file in its cache folder."""
+        """The file's name in D4RL's cache folder."""
         return self.url.rsplit("/", 1)[-1]
 
 
@@ -53,7 +53,7 @@ def _locomotion() -> Iterator[_Entry]:
     }
     kinds = ("random", "medium", "expert", "medium-replay", "medium-expert", "full-replay")
     for robot, range_ in scores.items():
-        for kind in kinds[:-1]:  # full-replay came with v1
+        for kind in kinds[:-1]:  # full-replay exists since v1
             file = f"{robot}_{kind.replace('-', '_')}"
             if kind == "medium-replay":
                 file = f"{'walker' if robot == 'walker2d' else robot}_mixed"
@@ -160,11 +160,11 @@ D4RL_NAMES: Mapping[str, D4RLName] = MappingProxyType(
         for entry in family()
     )
 )
-"""D4RL's names and what is registered under each."""
+"""D4RL's dataset names and the registered values of each."""
 
 
 def similar_names(name: str) -> list[str]:
-    """Up to three D4RL names close to ``name``, for error messages.
+    """Return up to three D4RL names close to ``name``, for error messages.
 
     Example:
         >>> similar_names("hoper-medium-v2")[0]

@@ -12,7 +12,13 @@ import numpy as np
 import torch
 
 from idql_func import random
-from idql_func.data.arrays import check_lengths, map_arrays, named_leaves, placer, subselect
+from idql_func.data.arrays import (
+    check_lengths,
+    make_transfer,
+    map_arrays,
+    named_leaves,
+    subselect,
+)
 from idql_func.data.prefetch import prefetch
 from idql_func.switches import x64_enabled
 from idql_func.types import InputError, PRNGKey
@@ -20,33 +26,32 @@ from idql_func.types import InputError, PRNGKey
 __all__ = ["DEFAULT_SEED", "Dataset", "check_integer"]
 
 DEFAULT_SEED = 42
-"""The seed of a dataset that was given none: upstream's default key is ``PRNGKey(42)`` (D1)."""
+"""The default seed of a dataset: upstream's default key is ``PRNGKey(42)`` (D1)."""
 
 
 class Dataset:
-    """Arrays with equal first axes, and the two random streams that draw batches from them.
+    """Arrays with equal first axes, and two random streams that draw batches from them.
 
-    Any dict of arrays will do, nested ones too; only :meth:`filter`, :meth:`normalize_returns` and
-    the trajectories need ``rewards`` and ``dones``.
+    The arrays may have any names and may be nested; only :meth:`filter`,
+    :meth:`normalize_returns` and the trajectory methods need ``rewards`` and ``dones``.
 
-    Two streams, each upstream's:
+    Both streams equal upstream's:
 
-    - :meth:`sample` draws with NumPy's PCG64 seeded as Gym seeds;
+    - :meth:`sample` draws with NumPy's PCG64, seeded as Gym does;
     - :meth:`sample_torch` draws with the threefry key :attr:`rng`, ``PRNGKey(seed)``.
 
-    A dataset without a seed has the seed 42 for both, so that a run repeats by default. (Upstream's
-    key is ``PRNGKey(42)`` there, and for seed 0 too (D1); its NumPy stream then differs from run to
-    run (D4).)
+    The default seed is 42 for both, so that runs are reproducible by default. (Upstream's default
+    key is ``PRNGKey(42)``, also for seed 0 (D1); its NumPy stream is then unseeded (D4).)
 
     Args:
-        dataset_dict: field name -> array ``[N, ...]`` or a nested dict of such arrays. The dict is
-            kept, the arrays are not copied and never written to.
+        dataset_dict: field name -> array ``[N, ...]`` or a nested dict of arrays. The dict is kept;
+            the arrays are neither copied nor written to.
         seed: a non-negative integer.
-        device: where :meth:`sample_torch` puts its batches.
+        device: device of the batches of :meth:`sample_torch`.
 
     Raises:
-        InputError: no array, no row, or arrays of unequal lengths, nested ones included (D9).
-        TypeError: a field is no array, or the seed no integer.
+        InputError: if there is no array or no row, or lengths differ, nested arrays included (D9).
+        TypeError: if a field is not an array or the seed is not an integer.
 
     Example:
         >>> ds = Dataset({"observations": np.eye(4, dtype=np.float32)}, seed=0)
@@ -64,7 +69,7 @@ class Dataset:
         self.dataset_dict: dict[str, Any] = dataset_dict
         self.dataset_len = check_lengths(dataset_dict)
         self.device = torch.device(device)
-        self._placed: dict[str, tuple[tuple[Any, ...], Any]] = {}
+        self._device_fields: dict[str, tuple[tuple[Any, ...], Any]] = {}
         self.seed(DEFAULT_SEED if seed is None else seed)
 
     def __len__(self) -> int:
@@ -74,12 +79,12 @@ class Dataset:
 
     @property
     def np_random(self) -> np.random.Generator:
-        """The generator behind :meth:`sample`, :meth:`split` and nothing else."""
+        """The generator that :meth:`sample` and :meth:`split` draw from."""
         return self._np_random
 
     @property
     def rng(self) -> PRNGKey:
-        """The key ``[2]`` that :meth:`sample_torch` splits next; set it to resume or to replay."""
+        """The key ``[2]`` that :meth:`sample_torch` splits next; set it to resume or repeat."""
         return self._rng
 
     @rng.setter
@@ -90,14 +95,14 @@ class Dataset:
         """Restart both streams.
 
         Args:
-            seed: a non-negative integer; None takes fresh entropy from the operating system.
+            seed: a non-negative integer; None draws entropy from the operating system.
 
         Returns:
-            The seed in a list, as Gym does.
+            The seed in a list, as in Gym.
 
         Raises:
-            TypeError: the seed is no integer.
-            InputError: it is negative.
+            TypeError: if the seed is not an integer.
+            InputError: if it is negative.
 
         Example:
             >>> ds = Dataset({"a": np.arange(9.0)})
@@ -108,7 +113,7 @@ class Dataset:
             seed = check_integer(seed, "seed", at_least=0)
         self._np_random, used = gymnasium.utils.seeding.np_random(seed)
         self._seed = int(used)
-        # With 32-bit integers PRNGKey takes the low word of a seed, fresh entropy included.
+        # PRNGKey uses the low 32 bits of the seed unless 64-bit integers are enabled.
         self._rng = random.PRNGKey(self._seed)
         return [self._seed]
 
@@ -123,28 +128,23 @@ class Dataset:
         """Draw rows with replacement, as NumPy arrays.
 
         Args:
-            batch_size: number of rows, at least 1; not looked at when ``indx`` is given.
+            batch_size: number of rows, at least 1; ignored if ``indx`` is given.
             keys: fields to return. Default: all.
-            indx: rows to return in place of drawn ones, ``[B]``.
+            indx: rows to return instead of random ones, ``[B]``.
 
         Returns:
-            Field name -> array ``[B, ...]`` of the field's own dtype, nested as the field is.
+            Field name -> array ``[B, ...]`` of the field's dtype, nested like the field.
 
         Raises:
-            InputError: batch_size below 1, or an unknown key.
-            IndexError: a row in ``indx`` that is not there.
+            InputError: if batch_size is below 1 or a key is unknown.
+            IndexError: if a row in ``indx`` is out of range.
 
         Example:
             >>> ds = Dataset({"a": np.arange(100.0), "b": np.zeros(100)}, seed=0)
             >>> ds.sample(3, keys=["a"])
             {'a': array([85., 63., 51.])}
         """
-        fields = self._fields(keys)
-        if indx is None:
-            rows = self._draw(check_integer(batch_size, "batch_size", at_least=1))
-        else:
-            rows = self._given_rows(indx)
-        return self._take(fields, rows)
+        return self._gather(self._fields(keys), self._rows(batch_size, indx))
 
     def sample_torch(
         self,
@@ -154,25 +154,26 @@ class Dataset:
     ) -> dict[str, Any]:
         """Draw rows with replacement, as tensors on :attr:`device` (upstream's ``sample_jax``).
 
-        The key is split once a call; the first half draws the indices with ``randint``, the second
-        half is the key of the next call. Each call heeds its own ``batch_size`` and ``keys``, which
-        upstream froze at the first call (D2).
+        Each call splits the key: the first half draws the indices with ``randint``, the second is
+        the key of the next call. Each call uses its own ``batch_size`` and ``keys``; upstream keeps
+        those of the first call (D2).
 
-        A field lives on the device from its first draw on, and is placed anew after :meth:`filter`,
-        :meth:`normalize_returns`, or when an entry of :attr:`dataset_dict` is replaced. After
+        A field is copied to the device when it is first drawn, and again after :meth:`filter`,
+        :meth:`normalize_returns`, or the replacement of an entry of :attr:`dataset_dict`. After
         writing *into* an array call :meth:`refresh`.
 
         Args:
             batch_size: number of rows, at least 1.
-            key: a key ``[2]`` to split in place of :attr:`rng`, which then stays as it is.
+            key: a key ``[2]`` to split instead of :attr:`rng`, which then does not change.
             keys: fields to return. Default: all.
 
         Returns:
-            Field name -> tensor ``[batch_size, ...]``, nested as the field is. Dtypes are JAX's:
-            float64 comes as float32 and int64 as int32 unless under ``enable_x64``; bool stays.
+            Field name -> tensor ``[batch_size, ...]``, nested like the field. Dtypes are JAX's:
+            float64 becomes float32 and int64 becomes int32, except under ``enable_x64``.
 
         Raises:
-            InputError: batch_size below 1, an unknown key, or a ``key`` that is no threefry key.
+            InputError: if batch_size is below 1, a key is unknown, or ``key`` is not a threefry
+                key.
 
         Example:
             >>> ds = Dataset({"a": np.arange(100.0)}, seed=0)
@@ -181,9 +182,10 @@ class Dataset:
         """
         batch_size = check_integer(batch_size, "batch_size", at_least=1)
         fields = self._fields(keys)
-        # drawn on the host, which never waits for an accelerator then
+        self._check_not_empty()
+        # drawn on the host, so that it does not wait for an accelerator
         draw, state = random.split((self._rng if key is None else _check_key(key, "key")).cpu())
-        batch = self._take_torch(fields, self._draw_torch(draw, batch_size))
+        batch = self._gather_torch(fields, self._draw_torch(draw, batch_size))
         if key is None:
             self._rng = state.clone()
         return batch
@@ -194,24 +196,23 @@ class Dataset:
         sample_args: Mapping[str, Any] = MappingProxyType({}),
         device: torch.device | str | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Endless batches of :meth:`sample` as tensors on a device, drawn ahead of their use.
+        """Iterate over batches of :meth:`sample` as tensors on a device, prefetched, without end.
 
-        Batches come in the order in which they were drawn. With ``queue_size=2``, upstream's
-        default, each was drawn one call before it is handed out, so it knows nothing of what was
-        inserted since (D21); ``queue_size=1`` draws it at the call itself. See
-        :func:`idql_func.data.prefetch.prefetch`.
+        With ``queue_size=2``, upstream's default, each batch is drawn one call before it is
+        returned, so it misses what was inserted since (D21); with ``queue_size=1`` it is drawn in
+        the call itself. See :func:`idql_func.data.prefetch.prefetch`.
 
         Args:
-            queue_size: number of batches held, at least 1.
-            sample_args: keyword arguments of :meth:`sample`, ``batch_size`` among them.
-            device: where the batches go. Default: :attr:`device`.
+            queue_size: number of batches in the queue, at least 1.
+            sample_args: keyword arguments of :meth:`sample`, including ``batch_size``.
+            device: device of the batches. Default: :attr:`device`.
 
         Returns:
-            An iterator over field name -> tensor ``[B, ...]``, nested as the field is, with JAX's
+            An iterator over field name -> tensor ``[B, ...]``, nested like the field, with JAX's
             dtypes as in :meth:`sample_torch`.
 
         Raises:
-            InputError: queue_size below 1.
+            InputError: if queue_size is below 1.
 
         Example:
             >>> batches = Dataset({"a": np.arange(100.0)}, seed=0).get_iterator(
@@ -220,14 +221,11 @@ class Dataset:
             >>> next(batches)["a"], next(batches)["a"]
             (tensor([85., 63., 51.]), tensor([26., 30.,  4.]))
         """
-        return prefetch(
-            lambda: self.sample(**sample_args),
-            queue_size,
-            self.device if device is None else device,
-        )
+        device = self.device if device is None else device
+        return prefetch(lambda: self.sample(**sample_args), queue_size, device)
 
     def to(self, device: torch.device | str) -> Dataset:
-        """Put later batches on ``device``; returns this dataset.
+        """Set the device of later batches; return this dataset.
 
         Example:
             >>> Dataset({"a": np.zeros(2)}).to("cpu").device
@@ -238,27 +236,28 @@ class Dataset:
         return self
 
     def on_device(self, keys: Iterable[str] | None = None) -> dict[str, Any]:
-        """The fields themselves on :attr:`device`, as :meth:`sample_torch` takes its rows from.
+        """Return the whole fields on :attr:`device`, for programs that draw the rows themselves.
 
-        For programs that draw rows inside. A replay buffer gives a copy of the rows in use.
+        These are the tensors that :meth:`sample_torch` gathers from. A replay buffer returns a copy
+        of the rows in use.
 
         Args:
             keys: fields to return. Default: all.
 
         Returns:
-            Field name -> tensor ``[N, ...]``, nested as the field is; not to be written to.
+            Field name -> tensor ``[N, ...]``, nested like the field. Do not write to it.
 
         Raises:
-            InputError: an unknown key.
+            InputError: if a key is unknown.
 
         Example:
             >>> Dataset({"a": np.zeros((3, 2))}).on_device()["a"].shape
             torch.Size([3, 2])
         """
-        return {name: self._on_device(name) for name in self._fields(keys)}
+        return {name: self._device_field(name) for name in self._fields(keys)}
 
     def refresh(self) -> None:
-        """Place the fields on the device anew at the next :meth:`sample_torch`.
+        """Copy the fields to the device again at the next :meth:`sample_torch`.
 
         Example:
             >>> ds = Dataset({"a": np.zeros(2)})
@@ -268,37 +267,37 @@ class Dataset:
             >>> before, ds.sample_torch(1)["a"].item()
             (0.0, 1.0)
         """
-        self._placed = {}
+        self._device_fields = {}
 
     # --- subsets and returns ----------------------------------------------------------
 
     def split(self, ratio: float) -> tuple[Dataset, Dataset]:
-        """Shuffle the rows with the seeded generator and cut them in two (D4).
+        """Shuffle the rows with the seeded generator and split them in two (D4).
 
-        Each half gets a seed of its own, spawned from this dataset's (upstream's halves have none,
-        and so draw the same indices in every run: D1). To replay upstream set ``half.rng``.
+        Each half has its own seed, spawned from this dataset's. (Upstream's halves have none and
+        draw the same indices in every run: D1. To reproduce upstream set ``half.rng``.)
 
         Args:
-            ratio: share of the rows that goes to the first half, in (0, 1).
+            ratio: fraction of the rows in the first half, in (0, 1).
 
         Returns:
-            The first ``int(N * ratio)`` shuffled rows and the rest, each a :class:`Dataset`.
+            The first ``int(N * ratio)`` shuffled rows and the others, each a :class:`Dataset`.
 
         Raises:
-            InputError: ratio outside (0, 1), or a half without rows.
+            InputError: if ratio is outside (0, 1), or a half would be empty.
 
         Example:
             >>> train, held_out = Dataset({"a": np.arange(100)}, seed=0).split(0.95)
             >>> len(train), len(held_out), train.rng.tolist() != held_out.rng.tolist()
             (95, 5, True)
         """
-        first, second = (self._part(rows, seed) for rows, seed in self.split_rows(ratio))
+        first, second = (self._subset(rows, seed) for rows, seed in self.split_rows(ratio))
         return first, second
 
     def split_rows(self, ratio: float) -> tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]:
-        """The rows ``[n]`` (int32) and the seed of each half of :meth:`split`, without the halves.
+        """Return the rows ``[n]`` (int32) and the seed of each half of :meth:`split`, uncopied.
 
-        For several splits of one dataset that are never copied: seed it, ask, and seed it again.
+        To use several splits of one dataset without copies, call :meth:`seed` before each.
 
         Raises:
             InputError: as :meth:`split`.
@@ -321,50 +320,50 @@ class Dataset:
                 f"{'second' if cut else 'first'} half empty; give another ratio or more data."
             )
         self.np_random.shuffle(index)
-        # Spawning derives seeds from the generator's seed without drawing from its stream.
+        # spawn derives seeds from the generator's seed and does not advance its stream
         seeds = self.np_random.bit_generator.seed_seq.spawn(2)  # pyright: ignore
         first, second = (int(seed.generate_state(1)[0]) for seed in seeds)
         return (index[:cut], first), (index[cut:], second)
 
     def trajectory_boundaries_and_returns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where episodes start and end, by ``dones``, and what each returned.
+        """Find the episodes by ``dones``, and their returns.
 
         Returns:
-            ``(starts, ends, returns)``: first rows ``[S]``, rows after the last ``[E]``, and the
-            undiscounted returns ``[E]`` summed row by row in float64 whatever the rewards' dtype
-            (D10). When the last row is not done there is one start more than there are ends.
+            ``(starts, ends, returns)``: first rows ``[S]``, last rows plus one ``[E]``, and the
+            undiscounted returns ``[E]``, summed row by row in float64 for any reward dtype (D10).
+            If the last row is not done there is one more start than ends.
 
         Raises:
-            InputError: ``rewards`` or ``dones`` is missing or not ``[N]``.
+            InputError: if ``rewards`` or ``dones`` is missing or not ``[N]``.
 
         Example:
             >>> ds = Dataset({"rewards": np.ones(5), "dones": np.array([0, 1, 0, 0, 1])})
             >>> ds.trajectory_boundaries_and_returns()
             (array([0, 2]), array([2, 5]), array([2., 3.]))
         """
-        rewards, dones = self._vector("rewards"), self._vector("dones").astype(bool)
+        rewards, dones = self._scalar_field("rewards"), self._scalar_field("dones").astype(bool)
         ends = np.flatnonzero(dones) + 1
         starts = np.concatenate([[0], ends[ends < len(dones)]])
         episode = np.cumsum(dones) - dones  # number of ends before each row
-        # bincount adds in row order from 0.0 in float64, as the loop it stands for does.
+        # bincount adds in row order from 0.0 in float64, as upstream's loop does
         returns = np.bincount(episode, weights=rewards.astype(np.float64), minlength=len(ends))
         return starts, ends, returns[: len(ends)]
 
     def _trajectory_boundaries_and_returns(self) -> tuple[list, list, list]:
-        """Upstream's name for :meth:`trajectory_boundaries_and_returns`, as lists."""
+        """Return :meth:`trajectory_boundaries_and_returns` as lists, under upstream's name."""
         starts, ends, returns = self.trajectory_boundaries_and_returns()
         return starts.tolist(), ends.tolist(), returns.tolist()
 
     def filter(self, take_top: float | None = None, threshold: float | None = None) -> None:
-        """Keep whole episodes of high return, in place; an unfinished last episode goes.
+        """Keep only episodes of high return, in place; an unfinished last episode is removed.
 
         Args:
-            take_top: keep the episodes at or above this percentage from the top, in [0, 100].
-            threshold: keep the episodes that return at least this much.
+            take_top: keep this percentage of episodes with the highest returns, in [0, 100].
+            threshold: keep the episodes with at least this return.
 
         Raises:
-            InputError: both or none of the two given, take_top outside [0, 100], no finished
-                episode, or no episode that would stay (the dataset is then unchanged).
+            InputError: if both or neither are given, take_top is outside [0, 100], no episode is
+                finished, or none would remain (the dataset is then unchanged).
 
         Example:
             >>> ds = Dataset({"rewards": np.arange(6.0), "dones": np.array([0, 1, 0, 1, 0, 1])})
@@ -373,35 +372,36 @@ class Dataset:
             array([2., 3., 4., 5.])
         """
         if (take_top is None) == (threshold is None):
-            raise InputError("filter: give either take_top or threshold, not both or none.")
+            raise InputError("filter: give either take_top or threshold, and not both.")
         if take_top is not None and not 0 <= take_top <= 100:
-            raise InputError(f"filter: take_top is a percentage in [0, 100], got {take_top}.")
+            raise InputError(f"filter: take_top must be a percentage in [0, 100], got {take_top}.")
         starts, ends, returns = self.trajectory_boundaries_and_returns()
         if len(ends) == 0:
-            raise InputError("filter: the dataset has no finished episode; no row of dones is set.")
+            raise InputError("filter: the dataset has no finished episode; dones is never set.")
         if take_top is not None:
             threshold = float(np.percentile(returns, 100 - take_top))
         kept = returns >= threshold
         if not kept.any():
             raise InputError(
-                f"filter: no episode returns {threshold} or more; the best returns {returns.max()}."
+                f"filter: no episode has a return of {threshold} or more; the highest is "
+                f"{returns.max()}."
             )
         transitions = self._transitions()
         mask = np.zeros(len(transitions), dtype=bool)
         mask[: ends[-1]] = np.repeat(kept, ends - starts[: len(ends)])
-        self._keep(transitions[mask])
+        self._keep_rows(transitions[mask])
 
     def normalize_returns(self, scaling: float = 1000) -> None:
-        """Scale the rewards so that the best and the worst episode are ``scaling`` apart.
+        """Scale the rewards so that the highest and the lowest return differ by ``scaling``.
 
-        The rewards are divided and then multiplied in their own dtype (D10), into a new array: the
-        one passed in stays as it was.
+        The rewards are divided and then multiplied in their own dtype (D10), in a new array: the
+        caller's array is not changed.
 
         Args:
-            scaling: the new distance between the highest and the lowest return.
+            scaling: the new difference between the highest and the lowest return.
 
         Raises:
-            InputError: no finished episode, or all episodes return the same.
+            InputError: if no episode is finished, or all returns are equal.
 
         Example:
             >>> ds = Dataset({"rewards": np.array([1.0, 3.0]), "dones": np.ones(2, bool)})
@@ -413,14 +413,14 @@ class Dataset:
         span = np.ptp(returns) if len(returns) else 0.0
         if not span > 0:
             raise InputError(
-                f"normalize_returns: the {len(returns)} finished episodes need two different "
-                "returns to scale by."
+                f"normalize_returns: the {len(returns)} finished episodes must have at least two "
+                "different returns."
             )
-        rewards = self._vector("rewards")
+        rewards = self._scalar_field("rewards")
         dtype = np.result_type(rewards.dtype, np.float32)
         self._replace_rewards(rewards.astype(dtype) / dtype.type(span) * dtype.type(scaling))
 
-    # --- inside -----------------------------------------------------------------------
+    # --- implementation ---------------------------------------------------------------
 
     def _fields(self, keys: Iterable[str] | None) -> list[str]:
         if keys is None:
@@ -433,68 +433,79 @@ class Dataset:
                 )
         return fields
 
-    # What a subclass whose rows come and go does in its own way:
+    def _rows(self, batch_size: int, indx: Any) -> Any:
+        """The caller's rows, checked, or ``batch_size`` random ones."""
+        if indx is None:
+            batch_size = check_integer(batch_size, "batch_size", at_least=1)
+        self._check_not_empty()
+        return self._draw(batch_size) if indx is None else self._check_rows(indx)
+
+    # Subclasses with changing rows override the following methods.
+
+    def _check_not_empty(self) -> None:
+        """Raise if there is no row to draw."""
 
     def _draw(self, batch_size: int) -> np.ndarray:
-        """Rows ``[B]`` from NumPy's stream."""
+        """Draw rows ``[B]`` from NumPy's stream."""
         return self.np_random.integers(len(self), size=batch_size)
 
     def _draw_torch(self, key: PRNGKey, batch_size: int) -> torch.Tensor:
-        """Rows ``[B]`` from a threefry key."""
+        """Draw rows ``[B]`` with a threefry key."""
         return random.randint(key, (batch_size,), 0, len(self))
 
-    def _given_rows(self, indx: Any) -> Any:
-        """The caller's rows, checked; NumPy's own indexing checks those of a plain dataset."""
+    def _check_rows(self, indx: Any) -> Any:
+        """Check the caller's rows; in a plain dataset NumPy's indexing does it."""
         return indx
 
-    def _take(self, fields: Iterable[str], rows: Any) -> dict[str, Any]:
-        return {name: map_arrays(self.dataset_dict[name], lambda v: v[rows]) for name in fields}
+    def _gather(self, fields: Iterable[str], rows: Any) -> dict[str, Any]:
+        return subselect({name: self.dataset_dict[name] for name in fields}, rows)
 
-    def _take_torch(self, fields: Iterable[str], rows: torch.Tensor) -> dict[str, Any]:
+    def _gather_torch(self, fields: Iterable[str], rows: torch.Tensor) -> dict[str, Any]:
         rows = rows.to(self.device, non_blocking=True)
         return {
-            name: map_arrays(self._on_device(name), lambda v: v.index_select(0, rows))
+            name: map_arrays(self._device_field(name), lambda v: v.index_select(0, rows))
             for name in fields
         }
 
     def _transitions(self) -> np.ndarray:
-        """The rows that hold transitions, in the order in which they were made."""
+        """The rows that hold transitions, in temporal order."""
         return np.arange(len(self))
 
-    def _part(self, rows: np.ndarray, seed: int) -> Dataset:
-        """One half of a split."""
+    def _subset(self, rows: np.ndarray, seed: int) -> Dataset:
+        """Return a dataset of these rows, one half of a split."""
         return Dataset(subselect(self.dataset_dict, rows), seed=seed, device=self.device)
 
-    def _keep(self, rows: np.ndarray) -> None:
-        """Only these rows stay."""
+    def _keep_rows(self, rows: np.ndarray) -> None:
+        """Remove all other rows."""
         self.dataset_dict = subselect(self.dataset_dict, rows)
         self.dataset_len = check_lengths(self.dataset_dict)
         self.refresh()
 
     def _replace_rewards(self, rewards: np.ndarray) -> None:
-        """New rewards for the rows of :meth:`_transitions`, the caller's array left alone."""
+        """Set the rewards of :meth:`_transitions` without writing to the caller's array."""
         self.dataset_dict = {**self.dataset_dict, "rewards": rewards}
         self.refresh()
 
-    def _vector(self, name: str) -> np.ndarray:
-        """The field ``[N]`` of a number a row, in the order of :meth:`_transitions`."""
+    def _scalar_field(self, name: str) -> np.ndarray:
+        """The field ``[N]`` with one number per row, in the order of :meth:`_transitions`."""
         value = self.dataset_dict.get(name)
         if not isinstance(value, np.ndarray) or value.ndim != 1:
-            have = "no such field" if value is None else f"{type(value).__name__} {np.shape(value)}"
+            have = "missing" if value is None else f"{type(value).__name__} {np.shape(value)}"
             raise InputError(
-                f"Trajectories need the field {name!r} as an array [{len(self)}]; there is {have}."
+                f"Trajectories need the field {name!r} as an array [{len(self)}]; it is {have}."
             )
         return value
 
-    def _on_device(self, name: str) -> Any:
-        """One field as tensors on the device, placed anew when an array of it was replaced."""
+    def _device_field(self, name: str) -> Any:
+        """One field as tensors on the device, copied again if one of its arrays was replaced."""
         field = self.dataset_dict[name]
         sources = (x64_enabled(), *(v for _, v in named_leaves(field)))
-        placed = self._placed.get(name)
-        if placed is None or not _same_objects(placed[0], sources):
+        cached = self._device_fields.get(name)
+        if cached is None or not _same_objects(cached[0], sources):
             self.dataset_len = check_lengths(self.dataset_dict)
-            placed = self._placed[name] = (sources, map_arrays(field, placer(self.device)))
-        return placed[1]
+            tensors = map_arrays(field, make_transfer(self.device))
+            cached = self._device_fields[name] = (sources, tensors)
+        return cached[1]
 
 
 def _same_objects(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
@@ -502,11 +513,11 @@ def _same_objects(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
 
 
 def check_integer(value: Any, name: str, at_least: int) -> int:
-    """The value as an int.
+    """Return the value as an int.
 
     Raises:
-        TypeError: it is no integer (a bool is none either).
-        InputError: it is below the bound.
+        TypeError: if it is not an integer, or a bool.
+        InputError: if it is below the bound.
 
     Example:
         >>> check_integer(np.int64(3), "capacity", at_least=1)
@@ -523,7 +534,7 @@ def _check_key(key: Any, name: str) -> PRNGKey:
     if not isinstance(key, torch.Tensor) or tuple(key.shape) != (2,) or key.dtype != torch.int64:
         what = f"{key.dtype} {tuple(key.shape)}" if isinstance(key, torch.Tensor) else repr(key)
         raise InputError(
-            f"{name} must be a key, an int64 tensor of shape (2,) as random.PRNGKey gives, "
+            f"{name} must be a key, an int64 tensor of shape (2,) such as random.PRNGKey returns, "
             f"got {what}."
         )
     return key

@@ -1,4 +1,4 @@
-"""Fetch a dataset file: checked, and there whole or not at all."""
+"""Download a dataset file, check it and store it atomically."""
 
 from __future__ import annotations
 
@@ -22,63 +22,63 @@ _CHUNK = 1 << 20
 def download_hdf5(url: str, path: str | os.PathLike[str], timeout: float = 30.0) -> Path:
     """Download an HDF5 file to ``path``.
 
-    The bytes go to a temporary neighbour, which becomes ``path`` after its size is seen to be what
-    the server announced and the file what HDF5 itself says it should be. A bar shows the progress
-    on a terminal.
+    The bytes go to a temporary file in the same folder. It is renamed to ``path`` once its size
+    equals the server's ``Content-Length`` and :func:`idql_func.data.hdf5.check_hdf5` accepts it. A
+    terminal shows a progress bar.
 
     Args:
         url: http, https or file URL.
-        path: where the file goes; folders are made.
-        timeout: seconds without an answer or a byte until the server counts as lost.
+        path: destination; missing folders are created.
+        timeout: seconds without a response or a byte after which the download fails.
 
     Returns:
         The path.
 
     Raises:
-        InputError: the server cannot be reached or refuses, the transfer stops early, or what came
-            is no whole HDF5 file. Nothing is left behind then.
+        InputError: if the server cannot be reached or refuses, the transfer stops early, or the
+            result is not a complete HDF5 file. No partial file is left.
 
     Example:
         >>> import tempfile
         >>> from idql_func.data.hdf5 import write_d4rl_hdf5
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     there = write_d4rl_hdf5(f"{folder}/there.hdf5", {"rewards": [1.0]})
-        ...     download_hdf5(there.as_uri(), f"{folder}/here.hdf5").name
-        'here.hdf5'
+        ...     remote = write_d4rl_hdf5(f"{folder}/remote.hdf5", {"rewards": [1.0]})
+        ...     download_hdf5(remote.as_uri(), f"{folder}/local.hdf5").name
+        'local.hdf5'
     """
     path = Path(path)
-    advice = f"get the file by other means and put it at {path}"
+    advice = f"get the file another way and put it at {path}"
     try:
         with (
             atomic_path(path) as temporary,
-            urllib.request.urlopen(url, timeout=timeout) as answer,
+            urllib.request.urlopen(url, timeout=timeout) as response,
         ):
-            announced = int(answer.headers.get("Content-Length") or 0)
+            expected = int(response.headers.get("Content-Length") or 0)
             received = 0
             with (
                 open(temporary, "wb") as file,
                 tqdm(
-                    total=announced or None,
+                    total=expected or None,
                     desc=f"downloading {path.name}",
                     unit="B",
                     unit_scale=True,
                     disable=None,
                 ) as bar,
             ):
-                while chunk := answer.read(_CHUNK):
+                while chunk := response.read(_CHUNK):
                     file.write(chunk)
                     received += len(chunk)
                     bar.update(len(chunk))
-            if received < announced:
+            if received < expected:
                 raise InputError(
-                    f"The download of {url} stopped at {received} of {announced} bytes; try again, "
+                    f"The download of {url} stopped at {received} of {expected} bytes; try again, "
                     f"or {advice}."
                 )
             try:
                 check_hdf5(temporary)
             except InputError as error:
                 raise InputError(
-                    f"What {url} sent ({received} bytes) is no whole HDF5 file; try again, or "
+                    f"{url} sent {received} bytes that are not a complete HDF5 file; try again, or "
                     f"{advice}."
                 ) from error
     except (

@@ -1,4 +1,4 @@
-"""HDF5 files in D4RL's format: read in full, written whole or not at all.
+"""HDF5 files in D4RL's format: read them in full, write them atomically.
 
 The format is one HDF5 dataset per array (``observations``, ``actions``, ``rewards``, ``terminals``
 and, in newer files, ``timeouts``; optional groups such as ``infos/qpos``) and free attributes at
@@ -27,22 +27,22 @@ def write_d4rl_hdf5(
     arrays: Mapping[str, Any],
     attributes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write arrays and root attributes to an HDF5 file, whole or not at all.
+    """Write arrays and root attributes to an HDF5 file atomically.
 
-    The bytes depend on the content and the library versions only (no time stamps, no compression),
+    The bytes depend only on the content and the library versions (no time stamps, no compression),
     so the same arrays give the same file.
 
     Args:
-        path: where the file goes; an older file there is replaced at the end.
-        arrays: name -> array, any shape and numeric or bool dtype; ``"infos/qpos"`` makes a group;
-            a nested mapping makes a group too.
+        path: destination; an existing file is replaced.
+        arrays: name -> array of any shape, numeric or bool; ``"infos/qpos"`` or a nested mapping
+            creates a group.
         attributes: name -> str, bool, number or numeric array.
 
     Returns:
         The path written.
 
     Raises:
-        InputError: there is nothing to write, or an array or attribute is of no such type.
+        InputError: if there is nothing to write, or an array or attribute has another type.
 
     Example:
         >>> import tempfile
@@ -53,11 +53,11 @@ def write_d4rl_hdf5(
     """
     flat = dict(_flatten(arrays))
     if not flat:
-        raise InputError(f"There is no array to write to {path}: give at least one.")
+        raise InputError(f"There is no array to write to {path}; give at least one.")
     for name, array in flat.items():
         if array.dtype.kind not in "biufc":
             raise InputError(
-                f"Array {name!r} for {path} has dtype {array.dtype}; HDF5 in D4RL's format holds "
+                f"Array {name!r} for {path} has dtype {array.dtype}; D4RL's format holds only "
                 "numbers and booleans."
             )
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
@@ -68,8 +68,8 @@ def write_d4rl_hdf5(
                 file.attrs[name] = value
             except TypeError as error:
                 raise InputError(
-                    f"Attribute {name!r} for {path} is a {type(value).__name__}; HDF5 attributes "
-                    "are strings, booleans, numbers or numeric arrays."
+                    f"Attribute {name!r} for {path} is a {type(value).__name__}; it must be a "
+                    "string, boolean, number or numeric array."
                 ) from error
     return Path(path)
 
@@ -81,14 +81,14 @@ def read_d4rl_hdf5(
 
     Args:
         path: an HDF5 file.
-        keys: names to read; those that the file lacks are left out of the result. Default: all.
+        keys: names to read; missing ones are skipped. Default: all.
 
     Returns:
-        ``(arrays, attributes)``: name -> array (groups give ``"infos/qpos"``; a scalar gives a
-        scalar), and name -> Python value or array.
+        ``(arrays, attributes)``: name -> array (``"infos/qpos"`` for an array in a group; a scalar
+        stays a scalar), and name -> Python value or array.
 
     Raises:
-        InputError: no such file, a folder, no HDF5, or a file that is cut off or damaged.
+        InputError: as :func:`check_hdf5`, or if an array is damaged.
 
     Example:
         >>> import tempfile
@@ -109,22 +109,23 @@ def read_d4rl_hdf5(
     try:
         with h5py.File(path, "r") as file:
             file.visititems(visit)
-            attributes = {name: _plain(value) for name, value in file.attrs.items()}
+            attributes = {name: _to_python(value) for name, value in file.attrs.items()}
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"{path} is a damaged HDF5 file ({_first_line(error)}); make or download it again."
+            f"{path} is a damaged HDF5 file ({first_line(error)}); create or download it again."
         ) from error
     return arrays, attributes
 
 
 def check_hdf5(path: str | os.PathLike[str]) -> None:
-    """Raise unless ``path`` is an HDF5 file of its full length.
+    """Raise unless ``path`` is an HDF5 file of full length.
 
-    HDF5 writes its own length into the header, which is how a cut-off file is found without
-    reading the arrays.
+    HDF5 writes the file's length into the header, so a truncated file is found without reading the
+    arrays.
 
     Raises:
-        InputError: no such file, a folder, not readable, no HDF5, or a file that is cut off.
+        InputError: if the file does not exist, is a folder, is not readable, is not HDF5, or is
+            truncated.
 
     Example:
         >>> check_hdf5("no/such.hdf5")
@@ -147,14 +148,14 @@ in D4RL's format.
         raise InputError(f"{path} cannot be read ({error.strerror}).") from error
     if not h5py.is_hdf5(path):
         raise InputError(
-            f"{path} ({size} bytes) is no HDF5 file; give an HDF5 file in D4RL's format."
+            f"{path} ({size} bytes) is not an HDF5 file; give an HDF5 file in D4RL's format."
         )
     try:
         h5py.File(path, "r").close()
     except OSError as error:
         raise InputError(
-            f"{path} is a cut-off or damaged HDF5 file of {size} bytes ({_first_line(error)}); "
-            "make or download it again."
+            f"{path} is a truncated or damaged HDF5 file of {size} bytes ({first_line(error)}); "
+            "create or download it again."
         ) from error
 
 
@@ -166,12 +167,18 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, n
             yield f"{prefix}{name}", np.asarray(value)
 
 
-def _plain(value: Any) -> Any:
-    """A NumPy scalar as the Python value it stands for; arrays and strings as they are."""
+def _to_python(value: Any) -> Any:
+    """Convert a NumPy scalar to a Python value; leave arrays and strings unchanged."""
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message without its full stop, or the error's type.
+
+    Example:
+        >>> first_line(OSError("disk full."))
+        'disk full'
+    """
     return (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
 
 

@@ -1,4 +1,4 @@
-"""A picture of trajectories through the built-in maze, panel beside panel."""
+"""Plot trajectories through the built-in maze in panels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from idql_func.types import InputError
 __all__ = ["Panel", "plot_trajectories", "trajectory_figure"]
 
 Panel = tuple[str, Sequence[NDArray[Any]]]
-"""A title, and trajectories ``[L, 2]`` (further columns are not looked at)."""
+"""A title, and trajectories ``[L, 2]`` (further columns are ignored)."""
 
 _WALL, _LINE, _START, _GOAL = "#c8c4bc", "#4477aa", "#222222", "#228833"
 
@@ -29,17 +29,17 @@ _WALL, _LINE, _START, _GOAL = "#c8c4bc", "#4477aa", "#222222", "#228833"
 def trajectory_figure(
     panels: Sequence[Panel], goal: ArrayLike = GOAL, goal_radius: float = GOAL_RADIUS
 ) -> Figure:
-    """Draw each panel's trajectories over the walls and the goal.
+    """Draw the trajectories of each panel over the walls and the goal.
 
-    A line darkens from start to end; a dot marks the start.
+    Lines darken from start to end; a dot marks the start.
 
     Args:
-        panels: for instance the behaviour's and the trained policy's trajectories.
+        panels: for example the trajectories of the behaviour and of the trained policy.
         goal: ``[2]``, metres.
         goal_radius: metres.
 
     Raises:
-        InputError: there is no panel, or a trajectory is not ``[L, 2 or more]`` with ``L >= 1``.
+        InputError: if there is no panel, or a trajectory is not ``[L, 2 or more]`` with L >= 1.
 
     Example:
         >>> figure = trajectory_figure([("a walk", [np.array([[1.0, 1.0], [1.0, 0.0]])])])
@@ -47,7 +47,7 @@ def trajectory_figure(
         ['a walk']
     """
     if not panels:
-        raise InputError("There is nothing to draw: give at least one panel.")
+        raise InputError("There is nothing to plot; give at least one panel.")
     figure = Figure(figsize=(4.6 * len(panels), 4.9), layout="constrained")
     FigureCanvasAgg(figure)
     axes_row = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -60,7 +60,7 @@ def trajectory_figure(
             Circle((target[0], target[1]), goal_radius, fc=_GOAL, ec=_GOAL, alpha=0.25, zorder=1)
         )
         for number, trajectory in enumerate(trajectories):
-            points = _checked(trajectory, title, number)
+            points = _check_trajectory(trajectory, title, number)
             if len(points) > 1:
                 axes.add_collection(_fading_line(points, len(trajectories)))
             axes.plot(*points[0], ".", color=_START, ms=4, zorder=3)
@@ -81,7 +81,7 @@ def plot_trajectories(
     goal: ArrayLike = GOAL,
     goal_radius: float = GOAL_RADIUS,
 ) -> Path:
-    """Write :func:`trajectory_figure` to a PNG file, whole or not at all.
+    """Write :func:`trajectory_figure` to a PNG file atomically.
 
     Returns:
         The path written.
@@ -102,7 +102,7 @@ def plot_trajectories(
     return Path(path_png)
 
 
-def _checked(trajectory: NDArray[Any], title: str, number: int) -> NDArray[Any]:
+def _check_trajectory(trajectory: NDArray[Any], title: str, number: int) -> NDArray[Any]:
     points = np.asarray(trajectory)
     if points.ndim != 2 or points.shape[0] < 1 or points.shape[1] < 2:
         raise InputError(
@@ -113,7 +113,7 @@ def _checked(trajectory: NDArray[Any], title: str, number: int) -> NDArray[Any]:
 
 def _fading_line(points: NDArray[Any], count: int) -> LineCollection:
     segments = np.stack([points[:-1], points[1:]], axis=1)
-    # Many lines over one another must stay apart, few must be seen.
-    strongest = float(np.clip(8 / max(count, 1), 0.25, 0.9))
-    alpha = np.linspace(0.3 * strongest, strongest, len(segments))
+    # Many lines are drawn fainter, so that overlapping ones can be distinguished.
+    opacity = float(np.clip(8 / max(count, 1), 0.25, 0.9))
+    alpha = np.linspace(0.3 * opacity, opacity, len(segments))
     return LineCollection(list(segments), colors=_LINE, alpha=alpha, linewidths=1.1, zorder=2)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from idql_func.data.arrays import map_arrays
-from idql_func.data.d4rl import episode_ends, qlearning_arrays
+from idql_func.data.d4rl import CLIP_ADVICE, episode_ends, qlearning_arrays
 from idql_func.data.dataset import Dataset
 from idql_func.data.minari_format import read_minari
 from idql_func.data.scores import attribute_scores
-from idql_func.data.validation import check_actions, validate_transitions
+from idql_func.data.validation import (
+    check_actions,
+    check_loader_options,
+    clip_actions,
+    validate_transitions,
+)
 from idql_func.deprecation import moved_names
 from idql_func.types import InputError
 
@@ -21,7 +26,7 @@ __all__ = ["MinariDataset", "transitions_from_episodes"]
 
 
 class MinariDataset(Dataset):
-    """The transitions of a Minari recording, in the layout of D4RL's.
+    """The transitions of a Minari recording, in the layout of :class:`D4RLDataset`.
 
     ``dataset_dict`` holds float32 ``observations [N, O]``, ``actions [N, A]``,
     ``next_observations [N, O]``, ``rewards [N]``, ``masks [N]`` (0 where the episode terminated)
@@ -30,29 +35,30 @@ class MinariDataset(Dataset):
 
     Args:
         source: the dataset's folder, its ``data`` folder or its HDF5 file; or its Minari name, such
-            as ``"D4RL/pen/human-v2"``, if it lies in ``MINARI_DATASETS_PATH`` (default
-            ``~/.minari/datasets``); or an object with ``iterate_episodes()``, such as
-            ``minari.load_dataset(...)`` gives, whatever format it is stored in.
+            as ``"D4RL/pen/human-v2"``, if it is in ``MINARI_DATASETS_PATH`` (default
+            ``~/.minari/datasets``); or an object with ``iterate_episodes()``, such as the result of
+            ``minari.load_dataset(...)``, in any storage format.
         clip_to_eps: clip the actions to ±(1 - eps) (D12).
         eps: see clip_to_eps; in [0, 1).
-        timeouts: ``"keep"`` the step at which an episode is cut by time, since Minari records the
-            observation that it led to; or ``"drop"`` it and the very last step of the recording,
-            which gives the arrays of :class:`~idql_func.data.D4RLDataset` for the same steps.
-        observation_keys: parts of ``Dict`` observations to join along the last axis, in this order.
+        timeouts: ``"keep"`` the last step before a timeout, since Minari records its next
+            observation; or ``"drop"`` it and the last step of the recording, which gives the arrays
+            of :class:`~idql_func.data.D4RLDataset` for the same steps.
+        observation_keys: entries of ``Dict`` observations to concatenate along the last axis, in
+            this order.
         seed: as for :class:`~idql_func.data.Dataset`.
         device: as for :class:`~idql_func.data.Dataset`.
-        out_of_range: what to do with actions further than a rounding error outside [-1, 1]:
+        out_of_range: what to do if actions lie outside [-1, 1] by more than rounding: raise an
             ``"error"``, or ``"clip"`` them.
 
     Attributes:
         name: the recording's name, or None.
         attributes: its metadata.
-        reference_scores: what 0 and 100 on D4RL's scale stand for, or None if not known.
+        reference_scores: the returns that D4RL's scores 0 and 100 stand for, or None if unknown.
 
     Raises:
-        InputError: no such recording, a damaged one, images in JPEG (load these through the
-            ``minari`` package), missing fields, unequal lengths, NaN or infinity, actions outside
-            [-1, 1], or no transition.
+        InputError: if the recording does not exist or is damaged; if images are JPEG (load them
+            with the ``minari`` package); if fields are missing or lengths differ; if a value is NaN
+            or infinite; if an action lies outside [-1, 1]; or if there is no transition.
 
     Example:
         >>> import tempfile
@@ -88,31 +94,20 @@ array([1., 2., 3., 1., 2., 3.], dtype=float32))
         device: Any = "cpu",
         out_of_range: Literal["error", "clip"] = "error",
     ):
-        if not 0 <= eps < 1:
-            raise InputError(f"MinariDataset: eps must lie in [0, 1), got {eps}.")
-        for name, value, choices in (
-            ("timeouts", timeouts, ("keep", "drop")),
-            ("out_of_range", out_of_range, ("error", "clip")),
-        ):
-            if value not in choices:
-                raise InputError(
-                    f"MinariDataset: {name} must be {' or '.join(map(repr, choices))}, got "
-                    f"{value!r}."
-                )
+        check_loader_options("MinariDataset", eps, out_of_range)
+        if timeouts not in ("keep", "drop"):
+            raise InputError(f"MinariDataset: timeouts must be 'keep' or 'drop', got {timeouts!r}.")
         episodes, self.attributes, where = read_minari(source)
         self.name: str | None = self.attributes.get("dataset_id")
         self.reference_scores = attribute_scores(self.attributes, where)
         if observation_keys is not None:
-            episodes = [_joined(e, observation_keys, where) for e in episodes]
+            episodes = [_join_observations(e, observation_keys, where) for e in episodes]
 
         arrays = transitions_from_episodes(episodes, timeouts, where)
         if out_of_range == "error":
-            advice = "pass out_of_range='clip' to clip them, or scale them to [-1, 1]"
-            check_actions(arrays["actions"], where, advice)
-        else:
-            arrays["actions"] = np.clip(arrays["actions"], -1.0, 1.0)
-        if clip_to_eps:  # D12
-            arrays["actions"] = np.clip(arrays["actions"], -(1 - eps), 1 - eps)
+            check_actions(arrays["actions"], where, CLIP_ADVICE)
+        if out_of_range == "clip" or clip_to_eps:
+            arrays["actions"] = clip_actions(arrays["actions"], clip_to_eps, eps)
         validate_transitions(arrays, where=where)
         super().__init__(arrays, seed=seed, device=device)
 
@@ -122,57 +117,55 @@ def transitions_from_episodes(
     timeouts: Literal["keep", "drop"] = "keep",
     where: str = "The recording",
 ) -> dict[str, Any]:
-    """One episode after the other as transitions.
+    """Convert episodes to transitions and concatenate them.
 
     Args:
-        episodes: as :func:`read_minari` gives them.
+        episodes: as :func:`idql_func.data.minari_format.read_minari` returns them.
         timeouts: as for :class:`MinariDataset`.
-        where: the place, for the messages.
+        where: the file or folder, for the messages.
 
     Returns:
-        ``observations, actions, next_observations, rewards, masks, dones`` as
-        :class:`MinariDataset` has them.
+        ``observations, actions, next_observations, rewards, masks, dones`` as in
+        :class:`MinariDataset`.
 
     Raises:
-        InputError: nested observations where timeouts are dropped, or no transition left.
+        InputError: if observations are nested and timeouts are dropped, or no transition remains.
 
     Example:
         >>> steps = {"actions": np.zeros((2, 1)), "rewards": np.ones(2)}
         >>> ends = {"terminations": np.array([0, 1]), "truncations": np.zeros(2)}
-        >>> made = transitions_from_episodes([{"observations": np.eye(3), **steps, **ends}])
-        >>> made["masks"], made["dones"]
+        >>> arrays = transitions_from_episodes([{"observations": np.eye(3), **steps, **ends}])
+        >>> arrays["masks"], arrays["dones"]
         (array([1., 0.], dtype=float32), array([False,  True]))
     """
 
-    def whole(name: str, rows: slice = slice(None)) -> Any:
-        return _concatenated(
-            [map_arrays(e[name], lambda v: v[rows]) for e in episodes], name, where
-        )
+    def joined(name: str, rows: slice = slice(None)) -> Any:
+        return _concatenate([map_arrays(e[name], lambda v: v[rows]) for e in episodes], name, where)
 
-    terminations = whole("terminations").astype(bool)
+    terminations = joined("terminations").astype(bool)
     last = np.cumsum([len(e["rewards"]) for e in episodes]) - 1
     if timeouts == "drop":
-        cut = whole("truncations").astype(bool)
-        cut[last] |= ~terminations[last]  # a recording that stops inside an episode cuts it
-        observations = whole("observations", slice(-1))
+        cut = joined("truncations").astype(bool)
+        cut[last] |= ~terminations[last]  # an episode that the recording ends is truncated
+        observations = joined("observations", slice(-1))
         if isinstance(observations, dict):
             raise InputError(
                 f"{where}: the observations are a dict of {', '.join(map(repr, observations))}; "
-                "D4RL's layout has one array, so name the parts to join in observation_keys."
+                "D4RL's layout needs one array, so pass the keys to join as observation_keys."
             )
         steps = {"terminals": terminations, "timeouts": cut, "observations": observations}
-        steps |= {name: whole(name) for name in ("actions", "rewards")}
+        steps |= {name: joined(name) for name in ("actions", "rewards")}
         arrays = qlearning_arrays(steps, where=where)
         terminals = arrays.pop("terminals")
         dones = episode_ends(arrays["observations"], arrays["next_observations"], terminals)
         return {**arrays, "masks": (1.0 - terminals).astype(np.float32), "dones": dones}
-    dones = terminations | whole("truncations").astype(bool)
+    dones = terminations | joined("truncations").astype(bool)
     dones[last] = True
     fields = {
-        "observations": whole("observations", slice(-1)),
-        "actions": whole("actions"),
-        "next_observations": whole("observations", slice(1, None)),
-        "rewards": whole("rewards"),
+        "observations": joined("observations", slice(-1)),
+        "actions": joined("actions"),
+        "next_observations": joined("observations", slice(1, None)),
+        "rewards": joined("rewards"),
         "masks": 1.0 - terminations,
     }
     with np.errstate(over="ignore"):  # a float64 too large for float32 is reported as infinite
@@ -180,34 +173,34 @@ def transitions_from_episodes(
     return {**fields, "dones": dones}
 
 
-def _joined(episode: dict[str, Any], keys: Sequence[str], where: str) -> dict[str, Any]:
-    """The episode with the named parts of its observations as one array ``[T + 1, O]``."""
+def _join_observations(episode: dict[str, Any], keys: Sequence[str], where: str) -> dict[str, Any]:
+    """Replace the observations by one array ``[T + 1, O]`` of the given entries."""
     observations = episode["observations"]
     if not isinstance(observations, Mapping):
         raise InputError(
-            f"{where}: the observations are one array, so there are no observation_keys to choose."
+            f"{where}: the observations are one array; observation_keys needs a dict of arrays."
         )
     for key in keys:
         if key not in observations or isinstance(observations[key], Mapping):
             raise InputError(
-                f"{where}: the observations have no array {key!r}; they have "
+                f"{where}: the observations have no array {key!r}; their keys are "
                 f"{', '.join(map(repr, observations))}."
             )
     parts = [np.asarray(observations[key]).reshape(len(episode["rewards"]) + 1, -1) for key in keys]
     return {**episode, "observations": np.concatenate(parts, axis=-1)}
 
 
-def _concatenated(pieces: Iterable[Any], name: str, where: str) -> Any:
-    pieces = list(pieces)
-    if isinstance(pieces[0], Mapping):
-        keys = pieces[0].keys()
-        if any(not isinstance(p, Mapping) or p.keys() != keys for p in pieces):
-            raise InputError(f"{where}: the episodes' {name!r} have different parts.")
-        return {k: _concatenated([p[k] for p in pieces], f"{name}/{k}", where) for k in keys}
+def _concatenate(parts: Sequence[Any], name: str, where: str) -> Any:
+    """Concatenate arrays, or nested dicts of arrays, along the first axis."""
+    if isinstance(parts[0], Mapping):
+        keys = parts[0].keys()
+        if any(not isinstance(p, Mapping) or p.keys() != keys for p in parts):
+            raise InputError(f"{where}: {name!r} has different keys in different episodes.")
+        return {k: _concatenate([p[k] for p in parts], f"{name}/{k}", where) for k in keys}
     try:
-        return np.concatenate(pieces)
+        return np.concatenate(parts)
     except ValueError as error:
-        raise InputError(f"{where}: the episodes' {name!r} do not fit together: {error}.") from None
+        raise InputError(f"{where}: {name!r} of the episodes cannot be joined ({error}).") from None
 
 
 _MOVED = ("as_arrays", "check_episodes", "find_recording", "read_metadata")

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from idql_func.data.arrays import named_leaves
-from idql_func.data.hdf5 import check_hdf5
+from idql_func.data.hdf5 import check_hdf5, first_line
 from idql_func.data.validation import check_numeric
 from idql_func.types import InputError
 
@@ -40,25 +40,25 @@ _FIELDS = ("observations", "actions", *_VECTORS)
 def read_minari(
     source: str | os.PathLike[str] | Any,
 ) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
-    """The episodes and the metadata of a Minari recording.
+    """Read the episodes and the metadata of a Minari recording.
 
     Args:
-        source: as for :class:`MinariDataset`.
+        source: as for :class:`idql_func.data.MinariDataset`.
 
     Returns:
         ``(episodes, metadata, where)``: for each episode ``observations [T + 1, ...]`` (nested
         dicts for ``Dict`` and ``Tuple`` spaces), ``actions [T, ...]``, ``rewards``,
-        ``terminations`` and ``truncations [T]``; the metadata; and the place, for messages.
+        ``terminations`` and ``truncations [T]``; the metadata; and the file, for messages.
 
     Raises:
-        InputError: as for :class:`MinariDataset`.
+        InputError: as for :class:`idql_func.data.MinariDataset`.
 
     Example:
         >>> read_minari("no/such-v0")
         Traceback (most recent call last):
         ...
-        idql_func.errors.InputError: 'no/such-v0' is neither a folder nor a recording in Minari's \
-folder; give the path of one, or fetch it with `minari download no/such-v0`.
+        idql_func.errors.InputError: 'no/such-v0' is neither a folder nor the name of a recording \
+in Minari's folder; give a path, or fetch it with `minari download no/such-v0`.
     """
     iterate: Any = getattr(source, "iterate_episodes", None)
     if callable(iterate):
@@ -81,10 +81,10 @@ folder; give the path of one, or fetch it with `minari download no/such-v0`.
 
 
 def check_episodes(episodes: Sequence[Mapping[str, Any]], where: str) -> None:
-    """Raise unless these are episodes as :func:`read_minari` gives them.
+    """Raise unless the episodes have the form that :func:`read_minari` returns.
 
     Raises:
-        InputError: no episode, missing fields, no numbers, or unequal lengths.
+        InputError: if there is no episode, a field is missing or not numeric, or lengths differ.
 
     Example:
         >>> check_episodes([{"rewards": np.zeros(2)}], "a.hdf5")
@@ -94,22 +94,19 @@ def check_episodes(episodes: Sequence[Mapping[str, Any]], where: str) -> None:
 'terminations', 'truncations'.
     """
     if not episodes:
-        raise InputError(f"{where}: there is no episode.")
+        raise InputError(f"{where}: there is no episode; at least one is needed.")
     for number, episode in enumerate(episodes):
         _check_episode(episode, f"{where}: episode {number}")
 
 
-# --- where a recording lies ---------------------------------------------------------------
-
-
 def find_recording(source: str | os.PathLike[str]) -> Path:
-    """The HDF5 file of a recording in Minari's format.
+    """Find the HDF5 file of a recording in Minari's format.
 
     Args:
         source: its folder, its ``data`` folder, the file itself, or its Minari name.
 
     Raises:
-        InputError: there is none, or one in another format than HDF5.
+        InputError: if there is none, or its format is not HDF5.
     """
     path = Path(source).expanduser()
     if not path.exists():
@@ -117,8 +114,9 @@ def find_recording(source: str | os.PathLike[str]) -> Path:
         root = Path(configured) if configured else Path.home() / ".minari" / "datasets"
         if path.is_absolute() or not (root / path / "data").is_dir():
             raise InputError(
-                f"{os.fspath(source)!r} is neither a folder nor a recording in Minari's folder; "
-                f"give the path of one, or fetch it with `minari download {os.fspath(source)}`."
+                f"{os.fspath(source)!r} is neither a folder nor the name of a recording in "
+                f"Minari's folder; give a path, or fetch it with `minari download "
+                f"{os.fspath(source)}`."
             )
         path = root / path
     if path.is_file():
@@ -130,16 +128,16 @@ def find_recording(source: str | os.PathLike[str]) -> Path:
             kind = read_metadata(folder / METADATA_FILE).get("data_format")
             raise InputError(
                 f"{folder} is a Minari recording in the format {kind!r}; pass "
-                "minari.load_dataset(...) in place of the folder."
+                "minari.load_dataset(...) instead of the folder."
             )
-    raise InputError(f"{path} is no Minari recording; it has no data/{MAIN_FILE}.")
+    raise InputError(f"{path} is not a Minari recording; it has no data/{MAIN_FILE}.")
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What a ``metadata.json`` says; nothing if there is none, as beside a lone HDF5 file.
+    """Read a ``metadata.json``; an HDF5 file alone has none and gives an empty dict.
 
     Raises:
-        InputError: it is damaged.
+        InputError: if it is damaged.
     """
     if not path.is_file():
         return {}
@@ -148,7 +146,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}.") from None
     if not isinstance(metadata, dict):
-        raise InputError(f"{path} is damaged: it holds no JSON object.")
+        raise InputError(f"{path} is damaged: it must hold a JSON object.")
     return metadata
 
 
@@ -162,9 +160,10 @@ def _file_episodes(path: Path) -> Iterator[dict[str, Any]]:
                 yield {k: _read(group[k], f"{path}: {name}/{k}") for k in _FIELDS if k in group}
     except InputError:
         raise
-    except Exception as error:  # h5py raises nearly anything over a damaged file
-        first = (str(error).splitlines() or ["unreadable"])[0]
-        raise InputError(f"{path} is damaged ({first}); make or download it again.") from error
+    except Exception as error:  # h5py raises errors of many types for a damaged file
+        raise InputError(
+            f"{path} is damaged ({first_line(error)}); create or download it again."
+        ) from error
 
 
 def _read(item: Any, where: str) -> Any:
@@ -183,11 +182,8 @@ def _is_jpeg(array: np.ndarray) -> bool:
     return bytes(start) == b"\xff\xd8\xff"
 
 
-# --- episodes -----------------------------------------------------------------------------
-
-
 def as_arrays(value: Any) -> Any:
-    """Nested dicts of arrays; tuples as dicts with Minari's names for their parts.
+    """Convert to nested dicts of arrays; tuples become dicts with Minari's keys.
 
     Example:
         >>> as_arrays({"a": ([1], [2])})
@@ -215,6 +211,6 @@ def _check_episode(episode: Mapping[str, Any], where: str) -> None:
         for path, leaf in named_leaves(episode[name], name):
             if len(leaf) != expected or (name in _VECTORS and leaf.ndim != 1):
                 raise InputError(
-                    f"{where}: {path!r} has shape {leaf.shape}; {steps} rewards need {expected} "
-                    f"rows{'' if expected == steps else ', one more than there are steps'}."
+                    f"{where}: {path!r} has shape {leaf.shape}; it must have {expected} rows for "
+                    f"{steps} rewards{'' if expected == steps else ', one more than steps'}."
                 )

@@ -1,4 +1,4 @@
-"""Write recordings in Minari's format, which ``minari.load_dataset`` and ``MinariDataset`` read."""
+"""Write recordings in the format that ``minari.load_dataset`` and ``MinariDataset`` read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from idql_func.types import InputError
 
 __all__ = ["episodes_from_transitions", "write_minari_dataset"]
 
-_FORMAT_OF = "0.5.4"  # the version of Minari whose layout this is
+_MINARI_VERSION = "0.5.4"  # the Minari version whose layout is written
 
 
 def write_minari_dataset(
@@ -32,30 +32,30 @@ def write_minari_dataset(
     dataset_id: str | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write episodes as a Minari dataset, whole or not at all.
+    """Write episodes as a Minari dataset, atomically.
 
-    Put (or link) the folder to ``~/.minari/datasets/<dataset_id>`` for ``minari.load_dataset`` to
-    find it by name. Images are stored as they are, not as JPEG.
+    Copy or link the folder to ``~/.minari/datasets/<dataset_id>`` so that ``minari.load_dataset``
+    finds it by name. Images are stored uncompressed, not as JPEG.
 
     Args:
-        folder: the dataset's folder; a Minari dataset that is there is replaced at the end.
-        episodes: for each ``observations [T + 1, ...]`` (nested dicts for a ``Dict`` space),
+        folder: the dataset's folder; an existing Minari dataset is replaced.
+        episodes: each with ``observations [T + 1, ...]`` (nested dicts for a ``Dict`` space),
             ``actions [T, ...]``, ``rewards``, ``terminations`` and ``truncations [T]``; see
             :func:`episodes_from_transitions`.
         observation_space: Gymnasium space of the observations (``Box``, ``Discrete``,
             ``MultiBinary``, ``MultiDiscrete`` or ``Dict`` of these).
-        action_space: that of the actions.
+        action_space: Gymnasium space of the actions.
         dataset_id: Minari's name, ``(namespace/)name-v<number>``. Default: the folder's name, with
-            ``-v0`` where it has no number.
-        attributes: further JSON-able metadata, such as ``ref_min_score``, ``ref_max_score``,
-            ``algorithm_name``, ``description``, ``env_spec`` (as JSON).
+            ``-v0`` appended if it has no version.
+        attributes: further metadata that JSON can represent, such as ``ref_min_score``,
+            ``ref_max_score``, ``algorithm_name``, ``description``, ``env_spec`` (as JSON).
 
     Returns:
         The folder.
 
     Raises:
-        InputError: no episode, missing fields, unequal lengths, an array that is no member of its
-            space by shape, a bad name, or a folder that holds something else.
+        InputError: if there is no episode, a field is missing, lengths differ, an array does not
+            have the shape of its space, the name is invalid, or the folder is not a Minari dataset.
 
     Example:
         >>> import tempfile
@@ -64,9 +64,9 @@ def write_minari_dataset(
         ...     "observations": np.zeros((3, 2)), "actions": np.zeros((2, 1)),
         ...     "rewards": np.zeros(2), "terminations": [False, True], "truncations": [False] * 2,
         ... }
-        >>> with tempfile.TemporaryDirectory() as place:
+        >>> with tempfile.TemporaryDirectory() as parent:
         ...     path = write_minari_dataset(
-        ...         f"{place}/toy-v3", [episode], observation_space=Box(-1, 1, (2,)),
+        ...         f"{parent}/toy-v3", [episode], observation_space=Box(-1, 1, (2,)),
         ...         action_space=Box(-1, 1, (1,)),
         ...     )
         ...     path.name, sorted(os.listdir(path / "data"))
@@ -78,11 +78,11 @@ def write_minari_dataset(
         dataset_id = folder.name if named else f"{folder.name}-v0"
     if not re.fullmatch(r"(?:[-\w][-\w/]*/)?[-\w]+-v\d+", dataset_id):
         raise InputError(
-            f"{dataset_id!r} is no Minari name; it must look like name-v0 or namespace/name-v0."
+            f"{dataset_id!r} is not a Minari name; it must look like name-v0 or namespace/name-v0."
         )
     if folder.exists() and not (folder / "data" / METADATA_FILE).is_file():
-        raise InputError(f"{folder} exists and is no Minari dataset; give another folder.")
-    described = {
+        raise InputError(f"{folder} exists and is not a Minari dataset; give another folder.")
+    spaces_json = {
         "observation_space": json.dumps(_space_json(observation_space)),
         "action_space": json.dumps(_space_json(action_space)),
     }
@@ -94,17 +94,17 @@ def write_minari_dataset(
     metadata = {
         **(attributes or {}),
         "dataset_id": dataset_id,
-        "minari_version": _FORMAT_OF,
+        "minari_version": _MINARI_VERSION,
         "data_format": "hdf5",
         "jpeg_encoding": False,
         "total_episodes": len(arrays),
         "total_steps": sum(len(e["rewards"]) for e in arrays),
-        **described,
+        **spaces_json,
     }
     try:
         text = json.dumps(metadata)
     except TypeError as error:
-        raise InputError(f"{folder}: the attributes must be JSON-able: {error}.") from None
+        raise InputError(f"{folder}: JSON cannot represent the attributes ({error}).") from None
 
     with atomic_folder(folder) as temporary:
         (temporary / "data").mkdir(parents=True)
@@ -114,21 +114,21 @@ def write_minari_dataset(
 
 
 def episodes_from_transitions(dataset_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Cut consecutive transitions into Minari's episodes.
+    """Split consecutive transitions into Minari's episodes.
 
-    An episode ends where ``dones`` is set, and where a transition does not lead to the observation
-    of the next one. It is terminated where ``masks`` is 0 and truncated otherwise.
+    An episode ends where ``dones`` is set, and where a next observation differs from the following
+    observation. It is terminated where ``masks`` is 0 and truncated otherwise.
 
     Args:
-        dataset_dict: ``observations`` and ``next_observations [N, ...]`` (or nested dicts of such),
-            ``actions [N, ...]``, ``rewards``, ``masks`` and ``dones [N]``, in the order in which
-            they were made, such as :attr:`idql_func.data.Dataset.dataset_dict`.
+        dataset_dict: ``observations`` and ``next_observations [N, ...]`` (or nested dicts of them),
+            ``actions [N, ...]``, ``rewards``, ``masks`` and ``dones [N]`` in temporal order, such
+            as :attr:`idql_func.data.Dataset.dataset_dict`.
 
     Returns:
-        The episodes, as :func:`write_minari_dataset` takes them.
+        The episodes for :func:`write_minari_dataset`.
 
     Raises:
-        InputError: a field is missing, or their lengths differ.
+        InputError: if a field is missing or lengths differ.
 
     Example:
         >>> steps = {
@@ -144,13 +144,14 @@ def episodes_from_transitions(dataset_dict: Mapping[str, Any]) -> list[dict[str,
     names = ("observations", "next_observations", "actions", "rewards", "masks", "dones")
     missing = [name for name in names if name not in dataset_dict]
     if missing:
-        raise InputError(f"Episodes are made of transitions; there are no {', '.join(missing)}.")
+        raise InputError(
+            f"episodes_from_transitions: dataset_dict lacks {', '.join(map(repr, missing))}."
+        )
     check_lengths({name: dataset_dict[name] for name in names})
     now, after = dataset_dict["observations"], dataset_dict["next_observations"]
     ends = np.asarray(dataset_dict["dones"]).astype(bool)
     ends[-1] = True
-    leaves = zip(named_leaves(now), named_leaves(after), strict=True)
-    for (_, value), (_, following) in leaves:
+    for (_, value), (_, following) in zip(named_leaves(now), named_leaves(after), strict=True):
         differs = value[1:] != following[:-1]
         ends[:-1] |= differs.any(axis=tuple(range(1, differs.ndim)))
     episodes = []
@@ -172,7 +173,7 @@ def episodes_from_transitions(dataset_dict: Mapping[str, Any]) -> list[dict[str,
 
 
 def _with_last(now: Any, after: Any, rows: slice) -> Any:
-    """The observations of some rows and the one that the last of them led to."""
+    """Return the observations of some rows, followed by the last row's next observation."""
     if isinstance(now, Mapping):
         return {name: _with_last(now[name], after[name], rows) for name in now}
     return np.concatenate([now[rows], after[rows.stop - 1 : rows.stop]])
@@ -190,11 +191,11 @@ def _write_episodes(path: Path, episodes: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _check_shapes(value: Any, space: Any, where: str) -> None:
-    """Raise unless the arrays have the space's parts and shapes."""
+    """Raise unless the arrays have the keys and shapes of the space."""
     if isinstance(space, spaces.Dict):
         if not isinstance(value, Mapping) or value.keys() != space.spaces.keys():
             have = list(value) if isinstance(value, Mapping) else "one array"
-            raise InputError(f"{where}: the space has the parts {list(space.spaces)}, got {have}.")
+            raise InputError(f"{where}: the space has the keys {list(space.spaces)}, got {have}.")
         for name, part in space.spaces.items():
             _check_shapes(value[name], part, f"{where}: {name!r}")
     elif isinstance(value, Mapping) or value.shape[1:] != space.shape:
@@ -203,7 +204,7 @@ def _check_shapes(value: Any, space: Any, where: str) -> None:
 
 
 def _space_json(space: Any) -> dict[str, Any]:
-    """A space as Minari writes it."""
+    """Represent a space as Minari does."""
     if isinstance(space, spaces.Dict):
         return {
             "type": "Dict",
@@ -223,6 +224,6 @@ def _space_json(space: Any) -> dict[str, Any]:
         n = space.n if isinstance(space.n, int) else [int(k) for k in space.n]
         return {"type": "MultiBinary", "n": n}
     raise InputError(
-        f"A Minari dataset is written for Box, Discrete, MultiDiscrete, MultiBinary and Dict "
-        f"spaces, not for {space!r}."
+        "write_minari_dataset supports Box, Discrete, MultiDiscrete, MultiBinary and Dict spaces, "
+        f"not {space!r}."
     )

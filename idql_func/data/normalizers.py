@@ -1,17 +1,17 @@
-"""Normalisers that give back the very numbers they were given.
+"""Normalisers with an exact inverse.
 
 ``normalize`` is ``z = (x - shift) / scale`` in float64, and ``denormalize`` is ``z * scale +
 shift`` rounded to float32. *Exact inversion* means: for every finite float32 ``x``, zeros of both
 signs and subnormal numbers included, ``denormalize(normalize(x))`` has the bits of ``x``, as long
-as ``z`` is kept in float64. (A float32 ``z`` has too few bits to tell all ``x`` apart; from one,
-``x`` comes back to the usual rounding error.)
+as ``z`` stays in float64. (A float32 ``z`` has too few bits to distinguish all ``x``; its inverse
+is ``x`` up to rounding.)
 
-Float64 alone gives that for most numbers only: its 53 bits hold ``x - shift`` well enough to round
-back to ``x`` as long as ``x`` is not very small beside ``shift``. Below ``2^-18 |shift|`` a plain
-quotient would send many ``x`` to the same ``z``. There the float32 numbers are spread evenly, in
-their order, over the room that ``z`` leaves between the images of the larger ones. This moves ``z``
-by at most ``2^-17 |shift| / scale`` (and at least half of float32's least number, which keeps the
-two zeros apart), for such ``x`` only; all others get the plain quotient.
+Float64 alone is exact for most numbers only: its 53 bits represent ``x - shift`` well enough to
+round back to ``x`` unless ``x`` is very small compared with ``shift``. Below ``2^-18 |shift|`` a
+plain quotient would map many ``x`` to the same ``z``. There the float32 numbers are spaced evenly,
+in order, over the interval of ``z`` between the images of the larger ones. This moves ``z`` by at
+most ``2^-17 |shift| / scale`` (and at least half of float32's smallest number, which separates the
+two zeros), for these ``x`` only; all others get the plain quotient.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ __all__ = ["Normalizer", "fit_mean_std", "fit_min_max"]
 
 
 class Normalizer(PyTreeNode):
-    """An affine map of features, and its exact inverse.
+    """An affine map of features with an exact inverse.
 
     A frozen pytree: pass it through ``jit``, ``vmap`` and checkpoints like any other.
 
     Args:
-        shift: float64 ``[...]``, what goes to 0; its shape broadcasts against the data's last axes.
-        scale: float64 ``[...]`` > 0, how far from it 1 lies.
+        shift: float64 ``[...]``, mapped to 0; its shape broadcasts against the data's last axes.
+        scale: float64 ``[...]`` > 0; ``shift + scale`` is mapped to 1.
 
     Example:
         >>> normalizer = fit_mean_std(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
@@ -50,16 +50,17 @@ class Normalizer(PyTreeNode):
         """``(x - shift) / scale``.
 
         Args:
-            x: ``[..., *shape]`` float32, or a dtype that float32 holds (float16, uint8, ...).
+            x: ``[..., *shape]`` float32, or a dtype that float32 represents (float16, uint8, ...).
 
         Returns:
-            float64, shape of ``x``; ``.float()`` of it is what a network takes.
+            float64, shape of ``x``; convert it with ``.float()`` for a network.
 
         Raises:
-            InputError: float64 or 64-bit integers, which float32 does not hold.
+            InputError: if the dtype is float64, int64, int32 or complex, which float32 cannot
+                represent.
         """
         x = _float32(x, "normalize").to(self.shift.device)
-        # where there is no shift nothing is taken off or added, which keeps the sign of zero
+        # without a shift nothing is subtracted or added, which keeps the sign of zero
         plain = torch.where(self.shift == 0, x.double(), x.double() - self.shift) / self.scale
         edge, step = self._small()
         at_zero = (0.0 - self.shift) / self.scale
@@ -77,31 +78,32 @@ class Normalizer(PyTreeNode):
         z = torch.as_tensor(z, device=self.shift.device).double()
         moved = torch.where(self.shift == 0, z * self.scale, z * self.scale + self.shift)
         edge, step = self._small()
-        # Small numbers fill half of the room up to the edge's image; the rest keeps them apart.
+        # Small numbers fill half of the interval up to the image of edge; the rest is a gap.
         offset = z - (0.0 - self.shift) / self.scale
         is_small = offset.abs() * self.scale < 0.75 * edge
         ordinal = torch.where(is_small, offset / step, 0.0).round()
         return torch.where(is_small, _from_ordinal(ordinal), moved.float())
 
     def _small(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Below which magnitude numbers are spread out, and how far apart: 0 without a shift."""
-        # what is smaller than float32's least number is no number of it, but for the two zeros
+        """The magnitude below which numbers are spaced evenly (0 without shift); the spacing."""
+        # below float32's smallest positive number there are only the two zeros
         edge = (self.shift.abs() * 2.0**-18).clamp(min=2.0**-149)
         step = edge / (2 * self.scale * (_ordinal(edge.float()) + 1))
         return torch.where(self.shift == 0, 0.0, edge), torch.where(self.shift == 0, 1.0, step)
 
 
 def fit_mean_std(x: torch.Tensor | np.ndarray) -> Normalizer:
-    """Mean 0 and standard deviation 1 for each feature.
+    """Normalise each feature to mean 0 and standard deviation 1.
 
     Args:
         x: ``[N, ...]`` finite; the statistics are taken over the first axis, in float64.
 
     Returns:
-        A normaliser of ``[..., *x.shape[1:]]``. A feature that does not vary keeps its scale.
+        A normaliser for ``[..., *x.shape[1:]]``. A constant feature has scale 1.
 
     Raises:
-        InputError: no rows, NaN or infinity, or a dtype that float32 does not hold.
+        InputError: if there are no rows, a value is NaN or infinite, or float32 cannot represent
+            the dtype.
 
     Example:
         >>> fit_mean_std(torch.tensor([[0.0], [4.0]]))
@@ -113,16 +115,17 @@ def fit_mean_std(x: torch.Tensor | np.ndarray) -> Normalizer:
 
 
 def fit_min_max(x: torch.Tensor | np.ndarray) -> Normalizer:
-    """The least value of each feature at -1 and the greatest at 1.
+    """Map the minimum of each feature to -1 and the maximum to 1.
 
     Args:
-        x: ``[N, ...]`` finite; the extremes are taken over the first axis.
+        x: ``[N, ...]`` finite; the extrema are taken over the first axis.
 
     Returns:
-        A normaliser of ``[..., *x.shape[1:]]``. A feature that does not vary goes to 0.
+        A normaliser for ``[..., *x.shape[1:]]``. A constant feature is mapped to 0.
 
     Raises:
-        InputError: no rows, NaN or infinity, or a dtype that float32 does not hold.
+        InputError: if there are no rows, a value is NaN or infinite, or float32 cannot represent
+            the dtype.
 
     Example:
         >>> fit_min_max(torch.tensor([[1.0], [2.0], [5.0]])).normalize(torch.tensor([1.0]))
@@ -142,7 +145,7 @@ def _rows(x: Any, where: str) -> torch.Tensor:
     if x.ndim == 0 or x.numel() == 0:
         raise InputError(f"{where}: the data has shape {tuple(x.shape)}; it must be [N, ...].")
     if not torch.isfinite(x).all():
-        raise InputError(f"{where}: the data holds NaN or infinity; all values must be finite.")
+        raise InputError(f"{where}: the data contains NaN or infinity; all values must be finite.")
     return x.double()
 
 
@@ -150,19 +153,19 @@ def _float32(x: Any, where: str) -> torch.Tensor:
     x = torch.as_tensor(x)
     if x.dtype in (torch.float64, torch.int64, torch.int32) or x.is_complex():
         raise InputError(
-            f"{where}: the data has dtype {x.dtype}, which float32 does not hold exactly; convert "
-            "it with .float() first."
+            f"{where}: the data has dtype {x.dtype}, which float32 cannot represent exactly; "
+            "convert it with .float() first."
         )
     return x.float()
 
 
 def _ordinal(x: torch.Tensor) -> torch.Tensor:
-    """The place of a float32 among all of them, as float64: 0.0 is 0, -0.0 is -1."""
+    """The index of a float32 in the sorted float32 numbers, as float64: 0.0 is 0, -0.0 is -1."""
     bits = x.contiguous().view(torch.int32)
     return torch.where(bits < 0, ~(bits & 0x7FFFFFFF), bits).double()
 
 
 def _from_ordinal(ordinal: torch.Tensor) -> torch.Tensor:
     # a negative number has the bits of its magnitude and the sign bit
-    place = ordinal.int()
-    return torch.where(place < 0, ~place | -(2**31), place).view(torch.float32)
+    index = ordinal.int()
+    return torch.where(index < 0, ~index | -(2**31), index).view(torch.float32)

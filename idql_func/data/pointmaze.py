@@ -1,9 +1,9 @@
-"""The built-in dataset: a noisy way-point controller wandering through the point maze.
+"""The built-in dataset: a noisy way-point controller that moves through the point maze.
 
-The behaviour knows nothing of the goal. It drives to places drawn at random, stays a while, and
-goes on; afterwards the transitions are relabelled with the sparse reward of one fixed goal. So
-every piece of the best route is in the data, and hardly any episode follows it: what an offline
-learner gains over the behaviour it gains by putting the pieces together.
+The behaviour policy does not use the goal. It drives to random way-points and stays at each for a
+random time; then the transitions are relabelled with the sparse reward of one fixed goal. Every
+part of the best route is in the data, but hardly any episode follows all of it: an offline learner
+improves on the behaviour only by stitching parts together.
 """
 
 from __future__ import annotations
@@ -56,28 +56,28 @@ __all__ = [
     "route",
 ]
 
-# Raised whenever the same seed would give other arrays, so that old cached files are not taken.
+# Increased whenever the same seed would give other arrays, so that old cache files are not used.
 FORMAT_VERSION = 1
 
-# The ends of the 0..100 scale: mean returns over 200 episodes (seeds 0 to 199) of uniformly random
-# actions and of the noise-free controller bound for the goal. `tests/data` measures them again.
+# Reference returns of the scores 0 and 100: means over 200 episodes (seeds 0 to 199) of uniformly
+# random actions and of the noise-free controller with the goal as target. A test measures them.
 REF_MIN_SCORE = 15.74
 REF_MAX_SCORE = 224.635
 
 
 @dataclass(frozen=True)
 class ControllerConfig:
-    """How the way-point controller drives.
+    """Parameters of the way-point controller.
 
     Args:
-        speed: largest speed it aims for, m/s (the maze caps each component at 5).
+        speed: maximum desired speed, m/s (the maze limits each component to 5).
         approach: desired speed per metre of distance, 1/s.
         gain: action per m/s of speed error.
         noise: standard deviation of the Gaussian added to each action before clipping.
-        dwell: it stays at a way-point for a number of steps drawn from 0 to this.
-        jitter: way-points lie up to this far from the cell's centre in x and y, metres.
-        passing: an intermediate way-point counts as reached at this distance, metres.
-        arriving: the last one at this distance, metres.
+        dwell: maximum number of steps at a way-point; the number is drawn from 0 to this.
+        jitter: maximum distance of a way-point from its cell's centre in x and y, metres.
+        passing: distance at which an intermediate way-point is reached, metres.
+        arriving: distance at which the last way-point is reached, metres.
     """
 
     speed: float = 4.0
@@ -95,10 +95,10 @@ EXPERT = ControllerConfig(speed=6.0, gain=1.0, noise=0.0)
 
 
 def route(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
-    """Shortest way between two free cells ``(row, column)``, both ends included.
+    """Find the shortest path between two free cells ``(row, column)``, both included.
 
     Raises:
-        InputError: a cell is a wall or outside the maze.
+        InputError: if a cell is a wall or outside the maze.
 
     Example:
         >>> route((2, 3), (3, 2))
@@ -106,17 +106,15 @@ def route(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]
     """
     for cell in (start, end):
         if cell not in CELLS:
-            raise InputError(f"Cell {cell} is no free cell of the maze; free are {CELLS}.")
+            raise InputError(
+                f"Cell {cell} is not a free cell of the maze; the free cells are {CELLS}."
+            )
     came_from: dict[tuple[int, int], tuple[int, int] | None] = {end: None}
     frontier = deque([end])
     while start not in came_from:
         row, column = frontier.popleft()
-        for neighbour in (
-            (row - 1, column),
-            (row + 1, column),
-            (row, column - 1),
-            (row, column + 1),
-        ):
+        for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+            neighbour = (row + down, column + right)
             if neighbour in CELLS and neighbour not in came_from:
                 came_from[neighbour] = (row, column)
                 frontier.append(neighbour)
@@ -129,17 +127,17 @@ def route(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]
 
 
 class WaypointController:
-    """Drives from way-point to way-point: random ones, or one fixed target for ever.
+    """Drives to random way-points, or to one fixed target and stays there.
 
     Args:
-        rng: where way-points, dwell times and noise are drawn from.
+        rng: draws way-points, dwell times and noise.
         config: see :class:`ControllerConfig`.
-        target: ``[2]``: go there and stay; None: wander.
+        target: ``[2]``, metres. Default: random way-points.
 
     Example:
         >>> controller = WaypointController(np.random.default_rng(0), EXPERT, target=GOAL)
         >>> controller.reset()
-        >>> controller.act(np.array([1.0, 1.0, 0.0, 0.0]))  # down the right-hand side first
+        >>> controller.act(np.array([1.0, 1.0, 0.0, 0.0]))  # first down the right-hand side
         array([ 0., -1.], dtype=float32)
     """
 
@@ -156,7 +154,7 @@ class WaypointController:
         self._dwell = 0
 
     def reset(self) -> None:
-        """Forget the way: a new episode begins."""
+        """Clear the planned path, at the start of an episode."""
         self._waypoints.clear()
         self._dwell = 0
 
@@ -177,7 +175,7 @@ class WaypointController:
             if self._dwell <= 0:
                 self._waypoints.clear()
         desired = offset * config.approach
-        # Full speed until the last way-point comes near: only there does it have to stop.
+        # It slows down only near the last way-point.
         speed = float(np.hypot(*desired))
         if speed > config.speed or len(self._waypoints) > 1:
             desired *= config.speed / max(speed, 1e-9)
@@ -208,22 +206,22 @@ def collect(
     seed: int,
     progress: bool = False,
 ) -> dict[str, NDArray[Any]]:
-    """Let a controller drive for a number of steps; arrays in D4RL's layout, rewards the maze's.
+    """Collect transitions of a controller in D4RL's layout, with the maze's rewards.
 
     Args:
         env: the maze.
-        controller: who drives.
-        steps: transitions to collect; the last episode is cut off there.
+        controller: chooses the actions.
+        steps: transitions to collect; the last episode is truncated there.
         seed: draws the start of each episode.
         progress: show a progress bar.
 
     Returns:
         ``observations, next_observations [steps, 4]``, ``actions [steps, 2]`` and
-        ``rewards [steps]``, float32; ``terminals`` (all False: the task goes on) and
+        ``rewards [steps]``, float32; ``terminals`` (all False: the task continues) and
         ``timeouts [steps]``, bool.
 
     Raises:
-        InputError: ``steps`` is below 1.
+        InputError: if ``steps`` is below 1.
 
     Example:
         >>> env = make_pointmaze_env()
@@ -239,7 +237,7 @@ def collect(
     rewards = np.zeros(steps, np.float32)
     terminals, timeouts = np.zeros(steps, bool), np.zeros(steps, bool)
     fresh, observation = True, np.zeros(4, np.float32)
-    with tqdm(total=steps, disable=not progress, desc="making the maze dataset") as bar:
+    with tqdm(total=steps, disable=not progress, desc="creating the maze dataset") as bar:
         for step in range(steps):
             if fresh:
                 observation, _ = env.reset(seed=int(starts.integers(2**31)))
@@ -252,7 +250,7 @@ def collect(
             if step % 1000 == 999:
                 bar.update(1000)
         bar.update(steps % 1000)
-    # A file that stops in mid-episode must not look as if the next file's start followed.
+    # The next observation of the last step is not in the data, so the step ends its episode.
     timeouts[-1] = not terminals[-1]
     return {
         "observations": observations,
@@ -267,15 +265,15 @@ def collect(
 def relabel(
     arrays: Mapping[str, NDArray[Any]], goal: ArrayLike = GOAL, radius: float = GOAL_RADIUS
 ) -> dict[str, NDArray[Any]]:
-    """The same transitions with the sparse reward of another goal; nothing is changed in place.
+    """Return the transitions with the sparse reward of another goal; the input is not changed.
 
     Args:
-        arrays: what :func:`collect` gives; ``next_observations [n, 4]`` is read.
+        arrays: the result of :func:`collect`; only ``next_observations [n, 4]`` is used.
         goal: ``[2]``, in a free cell, metres.
         radius: metres.
 
     Raises:
-        InputError: ``next_observations`` is missing, or the goal lies in a wall.
+        InputError: if ``next_observations`` is missing, or the goal is in a wall.
 
     Example:
         >>> arrays = {"next_observations": np.array([[1.0, 1, 0, 0], [-1, -1, 0, 0]], np.float32)}
@@ -284,7 +282,7 @@ def relabel(
     """
     if "next_observations" not in arrays:
         raise InputError(
-            f"Relabelling needs the array 'next_observations'; there are {sorted(arrays)}."
+            f"relabel needs the array 'next_observations'; the arrays are {sorted(arrays)}."
         )
     rewards = sparse_reward(arrays["next_observations"], checked_goal(goal), radius)
     return {**arrays, "rewards": rewards}
@@ -295,8 +293,8 @@ def behaviour_returns(
 ) -> NDArray[np.float64]:
     """Undiscounted returns ``[episodes]`` of the full-length episodes in the data.
 
-    An episode that the end of the data cut short would count for less than it is worth; with no
-    full-length episode at all the result is empty.
+    The last episode is left out if the data end before it does: its return would be too low. The
+    result is empty without a full-length episode.
 
     Example:
         >>> behaviour_returns({"rewards": np.ones(5), "terminals": np.zeros(5, bool),
@@ -311,7 +309,7 @@ def behaviour_returns(
 
 
 def arrays_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """SHA-256 of the arrays' names, types, shapes and bytes, whatever file they lie in.
+    """Hash the arrays' names, dtypes, shapes and bytes with SHA-256, independent of the file.
 
     Example:
         >>> arrays_sha256({"a": np.zeros(2)}) == arrays_sha256({"a": np.zeros((2, 1))})
@@ -326,7 +324,7 @@ def arrays_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def cache_dir() -> Path:
-    """Where data made or downloaded is kept: ``$IDQL_DATA_DIR``, else ``~/.cache/idql_func``.
+    """Return the folder for generated data: ``$IDQL_DATA_DIR``, else ``~/.cache/idql_func``.
 
     Example:
         >>> isinstance(cache_dir(), Path)
@@ -343,26 +341,26 @@ def make_pointmaze_dataset(
     progress: bool = True,
     goal: ArrayLike = GOAL,
 ) -> Path:
-    """Make the built-in dataset, or find it made already; a few seconds for 100,000 steps.
+    """Create the built-in dataset or use its cached file; 100,000 steps take a few seconds.
 
-    The arrays depend on the arguments and on the versions of MuJoCo, gymnasium-robotics,
-    Gymnasium and NumPy only. All of these stand in the file's attributes, with the SHA-256 of the
-    arrays, the behaviour's mean return and the ends of the normalised scale.
+    The arrays depend only on the arguments and the versions of MuJoCo, gymnasium-robotics,
+    Gymnasium and NumPy. The file's attributes contain all of these, the SHA-256 of the arrays, the
+    behaviour's mean return and the reference returns of the normalised score.
 
     Args:
-        path: the HDF5 file; default: a file in :func:`cache_dir` named after all of the above.
+        path: the HDF5 file; default: a file in :func:`cache_dir` named after all of these.
         seed: draws the starts, the way-points and the noise.
         steps: transitions.
-        progress: show a progress bar while it is made.
+        progress: show a progress bar.
         goal: ``[2]``, in a free cell, metres.
 
     Returns:
-        The path of a file in D4RL's format. It is written under a temporary name and renamed.
+        The path of a file in D4RL's format, which is written atomically.
 
     Raises:
-        InputError: ``steps`` below 1, a negative seed, a goal in a wall, or ``path`` is a file that
-            holds something else.
-        ImportError: gymnasium-robotics or MuJoCo is not installed.
+        InputError: if ``steps`` is below 1, the seed is negative, the goal is in a wall, or
+            ``path`` exists and is another file.
+        ImportError: if gymnasium-robotics or MuJoCo is not installed.
 
     Example:
         >>> import tempfile
@@ -385,14 +383,14 @@ def make_pointmaze_dataset(
             target = cache_dir() / f"{ENV_NAME}-seed{seed}-steps{steps}-{digest}.hdf5"
         else:
             target = Path(path)
-        if _holds(target, recipe):
+        if _is_cached(target, recipe):
             return target
         if path is not None and target.exists():
             raise InputError(
                 f"{target} exists and is not the maze dataset of seed {seed} and {steps} steps "
-                "(for these library versions); delete it or choose another path."
+                "for these library versions; delete it or choose another path."
             )
-        # Two streams from one seed: the starts stay the same when the controller changes.
+        # Two streams from one seed: the starts do not depend on the controller.
         controller = WaypointController(np.random.default_rng([seed, 1]), BEHAVIOUR)
         arrays = relabel(collect(env, controller, steps, seed, progress), goal)
     finally:
@@ -412,7 +410,7 @@ def make_pointmaze_dataset(
 
 
 def _recipe(seed: int, steps: int, goal: NDArray[np.float64]) -> dict[str, Any]:
-    """Everything that the arrays depend on, as attributes that HDF5 can hold."""
+    """All settings that determine the arrays, as HDF5 attributes."""
     return {
         "env": ENV_NAME,
         "gymnasium_id": GYMNASIUM_ID,
@@ -429,8 +427,8 @@ def _recipe(seed: int, steps: int, goal: NDArray[np.float64]) -> dict[str, Any]:
     }
 
 
-def _holds(path: Path, recipe: Mapping[str, Any]) -> bool:
-    """Whether the file is there, whole, and made by this recipe."""
+def _is_cached(path: Path, recipe: Mapping[str, Any]) -> bool:
+    """Whether the file exists, is complete, and has these settings."""
     if not path.is_file():
         return False
     try:

@@ -1,8 +1,8 @@
-"""Read ``.npy`` files of Python objects without running what they say.
+"""Read ``.npy`` files of Python objects without executing code from them.
 
-NumPy stores an array of objects as a pickle, and a pickle can call any function. This reader hands
-out none but its own: a file may hold numbers, strings, lists, tuples, dicts and NumPy arrays and
-scalars of plain dtypes (as NumPy 1 and 2 and Python 2 and 3 pickle them), and nothing else.
+NumPy stores an array of objects as a pickle, and a pickle can call any function. This reader
+resolves no function but its own: a file may contain only numbers, strings, lists, tuples, dicts and
+NumPy arrays and scalars of plain dtypes (as NumPy 1 and 2 and Python 2 and 3 pickle them).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PLAIN_DTYPE = re.compile(r"[<>=|]?([biufcSU]\d{1,6}|\?)")
 
 
 def load_objects(path: str | os.PathLike[str]) -> Any:
-    """The array of a ``.npy`` file, objects in it included (quirk D19).
+    """Load the array of a ``.npy`` file, including an array of objects (quirk D19).
 
     Args:
         path: a file that ``numpy.save`` wrote.
@@ -33,8 +33,8 @@ def load_objects(path: str | os.PathLike[str]) -> Any:
         The array.
 
     Raises:
-        InputError: no such file, no ``.npy`` file, one that is cut off or damaged, or one that
-            names a class or function other than NumPy's for arrays.
+        InputError: if the file does not exist, is not ``.npy``, is truncated or damaged, or needs a
+            class or function other than NumPy's for arrays.
 
     Example:
         >>> import tempfile
@@ -55,26 +55,28 @@ def load_objects(path: str | os.PathLike[str]) -> Any:
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
             shape, _, dtype = read_header(file)
-        except Exception as error:  # NumPy takes the header for Python, with errors of all kinds
-            raise InputError(f"{path} is no file in NumPy's .npy format ({error}).") from None
+        except Exception as error:  # NumPy parses the header as Python, with errors of many types
+            raise InputError(f"{path} is not a file in NumPy's .npy format ({error}).") from None
         if not dtype.hasobject:
             file.seek(0)
             try:
                 return np.lib.format.read_array(file, allow_pickle=False)
             except (ValueError, EOFError, MemoryError) as error:
-                raise InputError(f"{path} is cut off or damaged ({error}).") from None
+                raise InputError(f"{path} is truncated or damaged ({error}).") from None
         if dtype != np.dtype(object):
-            raise InputError(f"{path} holds records of objects; an array of objects is read only.")
+            raise InputError(
+                f"{path} has dtype {dtype}; only plain dtypes and object are supported."
+            )
         try:
-            # Python 2's strings, and with them the bytes of its arrays, come as Latin-1.
-            array = _plain(_Unpickler(file, encoding="latin1").load(), {})
+            # Latin-1 keeps the bytes of Python 2's strings, which hold its arrays' data.
+            array = _resolve(_Unpickler(file, encoding="latin1").load(), {})
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        except Exception as error:  # a damaged pickle can raise nearly anything
+        except Exception as error:  # a damaged pickle raises errors of many types
             message = str(error) or type(error).__name__
-            raise InputError(f"{path} is cut off or damaged ({message}).") from None
+            raise InputError(f"{path} is truncated or damaged ({message}).") from None
     if not isinstance(array, np.ndarray) or array.shape != shape:
-        raise InputError(f"{path} is damaged: its content is not what its header announces.")
+        raise InputError(f"{path} is damaged: its content does not match its header.")
     return array
 
 
@@ -83,34 +85,34 @@ class _Unpickler(pickle.Unpickler):
         found = _ALLOWED.get((module.replace("numpy._core.", "numpy.core."), name))
         if found is None:
             raise InputError(
-                f"the file asks for {module}.{name}; a data file may ask for NumPy arrays only, so "
-                "nothing of it was loaded."
+                f"the file needs {module}.{name}, but a data file may need only NumPy arrays; "
+                "nothing was loaded."
             )
         return found
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        raise InputError("the file refers to objects outside itself.")
+        raise InputError("the file refers to objects outside the file.")
 
 
 class _Dtype:
-    """Stands for ``numpy.dtype`` while the file is read."""
+    """Placeholder for ``numpy.dtype`` during unpickling."""
 
     def __init__(self, code: Any, *_: Any):
         text = code.decode() if isinstance(code, bytes) else code
         if not isinstance(text, str) or not (text == "O8" or _PLAIN_DTYPE.fullmatch(text)):
-            raise InputError(f"the file holds an array of dtype {text!r}, not a plain one.")
+            raise InputError(f"the file holds an array of dtype {text!r}, which is not plain.")
         self.dtype = np.dtype("O" if text == "O8" else text)
 
     def __setstate__(self, state: Any) -> None:
         _, order, subdtype, names, fields = state[:5]
         if subdtype is not None or names is not None or fields is not None:
-            raise InputError("the file holds an array of records, not of a plain dtype.")
+            raise InputError("the file holds an array of records, which is not a plain dtype.")
         if order in ("<", ">"):
             self.dtype = self.dtype.newbyteorder(order)
 
 
 class _Array:
-    """Stands for an array while the file is read; ``value`` is there after its state was."""
+    """Placeholder for an array during unpickling; ``__setstate__`` sets ``value``."""
 
     value: Any = None
 
@@ -125,7 +127,7 @@ class _Array:
 
 def _from_bytes(raw: Any, dtype: _Dtype, shape: Any, order: Literal["C", "F"]) -> np.ndarray:
     if dtype.dtype.hasobject:
-        raise InputError("the file holds objects where there should be numbers.")
+        raise InputError("the file holds objects in place of numbers.")
     # copied, since bytes are read-only
     flat = np.frombuffer(raw, dtype.dtype).copy() if len(raw) else np.zeros(0, dtype.dtype)
     return flat.reshape(shape, order=order)
@@ -141,47 +143,47 @@ def _scalar(dtype: _Dtype, raw: Any) -> Any:
 
 
 def _not_callable(*_: Any) -> NoReturn:
-    raise InputError("the file calls numpy.ndarray, which no array in a file does.")
+    raise InputError("the file calls numpy.ndarray, which a pickled array does not do.")
 
 
 _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): _Dtype,
-    ("numpy", "ndarray"): _not_callable,  # only ever an argument, which is not looked at
+    ("numpy", "ndarray"): _not_callable,  # only an ignored argument of _reconstruct
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy.core.numeric", "_frombuffer"): _from_bytes,
 }
 
 
-def _plain(value: Any, done: dict[int, Any]) -> Any:
-    """The value with arrays in place of what stood for them.
+def _resolve(value: Any, done: dict[int, Any]) -> Any:
+    """Replace the placeholders in a value by arrays.
 
-    ``done`` keeps what was met before, so that a part that is used many times is made once.
+    ``done`` maps the id of each container to its result, so that a shared one is converted once.
     """
     if isinstance(value, _Dtype) or callable(value):
         raise InputError("the file holds a dtype or function, not data.")
     if not isinstance(value, _Array | dict | list | tuple):
         return value
     if id(value) in done:
-        if done[id(value)] is _IN_WORK:
+        if done[id(value)] is _IN_PROGRESS:
             raise InputError("the file holds a list or dict that contains itself.")
         return done[id(value)]
-    done[id(value)] = _IN_WORK
+    done[id(value)] = _IN_PROGRESS
     if isinstance(value, dict):
-        made: Any = {_plain(k, done): _plain(v, done) for k, v in value.items()}
+        result: Any = {_resolve(k, done): _resolve(v, done) for k, v in value.items()}
     elif isinstance(value, list | tuple):
-        made = type(value)([_plain(v, done) for v in value])
+        result = type(value)([_resolve(v, done) for v in value])
     elif value.value is None:
-        raise InputError("the file holds an array without content.")
+        raise InputError("the file holds an array without data.")
     elif isinstance(value.value, np.ndarray):
-        made = value.value
+        result = value.value
     else:
         shape, content = value.value
-        made = np.empty(len(content), dtype=object)
-        made[:] = [_plain(v, done) for v in content]
-        made = made.reshape(shape)
-    done[id(value)] = made
-    return made
+        result = np.empty(len(content), dtype=object)
+        result[:] = [_resolve(v, done) for v in content]
+        result = result.reshape(shape)
+    done[id(value)] = result
+    return result
 
 
-_IN_WORK = object()
+_IN_PROGRESS = object()

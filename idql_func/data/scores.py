@@ -19,11 +19,11 @@ __all__ = ["ReferenceScores", "attribute_scores", "normalized_score", "reference
 
 
 class ReferenceScores(NamedTuple):
-    """Returns that stand for 0 and for 100.
+    """The returns at which D4RL's normalised score is 0 and 100.
 
     Attributes:
-        min_score: undiscounted return per episode of the reference policy at 0 (random).
-        max_score: undiscounted return per episode of the reference policy at 100 (expert).
+        min_score: undiscounted episode return of the random reference policy, score 0.
+        max_score: undiscounted episode return of the expert reference policy, score 100.
     """
 
     min_score: float
@@ -34,16 +34,16 @@ def reference_scores(name: str | os.PathLike[str] | ReferenceScores) -> Referenc
     """Look up the two reference returns of a dataset.
 
     Args:
-        name: a D4RL name, or a dataset's HDF5 file that carries the root attributes
-            ``ref_min_score`` and ``ref_max_score``, or the folder of a Minari recording whose
-            metadata does; reference scores pass through.
+        name: a D4RL name; an HDF5 file with the root attributes ``ref_min_score`` and
+            ``ref_max_score``; the folder of a Minari recording with them in its metadata; or
+            reference scores, which are returned unchanged.
 
     Returns:
-        The scores, or None when there are none under this name or in this file.
+        The scores, or None if the name is unknown or the file has none.
 
     Raises:
-        InputError: the file or folder holds no dataset, or its two attributes are no ascending
-            numbers.
+        InputError: if the file or folder is not a dataset, or its two attributes are not ascending
+            finite numbers.
 
     Example:
         >>> reference_scores("hopper-medium-v2")
@@ -59,8 +59,8 @@ def reference_scores(name: str | os.PathLike[str] | ReferenceScores) -> Referenc
     if Path(name).is_file():
         return attribute_scores(read_d4rl_hdf5(name, keys=())[1], str(name))
     if Path(name).is_dir():
-        about = find_recording(name).with_name(METADATA_FILE)
-        return attribute_scores(read_metadata(about), str(about))
+        metadata = find_recording(name).with_name(METADATA_FILE)
+        return attribute_scores(read_metadata(metadata), str(metadata))
     return None
 
 
@@ -73,17 +73,17 @@ def normalized_score(
 def normalized_score(
     name: str | os.PathLike[str] | ReferenceScores, ret: float | np.ndarray
 ) -> float | np.ndarray:
-    """Put returns on D4RL's scale, ``100 * (ret - min) / (max - min)``.
+    """Normalise returns to D4RL's scale, ``100 * (ret - min) / (max - min)``.
 
     Args:
         name: as for :func:`reference_scores`.
-        ret: undiscounted return of an episode, or an array of any shape of them.
+        ret: undiscounted return of an episode, or an array of returns of any shape.
 
     Returns:
         The score, 0 for the random and 100 for the expert reference; an array for an array.
 
     Raises:
-        InputError: no reference scores are known for ``name``.
+        InputError: if no reference scores are known for ``name``.
 
     Example:
         >>> normalized_score("antmaze-umaze-v2", 0.5)
@@ -105,14 +105,14 @@ def normalized_score(
 
 
 def attribute_scores(attributes: dict[str, Any], where: str) -> ReferenceScores | None:
-    """The reference scores that a dataset file carries in its attributes, if it does.
+    """Read the reference scores from a dataset's attributes; None if there are none.
 
     Args:
-        attributes: root attributes of the HDF5 file.
+        attributes: root attributes of an HDF5 file, or metadata.
         where: the file, for the error message.
 
     Raises:
-        InputError: only one of the two is there, or they are no finite ascending numbers.
+        InputError: if only one of the two is present, or they are not finite ascending numbers.
 
     Example:
         >>> attribute_scores({"ref_min_score": 1, "ref_max_score": 3.0}, "a.hdf5")

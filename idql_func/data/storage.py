@@ -1,4 +1,4 @@
-"""The rows of a replay buffer: a TensorDict of fixed size, in memory or mapped from files."""
+"""Storage of a replay buffer: a TensorDict of fixed size, in memory or memory-mapped."""
 
 from __future__ import annotations
 
@@ -15,18 +15,27 @@ import torch
 from tensordict import TensorDict
 
 from idql_func.data.arrays import map_arrays, named_leaves
+from idql_func.deprecation import moved_names
 from idql_func.types import InputError
 
-__all__ = ["Row", "allocate", "check_row", "numpy_views", "row_of", "write_row"]
+__all__ = [
+    "FieldSpec",
+    "allocate",
+    "check_row",
+    "field_spec",
+    "numpy_views",
+    "transition_spec",
+    "write_rows",
+]
 
-_MARK = "idql_func.json"
+_MARKER = "idql_func.json"
 
 
-class Row(NamedTuple):
-    """What one row of one array looks like.
+class FieldSpec(NamedTuple):
+    """Shape and dtype of one row of one array.
 
     Attributes:
-        shape: without the axis of the rows.
+        shape: without the row axis.
         dtype: NumPy's.
     """
 
@@ -34,62 +43,81 @@ class Row(NamedTuple):
     dtype: np.dtype
 
 
-def row_of(space: Any, name: str = "space") -> Any:
-    """The row, or nested dict of rows, that holds one element of a space.
+def field_spec(space: Any, name: str = "space") -> Any:
+    """Return the spec, or nested dict of specs, of an element of a space.
 
     Args:
         space: a Gymnasium space with a shape and a dtype (``Box``, ``Discrete``, ``MultiBinary``,
-            ``MultiDiscrete``), or a ``Dict`` of such, nested as deep as you like.
+            ``MultiDiscrete``), or a ``Dict`` of them, nested to any depth.
         name: the space's name, for the error message.
 
     Raises:
-        TypeError: another space (``Text``, ``Sequence``, ...).
+        TypeError: if it is another space (``Text``, ``Sequence``, ...).
 
     Example:
         >>> from gymnasium import spaces
-        >>> row_of(spaces.Dict({"state": spaces.Box(-1, 1, (3,))}))
-        {'state': Row(shape=(3,), dtype=dtype('float32'))}
+        >>> field_spec(spaces.Dict({"state": spaces.Box(-1, 1, (3,))}))
+        {'state': FieldSpec(shape=(3,), dtype=dtype('float32'))}
     """
     parts = getattr(space, "spaces", None)
     if isinstance(parts, Mapping):
-        return {key: row_of(part, f"{name}[{key!r}]") for key, part in parts.items()}
+        return {key: field_spec(part, f"{name}[{key!r}]") for key, part in parts.items()}
     shape, dtype = getattr(space, "shape", None), getattr(space, "dtype", None)
     if shape is None or dtype is None or np.dtype(dtype).kind not in "biuf":
         raise TypeError(
-            f"{name} is {space!r}; a replay buffer takes spaces with a shape and a numeric dtype, "
-            "such as Box, and Dicts of them."
+            f"{name} is {space!r}; a replay buffer needs spaces with a shape and a numeric dtype, "
+            "such as Box, or Dicts of them."
         )
-    return Row(tuple(map(int, shape)), np.dtype(dtype))
+    return FieldSpec(tuple(map(int, shape)), np.dtype(dtype))
+
+
+def transition_spec(observations: Any, next_observations: Any, actions: Any) -> dict[str, Any]:
+    """Return the specs of a transition's fields in their order of storage.
+
+    Example:
+        >>> action = FieldSpec((2,), np.dtype(np.float32))
+        >>> list(transition_spec({}, {}, action))
+        ['observations', 'next_observations', 'actions', 'rewards', 'masks', 'dones']
+    """
+    scalar = FieldSpec((), np.dtype(np.float32))
+    return {
+        "observations": observations,
+        "next_observations": next_observations,
+        "actions": actions,
+        "rewards": scalar,
+        "masks": scalar,
+        "dones": FieldSpec((), np.dtype(bool)),
+    }
 
 
 def allocate(
-    rows: Mapping[str, Any], capacity: int, folder: str | os.PathLike[str] | None = None
+    spec: Mapping[str, Any], capacity: int, folder: str | os.PathLike[str] | None = None
 ) -> TensorDict:
-    """Zeros for ``capacity`` rows, of which only those written to take up memory or disk.
+    """Allocate zeros for ``capacity`` rows; rows use memory or disk only once they are written.
 
     Args:
-        rows: field -> :class:`Row`, or a nested dict of them.
-        capacity: number of rows, at least 1; it never changes.
-        folder: map the tensors from files in this folder, which is made; without it they lie in
-            memory. An earlier storage in the folder is replaced (a process that still maps it keeps
-            its own); any other content is left alone and refused.
+        spec: nested dict of :class:`FieldSpec`.
+        capacity: number of rows.
+        folder: memory-map the rows from files in this folder. The files of an earlier buffer are
+            replaced (a process that maps them keeps its mapping); a folder with other files is
+            rejected and not changed.
 
     Raises:
-        InputError: too little memory, or a folder that holds something else or is not writable.
+        InputError: if memory is too small, or the folder holds other files or is not writable.
 
     Example:
-        >>> allocate({"rewards": Row((), np.dtype("float32"))}, 4)["rewards"]
+        >>> allocate({"rewards": FieldSpec((), np.dtype("float32"))}, 4)["rewards"]
         tensor([0., 0., 0., 0.])
     """
     if folder is None:
         try:
             tensors = map_arrays(
-                rows, lambda r: torch.from_numpy(np.zeros((capacity, *r.shape), r.dtype))
+                spec, lambda f: torch.from_numpy(np.zeros((capacity, *f.shape), f.dtype))
             )
         except MemoryError as error:
-            size = sum(math.prod(r.shape) * r.dtype.itemsize for _, r in named_leaves(rows))
+            size = sum(math.prod(f.shape) * f.dtype.itemsize for _, f in named_leaves(spec))
             raise InputError(
-                f"{capacity} rows take {capacity * size / 2**30:.1f} GiB, for which there is no "
+                f"{capacity} rows need {capacity * size / 2**30:.1f} GiB, more than the available "
                 "memory; give a smaller capacity, or a folder as storage."
             ) from error
         return TensorDict(tensors, batch_size=[capacity])
@@ -97,23 +125,23 @@ def allocate(
     _clear(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _MARK).write_text(json.dumps({"what": "rows of a replay buffer"}) + "\n")
-        # Stand-ins of one element give the shapes without the memory.
-        stand_ins = map_arrays(
-            rows, lambda r: torch.from_numpy(np.zeros((), r.dtype)).expand(capacity, *r.shape)
+        (folder / _MARKER).write_text(json.dumps({"what": "rows of a replay buffer"}) + "\n")
+        # Expanded scalars have the right shapes and use no memory.
+        templates = map_arrays(
+            spec, lambda f: torch.from_numpy(np.zeros((), f.dtype)).expand(capacity, *f.shape)
         )
-        mapped = TensorDict(stand_ins, batch_size=[capacity]).memmap_like(str(folder / "rows"))
+        mapped = TensorDict(templates, batch_size=[capacity]).memmap_like(str(folder / "rows"))
     except OSError as error:
         raise InputError(
-            f"The buffer's storage folder {folder} cannot be written to ({error.strerror}); give "
-            "a folder on a disk with enough room."
+            f"The buffer's storage folder {folder} is not writable ({error.strerror}); give a "
+            "folder on a disk with enough space."
         ) from error
-    # A mapped TensorDict is locked; its tensors are what is written to.
+    # A memory-mapped TensorDict is locked, but its tensors can be written to.
     return mapped
 
 
 def check_row(fields: Mapping[str, Any], values: Any, where: str) -> dict[str, Any]:
-    """What one row is to hold, as arrays of the right shape; nothing is written.
+    """Check the values of one row and return them as arrays; nothing is written.
 
     Args:
         fields: nested dict of arrays ``[capacity, ...]``.
@@ -121,20 +149,20 @@ def check_row(fields: Mapping[str, Any], values: Any, where: str) -> dict[str, A
         where: the caller's name, for the messages.
 
     Raises:
-        InputError: missing or unknown keys, another shape, or a dtype that does not fit.
+        InputError: if keys are missing or unknown, or a shape or dtype does not match.
 
     Example:
         >>> check_row({"a": np.zeros((4, 2))}, {"a": [1.0, 2.0, 3.0]}, "insert")
         Traceback (most recent call last):
         ...
-        idql_func.errors.InputError: insert: 'a' has shape (3,); a row of this buffer holds (2,).
+        idql_func.errors.InputError: insert: 'a' has shape (3,); the shape in this buffer is (2,).
     """
     return _check_row(fields, values, where, "")
 
 
 def _check_row(fields: Mapping[str, Any], values: Any, where: str, prefix: str) -> dict[str, Any]:
     what = f"{prefix[:-1]!r}" if prefix else "a transition"
-    if not isinstance(values, (dict, Mapping)):  # dict first, which is quick to tell
+    if not isinstance(values, (dict, Mapping)):  # dict first: the faster check
         raise InputError(
             f"{where}: {what} is {type(values).__name__}; it must be a dict of "
             f"{', '.join(map(repr, fields))}."
@@ -144,9 +172,9 @@ def _check_row(fields: Mapping[str, Any], values: Any, where: str, prefix: str) 
         if missing := [k for k in fields if k not in values]:
             parts.append(f"lacks {', '.join(map(repr, missing))}")
         if unknown := [k for k in values if k not in fields]:
-            parts.append(f"has {', '.join(map(repr, unknown))}, which the buffer does not keep")
+            parts.append(f"has unknown {', '.join(map(repr, unknown))}")
         raise InputError(
-            f"{where}: {what} {' and '.join(parts)}; it must hold exactly "
+            f"{where}: {what} {' and '.join(parts)}; its keys must be "
             f"{', '.join(map(repr, fields))}."
         )
     return {
@@ -164,44 +192,45 @@ def _check_value(field: np.ndarray, value: Any, where: str, name: str) -> np.nda
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     elif isinstance(value, Mapping):
-        raise InputError(f"{where}: {name!r} is a dict; this buffer holds one array there.")
+        raise InputError(f"{where}: {name!r} is a dict; it must be one array in this buffer.")
     value = np.asarray(value)
-    if shape == () and value.size == 1:  # rewards of some environments come as [1]
+    if shape == () and value.size == 1:  # some environments return rewards of shape [1]
         value = value.reshape(())
     if value.shape != shape:
         raise InputError(
-            f"{where}: {name!r} has shape {value.shape}; a row of this buffer holds {shape}."
+            f"{where}: {name!r} has shape {value.shape}; the shape in this buffer is {shape}."
         )
-    # Casts of NumPy's own, but for numbers with a fraction put into integers and the like.
+    # Same-kind casts are allowed, and numbers to bool; floats to integers are not.
     to_bool = field.dtype == np.bool_ and value.dtype.kind in "biuf"
     if not to_bool and not np.can_cast(value.dtype, field.dtype, "same_kind"):
         raise InputError(
-            f"{where}: {name!r} has dtype {value.dtype}; this buffer holds {field.dtype} there."
+            f"{where}: {name!r} has dtype {value.dtype}, which cannot be cast to {field.dtype}, "
+            "its dtype in this buffer."
         )
     return value
 
 
-def write_row(fields: Mapping[str, Any], values: Mapping[str, Any], row: int) -> None:
-    """Write what :func:`check_row` returned to one row.
+def write_rows(fields: Mapping[str, Any], values: Mapping[str, Any], rows: int | slice) -> None:
+    """Write values, such as those that :func:`check_row` returns, to one row or several.
 
     Example:
         >>> fields = {"a": np.zeros(2)}
-        >>> write_row(fields, {"a": np.float32(3)}, 1)
+        >>> write_rows(fields, {"a": np.float32(3)}, 1)
         >>> fields["a"]
         array([0., 3.])
     """
     for key, field in fields.items():
         if isinstance(field, dict):
-            write_row(field, values[key], row)
+            write_rows(field, values[key], rows)
         else:
-            field[row] = values[key]
+            field[rows] = values[key]
 
 
 def numpy_views(storage: TensorDict) -> dict[str, Any]:
-    """The storage as a nested dict of arrays that share its memory.
+    """Return the storage as a nested dict of arrays that share its memory.
 
     Example:
-        >>> storage = allocate({"a": Row((), np.dtype("float32"))}, 2)
+        >>> storage = allocate({"a": FieldSpec((), np.dtype("float32"))}, 2)
         >>> numpy_views(storage)["a"][1] = 5
         >>> storage["a"]
         tensor([0., 5.])
@@ -210,16 +239,26 @@ def numpy_views(storage: TensorDict) -> dict[str, Any]:
 
 
 def _clear(folder: Path) -> None:
-    """Remove an earlier storage; refuse a folder with anything else in it."""
+    """Remove an earlier storage; reject a folder with other files."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise InputError(f"The buffer's storage {folder} is a file; give a folder.")
     content = sorted(p.name for p in folder.iterdir())
-    if content and (_MARK not in content or set(content) - {_MARK, "rows"}):
+    if content and (_MARKER not in content or set(content) - {_MARKER, "rows"}):
         raise InputError(
-            f"The buffer's storage folder {folder} holds other files ({content[0]!r}); give a "
-            "folder of its own."
+            f"The buffer's storage folder {folder} holds other files ({content[0]!r}); give an "
+            "empty folder."
         )
-    # Unlinked, not truncated: a mapping that is still in use lives on.
+    # Unlinked, not truncated: a mapping that is still in use stays valid.
     shutil.rmtree(folder / "rows", ignore_errors=True)
+
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "Row": "idql_func.data.storage:FieldSpec",
+        "row_of": "idql_func.data.storage:field_spec",
+        "write_row": "idql_func.data.storage:write_rows",
+    },
+)

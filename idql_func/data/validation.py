@@ -1,4 +1,4 @@
-"""What a learner may rely on in a dataset, checked once where the data comes in."""
+"""Check a dataset once, when it is loaded, for what the learners rely on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,23 @@ from typing import Any
 import numpy as np
 
 from idql_func.data.arrays import named_leaves
+from idql_func.deprecation import moved_names
 from idql_func.types import InputError
 
-__all__ = ["ACTION_SLACK", "check_actions", "check_finite", "validate_transitions"]
+__all__ = [
+    "ACTION_TOLERANCE",
+    "check_actions",
+    "check_column",
+    "check_finite",
+    "check_loader_options",
+    "check_numeric",
+    "check_row_counts",
+    "clip_actions",
+    "validate_transitions",
+]
 
-ACTION_SLACK = 1e-5
-"""How far past ±1 an action may lie before it is no rounding error."""
+ACTION_TOLERANCE = 1e-5
+"""How far outside [-1, 1] an action may lie and still count as a rounding error."""
 
 _REQUIRED = ("observations", "actions", "rewards", "masks", "next_observations")
 
@@ -25,20 +36,21 @@ def validate_transitions(
     action_dim: int | None = None,
     where: str = "The dataset",
 ) -> None:
-    """Raise unless a dict of arrays holds transitions that a continuous-action learner can use.
+    """Raise unless a dict of arrays holds transitions for a continuous-action learner.
 
     Args:
         dataset_dict: ``observations`` and ``next_observations`` ``[N, ...]`` (or nested dicts of
-            such), ``actions`` ``[N, A]`` in [-1, 1], ``rewards`` ``[N]``, ``masks`` ``[N]`` in
-            [0, 1] (0 where the episode really ended), and, if there, ``dones`` ``[N]``. Other
-            fields are not looked at.
-        observation_shape: what an observation's shape must be; default: anything.
-        action_dim: what A must be; default: anything.
+            them), ``actions`` ``[N, A]`` in [-1, 1], ``rewards`` ``[N]``, ``masks`` ``[N]`` in
+            [0, 1] (0 where the episode terminated), and optionally ``dones`` ``[N]``. Other fields
+            are not checked.
+        observation_shape: required shape of an observation; default: any.
+        action_dim: required A; default: any.
         where: the file or name, for the messages.
 
     Raises:
-        InputError: a missing field; a wrong shape, dtype or length; an empty dataset; NaN or
-            infinity; an action outside [-1, 1] (quirk D14); a mask or done outside [0, 1].
+        InputError: if a field is missing; if a shape, dtype or length is wrong; if the dataset is
+            empty; if a value is NaN or infinite; if an action lies outside [-1, 1] (quirk D14); or
+            if a mask or done lies outside [0, 1].
 
     Example:
         >>> data = {
@@ -49,44 +61,29 @@ def validate_transitions(
         Traceback (most recent call last):
         ...
         idql_func.errors.InputError: The dataset: 3 of 3 values of 'actions' lie outside [-1, 1] \
-(the furthest is 2.0, in row 0); scale the actions to [-1, 1] or clip them.
+(the largest is 2.0, in row 0); scale the actions to [-1, 1] or clip them.
     """
     if not isinstance(dataset_dict, Mapping):
-        raise TypeError(f"{where}: transitions are a dict of arrays, got {type(dataset_dict)}.")
+        raise TypeError(f"{where}: transitions must be a dict of arrays, got {type(dataset_dict)}.")
     missing = [name for name in _REQUIRED if name not in dataset_dict]
     if missing:
-        have = ", ".join(map(str, dataset_dict)) or "nothing"
+        have = ", ".join(map(repr, dataset_dict)) or "none"
         raise InputError(
-            f"{where}: transitions need {', '.join(map(repr, missing))} beside what is there "
-            f"({have})."
+            f"{where}: transitions need the fields {', '.join(map(repr, missing))}; the fields "
+            f"present are {have}."
         )
     present = [*_REQUIRED, "dones"] if "dones" in dataset_dict else _REQUIRED
     leaves = {path: v for name in present for path, v in named_leaves(dataset_dict[name], name)}
-    lengths: dict[str, int] = {}
-    for path, value in leaves.items():
-        check_numeric(value, path, where)
-        lengths[path] = len(value)
-    length = lengths["rewards"]
-    for path, other in lengths.items():
-        if other != length:
-            raise InputError(
-                f"{where}: {path!r} has {other} rows and 'rewards' has {length}; all fields must "
-                "have the same."
-            )
+    length = check_row_counts(leaves, "rewards", where)
     if length == 0:
         raise InputError(f"{where}: there are no transitions; give at least one.")
     for name in ("rewards", "masks", "dones"):
-        if name in leaves and leaves[name].ndim != 1:
-            raise InputError(
-                f"{where}: {name!r} has shape {leaves[name].shape}; it must be [{length}]."
-            )
+        if name in leaves:
+            check_column(leaves[name], name, where)
     _check_observations(leaves, observation_shape, where)
     actions = leaves["actions"]
-    if (
-        actions.ndim != 2
-        or actions.shape[1] == 0
-        or actions.shape[1] != (action_dim or actions.shape[1])
-    ):
+    size = actions.shape[1] if actions.ndim == 2 else 0
+    if size == 0 or size != (action_dim or size):
         expected = "A" if action_dim is None else action_dim
         raise InputError(
             f"{where}: 'actions' has shape {actions.shape}; it must be [{length}, {expected}]."
@@ -101,7 +98,7 @@ def validate_transitions(
     for name in ("masks", "dones"):
         if name in leaves and not ((leaves[name] >= 0) & (leaves[name] <= 1)).all():
             raise InputError(
-                f"{where}: {name!r} goes from {leaves[name].min()} to {leaves[name].max()}; its "
+                f"{where}: {name!r} ranges from {leaves[name].min()} to {leaves[name].max()}; its "
                 "values must lie in [0, 1]."
             )
 
@@ -122,6 +119,44 @@ def check_numeric(value: Any, name: str, where: str) -> None:
         raise InputError(f"{where}: {name!r} has dtype {value.dtype}; it must hold real numbers.")
 
 
+def check_row_counts(fields: Mapping[str, Any], reference: str, where: str) -> int:
+    """Raise unless all fields are numeric arrays with as many rows as one of them.
+
+    Returns:
+        The number of rows.
+
+    Example:
+        >>> check_row_counts({"rewards": np.zeros(3), "masks": np.zeros(2)}, "rewards", "a.hdf5")
+        Traceback (most recent call last):
+        ...
+        idql_func.errors.InputError: a.hdf5: 'masks' has 2 rows and 'rewards' has 3; all fields \
+must have the same number of rows.
+    """
+    for path, value in fields.items():
+        check_numeric(value, path, where)
+    length = len(fields[reference])
+    for path, value in fields.items():
+        if len(value) != length:
+            raise InputError(
+                f"{where}: {path!r} has {len(value)} rows and {reference!r} has {length}; all "
+                "fields must have the same number of rows."
+            )
+    return length
+
+
+def check_column(value: np.ndarray, name: str, where: str) -> None:
+    """Raise unless an array has one number per row.
+
+    Example:
+        >>> check_column(np.zeros((2, 1)), "rewards", "a.hdf5")
+        Traceback (most recent call last):
+        ...
+        idql_func.errors.InputError: a.hdf5: 'rewards' has shape (2, 1); it must be [2].
+    """
+    if value.ndim != 1:
+        raise InputError(f"{where}: {name!r} has shape {value.shape}; it must be [{len(value)}].")
+
+
 def check_finite(value: np.ndarray, name: str, where: str) -> None:
     """Raise if an array ``[N, ...]`` holds NaN or infinity.
 
@@ -132,7 +167,8 @@ def check_finite(value: np.ndarray, name: str, where: str) -> None:
         idql_func.errors.InputError: a.hdf5: 1 of 2 values of 'rewards' is NaN or infinite (the \
 first in row 1); all must be finite.
     """
-    # One pass without a temporary decides the usual case; a sum may overflow, so it only acquits.
+    # A finite sum proves that all values are finite, in one pass without a temporary array. A sum
+    # that is not finite proves nothing, since it may have overflowed.
     with np.errstate(invalid="ignore", over="ignore"):
         if value.dtype.kind != "f" or np.isfinite(value.sum(dtype=np.float64)):
             return
@@ -147,61 +183,87 @@ first in row 1); all must be finite.
 
 
 def check_actions(actions: np.ndarray, where: str, advice: str = "") -> None:
-    """Raise if an action ``[N, A]`` lies outside [-1, 1] by more than :data:`ACTION_SLACK`.
+    """Raise if an action ``[N, A]`` lies outside [-1, 1] by more than :data:`ACTION_TOLERANCE`.
 
     The learners' samplers clip to [-1, 1], and :func:`idql_func.envs.wrap_gym` rescales an
-    environment's actions to it; data on another scale would be learnt wrongly without a word (D14).
+    environment's actions to it. Data on another scale would train a wrong policy silently (D14).
 
     Example:
         >>> check_actions(np.array([[1.0], [1.0 + 1e-7]]), "a.hdf5")
     """
     size = np.abs(actions)
-    bad = size > 1 + ACTION_SLACK
+    bad = size > 1 + ACTION_TOLERANCE
     if bad.any():
         row, column = np.unravel_index(int(np.argmax(size)), size.shape)
         raise InputError(
             f"{where}: {int(bad.sum())} of {actions.size} values of 'actions' lie outside [-1, 1] "
-            f"(the furthest is {actions[row, column]}, in row {row}); "
+            f"(the largest is {actions[row, column]}, in row {row}); "
             f"{advice or 'scale the actions to [-1, 1] or clip them'}."
         )
+
+
+def check_loader_options(loader: str, eps: float, out_of_range: str = "error") -> None:
+    """Raise unless the options that :func:`clip_actions` takes are valid.
+
+    Example:
+        >>> check_loader_options("D4RLDataset", eps=1.0)
+        Traceback (most recent call last):
+        ...
+        idql_func.errors.InputError: D4RLDataset: eps must lie in [0, 1), got 1.0.
+    """
+    if not 0 <= eps < 1:
+        raise InputError(f"{loader}: eps must lie in [0, 1), got {eps}.")
+    if out_of_range not in ("error", "clip"):
+        raise InputError(f"{loader}: out_of_range must be 'error' or 'clip', got {out_of_range!r}.")
+
+
+def clip_actions(actions: np.ndarray, clip_to_eps: bool, eps: float) -> np.ndarray:
+    """Clip actions to ±(1 - eps), or to ±1 where ``clip_to_eps`` is false (D12).
+
+    Example:
+        >>> clip_actions(np.array([[2.0], [0.5]]), True, 0.25)
+        array([[0.75],
+               [0.5 ]])
+    """
+    bound = 1 - eps if clip_to_eps else 1.0
+    return np.clip(actions, -bound, bound)
 
 
 def _check_observations(
     leaves: Mapping[str, np.ndarray], shape: Sequence[int] | None, where: str
 ) -> None:
-    now = {
-        p.removeprefix("observations"): v for p, v in leaves.items() if _is_under(p, "observations")
-    }
-    after = {
-        p.removeprefix("next_observations"): v
-        for p, v in leaves.items()
-        if _is_under(p, "next_observations")
-    }
-    if sorted(now) != sorted(after):
+    parts, next_parts = (
+        {
+            p.removeprefix(name): v
+            for p, v in leaves.items()
+            if p == name or p.startswith(name + "/")
+        }
+        for name in ("observations", "next_observations")
+    )
+    if parts.keys() != next_parts.keys():
         raise InputError(
-            f"{where}: 'observations' and 'next_observations' have different parts: "
-            f"{sorted(now)} and {sorted(after)}."
+            f"{where}: 'observations' and 'next_observations' have different keys: "
+            f"{sorted(parts)} and {sorted(next_parts)}."
         )
-    for part, value in now.items():
-        if value.shape != after[part].shape:
+    for part, value in parts.items():
+        if value.shape != next_parts[part].shape:
             raise InputError(
                 f"{where}: 'observations{part}' has shape {value.shape} and "
-                f"'next_observations{part}' has {after[part].shape}; they must be equal."
+                f"'next_observations{part}' has {next_parts[part].shape}; they must be equal."
             )
-    plain = now.get("")
-    if plain is None:
+    array = parts.get("")
+    if array is None:
         return
-    if plain.ndim < 2 or plain.size == 0:
+    if array.ndim < 2 or array.size == 0:
         raise InputError(
-            f"{where}: 'observations' has shape {plain.shape}; it must be [{len(plain)}, ...] with "
-            "at least one number a row."
+            f"{where}: 'observations' has shape {array.shape}; it must be [{len(array)}, ...] with "
+            "at least one number per row."
         )
-    if shape is not None and plain.shape[1:] != tuple(shape):
+    if shape is not None and array.shape[1:] != tuple(shape):
         raise InputError(
-            f"{where}: an observation has shape {plain.shape[1:]}; the environment's have "
-            f"{tuple(shape)}."
+            f"{where}: an observation has shape {array.shape[1:]}; the environment's observations "
+            f"have {tuple(shape)}."
         )
 
 
-def _is_under(path: str, name: str) -> bool:
-    return path == name or path.startswith(name + "/")
+__getattr__ = moved_names(__name__, {"ACTION_SLACK": "idql_func.data.validation:ACTION_TOLERANCE"})

@@ -1,4 +1,4 @@
-"""Environments: Gymnasium wrappers, names to environments, and the built-in point maze."""
+"""Gymnasium wrappers, environments by name, roll-outs, and the built-in point maze."""
 
 from idql_func.envs.frame_stack import FrameStack
 from idql_func.envs.frames import FrameSource, OffscreenRender

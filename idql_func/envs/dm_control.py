@@ -1,4 +1,4 @@
-"""DeepMind Control as upstream saw it through ``dmcgym``: flat observations, 1,000 steps.
+"""DeepMind Control as in upstream's ``dmcgym``: flat observations, 1,000 steps.
 
 Optional: needs ``dm_control`` and ``shimmy`` (the extra ``dm-control``).
 """
@@ -47,20 +47,20 @@ SUITE_TASKS: dict[str, tuple[str, ...]] = {
     "swimmer": ("swimmer6", "swimmer15"),
     "walker": ("stand", "walk", "run"),
 }
-"""Domain -> tasks of ``dm_control.suite``, written out so that a name is known without it."""
+"""Domain -> tasks of ``dm_control.suite``, listed so that names resolve without the package."""
 
 PREFIX = "dm_control/"
 EPISODE_STEPS = 1000
 
 
 def suite_id(name: str) -> str | None:
-    """Shimmy's id for a task: its own ``dm_control/…``, or ``dmcgym``'s name for a suite task.
+    """Return shimmy's id of a task, given as ``dm_control/…`` or as ``dmcgym``'s name.
 
     Args:
         name: any name.
 
     Returns:
-        None where the name is no such task.
+        The id, or None if the name is not a task of DeepMind Control.
 
     Example:
         >>> suite_id("cheetah-run-v0"), suite_id("hopper-medium-v2")
@@ -77,12 +77,12 @@ def suite_id(name: str) -> str | None:
 class FlatDmControl(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """A ``dm_control`` task with a flat observation and float32 actions.
 
-    The parts of the observation follow each other as ``dm_control`` lists them, which is the order
-    that upstream's wrappers kept; Gymnasium would sort them. Time limits truncate; only a true end
-    terminates.
+    The entries of the observation are concatenated in the order of ``dm_control``, as in upstream's
+    wrappers; Gymnasium would sort them. A time limit truncates the episode and does not terminate
+    it.
 
     Args:
-        env: an environment of shimmy's.
+        env: an environment from shimmy.
     """
 
     def __init__(self, env: gym.Env) -> None:
@@ -92,19 +92,19 @@ class FlatDmControl(gym.Wrapper, gym.utils.RecordConstructorArgs):
         space, action_space = env.observation_space, env.action_space
         if not isinstance(space, Dict) or not isinstance(action_space, Box):
             raise InputError(
-                f"This dm_control task observes {space} and takes {action_space}; wanted are a "
-                "Dict of arrays and continuous actions."
+                f"This dm_control task has observations {space} and actions {action_space}; they "
+                "must be a Dict of arrays and a Box."
             )
         self._parts = tuple(base.observation_spec())
         sizes = (int(np.prod(space[name].shape or ())) for name in self._parts)
         self.observation_space = Box(-np.inf, np.inf, (sum(sizes),), np.float64)
         low, high = action_space.low.astype(np.float32), action_space.high.astype(np.float32)
         self.action_space = Box(low, high, dtype=np.float32)
-        # Shimmy writes 1,000 times the length of a step, in seconds.
+        # Shimmy sets 1,000 times the step length in seconds, which is not a frame rate.
         self.metadata = {**env.metadata, "render_fps": round(1 / base.dt)}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> gym.Env:
-        """A new environment of the same make, to be reset before use."""
+        """Create a new environment with the same settings; reset it before use."""
         spec = self.spec
         assert spec is not None
         steps = spec.max_episode_steps or EPISODE_STEPS
@@ -113,14 +113,14 @@ class FlatDmControl(gym.Wrapper, gym.utils.RecordConstructorArgs):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-        """Start an episode; observation ``[O]``, float64."""
+        """Start an episode; return the observation ``[O]``, float64, and info."""
         observation, info = self.env.reset(seed=seed, options=options)
         return self._flat(observation), info
 
     def step(
         self, action: NDArray[Any]
     ) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
-        """One control step."""
+        """Make one control step."""
         observation, reward, terminated, truncated, info = self.env.step(
             np.asarray(action, np.float64)
         )
@@ -132,21 +132,20 @@ class FlatDmControl(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
 
 def make_dm_control(name: str, max_episode_steps: int = EPISODE_STEPS, **kwargs: Any) -> gym.Env:
-    """Make a task of DeepMind Control.
+    """Create a task of DeepMind Control.
 
     Args:
-        name: ``dm_control/DOMAIN-TASK-v0`` or another id of shimmy's.
-        max_episode_steps: the episode is truncated after this many steps; ``dmcgym``'s 1,000 is
-            also the limit that most tasks have of their own.
-        kwargs: go to shimmy: ``render_mode``, ``task_kwargs``, ``environment_kwargs``, ….
+        name: ``dm_control/DOMAIN-TASK-v0`` or another id of shimmy.
+        max_episode_steps: time limit; most tasks have the same limit as ``dmcgym``, 1,000.
+        kwargs: passed to shimmy: ``render_mode``, ``task_kwargs``, ``environment_kwargs``, ….
 
     Raises:
-        InputError: the packages are not installed, or there is no such task.
-        TypeError: a keyword that shimmy does not take.
+        InputError: if the packages are not installed, or the task does not exist.
+        TypeError: if shimmy does not accept a keyword.
     """
     register_dm_control(name)
     try:
-        # The checker complains of parts without an axis, which are flattened here.
+        # The checker warns about entries of shape (), which are flattened here.
         env = gym.make(
             name, max_episode_steps=max_episode_steps, disable_env_checker=True, **kwargs
         )
@@ -161,13 +160,13 @@ def make_dm_control(name: str, max_episode_steps: int = EPISODE_STEPS, **kwargs:
 
 
 def register_dm_control(name: str) -> None:
-    """Make shimmy's ids known to Gymnasium.
+    """Register shimmy's ids with Gymnasium.
 
     Args:
-        name: what it is needed for.
+        name: the environment that needs them, for the message.
 
     Raises:
-        InputError: ``dm_control`` or ``shimmy`` is not installed.
+        InputError: if ``dm_control`` or ``shimmy`` is not installed.
     """
     try:
         _register()
@@ -180,8 +179,7 @@ def register_dm_control(name: str) -> None:
 
 @functools.cache
 def _register() -> None:
-    # dm_control looks for a display on import and complains where there is none, though nothing
-    # here draws with it.
+    # dm_control warns on import if there is no display, but rendering here does not need one.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import dm_control  # noqa: F401

@@ -1,4 +1,4 @@
-"""The last frames beside each other in a new last axis (``jaxrl5/wrappers/frame_stack.py``)."""
+"""Stack the last frames in a new last axis (``jaxrl5/wrappers/frame_stack.py``)."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ __all__ = ["FrameStack"]
 class FrameStack(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Replaces one entry ``[...]`` of a Dict observation by its last values, ``[..., num_stack]``.
 
-    The newest is last. At reset all of them are the first. ``next_observations`` therefore shares
-    ``num_stack - 1`` frames with ``observations``, which
-    :class:`idql_func.data.MemoryEfficientReplayBuffer` makes use of.
+    The newest is last. A reset fills the stack with the first frame. ``next_observations`` shares
+    ``num_stack - 1`` frames with ``observations``, so
+    :class:`idql_func.data.MemoryEfficientReplayBuffer` stores them once.
 
     Args:
         env: has a Dict of Boxes as observation space.
-        num_stack: how many.
-        stacking_key: which entry. An entry of a Dict inside is named by the keys that lead to it:
-            ``("camera", "pixels")``.
+        num_stack: number of frames.
+        stacking_key: the entry to stack; for a nested entry its path: ``("camera", "pixels")``.
 
     Raises:
-        InputError: ``num_stack`` below 1, or no such entry.
+        InputError: if ``num_stack`` is below 1, or there is no such entry.
 
     Example:
         >>> from idql_func.envs import PixelObservation
@@ -46,19 +45,19 @@ class FrameStack(gym.Wrapper, gym.utils.RecordConstructorArgs):
         self, env: gym.Env, num_stack: int, stacking_key: str | tuple[str, ...] = "pixels"
     ) -> None:
         if int(num_stack) != num_stack or num_stack < 1:
-            raise InputError(f"num_stack must be a whole number from 1 on; got {num_stack}.")
+            raise InputError(f"num_stack must be an integer of at least 1, got {num_stack}.")
         gym.utils.RecordConstructorArgs.__init__(
             self, num_stack=num_stack, stacking_key=stacking_key
         )
         gym.Wrapper.__init__(self, env)
         self._path = (stacking_key,) if isinstance(stacking_key, str) else tuple(stacking_key)
         self._frames: collections.deque[NDArray[Any]] = collections.deque(maxlen=int(num_stack))
-        # A new space: upstream writes into that of the environment inside.
+        # A new space: upstream modifies the wrapped environment's space.
         self.observation_space = _stacked_space(env.observation_space, self._path, int(num_stack))
 
     @property
     def frames(self) -> NDArray[Any]:
-        """The last values ``[..., num_stack]``."""
+        """The stacked frames ``[..., num_stack]``."""
         return np.stack(self._frames, axis=-1)
 
     def reset(
@@ -70,7 +69,7 @@ class FrameStack(gym.Wrapper, gym.utils.RecordConstructorArgs):
         return _with_entry(observation, self._path, self.frames), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step; the oldest frame makes room for the new one."""
+        """Step; the new frame replaces the oldest."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._frames.append(_entry(observation, self._path))
         observation = _with_entry(observation, self._path, self.frames)
@@ -80,19 +79,15 @@ class FrameStack(gym.Wrapper, gym.utils.RecordConstructorArgs):
 def _stacked_space(space: Any, path: tuple[str, ...], num_stack: int) -> Any:
     if not path:
         if not isinstance(space, Box):
-            raise InputError(f"FrameStack stacks an array (a Box); this entry is {space}.")
+            raise InputError(f"FrameStack can stack only an array (a Box); this entry is {space}.")
         low, high = (
             np.repeat(bound[..., None], num_stack, axis=-1) for bound in (space.low, space.high)
         )
         return Box(low, high, dtype=space.dtype.type)
     if not isinstance(space, Dict) or path[0] not in space.spaces:
-        raise InputError(f"FrameStack finds no entry {path[0]!r} in the observation space {space}.")
-    return Dict(
-        [
-            (name, _stacked_space(part, path[1:], num_stack) if name == path[0] else part)
-            for name, part in space.spaces.items()
-        ]
-    )
+        raise InputError(f"FrameStack: the observation space {space} has no entry {path[0]!r}.")
+    stacked = _stacked_space(space[path[0]], path[1:], num_stack)
+    return Dict([(k, stacked if k == path[0] else v) for k, v in space.spaces.items()])
 
 
 def _entry(observation: Any, path: tuple[str, ...]) -> NDArray[Any]:

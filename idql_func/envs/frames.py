@@ -1,4 +1,4 @@
-"""Pictures of any environment at any size: MuJoCo's drawn off screen, others' resized."""
+"""Render any environment at any size: MuJoCo off screen, others resized."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["FrameSource", "OffscreenRender", "env_name", "frames_per_second", "i
 
 
 def env_name(env: gym.Env) -> str:
-    """What to call an environment in a message.
+    """Return an environment's name for messages.
 
     Example:
         >>> env_name(gym.make("Pendulum-v1"))
@@ -28,7 +28,7 @@ def env_name(env: gym.Env) -> str:
 
 
 def frames_per_second(env: gym.Env, default: float = 20.0) -> float:
-    """How many steps of the environment make one second of its own time, where it says.
+    """Return the environment's frame rate, or the default if it has none.
 
     Example:
         >>> frames_per_second(gym.make("Pendulum-v1"))
@@ -38,21 +38,21 @@ def frames_per_second(env: gym.Env, default: float = 20.0) -> float:
 
 
 def is_mujoco(env: gym.Env) -> bool:
-    """Whether an environment is simulated by MuJoCo.
+    """Return whether MuJoCo simulates an environment.
 
     Example:
         >>> is_mujoco(gym.make("InvertedPendulum-v5")), is_mujoco(gym.make("Pendulum-v1"))
         (True, False)
     """
-    return _physics(env) is not None
+    return _mujoco_state(env) is not None
 
 
 class FrameSource:
-    """Draws an environment as it is now, at one size.
+    """Renders the current state of an environment at a fixed size.
 
-    An environment of MuJoCo (Gymnasium's, gymnasium-robotics', ``dm_control``'s) may be made
-    without a render mode; it has all cameras of its model, and depth. Any other is asked to
-    ``render()``, has one view (camera 0 or -1), and its picture is resized.
+    MuJoCo environments (Gymnasium's, gymnasium-robotics', ``dm_control``'s) need no render mode and
+    have all cameras of their model, and depth. Others are rendered by ``render()`` with one view
+    (camera 0 or -1), and the image is resized.
 
     Args:
         env: wrapped or not.
@@ -61,7 +61,7 @@ class FrameSource:
         effects: see :class:`idql_func.envs.OffscreenView`.
 
     Raises:
-        InputError: a size below 1, or an environment outside MuJoCo without
+        InputError: if a size is below 1, or an environment without MuJoCo does not have
             ``render_mode="rgb_array"``.
 
     Example:
@@ -73,71 +73,73 @@ class FrameSource:
 
     def __init__(self, env: gym.Env, height: int, width: int, effects: bool = True) -> None:
         if height < 1 or width < 1:
-            raise InputError(f"A picture is at least 1 by 1 pixels; got {height} by {width}.")
+            raise InputError(f"An image needs at least 1 by 1 pixels, got {height} by {width}.")
         self.env, self.height, self.width = env, height, width
-        state = _physics(env)
+        state = _mujoco_state(env)
         self._view = None if state is None else OffscreenView(height, width, effects)
-        self._own_view = None if state is None else _own_view(env, state[0])
+        self._default_camera = None if state is None else _default_camera(env, state[0])
         if self._view is None and env.render_mode != "rgb_array":
             raise InputError(
-                f"{env_name(env)} draws pictures only when it is made with "
-                f'render_mode="rgb_array"; it was made with render_mode={env.render_mode!r}.'
+                f'{env_name(env)} must be created with render_mode="rgb_array" to be rendered; '
+                f"its render_mode is {env.render_mode!r}."
             )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FrameSource:
-        twin = FrameSource.__new__(FrameSource)
-        memo[id(self)] = twin
-        twin.env = deepcopy(self.env, memo)
-        twin.height, twin.width = self.height, self.width
-        # Not asked of the copy: Gymnasium's pendulums lose their settings when they are copied.
-        twin._view, twin._own_view = deepcopy(self._view), deepcopy(self._own_view)
-        return twin
+        copied = FrameSource.__new__(FrameSource)
+        memo[id(self)] = copied
+        copied.env = deepcopy(self.env, memo)
+        copied.height, copied.width = self.height, self.width
+        # Not derived from the copied env: Gymnasium's pendulums lose their settings when copied.
+        copied._view = deepcopy(self._view)
+        copied._default_camera = deepcopy(self._default_camera)
+        return copied
 
     def rgb(self, camera: Camera = 0) -> NDArray[np.uint8]:
-        """The picture ``[H, W, 3]``, uint8.
+        """Render an image ``[H, W, 3]``, uint8.
 
         Raises:
-            InputError: no such camera, no OpenGL library, or ``render()`` gives no picture.
+            InputError: if there is no such camera, no OpenGL library, or ``render()`` returns
+                something else.
         """
         if self._view is not None:
-            return self._view.rgb(*self._state(), camera, self._own_view)
-        self._refuse_camera(camera)
-        return _resized(_picture(self.env), self.height, self.width)
+            return self._view.rgb(*self._state(), camera, self._default_camera)
+        if camera not in (0, -1):
+            raise InputError(f"{env_name(self.env)} has only camera 0, got camera {camera!r}.")
+        return _resize(_render(self.env), self.height, self.width)
 
     def depth(self, camera: Camera = 0) -> NDArray[np.float32]:
-        """Distance along the camera's axis ``[H, W, 1]``, metres, float32.
+        """Render the distance along the camera's axis ``[H, W, 1]``, metres, float32.
 
         Raises:
-            InputError: no such camera, no OpenGL library, or an environment outside MuJoCo.
+            InputError: if there is no such camera, no OpenGL library, or MuJoCo does not simulate
+                the environment.
         """
-        self.refuse_depth()
+        self.check_depth()
         assert self._view is not None
-        return self._view.depth(*self._state(), camera, self._own_view)
+        return self._view.depth(*self._state(), camera, self._default_camera)
 
-    def refuse_depth(self) -> None:
-        """Raise the error of :meth:`depth` where there is none."""
+    def check_depth(self) -> None:
+        """Raise unless the environment has depth."""
         if self._view is None:
-            raise InputError(f"{env_name(self.env)} is not simulated by MuJoCo and has no depth.")
+            raise InputError(
+                f"{env_name(self.env)} has no depth, since MuJoCo does not simulate it."
+            )
 
     def close(self) -> None:
-        """Free the OpenGL context; the next picture opens another."""
+        """Free the OpenGL context; the next image opens another."""
         if self._view is not None:
             self._view.close()
 
     def _state(self) -> tuple[Any, Any]:
-        # Asked each time: some tasks of dm_control compile a new model for every episode.
-        state = _physics(self.env)
+        # Not cached: some tasks of dm_control compile a new model for every episode.
+        state = _mujoco_state(self.env)
         assert state is not None
         return state
 
-    def _refuse_camera(self, camera: Camera) -> None:
-        if camera not in (0, -1):
-            raise InputError(f"{env_name(self.env)} has one view, camera 0; got camera {camera!r}.")
 
-
-def _physics(env: gym.Env) -> tuple[Any, Any] | None:
-    """MuJoCo's model and data behind an environment, if it is MuJoCo's."""
-    mujoco: Any = sys.modules.get("mujoco")  # an environment of MuJoCo has imported it
+def _mujoco_state(env: gym.Env) -> tuple[Any, Any] | None:
+    """MuJoCo's model and data of an environment; None if MuJoCo does not simulate it."""
+    mujoco: Any = sys.modules.get("mujoco")  # a MuJoCo environment has imported it
     if mujoco is None:
         return None
     base: Any = env.unwrapped
@@ -149,11 +151,11 @@ def _physics(env: gym.Env) -> tuple[Any, Any] | None:
     return (model, data) if isinstance(model, mujoco.MjModel) else None
 
 
-def _own_view(env: gym.Env, model: Any) -> Any:
-    """The camera that Gymnasium's environments set up for themselves; None elsewhere.
+def _default_camera(env: gym.Env, model: Any) -> Any:
+    """The default camera of Gymnasium's environments; None for others.
 
-    Gymnasium aims it at the bodies as they are when the first picture is drawn; here it is aimed
-    at the model's rest pose, so that a picture depends on the state alone.
+    Gymnasium aims it at the bodies' positions in the first rendered frame; here it is aimed at the
+    model's rest pose, so that an image depends only on the state.
     """
     mujoco: Any = importlib.import_module("mujoco")
     base: Any = env.unwrapped
@@ -164,7 +166,7 @@ def _own_view(env: gym.Env, model: Any) -> Any:
     else:
         return None
     camera = mujoco.MjvCamera()
-    if renderer.camera_id >= 0:  # chosen when the environment was made
+    if renderer.camera_id >= 0:  # chosen when the environment was created
         camera.type = mujoco.mjtCamera.mjCAMERA_FIXED.value
         camera.fixedcamid = renderer.camera_id
         return camera
@@ -182,42 +184,33 @@ def _own_view(env: gym.Env, model: Any) -> Any:
     return camera
 
 
-def _picture(env: gym.Env) -> NDArray[np.uint8]:
-    picture: Any = env.render()
-    if (
-        not isinstance(picture, np.ndarray)
-        or picture.dtype != np.uint8
-        or picture.ndim != 3
-        or picture.shape[2] != 3
-    ):
-        got = (
-            f"{picture.dtype} {picture.shape}"
-            if isinstance(picture, np.ndarray)
-            else type(picture).__name__
-        )
+def _render(env: gym.Env) -> NDArray[np.uint8]:
+    image: Any = env.render()
+    is_array = isinstance(image, np.ndarray)
+    if not is_array or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        got = f"{image.dtype} {image.shape}" if is_array else type(image).__name__
         raise InputError(
-            f"{env_name(env)}: render() must give a picture [H, W, 3] of uint8; it gave {got}."
+            f"{env_name(env)}: render() must return a uint8 image [H, W, 3]; it returned {got}."
         )
-    return picture
+    return image
 
 
-def _resized(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    if picture.shape[:2] == (height, width):
-        return picture.copy()  # the environment may draw into the same array again
+def _resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    if image.shape[:2] == (height, width):
+        return image.copy()  # the environment may render into the same array again
     from PIL import Image
 
-    image = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
-    return np.array(image)
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 class OffscreenRender(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Makes ``render()`` of a MuJoCo environment work on a machine without a display.
 
-    The picture has the environment's own size (else 480 by 480) and its own view, except that
-    ``dm_control``'s is its camera 0, as in upstream's ``dmcgym``.
+    The image has the environment's size (else 480 by 480) and its default view; for ``dm_control``
+    that is camera 0, as in upstream's ``dmcgym``.
 
     Args:
-        env: an environment of MuJoCo made with the render mode ``rgb_array`` or ``depth_array``.
+        env: a MuJoCo environment with the render mode ``rgb_array`` or ``depth_array``.
 
     Example:
         >>> env = OffscreenRender(gym.make("InvertedPendulum-v5", render_mode="rgb_array"))
@@ -235,7 +228,7 @@ class OffscreenRender(gym.Wrapper, gym.utils.RecordConstructorArgs):
         self._camera = 0 if hasattr(base, "physics") else -1
 
     def render(self) -> Any:
-        """The picture ``[H, W, 3]`` uint8, or the depth ``[H, W]`` float32 in metres."""
+        """Render an image ``[H, W, 3]`` uint8, or the depth ``[H, W]`` float32 in metres."""
         if self.render_mode == "depth_array":
             return self._frames.depth(self._camera)[..., 0]
         return self._frames.rgb(self._camera)

@@ -1,4 +1,4 @@
-"""From a name to an environment: the built-in maze, D4RL, DeepMind Control, any Gymnasium id."""
+"""Create environments by name: the built-in maze, D4RL, DeepMind Control, any Gymnasium id."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from idql_func.types import InputError
 __all__ = ["D4RL_ENVIRONMENTS", "PlainAntMaze", "gymnasium_id", "make_env"]
 
 _OTHER_PHYSICS = (
-    "D4RL recorded it with mujoco-py and MuJoCo 2.x; observations and actions mean the same here, "
-    "but the simulator and the model files have moved on, so compare returns with D4RL's published "
-    "scores with care"
+    "D4RL recorded it with mujoco-py and MuJoCo 2.x; observations and actions are the same here, "
+    "but the simulator and the model files are newer, so returns may differ from D4RL's published "
+    "scores"
 )
 _ANTMAZE = (
-    "D4RL's maze has its origin at the start cell and an ant with other gears; this one puts the "
-    "origin in the middle and draws goals at random, so a policy learned from D4RL's file does not "
-    "carry over and scores do not compare"
+    "D4RL's maze has its origin at the start cell and an ant with other gears; this maze has its "
+    "origin in the middle and random goals, so a policy trained on D4RL's file does not transfer "
+    "and scores are not comparable"
 )
 
-# D4RL family -> Gymnasium id, and what differs. Families missing here have no counterpart.
+# D4RL family -> Gymnasium id and the difference. Families missing here have no counterpart.
 D4RL_ENVIRONMENTS: dict[str, tuple[str, str]] = {
     "halfcheetah": ("HalfCheetah-v5", _OTHER_PHYSICS),
     "hopper": ("Hopper-v5", _OTHER_PHYSICS),
@@ -38,7 +38,7 @@ D4RL_ENVIRONMENTS: dict[str, tuple[str, str]] = {
     "hammer": ("AdroitHandHammer-v1", _OTHER_PHYSICS),
     "door": ("AdroitHandDoor-v1", _OTHER_PHYSICS),
     "relocate": ("AdroitHandRelocate-v1", _OTHER_PHYSICS),
-    # v4 and not v5: its ant has D4RL's 27 observations beside the position.
+    # v4 and not v5: its ant has D4RL's 27 observations, without the position.
     "antmaze-umaze": ("AntMaze_UMaze-v4", _ANTMAZE),
     "antmaze-medium": ("AntMaze_Medium-v4", _ANTMAZE),
     "antmaze-large": ("AntMaze_Large-v4", _ANTMAZE),
@@ -58,10 +58,7 @@ _D4RL_NAME = re.compile(
 
 
 class PlainAntMaze(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
-    """The ant maze with D4RL's flat observation: position ``[2]``, then the ant ``[27]``.
-
-    The goal is no part of D4RL's observation.
-    """
+    """The ant maze with D4RL's flat observation: position ``[2]``, ant ``[27]``, no goal."""
 
     def __init__(self, env: gym.Env) -> None:
         gym.utils.RecordConstructorArgs.__init__(self)
@@ -78,13 +75,13 @@ class PlainAntMaze(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
 
 
 def gymnasium_id(name: str) -> tuple[str, str | None]:
-    """The Gymnasium id behind a name, and for a D4RL name what differs there.
+    """Return the Gymnasium id for a name, and for a D4RL name how the environment differs.
 
     Args:
-        name: a D4RL dataset name or a Gymnasium id (given back as it is).
+        name: a D4RL dataset name or a Gymnasium id, which is returned unchanged.
 
     Raises:
-        InputError: a D4RL name whose environment has no counterpart in Gymnasium.
+        InputError: if the environment of a D4RL name has no counterpart in Gymnasium.
 
     Example:
         >>> gymnasium_id("hopper-medium-replay-v2")[0], gymnasium_id("Pendulum-v1")
@@ -101,25 +98,25 @@ def gymnasium_id(name: str) -> tuple[str, str | None]:
 
 
 def make_env(name: str, **kwargs: Any) -> gym.Env:
-    """Make an environment from its name. Not wrapped: see :func:`idql_func.envs.wrap_gym`.
+    """Create an environment by name, without :func:`idql_func.envs.wrap_gym`.
 
     Args:
         name: ``pointmaze-umaze-builtin``; a D4RL dataset name such as ``halfcheetah-medium-v2``
-            (the nearest Gymnasium environment is made, and a warning says what differs); a task of
+            (gives the nearest Gymnasium environment, with a warning about differences); a task of
             DeepMind Control such as ``cheetah-run-v0`` or ``dm_control/cheetah-run-v0``; or an id
             of Gymnasium or gymnasium-robotics.
-        kwargs: go to the environment; for the built-in maze see
+        kwargs: passed to the environment; for the built-in maze see
             :func:`idql_func.envs.make_pointmaze_env`. With ``render_mode="rgb_array"`` or
-            ``"depth_array"`` an environment of MuJoCo renders without a display.
+            ``"depth_array"`` a MuJoCo environment renders without a display.
 
     Returns:
-        The environment, native action bounds and, but for DeepMind Control's, which are flat
-        (:class:`idql_func.envs.dm_control.FlatDmControl`), native observations.
+        The environment with native action bounds and native observations, except that those of
+        DeepMind Control are flat (:class:`idql_func.envs.dm_control.FlatDmControl`).
 
     Raises:
-        InputError: there is no such environment, it does not take these arguments, or it is of
+        InputError: if there is no such environment, it does not accept these arguments, or it needs
             DeepMind Control, which is not installed.
-        ImportError: MuJoCo or gymnasium-robotics is needed and not installed.
+        ImportError: if MuJoCo or gymnasium-robotics is needed and not installed.
 
     Example:
         >>> make_env("pointmaze-umaze-builtin").observation_space.shape
@@ -134,7 +131,7 @@ def make_env(name: str, **kwargs: Any) -> gym.Env:
             return make_pointmaze_env(**kwargs)
         env = _make(identifier, kwargs) if task is None else make_dm_control(task, **kwargs)
     except TypeError as error:
-        raise InputError(f"{name} does not take these arguments: {error}.") from error
+        raise InputError(f"{name} does not accept these arguments: {error}.") from error
     if caveat is not None:
         warnings.warn(f"{name} is evaluated in {identifier}: {caveat}.", stacklevel=2)
     if env.render_mode in ("rgb_array", "depth_array") and is_mujoco(env):
@@ -150,7 +147,7 @@ def _make(identifier: str, kwargs: dict[str, Any]) -> gym.Env:
         except ImportError:
             if identifier.startswith(("AntMaze", "PointMaze", "Adroit", "Franka", "Fetch", "Hand")):
                 raise
-    # Gymnasium warns of every id that is not the newest, which here is a choice.
+    # Gymnasium warns about ids that are not the newest version; here they are chosen on purpose.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*out of date.*")
         try:

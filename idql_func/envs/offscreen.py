@@ -1,11 +1,11 @@
-"""MuJoCo scenes as arrays, without a window: RGB and metric depth, any size, any camera.
+"""Render MuJoCo scenes without a window: RGB and metric depth, any size, any camera.
 
-The pictures are those of ``dm_control``'s ``physics.render`` and of MuJoCo's own ``Renderer``, to
-the last bit. Both of these, and Gymnasium's, take the OpenGL library from ``MUJOCO_GL`` when they
-are imported and fail on a machine without a display where the user has not set it; and Gymnasium's
-draws into whichever context was used last, so that two environments disturb each other. Here the
-library is looked for when the first picture is drawn, nothing is written to the environment
-variable, and every picture is drawn in the context it belongs to.
+The images equal those of ``dm_control``'s ``physics.render`` and of MuJoCo's ``Renderer`` bit for
+bit. Both of these, and Gymnasium's renderer, read the OpenGL library from ``MUJOCO_GL`` on import
+and fail on a machine without a display if it is not set. Gymnasium's also renders in the context
+that was used last, so two environments disturb each other. Here the library is chosen when the
+first image is rendered, the environment variable is not written, and each image is rendered in its
+own context.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from idql_func.types import InputError
 __all__ = ["Camera", "OffscreenView", "gl_libraries"]
 
 Camera = int | str
-"""A camera of the model, by number or by name; -1 is the environment's own view."""
+"""A camera of the model, by number or by name; -1 is the environment's default view."""
 
 _OFF = ("disable", "disabled", "off", "false", "0")
 _ON = ("", "enable", "enabled", "on", "true", "1")
@@ -36,14 +36,14 @@ _NAMED = {"egl": "egl", "osmesa": "osmesa", "glfw": "glfw", "glx": "glfw", "cgl"
 
 
 def gl_libraries(environ: Mapping[str, str] = os.environ, system: str = sys.platform) -> list[str]:
-    """The OpenGL libraries to try, in order: what ``MUJOCO_GL`` names, else what needs no window.
+    """Return the OpenGL libraries to try: the one in ``MUJOCO_GL``, else windowless ones first.
 
     Args:
         environ: the environment variables.
         system: as ``sys.platform``.
 
     Raises:
-        InputError: ``MUJOCO_GL`` turns rendering off or names no library.
+        InputError: if ``MUJOCO_GL`` disables rendering or is not a library.
 
     Example:
         >>> gl_libraries({}, "linux"), gl_libraries({"MUJOCO_GL": "osmesa"}, "linux")
@@ -52,12 +52,12 @@ def gl_libraries(environ: Mapping[str, str] = os.environ, system: str = sys.plat
     setting = environ.get("MUJOCO_GL", "").strip().lower()
     if setting in _OFF:
         raise InputError(
-            f"MUJOCO_GL={setting} turns MuJoCo's rendering off; unset it to draw pictures."
+            f"MUJOCO_GL={setting} disables MuJoCo's rendering; unset it to render images."
         )
     if setting in _NAMED:
         return [_NAMED[setting]]
     if setting not in _ON:
-        raise InputError(f"MUJOCO_GL={setting} is no OpenGL library; use egl, osmesa or glfw.")
+        raise InputError(f"MUJOCO_GL={setting} is not an OpenGL library; use egl, osmesa or glfw.")
     if system == "darwin":
         return ["cgl", "glfw"]
     if system == "win32":
@@ -67,11 +67,11 @@ def gl_libraries(environ: Mapping[str, str] = os.environ, system: str = sys.plat
 
 
 def _mujoco() -> Any:
-    # Untyped: type checkers see nothing of its compiled parts.
+    # Any: type checkers cannot read its compiled modules.
     return importlib.import_module("mujoco")
 
 
-# Looked for before MuJoCo's modules are imported: once its EGL has failed, OSMesa cannot be loaded.
+# Checked before MuJoCo's modules are imported: once its EGL has failed, OSMesa cannot be loaded.
 _FILES = {"egl": ("libEGL.so.1",), "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6")}
 
 
@@ -86,7 +86,7 @@ def _require_library(name: str) -> None:
 
 
 def _open_context(model: Any, height: int, width: int) -> tuple[Any, Any]:
-    """A current OpenGL context of the first library that gives one, and MuJoCo's context in it."""
+    """Open an OpenGL context with the first library that works, and MuJoCo's context in it."""
     mujoco, reasons = _mujoco(), []
     for name in gl_libraries():
         try:
@@ -97,22 +97,22 @@ def _open_context(model: Any, height: int, width: int) -> tuple[Any, Any]:
         except Exception as error:  # each library fails in its own way, AttributeError included
             reasons.append(f"{name}: {' '.join(str(error).split()) or type(error).__name__}")
     raise InputError(
-        f"MuJoCo cannot draw pictures here ({'; '.join(reasons)}); install Mesa's EGL or OSMesa "
-        "(Debian: apt-get install libegl1 libosmesa6), or name another library in MUJOCO_GL."
+        f"MuJoCo cannot render images here ({'; '.join(reasons)}); install Mesa's EGL or OSMesa "
+        "(Debian: apt-get install libegl1 libosmesa6), or set MUJOCO_GL to another library."
     )
 
 
 class OffscreenView:
-    """Draws the state of MuJoCo models at one size.
+    """Renders the state of MuJoCo models at a fixed size.
 
-    The OpenGL context opens with the first picture and takes 25 to 90 MB, most of it for shadows.
-    A copy, deep or pickled, opens its own.
+    The OpenGL context is opened for the first image and needs 25 to 90 MB, most of it for shadows.
+    A deep or pickled copy opens its own.
 
     Args:
         height: pixels.
         width: pixels.
-        effects: shadows and reflections, as upstream's pictures have; without them a software
-            renderer is several times as fast.
+        effects: render shadows and reflections, as upstream does; without them a software renderer
+            is several times as fast.
 
     Example:
         >>> import mujoco
@@ -144,35 +144,35 @@ class OffscreenView:
         return OffscreenView, (self.height, self.width, self.effects)
 
     def rgb(
-        self, model: Any, data: Any, camera: Camera = -1, own_view: Any = None
+        self, model: Any, data: Any, camera: Camera = -1, default_camera: Any = None
     ) -> NDArray[np.uint8]:
-        """The picture ``[H, W, 3]``, uint8.
+        """Render an image ``[H, W, 3]``, uint8.
 
         Args:
             model: a ``mujoco.MjModel``.
             data: its ``mujoco.MjData``.
             camera: see :data:`Camera`.
-            own_view: the ``mujoco.MjvCamera`` behind -1; default: MuJoCo's free camera.
+            default_camera: the ``mujoco.MjvCamera`` for -1; default: MuJoCo's free camera.
 
         Raises:
-            InputError: no such camera, or no OpenGL library.
+            InputError: if there is no such camera or no OpenGL library.
         """
         mujoco = _mujoco()
-        self._draw(model, data, camera, own_view, segments=False)
-        picture = np.empty((self.height, self.width, 3), np.uint8)
-        mujoco.mjr_readPixels(picture, None, self._rectangle(), self._context)
-        return picture[::-1].copy()  # OpenGL's first row is the lowest
+        self._draw(model, data, camera, default_camera, segments=False)
+        image = np.empty((self.height, self.width, 3), np.uint8)
+        mujoco.mjr_readPixels(image, None, self._rectangle(), self._context)
+        return image[::-1].copy()  # OpenGL's first row is the lowest
 
     def depth(
-        self, model: Any, data: Any, camera: Camera = -1, own_view: Any = None
+        self, model: Any, data: Any, camera: Camera = -1, default_camera: Any = None
     ) -> NDArray[np.float32]:
-        """Distance along the camera's axis ``[H, W, 1]``, metres, float32.
+        """Render the distance along the camera's axis ``[H, W, 1]``, metres, float32.
 
-        Arguments and errors as :meth:`rgb`. Where nothing is hit it is the far plane's distance.
+        Arguments and errors as for :meth:`rgb`. The background has the far plane's distance.
         """
         mujoco = _mujoco()
-        # Drawn as segments: antialiased edges would average the distances of two bodies.
-        self._draw(model, data, camera, own_view, segments=True)
+        # Rendered as segments: antialiased edges would average the distances of two bodies.
+        self._draw(model, data, camera, default_camera, segments=True)
         buffer = np.empty((self.height, self.width), np.float32)
         mujoco.mjr_readPixels(None, buffer, self._rectangle(), self._context)
         extent = model.stat.extent
@@ -185,7 +185,7 @@ class OffscreenView:
         return metres.astype(np.float32)[..., None]
 
     def close(self) -> None:
-        """Free the context; the next picture opens another."""
+        """Free the context; the next image opens another."""
         context, gl = self._context, self._gl
         self._model = self._gl = self._context = self._scene = None
         if context is not None:
@@ -196,10 +196,11 @@ class OffscreenView:
             gl.free()
 
     def _rectangle(self) -> Any:
-        mujoco = _mujoco()
-        return mujoco.MjrRect(0, 0, self.width, self.height)
+        return _mujoco().MjrRect(0, 0, self.width, self.height)
 
-    def _draw(self, model: Any, data: Any, camera: Camera, own_view: Any, segments: bool) -> None:
+    def _draw(
+        self, model: Any, data: Any, camera: Camera, default_camera: Any, segments: bool
+    ) -> None:
         mujoco = _mujoco()
         if model is not self._model:
             self._open(model)
@@ -212,7 +213,7 @@ class OffscreenView:
             data,
             mujoco.MjvOption(),
             None,
-            _find_camera(model, camera, own_view),
+            _find_camera(model, camera, default_camera),
             mujoco.mjtCatBit.mjCAT_ALL.value,
             self._scene,
         )
@@ -224,45 +225,45 @@ class OffscreenView:
         self._gl, self._context = _open_context(model, self.height, self.width)
         offscreen = mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value
         mujoco.mjr_setBuffer(offscreen, self._context)
-        # The model's own buffer may be smaller than the picture, and is mostly larger.
+        # The model's default buffer can be smaller than the image, and is usually larger.
         mujoco.mjr_resizeOffscreen(self.width, self.height, self._context)
-        # Distances lose less to rounding when the far plane is 0.
+        # Distances have smaller rounding errors if the far plane is 0.
         self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR.value
         self._scene = mujoco.MjvScene(model, 10_000)
         self._model = model
-        # The library is shut down at exit, in a hook set by the first context; this comes before.
+        # The first context's exit hook shuts the library down; this later hook runs before it.
         self._at_exit = _closer(weakref.ref(self))
         atexit.register(self._at_exit)
 
 
-def _closer(view: weakref.ref[OffscreenView]) -> Callable[[], None]:
+def _closer(view_ref: weakref.ref[OffscreenView]) -> Callable[[], None]:
     def close() -> None:
-        if (alive := view()) is not None:
-            alive.close()
+        if (view := view_ref()) is not None:
+            view.close()
 
     return close
 
 
-def _find_camera(model: Any, camera: Camera, own_view: Any) -> Any:
+def _find_camera(model: Any, camera: Camera, default_camera: Any) -> Any:
     mujoco = _mujoco()
     number = camera
     if isinstance(camera, str):
         number = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA.value, camera)
         if number < 0:
-            number = model.ncam  # refused below
+            number = model.ncam  # raises below
     elif camera == 0 and model.ncam == 0:
-        number = -1  # the only view there is
+        number = -1  # the only view
     if not -1 <= int(number) < model.ncam:
         names = [
             mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_CAMERA.value, i) or str(i)
             for i in range(model.ncam)
         ]
         raise InputError(
-            f"This model has no camera {camera!r}; it has {', '.join(names) or 'none'}, and -1 is "
-            "the environment's own view."
+            f"This model has no camera {camera!r}; its cameras are {', '.join(names) or 'none'}, "
+            "and -1 is the environment's default view."
         )
-    if number == -1 and own_view is not None:
-        return own_view
+    if number == -1 and default_camera is not None:
+        return default_camera
     found = mujoco.MjvCamera()
     if number == -1:
         mujoco.mjv_defaultFreeCamera(model, found)

@@ -1,4 +1,4 @@
-"""Pictures as observations, and ``wrap_pixels`` (``jaxrl5/wrappers/pixels.py``)."""
+"""Image observations, and ``wrap_pixels`` (``jaxrl5/wrappers/pixels.py``)."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from idql_func.types import InputError
 __all__ = ["PixelObservation", "wrap_pixels"]
 
 ImageSize = int | tuple[int, int]
-"""Height and width in pixels; one number for both."""
+"""Height and width in pixels, or one number for both."""
 
 
 class PixelObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
-    """Observes pictures: a Dict of ``[H, W, 3]`` uint8 for each key (Gym's pixel wrapper).
+    """Observes images: a Dict with ``[H, W, 3]`` uint8 for each key (as Gym's pixel wrapper).
 
     Args:
-        env: see :class:`idql_func.envs.FrameSource` for what can be drawn.
+        env: see :class:`idql_func.envs.FrameSource` for what can be rendered.
         image_size: see :data:`ImageSize`.
         pixel_keys: one name for each camera.
-        camera_id: the camera of each key; a single one where there is a single key.
+        camera_id: the camera of each key; a single one for a single key.
         depth_keys: none, or one name for each camera: its distances ``[H, W, 1]``, float32, metres.
-        state_key: if given, the environment's own flat observation under this name.
+        state_key: if given, the key of the environment's flat observation.
         effects: see :class:`idql_func.envs.OffscreenView`.
 
     Raises:
-        InputError: keys that repeat, numbers of keys and cameras that differ, an environment that
-            cannot be drawn, or a state that is no vector.
+        InputError: if keys repeat, the numbers of keys and cameras differ, the environment cannot
+            be rendered, or the state is not a vector.
 
     Example:
         >>> env = PixelObservation(gym.make("InvertedPendulum-v5"), 48, state_key="state")
@@ -83,7 +83,7 @@ class PixelObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
         self._state_key = state_key
         names = [*pixel_keys, *depth_keys, *([] if state_key is None else [state_key])]
         if len(set(names)) != len(names):
-            raise InputError(f"Each key of an observation must differ; got {', '.join(names)}.")
+            raise InputError(f"The keys of an observation must be unique, got {', '.join(names)}.")
         self._frames = FrameSource(env, height, width, effects)
         spaces: dict[str, Space[Any]] = {}
         for key in pixel_keys:
@@ -94,24 +94,20 @@ class PixelObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
             state = env.observation_space
             if not isinstance(state, Box) or len(state.shape) != 1:
                 raise InputError(
-                    f"state_key takes an environment that observes a flat vector, not {state}; "
-                    "wrap_pixels flattens it, and so does Gymnasium's FlattenObservation."
+                    f"state_key needs an environment that observes a flat vector, not {state}; use "
+                    "wrap_pixels, which flattens it, or Gymnasium's FlattenObservation."
                 )
             spaces[state_key] = state
         self.observation_space = Dict(spaces)
         if self._depth:
-            self._frames.refuse_depth()
+            self._frames.check_depth()
 
     def observation(self, observation: Any) -> dict[str, NDArray[Any]]:
-        """The pictures of the environment as it is now, and the state if it was asked for."""
-        seen: dict[str, NDArray[Any]] = {}
-        for key, camera in self._rgb.items():
-            seen[key] = self._frames.rgb(camera)
-        for key, camera in self._depth.items():
-            seen[key] = self._frames.depth(camera)
-        if self._state_key is not None:
-            seen[self._state_key] = observation
-        return seen
+        """Render the images, and add the state if ``state_key`` is set."""
+        images = {key: self._frames.rgb(camera) for key, camera in self._rgb.items()}
+        depths = {key: self._frames.depth(camera) for key, camera in self._depth.items()}
+        state = {} if self._state_key is None else {self._state_key: observation}
+        return {**images, **depths, **state}
 
     def close(self) -> None:
         """Free the OpenGL context and close the environment."""
@@ -121,7 +117,7 @@ class PixelObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
 
 def _cameras(pixel_keys: Sequence[str], camera_id: Camera | Sequence[Camera]) -> list[Camera]:
     if isinstance(pixel_keys, str) or not pixel_keys:
-        raise InputError(f'pixel_keys is a tuple of names such as ("pixels",); got {pixel_keys!r}.')
+        raise InputError(f'pixel_keys must be a tuple such as ("pixels",), got {pixel_keys!r}.')
     cameras = [camera_id] if isinstance(camera_id, int | str) else list(camera_id)
     if len(cameras) != len(pixel_keys):
         raise InputError(
@@ -142,30 +138,29 @@ def wrap_pixels(
     state_key: str | None = None,
     effects: bool = True,
 ) -> tuple[gym.Env, tuple[str, ...]]:
-    """What upstream's ``wrap_pixels`` gives: pictures ``[H, W, 3, num_stack]``, actions in [-1, 1].
+    """Wrap as upstream's ``wrap_pixels``: images ``[H, W, 3, num_stack]``, actions in [-1, 1].
 
-    Every key but ``"pixels"`` came in the renderer's default size and unstacked there; here all
-    keys are alike.
+    All keys have the same size and stack; upstream renders keys other than ``"pixels"`` in the
+    default size and does not stack them.
 
     Args:
         env: a Gymnasium environment with Box actions, see :class:`idql_func.envs.FrameSource`.
-        action_repeat: each action is taken this many times.
+        action_repeat: number of times that each action is applied.
         image_size: see :data:`ImageSize`.
-        num_stack: how many pictures are stacked; None leaves the last axis away, which the learners
-            do not take.
+        num_stack: number of stacked images; None gives no stack axis, which the learners need.
         camera_id: the camera of each key.
         pixel_keys: one name for each camera.
         depth_keys: none, or one name for each camera, ``[H, W, 1, num_stack]`` float32 in metres.
-        state_key: if given (the learners look for ``"state"``), the environment's own observation,
-            flat and float32, under this name.
+        state_key: if given, the key of the environment's observation, flat and float32; the
+            learners use ``"state"``.
         effects: see :class:`idql_func.envs.OffscreenView`.
 
     Returns:
         ``(env, pixel_keys)``, as upstream.
 
     Raises:
-        InputError: see :class:`PixelObservation`, :class:`RepeatAction` and :class:`FrameStack`; or
-            no Box actions, or unbounded ones.
+        InputError: as for :class:`PixelObservation`, :class:`RepeatAction` and
+            :class:`FrameStack`, or if actions are not a Box or unbounded.
 
     Example:
         >>> env, _ = wrap_pixels(gym.make("InvertedPendulum-v5"), action_repeat=2, image_size=64)
@@ -186,5 +181,5 @@ def wrap_pixels(
     if num_stack is not None:
         for key in (*pixel_keys, *depth_keys):
             env = FrameStack(env, num_stack, key)
-    # Outermost, so that it seeds the spaces that are seen from outside (quirk E9).
+    # UniversalSeed is outermost, so that it seeds the outermost spaces (quirk E9).
     return UniversalSeed(BoundedActions(env)), tuple(pixel_keys)

@@ -1,9 +1,9 @@
 """The built-in point maze: gymnasium-robotics' U-shaped maze with one fixed goal.
 
-A ball of radius 0.1 is pushed by a force through a U of seven unit cells. The episode lasts 300
-steps whatever happens, and every step that ends within 0.6 of the goal is worth 1, so the return of
-an episode is the number of steps spent at the goal. The goal is fixed and therefore no part of the
-observation: ``[x, y, vx, vy]``, in metres and metres per second.
+A force pushes a ball of radius 0.1 through a U of seven unit cells. Every episode has 300 steps,
+and each step that ends within 0.6 of the goal has reward 1, so the return is the number of steps at
+the goal. The goal is fixed and not part of the observation ``[x, y, vx, vy]``, in metres and metres
+per second.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ ENV_NAME = "pointmaze-umaze-builtin"
 GYMNASIUM_ID = "PointMaze_UMaze-v3"
 EPISODE_STEPS = 300
 
-# 1 is a wall of one metre square, 0 is free; row 0 is at the top. Written out so that the picture
-# of a run can be drawn where gymnasium-robotics is not installed; a test holds it to theirs.
+# 1 is a wall of one metre square, 0 is free; row 0 is at the top. Copied from gymnasium-robotics,
+# so that runs can be plotted without that package; a test compares the two.
 MAZE_MAP: tuple[tuple[int, ...], ...] = (
     (1, 1, 1, 1, 1),
     (1, 0, 0, 0, 1),
@@ -59,7 +59,7 @@ CELLS: tuple[tuple[int, int], ...] = tuple(
 
 
 def cell_centre(cell: tuple[int, int]) -> NDArray[np.float64]:
-    """Centre ``[2]`` (x to the right, y upwards, metres) of the cell ``(row, column)``.
+    """Return the centre ``[2]`` of a cell ``(row, column)``: x to the right, y upwards, metres.
 
     Example:
         >>> cell_centre((3, 1))
@@ -70,10 +70,10 @@ def cell_centre(cell: tuple[int, int]) -> NDArray[np.float64]:
 
 
 def cell_of(position: ArrayLike) -> tuple[int, int]:
-    """The cell ``(row, column)`` that holds a position ``[2]``, be it free or a wall.
+    """Return the cell ``(row, column)`` of a position ``[2]``, free or a wall.
 
     Raises:
-        InputError: the position is no pair of finite numbers, or outside the maze.
+        InputError: if the position is not a pair of finite numbers, or outside the maze.
 
     Example:
         >>> cell_of([-1.2, -0.7])
@@ -81,7 +81,7 @@ def cell_of(position: ArrayLike) -> tuple[int, int]:
     """
     point = np.asarray(position, dtype=np.float64)
     if point.shape != (2,) or not np.isfinite(point).all():
-        raise InputError(f"A position is two finite numbers (x, y); got {position!r}.")
+        raise InputError(f"A position must be two finite numbers (x, y), got {position!r}.")
     row = int(np.floor(len(MAZE_MAP) / 2 - point[1]))
     column = int(np.floor(point[0] + len(MAZE_MAP[0]) / 2))
     if not (0 <= row < len(MAZE_MAP) and 0 <= column < len(MAZE_MAP[0])):
@@ -90,7 +90,7 @@ def cell_of(position: ArrayLike) -> tuple[int, int]:
 
 
 def wall_rectangles() -> list[tuple[float, float, float, float]]:
-    """The walls as rectangles ``(left, bottom, width, height)`` in metres.
+    """Return the walls as rectangles ``(left, bottom, width, height)`` in metres.
 
     Example:
         >>> len(wall_rectangles()), wall_rectangles()[0]
@@ -105,24 +105,24 @@ def wall_rectangles() -> list[tuple[float, float, float, float]]:
     ]
 
 
-# The dead end of the lower arm: the far end of the upper arm is six cells away, so that a policy
-# has to chain what the behaviour did in pieces.
+# The dead end of the lower arm: the end of the upper arm is six cells away, so a policy has to
+# stitch together parts of the behaviour's episodes.
 GOAL: tuple[float, float] = (-1.0, -1.0)
-# Wide enough for the whole dead end: the ball's centre is 0.57 away when it rests in the corner,
-# and a policy that presses into the corner has arrived by any reading of the task.
+# Covers the whole dead end: the ball's centre is 0.57 away when it rests in the corner, which
+# counts as reached.
 GOAL_RADIUS = 0.6
 
 
 def sparse_reward(
     positions: NDArray[Any], goal: ArrayLike = GOAL, radius: float = GOAL_RADIUS
 ) -> NDArray[np.float32]:
-    """1 where a position is within the radius of the goal, else 0.
+    """Return 1 where a position is within the radius of the goal, else 0.
 
-    Environment and dataset both call this on the float32 observation, so that they agree on every
-    step, border cases included.
+    The environment and the dataset both call this with the float32 observation, so they agree on
+    every step, including positions on the boundary.
 
     Args:
-        positions: ``[..., 2]`` (further entries of an observation are not looked at), metres.
+        positions: ``[..., 2]``, metres; further entries of an observation are ignored.
         goal: ``[2]``.
         radius: metres.
 
@@ -140,12 +140,12 @@ def sparse_reward(
 class FixedGoalPointMaze(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """gymnasium-robotics' point maze with one goal, a flat observation and the sparse reward.
 
-    Observation ``[4]`` float32, action ``[2]`` in [-1, 1] (force as a share of 100 N). An episode
-    starts at rest in a random free cell other than the goal's. ``info["success"]`` says whether
-    the goal has been reached so far in the episode.
+    Observation ``[4]`` float32, action ``[2]`` in [-1, 1] (force in units of 100 N). An episode
+    starts at rest in a random free cell other than the goal's. ``info["success"]`` is true once
+    the goal has been reached in the episode.
 
     Args:
-        env: ``PointMaze_UMaze-v3`` made with ``continuing_task=True, reset_target=False``.
+        env: ``PointMaze_UMaze-v3`` created with ``continuing_task=True, reset_target=False``.
         goal: ``[2]``, in a free cell.
         goal_radius: metres.
     """
@@ -163,9 +163,9 @@ class FixedGoalPointMaze(gym.Wrapper, gym.utils.RecordConstructorArgs):
         self._reached = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FixedGoalPointMaze:
-        """A new environment of the same make, to be reset before use.
+        """Create a new environment with the same settings; reset it before use.
 
-        The maze would copy itself by calling its constructor, which leaves a file behind.
+        The maze's own copy calls its constructor, which leaves a temporary file.
         """
         steps = self.spec.max_episode_steps if self.spec is not None else None
         return make_pointmaze_env(
@@ -175,12 +175,12 @@ class FixedGoalPointMaze(gym.Wrapper, gym.utils.RecordConstructorArgs):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Start at a random place drawn from the seed; observation ``[4]`` and info."""
-        # The goal cell is what the maze keeps the start away from.
+        """Start at a random position drawn from the seed; return observation ``[4]`` and info."""
+        # The maze excludes the goal cell from the start positions.
         options = {"goal_cell": self._goal_cell, **(options or {})}
         observation, _ = self.env.reset(seed=seed, options=options)
         maze: Any = self.env.unwrapped
-        # The maze jitters its goal at each reset; only its rendering still uses it.
+        # The maze adds noise to its goal at each reset; only its rendering uses that goal.
         maze.goal = self.goal.copy()
         maze.update_target_site_pos()
         flat = observation["observation"].astype(np.float32)
@@ -190,7 +190,7 @@ class FixedGoalPointMaze(gym.Wrapper, gym.utils.RecordConstructorArgs):
     def step(
         self, action: NDArray[Any]
     ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """One physics step of 0.01 s; the reward is that of the position reached."""
+        """Make one physics step of 0.01 s; the reward is that of the new position."""
         observation, _, terminated, truncated, _ = self.env.step(action)
         flat = observation["observation"].astype(np.float32)
         reward = float(sparse_reward(flat, self.goal, self.goal_radius))
@@ -204,17 +204,17 @@ def make_pointmaze_env(
     episode_steps: int = EPISODE_STEPS,
     render_mode: str | None = None,
 ) -> FixedGoalPointMaze:
-    """The environment that the built-in dataset was collected in, and is evaluated in.
+    """Create the environment in which the built-in dataset is collected and evaluated.
 
     Args:
         goal: ``[2]``, in a free cell, metres.
         goal_radius: metres.
-        episode_steps: the episode is truncated after this many steps.
-        render_mode: as Gymnasium's; the pictures, 480 by 480 from above, need no display.
+        episode_steps: time limit.
+        render_mode: as in Gymnasium; the images, 480 by 480 from above, need no display.
 
     Raises:
-        InputError: the goal lies in a wall, or ``episode_steps`` is below 1.
-        ImportError: gymnasium-robotics or MuJoCo is not installed.
+        InputError: if the goal is in a wall, or ``episode_steps`` is below 1.
+        ImportError: if gymnasium-robotics or MuJoCo is not installed.
 
     Example:
         >>> env = make_pointmaze_env()
@@ -233,10 +233,10 @@ def make_pointmaze_env(
         render_mode=render_mode,
         continuing_task=True,
         reset_target=False,
-        # The checker warns about every step of goal environments and halves the speed.
+        # The checker warns at every step of goal environments and halves the speed.
         disable_env_checker=True,
     )
-    # The maze leaves its generated model in the temporary folder, one file for every environment.
+    # The maze leaves its generated model in the temporary folder, one file per environment.
     maze: Any = env.unwrapped
     with contextlib.suppress(OSError):
         os.remove(maze.tmp_xml_file_path)
@@ -246,15 +246,15 @@ def make_pointmaze_env(
     return FixedGoalPointMaze(env, goal, goal_radius)
 
 
-# With x to the right and y upwards; from the side, as in gymnasium-robotics, walls hide the ball.
+# x to the right and y upwards; in gymnasium-robotics' view from the side, walls hide the ball.
 _FROM_ABOVE = {"distance": 4.7, "elevation": -90.0, "azimuth": 90.0, "lookat": np.zeros(3)}
 
 
 def checked_goal(goal: ArrayLike) -> NDArray[np.float64]:
-    """The goal ``[2]`` as an array.
+    """Return the goal ``[2]`` as an array.
 
     Raises:
-        InputError: it is no pair of finite numbers, or lies in a wall or outside the maze.
+        InputError: if it is not a pair of finite numbers, in a wall, or outside the maze.
 
     Example:
         >>> checked_goal((-1, -1))
@@ -263,7 +263,7 @@ def checked_goal(goal: ArrayLike) -> NDArray[np.float64]:
     row, column = cell_of(goal)
     if MAZE_MAP[row][column]:
         raise InputError(
-            f"Goal {np.asarray(goal).tolist()} lies in a wall; choose a point in one of the free "
+            f"Goal {np.asarray(goal).tolist()} is in a wall; choose a point in one of the free "
             f"cells around {', '.join(str(tuple(cell_centre(c).tolist())) for c in CELLS)}."
         )
     return np.asarray(goal, dtype=np.float64)
@@ -271,20 +271,20 @@ def checked_goal(goal: ArrayLike) -> NDArray[np.float64]:
 
 @functools.cache
 def register_robotics() -> None:
-    """Make gymnasium-robotics' environments known to Gymnasium.
+    """Register gymnasium-robotics' environments with Gymnasium.
 
     Raises:
-        ImportError: gymnasium-robotics or MuJoCo is not installed, in one sentence.
+        ImportError: if gymnasium-robotics or MuJoCo is not installed.
 
     Example:
         >>> register_robotics()
     """
     try:
-        # Its import prints advice about hand environments that nobody here asked for.
+        # Its import prints advice about hand environments, which is irrelevant here.
         with (
-            open(os.devnull, "w") as nowhere,
-            contextlib.redirect_stderr(nowhere),
-            contextlib.redirect_stdout(nowhere),
+            open(os.devnull, "w") as devnull,
+            contextlib.redirect_stderr(devnull),
+            contextlib.redirect_stdout(devnull),
         ):
             import gymnasium_robotics
             import mujoco  # noqa: F401

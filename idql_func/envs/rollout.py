@@ -1,4 +1,4 @@
-"""Episodes of several environments at once, stepped while the next actions are being chosen."""
+"""Run episodes in several environments at once and step them while the next actions are chosen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextvars
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -16,64 +15,50 @@ from tqdm import tqdm
 
 from idql_func.types import InputError
 
-Choice = tuple[Sequence[Any], Any]
+_Actions = tuple[Sequence[NDArray[Any]], Any]
 """Actions ``[E, A]`` of each member, and the learner with its next key."""
-
-Chooser = Callable[[Any, Sequence[Any]], Choice]
-"""A learner and the observations ``[E, ...]`` of each member to their actions."""
 
 
 class Episode:
-    """What one episode has gathered so far."""
+    """Return, length, success and positions of an episode so far."""
 
     def __init__(self, observation: Any, info: dict[str, Any]) -> None:
         self.total = 0.0
         self.length = 0
-        self.success = said(info)
+        self.success = _success(info)
         self.positions = [position(observation)]
 
     def add(self, observation: Any, reward: float, info: dict[str, Any]) -> None:
+        """Record one step."""
         self.total += float(reward)
         self.length += 1
-        self.success = either(self.success, said(info))
+        success = _success(info)
+        self.success = self.success if success is None else bool(self.success) or success
         self.positions.append(position(observation))
 
 
-def said(info: dict[str, Any]) -> bool | None:
-    """Whether the environment speaks of success; None where it says nothing.
-
-    >>> said({"is_success": 1.0}), said({})
-    (True, None)
-    """
-    said = info.get("success", info.get("is_success"))
-    return None if said is None else bool(said)
-
-
-def either(one: bool | None, other: bool | None) -> bool | None:
-    """Success so far and now, where either may be unknown.
-
-    >>> either(None, False), either(True, None)
-    (False, True)
-    """
-    return one if other is None else bool(one) or other
+def _success(info: dict[str, Any]) -> bool | None:
+    """The success flag of an info dict; None if it has none."""
+    success = info.get("success", info.get("is_success"))
+    return None if success is None else bool(success)
 
 
 def position(observation: Any) -> NDArray[Any] | None:
-    """The first two entries of an observation or of its ``"state"``, ``[2]``; None without one.
+    """Return the first two entries ``[2]`` of an observation or of its ``"state"``, if it has one.
 
     >>> position({"state": [1.0, 2.0, 3.0]}).tolist()
     [1.0, 2.0]
     """
     state = observation.get("state") if isinstance(observation, dict) else observation
-    return None if state is None else single(state)[:2].copy()
+    return None if state is None else as_float32(state)[:2].copy()
 
 
 class _Group:
-    """Environments that act together, each in its slot.
+    """Environments of one member that act in one batch.
 
-    ``rows`` is the size of the batch they are shown to the learner in, the same for all groups, so
-    that one program is compiled for all. A slot without an environment repeats the last row; an
-    environment with nothing left to do keeps its own.
+    ``rows`` is the batch size, the same for all groups, so that one compiled program serves all. A
+    row without an environment repeats the last one; an environment without an episode keeps its
+    last observation.
     """
 
     def __init__(
@@ -86,43 +71,43 @@ class _Group:
         self.envs, self.rows, self.waiting, self.episodes = envs, rows, waiting, episodes
         self.running: list[int | None] = [None] * len(envs)
         self.last: list[Any] = [None] * len(envs)
-        for slot in range(len(envs)):
-            self._start(slot)
+        for i in range(len(envs)):
+            self._start(i)
 
     def busy(self) -> bool:
         """Whether an episode is running."""
         return any(number is not None for number in self.running)
 
     def observations(self) -> Any:
-        """The last observation of every slot, ``[rows, ...]``."""
-        return stacked([*self.last, *[self.last[-1]] * (self.rows - len(self.last))])
+        """The last observation of each row, ``[rows, ...]``."""
+        return stack_observations([*self.last, *[self.last[-1]] * (self.rows - len(self.last))])
 
     def step(self, actions: NDArray[Any]) -> int:
-        """Step what is running, start what waits; how many episodes have ended."""
+        """Step the running episodes, start waiting ones, return the number of ended ones."""
         ended = 0
-        for slot, number in enumerate(self.running):
+        for i, number in enumerate(self.running):
             if number is None:
                 continue
-            observation, reward, terminated, truncated, info = self.envs[slot].step(actions[slot])
-            self.last[slot] = observation
+            observation, reward, terminated, truncated, info = self.envs[i].step(actions[i])
+            self.last[i] = observation
             self.episodes[number].add(observation, float(reward), info)
             if terminated or truncated:
-                self._start(slot)
+                self._start(i)
                 ended += 1
         return ended
 
-    def _start(self, slot: int) -> None:
+    def _start(self, i: int) -> None:
         number, seed = next(self.waiting, (None, 0))
-        self.running[slot] = number
+        self.running[i] = number
         if number is not None:
-            self.last[slot], info = self.envs[slot].reset(seed=seed)
-            self.episodes[number] = Episode(self.last[slot], info)
+            self.last[i], info = self.envs[i].reset(seed=seed)
+            self.episodes[number] = Episode(self.last[i], info)
 
 
 class _Member:
-    """What is a learner's own where several are tried out side by side: its episodes.
+    """The episodes of one learner, in two groups of environments that act alternately.
 
-    Its environments are two groups that take turns: ``group`` acts next, and then ``other``.
+    ``group`` acts next, then ``other``.
     """
 
     def __init__(self, envs: list[gym.Env], seeds: Sequence[int], overlap: bool) -> None:
@@ -135,151 +120,145 @@ class _Member:
         ]
         self.group, self.other = groups[0], groups[-1]
 
-    def pass_on(self) -> bool:
-        """Make it the other group's turn, if there is one with an episode running."""
-        ahead = self.other is not self.group and self.other.busy()
-        if ahead:
+    def swap_groups(self) -> bool:
+        """Swap the groups if there are two and the other has a running episode."""
+        swap = self.other is not self.group and self.other.busy()
+        if swap:
             self.group, self.other = self.other, self.group
-        return ahead
+        return swap
 
 
 def run_episodes(
     learner: Any,
-    choose: Chooser,
+    method: str,
     envs: Sequence[list[gym.Env]],
     seeds: Sequence[int],
-    progress: bool,
+    *,
+    stacked: bool = False,
+    progress: bool = False,
     overlap: bool = True,
 ) -> list[list[Episode]]:
-    """Run each member's episode for each seed; a free environment takes the next one that waits.
+    """Run one episode per seed for each member; a free environment starts the next waiting one.
 
-    A member's environments form two groups that take turns: while a thread chooses the actions of
-    one group of each member, the others are stepped here. The next choice begins when the last one
-    has ended, with the learner that it gave, and all stepping is done by one thread in one order,
-    so that the result depends on the learner, the seeds and the number of environments, and never
-    on the timing. The order of a member's choices and steps is that which it has alone, whatever
-    the others do. Without ``overlap`` there is one group each, and no thread is started.
+    The environments of a member form two groups. While a thread chooses the actions of one group of
+    each member, this thread steps the others. A choice begins when the previous one has ended, with
+    the learner that it returned, and one thread steps all environments in a fixed order. So the
+    result depends on the learner, the seeds and the number of environments, and never on timing. A
+    member's choices and steps have the same order as without the other members.
 
     Args:
-        learner: what ``choose`` takes.
-        choose: see :func:`alone` and :func:`side_by_side`.
-        envs: those of each member, as many for each.
-        seeds: of the episodes, the same for each member.
-        progress: show a bar over episodes.
-        overlap: see above.
+        learner: one learner, or several stacked ones.
+        method: name of the method that chooses actions for ``[E, ...]``, or for ``[K, E, ...]``.
+        envs: the environments of each member, equally many.
+        seeds: reset seeds of the episodes, the same for each member.
+        stacked: whether ``learner`` holds ``K`` members; otherwise there is one.
+        progress: show a progress bar over episodes.
+        overlap: use two groups and a thread; otherwise one group per member and no thread.
 
     Returns:
-        Each member's episodes, in the order of the seeds.
+        The episodes of each member, in the order of the seeds.
 
     >>> class Rest:
     ...     def eval_actions(self, observations):
     ...         return np.zeros((len(observations), 2), np.float32), self
     >>> from idql_func.envs import make_env
     >>> envs = [make_env("pointmaze-umaze-builtin") for _ in range(3)]
-    >>> [episodes] = run_episodes(Rest(), alone("eval_actions"), [envs], [0] * 3, False)
+    >>> [episodes] = run_episodes(Rest(), "eval_actions", [envs], [0] * 3)
     >>> [episode.length for episode in episodes]
     [300, 300, 300]
     """
     members = [_Member(own, seeds, overlap) for own in envs]
-    total = len(members) * len(seeds)
 
-    def choice_of(learner: Any, observations: Sequence[Any]) -> Choice:
-        actions, learner = choose(learner, observations)
-        each = [checked_actions(own, m.rows) for own, m in zip(actions, members, strict=True)]
-        return each, learner
+    def start_choice() -> Callable[[], _Actions]:
+        observations = [m.group.observations() for m in members]
+        batch = stack_observations(observations) if stacked else observations[0]
+        act = getattr(learner, method)
 
-    def begin_next() -> Callable[[], Choice]:
-        return begin(partial(choice_of, learner, [m.group.observations() for m in members]))
+        def choose() -> _Actions:
+            actions, following = act(batch)
+            per_member = actions if stacked else [actions]
+            checked = [check_actions(a, m.rows) for a, m in zip(per_member, members, strict=True)]
+            return checked, following
+
+        return start(choose)
 
     with (
-        _beginner(in_thread=overlap and len(envs[0]) > 1) as begin,
-        tqdm(total=total, disable=not progress, desc="evaluating", unit="episode") as bar,
+        _starter(in_thread=overlap and len(envs[0]) > 1) as start,
+        tqdm(
+            total=len(members) * len(seeds),
+            disable=not progress,
+            desc="evaluating",
+            unit="episode",
+        ) as bar,
     ):
-        choice = begin_next()
+        choice = start_choice()
         while any(m.group.busy() for m in members):
             actions, learner = choice()
-            meanwhile: list[tuple[_Group, NDArray[Any]]] = []
+            deferred: list[tuple[_Group, NDArray[Any]]] = []
             for member, own in zip(members, actions, strict=True):
                 group = member.group
-                if member.pass_on():
-                    meanwhile.append((group, own))
-                else:  # what it does next depends on this step
+                if member.swap_groups():
+                    deferred.append((group, own))
+                else:  # the same group acts next, on the result of this step
                     bar.update(group.step(own))
             if any(m.group.busy() for m in members):
-                choice = begin_next()
-            for group, own in meanwhile:
+                choice = start_choice()
+            for group, own in deferred:
                 bar.update(group.step(own))
     return [[m.episodes[number] for number in range(len(seeds))] for m in members]
 
 
-def alone(method: str) -> Chooser:
-    """The choice of one learner by a method that takes ``[E, ...]``."""
-
-    def choose(learner: Any, observations: Sequence[Any]) -> Choice:
-        actions, learner = getattr(learner, method)(observations[0])
-        return [actions], learner
-
-    return choose
-
-
-def side_by_side(method: str) -> Chooser:
-    """The choice of ``K`` learners in one by a method that takes ``[K, E, ...]``."""
-
-    def choose(learner: Any, observations: Sequence[Any]) -> Choice:
-        return getattr(learner, method)(stacked(observations))
-
-    return choose
-
-
 @contextmanager
-def _beginner(in_thread: bool) -> Iterator[Callable[[Callable[[], Choice]], Callable[[], Choice]]]:
-    """Gives a function that begins a call, and returns one that waits for its result."""
+def _starter(
+    in_thread: bool,
+) -> Iterator[Callable[[Callable[[], _Actions]], Callable[[], _Actions]]]:
+    """Yield a function that starts a call and returns a function that waits for its result."""
     if not in_thread:
         yield lambda call: call
         return
-    context = contextvars.copy_context()  # switches such as disable_jit hold in the thread too
+    context = contextvars.copy_context()  # so that disable_jit and the like apply in the thread
     with ThreadPoolExecutor(1, "idql_func-acting") as pool:
         yield lambda call: pool.submit(context.run, call).result
 
 
-def stacked(observations: Sequence[Any]) -> Any:
-    """``[...]`` each -> ``[E, ...]``, inside of dicts too, float64 as float32.
+def stack_observations(observations: Sequence[Any]) -> Any:
+    """Stack observations ``[...]``, nested or not, to ``[E, ...]``, with float64 as float32.
 
-    >>> stacked([{"state": np.zeros(2)}, {"state": np.ones(2)}])["state"].tolist()
+    >>> stack_observations([{"state": np.zeros(2)}, {"state": np.ones(2)}])["state"].tolist()
     [[0.0, 0.0], [1.0, 1.0]]
     """
     if isinstance(observations[0], dict):
-        return {name: stacked([o[name] for o in observations]) for name in observations[0]}
-    return np.stack([single(observation) for observation in observations])
+        return {k: stack_observations([o[k] for o in observations]) for k in observations[0]}
+    return np.stack([as_float32(observation) for observation in observations])
 
 
-def single(observation: Any) -> NDArray[Any]:
-    """An observation as an array, float64 as float32.
+def as_float32(observation: Any) -> NDArray[Any]:
+    """Convert an observation to an array, with float64 as float32.
 
-    >>> single([0.5, 1.0]).dtype
+    >>> as_float32([0.5, 1.0]).dtype
     dtype('float32')
     """
     array = np.asarray(observation)
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
-def checked_actions(actions: Any, count: int) -> NDArray[Any]:
-    """A learner's actions ``[count, A]`` as a finite array.
+def check_actions(actions: Any, count: int) -> NDArray[Any]:
+    """Return a learner's actions ``[count, A]`` as a finite array.
 
     Raises:
-        InputError: they have another shape, or are not finite.
+        InputError: if they have another shape or are not finite.
 
-    >>> checked_actions([[0.5, 1.0]], 1).shape
+    >>> check_actions([[0.5, 1.0]], 1).shape
     (1, 2)
     """
     actions = np.asarray(actions)
     if actions.ndim != 2 or actions.shape[0] != count:
         raise InputError(
-            f"The learner gave actions of shape {actions.shape} for {count} observations; expected "
-            f"[{count}, A]."
+            f"The learner returned actions of shape {actions.shape} for {count} observations; "
+            f"expected [{count}, A]."
         )
     if not np.isfinite(actions).all():
         raise InputError(
-            "The learner gave an action that is not finite; its parameters are broken."
+            "The learner returned an action that is not finite; check its parameters for NaN."
         )
     return actions

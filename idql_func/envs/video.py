@@ -1,4 +1,4 @@
-"""Episodes as videos: to files, and to Weights & Biases (``jaxrl5/wrappers/wandb_video.py``)."""
+"""Record videos to files and to Weights & Biases (``jaxrl5/wrappers/wandb_video.py``)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from idql_func.atomic import atomic_path
 from idql_func.envs.frames import FrameSource, frames_per_second
 from idql_func.envs.offscreen import Camera
 from idql_func.types import InputError
@@ -21,7 +22,7 @@ __all__ = ["VideoRecorder", "WANDBVideo", "video_suffix", "write_video"]
 
 
 def video_suffix() -> str:
-    """``.mp4`` where imageio and imageio-ffmpeg are installed, else ``.gif``.
+    """Return ``.mp4`` if imageio and imageio-ffmpeg are installed, else ``.gif``.
 
     Example:
         >>> video_suffix() in (".mp4", ".gif")
@@ -39,20 +40,20 @@ def write_video(
     frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
     fps: float = 20.0,
 ) -> Path:
-    """Write pictures to an MP4 (H.264) or GIF file; an older file is replaced only by a whole one.
+    """Write frames to an MP4 (H.264) or GIF file atomically.
 
     Args:
-        path: ends in ``.mp4`` or ``.gif``; its folder is made.
-        frames: ``[T, H, W, 3]`` (or 1 channel), uint8. MP4 has even sizes, so an odd row or column
-            is repeated.
-        fps: pictures a second. GIF counts in hundredths of a second and plays at 50 at most.
+        path: ends in ``.mp4`` or ``.gif``; missing folders are created.
+        frames: ``[T, H, W, 3]`` (or 1 channel), uint8. MP4 needs even sizes, so the last row or
+            column of an odd size is repeated.
+        fps: frames per second. GIF stores hundredths of a second and allows at most 50.
 
     Returns:
         The path.
 
     Raises:
-        InputError: another suffix, no ffmpeg for MP4, no pictures, pictures of another kind, or an
-            ``fps`` that is not positive.
+        InputError: if the suffix is another one, MP4 is requested without ffmpeg, there is no
+            frame, the shape or dtype is wrong, or ``fps`` is not positive.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -62,34 +63,20 @@ def write_video(
     """
     path = Path(path)
     if path.suffix not in (".mp4", ".gif"):
-        raise InputError(f"A video file ends in .mp4 or .gif; got {path.name!r}.")
+        raise InputError(f"A video file must end in .mp4 or .gif, got {path.name!r}.")
     if not fps > 0:
-        raise InputError(f"fps must be positive; got {fps}.")
+        raise InputError(f"fps must be positive, got {fps}.")
     if path.suffix == ".mp4":
         _ffmpeg()
-    stack = _checked_frames(frames)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(
-        prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
-    )
-    os.close(handle)
-    try:
-        (_write_mp4 if path.suffix == ".mp4" else _write_gif)(unfinished, stack, fps)
-        with open(unfinished, "rb+") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(unfinished, 0o666 & ~umask)  # mkstemp's files are their owner's alone
-        os.replace(unfinished, path)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise
+    stack = _check_frames(frames)
+    with atomic_path(path) as temporary:
+        (_write_mp4 if path.suffix == ".mp4" else _write_gif)(str(temporary), stack, fps)
     return path
 
 
-def _checked_frames(frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _check_frames(frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.uint8]:
     if len(frames) == 0:
-        raise InputError("A video needs at least one picture; got none.")
+        raise InputError("A video needs at least one frame, got none.")
     shapes = {np.shape(frame) for frame in frames}
     stack = np.stack(list(frames)) if len(shapes) == 1 else None
     if (
@@ -99,8 +86,8 @@ def _checked_frames(frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> 
         or stack.shape[-1] not in (1, 3)
         or stack.size == 0
     ):
-        got = "pictures of several sizes" if stack is None else f"{stack.dtype} {stack.shape}"
-        raise InputError(f"Pictures of a video are uint8 [T, H, W, 3] or [T, H, W, 1]; got {got}.")
+        got = "frames of several sizes" if stack is None else f"{stack.dtype} {stack.shape}"
+        raise InputError(f"Video frames must be uint8 [T, H, W, 3] or [T, H, W, 1], got {got}.")
     return np.repeat(stack, 3, axis=-1) if stack.shape[-1] == 1 else stack
 
 
@@ -109,15 +96,16 @@ def _write_gif(path: str, frames: NDArray[np.uint8], fps: float) -> None:
 
     first, *rest = [Image.fromarray(frame) for frame in frames]
     milliseconds = max(20, round(100 / fps) * 10)
-    first.save(
-        path, save_all=True, append_images=rest, duration=milliseconds, loop=0, optimize=False
-    )
+    options = {"duration": milliseconds, "loop": 0, "optimize": False}
+    first.save(path, "GIF", save_all=True, append_images=rest, **options)
 
 
 def _write_mp4(path: str, frames: NDArray[np.uint8], fps: float) -> None:
     height, width = frames.shape[1:3]
     frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    with _ffmpeg().get_writer(path, format="FFMPEG", fps=fps, macro_block_size=2) as writer:
+    # The temporary path has another suffix, so the container format is given explicitly.
+    options = {"macro_block_size": 2, "output_params": ["-f", "mp4"]}
+    with _ffmpeg().get_writer(path, format="FFMPEG", fps=fps, **options) as writer:
         for frame in frames:
             writer.append_data(frame)
 
@@ -134,18 +122,18 @@ def _ffmpeg() -> Any:
 
 
 class _EpisodeFrames(gym.Wrapper):
-    """Collects the pictures of an episode and hands them over when it has ended."""
+    """Collects the frames of an episode and calls ``_finish`` with them at its end."""
 
     def __init__(
         self,
         env: gym.Env,
         size: int,
-        seen: bool,
+        use_pixels: bool,
         camera_id: Camera,
         max_videos: int | None,
     ) -> None:
         gym.Wrapper.__init__(self, env)
-        self._size, self._take_seen = size, seen
+        self._size, self._use_pixels = size, use_pixels
         self._camera, self._videos_left = camera_id, max_videos
         self._frames: list[NDArray[np.uint8]] = []
         self._source: FrameSource | None = None
@@ -153,7 +141,7 @@ class _EpisodeFrames(gym.Wrapper):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Reset; pictures of an episode that did not end are dropped."""
+        """Reset; frames of an unfinished episode are discarded."""
         self._frames.clear()
         observation, info = self.env.reset(seed=seed, options=options)
         self._add_frame(observation)
@@ -179,9 +167,9 @@ class _EpisodeFrames(gym.Wrapper):
     def _add_frame(self, observation: Any) -> None:
         if self._videos_left is not None and self._videos_left <= 0:
             return
-        seen = observation.get("pixels") if isinstance(observation, Mapping) else None
-        if seen is not None and self._take_seen:
-            self._frames.append(np.array(seen[..., -1] if seen.ndim == 4 else seen))
+        pixels = observation.get("pixels") if isinstance(observation, Mapping) else None
+        if pixels is not None and self._use_pixels:
+            self._frames.append(np.array(pixels[..., -1] if pixels.ndim == 4 else pixels))
             return
         if self._source is None:
             self._source = FrameSource(self.env, self._size, self._size)
@@ -195,19 +183,19 @@ class VideoRecorder(_EpisodeFrames, gym.utils.RecordConstructorArgs):
     """Writes a video file of each episode: ``FOLDER/episode-0000.mp4`` and so on.
 
     Args:
-        env: see :class:`idql_func.envs.FrameSource`; pixel environments need nothing.
-        folder: is made where it is missing.
-        name: what the files are called, before their number.
-        size: draw pictures of this many pixels a side. Default: the newest picture that the agent
-            sees under ``"pixels"``, or 256 where it sees none.
-        camera_id: the camera, where pictures are drawn.
-        every: write each ``every``-th episode, the first included.
-        max_videos: write no more than this many.
-        fps: pictures a second; default: the environment's own time, or 20.
-        suffix: ``.mp4`` or ``.gif``; default: what can be written.
+        env: see :class:`idql_func.envs.FrameSource`; pixel environments have no requirements.
+        folder: destination, created if missing.
+        name: file name before the episode number.
+        size: render frames of this height and width. Default: use the newest frame of the
+            observation ``"pixels"``, or render at 256 if there is none.
+        camera_id: the camera for rendering.
+        every: write every ``every``-th episode, starting with the first.
+        max_videos: maximum number of videos.
+        fps: frames per second; default: the environment's rate, or 20.
+        suffix: ``.mp4`` or ``.gif``; default: see :func:`video_suffix`.
 
     Raises:
-        InputError: ``every`` or ``size`` below 1, or see :func:`write_video`.
+        InputError: if ``every`` or ``size`` is below 1, or as for :func:`write_video`.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -235,7 +223,7 @@ class VideoRecorder(_EpisodeFrames, gym.utils.RecordConstructorArgs):
         suffix: str | None = None,
     ) -> None:
         if every < 1 or (size is not None and size < 1):
-            raise InputError(f"every and size must be at least 1; got {every} and {size}.")
+            raise InputError(f"every and size must be at least 1, got {every} and {size}.")
         gym.utils.RecordConstructorArgs.__init__(
             self,
             folder=str(folder),
@@ -257,7 +245,7 @@ class VideoRecorder(_EpisodeFrames, gym.utils.RecordConstructorArgs):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Reset; counts the episode."""
+        """Reset, and count the episode."""
         self._episode += 1
         return super().reset(seed=seed, options=options)
 
@@ -271,21 +259,21 @@ class VideoRecorder(_EpisodeFrames, gym.utils.RecordConstructorArgs):
 
 
 class WANDBVideo(_EpisodeFrames, gym.utils.RecordConstructorArgs):
-    """Logs a video of each episode to the Weights & Biases run that is open.
+    """Logs a video of each episode to the active Weights & Biases run.
 
-    As upstream's, without committing the step; but the file is written here, so that W&B's media
-    packages are not needed.
+    It does not commit the step, as upstream. The file is written here, so W&B's media packages are
+    not needed.
 
     Args:
-        env: see :class:`idql_func.envs.FrameSource`; of pixel environments the newest picture that
-            the agent sees is taken.
-        name: the key it is logged under.
-        pixel_hw: pixels a side, where pictures are drawn.
-        render_kwargs: ``{"camera_id": …}``, where pictures are drawn.
-        max_videos: log no more than this many.
+        env: see :class:`idql_func.envs.FrameSource`; for pixel environments the newest frame of the
+            observation is used.
+        name: the key of the log entry.
+        pixel_hw: height and width of rendered frames.
+        render_kwargs: ``{"camera_id": …}`` for rendering.
+        max_videos: maximum number of videos.
 
     Raises:
-        InputError: wandb is not installed, or ``render_kwargs`` has other entries.
+        InputError: if wandb is not installed, or ``render_kwargs`` has other entries.
     """
 
     def __init__(
@@ -300,7 +288,7 @@ class WANDBVideo(_EpisodeFrames, gym.utils.RecordConstructorArgs):
         camera_id = kwargs.pop("camera_id", 0)
         if kwargs:
             raise InputError(
-                f"render_kwargs takes camera_id only; got {', '.join(map(str, kwargs))}."
+                f"render_kwargs accepts only camera_id, got {', '.join(map(str, kwargs))}."
             )
         try:
             self._wandb: Any = importlib.import_module("wandb")

@@ -1,4 +1,4 @@
-"""Gymnasium wrappers after ``jaxrl5/wrappers``: precision, seed, action bounds, repetition."""
+"""Ports of ``jaxrl5/wrappers``: precision, seed, action bounds, action repeat."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ __all__ = [
 
 
 class SinglePrecision(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
-    """Gives float64 observations, nested or not, as float32 (``wrappers/single_precision.py``).
+    """Casts float64 observations, nested or not, to float32 (``wrappers/single_precision.py``).
 
-    Other types, such as uint8 pixels, pass through; unlike upstream their spaces do too.
+    Other dtypes, such as uint8 pixels, and their spaces are not changed; upstream changes the
+    spaces.
 
     Raises:
-        InputError: the observation space is neither a Box nor a Dict of such.
+        InputError: if the observation space is neither a Box nor a Dict of Boxes.
 
     Example:
         >>> env = SinglePrecision(gym.make("Pendulum-v1"))
@@ -51,7 +52,7 @@ def _single_space(space: Space) -> Space:
         return Dict({name: _single_space(part) for name, part in space.spaces.items()})
     if not isinstance(space, Box):
         raise InputError(
-            "SinglePrecision takes Box observations or a Dict of them; this environment has "
+            "SinglePrecision needs Box observations or a Dict of them; this environment has "
             f"{space}."
         )
     if space.dtype != np.float64:
@@ -70,12 +71,10 @@ def _single(observation: Any) -> Any:
 
 
 class UniversalSeed(gym.Wrapper, gym.utils.RecordConstructorArgs):
-    """One seed for the environment and the samples of both its spaces.
+    """Seeds the environment and both of its spaces with one seed.
 
-    After ``wrappers/universal_seed.py``; mends quirk E9 (spaces that nobody seeds).
-
-    Gymnasium takes the seed at ``reset``; :meth:`seed` is upstream's older way and is remembered
-    until then.
+    Port of ``wrappers/universal_seed.py``, without quirk E9 (unseeded spaces). Gymnasium takes the
+    seed at ``reset``; :meth:`seed` is upstream's interface and applies at the next reset.
 
     Example:
         >>> env = UniversalSeed(gym.make("Pendulum-v1"))
@@ -101,7 +100,7 @@ class UniversalSeed(gym.Wrapper, gym.utils.RecordConstructorArgs):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Reset; a seed also goes to the observation and the action space."""
+        """Reset; a seed also seeds the observation and the action space."""
         if seed is None:
             seed = self._next_seed
         elif seed is not None:
@@ -115,13 +114,13 @@ class UniversalSeed(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
 
 class BoundedActions(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
-    """Clips actions to the bounds, and keeps the bounds in the action space.
+    """Clips actions to the bounds and keeps the bounds in the action space.
 
-    Gymnasium's own ``ClipAction`` declares the space unbounded since 1.0; learners read their
-    bounds from it, as they could with upstream's Gym.
+    Gymnasium's ``ClipAction`` makes the space unbounded since 1.0, but learners read the bounds
+    from it, as with upstream's Gym.
 
     Raises:
-        InputError: the action space is no Box.
+        InputError: if the action space is not a Box.
 
     Example:
         >>> env = BoundedActions(gym.make("Pendulum-v1"))
@@ -135,22 +134,22 @@ class BoundedActions(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
         self._low, self._high = _box_bounds(env)
 
     def action(self, action: NDArray[Any]) -> NDArray[Any]:
-        """The action ``[A]`` within the bounds."""
+        """Clip the action ``[A]`` to the bounds."""
         return np.clip(action, self._low, self._high)
 
 
 class RepeatAction(gym.Wrapper, gym.utils.RecordConstructorArgs):
-    """Takes each action several times and gives the sum of the rewards (``repeat_action.py``).
+    """Applies each action several times and sums the rewards (``repeat_action.py``).
 
-    Stops at the end of the episode. ``info`` is that of the steps taken, later entries over
+    Stops at the end of the episode. ``info`` merges those of the steps; later entries override
     earlier ones.
 
     Args:
         env: any environment.
-        action_repeat: how many times.
+        action_repeat: number of steps per action.
 
     Raises:
-        InputError: ``action_repeat`` below 1.
+        InputError: if ``action_repeat`` is below 1.
 
     Example:
         >>> env = RepeatAction(gym.make("Pendulum-v1"), 4)
@@ -165,7 +164,7 @@ class RepeatAction(gym.Wrapper, gym.utils.RecordConstructorArgs):
     def __init__(self, env: gym.Env, action_repeat: int = 4) -> None:
         if int(action_repeat) != action_repeat or action_repeat < 1:
             raise InputError(
-                f"action_repeat must be a whole number from 1 on; got {action_repeat}."
+                f"action_repeat must be an integer of at least 1, got {action_repeat}."
             )
         gym.utils.RecordConstructorArgs.__init__(self, action_repeat=action_repeat)
         gym.Wrapper.__init__(self, env)
@@ -175,7 +174,7 @@ class RepeatAction(gym.Wrapper, gym.utils.RecordConstructorArgs):
             self.metadata = {**env.metadata, "render_fps": fps}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """The last observation, the summed reward and whether the episode ended."""
+        """Return the last observation, the sum of rewards, and whether the episode ended."""
         observation, total, terminated, truncated = None, 0.0, False, False
         combined: dict[str, Any] = {}
         for _ in range(self._action_repeat):
@@ -197,13 +196,13 @@ def _box_bounds(env: gym.Env) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def rescaled(env: gym.Env) -> gym.Env:
-    """Map actions in [-1, 1] onto the native bounds.
+    """Map actions in [-1, 1] to the native bounds.
 
-    With bounds of ±1 that is the identity but for rounding, and the environment comes back as it
-    is.
+    An environment with bounds ±1 is returned unchanged: the map would be the identity up to
+    rounding.
 
     Raises:
-        InputError: the action space is no Box, or unbounded.
+        InputError: if the action space is not a Box, or is unbounded.
 
     Example:
         >>> rescaled(gym.make("Pendulum-v1")).action_space
@@ -223,22 +222,22 @@ def rescaled(env: gym.Env) -> gym.Env:
 def wrap_gym(
     env: gym.Env, rescale_actions: bool = True, assert_native_bounds: bool = False
 ) -> gym.Env:
-    """What upstream's ``wrap_gym`` gives: flat float32 observations and actions in [-1, 1].
+    """Wrap as upstream's ``wrap_gym``: flat float32 observations and actions in [-1, 1].
 
-    Wrapping twice does no harm.
+    Wrapping twice has the same effect as wrapping once.
 
-    Quirk D14: rescaling changes what an action means, and the actions of a dataset are not
-    rescaled with it. The two agree only when the native bounds are ±1, so whoever evaluates a
-    policy that learned from a dataset should set ``assert_native_bounds``.
+    Quirk D14: rescaling changes the meaning of an action but not the actions of a dataset. They
+    agree only if the native bounds are ±1, so set ``assert_native_bounds`` to evaluate a policy
+    trained on a dataset.
 
     Args:
         env: a Gymnasium environment with Box or Dict observations and Box actions.
-        rescale_actions: map [-1, 1] onto the native bounds.
-        assert_native_bounds: refuse an environment whose native bounds are not ±1.
+        rescale_actions: map [-1, 1] to the native bounds.
+        assert_native_bounds: raise if the native bounds are not ±1.
 
     Raises:
-        InputError: no Box actions, infinite bounds to be rescaled, observations of another kind,
-            or native bounds other than ±1 where these are asserted.
+        InputError: if actions are not a Box, bounds to rescale are infinite, observations have
+            another space, or the native bounds are not ±1 with ``assert_native_bounds``.
 
     Example:
         >>> env = wrap_gym(gym.make("Pendulum-v1"))
@@ -247,19 +246,18 @@ def wrap_gym(
         >>> wrap_gym(gym.make("Pendulum-v1"), assert_native_bounds=True)
         Traceback (most recent call last):
             ...
-        idql_func.errors.InputError: Pendulum-v1 takes actions in [-2, 2], not [-1, 1]: ...
+        idql_func.errors.InputError: Pendulum-v1 has actions in [-2, 2], not [-1, 1]: ...
     """
     low, high = _box_bounds(env)
     if assert_native_bounds and not ((low == -1).all() and (high == 1).all()):
         raise InputError(
-            f"{env_name(env)} takes actions in [{low.min():g}, {high.max():g}], not [-1, 1]: a "
-            "policy learned from a dataset, whose actions nobody rescaled, would act out of scale "
-            "in it."
+            "trained on a dataset, whose actions are not rescaled, would act differently in it."
+            "trained on a dataset, whose actions are not rescaled, would have another effect in it."
         )
     env = SinglePrecision(env)
     if rescale_actions:
         env = rescaled(env)
     if isinstance(env.observation_space, Dict):
         env = gym.wrappers.FlattenObservation(env)
-    # Outermost but for the clip, so that it seeds the spaces that are seen from outside.
+    # UniversalSeed is outermost, so that it seeds the outermost spaces.
     return UniversalSeed(BoundedActions(env))

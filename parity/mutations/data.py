@@ -51,15 +51,15 @@ DATA = (
         "stack-one-late",
         "stacked frames of the observation are those of the next one",
         "data/memory_efficient_replay_buffer.py",
-        "shown = window if pack else window[..., :-1]",
-        "shown = window if pack else window[..., 1:]",
+        "stack = window if pack else window[..., :-1]",
+        "stack = window if pack else window[..., 1:]",
     ),
     Mutation(
         "overwritten-frames-drawn",
         "rows are drawn whose frames have been written over",
         "data/memory_efficient_replay_buffer.py",
-        "        self._is_transition[gone] = False\n",
-        "        self._is_transition[gone] = self._is_transition[gone]\n",
+        "        self._is_transition[outdated] = False\n",
+        "        self._is_transition[outdated] = self._is_transition[outdated]\n",
     ),
     Mutation(
         "prefetch-one-more",
@@ -85,9 +85,9 @@ DATA = (
     Mutation(
         "actions-at-bounds",
         "recorded actions clipped to the bounds themselves, not just inside (quirk D12)",
-        "data/d4rl.py",
-        "actions = np.clip(actions, -(1 - eps), 1 - eps)",
-        "actions = np.clip(actions, -1.0, 1.0)",
+        "data/validation.py",
+        "bound = 1 - eps if clip_to_eps else 1.0",
+        "bound = 1.0",
     ),
     Mutation(
         "episodes-by-terminals",

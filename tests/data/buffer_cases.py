@@ -25,13 +25,13 @@ def played(name: str) -> dict[str, np.ndarray]:
     else:
         buffer = ReplayBuffer(space, ACTIONS, scenario.capacity)
     rows: list[Any] = []
-    take = buffer._take
+    take = buffer._gather
 
     def listening(fields: Any, drawn: Any, *more: Any) -> Any:
         rows.append(drawn)
         return take(fields, drawn, *more)
 
-    buffer._take = listening
+    buffer._gather = listening
     return scripted.play(buffer, name, rows)
 
 

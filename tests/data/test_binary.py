@@ -1,4 +1,4 @@
-"""BinaryDataset equals upstream's; its files are read without running what they ask for."""
+"""BinaryDataset equals upstream's; its files are read without executing code."""
 
 import os
 import pickle
@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from safetensors.numpy import load_file
 from upstream_binary import CASES, write_files
 
-from idql_func.data import BinaryDataset
+from idql_func.data import BinaryDataset, validate_transitions
 from idql_func.data.safe_npy import load_objects
 from idql_func.types import InputError
 
@@ -127,19 +127,22 @@ class Other:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (Runs(os.system, ("touch ran",)), r"asks for (posix|nt)\.system; a data file may ask for"),
-        (Runs(eval, ("1",)), r"asks for builtins\.eval"),
-        (Runs(np.load, ("x",)), r"asks for numpy\.load"),
-        (Other(), r"asks for .*test_binary\.Other"),
+        (
+            Runs(os.system, ("touch ran",)),
+            r"needs (posix|nt)\.system, but a data file may need only",
+        ),
+        (Runs(eval, ("1",)), r"needs builtins\.eval"),
+        (Runs(np.load, ("x",)), r"needs numpy\.load"),
+        (Other(), r"needs .*test_binary\.Other"),
         (Runs(np.ndarray, ((1,), "O")), r"calls numpy\.ndarray"),
-        (np.zeros(2, [("a", "f4")]), "dtype 'V4', not a plain one"),
+        (np.zeros(2, [("a", "f4")]), "dtype 'V4', which is not plain"),
         (np.dtype("f4"), "holds a dtype or function"),
         (np.ndarray, "holds a dtype or function"),
-        (Runs(np.array(0).__reduce__()[0], (np.ndarray, (0,), b"b")), "array without content"),
-        (np.array("2001-01-01", dtype="M8[D]"), "dtype 'M8', not a plain one"),
+        (Runs(np.array(0).__reduce__()[0], (np.ndarray, (0,), b"b")), "array without data"),
+        (np.array("2001-01-01", dtype="M8[D]"), "dtype 'M8', which is not plain"),
     ],
 )
-def test_a_file_that_asks_for_more_than_arrays(tmp_path, monkeypatch, content, message):
+def test_file_with_other_classes_raises_input_error(tmp_path, monkeypatch, content, message):
     monkeypatch.chdir(tmp_path)
     array = np.empty(1, dtype=object)
     array[0] = content
@@ -155,7 +158,7 @@ def test_contents_that_are_no_array_or_never_end(tmp_path):
     loop.append(loop)
     for content, message in (
         (loop, "contains itself"),
-        ([1], "not what its header announces"),
+        ([1], "its content does not match its header"),
         (b"Pnumbers\n.", "refers to objects outside"),
     ):
         write_pickle(path, content)
@@ -173,29 +176,30 @@ def test_contents_that_are_no_array_or_never_end(tmp_path):
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_a_damaged_file_raises_input_error_or_loads(tmp_path_factory, data):
+def test_damaged_file_raises_input_error_or_gives_valid_transitions(tmp_path_factory, data):
     whole = (AWAC / "pen_bc_sparse4.npy").read_bytes()
     at = data.draw(st.integers(0, len(whole) - 1))
-    if data.draw(st.booleans()):
-        damaged = whole[:at]
-    else:
-        damaged = whole[:at] + bytes([data.draw(st.integers(0, 255))]) + whole[at + 1 :]
+    truncated = data.draw(st.booleans())
+    byte = bytes([data.draw(st.integers(0, 255))])
     path = tmp_path_factory.mktemp("npy") / "pen_bc_sparse4.npy"
-    path.write_bytes(damaged)
+    path.write_bytes(whole[:at] if truncated else whole[:at] + byte + whole[at + 1 :])
     try:
-        BinaryDataset(AWAC / "pen2_sparse.npy", bc_path=path)
+        loaded = BinaryDataset(AWAC / "pen2_sparse.npy", bc_path=path).dataset_dict
     except InputError as error:
         assert str(path) in str(error) or "pen2_sparse" in str(error)
+    else:
+        assert not truncated
+        validate_transitions(loaded)
 
 
 def test_plain_npy_files(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(3))
     assert load_objects(tmp_path / "a.npy").tolist() == [0, 1, 2]
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-2])
-    with pytest.raises(InputError, match="cut off or damaged"):
+    with pytest.raises(InputError, match="truncated or damaged"):
         load_objects(tmp_path / "a.npy")
     (tmp_path / "a.npy").write_text("no")
-    with pytest.raises(InputError, match=r"no file in NumPy's \.npy format"):
+    with pytest.raises(InputError, match=r"not a file in NumPy's \.npy format"):
         load_objects(tmp_path / "a.npy")
 
 
@@ -221,12 +225,15 @@ def test_bad_episodes_are_named(tmp_path):
     for episodes, message in (
         ((good,), "holds 1 episodes; at least two"),
         ((lacking, good), "episode 0 lacks 'rewards'; it has 'observations'"),
-        (([1], good), "no list of episodes, each a dict"),
-        (({**good, "observations": [1, 2]}, good), "'observations' of an episode is no list of"),
+        (([1], good), "must hold a list of episodes, each a dict"),
+        (
+            ({**good, "observations": [1, 2]}, good),
+            "'observations' of an episode must be a list of",
+        ),
         (({**good, "rewards": np.zeros(9)}, good), "'rewards' has"),
         (({**good, "rewards": np.full(5, np.nan)}, good), "NaN"),
         (({**good, "rewards": np.array(["a"] * 5)}, good), "dtype <U1"),
-        (({**good, "actions": np.zeros((4, 3))}, good, good), "'actions' do not fit together"),
+        (({**good, "actions": np.zeros((4, 3))}, good, good), "'actions' cannot be joined"),
     ):
         with pytest.raises(InputError, match=message):
             load(*episodes)
@@ -238,5 +245,5 @@ def test_bad_episodes_are_named(tmp_path):
         BinaryDataset(saved(tmp_path / "x.npy", [good, good]))
     with pytest.raises(InputError, match="eps must lie in"):
         load(good, good, eps=1)
-    with pytest.raises(TypeError, match=r"must be a \.npy file, or an environment or its name"):
+    with pytest.raises(TypeError, match=r"must be a \.npy file, an environment or its name"):
         BinaryDataset(3)

@@ -177,7 +177,7 @@ def test_transitions_equal_a_plain_loop(terminals, timeouts, steps):
         arrays["timeouts"] = np.array(timeouts[:length])
     kept = loop_transitions(terminals, timeouts, steps)
     if not kept:
-        with pytest.raises(InputError, match=f"none of the {length} steps makes a transition"):
+        with pytest.raises(InputError, match=f"none of the {length} steps gives a transition"):
             qlearning_arrays(arrays, steps)
         return
     out = qlearning_arrays(arrays, steps)
@@ -314,7 +314,7 @@ def put(index, value):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({}, "lacks D4RL's 'observations', 'actions', 'rewards', 'terminals'; it has nothing"),
+        ({}, "lacks 'observations', 'actions', 'rewards', 'terminals'; it has no field"),
         ({"observations": np.zeros((3, 1))}, "lacks .*'terminals'; it has observations"),
         (spoil(rewards=np.zeros(59)), "'rewards' has 59 rows and 'observations' has 60"),
         (spoil(timeouts=np.zeros(61, bool)), "'timeouts' has 61 rows and 'observations' has 60"),
@@ -338,9 +338,9 @@ def put(index, value):
             spoil(actions=put((4, 1), -1.5)),
             r"1 of 120 values .* outside \[-1, 1\] .*-1\.5, in row 4",
         ),
-        ({k: v[:1] for k, v in recording().items()}, "holds 1 step; a transition takes two"),
-        ({k: v[:0] for k, v in recording().items()}, "holds 0 steps; a transition takes two"),
-        (spoil(timeouts=np.ones(60, bool)), "none of the 60 steps makes a transition"),
+        ({k: v[:1] for k, v in recording().items()}, "holds 1 step; a transition needs two"),
+        ({k: v[:0] for k, v in recording().items()}, "holds 0 steps; a transition needs two"),
+        (spoil(timeouts=np.ones(60, bool)), "none of the 60 steps gives a transition"),
         (recording(timeouts=False), "has no 'timeouts'; pass max_episode_steps"),
     ],
 )
@@ -391,9 +391,9 @@ def test_names_and_paths_that_are_not_there(tmp_path):
     with pytest.raises(InputError, match=r"There is no file .*d\.hdf5"):
         D4RLDataset(tmp_path / "d.hdf5")
     (tmp_path / "text.hdf5").write_text("no")
-    with pytest.raises(InputError, match="is no HDF5 file"):
+    with pytest.raises(InputError, match="is not an HDF5 file"):
         D4RLDataset(tmp_path / "text.hdf5")
     path = write_d4rl_hdf5(tmp_path / "cut.hdf5", recording())
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(InputError, match="cut-off or damaged HDF5 file of 3000 bytes"):
+    with pytest.raises(InputError, match="truncated or damaged HDF5 file of 3000 bytes"):
         D4RLDataset(path)

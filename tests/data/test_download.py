@@ -65,9 +65,9 @@ def test_a_whole_file_arrives(there, tmp_path):
     ("file", "message"),
     [
         ("short/d.hdf5", r"stopped at \d+ of \d+ bytes; try again"),
-        ("cut.hdf5", r"sent \(5000 bytes\) is no whole HDF5 file"),
-        ("page.hdf5", r"sent \(18 bytes\) is no whole HDF5 file"),
-        ("absent.hdf5", r"could not be downloaded \(.*[Nn]ot [Ff]ound\); get the file by other"),
+        ("cut.hdf5", r"sent 5000 bytes that are not a complete HDF5 file"),
+        ("page.hdf5", r"sent 18 bytes that are not a complete HDF5 file"),
+        ("absent.hdf5", r"could not be downloaded \(.*[Nn]ot [Ff]ound\); get the file another"),
     ],
 )
 def test_nothing_is_left_of_a_failed_download(there, tmp_path, file, message):

@@ -97,10 +97,10 @@ def test_missing_folder_and_foreign_files(tmp_path):
     with pytest.raises(InputError, match="is a folder"):
         read_d4rl_hdf5(tmp_path)
     (tmp_path / "a.txt").write_text("hello")
-    with pytest.raises(InputError, match=r"a.txt \(5 bytes\) is no HDF5 file"):
+    with pytest.raises(InputError, match=r"a.txt \(5 bytes\) is not an HDF5 file"):
         read_d4rl_hdf5(tmp_path / "a.txt")
     (tmp_path / "empty").touch()
-    with pytest.raises(InputError, match=r"empty \(0 bytes\) is no HDF5 file"):
+    with pytest.raises(InputError, match=r"empty \(0 bytes\) is not an HDF5 file"):
         read_d4rl_hdf5(tmp_path / "empty")
 
 
@@ -111,7 +111,7 @@ def test_every_cut_is_noticed(tmp_path_factory, share):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     for read in (check_hdf5, read_d4rl_hdf5):
-        with pytest.raises(InputError, match=r"no HDF5 file|cut-off or damaged"):
+        with pytest.raises(InputError, match=r"not an HDF5 file|truncated or damaged"):
             read(path)
 
 

@@ -253,7 +253,7 @@ def test_split_shares_the_transitions_out():
     np.testing.assert_array_equal(again.transition_rows, first.transition_rows)
     first.dataset_dict["rewards"][:] = -1
     assert (buffer.sample(50)["rewards"] >= 0).all()
-    with pytest.raises(InputError, match="a half of a split, whose rows are another buffer's"):
+    with pytest.raises(InputError, match="this buffer is half of a split and read-only"):
         first.insert(next(episodes([1], 3)))
     buffer.insert(next(episodes([1], 3)))
     with pytest.raises(InputError, match="half of a split is outdated"):

@@ -1,6 +1,5 @@
 """Minari recordings: D4RL's arrays from them, and back, with and without the ``minari`` package."""
 
-import contextlib
 import json
 import os
 import types
@@ -20,6 +19,7 @@ from idql_func.data import (
     MinariDataset,
     ReferenceScores,
     episodes_from_transitions,
+    validate_transitions,
     write_minari_dataset,
 )
 from idql_func.data.hdf5 import write_d4rl_hdf5
@@ -148,10 +148,10 @@ def test_dict_observations_are_nested_or_joined(tmp_path):
     expected = np.concatenate([goal[1:], state[1:]], axis=1).astype(np.float32)
     np.testing.assert_array_equal(joined["next_observations"][:3], expected)
     for options, message in (
-        ({"timeouts": "drop"}, "D4RL's layout has one array, so name the parts"),
+        ({"timeouts": "drop"}, "D4RL's layout needs one array, so pass the keys"),
         (
             {"observation_keys": ["goal"]},
-            "have no array 'goal'; they have 'camera', 'desired_goal'",
+            "have no array 'goal'; their keys are 'camera', 'desired_goal'",
         ),
         ({"observation_keys": ["camera"]}, "have no array 'camera'"),
     ):
@@ -190,7 +190,9 @@ def test_folder_file_and_name(tmp_path, monkeypatch):
         InputError, match=r"neither a folder .* fetch it with `minari download a/b`"
     ):
         MinariDataset("a/b")
-    with pytest.raises(InputError, match=r"is no Minari recording; it has no data/main_data\.hdf5"):
+    with pytest.raises(
+        InputError, match=r"is not a Minari recording; it has no data/main_data\.hdf5"
+    ):
         MinariDataset(tmp_path)
     with pytest.raises(TypeError, match="source must be a folder, a Minari name or an object"):
         MinariDataset(3)
@@ -295,7 +297,7 @@ def test_a_jump_ends_an_episode():
     assert first["truncations"].tolist() == [False, True]
     assert second["terminations"].tolist() == [False, True]
     assert second["observations"][:, 0].tolist() == [7, 8, 9]
-    with pytest.raises(InputError, match="there are no masks, dones"):
+    with pytest.raises(InputError, match="lacks 'masks', 'dones'"):
         episodes_from_transitions({k: v for k, v in columns.items() if k not in ("masks", "dones")})
 
 
@@ -313,7 +315,7 @@ def test_an_older_dataset_is_replaced_and_other_folders_are_not(tmp_path, monkey
             written(path, [episode(4)])
     assert len(MinariDataset(path)) == 3 and os.listdir(tmp_path) == ["toy-v0"]
     (tmp_path / "mine").mkdir()
-    with pytest.raises(InputError, match="exists and is no Minari dataset"):
+    with pytest.raises(InputError, match="exists and is not a Minari dataset"):
         written(tmp_path / "mine", [episode(2)])
 
 
@@ -325,9 +327,9 @@ def test_an_older_dataset_is_replaced_and_other_folders_are_not(tmp_path, monkey
     [
         (
             {"observations": np.zeros((3, 2))},
-            r"'observations' has shape \(3, 2\); 3 rewards need 4",
+            r"'observations' has shape \(3, 2\); it must have 4",
         ),
-        ({"actions": np.zeros((4, 3))}, r"'actions' has shape \(4, 3\); 3 rewards need 3 rows"),
+        ({"actions": np.zeros((4, 3))}, r"'actions' has shape \(4, 3\); it must have 3 rows"),
         ({"terminations": np.zeros((3, 1))}, r"'terminations' has shape \(3, 1\)"),
         ({"rewards": np.array(["a"] * 3)}, "'rewards' has dtype <U1"),
         ({"actions": {"a": np.zeros(3)}}, "'actions' is a dict; it must be one array"),
@@ -350,13 +352,13 @@ def test_bad_arguments(tmp_path):
         written(path, [])
     with pytest.raises(InputError, match="lacks 'truncations'"):
         written(path, [{k: v for k, v in episode(1).items() if k != "truncations"}])
-    with pytest.raises(InputError, match="'no name' is no Minari name"):
+    with pytest.raises(InputError, match="'no name' is not a Minari name"):
         written(path, [episode(1)], dataset_id="no name")
-    with pytest.raises(InputError, match="not for Text"):
+    with pytest.raises(InputError, match="not Text"):
         written(path, [episode(1)], action_space=spaces.Text(3))
-    with pytest.raises(InputError, match=r"has the parts \['camera'.*got one array"):
+    with pytest.raises(InputError, match=r"has the keys \['camera'.*got one array"):
         written(path, [episode(1)], observation_space=DICT_SPACE)
-    with pytest.raises(InputError, match="attributes must be JSON-able"):
+    with pytest.raises(InputError, match="JSON cannot represent the attributes"):
         written(path, [episode(1)], attributes={"a": object()})
     written(path, [episode(2, actions=np.full((2, 3), 1.5))])
     with pytest.raises(InputError, match=r"outside \[-1, 1\].*pass out_of_range='clip'"):
@@ -365,7 +367,7 @@ def test_bad_arguments(tmp_path):
     assert clipped.dataset_dict["actions"].max() == 1
     for options, message in (
         ({"eps": 1}, "eps must lie in"), ({"timeouts": "x"}, "timeouts must be 'keep' or 'drop'"),
-        ({"observation_keys": ["a"]}, "there are no observation_keys to choose"),
+        ({"observation_keys": ["a"]}, "observation_keys needs a dict of arrays"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             MinariDataset(path, **options)  # pyright: ignore
@@ -373,17 +375,24 @@ def test_bad_arguments(tmp_path):
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_a_damaged_file_raises_input_error_or_loads(tmp_path_factory, data):
+def test_damaged_file_raises_input_error_or_gives_valid_transitions(tmp_path_factory, data):
     path = written(tmp_path_factory.mktemp("m") / "toy-v0", [episode(2), episode(3)])
     file = path / "data" / data.draw(st.sampled_from(["main_data.hdf5", "metadata.json"]))
     whole = file.read_bytes()
     at = data.draw(st.integers(0, len(whole) - 1))
     byte = bytes([data.draw(st.integers(0, 255))])
-    file.write_bytes(
-        whole[:at] if data.draw(st.booleans()) else whole[:at] + byte + whole[at + 1 :]
-    )
-    with contextlib.suppress(InputError):
-        MinariDataset(path, out_of_range="clip")
+    truncated = data.draw(st.booleans())
+    damaged = whole[:at] if truncated else whole[:at] + byte + whole[at + 1 :]
+    file.write_bytes(damaged)
+    try:
+        loaded = MinariDataset(path, out_of_range="clip").dataset_dict
+    except InputError as error:
+        assert damaged != whole
+        assert str(path) in str(error)
+    else:
+        assert not truncated
+        assert loaded.keys() == FIELDS
+        validate_transitions(loaded, observation_shape=(2,), action_dim=3)
 
 
 def test_damaged_metadata_is_named(tmp_path):

@@ -181,5 +181,5 @@ def test_bad_input():
             fit(np.zeros((0, 3), np.float32))
         with pytest.raises(InputError, match=r"the data has shape \(\)"):
             fit(np.array(3, np.float32))
-        with pytest.raises(InputError, match="holds NaN or infinity"):
+        with pytest.raises(InputError, match="contains NaN or infinity"):
             fit(torch.tensor([1.0, torch.inf]))

@@ -120,7 +120,7 @@ def test_another_file_is_not_overwritten(tmp_path: Path) -> None:
     [
         ({"steps": 0}, "steps must be at least 1; got 0"),
         ({"seed": -1}, "seed must not be negative"),
-        ({"goal": (0.0, 0.0)}, "lies in a wall"),
+        ({"goal": (0.0, 0.0)}, "is in a wall"),
         ({"goal": (9.0, 0.0)}, "outside the maze"),
         ({"goal": (np.nan, 0.0)}, "two finite numbers"),
     ],
@@ -200,7 +200,7 @@ def test_routes_go_through_neighbouring_free_cells(start, end) -> None:
 
 
 def test_route_to_a_wall() -> None:
-    with pytest.raises(InputError, match=r"\(2, 2\) is no free cell"):
+    with pytest.raises(InputError, match=r"\(2, 2\) is not a free cell"):
         route((1, 1), (2, 2))
 
 

@@ -68,7 +68,9 @@ def test_rows_not_in_use_take_no_memory():
     buffer = ReplayBuffer(space, ACTIONS, 500)
     assert buffer.storage["observations"].nbytes == 5 * 10**8
     assert resident() - before < 10**8
-    with pytest.raises(InputError, match=r"rows take 186266\.1 GiB, for which there is no memory"):
+    with pytest.raises(
+        InputError, match=r"rows need 186266\.1 GiB, more than the available memory"
+    ):
         ReplayBuffer(space, ACTIONS, 10**8)
 
 
@@ -108,7 +110,7 @@ def test_rows_can_be_given():
     for row in (6, -1):
         with pytest.raises(IndexError, match=f"Row {row} is not in the replay buffer.* 0 to 5"):
             buffer.sample(1, indx=np.array([0, row]))
-    with pytest.raises(InputError, match="row numbers, got an array of float64"):
+    with pytest.raises(InputError, match="integer row numbers, got an array of float64"):
         buffer.sample(1, indx=np.array([0.5]))
 
 
@@ -260,12 +262,14 @@ def test_a_damaged_file_is_named(tmp_path):
     whole = path.read_bytes()
     for length in (0, 5, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(InputError, match=f"{path} is (no saved replay buffer, or a )?damaged"):
+        with pytest.raises(
+            InputError, match=f"{path} is (not a saved replay buffer, or it is )?damaged"
+        ):
             ReplayBuffer.load(path)
     flipped = bytearray(whole)
     flipped[-1] ^= 1
     path.write_bytes(flipped)
-    with pytest.raises(InputError, match=r"is damaged: 'rows/.*' is not what was saved"):
+    with pytest.raises(InputError, match=r"is damaged: the checksum of 'rows/.*' does not match"):
         ReplayBuffer.load(path)
 
 
@@ -280,12 +284,15 @@ def test_what_is_no_saved_buffer(tmp_path):
     with pytest.raises(InputError, match="There is no file"):
         ReplayBuffer.load(tmp_path / "x")
     save_file({"a": np.zeros(1)}, tmp_path / "other")
-    with pytest.raises(InputError, match="is no replay buffer saved by idql_func"):
+    with pytest.raises(InputError, match="is not a replay buffer saved by idql_func"):
         ReplayBuffer.load(tmp_path / "other")
     for header, message in (
         ('{"format": "idql_func replay buffer", "format_version": 9}', "format version 9"),
-        ('{"format": "idql_func replay buffer", "format_version": 1}', "damaged: .*in its desc"),
-        ("{", "damaged: .* in its description"),
+        (
+            '{"format": "idql_func replay buffer", "format_version": 1}',
+            "damaged: its description is invalid",
+        ),
+        ("{", "damaged: its description is invalid"),
     ):
         save_file({"a": np.zeros(1)}, tmp_path / "other", {"idql_func": header})
         with pytest.raises(InputError, match=message):
@@ -293,7 +300,7 @@ def test_what_is_no_saved_buffer(tmp_path):
     header = {"format": "idql_func replay buffer", "format_version": 1, "sha256": {}}
     header["description"] = {"class": "ReplayBuffer"}
     save_file({"a": np.zeros(1)}, tmp_path / "other", {"idql_func": json.dumps(header)})
-    with pytest.raises(InputError, match="damaged: KeyError"):
+    with pytest.raises(InputError, match=r"damaged: its description is invalid \(KeyError"):
         ReplayBuffer.load(tmp_path / "other")
 
 
@@ -325,14 +332,17 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"observations": np.zeros(1)}, r"'observations' has shape \(1,\).* holds \(3,\)"),
+        (
+            {"observations": np.zeros(1)},
+            r"'observations' has shape \(1,\).* in this buffer is \(3,\)",
+        ),
         ({"observations": 0.0}, r"'observations' has shape \(\)"),
         ({"rewards": np.zeros(2)}, r"'rewards' has shape \(2,\)"),
-        ({"rewards": ["a"]}, "'rewards' has dtype <U1; this buffer holds float32"),
-        ({"dones": "no"}, "'dones' has dtype <U2; this buffer holds bool"),
-        ({"actions": ["a", "b"]}, "'actions' has dtype <U1; this buffer holds float32"),
-        ({"observations": {"a": 1}}, "'observations' is a dict; this buffer holds one array"),
-        ({"extra": 1}, "has 'extra', which the buffer does not keep"),
+        ({"rewards": ["a"]}, "'rewards' has dtype <U1, which cannot be cast to float32"),
+        ({"dones": "no"}, "'dones' has dtype <U2, which cannot be cast to bool"),
+        ({"actions": ["a", "b"]}, "'actions' has dtype <U1, which cannot be cast to float32"),
+        ({"observations": {"a": 1}}, "'observations' is a dict; it must be one array"),
+        ({"extra": 1}, "has unknown 'extra'; its keys must be"),
         ({"observations": np.zeros(3, complex)}, "dtype complex128"),
     ],
 )
@@ -350,7 +360,7 @@ def test_nested_parts_are_named():
     good = {"deep": {"image": np.zeros(2, np.uint8)}}
     for bad, message in (
         ({"deep": {"image": np.zeros(2)}}, "'observations/deep/image' has dtype float64"),
-        ({"deep": {"x": 1}}, "'observations/deep' lacks 'image' and has 'x'"),
+        ({"deep": {"x": 1}}, "'observations/deep' lacks 'image' and has unknown 'x'"),
         ({"deep": 3}, "'observations/deep' is int; it must be a dict of 'image'"),
         (np.zeros(2), "'observations' is ndarray; it must be a dict of 'deep'"),
     ):
@@ -366,7 +376,7 @@ def test_bad_arguments():
         ReplayBuffer(space, ACTIONS, 0)
     with pytest.raises(TypeError, match=r"capacity must be an integer, got float 1\.5"):
         ReplayBuffer(space, ACTIONS, 1.5)  # pyright: ignore
-    with pytest.raises(TypeError, match=r"observation_space is Text\(.*takes spaces with a shape"):
+    with pytest.raises(TypeError, match=r"observation_space is Text\(.*needs spaces with a shape"):
         ReplayBuffer(spaces.Text(3), ACTIONS, 2)
     with pytest.raises(TypeError, match=r"observation_space\['a'\] is Sequence"):
         ReplayBuffer(spaces.Dict({"a": spaces.Sequence(space)}), ACTIONS, 2)

@@ -1,10 +1,10 @@
-"""What may go into training, and the one sentence for what may not."""
+"""Data that validate_transitions accepts, and the message for each kind it rejects."""
 
 import numpy as np
 import pytest
 
 from idql_func.data import validate_transitions
-from idql_func.data.validation import ACTION_SLACK, check_finite
+from idql_func.data.validation import ACTION_TOLERANCE, check_finite
 from idql_func.types import InputError
 
 
@@ -28,26 +28,53 @@ def nested(length: int = 6, width: int = 4):
     }
 
 
+def sized(size: float) -> dict:
+    """Transitions whose largest action is ``size``."""
+    return transitions(actions=np.array([[0.0, 0.0]] * 5 + [[-size, 0.0]]))
+
+
+LARGEST = np.full((6, 3), np.finfo(np.float32).max)
+
+
 @pytest.mark.parametrize(
-    "data",
+    ("accepted", "rejected", "message"),
     [
-        transitions(),
-        transitions(dones=None),
-        transitions(extra=np.array(["anything"])),
-        transitions(rewards=np.zeros(6, np.int64), dones=np.zeros(6, np.float32)),
-        transitions(actions=np.full((6, 2), 1 + ACTION_SLACK / 2)),
-        transitions(observations=nested(), next_observations=nested()),
-        transitions(observations=np.full((6, 3), 3e38), next_observations=np.full((6, 3), -3e38)),
+        (transitions(1), transitions(0), "no transitions"),
+        (transitions(dones=None), transitions(masks=None), "need the fields 'masks'"),
+        (
+            transitions(extra=np.array(["text"])),
+            transitions(dones=np.array(["text"] * 6)),
+            "'dones' has dtype <U4",
+        ),
+        (
+            transitions(rewards=np.zeros(6, np.int64), dones=np.ones(6, np.float32)),
+            transitions(rewards=np.zeros(6, np.int64), dones=np.full(6, 1.01)),
+            r"'dones' ranges from 1\.01",
+        ),
+        (sized(1 + ACTION_TOLERANCE * 0.9), sized(1 + ACTION_TOLERANCE * 1.1), "1 of 12 values"),
+        (
+            transitions(observations=nested(), next_observations=nested()),
+            transitions(observations=nested(), next_observations=nested(width=5)),
+            "'observations/camera/pixels' has shape",
+        ),
+        (
+            transitions(observations=LARGEST, next_observations=-LARGEST),
+            transitions(observations=LARGEST, next_observations=-LARGEST * np.float32(2)),
+            "18 of 18 values of 'next_observations' are NaN or infinite",
+        ),
     ],
 )
-def test_what_may_pass(data):
-    validate_transitions(data)
+def test_accepts_valid_data_and_rejects_the_nearest_invalid_data(accepted, rejected, message):
+    validate_transitions(accepted)
+    with pytest.raises(InputError, match=message):
+        validate_transitions(rejected)
 
 
-def test_the_environments_sizes():
+def test_sizes_must_equal_those_of_the_environment():
     validate_transitions(transitions(), observation_shape=(3,), action_dim=2)
     with pytest.raises(
-        InputError, match=r"observation has shape \(3,\); the environment's .* \(4,\)"
+        InputError,
+        match=r"observation has shape \(3,\); the environment's observations have \(4,\)",
     ):
         validate_transitions(transitions(), observation_shape=(4,))
     with pytest.raises(InputError, match=r"'actions' has shape \(6, 2\); it must be \[6, 5\]"):
@@ -57,16 +84,19 @@ def test_the_environments_sizes():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (transitions(masks=None, rewards=None), "need 'rewards', 'masks' beside what is there"),
-        ({}, "need 'observations'.*\\(nothing\\)"),
+        (
+            transitions(masks=None, rewards=None),
+            "need the fields 'rewards', 'masks'; the fields present are 'obs",
+        ),
+        ({}, "need the fields 'observations'.* present are none"),
         (transitions(0), "no transitions; give at least one"),
         (transitions(rewards=np.zeros(5)), "'observations' has 6 rows and 'rewards' has 5"),
         (transitions(dones=np.zeros(7)), "'dones' has 7 rows and 'rewards' has 6"),
         (transitions(rewards=np.zeros((6, 1))), r"'rewards' has shape \(6, 1\); it must be \[6\]"),
         (transitions(rewards=[0.0] * 6), "'rewards' is list; it must be a NumPy array"),
         (transitions(masks=np.ones(6, complex)), "'masks' has dtype complex128"),
-        (transitions(masks=np.full(6, 2.0)), r"'masks' goes from 2\.0 to 2\.0; .* in \[0, 1\]"),
-        (transitions(dones=np.full(6, -1)), r"'dones' goes from -1 to -1; .* in \[0, 1\]"),
+        (transitions(masks=np.full(6, 2.0)), r"'masks' ranges from 2\.0 to 2\.0; .* in \[0, 1\]"),
+        (transitions(dones=np.full(6, -1)), r"'dones' ranges from -1 to -1; .* in \[0, 1\]"),
         (
             transitions(observations=np.zeros((6, 4))),
             r"'observations' has shape \(6, 4\) and 'next",
@@ -91,22 +121,22 @@ def test_the_environments_sizes():
             transitions(observations=nested(5), next_observations=nested()),
             "'observations/state' has 5",
         ),
-        (transitions(observations=nested()), "have different parts"),
+        (transitions(observations=nested()), "have different keys"),
     ],
 )
-def test_what_may_not(data, message):
+def test_invalid_data_raises_one_sentence_with_the_file(data, message):
     with pytest.raises(InputError, match=message) as error:
         validate_transitions(data, where="a.hdf5")
     assert str(error.value).startswith("a.hdf5: ") and "\n" not in str(error.value)
 
 
-def test_no_dict():
-    with pytest.raises(TypeError, match="transitions are a dict of arrays"):
+def test_not_a_dict_raises_type_error():
+    with pytest.raises(TypeError, match="transitions must be a dict of arrays"):
         validate_transitions([1])  # pyright: ignore
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_large_finite_values_are_not_taken_for_infinite(dtype):
+def test_overflowing_sum_of_finite_values_is_accepted(dtype):
     check_finite(np.full((50, 2), np.finfo(dtype).max), "a", "x")
     opposite = np.array([np.inf, -np.inf, 0], dtype)
     with pytest.raises(InputError, match="2 of 3 values"):

@@ -56,7 +56,7 @@ def test_unknown_tasks(suite: Any) -> None:
         InputError, match="the domains of DeepMind Control are acrobot, ball_in_cup"
     ):
         make_env("dm_control/giraffe-run-v0")
-    with pytest.raises(InputError, match="does not take these arguments"):
+    with pytest.raises(InputError, match="does not accept these arguments"):
         make_env("cheetah-run-v0", colour="red")
 
 

@@ -66,11 +66,11 @@ def test_gymnasiums_checker_is_content() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0,), "num_stack must be a whole number from 1 on; got 0"),
-        ((1.5,), "num_stack must be a whole number from 1 on; got 1.5"),
+        ((0,), "num_stack must be an integer of at least 1, got 0"),
+        ((1.5,), "num_stack must be an integer of at least 1, got 1.5"),
         ((2, "frame"), "no entry 'frame' in the observation space Dict"),
         ((2, ("a", "whole")), "no entry 'whole'"),
-        ((2, "a"), r"stacks an array \(a Box\); this entry is Dict"),
+        ((2, "a"), r"can stack only an array \(a Box\); this entry is Dict"),
     ],
 )
 def test_bad_arguments(arguments: tuple, message: str) -> None:

@@ -111,7 +111,7 @@ def test_other_goal_and_bad_goals() -> None:
     assert (2, 3) not in starts
     assert cell_of(GOAL) in starts
     assert [env.step(np.zeros(2, np.float32))[3] for _ in range(5)] == [False] * 4 + [True]
-    with pytest.raises(InputError, match="lies in a wall"):
+    with pytest.raises(InputError, match="is in a wall"):
         make_pointmaze_env(goal=(0.0, 0.0))
     with pytest.raises(InputError, match="episode_steps must be at least 1; got 0"):
         make_pointmaze_env(episode_steps=0)
@@ -187,9 +187,9 @@ def test_unknown_names(name: str) -> None:
 
 
 def test_unknown_arguments() -> None:
-    with pytest.raises(InputError, match=f"{ENV_NAME} does not take these arguments"):
+    with pytest.raises(InputError, match=f"{ENV_NAME} does not accept these arguments"):
         make_env(ENV_NAME, colour="red")
-    with pytest.raises(InputError, match="does not take these arguments"):
+    with pytest.raises(InputError, match="does not accept these arguments"):
         make_env("Pendulum-v1", colour="red")
 
 

@@ -61,7 +61,8 @@ def test_which_library_is_tried(variables: dict, system: str, expected: list) ->
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"), [("off", "turns MuJoCo's rendering off"), ("vulkan", "no OpenGL lib")]
+    ("setting", "message"),
+    [("off", "disables MuJoCo's rendering"), ("vulkan", "not an OpenGL lib")],
 )
 def test_settings_that_cannot_be_followed(setting: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -70,7 +71,7 @@ def test_settings_that_cannot_be_followed(setting: str, message: str) -> None:
 
 def test_a_library_that_is_not_there_is_told_in_one_sentence(scene: Scene, monkeypatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", "cgl")  # Apple's
-    with pytest.raises(InputError, match=r"cannot draw pictures here \(cgl: .*libegl1"):
+    with pytest.raises(InputError, match=r"cannot render images here \(cgl: .*libegl1"):
         OffscreenView(8, 8).rgb(*scene)
 
 
@@ -100,7 +101,7 @@ def test_a_window_library_without_a_display() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
     )
     assert ended.returncode == 1
-    assert "InputError: MuJoCo cannot draw pictures here (glfw: " in ended.stderr
+    assert "InputError: MuJoCo cannot render images here (glfw: " in ended.stderr
 
 
 def test_import_has_no_effect() -> None:
@@ -209,7 +210,9 @@ def test_effects_are_shadows_and_reflections() -> None:
 
 @pytest.mark.parametrize("camera", ["front", 3, -2])
 def test_cameras_that_the_model_lacks(scene: Scene, camera) -> None:
-    with pytest.raises(InputError, match=r"no camera .*; it has top, side, flat, and -1 is"):
+    with pytest.raises(
+        InputError, match=r"no camera .*; its cameras are top, side, flat, and -1 is"
+    ):
         OffscreenView(8, 8).rgb(*scene, camera)
 
 
@@ -219,7 +222,7 @@ def test_a_model_without_cameras_has_view_0() -> None:
     np.testing.assert_array_equal(
         view.rgb(env.model, env.data, 0), view.rgb(env.model, env.data, -1)
     )
-    with pytest.raises(InputError, match="no camera 1; it has none"):
+    with pytest.raises(InputError, match="no camera 1; its cameras are none"):
         view.rgb(env.model, env.data, 1)
 
 

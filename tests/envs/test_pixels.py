@@ -176,23 +176,23 @@ def test_repetition_stops_at_the_end_and_slows_the_film() -> None:
 
 @pytest.mark.parametrize("repeat", [0, -1, 2.5])
 def test_bad_repetition(repeat: Any) -> None:
-    with pytest.raises(InputError, match=f"action_repeat must be a whole number.*{repeat}"):
+    with pytest.raises(InputError, match=f"action_repeat must be an integer.*{repeat}"):
         wrap_pixels(Painted(), action_repeat=repeat)
 
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"pixel_keys": "pixels"}, r'tuple of names such as \("pixels",\); got \'pixels\''),
-        ({"pixel_keys": ()}, "tuple of names"),
+        ({"pixel_keys": "pixels"}, r'must be a tuple such as \("pixels",\), got \'pixels\''),
+        ({"pixel_keys": ()}, "must be a tuple such as"),
         ({"pixel_keys": ("a", "b")}, "one camera_id for each of pixel_keys"),
         ({"camera_id": (0, 1)}, "one camera_id for each of pixel_keys"),
-        ({"pixel_keys": ("a", "a"), "camera_id": (0, -1)}, "must differ; got a, a"),
-        ({"state_key": "pixels"}, "must differ; got pixels, pixels"),
+        ({"pixel_keys": ("a", "a"), "camera_id": (0, -1)}, "must be unique, got a, a"),
+        ({"state_key": "pixels"}, "must be unique, got pixels, pixels"),
         ({"depth_keys": ("d", "e")}, "no depth_keys or one for each"),
-        ({"depth_keys": ("d",)}, "Painted is not simulated by MuJoCo and has no depth"),
-        ({"image_size": 0}, "at least 1 by 1 pixels; got 0 by 0"),
-        ({"num_stack": 0}, "num_stack must be a whole number from 1"),
+        ({"depth_keys": ("d",)}, "Painted has no depth, since MuJoCo does not simulate it"),
+        ({"image_size": 0}, "at least 1 by 1 pixels, got 0 by 0"),
+        ({"num_stack": 0}, "num_stack must be an integer of at least 1"),
     ],
 )
 def test_bad_arguments(kwargs: dict, message: str) -> None:
@@ -202,16 +202,18 @@ def test_bad_arguments(kwargs: dict, message: str) -> None:
 
 def test_environments_that_cannot_be_drawn() -> None:
     with pytest.raises(
-        InputError, match=r'Pendulum-v1 draws pictures only.*render_mode="rgb_array"'
+        InputError, match=r'Pendulum-v1 must be created with render_mode="rgb_array"'
     ):
         wrap_pixels(gym.make("Pendulum-v1"))
-    with pytest.raises(InputError, match="Painted has one view, camera 0; got camera 3"):
+    with pytest.raises(InputError, match="Painted has only camera 0, got camera 3"):
         wrap_pixels(Painted(), camera_id=3)[0].reset()
-    with pytest.raises(InputError, match=r"must give a picture \[H, W, 3\] of uint8; it gave list"):
+    with pytest.raises(
+        InputError, match=r"must return a uint8 image \[H, W, 3\]; it returned list"
+    ):
         listed = Painted()
         listed.render = lambda: [np.zeros((8, 8, 3), np.uint8)]
         PixelObservation(listed, 8).reset()
-    with pytest.raises(InputError, match=r"it gave float64 \(8, 8, 3\)"):
+    with pytest.raises(InputError, match=r"it returned float64 \(8, 8, 3\)"):
         doubles = Painted()
         doubles.render = lambda: np.zeros((8, 8, 3))
         PixelObservation(doubles, 8).reset()
@@ -232,7 +234,7 @@ def test_spaces_that_cannot_be_wrapped() -> None:
         wrap_pixels(Discreet())
     with pytest.raises(InputError, match="unbounded actions"):
         wrap_pixels(Unbounded())
-    with pytest.raises(InputError, match="state_key takes an environment that observes a flat"):
+    with pytest.raises(InputError, match="state_key needs an environment that observes a flat"):
         PixelObservation(Painted(nested=True), 8, state_key="state")
 
 

@@ -92,12 +92,12 @@ def test_one_channel_is_grey(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "frames", "fps", "message"),
     [
-        ("film.avi", films(2), 20, r"ends in .mp4 or .gif; got 'film.avi'"),
-        ("film.gif", films(2), 0, "fps must be positive; got 0"),
-        ("film.gif", [], 20, "at least one picture; got none"),
+        ("film.avi", films(2), 20, r"must end in .mp4 or .gif, got 'film.avi'"),
+        ("film.gif", films(2), 0, "fps must be positive, got 0"),
+        ("film.gif", [], 20, "at least one frame, got none"),
         ("film.gif", films(2).astype(float), 20, r"got float64 \(2, 12, 16, 3\)"),
         ("film.gif", films(2)[..., :2], 20, r"got uint8 \(2, 12, 16, 2\)"),
-        ("film.gif", [films(1)[0], films(1, 8)[0]], 20, "got pictures of several sizes"),
+        ("film.gif", [films(1)[0], films(1, 8)[0]], 20, "got frames of several sizes"),
     ],
 )
 def test_bad_videos(tmp_path: Path, name: str, frames: Any, fps: float, message: str) -> None:
@@ -188,7 +188,7 @@ def test_recorder_of_mujoco_and_bad_arguments(tmp_path: Path) -> None:
         env.step(np.ones(1, np.float32))
     assert read_gif(env.files[0])[0].shape[1:] == (24, 24, 3)
     env.close()
-    with pytest.raises(InputError, match="every and size must be at least 1; got 0 and None"):
+    with pytest.raises(InputError, match="every and size must be at least 1, got 0 and None"):
         VideoRecorder(Painted(), tmp_path, every=0)
 
 
@@ -210,7 +210,7 @@ def test_wandb_gets_each_episode_uncommitted(monkeypatch, no_ffmpeg: None) -> No
 
 
 def test_wandb_missing_or_misused(monkeypatch) -> None:
-    with pytest.raises(InputError, match="render_kwargs takes camera_id only; got mode"):
+    with pytest.raises(InputError, match="render_kwargs accepts only camera_id, got mode"):
         WANDBVideo(Painted(), render_kwargs={"mode": "rgb_array"})
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with pytest.raises(

@@ -74,7 +74,7 @@ def test_single_precision_rounds_to_nearest(value) -> None:
 
 
 def test_single_precision_refuses_other_spaces() -> None:
-    with pytest.raises(InputError, match=r"takes Box observations.*Discrete\(3\)"):
+    with pytest.raises(InputError, match=r"needs Box observations.*Discrete\(3\)"):
         SinglePrecision(Probe(Discrete(3), box()))
 
 
@@ -155,7 +155,7 @@ def test_wrap_gym_without_rescaling_keeps_native_bounds() -> None:
 
 def test_native_bounds_are_asserted_on_demand() -> None:
     """D14: rescaling is no harm only where the native bounds are ±1."""
-    with pytest.raises(InputError, match=r"Probe takes actions in \[-2, 2\], not \[-1, 1\]"):
+    with pytest.raises(InputError, match=r"Probe has actions in \[-2, 2\], not \[-1, 1\]"):
         wrap_gym(Probe(box(), box(-2.0, 2.0)), assert_native_bounds=True)
     wrap_gym(Probe(box(), box()), assert_native_bounds=True)
 

@@ -107,7 +107,7 @@ def test_a_folder_carries_its_reference_scores(tmp_path: Path) -> None:
 
 def test_another_folder_is_refused(tmp_path: Path, tiny: TrainConfig, quiet: Reporter) -> None:
     config = dataclasses.replace(tiny, dataset=DatasetConfig(source=str(tmp_path)))
-    with pytest.raises(InputError, match="is no Minari recording"):
+    with pytest.raises(InputError, match="is not a Minari recording"):
         train_offline(config, reporter=quiet)
     with pytest.raises(InputError, match="minari download no/such-v0"):
         load_source(DatasetConfig(source="minari:no/such-v0"))
