@@ -102,7 +102,7 @@ EXEMPT: Mapping[str, Exemption] = {
     ),
     r"jaxrl5\.data\.binary_datasets\.AWAC_DATA_DIR": Exemption(
         "a folder of its authors' cluster (quirk D19); here an argument or a variable",
-        "tests/data/test_binary.py::test_the_files_are_found_by_environment_and_name",
+        "tests/data/test_binary.py::test_files_are_found_by_environment_and_name",
     ),
     r"jaxrl5\.normalization\.flatten": Exemption(
         "returns None and has no caller (quirk D26): not ported",
@@ -125,7 +125,7 @@ EXEMPT: Mapping[str, Exemption] = {
     ),
     r"jaxrl5\.wrappers\.wandb_video\..*": Exemption(
         "logs a video to Weights & Biases",
-        "tests/envs/test_video.py::test_wandb_gets_each_episode_uncommitted",
+        "tests/envs/test_video.py::test_wandb_logs_each_episode_without_commit",
     ),
     r"flax\.training\.checkpoints(\.(restore|save)_checkpoint)?": Exemption(
         "writes and reads files: a test compares with checkpoints that Flax wrote",

@@ -122,7 +122,7 @@ def expected(seed: int, episodes: int) -> tuple[list[float], list[int], list[boo
 
 @given(st.integers(0, 1000), st.integers(1, 9), st.none() | st.integers(1, 12), st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_each_episode_counts_once_whatever_the_number_of_environments(
+def test_each_episode_counts_once_for_any_number_of_environments(
     seed: int, episodes: int, num_envs: int | None, truncate: bool
 ) -> None:
     result = evaluate(Policy(), lambda: Countdown(truncate=truncate), episodes, seed, num_envs)
@@ -182,7 +182,7 @@ class SlowNoisy(Noisy):
     *[st.lists(st.sampled_from([0.0, 0.002]), max_size=12)] * 2,
 )
 @settings(max_examples=15, deadline=None)
-def test_no_timing_changes_a_result(
+def test_results_do_not_depend_on_timing(
     episodes: int, num_envs: int, steps: list[float], choices: list[float]
 ) -> None:
     plain = evaluate(Noisy(random.PRNGKey(0)), Countdown, episodes, 5, num_envs)
@@ -193,7 +193,7 @@ def test_no_timing_changes_a_result(
     assert (threading.current_thread().name in threads) == (min(episodes, num_envs) == 1)
 
 
-def test_turns_by_hand() -> None:
+def test_order_of_choices_and_steps() -> None:
     """Halves act by turns, each with the key that the other handed on; a lone half goes on."""
     seen: list[tuple[int, ...]] = []
 
@@ -252,7 +252,7 @@ class Leavable(Countdown):
     st.lists(st.floats(0, 1), min_size=1, max_size=4),
 )
 @settings(max_examples=25, deadline=None)
-def test_members_have_the_results_that_they_have_alone(
+def test_members_have_the_results_of_single_evaluation(
     seed: int, episodes: int, num_envs: int | None, overlap: bool, patience: list[float]
 ) -> None:
     """Bit for bit: their keys advance with their own turns, whenever the others are done."""
@@ -266,12 +266,12 @@ def test_members_have_the_results_that_they_have_alone(
         assert all(np.array_equal(a, b) for a, b in zip(paths, expected, strict=True))
 
 
-def test_members_that_are_none() -> None:
+def test_zero_members_raise_input_error() -> None:
     with pytest.raises(InputError, match="members must be at least 1; got 0"):
         evaluate_members(Policy(), 0, Countdown, 1)
 
 
-def test_switches_hold_in_the_thread_that_chooses() -> None:
+def test_switches_apply_in_the_acting_thread() -> None:
     flags = []
 
     class Asking(Policy):
@@ -284,7 +284,7 @@ def test_switches_hold_in_the_thread_that_chooses() -> None:
     assert set(flags) == {True}
 
 
-def test_an_error_of_either_side_ends_the_evaluation() -> None:
+def test_errors_of_environment_and_learner_propagate() -> None:
     class Falling(Countdown):
         def step(self, action):
             raise ArithmeticError("fell")
@@ -297,7 +297,7 @@ def test_an_error_of_either_side_ends_the_evaluation() -> None:
     assert threading.active_count() == before
 
 
-def test_same_seed_same_result_and_other_seed_other_result() -> None:
+def test_result_depends_on_the_seed() -> None:
     learner = Noisy(random.PRNGKey(0))
     first = evaluate(learner, Countdown, 6, seed=3, num_envs=4, record_trajectories=True)
     second = evaluate(learner, Countdown, 6, seed=3, num_envs=4, record_trajectories=True)
@@ -318,7 +318,7 @@ def test_fold_seed_changes_the_noise_and_not_the_starts() -> None:
     assert again["returns"] == folded["returns"]
 
 
-def test_an_environment_passed_in_is_not_touched() -> None:
+def test_passed_environment_is_not_stepped() -> None:
     """E14: evaluation in the training environment corrupted the next transition."""
     env = Countdown()
     env.reset(seed=0)
@@ -328,7 +328,7 @@ def test_an_environment_passed_in_is_not_touched() -> None:
     assert (env.left, env.np_random.bit_generator.state, env.closed) == (left, state, False)
 
 
-def test_an_environment_that_cannot_be_copied() -> None:
+def test_uncopyable_environment_raises_input_error() -> None:
     class Stuck(Countdown):
         def __deepcopy__(self, memo):
             raise TypeError("no copy of a window")
@@ -337,7 +337,7 @@ def test_an_environment_that_cannot_be_copied() -> None:
         evaluate(Policy(), Stuck(), 1)
 
 
-def test_own_environments_are_closed_even_after_an_error() -> None:
+def test_created_environments_are_closed_after_an_error() -> None:
     made: list[Countdown] = []
 
     def factory() -> Countdown:
@@ -361,7 +361,7 @@ class Broken:
         return self.answer, self
 
 
-def test_success_is_none_where_the_environment_does_not_tell() -> None:
+def test_success_is_none_without_a_success_flag() -> None:
     assert evaluate(Policy(), lambda: Countdown(tell_success=False), 3)["success"] is None
 
 
@@ -450,12 +450,12 @@ class Sized(Policy):
         ((3, 6), "made for actions of size 6, but Countdown has actions of size 2"),
     ],
 )
-def test_a_learner_of_another_size(sizes: tuple[int, int], message: str) -> None:
+def test_learner_of_another_size_raises_input_error(sizes: tuple[int, int], message: str) -> None:
     with pytest.raises(InputError, match=message):
         evaluate(Sized(*sizes), Countdown, 1)
 
 
-def test_a_learner_of_the_right_size() -> None:
+def test_learner_of_the_right_size_is_accepted() -> None:
     assert evaluate(Sized(3, 2), Countdown, 1)["episodes"] == 1
 
 
@@ -468,12 +468,12 @@ def test_a_learner_of_the_right_size() -> None:
         ({"num_episodes": 1, "seed": -1}, "seed must not be negative"),
     ],
 )
-def test_bad_arguments(kwargs: dict, message: str) -> None:
+def test_bad_arguments_raise_input_error(kwargs: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         evaluate(Policy(), Countdown, **kwargs)
 
 
-def test_environments_that_do_not_fit() -> None:
+def test_unsupported_environments_raise_input_error() -> None:
     with pytest.raises(InputError, match=r"flat observations of size 4, but PointMaze.*wrap_gym"):
         evaluate(Sized(4, 2), lambda: gym.make("PointMaze_UMaze-v3"), 1)
     with pytest.raises(InputError, match=r"observes Discrete\(16\).*wrap it with wrap_gym"):
@@ -492,12 +492,12 @@ def test_environments_that_do_not_fit() -> None:
         (np.array([[0.0, np.nan]]), "not finite"),
     ],
 )
-def test_bad_actions(answer: np.ndarray, message: str) -> None:
+def test_bad_actions_raise_input_error(answer: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
         evaluate(Broken(answer), Countdown, 1)
 
 
-def test_more_episodes_only_add_seeds() -> None:
+def test_more_episodes_extend_the_seeds() -> None:
     assert episode_seeds(5, 20)[:7] == episode_seeds(5, 7)
     seeds = episode_seeds(0, 500) + episode_seeds(1, 500)
     assert len(set(seeds)) == 1000
@@ -553,13 +553,13 @@ def test_nested_observations_are_stacked_leaf_by_leaf(num_envs: int | None) -> N
         np.testing.assert_array_equal(one, other)
 
 
-def test_fewer_environments_at_once_where_they_draw() -> None:
+def test_fewer_environments_at_once_with_images() -> None:
     learner = Looking()
     evaluate(learner, Pictured, 20)
     assert {len(call["pixels"]) for call in learner.calls} == {4}  # two halves
 
 
-def test_nested_observations_that_do_not_fit() -> None:
+def test_wrong_nested_observations_raise_input_error() -> None:
     class Blind(Pictured):
         observation_space: gym.Space = gym.spaces.Dict(
             pixels=gym.spaces.Box(0, 255, (4, 4, 3, 2), np.uint8)
@@ -602,7 +602,7 @@ class Drawn(Countdown):
         return np.full((10, 10, 3), 20 * self.left, np.uint8)
 
 
-def test_a_recorded_episode_is_the_first_of_an_evaluation(tmp_path) -> None:
+def test_record_video_runs_the_first_episode_of_evaluate(tmp_path) -> None:
     result = evaluate(Policy(), Drawn, 1, seed=4)
     told = record_video(Policy(), Drawn, tmp_path / "film.gif", seed=4, size=10, fps=10)
     assert told == {
@@ -626,7 +626,7 @@ def test_a_recording_of_mujoco_and_of_pictures(tmp_path) -> None:
         assert film.size == (24, 24)
 
 
-def test_recordings_that_cannot_be_made(tmp_path) -> None:
+def test_bad_recordings_raise_input_error(tmp_path) -> None:
     with pytest.raises(InputError, match="must be created with render_mode"):
         record_video(Policy(), Countdown, tmp_path / "film.gif")
     with pytest.raises(InputError, match="Policy has no method 'act'"):
@@ -636,7 +636,7 @@ def test_recordings_that_cannot_be_made(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_first_episode_goes_to_wandb(monkeypatch) -> None:
+def test_first_episode_is_logged_to_wandb(monkeypatch) -> None:
     logged: list[dict] = []
     fake = SimpleNamespace(
         Video=lambda path, format: sum(1 for _ in ImageSequence.Iterator(Image.open(path))),

@@ -251,8 +251,8 @@ def wrap_gym(
     low, high = _box_bounds(env)
     if assert_native_bounds and not ((low == -1).all() and (high == 1).all()):
         raise InputError(
-            "trained on a dataset, whose actions are not rescaled, would act differently in it."
-            "trained on a dataset, whose actions are not rescaled, would have another effect in it."
+            f"{env_name(env)} has actions in [{low.min():g}, {high.max():g}], not [-1, 1]: a "
+            "policy trained on a dataset, whose actions are not rescaled, would act differently."
         )
     env = SinglePrecision(env)
     if rescale_actions:

@@ -32,7 +32,7 @@ def assert_upstreams(folder: Path, saved: dict[str, np.ndarray]) -> None:
             np.testing.assert_array_equal(dataset[field], value, err_msg=f"{case}/{field}")
 
 
-def test_arrays_are_upstreams():
+def test_arrays_equal_upstream():
     assert_upstreams(AWAC, load_file(AWAC / "binary.safetensors"))
 
 
@@ -48,7 +48,7 @@ def test_arrays_equal_upstream_run_live(tmp_path):
     assert_upstreams(tmp_path, load_file(tmp_path / "binary.safetensors"))
 
 
-def test_the_files_are_found_by_environment_and_name(monkeypatch):
+def test_files_are_found_by_environment_and_name(monkeypatch):
     env = types.SimpleNamespace(spec=types.SimpleNamespace(name="pen-binary"))
     expected = BinaryDataset(AWAC / "pen2_sparse.npy").dataset_dict["actions"]
     for source in (env, "pen-binary-v0"):
@@ -60,7 +60,7 @@ def test_the_files_are_found_by_environment_and_name(monkeypatch):
         BinaryDataset("door-binary-v0")
 
 
-def test_new_numpys_pickles_are_read(tmp_path):
+def test_pickles_of_numpy_2_are_read(tmp_path):
     write_files(tmp_path)
     assert_upstreams(tmp_path, load_file(AWAC / "binary.safetensors"))
 
@@ -93,7 +93,7 @@ def same(left, right) -> bool:
 
 @settings(max_examples=80, deadline=None)
 @given(tree=TREES, protocol=st.integers(0, 5))
-def test_data_comes_back_as_it_was(tmp_path_factory, tree, protocol):
+def test_plain_data_round_trips(tmp_path_factory, tree, protocol):
     path = tmp_path_factory.mktemp("npy") / "a.npy"
     array = np.empty(1, dtype=object)
     array[0] = tree
@@ -152,7 +152,7 @@ def test_file_with_other_classes_raises_input_error(tmp_path, monkeypatch, conte
     assert os.listdir(tmp_path) == ["a.npy"]
 
 
-def test_contents_that_are_no_array_or_never_end(tmp_path):
+def test_cyclic_or_foreign_content_raises_and_shared_parts_are_read_once(tmp_path):
     path = tmp_path / "a.npy"
     loop: list = []
     loop.append(loop)
@@ -213,7 +213,7 @@ def saved(path: Path, episodes: list) -> Path:
     return path
 
 
-def test_bad_episodes_are_named(tmp_path):
+def test_bad_episodes_raise_input_error(tmp_path):
     good = load_objects(AWAC / "pen2_sparse.npy")[0]
     path = tmp_path / "pen2_sparse.npy"
 

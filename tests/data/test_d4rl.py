@@ -63,7 +63,7 @@ def recording(length: int = 60, seed: int = 0, timeouts: bool = True) -> dict[st
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("how", ["file", "object"])
-def test_arrays_equal_those_saved_from_upstream(case, how, tmp_path):
+def test_arrays_equal_saved_upstream_arrays(case, how, tmp_path):
     arrays = fields(f"{case}/in/")
     steps = int(RECORDED[f"{case}/steps"][0]) or None
     eps = float(RECORDED[f"{case}/eps"][0])
@@ -207,7 +207,7 @@ def test_episode_ends_equal_a_plain_loop(seed, length, width):  # D11
     np.testing.assert_array_equal(episode_ends(observations, following, terminals), expected)
 
 
-def test_episode_ends_across_its_pieces():
+def test_episode_ends_across_block_boundaries():
     length = (1 << 16) * 2 + 5
     observations = np.arange(length, dtype=np.float64)[:, None]
     following = observations + 1
@@ -220,7 +220,7 @@ def test_episode_ends_across_its_pieces():
 # --- sources ----------------------------------------------------------------------------
 
 
-def test_a_name_is_taken_from_the_cache_folder(tmp_path, monkeypatch):
+def test_name_is_read_from_the_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
     assert d4rl_cache_dir() == tmp_path
     arrays = recording(timeouts=False)
@@ -232,7 +232,7 @@ def test_a_name_is_taken_from_the_cache_folder(tmp_path, monkeypatch):
     assert_same_arrays(dataset.dataset_dict, D4RLDataset(path, max_episode_steps=700).dataset_dict)
 
 
-def test_a_name_is_downloaded_once(tmp_path, monkeypatch):
+def test_name_is_downloaded_once(tmp_path, monkeypatch):
     published = write_d4rl_hdf5(tmp_path / "there" / "pen-expert-v1.hdf5", recording())
     entry = D4RL_NAMES["pen-expert-v1"]._replace(url=published.as_uri())
     monkeypatch.setattr("idql_func.data.d4rl.D4RL_NAMES", {"pen-expert-v1": entry})
@@ -243,7 +243,7 @@ def test_a_name_is_downloaded_once(tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "cache") == ["pen-expert-v1.hdf5"]
 
 
-def test_without_a_server_the_message_says_where_to_put_the_file(tmp_path, monkeypatch):
+def test_failed_download_message_names_the_path(tmp_path, monkeypatch):
     url = (tmp_path / "absent.hdf5").as_uri()
     entry = D4RL_NAMES["hopper-medium-v2"]._replace(url=url)
     monkeypatch.setattr("idql_func.data.d4rl.D4RL_NAMES", {"hopper-medium-v2": entry})
@@ -253,12 +253,12 @@ def test_without_a_server_the_message_says_where_to_put_the_file(tmp_path, monke
     assert os.listdir(tmp_path / "cache") == []
 
 
-def test_the_default_cache_is_d4rls(monkeypatch):
+def test_default_cache_is_d4rls_folder(monkeypatch):
     monkeypatch.delenv("D4RL_DATASET_DIR", raising=False)
     assert d4rl_cache_dir() == Path.home() / ".d4rl" / "datasets"
 
 
-def test_a_file_may_tell_its_episode_length_and_scores(tmp_path):
+def test_file_attributes_set_time_limit_and_scores(tmp_path):
     arrays = recording(timeouts=False)
     attributes = {"max_episode_steps": 5, "ref_min_score": 0.0, "ref_max_score": 9.0}
     path = write_d4rl_hdf5(tmp_path / "a.hdf5", arrays, attributes)
@@ -271,7 +271,7 @@ def test_a_file_may_tell_its_episode_length_and_scores(tmp_path):
     assert len(D4RLDataset(path, max_episode_steps=3)) < len(dataset)
 
 
-def test_an_object_may_tell_its_episode_length_and_scores():
+def test_object_attributes_set_time_limit_and_scores():
     class Spec:
         max_episode_steps = 5
 
@@ -283,7 +283,7 @@ def test_an_object_may_tell_its_episode_length_and_scores():
     assert by_spec.reference_scores is None
 
 
-def test_the_source_is_not_written_to_and_the_seed_is_heeded():
+def test_source_is_not_modified_and_seed_is_used():
     arrays = recording()
     kept = {k: v.copy() for k, v in arrays.items()}
     dataset = D4RLDataset(Env(arrays), seed=7)
@@ -344,7 +344,7 @@ def put(index, value):
         (recording(timeouts=False), "has no 'timeouts'; pass max_episode_steps"),
     ],
 )
-def test_what_is_no_recording(arrays, message, tmp_path):
+def test_invalid_recordings_raise_input_error(arrays, message, tmp_path):
     with pytest.raises(InputError, match=message) as error:
         D4RLDataset(Env(arrays))
     assert str(error.value).startswith("Env.get_dataset()")
@@ -355,7 +355,7 @@ def test_what_is_no_recording(arrays, message, tmp_path):
         assert str(error.value).startswith(str(path))
 
 
-def test_actions_outside_are_clipped_on_request_only():  # D12
+def test_actions_out_of_range_are_clipped_only_on_request():  # D12
     arrays = spoil(actions=put((0, 0), 1.2))
     with pytest.raises(InputError, match="pass out_of_range='clip'"):
         D4RLDataset(Env(arrays))
@@ -366,7 +366,7 @@ def test_actions_outside_are_clipped_on_request_only():  # D12
     assert np.abs(D4RLDataset(Env(rounding)).dataset_dict["actions"]).max() < 1
 
 
-def test_bad_arguments():
+def test_bad_arguments_raise():
     arrays = recording()
     for eps in (-0.1, 1.0, float("nan")):
         with pytest.raises(InputError, match=r"eps must lie in \[0, 1\)"):
@@ -381,7 +381,7 @@ def test_bad_arguments():
         D4RLDataset(Env([1]))
 
 
-def test_names_and_paths_that_are_not_there(tmp_path):
+def test_unknown_names_and_paths_raise_input_error(tmp_path):
     with pytest.raises(
         InputError, match="neither a file nor a D4RL name; did you mean hopper-medium-v2"
     ):

@@ -67,7 +67,7 @@ def test_sample_and_split_draw_the_indices_of_upstream(case):
     np.testing.assert_array_equal(dataset.sample(batch_size)["row"], RECORDED[f"{case}/after"])
 
 
-def test_no_seed_is_seed_42_and_seed_0_is_0():  # D1
+def test_default_seed_is_42():  # D1
     assert rows_dataset(5).rng.tolist() == [0, 42]
     assert rows_dataset(5, 0).rng.tolist() == [0, 0]
     np.testing.assert_array_equal(
@@ -99,7 +99,7 @@ def test_rng_can_be_set_to_resume():
     assert other.rng.tolist() != [0, 0]
 
 
-def test_an_explicit_key_leaves_the_internal_one():
+def test_explicit_key_does_not_change_rng():
     dataset = rows_dataset(1000, 1)
     before = dataset.rng.clone()
     rows = dataset.sample_torch(6, key=random.PRNGKey(3))["row"]
@@ -111,7 +111,7 @@ def test_an_explicit_key_leaves_the_internal_one():
 # --- batches ----------------------------------------------------------------------------
 
 
-def test_each_call_heeds_its_own_size_and_keys():  # D2
+def test_each_call_uses_its_own_size_and_keys():  # D2
     dataset = rl_dataset()
     assert set(dataset.sample_torch(3)) == {"observations", "rewards", "dones"}
     batch = dataset.sample_torch(7, keys=["rewards"])
@@ -132,7 +132,7 @@ def test_nested_fields_are_drawn_with_the_same_rows():
         )
 
 
-def test_dtypes_are_those_of_jax():
+def test_dtypes_equal_jax():
     fields = {
         name: np.ones(4, dtype)
         for name, dtype in [
@@ -152,7 +152,7 @@ def test_dtypes_are_those_of_jax():
     assert dataset.sample_torch(2)["f64"].dtype == torch.float32
 
 
-def test_replaced_and_refreshed_arrays_are_seen():
+def test_replaced_and_refreshed_arrays_are_used():
     dataset = Dataset({"a": np.zeros(3), "b": {"c": np.zeros(3)}})
     assert dataset.sample_torch(1)["a"].item() == 0
     dataset.dataset_dict["a"] = np.ones(3)
@@ -165,7 +165,7 @@ def test_replaced_and_refreshed_arrays_are_seen():
     assert dataset.sample_torch(1)["a"].item() == 6
 
 
-def test_fields_are_placed_once():
+def test_fields_are_copied_to_the_device_once():
     dataset = rl_dataset()
     first = dataset._device_field("rewards")
     dataset.sample_torch(3)
@@ -174,7 +174,7 @@ def test_fields_are_placed_once():
     assert dataset._device_field("rewards") is not first
 
 
-def test_read_only_and_reversed_arrays_are_placed_silently():
+def test_read_only_and_reversed_arrays_are_copied_without_warning():
     frozen = np.arange(4.0, dtype=np.float32)
     frozen.flags.writeable = False
     dataset = Dataset({"a": frozen, "b": np.arange(4, dtype=np.int32)[::-1]})
@@ -185,7 +185,7 @@ def test_read_only_and_reversed_arrays_are_placed_silently():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gets_the_same_batch():
+def test_batch_on_gpu_equals_cpu():
     dataset = rl_dataset()
     key = random.PRNGKey(1)
     host = dataset.sample_torch(9, key=key)["rewards"]
@@ -196,7 +196,7 @@ def test_a_gpu_gets_the_same_batch():
 # --- split, filter, returns -------------------------------------------------------------
 
 
-def test_split_is_repeatable_and_its_halves_have_streams_of_their_own():  # D1, D4
+def test_split_is_reproducible_and_halves_have_own_streams():  # D1, D4
     def halves(seed):
         return rows_dataset(500, seed).split(0.95)
 
@@ -211,7 +211,7 @@ def test_split_is_repeatable_and_its_halves_have_streams_of_their_own():  # D1, 
     assert (train.sample(20)["row"] != other.sample(20)["row"]).any()
 
 
-def test_the_rows_of_a_split_draw_what_its_halves_draw():
+def test_split_rows_reproduce_the_halves():
     whole = rows_dataset(50, seed=3)
     halves = whole.split(0.8)
     whole.seed(3)
@@ -246,7 +246,7 @@ def returns_dataset() -> Dataset:
     return Dataset({name: RECORDED[f"returns/in/{name}"].copy() for name in names})
 
 
-def test_trajectories_are_upstreams():
+def test_trajectories_equal_upstream():
     starts, ends, returns = returns_dataset().trajectory_boundaries_and_returns()
     np.testing.assert_array_equal(starts, RECORDED["returns/starts"])
     np.testing.assert_array_equal(ends, RECORDED["returns/ends"])
@@ -278,7 +278,7 @@ def test_trajectories_equal_a_plain_loop(steps):
 @pytest.mark.parametrize(
     ("name", "options"), [("top", {"take_top": 30}), ("threshold", {"threshold": 0.5})]
 )
-def test_filter_keeps_upstreams_rows(name, options):
+def test_filter_keeps_the_rows_of_upstream(name, options):
     dataset = returns_dataset()
     before = dataset.sample_torch(4, keys=["rewards"])["rewards"]
     dataset.filter(**options)
@@ -289,7 +289,7 @@ def test_filter_keeps_upstreams_rows(name, options):
 
 
 @pytest.mark.parametrize("scaling", [1000, 1])
-def test_normalize_returns_is_upstreams_and_spares_the_callers_array(scaling):
+def test_normalize_returns_equals_upstream_and_keeps_the_callers_array(scaling):
     dataset = returns_dataset()
     given_rewards = dataset.dataset_dict["rewards"]
     kept = given_rewards.copy()
@@ -303,7 +303,7 @@ def test_normalize_returns_is_upstreams_and_spares_the_callers_array(scaling):
     assert torch.isin(drawn, torch.from_numpy(dataset.dataset_dict["rewards"])).all()
 
 
-def test_filter_and_normalize_refuse_what_they_cannot_do():
+def test_filter_and_normalize_raise_on_bad_input():
     dataset = returns_dataset()
     for options in ({}, {"take_top": 1, "threshold": 1}):
         with pytest.raises(InputError, match="either take_top or threshold"):
@@ -348,12 +348,12 @@ def test_filter_and_normalize_refuse_what_they_cannot_do():
         ([np.zeros(3)], TypeError, "dict of arrays, got list"),
     ],
 )
-def test_what_is_no_dataset(dataset_dict, error, message):
+def test_invalid_datasets_raise(dataset_dict, error, message):
     with pytest.raises(error, match=message):
         Dataset(dataset_dict)
 
 
-def test_bad_arguments():
+def test_bad_arguments_raise():
     dataset = rows_dataset(5)
     for sample in (dataset.sample, dataset.sample_torch):
         with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):

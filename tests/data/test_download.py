@@ -55,7 +55,7 @@ def there(tmp_path):
         yield url
 
 
-def test_a_whole_file_arrives(there, tmp_path):
+def test_complete_file_is_stored(there, tmp_path):
     path = download_hdf5(f"{there}/d.hdf5", tmp_path / "cache" / "d.hdf5")
     np.testing.assert_array_equal(read_d4rl_hdf5(path)[0]["a"], np.arange(3000.0))
     assert os.listdir(tmp_path / "cache") == ["d.hdf5"]
@@ -70,14 +70,14 @@ def test_a_whole_file_arrives(there, tmp_path):
         ("absent.hdf5", r"could not be downloaded \(.*[Nn]ot [Ff]ound\); get the file another"),
     ],
 )
-def test_nothing_is_left_of_a_failed_download(there, tmp_path, file, message):
+def test_failed_download_leaves_no_file(there, tmp_path, file, message):
     with pytest.raises(InputError, match=message) as error:
         download_hdf5(f"{there}/{file}", tmp_path / "cache" / "d.hdf5")
     assert f"put it at {tmp_path / 'cache' / 'd.hdf5'}" in str(error.value)
     assert os.listdir(tmp_path / "cache") == []
 
 
-def test_no_server(tmp_path):
+def test_unreachable_server_raises_input_error(tmp_path):
     with serve(tmp_path) as url:
         pass  # a port that was free a moment ago, where nobody listens now
     with pytest.raises(InputError, match=r"could not be downloaded .*[Rr]efused.*; get the file"):

@@ -76,7 +76,7 @@ def test_same_content_gives_the_same_bytes(tmp_path):
         ({"a": np.ones(2)}, {"b": {"c": 1}}, "Attribute 'b'.*dict"),
     ],
 )
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, arrays, attributes, message):
+def test_failed_write_keeps_the_old_file_only(tmp_path, arrays, attributes, message):
     path = write_d4rl_hdf5(tmp_path / "a.hdf5", {"old": np.ones(1)})
     with pytest.raises(InputError, match=message):
         write_d4rl_hdf5(path, arrays, attributes)
@@ -84,14 +84,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, arrays, a
     assert os.listdir(tmp_path) == ["a.hdf5"]
 
 
-def test_an_interrupted_block_leaves_nothing(tmp_path):
+def test_interrupted_atomic_path_leaves_no_file(tmp_path):
     with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "a.txt") as temporary:
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []
 
 
-def test_missing_folder_and_foreign_files(tmp_path):
+def test_missing_and_other_files_raise_input_error(tmp_path):
     with pytest.raises(InputError, match=r"There is no file .*absent.hdf5"):
         read_d4rl_hdf5(tmp_path / "absent.hdf5")
     with pytest.raises(InputError, match="is a folder"):
@@ -106,7 +106,7 @@ def test_missing_folder_and_foreign_files(tmp_path):
 
 @settings(max_examples=40, deadline=None)
 @given(share=st.floats(0, 0.9999))
-def test_every_cut_is_noticed(tmp_path_factory, share):
+def test_truncated_file_raises_input_error(tmp_path_factory, share):
     path = write_d4rl_hdf5(tmp_path_factory.mktemp("d") / "a.hdf5", {"a": np.ones((100, 4))})
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
@@ -115,7 +115,7 @@ def test_every_cut_is_noticed(tmp_path_factory, share):
             read(path)
 
 
-def test_damage_inside_is_told(tmp_path):
+def test_damaged_array_raises_input_error(tmp_path):
     path = tmp_path / "a.hdf5"
     with h5py.File(path, "w") as file:
         file.create_dataset("a", data=np.ones((500, 40)), compression="gzip", chunks=(500, 40))

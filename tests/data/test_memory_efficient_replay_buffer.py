@@ -46,7 +46,7 @@ def true_stacks(name: str, numbers: np.ndarray) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", STACKED)
-def test_samples_are_upstreams_and_all_stacks_are_true(name):
+def test_samples_equal_upstream_and_all_stacks_are_correct(name):
     ours = played(name)
     sums = check_sums(name, ours)
     np.testing.assert_array_equal(sums["sums"], RECORDED[f"{name}/sums"])
@@ -96,7 +96,7 @@ def test_samples_equal_upstream_run_live(tmp_path):
         )
 
 
-def test_the_fault_that_is_mended():
+def test_stacks_across_the_ring_end_differ_from_upstream():
     """The smallest case of D22: padding in the last row, the episode's first step in row S - 1."""
     buffer = frame_buffer([5, 1], capacity=9, stack=3)  # 3 + 5 rows, then padding 8, 0, 1, real 2
     assert buffer.transition_rows.tolist() == [6, 7, 2]
@@ -112,7 +112,7 @@ def test_the_fault_that_is_mended():
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_every_transition_shows_the_stacks_that_went_in(data):
+def test_every_transition_returns_its_inserted_stacks(data):
     stack = data.draw(st.integers(1, 4))
     capacity = data.draw(st.integers(stack + 1, 30))
     lengths = data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=6))
@@ -137,7 +137,7 @@ def test_every_transition_shows_the_stacks_that_went_in(data):
         assert set(batch["rewards"].astype(int)) <= set(numbers)
 
 
-def test_a_ring_that_never_wraps_keeps_all():
+def test_ring_below_capacity_keeps_all_transitions():
     buffer = frame_buffer([4, 6, 2], capacity=100, stack=3)
     assert buffer.num_transitions == 12 and len(buffer) == 12 + 3 * 3
 
@@ -156,7 +156,7 @@ def test_packed_stacks_hold_both_observations():
     np.testing.assert_array_equal(both[..., 1:], plain["next_observations"]["pixels"])
 
 
-def test_fields_are_chosen():
+def test_keys_select_fields():
     buffer = frame_buffer([9])
     assert set(buffer.sample(2, keys=["rewards"])) == {"rewards"}
     batch = buffer.sample(2, keys=["next_observations"])
@@ -166,7 +166,7 @@ def test_fields_are_chosen():
     assert set(batch) == {"observations", "masks"}
 
 
-def test_rows_can_be_given():  # D25
+def test_indx_selects_rows():  # D25
     buffer = frame_buffer([4, 2])
     assert buffer.sample(1, indx=np.array([6, 3]))["rewards"].tolist() == [3, 0]
     assert buffer.sample(1, indx=np.array(10))["observations"]["pixels"].shape == (2, 1, 1, 3)
@@ -206,7 +206,7 @@ def test_several_cameras_share_the_rows():
 # --- what can not hang, and what is no transition (D20, D24) ------------------------------
 
 
-def test_a_buffer_without_transitions_says_so():
+def test_buffer_without_transitions_raises_input_error():
     buffer = frame_buffer([])
     assert buffer.num_transitions == 0 and buffer.transition_rows.tolist() == []
     for call in (
@@ -217,13 +217,13 @@ def test_a_buffer_without_transitions_says_so():
             call()
 
 
-def test_returns_leave_out_the_padding():
+def test_returns_exclude_padding():
     buffer = frame_buffer([2, 3, 1])
     starts, ends, returns = buffer.trajectory_boundaries_and_returns()
     assert (starts.tolist(), ends.tolist(), returns.tolist()) == ([0, 2, 5], [2, 5, 6], [1, 9, 5])
 
 
-def test_filter_drops_transitions_and_the_buffer_goes_on():
+def test_filter_removes_transitions_and_insertion_continues():
     lengths = [2, 3, 4]
     buffer = frame_buffer(lengths)
     buffer.filter(threshold=5)
@@ -240,7 +240,7 @@ def test_normalize_returns_scales_each_transition_once():
     assert buffer.sample(1, indx=rows)["rewards"].tolist() == [0, 2, 4, 6, 8]
 
 
-def test_split_shares_the_transitions_out():
+def test_split_partitions_the_transitions():
     buffer = frame_buffer([9, 9, 2], seed=3)
     first, second = buffer.split(0.75)
     halves = [set(h.sample(1, indx=h.transition_rows)["rewards"]) for h in (first, second)]
@@ -268,7 +268,9 @@ def test_split_shares_the_transitions_out():
     capacity=st.integers(4, 20), before=st.integers(0, 30), split=st.integers(1, 9),
     mapped=st.booleans(),
 )  # fmt: skip
-def test_a_saved_buffer_goes_on_as_the_one_saved(tmp_path_factory, capacity, before, split, mapped):
+def test_loaded_buffer_continues_like_the_saved_one(
+    tmp_path_factory, capacity, before, split, mapped
+):
     folder = tmp_path_factory.mktemp("buffer")
     steps = list(episodes([split, 50], 3))
     buffer = frame_buffer([], capacity, 3, seed=5, storage=folder / "a" if mapped else None)
@@ -293,7 +295,7 @@ def test_a_saved_buffer_goes_on_as_the_one_saved(tmp_path_factory, capacity, bef
     capacity=st.integers(4, 15), room=st.integers(1, 40), before=st.integers(1, 40),
     length=st.integers(1, 12),
 )  # fmt: skip
-def test_a_buffer_loaded_with_more_room_shows_true_stacks(
+def test_buffer_loaded_with_larger_capacity_has_correct_stacks(
     tmp_path_factory, capacity, room, before, length
 ):
     path = tmp_path_factory.mktemp("buffer") / "saved"
@@ -315,7 +317,7 @@ def test_a_buffer_loaded_with_more_room_shows_true_stacks(
                 )
 
 
-def test_a_buffer_of_images_alone_comes_back(tmp_path):
+def test_buffer_of_images_only_round_trips(tmp_path):
     space = spaces.Dict({"pixels": spaces.Box(0, 255, (2, 1, 1, 3), np.uint8)})
     buffer = MemoryEfficientReplayBuffer(space, ACTIONS, 20)
     steps = [
@@ -336,7 +338,7 @@ def test_a_buffer_of_images_alone_comes_back(tmp_path):
 # --- bad input ----------------------------------------------------------------------------
 
 
-def test_bad_arguments():
+def test_bad_arguments_raise():
     with pytest.raises(InputError, match="capacity must be at least 4, the rows of one transition"):
         frame_buffer([], capacity=3)
     with pytest.raises(TypeError, match="must be a Dict space with the keys 'pixels'"):

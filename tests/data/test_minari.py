@@ -103,7 +103,7 @@ def test_every_step_becomes_a_transition(tmp_path_factory, episodes):
 
 @settings(max_examples=30, deadline=None)
 @given(episodes=EPISODES)
-def test_dropped_timeouts_give_the_arrays_of_d4rl(tmp_path_factory, episodes):
+def test_dropped_timeouts_give_d4rl_arrays(tmp_path_factory, episodes):
     folder = tmp_path_factory.mktemp("m")
     path = written(folder / "toy-v0", episodes)
     cut = [e["truncations"].copy() for e in episodes]
@@ -170,7 +170,7 @@ def test_metadata_and_scores(tmp_path):
     assert dataset.attributes["total_steps"] == 2
 
 
-def test_episodes_come_in_the_order_of_their_numbers(tmp_path):
+def test_episodes_are_ordered_by_number(tmp_path):
     path = written(tmp_path / "toy-v0", [episode(1, seed=s) for s in range(12)])
     rewards = np.concatenate([episode(1, seed=s)["rewards"] for s in range(12)])
     found = MinariDataset(path).dataset_dict["rewards"]
@@ -198,14 +198,14 @@ def test_folder_file_and_name(tmp_path, monkeypatch):
         MinariDataset(3)
 
 
-def test_other_formats_are_named(tmp_path):
+def test_other_formats_raise_input_error(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "metadata.json").write_text('{"data_format": "arrow"}')
     with pytest.raises(InputError, match=r"in the format \'arrow\'; pass minari\.load_dataset"):
         MinariDataset(tmp_path)
 
 
-def test_jpeg_images_are_not_taken_for_numbers(tmp_path):
+def test_jpeg_images_raise_input_error(tmp_path):
     path = written(tmp_path / "toy-v0", [episode(1)]) / "data" / "main_data.hdf5"
     with h5py.File(path, "a") as file:
         del file["episode_0/observations"]
@@ -214,7 +214,7 @@ def test_jpeg_images_are_not_taken_for_numbers(tmp_path):
         MinariDataset(path)
 
 
-def test_an_object_with_episodes_will_do():
+def test_object_with_iterate_episodes_is_accepted():
     stored = [types.SimpleNamespace(**episode(2)), types.SimpleNamespace(**episode(3))]
     source = types.SimpleNamespace(iterate_episodes=lambda: iter(stored))
     assert len(MinariDataset(source)) == 5
@@ -271,7 +271,7 @@ def test_what_the_minari_package_writes_is_read(tmp_path, monkeypatch):
 
 @settings(max_examples=30, deadline=None)
 @given(episodes=EPISODES)
-def test_transitions_written_come_back(tmp_path_factory, episodes):
+def test_written_transitions_round_trip(tmp_path_factory, episodes):
     folder = tmp_path_factory.mktemp("m")
     first = MinariDataset(written(folder / "a-v0", episodes), clip_to_eps=False).dataset_dict
     again = written(folder / "b-v0", episodes_from_transitions(first))
@@ -280,7 +280,7 @@ def test_transitions_written_come_back(tmp_path_factory, episodes):
         np.testing.assert_array_equal(second[name], value, err_msg=name)
 
 
-def test_a_replay_buffers_content_can_be_written(tmp_path):
+def test_replay_buffer_content_can_be_written(tmp_path):
     buffer = plain_buffer(100, 10)
     rows = buffer.transition_rows
     episodes = episodes_from_transitions(buffer.sample(1, indx=rows))
@@ -290,7 +290,7 @@ def test_a_replay_buffers_content_can_be_written(tmp_path):
     assert MinariDataset(path).dataset_dict["rewards"].tolist() == list(range(10))
 
 
-def test_a_jump_ends_an_episode():
+def test_discontinuity_ends_an_episode():
     steps = [transition(0), transition(1), transition(7), transition(8, True, masks=0.0)]
     columns = {k: np.stack([s[k] for s in steps]) for k in steps[0]}
     first, second = episodes_from_transitions(columns)
@@ -301,7 +301,7 @@ def test_a_jump_ends_an_episode():
         episodes_from_transitions({k: v for k, v in columns.items() if k not in ("masks", "dones")})
 
 
-def test_an_older_dataset_is_replaced_and_other_folders_are_not(tmp_path, monkeypatch):
+def test_only_existing_minari_datasets_are_replaced(tmp_path, monkeypatch):
     path = written(tmp_path / "toy-v0", [episode(2)])
     written(path, [episode(3)])
     assert len(MinariDataset(path)) == 3 and os.listdir(tmp_path) == ["toy-v0"]
@@ -346,7 +346,7 @@ def test_bad_episodes_are_not_written(tmp_path, changes, message):
     assert os.listdir(tmp_path) == []
 
 
-def test_bad_arguments(tmp_path):
+def test_bad_arguments_raise_input_error(tmp_path):
     path = tmp_path / "toy-v0"
     with pytest.raises(InputError, match="there is no episode"):
         written(path, [])
@@ -395,7 +395,7 @@ def test_damaged_file_raises_input_error_or_gives_valid_transitions(tmp_path_fac
         validate_transitions(loaded, observation_shape=(2,), action_dim=3)
 
 
-def test_damaged_metadata_is_named(tmp_path):
+def test_damaged_metadata_raises_input_error(tmp_path):
     path = written(tmp_path / "toy-v0", [episode(2)])
     for text in ("[1", "[1]"):
         (path / "data" / "metadata.json").write_text(text)

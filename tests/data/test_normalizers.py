@@ -43,7 +43,7 @@ def affine(shift: float, scale: float) -> Normalizer:
     shift=st.floats(-(2.0**127), 2.0**127),
     scale=SCALES,
 )
-def test_any_float32_comes_back_from_any_shift_and_scale(x, shift, scale):
+def test_any_float32_is_inverted_exactly(x, shift, scale):
     assert_exact(affine(shift, scale), torch.from_numpy(x))
 
 
@@ -54,13 +54,13 @@ def test_any_float32_comes_back_from_any_shift_and_scale(x, shift, scale):
     ),
     fit=st.sampled_from(sorted(FITS)),
 )
-def test_what_was_fitted_comes_back(data, fit):
+def test_fitted_data_is_inverted_exactly(data, fit):
     assert_exact(FITS[fit](data), torch.from_numpy(data))
 
 
 @pytest.mark.parametrize("shift", [0.0, -0.0, 1.0, -3.7, 1e-45, 3e-40, 2.0**-131, 1e30, -3.4e38])
 @pytest.mark.parametrize("scale", [1.0, 0.3, 1e-45, 3.4e38])
-def test_numbers_around_the_edge_between_the_two_maps_come_back(shift, scale):
+def test_numbers_near_the_edge_are_inverted_exactly(shift, scale):
     rng = np.random.default_rng(0)
     edge = abs(shift) * 2.0**-18 * np.array([0.25, 0.4999, 0.5, 0.5001, 0.75, 0.9999, 1, 1.001, 2])
     at = np.array([0.0, *edge, 1e-45, 1.1754944e-38, 1.0, 3e38, abs(shift)], np.float32)
@@ -70,7 +70,7 @@ def test_numbers_around_the_edge_between_the_two_maps_come_back(shift, scale):
     assert_exact(affine(shift, scale), torch.from_numpy(np.concatenate([x, -x])))
 
 
-def test_a_plain_quotient_would_not_do():
+def test_plain_quotient_is_not_invertible():
     """Why the small numbers are spread out: beside a shift of 1 float64 loses 1e-20."""
     x = torch.tensor([1e-20, 2e-20, -0.0, 0.0])
     plain = (x.double() - 1) / 3
@@ -81,7 +81,7 @@ def test_a_plain_quotient_would_not_do():
 
 @settings(max_examples=200, deadline=None)
 @given(x=arrays.arrays(np.float32, 20, elements=FLOAT32), shift=FLOAT32, scale=SCALES)
-def test_z_is_the_quotient_but_for_small_numbers(x, shift, scale):
+def test_z_is_the_quotient_except_for_small_numbers(x, shift, scale):
     z = affine(shift, scale).normalize(torch.from_numpy(x)).numpy()
     plain = (x.astype(np.float64) - shift) / scale
     small = np.abs(x.astype(np.float64)) < 2.0**-18 * abs(shift)
@@ -97,7 +97,7 @@ def test_the_map_keeps_the_order(x, shift, scale):
     assert (np.diff(z) > 0).all()
 
 
-def test_from_a_float32_z_a_number_comes_back_roughly():
+def test_float32_z_is_inverted_approximately():
     x = torch.randn(1000, 3) * 4 + 2
     normalizer = fit_mean_std(x)
     back = normalizer.denormalize(normalizer.normalize(x).float())
@@ -122,7 +122,7 @@ def test_extremes():
     np.testing.assert_array_equal([z.min(0), z.max(0)], [[-1, -1], [1, 1]])
 
 
-def test_features_that_do_not_vary():
+def test_constant_features():
     x = torch.full((4, 2), 7.5)
     for fit in FITS.values():
         normalizer = fit(x)
@@ -171,7 +171,7 @@ def test_compiled():
 # --- bad input ----------------------------------------------------------------------------
 
 
-def test_bad_input():
+def test_bad_input_raises_input_error():
     normalizer = fit_mean_std(torch.randn(4, 2))
     for dtype in (torch.float64, torch.int64, torch.complex64):
         with pytest.raises(InputError, match=f"normalize: the data has dtype {dtype}, which float"):

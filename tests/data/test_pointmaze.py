@@ -88,7 +88,7 @@ def test_layout_and_attributes(cache: Path) -> None:
     )
 
 
-def test_cache_is_used_and_a_damaged_file_is_made_again(cache: Path) -> None:
+def test_cache_is_used_and_a_damaged_file_is_replaced(cache: Path) -> None:
     path = make()
     stamp = path.stat().st_mtime_ns
     assert make() == path
@@ -107,7 +107,7 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_dir() == Path.home() / "x"
 
 
-def test_another_file_is_not_overwritten(tmp_path: Path) -> None:
+def test_other_file_is_not_overwritten(tmp_path: Path) -> None:
     path = make(path=tmp_path / "a.hdf5", seed=1)
     before = path.read_bytes()
     with pytest.raises(InputError, match="is not the maze dataset of seed 2"):
@@ -125,7 +125,7 @@ def test_another_file_is_not_overwritten(tmp_path: Path) -> None:
         ({"goal": (np.nan, 0.0)}, "two finite numbers"),
     ],
 )
-def test_bad_arguments(tmp_path: Path, kwargs: dict, message: str) -> None:
+def test_bad_arguments_raise_input_error(tmp_path: Path, kwargs: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make(path=tmp_path / "a.hdf5", **kwargs)
     assert list(tmp_path.iterdir()) == []
@@ -148,7 +148,7 @@ def test_replayed_actions_give_the_stored_observations_and_rewards() -> None:
         assert truncated == (step == 299)
 
 
-def test_relabelling_for_the_own_goal_changes_nothing_and_for_another_does() -> None:
+def test_relabel_changes_rewards_only_for_another_goal() -> None:
     arrays = collect(make_pointmaze_env(), WaypointController(np.random.default_rng(1)), 900, 0)
     np.testing.assert_array_equal(relabel(arrays)["rewards"], arrays["rewards"])
     moved = relabel(arrays, goal=(1.0, 0.0))
@@ -159,7 +159,7 @@ def test_relabelling_for_the_own_goal_changes_nothing_and_for_another_does() -> 
         relabel({"rewards": arrays["rewards"]})
 
 
-def test_behaviour_is_far_from_the_best() -> None:
+def test_reference_scores_and_behaviour_return() -> None:
     """What a learner can gain: the noise-free controller earns many times the behaviour's."""
     env = make_pointmaze_env()
     behaviour = behaviour_returns(
@@ -199,7 +199,7 @@ def test_routes_go_through_neighbouring_free_cells(start, end) -> None:
     assert path == route(end, start)[::-1]
 
 
-def test_route_to_a_wall() -> None:
+def test_route_to_a_wall_raises_input_error() -> None:
     with pytest.raises(InputError, match=r"\(2, 2\) is not a free cell"):
         route((1, 1), (2, 2))
 
@@ -217,7 +217,7 @@ def test_controller_actions_stay_in_bounds(seed: int, noise: float) -> None:
         assert np.abs(action).max() <= 1
 
 
-def test_behaviour_returns_leave_out_cut_episodes() -> None:
+def test_behaviour_returns_exclude_truncated_episodes() -> None:
     arrays = {
         "rewards": np.array([1, 2, 3, 4, 5, 6], np.float32),
         "terminals": np.array([0, 0, 0, 0, 0, 0], bool),
@@ -229,7 +229,7 @@ def test_behaviour_returns_leave_out_cut_episodes() -> None:
     assert behaviour_returns(arrays, 300).tolist() == []
 
 
-def test_reward_at_the_rim_of_the_goal() -> None:
+def test_reward_at_the_goal_radius() -> None:
     positions = np.array([GOAL, GOAL, GOAL, [-1.4, -1.4]], np.float32)
     positions[1, 0] += np.float32(GOAL_RADIUS - 1e-3)
     positions[2, 0] += np.float32(GOAL_RADIUS + 1e-3)
@@ -237,7 +237,7 @@ def test_reward_at_the_rim_of_the_goal() -> None:
     assert sparse_reward(positions).tolist() == [1, 1, 0, 1]
 
 
-def test_hash_sees_names_types_shapes_and_values() -> None:
+def test_hash_depends_on_names_dtypes_shapes_and_values() -> None:
     base = {"a": np.zeros((2, 3), np.float32)}
     variants = [
         {"b": base["a"]},
@@ -249,7 +249,7 @@ def test_hash_sees_names_types_shapes_and_values() -> None:
     assert len({arrays_sha256(v) for v in [base, *variants]}) == 5
 
 
-def test_picture(tmp_path: Path) -> None:
+def test_plot_trajectories(tmp_path: Path) -> None:
     walk = np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     path = plot_trajectories(tmp_path / "maze.png", [("before", [walk]), ("after", [])])
     assert path.read_bytes().startswith(b"\x89PNG")
@@ -261,7 +261,7 @@ def test_picture(tmp_path: Path) -> None:
     np.testing.assert_array_equal(line.get_segments()[0], walk[:, :2])
 
 
-def test_picture_of_bad_trajectories() -> None:
+def test_bad_trajectories_raise_input_error() -> None:
     with pytest.raises(InputError, match="at least one panel"):
         trajectory_figure([])
     with pytest.raises(InputError, match=r"Trajectory 1 of panel 'x' has shape \(3,\)"):

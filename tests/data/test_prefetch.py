@@ -12,7 +12,7 @@ from idql_func.types import InputError
 
 
 @pytest.mark.parametrize("queue_size", [1, 2, 3, 7])
-def test_each_batch_was_drawn_queue_size_less_one_calls_earlier(queue_size):  # D21
+def test_batches_are_drawn_queue_size_minus_one_calls_early(queue_size):  # D21
     count = itertools.count()
     batches = prefetch(lambda: {"a": np.array([next(count)])}, queue_size)
     assert next(count) == 0, "nothing is drawn before the first call"
@@ -22,7 +22,7 @@ def test_each_batch_was_drawn_queue_size_less_one_calls_earlier(queue_size):  # 
         count = itertools.count(call + queue_size)
 
 
-def test_what_was_inserted_since_is_not_in_a_batch():  # D21
+def test_batch_misses_later_insertions():  # D21
     def rewards_after_five_inserts(queue_size):
         buffer = plain_buffer(100, 1)
         batches = buffer.get_iterator(queue_size, {"batch_size": 400})
@@ -37,7 +37,7 @@ def test_what_was_inserted_since_is_not_in_a_batch():  # D21
     assert rewards_after_five_inserts(3) == [1, 1, 1, 2, 3]
 
 
-def test_the_stream_is_that_of_plain_calls():
+def test_index_stream_equals_plain_calls():
     one, other = frame_buffer([9], seed=2), frame_buffer([9], seed=2)
     arguments = {"batch_size": 5, "pack_obs_and_next_obs": True}
     for batch in itertools.islice(one.get_iterator(3, arguments), 6):
@@ -49,7 +49,7 @@ def test_the_stream_is_that_of_plain_calls():
         assert batch["dones"].dtype == torch.bool
 
 
-def test_a_dataset_has_one_too():
+def test_dataset_get_iterator():
     dataset = Dataset({"a": np.arange(9.0)}, seed=0)
     batch = next(dataset.get_iterator(sample_args={"batch_size": 4}, device="meta"))
     assert batch["a"].is_meta and batch["a"].dtype == torch.float32
@@ -67,7 +67,7 @@ def test_an_unknown_sample_argument_raises():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_batches_on_a_gpu_are_those_of_the_host():
+def test_batches_on_gpu_equal_cpu():
     def buffer():
         one = frame_buffer([], 300, seed=1)
         for step in episodes([40, 60], 3):

@@ -24,7 +24,7 @@ PLAIN = [name for name, scenario in SCENARIOS.items() if not scenario.stack]
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_samples_are_upstreams(name):
+def test_samples_equal_upstream(name):
     sums = check_sums(name, played(name))
     np.testing.assert_array_equal(sums["sums"], RECORDED[f"{name}/sums"])
     np.testing.assert_array_equal(sums["state"], RECORDED[f"{name}/state"])
@@ -35,7 +35,7 @@ def test_samples_are_upstreams(name):
 
 @settings(max_examples=40, deadline=None)
 @given(capacity=st.integers(1, 12), count=st.integers(1, 40), saved=st.booleans())
-def test_the_newest_transitions_are_there_in_order(capacity, count, saved):
+def test_buffer_holds_the_newest_transitions_in_order(capacity, count, saved):
     buffer, model = plain_buffer(capacity), deque(maxlen=capacity)
     for number in range(count):
         buffer.insert(transition(number))
@@ -50,7 +50,7 @@ def test_the_newest_transitions_are_there_in_order(capacity, count, saved):
         np.testing.assert_array_equal(np.asarray(batch["next_observations"])[:, 2], numbers + 1)
 
 
-def test_storage_is_a_tensordict_that_does_not_grow():
+def test_storage_is_a_tensordict_of_fixed_size():
     buffer = plain_buffer(5)
     before = {k: v.data_ptr() for k, v in buffer.storage.items()}
     for number in range(12):
@@ -60,7 +60,7 @@ def test_storage_is_a_tensordict_that_does_not_grow():
     assert {k: v.data_ptr() for k, v in buffer.storage.items()} == before
 
 
-def test_rows_not_in_use_take_no_memory():
+def test_unused_rows_use_no_memory():
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -103,7 +103,7 @@ def test_dtypes_and_nesting_follow_the_spaces():
     assert buffer.sample_torch(2)["observations"]["wide"].dtype == torch.float32
 
 
-def test_rows_can_be_given():
+def test_indx_selects_rows():
     buffer = plain_buffer(10, 6)
     assert buffer.sample(1, indx=np.array([5, 0]))["rewards"].tolist() == [5, 0]
     assert buffer.sample(1, indx=np.array(2))["rewards"] == 2
@@ -124,7 +124,7 @@ def test_batches_are_copies():
 # --- subsets and returns of part-filled and full buffers (D20) ----------------------------
 
 
-def test_the_rows_in_use_come_to_the_device_and_the_buffer_stays_as_long_as_it_is():
+def test_on_device_copies_the_rows_in_use():
     buffer = plain_buffer(9)
     for number in range(4):
         buffer.insert(transition(number))
@@ -161,7 +161,7 @@ def test_trajectories_run_from_the_oldest_row_to_the_newest(capacity, first):
 
 
 @pytest.mark.parametrize("capacity", [100, 8])
-def test_filter_keeps_whole_episodes_and_the_buffer_goes_on(capacity):
+def test_filter_keeps_whole_episodes_and_insertion_continues(capacity):
     buffer = plain_buffer(capacity, 11)
     buffer.filter(threshold=12)  # episodes return 3, 12, 21; the fourth is not over
     kept = [3, 4, 5, 6, 7, 8]
@@ -173,7 +173,7 @@ def test_filter_keeps_whole_episodes_and_the_buffer_goes_on(capacity):
     assert sorted(buffer.dataset_dict["rewards"][: len(buffer)].tolist()) == newest
 
 
-def test_a_filter_that_keeps_a_full_buffer_starts_over_at_row_0():
+def test_filter_that_keeps_a_full_buffer_continues_at_row_0():
     buffer = plain_buffer(6, 6)
     buffer.filter(threshold=0)
     buffer.insert(transition(9))
@@ -187,7 +187,7 @@ def test_normalize_returns_writes_to_the_rows_in_use():
     assert buffer.sample_torch(50)["rewards"].max() == 8
 
 
-def test_an_empty_buffer_says_so():
+def test_empty_buffer_raises_input_error():
     buffer = plain_buffer()
     assert buffer.transition_rows.tolist() == []
     for call in (
@@ -206,7 +206,9 @@ def test_an_empty_buffer_says_so():
     capacity=st.integers(1, 9), before=st.integers(0, 20), after=st.integers(1, 20),
     mapped=st.booleans(),
 )  # fmt: skip
-def test_a_saved_buffer_goes_on_as_the_one_saved(tmp_path_factory, capacity, before, after, mapped):
+def test_loaded_buffer_continues_like_the_saved_one(
+    tmp_path_factory, capacity, before, after, mapped
+):
     folder = tmp_path_factory.mktemp("buffer")
     buffer = plain_buffer(capacity, before, seed=7)
     if before:
@@ -230,7 +232,7 @@ def test_a_saved_buffer_goes_on_as_the_one_saved(tmp_path_factory, capacity, bef
     assert os.listdir(folder / "sub") == ["buffer.safetensors"]
 
 
-def test_a_nested_buffer_of_any_dtype_survives(tmp_path):
+def test_nested_buffer_of_any_dtype_round_trips(tmp_path):
     space = spaces.Dict({
         "a": spaces.Box(-1, 1, (2,), np.float16), "b": spaces.Dict({"c": spaces.MultiBinary(3)}),
     })  # fmt: skip
@@ -244,7 +246,7 @@ def test_a_nested_buffer_of_any_dtype_survives(tmp_path):
     torch.testing.assert_close(again.storage.to_dict(), buffer.storage.to_dict(), rtol=0, atol=0)
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     path = plain_buffer(4, 2).save(tmp_path / "b")
     old = path.read_bytes()
 
@@ -257,7 +259,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == old and os.listdir(tmp_path) == ["b"]
 
 
-def test_a_damaged_file_is_named(tmp_path):
+def test_damaged_file_raises_input_error(tmp_path):
     path = plain_buffer(4, 4).save(tmp_path / "b")
     whole = path.read_bytes()
     for length in (0, 5, 100, len(whole) // 2, len(whole) - 1):
@@ -273,7 +275,7 @@ def test_a_damaged_file_is_named(tmp_path):
         ReplayBuffer.load(path)
 
 
-def test_what_is_no_saved_buffer(tmp_path):
+def test_other_files_raise_input_error(tmp_path):
     from safetensors.numpy import save_file
 
     path = plain_buffer(4, 4).save(tmp_path / "b")
@@ -304,7 +306,7 @@ def test_what_is_no_saved_buffer(tmp_path):
         ReplayBuffer.load(tmp_path / "other")
 
 
-def test_mapped_storage(tmp_path):
+def test_memory_mapped_storage(tmp_path):
     folder = tmp_path / "rows"
     buffer = plain_buffer(5, 3, storage=folder)
     assert isinstance(buffer.storage["observations"], MemoryMappedTensor)
@@ -317,7 +319,7 @@ def test_mapped_storage(tmp_path):
     assert sizes == 5 * (3 * 4 * 2 + 2 * 4 + 4 + 4 + 1)
 
 
-def test_a_folder_with_other_files_is_left_alone(tmp_path):
+def test_folder_with_other_files_is_not_changed(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(InputError, match=r"holds other files \('thesis.tex'\)"):
         plain_buffer(storage=tmp_path)
@@ -346,7 +348,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
         ({"observations": np.zeros(3, complex)}, "dtype complex128"),
     ],
 )
-def test_a_bad_transition_changes_nothing(changes, message):
+def test_bad_transition_raises_and_changes_nothing(changes, message):
     buffer = plain_buffer(4, 2)
     before = buffer.storage.clone()
     with pytest.raises(InputError, match=f"insert: .*{message}"):
@@ -354,7 +356,7 @@ def test_a_bad_transition_changes_nothing(changes, message):
     assert len(buffer) == 2 and (buffer.storage == before).all()
 
 
-def test_nested_parts_are_named():
+def test_messages_name_nested_keys():
     space = spaces.Dict({"deep": spaces.Dict({"image": spaces.Box(0, 255, (2,), np.uint8)})})
     buffer = ReplayBuffer(space, ACTIONS, 4)
     good = {"deep": {"image": np.zeros(2, np.uint8)}}
@@ -370,7 +372,7 @@ def test_nested_parts_are_named():
         buffer.insert([])  # pyright: ignore
 
 
-def test_bad_arguments():
+def test_bad_arguments_raise():
     space = spaces.Box(-1, 1, (3,))
     with pytest.raises(InputError, match="capacity must be at least 1, got 0"):
         ReplayBuffer(space, ACTIONS, 0)

@@ -28,7 +28,7 @@ def put(buffer: ReplayBuffer, number: int, done: bool = False) -> None:
     ("count", "capacity", "rewards"),
     [(3, 9, [0, 1, 2, 3, 4, 5]), (5, 9, [0, 1, 2, 3, 4, 5, 6, 7]), (7, 5, [5, 6, 7, 8, 9])],
 )
-def test_more_room_unless_rows_have_been_overwritten(
+def test_capacity_grows_unless_rows_were_overwritten(
     tmp_path: Path, count: int, capacity: int, rewards: list[int]
 ) -> None:
     buffer = ReplayBuffer(Box(-1, 1, (2,)), Box(-1, 1, (1,)), 5, seed=0)
@@ -41,7 +41,7 @@ def test_more_room_unless_rows_have_been_overwritten(
     assert grown.dataset_dict["rewards"][: len(grown)].tolist() == rewards
 
 
-def test_an_episode_that_was_broken_off_is_an_end() -> None:
+def test_end_episode_sets_dones() -> None:
     buffer = ReplayBuffer(Box(-1, 1, (2,)), Box(-1, 1, (1,)), 2, seed=0)
     buffer.end_episode()
     for number in range(2):
@@ -50,7 +50,7 @@ def test_an_episode_that_was_broken_off_is_an_end() -> None:
     assert buffer.dataset_dict["dones"].tolist() == [False, True]
 
 
-def test_after_it_frames_are_padded_anew() -> None:
+def test_end_episode_starts_new_padding() -> None:
     space = Dict({"pixels": Box(0, 255, (1, 1, 1, 2), np.uint8)})
     buffer = MemoryEfficientReplayBuffer(space, Box(-1, 1, (1,)), 20, seed=0)
 

@@ -14,7 +14,7 @@ from idql_func.types import InputError
 RECORDED = json.loads((Path(__file__).parent / "reference" / "scores.json").read_text())
 
 
-def test_every_registration_of_d4rl_is_known_and_equal():
+def test_registry_equals_d4rl():
     ours = {
         name: [d.max_episode_steps, d.url, d.ref_min_score, d.ref_max_score]
         for name, d in D4RL_NAMES.items()
@@ -34,7 +34,7 @@ def test_scores_equal_those_of_d4rl_infos():
     assert compared == 115
 
 
-def test_families_that_the_loader_must_know():
+def test_required_families_are_registered():
     for robot in ("halfcheetah", "hopper", "walker2d", "ant"):
         for kind in ("random", "medium", "expert", "medium-replay", "medium-expert"):
             for version in ("v0", "v1", "v2"):
@@ -44,7 +44,7 @@ def test_families_that_the_loader_must_know():
     assert D4RL_NAMES["halfcheetah-medium-v2"].file_name == "halfcheetah_medium-v2.hdf5"
 
 
-def test_normalised_score_is_d4rls_times_one_hundred():
+def test_normalized_score_is_100_times_d4rls():
     name, ret = "halfcheetah-medium-v2", 5000.0
     low, high = RECORDED["ref_min_score"][name], RECORDED["ref_max_score"][name]
     assert normalized_score(name, ret) == pytest.approx(100 * (ret - low) / (high - low), rel=1e-15)
@@ -53,7 +53,7 @@ def test_normalised_score_is_d4rls_times_one_hundred():
     assert isinstance(normalized_score(name, 1), float)
 
 
-def test_a_file_may_carry_its_own_scores(tmp_path):
+def test_scores_of_a_file(tmp_path):
     path = write_d4rl_hdf5(
         tmp_path / "a.hdf5", {"rewards": [0.0]}, {"ref_min_score": 10, "ref_max_score": 20.0}
     )
@@ -74,13 +74,13 @@ def test_a_file_may_carry_its_own_scores(tmp_path):
         {"ref_min_score": "low", "ref_max_score": 1.0},
     ],
 )
-def test_a_files_scores_must_be_ascending_numbers(tmp_path, attributes):
+def test_scores_of_a_file_must_be_ascending_numbers(tmp_path, attributes):
     path = write_d4rl_hdf5(tmp_path / "a.hdf5", {"rewards": [0.0]}, attributes)
     with pytest.raises(InputError, match=r"ref_min_score=.*finite numbers, the smaller one first"):
         reference_scores(path)
 
 
-def test_unknown_names():
+def test_unknown_names_raise_input_error():
     assert reference_scores("hopper-medium-v9") is None
     with pytest.raises(
         InputError, match=r"No reference scores .*'hopper-medium-v9'.*hopper-medium-v2"

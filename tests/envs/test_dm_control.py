@@ -27,7 +27,7 @@ def suite() -> Any:
     return suite
 
 
-def test_names() -> None:
+def test_suite_id_of_names() -> None:
     assert suite_id("cheetah-run-v0") == "dm_control/cheetah-run-v0"
     assert suite_id("ball_in_cup-catch-v0") == "dm_control/ball_in_cup-catch-v0"
     assert suite_id("dm_control/anything-v0") == "dm_control/anything-v0"
@@ -35,12 +35,12 @@ def test_names() -> None:
         assert suite_id(name) is None
 
 
-def test_every_task_of_the_suite_is_known(suite: Any) -> None:
+def test_every_suite_task_is_listed(suite: Any) -> None:
     ours = {(domain, task) for domain, tasks in SUITE_TASKS.items() for task in tasks}
     assert ours == set(suite.ALL_TASKS)
 
 
-def test_missing_packages_are_told_in_one_sentence(monkeypatch) -> None:
+def test_missing_packages_raise_input_error(monkeypatch) -> None:
     dm_control._register.cache_clear()
     monkeypatch.setitem(sys.modules, "shimmy", None)
     with pytest.raises(
@@ -49,7 +49,7 @@ def test_missing_packages_are_told_in_one_sentence(monkeypatch) -> None:
         make_env("cheetah-run-v0")
 
 
-def test_unknown_tasks(suite: Any) -> None:
+def test_unknown_tasks_raise_input_error(suite: Any) -> None:
     with pytest.raises(InputError, match="cheetah has dm_control/cheetah-run-v0"):
         make_env("dm_control/cheetah-fly-v0")
     with pytest.raises(
@@ -64,7 +64,7 @@ def test_unknown_tasks(suite: Any) -> None:
     ("name", "size"),
     [("cheetah-run-v0", 17), ("hopper-hop-v0", 15), ("dm_control/quadruped-walk-v0", 78)],
 )
-def test_observations_are_upstreams(suite: Any, name: str, size: int) -> None:
+def test_observations_equal_upstream(suite: Any, name: str, size: int) -> None:
     """Flat in dm_control's order (Gymnasium would sort it), from the seed that dmcgym would set."""
     env = make_env(name)
     observation, _ = env.reset(seed=7)
@@ -85,7 +85,7 @@ def test_observations_are_upstreams(suite: Any, name: str, size: int) -> None:
     assert env.action_space.dtype == np.float32
 
 
-def test_episodes_are_cut_and_not_ended(suite: Any) -> None:
+def test_time_limit_truncates(suite: Any) -> None:
     env = make_env("cartpole-balance-v0")
     env.reset(seed=0)
     steps, terminated, truncated = 0, False, False
@@ -98,11 +98,11 @@ def test_episodes_are_cut_and_not_ended(suite: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_gymnasiums_checker_is_content(suite: Any) -> None:
+def test_passes_gymnasiums_checker(suite: Any) -> None:
     check_env(wrap_gym(make_env("walker-walk-v0")), skip_render_check=True)
 
 
-def test_a_copy_is_an_environment_of_its_own(suite: Any) -> None:
+def test_copy_is_independent(suite: Any) -> None:
     env, _ = wrap_pixels(make_env("reacher-easy-v0", render_mode="rgb_array"), image_size=16)
     first = env.reset(seed=2)[0]["pixels"]
     twin = copy.deepcopy(env)
@@ -110,7 +110,7 @@ def test_a_copy_is_an_environment_of_its_own(suite: Any) -> None:
     assert twin.unwrapped.physics is not env.unwrapped.physics  # type: ignore[attr-defined]
 
 
-def test_pictures_are_those_of_dm_control(suite: Any, tmp_path: Path) -> None:
+def test_images_equal_dm_control(suite: Any, tmp_path: Path) -> None:
     """In a process of its own, since dm_control's renderer and others upset each other."""
     from idql_func.envs.offscreen import gl_libraries
 
@@ -129,7 +129,7 @@ def test_pictures_are_those_of_dm_control(suite: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(seen, np.stack([expected] * 3, axis=-1))
 
 
-def test_a_task_that_compiles_its_model_for_each_episode(suite: Any) -> None:
+def test_task_with_a_new_model_per_episode_is_rendered(suite: Any) -> None:
     env, _ = wrap_pixels(make_env("dm_control/stacker-stack_2-v0"), image_size=24)
     first = env.reset(seed=0)[0]["pixels"]
     env.reset(seed=1)

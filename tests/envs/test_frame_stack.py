@@ -17,7 +17,7 @@ from idql_func.types import InputError
 
 @given(st.integers(1, 6), st.integers(0, 100), st.lists(st.booleans(), max_size=15))
 @settings(max_examples=30, deadline=None)
-def test_the_stack_is_the_last_frames_since_reset(stack: int, seed: int, resets: list) -> None:
+def test_stack_holds_the_last_frames_since_reset(stack: int, seed: int, resets: list) -> None:
     env, plain = FrameStack(Painted(nested=True), stack), Painted(nested=True)
     rng = np.random.default_rng(seed)
     seen = [plain.reset(seed=seed)[0]["pixels"]] * stack
@@ -35,7 +35,7 @@ def test_the_stack_is_the_last_frames_since_reset(stack: int, seed: int, resets:
     assert env.observation_space.contains(observation)
 
 
-def test_observations_kept_from_before_do_not_change() -> None:
+def test_earlier_observations_do_not_change() -> None:
     env = FrameStack(Painted(nested=True), 2)
     first = env.reset(seed=0)[0]
     copy = first["pixels"].copy()
@@ -45,7 +45,7 @@ def test_observations_kept_from_before_do_not_change() -> None:
     np.testing.assert_array_equal(first["pixels"], copy)
 
 
-def test_an_entry_of_a_dict_inside() -> None:
+def test_nested_entry_is_stacked() -> None:
     painted = Painted(nested=True)
     env = FrameStack(painted, 3, ("a", "half"))
     observation, _ = env.reset(seed=0)
@@ -59,7 +59,7 @@ def test_an_entry_of_a_dict_inside() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_gymnasiums_checker_is_content() -> None:
+def test_passes_gymnasiums_checker() -> None:
     check_env(FrameStack(Painted(nested=True), 3), skip_render_check=True)
 
 
@@ -73,11 +73,11 @@ def test_gymnasiums_checker_is_content() -> None:
         ((2, "a"), r"can stack only an array \(a Box\); this entry is Dict"),
     ],
 )
-def test_bad_arguments(arguments: tuple, message: str) -> None:
+def test_bad_arguments_raise_input_error(arguments: tuple, message: str) -> None:
     with pytest.raises(InputError, match=message):
         FrameStack(Painted(nested=True), *arguments)
 
 
-def test_a_flat_observation_has_no_entries() -> None:
+def test_flat_observation_raises_input_error() -> None:
     with pytest.raises(InputError, match="no entry 'pixels'"):
         FrameStack(Painted(), 2)

@@ -39,7 +39,7 @@ def test_builtin_maze() -> None:
     np.testing.assert_array_equal(wrapped.reset(seed=1)[0], observation)
 
 
-def test_maze_map_is_that_of_gymnasium_robotics() -> None:
+def test_maze_map_equals_gymnasium_robotics() -> None:
     pointmaze.register_robotics()
     from gymnasium_robotics.envs.maze.maps import U_MAZE
 
@@ -92,7 +92,7 @@ def test_success_stays_after_leaving_and_ends_with_the_episode() -> None:
     assert env.reset(seed=seed)[1] == {"success": False}
 
 
-def test_physics_is_that_of_the_plain_environment() -> None:
+def test_physics_equals_the_unwrapped_environment() -> None:
     plain = gym.make(pointmaze.GYMNASIUM_ID, continuing_task=True, reset_target=False)
     env = make_pointmaze_env()
     observation, _ = env.reset(seed=3)
@@ -167,7 +167,7 @@ def test_every_d4rl_name_has_an_environment_or_a_reason() -> None:
 
 
 @pytest.mark.parametrize("name", ["ant-medium-v2", "maze2d-umaze-v1", "kitchen-mixed-v0"])
-def test_d4rl_names_without_counterpart(name: str) -> None:
+def test_d4rl_names_without_counterpart_raise_input_error(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} has no environment in Gymnasium: "):
         make_env(name)
 
@@ -181,19 +181,19 @@ def test_gymnasium_ids_and_arguments() -> None:
 
 
 @pytest.mark.parametrize("name", ["NoSuchEnv-v0", "halfcheetah-v99x", "", "a b"])
-def test_unknown_names(name: str) -> None:
+def test_unknown_names_raise_input_error(name: str) -> None:
     with pytest.raises(InputError, match="There is no environment"):
         make_env(name)
 
 
-def test_unknown_arguments() -> None:
+def test_unknown_arguments_raise_input_error() -> None:
     with pytest.raises(InputError, match=f"{ENV_NAME} does not accept these arguments"):
         make_env(ENV_NAME, colour="red")
     with pytest.raises(InputError, match="does not accept these arguments"):
         make_env("Pendulum-v1", colour="red")
 
 
-def test_missing_packages_are_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_raise_import_error(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def without(name: str, *args, **kwargs):

@@ -56,7 +56,7 @@ def scene() -> Scene:
         ({}, "win32", ["glfw"]),
     ],
 )
-def test_which_library_is_tried(variables: dict, system: str, expected: list) -> None:
+def test_libraries_to_try(variables: dict, system: str, expected: list) -> None:
     assert gl_libraries(variables, system) == expected
 
 
@@ -64,18 +64,18 @@ def test_which_library_is_tried(variables: dict, system: str, expected: list) ->
     ("setting", "message"),
     [("off", "disables MuJoCo's rendering"), ("vulkan", "not an OpenGL lib")],
 )
-def test_settings_that_cannot_be_followed(setting: str, message: str) -> None:
+def test_invalid_mujoco_gl_raises_input_error(setting: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         gl_libraries({"MUJOCO_GL": setting}, "linux")
 
 
-def test_a_library_that_is_not_there_is_told_in_one_sentence(scene: Scene, monkeypatch) -> None:
+def test_missing_library_raises_input_error(scene: Scene, monkeypatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", "cgl")  # Apple's
     with pytest.raises(InputError, match=r"cannot render images here \(cgl: .*libegl1"):
         OffscreenView(8, 8).rgb(*scene)
 
 
-def test_libraries_that_are_not_installed(scene: Scene, monkeypatch) -> None:
+def test_message_lists_libraries_that_are_not_installed(scene: Scene, monkeypatch) -> None:
     def missing(file: str) -> None:
         raise OSError(f"{file}: cannot open shared object file")
 
@@ -89,7 +89,7 @@ def test_libraries_that_are_not_installed(scene: Scene, monkeypatch) -> None:
         OffscreenView(8, 8).rgb(*scene)
 
 
-def test_a_window_library_without_a_display() -> None:
+def test_window_library_without_display_raises_input_error() -> None:
     code = (
         "import gymnasium as gym; from idql_func.envs import PixelObservation; "
         "PixelObservation(gym.make('InvertedPendulum-v5'), 16).reset()"
@@ -118,16 +118,14 @@ def test_import_has_no_effect() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
-def test_drawing_leaves_the_setting_alone(scene: Scene) -> None:
+def test_rendering_does_not_change_mujoco_gl(scene: Scene) -> None:
     before = os.environ.get("MUJOCO_GL")
     OffscreenView(8, 8).rgb(*scene)
     assert os.environ.get("MUJOCO_GL") == before
 
 
 @pytest.mark.parametrize("camera", [-1, "top", 1, "flat"])
-def test_pictures_and_distances_are_those_of_mujocos_renderer(
-    scene: Scene, monkeypatch, camera
-) -> None:
+def test_images_and_depth_equal_mujocos_renderer(scene: Scene, monkeypatch, camera) -> None:
     from mujoco.rendering.classic import gl_context
 
     library = type(offscreen._open_context(scene[0], 8, 8)[0])
@@ -153,7 +151,7 @@ def test_distances_in_metres(scene: Scene) -> None:
         assert depth[2, 16] == pytest.approx(5.0, abs=2e-3)
 
 
-def test_larger_than_the_models_buffer_and_not_square(scene: Scene) -> None:
+def test_size_larger_than_the_models_buffer_and_not_square(scene: Scene) -> None:
     picture = OffscreenView(64, 100).rgb(*scene, "top")
     assert picture.shape == (64, 100, 3)
     assert picture[32, 50, 0] > 150 > picture[32, 50, 1]  # the red ball in the middle
@@ -179,7 +177,7 @@ def test_views_do_not_disturb_each_other(scene: Scene) -> None:
             np.testing.assert_array_equal(view.rgb(*state, camera), expected)
 
 
-def test_one_view_of_two_models_and_after_closing(scene: Scene) -> None:
+def test_one_view_renders_two_models_and_after_close(scene: Scene) -> None:
     view = OffscreenView(16, 16)
     first = view.rgb(*scene, "top")
     other: Any = gym.make("InvertedPendulum-v5").unwrapped
@@ -191,7 +189,7 @@ def test_one_view_of_two_models_and_after_closing(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("twin", [copy.deepcopy, lambda view: pickle.loads(pickle.dumps(view))])
-def test_a_copy_draws_on_its_own(scene: Scene, twin) -> None:
+def test_copy_renders_independently(scene: Scene, twin) -> None:
     view = OffscreenView(16, 16, effects=False)
     first = view.rgb(*scene)
     other = twin(view)
@@ -209,14 +207,14 @@ def test_effects_are_shadows_and_reflections() -> None:
 
 
 @pytest.mark.parametrize("camera", ["front", 3, -2])
-def test_cameras_that_the_model_lacks(scene: Scene, camera) -> None:
+def test_unknown_cameras_raise_input_error(scene: Scene, camera) -> None:
     with pytest.raises(
         InputError, match=r"no camera .*; its cameras are top, side, flat, and -1 is"
     ):
         OffscreenView(8, 8).rgb(*scene, camera)
 
 
-def test_a_model_without_cameras_has_view_0() -> None:
+def test_model_without_cameras_has_camera_0() -> None:
     env: Any = gym.make("InvertedPendulum-v5").unwrapped
     view = OffscreenView(8, 8)
     np.testing.assert_array_equal(
@@ -227,7 +225,7 @@ def test_a_model_without_cameras_has_view_0() -> None:
 
 
 @pytest.mark.parametrize("name", ["InvertedPendulum-v5", "HalfCheetah-v5", "PointMaze_UMaze-v3"])
-def test_an_environments_own_view_is_gymnasiums(name: str, monkeypatch) -> None:
+def test_default_view_equals_gymnasium(name: str, monkeypatch) -> None:
     """At the model's rest pose, at which ours is aimed."""
     library = next(iter(gl_libraries()))
     monkeypatch.setenv("MUJOCO_GL", library)
@@ -241,7 +239,7 @@ def test_an_environments_own_view_is_gymnasiums(name: str, monkeypatch) -> None:
     base.close()
 
 
-def test_the_same_seed_draws_the_same_pictures() -> None:
+def test_same_seed_renders_same_images() -> None:
     def film(seed: int) -> np.ndarray:
         env = make_env("InvertedPendulum-v5", render_mode="rgb_array", width=40, height=24)
         env.reset(seed=seed)
@@ -259,7 +257,7 @@ def test_the_same_seed_draws_the_same_pictures() -> None:
     assert (first[0] != first[1]).any()
 
 
-def test_a_view_that_is_dropped_takes_nothing_of_another_along(scene: Scene) -> None:
+def test_deleting_a_view_does_not_affect_another(scene: Scene) -> None:
     view = OffscreenView(24, 24)
     first = view.rgb(*scene, "top")
     for size in (16, 40):
@@ -269,7 +267,7 @@ def test_a_view_that_is_dropped_takes_nothing_of_another_along(scene: Scene) -> 
         np.testing.assert_array_equal(view.rgb(*scene, "top"), first)
 
 
-def test_a_program_that_closes_nothing_ends_quietly() -> None:
+def test_exit_without_close_is_silent() -> None:
     code = (
         "import gymnasium as gym; from idql_func.envs import PixelObservation; "
         "kept = [PixelObservation(gym.make('InvertedPendulum-v5'), 16) for _ in range(2)]; "

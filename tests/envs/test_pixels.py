@@ -30,7 +30,7 @@ def spaces(env: gym.Env) -> Any:
     return env.observation_space
 
 
-def test_what_an_environment_draws_is_observed() -> None:
+def test_observation_is_the_rendered_image() -> None:
     painted = Painted()
     env = PixelObservation(painted, 8)
     observation, _ = env.reset(seed=4)
@@ -54,7 +54,7 @@ def test_other_sizes_are_resized() -> None:
     assert (PixelObservation(flat, 13).reset(seed=0)[0]["pixels"] == 9).all()
 
 
-def test_a_picture_that_the_environment_draws_into_again_is_copied() -> None:
+def test_reused_render_buffer_is_copied() -> None:
     buffer = np.zeros((8, 8, 3), np.uint8)
 
     class Reused(Painted):
@@ -102,7 +102,7 @@ def test_cameras_depth_and_state_of_mujoco() -> None:
     env.close()
 
 
-def test_the_state_of_a_dict_is_flattened() -> None:
+def test_dict_state_is_flattened() -> None:
     env, _ = wrap_pixels(Painted(nested=True), image_size=8, state_key="state")
     observation, _ = env.reset(seed=0)
     assert observation["state"].shape == (2 + 3 + 6 * 5 * 3,)
@@ -110,7 +110,7 @@ def test_the_state_of_a_dict_is_flattened() -> None:
 
 
 @pytest.mark.parametrize("name", ["InvertedPendulum-v5", ENV_NAME, "painted"])
-def test_the_same_seed_gives_the_same_pictures(name: str) -> None:
+def test_same_seed_gives_same_images(name: str) -> None:
     def film(seed: int) -> list[np.ndarray]:
         inner = Painted() if name == "painted" else make_env(name)
         env, _ = wrap_pixels(inner, action_repeat=3, image_size=16)
@@ -127,14 +127,14 @@ def test_the_same_seed_gives_the_same_pictures(name: str) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["InvertedPendulum-v5", "painted", "Pendulum-v1"])
-def test_gymnasiums_checker_is_content(name: str) -> None:
+def test_passes_gymnasiums_checker(name: str) -> None:
     if name == "Pendulum-v1":
         pytest.importorskip("pygame")
     inner = Painted() if name == "painted" else make_env(name, render_mode="rgb_array")
     check_env(wrap_pixels(inner, 2, 16, state_key="state")[0], skip_render_check=True)
 
 
-def test_a_copy_sees_the_same() -> None:
+def test_copy_has_the_same_observations() -> None:
     env, _ = wrap_pixels(make_env("InvertedPendulum-v5"), image_size=16)
     first = env.reset(seed=1)[0]["pixels"]
     twin = copy.deepcopy(env)
@@ -161,7 +161,7 @@ def test_without_a_stack() -> None:
     assert env.reset(seed=0)[0]["pixels"].shape == spaces(env)["pixels"].shape == (8, 8, 3)
 
 
-def test_repetition_stops_at_the_end_and_slows_the_film() -> None:
+def test_action_repeat_stops_at_episode_end_and_lowers_fps() -> None:
     for truncate in (False, True):
         env = RepeatAction(Painted(truncate=truncate), 100)
         env.reset(seed=0)
@@ -175,7 +175,7 @@ def test_repetition_stops_at_the_end_and_slows_the_film() -> None:
 
 
 @pytest.mark.parametrize("repeat", [0, -1, 2.5])
-def test_bad_repetition(repeat: Any) -> None:
+def test_bad_action_repeat_raises_input_error(repeat: Any) -> None:
     with pytest.raises(InputError, match=f"action_repeat must be an integer.*{repeat}"):
         wrap_pixels(Painted(), action_repeat=repeat)
 
@@ -195,12 +195,12 @@ def test_bad_repetition(repeat: Any) -> None:
         ({"num_stack": 0}, "num_stack must be an integer of at least 1"),
     ],
 )
-def test_bad_arguments(kwargs: dict, message: str) -> None:
+def test_bad_arguments_raise_input_error(kwargs: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         wrap_pixels(Painted(), **kwargs)
 
 
-def test_environments_that_cannot_be_drawn() -> None:
+def test_environments_without_images_raise_input_error() -> None:
     with pytest.raises(
         InputError, match=r'Pendulum-v1 must be created with render_mode="rgb_array"'
     ):
@@ -219,7 +219,7 @@ def test_environments_that_cannot_be_drawn() -> None:
         PixelObservation(doubles, 8).reset()
 
 
-def test_spaces_that_cannot_be_wrapped() -> None:
+def test_unsupported_spaces_raise_input_error() -> None:
     class Discreet(Painted):
         def __init__(self) -> None:
             super().__init__()
@@ -247,7 +247,7 @@ def test_pendulum_through_pygame() -> None:
     assert (picture[0] == 255).all()
 
 
-def test_the_built_in_maze_is_drawn_without_a_display(monkeypatch) -> None:
+def test_builtin_maze_renders_without_display(monkeypatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     env = make_env(ENV_NAME, render_mode="rgb_array")
     env.reset(seed=0)

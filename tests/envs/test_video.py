@@ -55,7 +55,7 @@ def no_ffmpeg(monkeypatch) -> None:
     monkeypatch.setattr(video.importlib, "import_module", without)
 
 
-def test_gif_holds_the_pictures_and_their_time(tmp_path: Path) -> None:
+def test_gif_holds_frames_and_durations(tmp_path: Path) -> None:
     frames = films(5)
     path = write_video(tmp_path / "deep" / "film.gif", frames, fps=10)
     pictures, times = read_gif(path)
@@ -63,7 +63,7 @@ def test_gif_holds_the_pictures_and_their_time(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pictures, frames)
 
 
-def test_equal_pictures_take_their_time(tmp_path: Path) -> None:
+def test_equal_frames_keep_their_duration(tmp_path: Path) -> None:
     frames = np.concatenate([films(2), films(2)[1:]])
     pictures, times = read_gif(write_video(tmp_path / "film.gif", frames, fps=20))
     assert sum(times) == 150
@@ -71,7 +71,7 @@ def test_equal_pictures_take_their_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(12, 16), (13, 17), (84, 84)])
-def test_mp4_holds_the_pictures(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_mp4_holds_frames(tmp_path: Path, size: tuple[int, int]) -> None:
     imageio = pytest.importorskip("imageio.v3")
     pytest.importorskip("imageio_ffmpeg")
     frames = films(6, *size)
@@ -100,13 +100,15 @@ def test_one_channel_is_grey(tmp_path: Path) -> None:
         ("film.gif", [films(1)[0], films(1, 8)[0]], 20, "got frames of several sizes"),
     ],
 )
-def test_bad_videos(tmp_path: Path, name: str, frames: Any, fps: float, message: str) -> None:
+def test_bad_frames_raise_input_error(
+    tmp_path: Path, name: str, frames: Any, fps: float, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         write_video(tmp_path / name, frames, fps)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_write_leaves_the_older_file(tmp_path: Path, monkeypatch) -> None:
+def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch) -> None:
     path = write_video(tmp_path / "film.gif", films(2))
     before = path.read_bytes()
 
@@ -121,7 +123,7 @@ def test_a_failed_write_leaves_the_older_file(tmp_path: Path, monkeypatch) -> No
     assert path.read_bytes() == before
 
 
-def test_files_are_readable_as_others_are(tmp_path: Path) -> None:
+def test_file_mode_follows_umask(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.touch()
     path = write_video(tmp_path / "film.gif", films(2))
@@ -137,7 +139,7 @@ def test_without_ffmpeg(tmp_path: Path, no_ffmpeg: None) -> None:
     assert [path.suffix for path in recorder.files] == [".gif"]
 
 
-def test_recorder_draws_the_episodes(tmp_path: Path) -> None:
+def test_recorder_renders_episodes(tmp_path: Path) -> None:
     painted = Painted()
     env = VideoRecorder(painted, tmp_path, "try", size=8, every=2, suffix=".gif")
     lengths = run(env, 4)
@@ -162,7 +164,7 @@ def test_recorder_stops_after_its_last_video(tmp_path: Path) -> None:
     assert len(env.files) == len(list(tmp_path.iterdir())) == 2
 
 
-def test_an_episode_that_does_not_end_is_dropped(tmp_path: Path) -> None:
+def test_unfinished_episode_is_discarded(tmp_path: Path) -> None:
     env = VideoRecorder(Painted(), tmp_path, size=8, suffix=".gif")
     env.reset(seed=0)
     env.step(np.zeros(2, np.float32))
@@ -171,7 +173,7 @@ def test_an_episode_that_does_not_end_is_dropped(tmp_path: Path) -> None:
     assert sum(read_gif(env.files[0])[1]) <= 80 * (lengths[0] + 1)
 
 
-def test_recorder_takes_what_the_agent_sees(tmp_path: Path) -> None:
+def test_recorder_uses_pixel_observations(tmp_path: Path) -> None:
     inner = Painted(size=(6, 6))
     env = VideoRecorder(wrap_pixels(inner, image_size=6)[0], tmp_path, suffix=".gif")
     run(env, 1)
@@ -192,7 +194,7 @@ def test_recorder_of_mujoco_and_bad_arguments(tmp_path: Path) -> None:
         VideoRecorder(Painted(), tmp_path, every=0)
 
 
-def test_wandb_gets_each_episode_uncommitted(monkeypatch, no_ffmpeg: None) -> None:
+def test_wandb_logs_each_episode_without_commit(monkeypatch, no_ffmpeg: None) -> None:
     logged: list[tuple[dict, bool]] = []
 
     def read(path: str, format: str) -> tuple[np.ndarray, str]:  # before the file is gone
@@ -209,7 +211,7 @@ def test_wandb_gets_each_episode_uncommitted(monkeypatch, no_ffmpeg: None) -> No
     assert (commit, kind, len(pictures)) == (False, "gif", lengths[0] + 1)
 
 
-def test_wandb_missing_or_misused(monkeypatch) -> None:
+def test_wandb_missing_or_bad_arguments_raise_input_error(monkeypatch) -> None:
     with pytest.raises(InputError, match="render_kwargs accepts only camera_id, got mode"):
         WANDBVideo(Painted(), render_kwargs={"mode": "rgb_array"})
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)

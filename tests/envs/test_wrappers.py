@@ -73,7 +73,7 @@ def test_single_precision_rounds_to_nearest(value) -> None:
     np.testing.assert_array_equal(env.reset()[0], value.astype(np.float32))
 
 
-def test_single_precision_refuses_other_spaces() -> None:
+def test_single_precision_rejects_other_spaces() -> None:
     with pytest.raises(InputError, match=r"needs Box observations.*Discrete\(3\)"):
         SinglePrecision(Probe(Discrete(3), box()))
 
@@ -127,7 +127,7 @@ def test_wrap_gym_flattens_rescales_and_clips() -> None:
         np.testing.assert_allclose(probe.received, received, rtol=1e-6)
 
 
-def test_wrap_gym_seeds_the_spaces_that_are_seen_outside() -> None:
+def test_wrap_gym_seeds_the_outermost_spaces() -> None:
     env = wrap_gym(Probe(box(), box(-2.0, 2.0)))
     env.reset(seed=4)
     first = env.action_space.sample(), env.observation_space.sample()
@@ -137,7 +137,7 @@ def test_wrap_gym_seeds_the_spaces_that_are_seen_outside() -> None:
 
 
 @given(hnp.arrays(np.float32, 2, elements=st.floats(-1, 1, width=32)))
-def test_wrapping_twice_and_unit_bounds_leave_actions_as_they_are(action) -> None:
+def test_wrapping_twice_and_unit_bounds_do_not_change_actions(action) -> None:
     probe = Probe(box(), box())
     env = wrap_gym(wrap_gym(probe))
     env.reset(seed=0)
@@ -153,14 +153,14 @@ def test_wrap_gym_without_rescaling_keeps_native_bounds() -> None:
     assert probe.received.tolist() == [1.5, 2.0]
 
 
-def test_native_bounds_are_asserted_on_demand() -> None:
+def test_assert_native_bounds_rejects_other_bounds() -> None:
     """D14: rescaling is no harm only where the native bounds are ±1."""
     with pytest.raises(InputError, match=r"Probe has actions in \[-2, 2\], not \[-1, 1\]"):
         wrap_gym(Probe(box(), box(-2.0, 2.0)), assert_native_bounds=True)
     wrap_gym(Probe(box(), box()), assert_native_bounds=True)
 
 
-def test_what_cannot_be_wrapped() -> None:
+def test_unsupported_action_spaces_raise_input_error() -> None:
     with pytest.raises(InputError, match="continuous actions"):
         wrap_gym(Probe(box(), Discrete(3)))
     with pytest.raises(InputError, match="unbounded actions"):
