@@ -446,8 +446,8 @@ class Sized(Policy):
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((17, 2), "made for observations of size 17, but Countdown has observations of size 3"),
-        ((3, 6), "made for actions of size 6, but Countdown has actions of size 2"),
+        ((17, 2), "needs observations of size 17, but Countdown has observations of size 3"),
+        ((3, 6), "needs actions of size 6, but Countdown has actions of size 2"),
     ],
 )
 def test_learner_of_another_size_raises_input_error(sizes: tuple[int, int], message: str) -> None:

@@ -103,9 +103,9 @@ def _write_gif(path: str, frames: NDArray[np.uint8], fps: float) -> None:
 def _write_mp4(path: str, frames: NDArray[np.uint8], fps: float) -> None:
     height, width = frames.shape[1:3]
     frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    # The temporary path has another suffix, so the container format is given explicitly.
+    # The temporary path has another suffix, so imageio and ffmpeg are given the format.
     options = {"macro_block_size": 2, "output_params": ["-f", "mp4"]}
-    with _ffmpeg().get_writer(path, format="FFMPEG", fps=fps, **options) as writer:
+    with _ffmpeg().get_writer(path, format=".mp4", fps=fps, **options) as writer:
         for frame in frames:
             writer.append_data(frame)
 
