@@ -233,7 +233,7 @@ def test_bad_episodes_raise_input_error(tmp_path):
         (({**good, "rewards": np.zeros(9)}, good), "'rewards' has"),
         (({**good, "rewards": np.full(5, np.nan)}, good), "NaN"),
         (({**good, "rewards": np.array(["a"] * 5)}, good), "dtype <U1"),
-        (({**good, "actions": np.zeros((4, 3))}, good, good), "'actions' of the episodes cannot be joined"),
+        (({**good, "actions": np.zeros((4, 3))}, good, good), "'actions' of the episodes cannot"),
     ):
         with pytest.raises(InputError, match=message):
             load(*episodes)
