@@ -37,7 +37,7 @@ from idql_func.envs.pointmaze import (
 )
 from idql_func.types import InputError
 
-STEPS = 700  # two whole episodes and a cut-off one
+STEPS = 700  # two whole episodes and a truncated one
 
 
 @pytest.fixture
