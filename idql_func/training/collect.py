@@ -31,8 +31,7 @@ from idql_func.training.runs.checkpoint import (
 )
 from idql_func.training.runs.console import Reporter
 from idql_func.training.runs.directory import open_run_directory
-from idql_func.training.runtime.device import choose_device
-from idql_func.training.runtime.eager import eagerly_on_cpu
+from idql_func.training.runtime.device import choose_device, eager_on_cpu
 from idql_func.training.sources import spaces_of
 from idql_func.training.task import environment_factory
 from idql_func.types import InputError
@@ -96,7 +95,7 @@ def _recording(source: Path, config: CollectConfig, device: Any, reporter: Repor
     steps = config.steps or _STEPS
     count = config.num_envs or max(1, min(_MOST_ENVS, steps // _STEPS_OF_ONE_ENV))
     reporter.stage(f"{policy.origin}: {steps:,} steps in {policy.env_name}")
-    with _progress(reporter, steps) as tick, eagerly_on_cpu(device):
+    with _progress(reporter, steps) as tick, eager_on_cpu(device):
         return roll_out(
             policy.act,
             environment_factory(policy.env_name),
@@ -186,7 +185,7 @@ def _roll_out_images(
     try:
         buffer = _empty_buffer(env.observation_space, env.action_space, steps)
         interaction = Interaction(env, buffer, config.seed)
-        with _progress(reporter, steps) as tick, eagerly_on_cpu(device):
+        with _progress(reporter, steps) as tick, eager_on_cpu(device):
             for step in range(1, steps + 1):
                 interaction.step(policy.act(interaction.observation))
                 tick(step)
@@ -273,7 +272,7 @@ class _Policy:
 def _video(config: CollectConfig, device: Any, reporter: Reporter) -> None:
     policy = _Policy(config.sources[0], config, device)
     pixels = policy.metadata.extra.get("pixels")
-    with eagerly_on_cpu(device):
+    with eager_on_cpu(device):
         told = record_video(
             policy.learner,
             policy.env_name if pixels is None else environment_factory(policy.env_name, pixels),

@@ -79,7 +79,7 @@ def evaluate_checkpoint(
     evaluator = Evaluator(factory, seed, num_envs, score_name)
     with matmul_precision(matmul, device=where) as choice:
         reporter.detail(f"matrix products: {choice.reason}")
-        results = evaluator.run_each(learner, numbers, episodes, reporter)
+        [results] = evaluator.run_each(learner, numbers, episodes, reporter)
     behaviour = metadata.extra.get("behaviour") if env is None else None
     reporter.table(returns_table(results, behaviour=behaviour, title=str(env_name)))
     summary = {

@@ -1,8 +1,8 @@
-"""From offline to online: IDQL goes on with what its policy does itself beside the old data.
+"""From offline to online: IDQL continues on its policy's own experience and the old data.
 
 After the online half of upstream's ``examples/states/train_diffusion_offline.py``, and the paper's
-second variant, which upstream's switches name and its loop no longer has (quirk L3). What differs
-is said where it does, with the quirk's ID.
+second variant, which upstream's switches name and its loop no longer has (quirk L3). Comments at
+the places that differ from upstream give the quirk's ID.
 """
 
 from __future__ import annotations
@@ -21,45 +21,28 @@ from idql_func.data import ReplayBuffer
 from idql_func.data.maze_picture import plot_trajectories
 from idql_func.data.pointmaze import ENV_NAME
 from idql_func.training.configs.finetune import FinetuneConfig
+from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.interaction import Interaction
-from idql_func.training.offline import TrainingInterrupted, train_offline
-from idql_func.training.online import begin_run, check_resumable, restore_state
+from idql_func.training.offline import ACTOR_LOSS_LABELS, TrainingInterrupted, train_offline
 from idql_func.training.online_loop import (
-    Intervals,
     LoopState,
     OnlineLoop,
-    Results,
     SavedLoop,
-    read_saved_loop,
+    open_online_run,
+    resume_loop,
 )
 from idql_func.training.runs import plots
 from idql_func.training.runs.checkpoint import CheckpointMetadata, find_checkpoint, load_checkpoint
 from idql_func.training.runs.console import Reporter, returns_table
-from idql_func.training.runs.directory import RunDirectory, choose_run_directory, open_run_directory
-from idql_func.training.runs.metrics import MetricsLogger, read_metrics
-from idql_func.training.runs.offline_records import ACTOR_LOSS_LABELS
-from idql_func.training.runs.results import Evaluator, evaluation_record, plain_results
-from idql_func.training.runtime.device import choose_device
-from idql_func.training.runtime.matmul_precision import matmul_precision
-from idql_func.training.runtime.threads import cpu_threads
+from idql_func.training.runs.directory import RunDirectory, open_run_directory
+from idql_func.training.runs.metrics import read_metrics
+from idql_func.training.runs.results import Evaluator, Results, evaluation_record, plain_results
+from idql_func.training.runs.run import RESUMABLE, Run, reading_loop_state
 from idql_func.training.sources import load_source
 from idql_func.training.task import Task, prepare_task
 from idql_func.types import InputError
 
 __all__ = ["RESUMABLE", "FinetuneResult", "finetune", "settings_for_start"]
-
-RESUMABLE = (
-    "max_steps",
-    "log_interval",
-    "checkpoint_interval",
-    "keep_checkpoints",
-    "evaluation.interval",
-    "evaluation.interval_episodes",
-    "evaluation.episodes",
-    "evaluation.num_envs",
-    "evaluation.seed",
-)
-"""Settings that a resumed run may change: none of them touches what is computed by a step."""
 
 _OFFLINE = "offline"  # folder of the offline run inside the run's own
 _BUFFER_SEED = 1241  # what upstream adds to the seed of the run
@@ -81,7 +64,7 @@ class _Start:
     """The offline policy that a run begins with."""
 
     learner: Any
-    create: CheckpointMetadata
+    metadata: CheckpointMetadata
     checkpoint: Path
     records: list[dict[str, Any]]
 
@@ -112,8 +95,8 @@ def finetune(
     of the run.
 
     Args:
-        config: the settings. For a resumed run they must be those of the run, but for the names in
-            ``RESUMABLE``.
+        config: the settings. For a resumed run they must be those of the run, except for the names
+            in ``RESUMABLE``.
         resume: a run's folder, or its newest checkpoint, to continue from, as for
             :func:`idql_func.training.online.train_online`; a run that was stopped while its offline
             policy was trained goes on with that.
@@ -127,22 +110,19 @@ def finetune(
         TrainingInterrupted: Ctrl-C; a checkpoint (and online, the buffer) has been written.
     """
     config.validate()
-    reporter = reporter if reporter is not None else Reporter()
-    device = choose_device(config.device)
-    saved = None
-    if resume is None:
-        run = choose_run_directory(config, overwrite)
-    else:
-        run = open_run_directory(resume)
-        if run.checkpoints.is_dir():
-            saved = read_saved_loop(run, resume)
-            check_resumable(run, config, saved, RESUMABLE, config.last)
-
+    run, saved = open_online_run(
+        config,
+        config.last,
+        resume=resume,
+        overwrite=overwrite,
+        reporter=reporter,
+        needs_checkpoint=False,
+    )
     offline = config.offline
     if config.start is None:
         offline = dataclasses.replace(
             offline,
-            runs_dir=run.path,
+            runs_dir=run.directory.path,
             name=_OFFLINE,
             seed=config.seed,
             device=config.device,
@@ -151,40 +131,36 @@ def finetune(
         )
     else:
         find_checkpoint(config.start)
-    reporter.stage(f"Data: {offline.dataset.source}")
-    task = prepare_task(offline, device, progress=reporter.console.is_terminal)
+    run.reporter.stage(f"Data: {offline.dataset.source}")
+    task = prepare_task(offline, run.device, progress=run.reporter.console.is_terminal)
     if task.make_env is None:
         raise InputError(
             "the offline settings name no environment, which fine-tuning needs; give one with "
             "--offline.evaluation.env"
         )
-    # Not before everything above has been found to be in order: bad input leaves no trace.
-    if resume is None:
-        begin_run(run, config, None)
-    start = _start(config, offline, run, reporter)
-    return _online(config, run, saved, task, start, device, reporter, on_step)
+    if not run.resumed:
+        run.begin()
+    start = _start(config, offline, run)
+    return _online(run, saved, task, start, on_step)
 
 
-def _start(config: FinetuneConfig, offline: Any, run: RunDirectory, reporter: Reporter) -> _Start:
-    """The offline policy: the one that was named, or one that is trained now."""
+def _start(config: FinetuneConfig, offline: TrainConfig, run: Run) -> _Start:
+    """The offline policy: the one that the settings name, or one that is trained now."""
+    source = RunDirectory(run.directory.path / _OFFLINE)
     if config.start is not None:
         source = open_run_directory(config.start)
-        checkpoint = find_checkpoint(config.start)
-    else:
-        source = RunDirectory(run.path / _OFFLINE)
-        if not source.summary.exists():
-            reporter.stage("First the offline policy.")
-            begun = source.checkpoints.is_dir() and any(source.checkpoints.iterdir())
-            try:
-                train_offline(
-                    offline,
-                    resume=source.path if begun else None,
-                    overwrite=True,
-                    reporter=reporter,
-                )
-            except TrainingInterrupted as stopped:
-                raise TrainingInterrupted(run, stopped.updates) from None
-        checkpoint = find_checkpoint(source.path)
+    elif source.state != "finished":
+        run.reporter.stage("First the offline policy.")
+        try:
+            train_offline(
+                offline,
+                resume=source.path if source.state == "resumable" else None,
+                overwrite=True,
+                reporter=run.reporter,
+            )
+        except TrainingInterrupted as stopped:
+            raise TrainingInterrupted(run.directory, stopped.updates) from None
+    checkpoint = find_checkpoint(source.path if config.start is None else config.start)
     learner, metadata = load_checkpoint(checkpoint)
     if not hasattr(learner, "sample_implicit_policy"):
         raise InputError(
@@ -193,22 +169,20 @@ def _start(config: FinetuneConfig, offline: Any, run: RunDirectory, reporter: Re
         )
     metrics = source.path / "metrics.jsonl"
     records = read_metrics(metrics) if metrics.exists() else []
-    known = [r for r in records if r.get("step", 0) <= metadata.updates]
-    return _Start(learner, metadata, checkpoint, known)
+    before = [record for record in records if record.get("step", 0) <= metadata.updates]
+    return _Start(learner, metadata, checkpoint, before)
 
 
 def _online(
-    config: FinetuneConfig,
-    run: RunDirectory,
+    run: Run,
     saved: SavedLoop | None,
     task: Task,
     start: _Start,
-    device: torch.device,
-    reporter: Reporter,
     on_step: Callable[[int], None] | None,
 ) -> FinetuneResult:
     assert task.make_env is not None
-    offset, evaluation = start.create.updates, config.evaluation
+    config, reporter = run.config, run.reporter
+    offset, evaluation = start.metadata.updates, config.evaluation
     env = task.make_env()
     try:
         interaction = Interaction(
@@ -222,64 +196,48 @@ def _online(
         # Upstream leaves the order of the batches to chance here (D4).
         task.train.seed(config.seed)
         if saved is not None:
-            state = restore_state(saved, start.learner, interaction, reporter)
-            task.train.rng = _data_key(saved)
-            begin_run(run, config, saved)
-        state = dataclasses.replace(state, learner=state.learner.to(device))
-        evaluator = Evaluator(task.make_env, evaluation.seed, evaluation.num_envs, task.score_name)
-        with (
-            cpu_threads(config.threads),
-            matmul_precision(
-                config.matmul, device=device, setting=None if saved is None else saved.matmul
-            ) as matmul,
-            MetricsLogger(
-                run.path, keep_before=None if saved is None else offset + state.step + 1
-            ) as logger,
-        ):
-            loop = OnlineLoop(
-                course=_Finetuning(config, task.train, _batches(config, interaction, device)),
-                interaction=interaction,
-                run=run,
-                reporter=reporter,
-                logger=logger,
-                matmul=matmul,
-                evaluator=evaluator,
-                evaluation=evaluation,
-                numbers=evaluation.N,
-                intervals=Intervals(
-                    config.log_interval,
-                    evaluation.interval,
-                    config.checkpoint_interval,
-                    config.keep_checkpoints,
-                ),
-                metadata=_metadata(start, task, config),
-                last=config.last,
-                offset=offset,
-                record=task.env_name == ENV_NAME,
-                on_step=on_step,
-            )
-            try:
-                before = _evaluate_before(loop, start.learner.to(device), reporter)
-                if saved is None:
-                    for record in start.records:
-                        logger.log(record)
-                    logger.log({"step": offset, "updates": offset, **evaluation_record(before)})
-            except KeyboardInterrupt:
-                raise loop.interrupted(state) from None
+            state = resume_loop(run, saved, start.learner, interaction)
+            with reading_loop_state(saved.checkpoint, "a fine-tuning run"):
+                task.train.rng = torch.tensor(saved.course["data_key"], dtype=torch.int64)
+            run.begin()
+        state = dataclasses.replace(state, learner=state.learner.to(run.device))
+        run.evaluator = Evaluator(
+            task.make_env, evaluation.seed, evaluation.num_envs, task.score_name
+        )
+        run.candidates = evaluation.N
+        run.members[0].metadata = _metadata(start, task, config)
+        loop = OnlineLoop(
+            run=run,
+            course=_Finetuning(config, task.train, _batches(config, interaction, run.device)),
+            interaction=interaction,
+            last=config.last,
+            offset=offset,
+            on_step=on_step,
+        )
+
+        def in_maze(n: int | None) -> bool:
+            return task.env_name == ENV_NAME
+
+        with run.recording(keep_before=loop.position(state).step + 1):
+            at = loop.position(state)
+            # The offline policy, in the very episodes of the evaluation at the end.
+            learner = start.learner.to(run.device)
+            [before] = run.evaluate_all(at, learner, "Before, the offline policy", in_maze)
+            if saved is None:
+                for record in start.records:
+                    run.members[0].metrics.log(record)
+                run.log(at, [evaluation_record(before)])
             reporter.stage(
                 f"Online: {config.last:,} steps in {task.env_name}, N = {config.candidates}, "
                 f"{'actor, Q and V learn' if config.train_actor else 'Q and V learn'}; "
-                f"everything goes to {run.path}"
+                f"everything goes to {run.directory.path}"
             )
             state = loop.train(state)
-            try:
-                after = loop.final_evaluation(state)
-            except KeyboardInterrupt:
-                raise loop.interrupted(state) from None
-            summary = _finish(config, loop, state, start, task, before, after)
+            [after] = run.final_evaluation(loop.position(state), state.learner, in_maze)
+            summary = _finish(run, loop, state, start, task, before, after)
     finally:
         env.close()
-    return FinetuneResult(state.learner, run, before, after, summary)
+    return FinetuneResult(state.learner, run.directory, before, after, summary)
 
 
 @dataclass
@@ -310,16 +268,6 @@ class _Finetuning:
 
     def state(self) -> dict[str, Any]:
         return {"data_key": self.data.rng.tolist()}
-
-
-def _data_key(saved: SavedLoop) -> torch.Tensor:
-    try:
-        return torch.tensor(saved.course["data_key"], dtype=torch.int64)
-    except (KeyError, TypeError, ValueError):
-        raise InputError(
-            f"{saved.checkpoint} was not written by a fine-tuning run: it lacks the state of the "
-            "offline data"
-        ) from None
 
 
 def _buffer(config: FinetuneConfig, env: Any, saved: SavedLoop | None) -> ReplayBuffer:
@@ -359,7 +307,7 @@ def _reward_change(config: FinetuneConfig) -> Callable[[float], float] | None:
 def _metadata(start: _Start, task: Task, config: FinetuneConfig) -> CheckpointMetadata:
     behaviour = None if task.behaviour is None else task.behaviour.as_result()
     return dataclasses.replace(
-        start.create,
+        start.metadata,
         extra={
             "env": task.env_name,
             "score_name": task.score_name,
@@ -371,19 +319,8 @@ def _metadata(start: _Start, task: Task, config: FinetuneConfig) -> CheckpointMe
     )
 
 
-def _evaluate_before(loop: OnlineLoop, learner: Any, reporter: Reporter) -> Results:
-    """The offline policy, in the very episodes of the evaluation at the end."""
-    reporter.stage(f"Before: {loop.evaluation.episodes} episodes of the offline policy")
-    before: Results = {}
-    for n in loop.numbers:
-        with reporter.console.status(f"N = {n} …"):
-            before[n] = loop.evaluator.run(learner, n, loop.evaluation.episodes, loop.record)
-        reporter.detail(f"N = {n}: return {before[n]['return']:.1f}")
-    return before
-
-
 def _finish(
-    config: FinetuneConfig,
+    run: Run,
     loop: OnlineLoop,
     state: LoopState,
     start: _Start,
@@ -391,39 +328,31 @@ def _finish(
     before: Results,
     after: Results,
 ) -> dict[str, Any]:
-    """Pictures, summary and the closing table."""
-    behaviour = None if task.behaviour is None else task.behaviour.as_result()
+    """Pictures, summary and the final table."""
+    config, directory, [member] = run.config, run.directory, run.members
+    behaviour = member.metadata.extra["behaviour"]
     variant = "actor kept training" if config.train_actor else "frozen actor"
     course = f"{loop.offset:,} offline updates, then {state.step:,} online steps ({variant}"
-    plots.save_figure(
-        plots.learning_curve(
-            loop.logger.records,
-            behaviour_return=None if task.behaviour is None else task.behaviour.mean,
-            title=f"{type(state.learner).__name__} in {task.env_name}: {course}), "
-            f"seed {config.seed}",
-            labels=ACTOR_LOSS_LABELS,
-            x="step",
-            handover=loop.offset,
-        ),
-        loop.run.learning_curve,
+    curve = plots.learning_curve(
+        member.metrics.records,
+        behaviour_return=None if behaviour is None else behaviour["return"],
+        title=f"{type(state.learner).__name__} in {task.env_name}: {course}), seed {config.seed}",
+        labels=ACTOR_LOSS_LABELS,
+        x="step",
+        handover=loop.offset,
     )
-    pictures = {}
+    plots.save_figure(curve, directory.learning_curve)
+    pictures = {"learning curve": directory.learning_curve}
     if task.env_name == ENV_NAME:
         most = max(config.evaluation.N)
         plot_trajectories(
-            loop.run.trajectories,
+            directory.trajectories,
             [
                 (f"{when}: N = {most}, return {result['return']:.0f}", result["trajectories"])
                 for when, result in (("before", before[most]), ("after", after[most]))
             ],
         )
-        pictures["trajectories"] = loop.run.trajectories
-    rows = {
-        when if len(results) == 1 else f"{when}, N = {n}": result
-        for when, results in (("before", before), ("after", after))
-        for n, result in results.items()
-    }
-    title = f"{course}, N = {', '.join(map(str, after))})"
+        pictures["trajectories"] = directory.trajectories
     summary = {
         "env": task.env_name,
         "start": str(start.checkpoint),
@@ -433,5 +362,12 @@ def _finish(
         "before": plain_results(before),
         "evaluation": plain_results(after),
     }
-    table = returns_table(rows, behaviour=behaviour, title=title)
-    return loop.conclude(state, summary, table, pictures)
+    summary, files = run.finish_member(member, loop.position(state), summary, pictures)
+    rows = {
+        when if len(results) == 1 else f"{when}, N = {n}": result
+        for when, results in (("before", before), ("after", after))
+        for n, result in results.items()
+    }
+    title = f"{course}, N = {', '.join(map(str, after))})"
+    run.report_end(files, returns_table(rows, behaviour=behaviour, title=title))
+    return summary

@@ -1,7 +1,7 @@
-"""Training on what the policy does itself: SAC, TD3, REDQ and DroQ from states, DrQ from images.
+"""Training on the policy's own experience: SAC, TD3, REDQ and DroQ from states, DrQ from images.
 
 After upstream's ``examples/states/train_online.py`` and ``examples/pixels/train_online_pixels.py``,
-which are one loop here. What differs is said where it does, with the quirk's ID.
+which are one loop here. Comments at the places that differ from upstream give the quirk's ID.
 """
 
 from __future__ import annotations
@@ -15,52 +15,32 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from idql_func import agents
 from idql_func.agents.agent import TRANSITION_FIELDS
 from idql_func.data import MemoryEfficientReplayBuffer, ReplayBuffer
 from idql_func.training.configs.learners import DrQConfig
 from idql_func.training.configs.online import OnlineConfig
-from idql_func.training.configs.settings import changed_settings
 from idql_func.training.interaction import Interaction
 from idql_func.training.offline import TrainResult
 from idql_func.training.online_loop import (
-    Intervals,
     LoopState,
     OnlineLoop,
     SavedLoop,
-    read_saved_loop,
+    open_online_run,
+    resume_loop,
 )
-from idql_func.training.pixels import pixel_environment_factory
 from idql_func.training.runs import plots
-from idql_func.training.runs.checkpoint import CheckpointMetadata, restore_learner
+from idql_func.training.runs.checkpoint import CheckpointMetadata
 from idql_func.training.runs.console import Reporter, returns_table
-from idql_func.training.runs.directory import RunDirectory, choose_run_directory, open_run_directory
-from idql_func.training.runs.metrics import MetricsLogger
-from idql_func.training.runs.results import Evaluator, plain_results
-from idql_func.training.runtime.device import choose_device
-from idql_func.training.runtime.matmul_precision import matmul_precision
-from idql_func.training.runtime.threads import cpu_threads
-from idql_func.training.task import environment_factory, shapes_of
-from idql_func.types import InputError
+from idql_func.training.runs.results import Evaluator, Results, plain_results
+from idql_func.training.runs.run import RESUMABLE, Run
+from idql_func.training.task import environment_factory, pixel_environment_factory, shapes_of
 
 __all__ = ["RESUMABLE", "train_online"]
 
-RESUMABLE = (
-    "max_steps",
-    "log_interval",
-    "checkpoint_interval",
-    "keep_checkpoints",
-    "solved_return",
-    "evaluation.interval",
-    "evaluation.interval_episodes",
-    "evaluation.episodes",
-    "evaluation.num_envs",
-    "evaluation.seed",
-)
-"""Settings that a resumed run may change: none of them touches what is computed by a step."""
-
-# Where Gymnasium names no threshold: an optimal policy earns about -150, by the luck of the start.
+# Where Gymnasium has no threshold: an optimal policy earns about -150, depending on the start.
 _SOLVED = {"Pendulum-v1": -200.0}
 
 
@@ -75,10 +55,10 @@ def train_online(
     """Train a learner on its own experience, evaluate it, and leave a run's folder behind.
 
     Args:
-        config: the settings. For a resumed run they must be those of the run, but for the names in
-            ``RESUMABLE`` (``open_run_directory(path).read_config(OnlineConfig)`` gives them).
+        config: the settings. For a resumed run they must be those of the run, except for the names
+            in ``RESUMABLE`` (``open_run_directory(path).read_config(OnlineConfig)`` gives them).
         resume: a run's folder, or the newest checkpoint in one, to continue from. Environments that
-            repeat themselves give the same bits as if the run had never stopped (but for batches
+            are deterministic give the same bits as if the run had never stopped (except for batches
             that were drawn ahead, see ``PixelConfig.prefetch``); others begin a new episode.
         overwrite: replace a run of the same name.
         reporter: where to print; default: standard output.
@@ -93,26 +73,21 @@ def train_online(
         TrainingInterrupted: Ctrl-C; a checkpoint and the buffer have been written.
     """
     config.validate()
-    reporter = reporter if reporter is not None else Reporter()
-    device = choose_device(config.device)
-    saved = None
-    if resume is None:
-        run = choose_run_directory(config, overwrite)
-    else:
-        run = open_run_directory(resume)
-        saved = read_saved_loop(run, resume)
-        check_resumable(run, config, saved, RESUMABLE, config.max_steps // _frames(config))
-
     factory, pixels = _environment(config)
+    frames = 1 if pixels is None else int(pixels["action_repeat"])
+    last = config.max_steps // frames
+    run, saved = open_online_run(
+        config, last, resume=resume, overwrite=overwrite, reporter=reporter
+    )
     env = factory()
     try:
-        frames = _frames(config)
-        last = config.max_steps // frames
-        reporter.stage(
+        run.reporter.stage(
             f"Environment: {config.env}, observations {shapes_of(env.observation_space)}, "
             f"actions {env.action_space.shape}"
         )
-        reporter.stage(f"Learner: {config.learner.class_name}, seed {config.seed}, on {device}")
+        run.reporter.stage(
+            f"Learner: {config.learner.class_name}, seed {config.seed}, on {run.device}"
+        )
         learner = getattr(agents, config.learner.class_name).create(
             config.seed, env.observation_space, env.action_space, **config.learner.keywords()
         )
@@ -122,70 +97,43 @@ def train_online(
         )
         state = LoopState(learner)
         if saved is not None:
-            state = restore_state(saved, learner, interaction, reporter)
-        state = dataclasses.replace(state, learner=state.learner.to(device))
-
-        # Not before everything above has been found to be in order: bad input leaves no trace.
-        begin_run(run, config, saved)
-        step = state.step
-        with (
-            cpu_threads(config.threads),
-            matmul_precision(
-                config.matmul, device=device, setting=None if saved is None else saved.matmul
-            ) as matmul,
-            MetricsLogger(
-                run.path, keep_before=None if saved is None else step * frames + 1
-            ) as logger,
-        ):
-            reporter.detail(f"matrix products: {matmul.reason}")
-            evaluation = config.evaluation
-            loop = OnlineLoop(
-                course=_Exploration(config, _batches(config, buffer, device)),
-                interaction=interaction,
-                run=run,
-                reporter=reporter,
-                logger=logger,
-                matmul=matmul,
-                evaluator=Evaluator(factory, evaluation.seed, evaluation.num_envs),
-                evaluation=evaluation,
-                numbers=(None,),
-                intervals=Intervals(
-                    config.log_interval,
-                    evaluation.interval,
-                    config.checkpoint_interval,
-                    config.keep_checkpoints,
-                ),
-                metadata=CheckpointMetadata(
-                    updates=0,
-                    seed=config.seed,
-                    create=config.learner.keywords(),
-                    observation_space=env.observation_space,  # type: ignore[arg-type]
-                    action_space=env.action_space,  # type: ignore[arg-type]
-                    extra={"env": config.env, "score_name": None, "pixels": pixels},
-                ),
-                last=last,
-                frames=frames,
-                on_step=on_step,
-            )
-            reporter.stage(
+            state = resume_loop(run, saved, learner, interaction)
+        state = dataclasses.replace(state, learner=state.learner.to(run.device))
+        evaluation = config.evaluation
+        run.evaluator = Evaluator(factory, evaluation.seed, evaluation.num_envs)
+        run.members[0].metadata = CheckpointMetadata(
+            updates=0,
+            seed=config.seed,
+            create=config.learner.keywords(),
+            observation_space=env.observation_space,
+            action_space=env.action_space,  # type: ignore[arg-type]
+            extra={"env": config.env, "score_name": None, "pixels": pixels},
+        )
+        loop = OnlineLoop(
+            run=run,
+            course=_Exploration(config, _batches(config, buffer, run.device)),
+            interaction=interaction,
+            last=last,
+            frames=frames,
+            on_step=on_step,
+        )
+        run.begin()
+        with run.recording(keep_before=loop.position(state).step + 1):
+            run.reporter.stage(
                 f"Training: {config.max_steps:,} steps, the first {config.start_training:,} "
-                f"actions at random; everything goes to {run.path}"
+                f"actions at random; everything goes to {run.directory.path}"
             )
             state = loop.train(state)
-            try:
-                results = loop.final_evaluation(state)
-            except KeyboardInterrupt:
-                # All is saved; what is missing is the evaluation.
-                raise loop.interrupted(state) from None
-            summary = _finish(config, loop, state, results, solved_return(config, env))
+            [results] = run.final_evaluation(loop.position(state), state.learner)
+            summary = _finish(run, loop, state, results, solved_return(config, env))
     finally:
         env.close()
-    return TrainResult(state.learner, run, results, summary)
+    return TrainResult(state.learner, run.directory, results, summary)
 
 
 @dataclass
 class _Exploration:
-    """Random actions first, then the policy's own; an update for each of the latter."""
+    """Random actions first, then the policy's own with an update for each."""
 
     config: OnlineConfig
     batches: Iterator[dict[str, Any]]
@@ -201,81 +149,20 @@ class _Exploration:
     def update(self, learner: Any) -> tuple[Any, Mapping[str, torch.Tensor]]:
         return learner.update(next(self.batches), self.config.utd_ratio, donate=True)
 
-
-def begin_run(run: RunDirectory, config: Any, saved: SavedLoop | None) -> None:
-    """Make the run's folder, or ready it for what a continued run makes anew."""
-    if saved is None:
-        run.start()
-    else:
-        run.discard_after(saved.step)
-    run.write_config(config)
-
-
-def restore_state(
-    saved: SavedLoop, learner: Any, interaction: Interaction, reporter: Reporter
-) -> LoopState:
-    """The state that a checkpoint holds; the environment is taken where it was then.
-
-    Raises:
-        InputError: the checkpoint is of another learner or size, or damaged.
-    """
-    learner = restore_learner(learner, saved.checkpoint)
-    reporter.detail(f"continues {saved.checkpoint} at {saved.step:,} steps")
-    if not interaction.restore(saved.interaction):
-        reporter.detail("the environment does not repeat itself: a new episode begins")
-    if saved.torch_version != torch.__version__:
-        reporter.warn(
-            f"the run was begun with torch {saved.torch_version} and goes on with "
-            f"{torch.__version__}: the last bits of its numbers may differ"
-        )
-    return LoopState(learner, saved.step, saved.updates)
-
-
-def check_resumable(
-    run: RunDirectory,
-    config: Any,
-    saved: SavedLoop,
-    resumable: tuple[str, ...],
-    last: int,
-) -> None:
-    """Refuse to continue a run with other settings, or one that is finished.
-
-    Args:
-        run: the run, which holds its own settings.
-        config: those to continue it with.
-        saved: where it stands.
-        resumable: names of the settings that may differ.
-        last: the last step by ``config``.
-
-    Raises:
-        InputError: so.
-    """
-    own = run.read_config(type(config))
-    # Where the run lies and what it is called changes when its folder is moved.
-    free = {*resumable, "runs_dir", "name", "preset"}
-    changed = [name for name in changed_settings(own, config) if name not in free]
-    if changed:
-        raise InputError(
-            f"a run that is continued cannot change {', '.join(changed)}; it may change "
-            + ", ".join(resumable)
-        )
-    if saved.step > last or (saved.step == last and run.summary.exists()):
-        raise InputError(
-            f"{saved.checkpoint} already has {saved.step:,} of {last:,} steps: there is nothing to "
-            "continue; give a larger --max-steps"
-        )
+    def state(self) -> dict[str, Any]:
+        return {}
 
 
 def solved_return(config: OnlineConfig, env: gym.Env) -> float | None:
-    """The mean return at which the task counts as solved, if anybody says."""
+    """The mean return at which the task counts as solved, if it is known."""
     if config.solved_return is not None:
         return config.solved_return
-    own = None if env.spec is None else env.spec.reward_threshold
-    return _SOLVED.get(config.env) if own is None else float(own)
+    threshold = None if env.spec is None else env.spec.reward_threshold
+    return _SOLVED.get(config.env) if threshold is None else float(threshold)
 
 
 def _environment(config: OnlineConfig) -> tuple[Callable[[], gym.Env], dict[str, Any] | None]:
-    """What makes the environment, and the arguments of images where it is seen through them."""
+    """A function that makes the environment, and its arguments if observations are images."""
     if not config.from_pixels:
         return environment_factory(config.env), None
     settings = config.pixels
@@ -287,12 +174,6 @@ def _environment(config: OnlineConfig) -> tuple[Callable[[], gym.Env], dict[str,
         settings.camera_id,
     )
     return factory, dict(factory.keywords)
-
-
-def _frames(config: OnlineConfig) -> int:
-    """Steps of the environment for each action."""
-    pixels = _environment(config)[1]
-    return 1 if pixels is None else int(pixels["action_repeat"])
 
 
 def _buffer(config: OnlineConfig, env: gym.Env, last: int, saved: SavedLoop | None) -> ReplayBuffer:
@@ -312,53 +193,50 @@ def _batches(
         "keys": TRANSITION_FIELDS,
     }
     if isinstance(buffer, MemoryEfficientReplayBuffer):
-        # Overlapping stacks travel together and are taken apart on the device.
+        # Overlapping stacks are transferred together and separated on the device.
         arguments["pack_obs_and_next_obs"] = True
     queue = config.pixels.prefetch if config.from_pixels else 1
     return buffer.get_iterator(queue, arguments, device)
 
 
 def _finish(
-    config: OnlineConfig,
-    loop: OnlineLoop,
-    state: LoopState,
-    results: Mapping[int | None, Mapping[str, Any]],
-    solved: float | None,
+    run: Run, loop: OnlineLoop, state: LoopState, results: Results, solved: float | None
 ) -> dict[str, Any]:
-    """Pictures, summary and the closing table."""
-    plots.save_figure(
-        plots.learning_curve(
-            loop.logger.records,
-            title=f"{config.learner.class_name} ({config.preset}) in {config.env}, "
-            f"seed {config.seed}",
-            x="step",
-            solved_return=solved,
-        ),
-        loop.run.learning_curve,
+    """Pictures, summary and the final table."""
+    config, [member] = run.config, run.members
+    curve = plots.learning_curve(
+        member.metrics.records,
+        title=f"{config.learner.class_name} ({config.preset}) in {config.env}, seed {config.seed}",
+        x="step",
+        solved_return=solved,
     )
-    pictures = {}
+    plots.save_figure(curve, run.directory.learning_curve)
+    pictures = {"learning curve": run.directory.learning_curve}
     if isinstance(config.learner, DrQConfig):
-        _save_frames(config.learner.pixel_keys[0], loop)
-        pictures["frames"] = loop.run.frames
-    mean = results[None]["return"]
-    verdict = ""
+        frames = _frames_figure(loop.interaction.buffer, config.learner.pixel_keys[0])
+        plots.save_figure(frames, run.directory.frames)
+        pictures["frames"] = run.directory.frames
+    mean, verdict, is_solved = results[None]["return"], "", None
     if solved is not None:
-        verdict = f" (counts as solved at {solved:g}: {'yes' if mean >= solved else 'no'})"
-    title = f"{config.env} after {state.step * loop.frames:,} steps{verdict}"
+        is_solved = bool(mean >= solved)
+        verdict = f" (counts as solved at {solved:g}: {'yes' if is_solved else 'no'})"
     summary = {
         "env": config.env,
         "solved_return": solved,
-        "solved": None if solved is None else bool(mean >= solved),
+        "solved": is_solved,
         "evaluation": plain_results(results),
     }
-    return loop.conclude(state, summary, returns_table(results, title=title), pictures)
+    at = loop.position(state)
+    summary, files = run.finish_member(member, at, summary, pictures)
+    title = f"{config.env} after {at.done:,} steps{verdict}"
+    run.report_end(files, returns_table(results, title=title))
+    return summary
 
 
-def _save_frames(key: str, loop: OnlineLoop) -> None:
+def _frames_figure(buffer: ReplayBuffer, key: str) -> Figure:
     """A few observations as the learner sees them, spread over the replay buffer."""
-    buffer = loop.interaction.buffer
     rows = buffer.transition_rows
     chosen = rows[np.linspace(0, len(rows) - 1, min(5, len(rows))).astype(int)]
     stacks = buffer.sample(1, keys=("observations",), indx=chosen)["observations"][key]
     title = f"Observations, the newest frame on the right: {tuple(stacks.shape[1:])}"
-    plots.save_figure(plots.frames_figure(stacks, title), loop.run.frames)
+    return plots.frames_figure(stacks, title)

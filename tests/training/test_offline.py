@@ -164,11 +164,11 @@ def test_the_loop_is_update_after_update_over_the_datasets_own_stream(
 def test_losses_are_fetched_at_log_points_only(
     tiny: TrainConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from idql_func.training.runs import offline_records
+    from idql_func.training.runs import run
 
     fetched = []
-    fetch = offline_records.fetch_scalars
-    monkeypatch.setattr(offline_records, "fetch_scalars", lambda g: fetched.append(1) or fetch(g))
+    fetch = run.fetch_losses
+    monkeypatch.setattr(run, "fetch_losses", lambda g: fetched.append(1) or fetch(g))
     train_offline(replace(tiny, log_interval=5), reporter=quiet)
     assert len(fetched) == 3  # steps 0, 5 and 10
 

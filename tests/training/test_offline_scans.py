@@ -13,14 +13,14 @@ import torch
 from idql_func import disable_jit
 from idql_func.agents import BCLearner
 from idql_func.data import Dataset, ReplayBuffer
-from idql_func.training import offline
+from idql_func.training import offline, offline_loop
 from idql_func.training.configs.learners import BCConfig
 from idql_func.training.configs.offline import DatasetConfig, TrainConfig
 from idql_func.training.offline import TrainingInterrupted, train_offline
+from idql_func.training.offline_loop import ScanLength
 from idql_func.training.runs.console import Reporter
 from idql_func.training.runs.metrics import read_metrics
 from idql_func.training.runtime.interrupts import held_interrupts
-from idql_func.training.runtime.pace import Pace
 from idql_func.training.task import prepare_task
 from idql_func.tree import tree_leaves, tree_paths
 
@@ -59,7 +59,8 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scans as long as there is nothing else to do."""
-    monkeypatch.setattr(offline, "Pace", lambda: Pace(seconds=1e9, updates=1_000))
+    long = ScanLength(seconds=1e9, updates=1_000)
+    monkeypatch.setattr(offline_loop, "ScanLength", lambda: long)
 
 
 def press_ctrl_c_at(
@@ -110,7 +111,9 @@ def test_scans_end_where_something_is_to_be_done(
 def test_scans_grow_to_the_time_that_a_user_waits(
     tiny: TrainConfig, quiet: Reporter, scans: list[tuple[int, bool]], monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(Pace, "took", lambda self, updates, seconds: setattr(self, "updates", 3))
+    monkeypatch.setattr(
+        ScanLength, "record", lambda self, updates, seconds: setattr(self, "updates", 3)
+    )
     train_offline(
         replace(tiny, max_steps=12, log_interval=100, checkpoint_interval=100), reporter=quiet
     )
@@ -143,7 +146,7 @@ def test_an_update_that_hangs_can_still_be_left(
     tiny: TrainConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The learner is half written then: the checkpoint before it stands, none is added."""
-    monkeypatch.setattr(offline, "_PATIENCE", 0.0)
+    monkeypatch.setattr(offline_loop, "_PATIENCE", 0.0)
     press_ctrl_c_at(monkeypatch, BCLearner, call=9, presses=2)
     config = replace(tiny, log_interval=100, learner=BC)
     with pytest.raises(KeyboardInterrupt) as stop:

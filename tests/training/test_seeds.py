@@ -23,15 +23,19 @@ from idql_func.agents.agent import TRANSITION_FIELDS
 from idql_func.training.configs.learners import BCConfig, GeneralDDPMIQLConfig, IQLConfig
 from idql_func.training.configs.offline import EvaluationConfig, TrainConfig
 from idql_func.training.evaluate import evaluate_checkpoint
-from idql_func.training.offline import TrainingInterrupted, train_offline
+from idql_func.training.offline import (
+    TrainingInterrupted,
+    candidates_of,
+    create_learner,
+    train_offline,
+)
 from idql_func.training.runs.checkpoint import load_checkpoint
 from idql_func.training.runs.console import Reporter
 from idql_func.training.runs.directory import RunDirectory
 from idql_func.training.runs.metrics import read_metrics
-from idql_func.training.runs.offline_records import create, numbers_of
 from idql_func.training.runs.results import Evaluator
 from idql_func.training.seeds import acting as seeds_acting
-from idql_func.training.seeds.acting import StackedActor, evaluate_stack, members_at_once
+from idql_func.training.seeds.acting import StackedActor, StackEvaluator, members_at_once
 from idql_func.training.seeds.loop import open_members, train_seeds
 from idql_func.training.seeds.memory import member_memory, peak_bytes
 from idql_func.training.seeds.stack import stack_members, update_member
@@ -233,19 +237,25 @@ def test_everything_is_written_and_evaluated(tiny: TrainConfig) -> None:
 
 
 @pytest.mark.parametrize("own", [None, GENERAL, IQL, BC], ids=["simple", "general", "iql", "bc"])
-def test_members_act_side_by_side_as_alone(tiny: TrainConfig, own: Any) -> None:
+def test_members_act_side_by_side_as_alone(
+    tiny: TrainConfig, own: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same episodes to the last bits of the actions, however many act in one program."""
     config = replace(tiny, evaluation=EVALUATION)
     config = config if own is None else replace(config, learner=own)
     task = prepare_task(config)
-    members = [create(c, task) for c in seeds(config, 0, 1, 2)]
+    members = [create_learner(c, task) for c in seeds(config, 0, 1, 2)]
     stacked, _ = stack_members(members)
     assert task.make_env is not None
     evaluator = Evaluator(task.make_env, seed=3, num_envs=3)
-    for n in numbers_of(config):
+    together = StackEvaluator(
+        task.make_env, seed=3, num_envs=3, memory=dict.fromkeys(candidates_of(config), 1)
+    )
+    for n in candidates_of(config):
         alone = [evaluator.run(member, n, 4, record=True) for member in members]
         for at_once in (2, 3):
-            found = evaluate_stack(evaluator, stacked, n, 4, at_once, record=True)
+            monkeypatch.setattr(seeds_acting, "members_at_once", lambda *_, k=at_once: k)
+            found = together.run_members(stacked, n, 4, record=True)
             for one, other in zip(alone, found, strict=True):
                 paths, expected = other.pop("trajectories"), one["trajectories"]
                 np.testing.assert_allclose(np.stack(paths), np.stack(expected), atol=1e-4)
@@ -257,7 +267,7 @@ def test_members_act_side_by_side_as_alone(tiny: TrainConfig, own: Any) -> None:
 def test_compiled_members_choose_the_same_actions(tiny: TrainConfig) -> None:
     config = replace(tiny, learner=BC)
     task = prepare_task(config)
-    members = [create(c, task) for c in seeds(config, 0, 1)]
+    members = [create_learner(c, task) for c in seeds(config, 0, 1)]
     seen = np.random.default_rng(0).standard_normal((2, 3, 3)).astype(np.float32)
     actor = StackedActor(stack_members(members)[0].to_act())
     with disable_jit(False):
@@ -355,7 +365,7 @@ def test_more_members_than_memory_has_room_for_are_refused(
 def test_what_an_update_needs_is_what_it_takes(tiny: TrainConfig) -> None:
     """Counted on shapes alone, against the same update on values, of one member and of three."""
     task = prepare_task(tiny)
-    members = [create(config, task) for config in seeds(tiny, 0, 1, 2)]
+    members = [create_learner(config, task) for config in seeds(tiny, 0, 1, 2)]
     batch = task.train.sample_torch(64, keys=TRANSITION_FIELDS)
     each = member_memory(members[0], {n: x.shape[1:] for n, x in batch.items()}, 64)
     assert each.state == sum(

@@ -11,7 +11,7 @@ import numpy as np
 from idql_func.data import MemoryEfficientReplayBuffer
 from idql_func.data.hdf5 import write_d4rl_hdf5
 from idql_func.training.configs.learners import PixelBCConfig
-from idql_func.training.pixels import pixel_environment_factory
+from idql_func.training.task import pixel_environment_factory
 
 TINY_DOT = "TinyDot-v0"
 SIZE, STACK, STEPS = 8, 2, 9

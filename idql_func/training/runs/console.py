@@ -131,7 +131,7 @@ class TrainingBar:
         self._reporter = reporter
         self._unit = unit
         self._total = total
-        self._done = done
+        self.done = done
         self._start = time.monotonic()
         self._last_drawn = 0.0
         self._last_line = self._start
@@ -169,11 +169,11 @@ class TrainingBar:
     def seconds_left(self) -> float | None:
         """Time that the remaining updates will take at the present rate; None if unknown."""
         rate = self.meter.rate
-        return (self._total - self._done) / rate if rate > 0 else None
+        return (self._total - self.done) / rate if rate > 0 else None
 
     def advance(self, done: int) -> None:
         """``done`` updates have been made; draws a few times a second at most."""
-        self._done = done
+        self.done = done
         now = time.monotonic()
         if now - self._last_drawn < _REDRAW_SECONDS and done < self._total:
             return
@@ -205,7 +205,7 @@ class TrainingBar:
             return
         self._last_line = now
         left = self.seconds_left
-        parts = [f"{self._done:,}/{self._total:,} {self._unit}"]
+        parts = [f"{self.done:,}/{self._total:,} {self._unit}"]
         if self.meter.rate:
             parts.append(f"{self.meter.rate:.1f} {self._unit}/s")
         parts.append(self._text)

@@ -23,14 +23,18 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from idql_func.atomic import atomic_path
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.configs.settings import Settings, settings_from_dict, settings_to_dict
 from idql_func.types import InputError
 
-__all__ = ["RunDirectory", "choose_run_directory", "open_run_directory"]
+__all__ = ["RunDirectory", "RunState", "choose_run_directory", "open_run_directory", "write_json"]
+
+RunState = Literal["absent", "foreign", "started", "resumable", "finished"]
+"""What a folder holds: nothing, something that is no run, a run without a checkpoint, one with a
+checkpoint, or one with its summary."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,43 @@ class RunDirectory:
         """The folder of all checkpoints."""
         return self.path / "checkpoints"
 
-    def checkpoint(self, updates: int) -> Path:
-        """The checkpoint after so many updates."""
-        return self.checkpoints / f"step_{updates:09d}"
+    @property
+    def state(self) -> RunState:
+        """How far the run is, by the files in the folder.
+
+        Example:
+            >>> RunDirectory(Path("no/such/folder")).state
+            'absent'
+        """
+        if not self.path.is_dir() or not any(self.path.iterdir()):
+            return "absent"
+        if not self.config.is_file():
+            return "foreign"
+        if self.summary.is_file():
+            return "finished"
+        try:
+            folders = [RunDirectory(self.path / name) for name in self.member_names()] or [self]
+        except InputError:
+            return "started"
+        saved = all(any(folder.checkpoints.glob("step_*")) for folder in folders)
+        return "resumable" if saved else "started"
+
+    def member_names(self) -> list[str]:
+        """The names of the members, none for the run of a single learner.
+
+        Raises:
+            InputError: ``members.json`` is damaged.
+        """
+        if not self.members.is_file():
+            return []
+        try:
+            return [str(name) for name in json.loads(self.members.read_text("utf-8"))["members"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.members} is damaged: {error}") from None
+
+    def checkpoint(self, number: int) -> Path:
+        """The checkpoint after so many updates (offline) or actions (online)."""
+        return self.checkpoints / f"step_{number:09d}"
 
     def buffer(self, step: int) -> Path:
         """The replay buffer that belongs to the checkpoint after so many steps."""
@@ -108,11 +146,11 @@ class RunDirectory:
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
 
-    def discard_after(self, updates: int) -> None:
-        """Remove what a run that goes on from ``updates`` will make anew."""
+    def discard_after(self, number: int) -> None:
+        """Remove what a run that is resumed from a checkpoint writes again."""
         self.summary.unlink(missing_ok=True)
         for path in self.checkpoints.glob("step_*"):
-            if path.name > self.checkpoint(updates).name:
+            if path.name > self.checkpoint(number).name:
                 shutil.rmtree(path, ignore_errors=True)
 
     def write_config(self, config: Any) -> None:
@@ -154,23 +192,22 @@ def choose_run_directory(
     """
     default = f"{config.preset}-seed{config.seed}" if default is None else default
     path = config.runs_dir / (config.name or default)
+    run, number = RunDirectory(path), 2
     if config.name is None and not overwrite:
-        number = 2
-        while _holds_something(path):
-            path = config.runs_dir / f"{default}-{number}"
+        while run.state != "absent":
+            run = RunDirectory(config.runs_dir / f"{default}-{number}")
             number += 1
-    run = RunDirectory(path)
+    path, state = run.path, run.state
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file, but the run needs a folder of that name")
-    if _holds_something(path):
-        if not run.config.is_file():
-            raise InputError(f"{path} holds something other than a run; choose another --name")
-        if not overwrite:
-            state = "a finished run" if run.summary.is_file() else "an unfinished run"
-            raise InputError(
-                f"{path} already holds {state}: continue it with --resume {path}, replace it with "
-                "--overwrite, or choose another --name"
-            )
+    if state == "foreign":
+        raise InputError(f"{path} holds something other than a run; choose another --name")
+    if state != "absent" and not overwrite:
+        held = "a finished run" if state == "finished" else "an unfinished run"
+        raise InputError(
+            f"{path} already holds {held}: continue it with --resume {path}, replace it with "
+            "--overwrite, or choose another --name"
+        )
     return run
 
 
@@ -198,7 +235,3 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON file, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _holds_something(path: Path) -> bool:
-    return path.is_dir() and any(path.iterdir())

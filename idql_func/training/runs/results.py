@@ -1,10 +1,11 @@
-"""What every loop does with losses and evaluations: fetch, run, record, keep."""
+"""Losses and evaluations: computed, fetched from the device, and put into records and summaries."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,23 +14,29 @@ import numpy as np
 import torch
 
 from idql_func.evaluation import evaluate
-from idql_func.training.runs.console import Reporter, duration, policy_name
-from idql_func.training.runtime.eager import eagerly_on_cpu
+from idql_func.training.runs.console import Reporter, TrainingBar, duration, policy_name
+from idql_func.training.runtime.device import eager_on_cpu
 
 __all__ = [
     "Evaluator",
+    "Results",
     "evaluation_record",
-    "fetch_scalars",
+    "fetch_losses",
     "for_numbers",
+    "mean_return",
     "not_numbers",
     "plain_result",
     "plain_results",
 ]
 
 
+Results = Mapping[int | None, Mapping[str, Any]]
+"""The number of candidates (None for a learner without one) -> its evaluation."""
+
+
 @dataclass(frozen=True)
 class Evaluator:
-    """Tries learners out in environments of their own, always with the same seeds.
+    """Evaluates learners in environments of its own, always with the same seeds.
 
     ``seed, num_envs, score_name`` are as for :func:`idql_func.evaluation.evaluate`.
     """
@@ -44,10 +51,10 @@ class Evaluator:
     ) -> dict[str, Any]:
         """Evaluate with ``n`` candidates (None: the learner has no such number).
 
-        The learner evaluated is a copy with its own N; the key that evaluation advances is dropped
-        with it, so training goes on as if nothing had been evaluated (E8, E10).
+        A copy with its own N is evaluated, and the key that evaluation advances is dropped with it,
+        so evaluation does not change the training (E8, E10).
         """
-        with eagerly_on_cpu(learner.rng.device):
+        with eager_on_cpu(learner.rng.device):
             return evaluate(
                 learner if n is None else learner.replace(N=n),
                 self.make_env,
@@ -58,29 +65,63 @@ class Evaluator:
                 score_name=self.score_name,
             )
 
+    def run_members(
+        self, learner: Any, n: int | None, episodes: int, record: bool = False
+    ) -> list[dict[str, Any]]:
+        """Evaluate each member of ``learner``; here it is its own only member."""
+        return [self.run(learner, n, episodes, record)]
+
     def run_each(
         self,
         learner: Any,
-        numbers: Sequence[int | None],
+        candidates: Sequence[int | None],
         episodes: int,
         reporter: Reporter,
+        *,
         record: Callable[[int | None], bool] = lambda n: False,
-    ) -> dict[int | None, dict[str, Any]]:
-        """Evaluate with each of the numbers of candidates, and tell each return and its time.
+        bar: TrainingBar | None = None,
+    ) -> list[Results]:
+        """Evaluate each member with each number of candidates.
 
-        ``record`` says with which number trajectories are kept.
+        Args:
+            learner: one learner, or what :meth:`run_members` takes for several.
+            candidates: the numbers of candidates.
+            episodes: how many for each number.
+            reporter: prints each return and its time if there is no ``bar``.
+            record: for which number trajectories are kept.
+            bar: the progress bar of a loop that evaluates between two updates.
         """
-        results: dict[int | None, dict[str, Any]] = {}
-        for n in numbers:
+        found: list[dict[int | None, dict[str, Any]]] = []
+        for n in candidates:
             started, name = time.monotonic(), policy_name(n)
-            with reporter.console.status(f"{name} …"):
-                results[n] = self.run(learner, n, episodes, record(n))
-            took = duration(time.monotonic() - started)
-            reporter.detail(f"{name}: return {results[n]['return']:.1f} ({took})")
-        return results
+            busy: AbstractContextManager[Any] = (
+                reporter.console.status(f"{name} …")
+                if bar is None
+                else bar.busy(f"evaluating {name}, {episodes} episodes")
+            )
+            with busy:
+                results = self.run_members(learner, n, episodes, record(n))
+            found = found or [{} for _ in results]
+            for own, result in zip(found, results, strict=True):
+                own[n] = result
+            if bar is None:
+                what = "return" if len(results) == 1 else "mean return"
+                took = duration(time.monotonic() - started)
+                reporter.detail(f"{name}: {what} {mean_return(found, n):.1f} ({took})")
+        return list(found)
 
 
-def evaluation_record(results: Mapping[int | None, Mapping[str, Any]]) -> dict[str, Any]:
+def mean_return(results: Sequence[Results], n: int | None) -> float:
+    """The mean over the members of the return with ``n`` candidates.
+
+    Example:
+        >>> mean_return([{1: {"return": 2.0}}, {1: {"return": 4.0}}], 1)
+        3.0
+    """
+    return sum(own[n]["return"] for own in results) / len(results)
+
+
+def evaluation_record(results: Results) -> dict[str, Any]:
     """Evaluations as entries of a log record, ``eval/N=64/return`` and the like.
 
     Example:
@@ -100,17 +141,24 @@ def evaluation_record(results: Mapping[int | None, Mapping[str, Any]]) -> dict[s
     return record
 
 
-def fetch_scalars(groups: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, float]:
-    """Scalars from the device in one transfer, under ``group/name``.
+def fetch_losses(
+    groups: Mapping[str, Mapping[str, torch.Tensor]],
+) -> list[dict[str, float]]:
+    """Losses from the device in one transfer, under ``group/name``, for each member.
+
+    Args:
+        groups: group -> name -> scalar, or ``[K]`` for K members.
 
     Example:
-        >>> fetch_scalars({"train": {"q": torch.tensor(2.0)}})
-        {'train/q': 2.0}
+        >>> fetch_losses({"train": {"q": torch.tensor(2.0)}})
+        [{'train/q': 2.0}]
+        >>> fetch_losses({"train": {"q": torch.tensor([2.0, 3.0])}})
+        [{'train/q': 2.0}, {'train/q': 3.0}]
     """
     names = [f"{group}/{name}" for group, info in groups.items() for name in info]
     values = [value for info in groups.values() for value in info.values()]
-    stacked = torch.stack([value.detach().to(torch.float64).reshape(()) for value in values])
-    return dict(zip(names, stacked.tolist(), strict=True))
+    stacked = torch.stack([value.detach().to(torch.float64).reshape(-1) for value in values])
+    return [dict(zip(names, member, strict=True)) for member in stacked.T.tolist()]
 
 
 def not_numbers(record: Mapping[str, Any]) -> list[str]:
@@ -134,7 +182,7 @@ def for_numbers(numbers: Sequence[int | None]) -> str:
     return f" for N = {told}" if told else ""
 
 
-def plain_results(results: Mapping[int | None, Mapping[str, Any]]) -> dict[str, Any]:
+def plain_results(results: Results) -> dict[str, Any]:
     """Evaluations as JSON holds them, by N as a string, or ``"policy"`` for a learner without N.
 
     Example:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from idql_func.evaluation import evaluate_members
+from idql_func.evaluation import environments_at_once, evaluate_members
 from idql_func.training.runs.results import Evaluator
-from idql_func.training.runtime.eager import eagerly_on_cpu
+from idql_func.training.runtime.device import eager_on_cpu
 from idql_func.training.seeds.memory import available_memory, peak_bytes_of_fake
 from idql_func.training.seeds.stack import stack_members
 from idql_func.transforms import jit, vmap
 from idql_func.tree import tree_map
 from idql_func.types import PRNGKey
 
-__all__ = ["StackedActor", "acting_memory", "evaluate_stack", "members_at_once"]
+__all__ = ["StackEvaluator", "StackedActor", "acting_memory", "members_at_once"]
 
 _CPU_ROWS = 4096
 """Rows of a product from which on a CPU gains nothing by more of them.
@@ -81,40 +82,42 @@ def _greedy_actions(
     return vmap(member)(stacked, observations)
 
 
-def evaluate_stack(
-    evaluator: Evaluator,
-    stacked: Any,
-    n: int | None,
-    episodes: int,
-    at_once: int,
-    record: bool = False,
-) -> list[dict[str, Any]]:
-    """The evaluation of each member, which is the one that the evaluator gives of it alone.
+@dataclass(frozen=True)
+class StackEvaluator(Evaluator):
+    """Evaluates the members of a stack side by side.
 
-    The actions of ``at_once`` members at a time are chosen by one program.
-
-    Args:
-        evaluator: says where, and with which seeds.
-        stacked: the members as one.
-        n: the number of candidates; None: the learners have no such number.
-        episodes: how many of each member.
-        at_once: at least 1, see :func:`members_at_once`.
-        record: add the trajectories.
+    ``memory`` maps the number of candidates to the bytes that one member needs to choose actions.
     """
-    found = []
-    for part in _parts(stacked.to_act(), at_once):
-        with eagerly_on_cpu(part.rng.device):
-            found += evaluate_members(
-                StackedActor(part, n),
-                part.rng.shape[0],
-                evaluator.make_env,
-                episodes,
-                seed=evaluator.seed,
-                num_envs=evaluator.num_envs,
-                record_trajectories=record,
-                score_name=evaluator.score_name,
-            )
-    return found
+
+    memory: Mapping[int | None, int] = field(default_factory=dict)
+
+    def run_members(
+        self, learner: Any, n: int | None, episodes: int, record: bool = False
+    ) -> list[dict[str, Any]]:
+        """Each member's evaluation, the same as that of the member alone.
+
+        Args:
+            learner: the stacked members.
+            n: the number of candidates; None: the learners have no such number.
+            episodes: how many of each member.
+            record: add the trajectories.
+        """
+        environments = environments_at_once(episodes, self.num_envs)
+        at_once = members_at_once(environments, n, self.memory[n], learner.rng.device)
+        results = []
+        for part in _parts(learner.to_act(), at_once):
+            with eager_on_cpu(part.rng.device):
+                results += evaluate_members(
+                    StackedActor(part, n),
+                    part.rng.shape[0],
+                    self.make_env,
+                    episodes,
+                    seed=self.seed,
+                    num_envs=self.num_envs,
+                    record_trajectories=record,
+                    score_name=self.score_name,
+                )
+        return results
 
 
 def members_at_once(environments: int, n: int | None, each: int, device: torch.device) -> int:

@@ -1,17 +1,15 @@
 """Several offline runs as one program: seeds, and numbers of the learner, side by side.
 
 Member k of a group is the run that ``train_offline`` makes of its settings alone: the same initial
-parameters, split, batches and keys, the same folder. What is shared is the work: the dataset lies
-on the device once, and one compiled update moves all members.
+parameters, split, batches and keys, the same folder. The work is shared: the dataset lies on the
+device once, and one compiled update trains all members.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,40 +24,26 @@ from idql_func.switches import x64_enabled
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.configs.settings import changed_settings, with_settings
 from idql_func.training.offline import (
-    OfflineLoop,
-    TrainingInterrupted,
-    check_resumable,
+    candidates_of,
+    create_learner,
     describe_task,
-    loop_state,
-    warn_of_versions,
-)
-from idql_func.training.runs.checkpoint import read_metadata, restore_learner
-from idql_func.training.runs.console import Reporter
-from idql_func.training.runs.directory import (
-    RunDirectory,
-    choose_run_directory,
-    open_run_directory,
-    write_json,
-)
-from idql_func.training.runs.metrics import MetricsLogger
-from idql_func.training.runs.offline_records import (
-    IDQL,
-    OfflineRecords,
-    State,
-    create,
     fields_of,
-    numbers_of,
+    open_offline_run,
+    read_data_key,
+    train_members,
 )
-from idql_func.training.runtime.device import choose_device
-from idql_func.training.runtime.eager import eagerly_on_cpu
-from idql_func.training.runtime.matmul_precision import matmul_precision
-from idql_func.training.runtime.threads import cpu_threads
-from idql_func.training.seeds.acting import acting_memory
+from idql_func.training.offline_loop import IDQL, State
+from idql_func.training.runs.console import Reporter
+from idql_func.training.runs.directory import RunDirectory, open_run_directory
+from idql_func.training.runs.results import Results
+from idql_func.training.runs.run import Run
+from idql_func.training.runtime.device import eager_on_cpu
+from idql_func.training.seeds.acting import StackEvaluator, acting_memory
 from idql_func.training.seeds.config import check_members, group_name, member_names
 from idql_func.training.seeds.data import MemberData, member_data
 from idql_func.training.seeds.memory import check_fits, member_memory
-from idql_func.training.seeds.records import Evaluations, GroupRecords
-from idql_func.training.seeds.stack import Rates, stack_members, update_member
+from idql_func.training.seeds.report import finish_group
+from idql_func.training.seeds.stack import Rates, member_of, stack_members, update_member
 from idql_func.training.task import Task, prepare_task
 from idql_func.training.updates import draw_batch
 from idql_func.transforms import jit, scan, vmap
@@ -79,7 +63,7 @@ class SeedsResult:
 
     run: RunDirectory
     learners: Sequence[Any]
-    evaluations: Sequence[Evaluations]
+    evaluations: Sequence[Results]
     summary: Mapping[str, Any]
 
 
@@ -96,8 +80,8 @@ def train_seeds(
     Args:
         configs: the settings of each member. They may differ in the seed and in what
             :data:`idql_func.training.seeds.config.PER_MEMBER` names. ``runs_dir`` and ``name`` are
-            those of the group's folder. For a resumed group: what :func:`open_members` gives, but
-            for the names in :data:`idql_func.training.offline.RESUMABLE`.
+            those of the group's folder. For a resumed group: what :func:`open_members` gives,
+            except for the names in :data:`idql_func.training.offline.RESUMABLE`.
         resume: a group's folder to continue.
         overwrite: replace a group of the same name.
         reporter: where to print; default: standard output.
@@ -113,69 +97,34 @@ def train_seeds(
         TrainingInterrupted: Ctrl-C; a checkpoint of each member has been written.
     """
     check_members(configs)
-    reporter = reporter if reporter is not None else Reporter()
     first, names = configs[0], member_names(configs)
-    device = choose_device(first.device)
-    if resume is None:
-        run = choose_run_directory(first, overwrite, group_name(configs))
-    else:
-        run = open_run_directory(resume)
-    runs = [RunDirectory(run.path / name) for name in names]
-    configs = [
-        dataclasses.replace(config, runs_dir=run.path, name=name)
-        for config, name in zip(configs, names, strict=True)
-    ]
-    checkpoints = None if resume is None else _common_checkpoints(runs)
-    for config, own, checkpoint in zip(configs, runs, checkpoints or [], strict=False):
-        check_resumable(own, config, checkpoint)
-
-    reporter.stage(f"Data: {first.dataset.source}")
-    task, data = _prepare(configs, device, reporter)
-    reporter.stage(f"Learners: {len(configs)} x {first.learner.class_name}, {_told(names)}")
-    learners = _Learners.of(configs, task, data, checkpoints, device, reporter)
-
-    # Not before everything above has been found to be in order: bad input leaves no trace.
-    start = learners.start
-    if checkpoints is None:
-        run.start()
-    run.summary.unlink(missing_ok=True)
-    run.write_config(dataclasses.replace(first, name=run.path.name))
-    write_json(run.members, {"members": names})
-    for own, config in zip(runs, configs, strict=True):
-        own.start() if checkpoints is None else own.discard_after(start)
-        own.write_config(config)
-    with (
-        cpu_threads(first.threads),
-        matmul_precision(first.matmul, device=device, setting=learners.matmul) as matmul,
-        ExitStack() as stack,
-    ):
-        reporter.detail(f"matrix products: {matmul.reason}")
-        keep = None if checkpoints is None else start
-        loggers = [stack.enter_context(MetricsLogger(own.path, keep_before=keep)) for own in runs]
-        silent = Reporter(quiet=True)
-        members = [
-            OfflineRecords(config, task, own, silent, logger, matmul)
-            for config, own, logger in zip(configs, runs, loggers, strict=True)
-        ]
-        records = GroupRecords(run, members, learners.templates, reporter, learners.acting)
-        state = State(learners.stacked, learners.keys, start)
-        config = dataclasses.replace(first, runs_dir=run.path.parent, name=run.path.name)
-        loop = _GroupLoop(config, task, records, state, on_update, data=data, rates=learners.rates)
-        del learners
-        state = loop.train()
-        try:
-            evaluations = records.final_evaluation(state)
-        except KeyboardInterrupt:
-            # The checkpoints of the last update are written; what is missing is the evaluation.
-            raise TrainingInterrupted(run, state.updates) from None
-        summary = records.finish(state, evaluations)
-        return SeedsResult(
-            run, [own.learner for own in records.member_states(state)], evaluations, summary
+    run = open_offline_run(
+        configs,
+        resume=resume,
+        overwrite=overwrite,
+        reporter=reporter,
+        names=names,
+        default_name=group_name(configs),
+    )
+    run.reporter.stage(f"Data: {first.dataset.source}")
+    task, data = _prepare_data(configs, run)
+    shown = names if len(names) <= 6 else [names[0], names[1], "…", names[-1]]
+    run.reporter.stage(f"Learners: {len(configs)} x {first.learner.class_name}, {', '.join(shown)}")
+    learners, state, acting = _stack(run, task, data)
+    evaluator = None
+    if task.make_env is not None:
+        settings = first.evaluation
+        evaluator = StackEvaluator(
+            task.make_env, settings.seed, settings.num_envs, task.score_name, acting
         )
+    state, results, _ = train_members(run, task, learners, state, evaluator, on_update)
+    summary = finish_group(run, state.position, task.env_name, results)
+    trained = [member.learner for member in learners.members(state)]
+    return SeedsResult(run.directory, trained, results, summary)
 
 
 def open_members(path: str | Path, changes: TrainConfig | None = None) -> list[TrainConfig]:
-    """The settings of the members of a group that lies at a path.
+    """The settings of the members of the group in a folder.
 
     Args:
         path: the group's folder.
@@ -186,12 +135,9 @@ def open_members(path: str | Path, changes: TrainConfig | None = None) -> list[T
         InputError: it is no group, or damaged.
     """
     run = open_run_directory(path)
-    if not run.members.is_file():
+    names = run.member_names()
+    if not names:
         raise InputError(f"{run.path} is the run of one learner, not of several members")
-    try:
-        names = [str(name) for name in json.loads(run.members.read_text("utf-8"))["members"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{run.members} is damaged: {error}") from None
     configs = [RunDirectory(run.path / name).read_config() for name in names]
     if changes is None:
         return configs
@@ -199,115 +145,94 @@ def open_members(path: str | Path, changes: TrainConfig | None = None) -> list[T
     return [with_settings(config, changes, changed) for config in configs]
 
 
-def _common_checkpoints(runs: Sequence[RunDirectory]) -> list[Path]:
-    """The newest checkpoints that all members have; a kill between two writes leaves some ahead."""
-    found = [{path.name for path in run.checkpoints.glob("step_*")} for run in runs]
-    common = set.intersection(*found)
-    if not common:
-        raise FileNotFoundError(
-            f"the members in {runs[0].path.parent} have no checkpoint in common: there is nothing "
-            "to continue from; start anew with --overwrite"
-        )
-    return [run.checkpoints / max(common) for run in runs]
-
-
-def _prepare(
-    configs: Sequence[TrainConfig], device: torch.device, reporter: Reporter
-) -> tuple[Task, MemberData]:
+def _prepare_data(configs: Sequence[TrainConfig], run: Run) -> tuple[Task, MemberData]:
     """The task with all transitions, and each member's share of them."""
-    first = configs[0]
+    first, reporter = configs[0], run.reporter
     whole = dataclasses.replace(first.dataset, train_fraction=1.0)
     task = prepare_task(
-        dataclasses.replace(first, dataset=whole), device, progress=reporter.console.is_terminal
+        dataclasses.replace(first, dataset=whole),
+        run.device,
+        progress=reporter.console.is_terminal,
     )
     seeds = [config.seed for config in configs]
     fraction = first.dataset.train_fraction
-    data = member_data(task.train, seeds, fraction, fields_of(first), device)
+    data = member_data(task.train, seeds, fraction, fields_of(first), run.device)
     describe_task(task, data.counts, reporter)
     return task, data
 
 
-@dataclass(frozen=True)
-class _Learners:
-    """The members as one, and what belongs to them: see ``stack_members`` and ``GroupRecords``."""
+def _stack(
+    run: Run, task: Task, data: MemberData
+) -> tuple[StackedLearners, State, dict[int | None, int]]:
+    """Create or restore all members, if there is memory for them, and stack them.
 
-    stacked: Any
-    rates: Rates
-    keys: PRNGKey
-    templates: Sequence[Any]
-    acting: Mapping[int | None, int]
-    start: int
-    matmul: str | None
-
-    @staticmethod
-    def of(
-        configs: Sequence[TrainConfig],
-        task: Task,
-        data: MemberData,
-        checkpoints: Sequence[Path] | None,
-        device: torch.device,
-        reporter: Reporter,
-    ) -> _Learners:
-        """Create or restore all, when there is memory for them."""
-        first = create(configs[0], task)
-        shapes = {name: x.shape[1:] for name, x in data.arrays.items()}
-        acting = _acting(first, configs[0], task)
-        each = dataclasses.replace(
-            member_memory(first, shapes, configs[0].batch_size),
-            acting=max(acting.values(), default=0),
-        )
-        reporter.detail(check_fits(len(configs), each, configs[0].batch_size, device))
-        members = [first, *(create(config, task) for config in configs[1:])]
-        keys, start, matmul = data.keys, 0, None
-        if checkpoints is None:
-            if isinstance(configs[0].learner, IDQL):
-                # One batch is drawn and thrown away, as upstream does (D3).
-                keys = vmap(lambda key: random.split(key)[1])(keys)
-        else:
-            members = [restore_learner(m, c) for m, c in zip(members, checkpoints, strict=True)]
-            metadata = [read_metadata(checkpoint) for checkpoint in checkpoints]
-            start = metadata[0].updates
-            states = [loop_state(m, c) for m, c in zip(metadata, checkpoints, strict=True)]
-            matmul, keys = states[0][0], torch.stack([key for _, key in states]).to(device)
-            reporter.detail(f"continues {checkpoints[0].parents[2]} at {start:,} updates")
-            warn_of_versions(metadata[0], reporter)
-        stacked, rates = stack_members(members)
-        return _Learners(
-            stacked.to(device),
-            {name: rate.to(device) for name, rate in rates.items()},
-            keys,
-            [_without_values(member) for member in members],
-            acting,
-            start,
-            matmul,
-        )
+    Returns:
+        The members as one, where their training starts, and the bytes that one member needs to
+        choose actions, for each number of candidates.
+    """
+    config, device = run.config, run.device
+    configs = [member.config for member in run.members]
+    learners = [create_learner(configs[0], task)]
+    shapes = {name: x.shape[1:] for name, x in data.arrays.items()}
+    acting = _acting_memory(learners[0], config, task)
+    each = dataclasses.replace(
+        member_memory(learners[0], shapes, config.batch_size),
+        acting=max(acting.values(), default=0),
+    )
+    run.reporter.detail(check_fits(len(configs), each, config.batch_size, device))
+    learners += [create_learner(own, task) for own in configs[1:]]
+    keys = data.keys
+    if run.resumed:
+        learners = run.restore(learners)
+        keys = torch.stack([read_data_key(member) for member in run.members]).to(device)
+    elif isinstance(config.learner, IDQL):
+        # One batch is drawn and discarded, as upstream does (D3).
+        keys = vmap(lambda key: random.split(key)[1])(keys)
+    stacked, rates = stack_members(learners)
+    rates = {name: rate.to(device) for name, rate in rates.items()}
+    templates = [_without_values(learner) for learner in learners]
+    state = State(stacked.to(device), keys, run.start)
+    return StackedLearners(config, data, rates, templates), state, acting
 
 
-def _acting(learner: Any, config: TrainConfig, task: Task) -> dict[int | None, int]:
-    """Bytes that a member needs to choose actions, for each number of candidates."""
+def _acting_memory(learner: Any, config: TrainConfig, task: Task) -> dict[int | None, int]:
     settings = config.evaluation
     if task.make_env is None:
         return {}
     most = max(settings.episodes, settings.interval_episodes)
     rows = -(-environments_at_once(most, settings.num_envs) // 2)
-    return {n: acting_memory(learner, rows, n) for n in numbers_of(config)}
+    return {n: acting_memory(learner, rows, n) for n in candidates_of(config)}
 
 
-@dataclass(kw_only=True)
-class _GroupLoop(OfflineLoop):
-    """The loop over a stack of learners: keys ``[K, 2]``, losses ``[K]``."""
+@dataclass
+class StackedLearners:
+    """A stack of learners, as :class:`~idql_func.training.offline_loop.Learners`.
 
+    A state has keys ``[K, 2]``, losses are ``[K]``. ``rates`` and ``templates`` (structure and
+    numbers of each member, without tensors) are as for :mod:`idql_func.training.seeds.stack`.
+    """
+
+    config: TrainConfig
     data: MemberData
     rates: Rates
+    templates: Sequence[Any]
 
-    def _advance(self, state: State, count: int, donate: bool) -> tuple[State, InfoDict]:
+    def members(self, state: State) -> list[State]:
+        """The state of each member, as its run alone has it."""
+        return [
+            State(member_of(state.learner, k, template), state.data_key[k], state.updates)
+            for k, template in enumerate(self.templates)
+        ]
+
+    def advance(self, state: State, count: int, donate: bool) -> tuple[State, InfoDict]:
+        """The state after ``count`` updates, and the losses of the last one."""
         data, total = self.data, self.data.counts[0]
         step = functools.partial(
             _step,
             rates=dict(self.rates),
             arrays=dict(data.arrays),
             rows=data.rows,
-            # as in scan_updates: an argument, and part of the program for 64-bit draws alone
+            # as in scan_updates: an argument, and a constant of the program for 64-bit draws only
             total=None if x64_enabled() else total,
             batch_size=self.config.batch_size,
         )
@@ -317,7 +242,8 @@ class _GroupLoop(OfflineLoop):
         )
         return State(learner, keys, state.updates + count), tree_map(lambda x: x[-1], infos)
 
-    def _held_out_losses(self, step: int, learner: Any) -> InfoDict | None:
+    def held_out_losses(self, step: int, learner: Any) -> InfoDict | None:
+        """Losses on each member's held-out data, without an update."""
         arrays, size = self.data.arrays, self.config.batch_size
         if self.data.held_out is None:
             return None
@@ -325,7 +251,7 @@ class _GroupLoop(OfflineLoop):
         def losses(learner: Any, key: PRNGKey, rows: Tensor) -> InfoDict:
             return learner.eval_loss(draw_batch(arrays, key, size, rows)[0])[1]
 
-        with eagerly_on_cpu(learner.rng.device):
+        with eager_on_cpu(learner.rng.device):
             members = vmap(losses, in_axes=(0, 0, 1))
             return members(learner, self.data.held_out_keys(step), self.data.held_out)
 
@@ -358,7 +284,3 @@ def _step(
 def _without_values(learner: Any) -> Any:
     """The structure of a learner and its numbers; its tensors are in the stack."""
     return tree_map(lambda x: x.to("meta") if isinstance(x, Tensor) else x, learner)
-
-
-def _told(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 6 else f"{names[0]}, {names[1]}, … {names[-1]}"

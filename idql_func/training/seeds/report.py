@@ -13,11 +13,21 @@ from rich import box
 from rich.table import Table
 
 from idql_func.atomic import atomic_path
+from idql_func.training.configs.settings import flat_settings
+from idql_func.training.offline import ACTOR_LOSS_LABELS
+from idql_func.training.offline_loop import IDQL
 from idql_func.training.runs.console import policy_name
+from idql_func.training.runs.directory import write_json
+from idql_func.training.runs.plots import save_figure
+from idql_func.training.runs.results import Results, plain_results
+from idql_func.training.runs.run import Position, Run
+from idql_func.training.seeds.config import varied_settings
+from idql_func.training.seeds.plots import members_curve
 
 __all__ = [
     "MeanOverSeeds",
     "final_values",
+    "finish_group",
     "means_over_seeds",
     "members_table",
     "write_members_csv",
@@ -50,9 +60,64 @@ class MeanOverSeeds:
         }
 
 
-def final_values(
-    evaluations: Mapping[int | None, Mapping[str, Any]], records: Sequence[Mapping[str, Any]]
-) -> dict[str, float]:
+def finish_group(
+    run: Run, at: Position, env_name: str | None, evaluations: Sequence[Results]
+) -> dict[str, Any]:
+    """Write the table, the picture and the summary of all members, and print the table.
+
+    Args:
+        run: the run, whose members are finished.
+        at: how far it has come.
+        env_name: the environment, if there is one.
+        evaluations: the last ones of each member.
+
+    Returns:
+        The summary.
+    """
+    directory, config, names = run.directory, run.config, [m.name for m in run.members]
+    configs = [member.config for member in run.members]
+    varied = ["seed", *varied_settings(configs)]
+    settings = {
+        n: {v: flat_settings(c)[v] for v in varied} for n, c in zip(names, configs, strict=True)
+    }
+    labels = {n: n.rpartition("-seed")[0] for n in names}
+    values = {
+        member.name: final_values(found, member.metrics.records)
+        for member, found in zip(run.members, evaluations, strict=True)
+    }
+    means = means_over_seeds(values, labels)
+    table = directory.path / "members.csv"
+    write_members_csv(table, settings, values)
+    curve = members_curve(
+        {member.name: member.metrics.records for member in run.members},
+        labels,
+        behaviour_return=run.behaviour_return,
+        title=f"{config.learner.class_name} on {config.dataset.source}, "
+        f"{len(run.members)} members of one program",
+        titles=ACTOR_LOSS_LABELS if isinstance(config.learner, IDQL) else {},
+    )
+    save_figure(curve, directory.learning_curve)
+    summary = {
+        **run.common_summary(at),
+        "members": {
+            n: {"settings": settings[n], "evaluation": plain_results(found)}
+            for n, found in zip(names, evaluations, strict=True)
+        },
+        "means": [row.as_result() for row in means],
+    }
+    write_json(directory.summary, summary)
+    files = {
+        "a run for each member": directory.path / (names[0] + "/…"),
+        "learning curves": directory.learning_curve,
+        "members": table,
+        "summary": directory.summary,
+    }
+    title = f"{env_name or 'losses'} after {at.updates:,} updates"
+    run.report_end(files, members_table(values, means, title))
+    return summary
+
+
+def final_values(evaluations: Results, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """What a member has come to: its returns, or its last losses where nothing was evaluated.
 
     Args:
