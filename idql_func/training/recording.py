@@ -1,10 +1,10 @@
-"""Recordings: consecutive steps of episodes, as D4RL keeps them, from wherever they come."""
+"""Recordings: consecutive steps of episodes in D4RL's layout, from policies, buffers or files."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from idql_func.data import ReplayBuffer
 from idql_func.data.hdf5 import read_d4rl_hdf5, write_d4rl_hdf5
 from idql_func.data.minari_writer import episodes_from_transitions, write_minari_dataset
-from idql_func.training.interaction import episode_seed
+from idql_func.training.interaction import Interaction, episode_seed
 from idql_func.types import InputError
 
 __all__ = ["Actor", "Recording", "join", "of_buffer", "of_file", "roll_out"]
@@ -28,14 +28,14 @@ _FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_
 
 @dataclass(frozen=True)
 class Recording:
-    """Steps one after the other.
+    """Consecutive steps.
 
     ``arrays`` holds float32 ``observations [T, O]``, ``actions [T, A]``, ``rewards [T]``, bool
-    ``terminals [T]`` (the episode really ended), ``timeouts [T]`` (it was cut), and
-    ``next_observations [T, O]`` unless a part of it came without.
+    ``terminals [T]`` (the episode ended by itself), ``timeouts [T]`` (it was cut), and
+    ``next_observations [T, O]`` unless one of its sources has none.
 
-    ``env`` is the environment's name and ``limit`` its longest episode, where known; ``origin``
-    says in words what the steps come from.
+    ``env`` is the environment's name and ``limit`` its longest episode, if known; ``origin``
+    describes where the steps come from.
     """
 
     arrays: Mapping[str, NDArray[Any]]
@@ -47,7 +47,7 @@ class Recording:
         return len(self.arrays["rewards"])
 
     def first(self, steps: int) -> Recording:
-        """The first steps, the last of them being a cut if its episode went on.
+        """The first ``steps`` steps; an episode that continued after the last one counts as cut.
 
         Example:
             >>> zeros = np.zeros((3, 1), np.float32)
@@ -62,9 +62,9 @@ class Recording:
         return Recording(arrays, self.env, self.limit, self.origin)
 
     def returns(self) -> NDArray[np.float64]:
-        """Undiscounted returns of the whole episodes; those that the recording cut do not count.
+        """Undiscounted returns of the complete episodes, without those that the recording cut.
 
-        Where the longest episode is not known, only the last one may be cut.
+        If the longest episode is not known, only the last episode may be a cut one.
         """
         ends = np.flatnonzero(self.arrays["terminals"] | self.arrays["timeouts"]) + 1
         starts = np.concatenate([[0], ends[:-1]])
@@ -77,8 +77,8 @@ class Recording:
         return (total[ends] - total[starts])[whole]
 
     def attributes(self) -> dict[str, Any]:
-        """What a file of these steps says of itself; ``idql train`` reads ``env`` and the
-        behaviour's return from there."""
+        """The attributes of a file of these steps; ``idql train`` reads ``env`` and the return of
+        the behaviour from there."""
         returns = self.returns()
         known: dict[str, Any] = {
             "env": self.env,
@@ -94,19 +94,19 @@ class Recording:
         return {name: value for name, value in known.items() if value is not None}
 
     def write(self, path: Path) -> Path:
-        """Write an HDF5 file in D4RL's format, whole or not at all.
+        """Write an HDF5 file in D4RL's format atomically.
 
         Raises:
-            OSError: the disk is full or the place cannot be written to.
+            OSError: the disk is full or the path cannot be written.
         """
         return write_d4rl_hdf5(path, self.arrays, self.attributes())
 
     def write_minari(self, folder: Path) -> Path:
-        """Write a Minari dataset, whole or not at all; its actions lie in [-1, 1], whatever the
-        environment's own bounds (quirk D14).
+        """Write a Minari dataset atomically; its actions are in [-1, 1] for any bounds of the
+        environment (quirk D14).
 
         Raises:
-            InputError: a part of the recording came without ``next_observations``, which give each
+            InputError: a source of the recording has no ``next_observations``, which give each
                 episode its last observation; or the folder holds something else.
         """
         arrays = self.arrays
@@ -137,10 +137,10 @@ def _box(array: NDArray[Any], bound: float) -> gym.spaces.Box:
 
 
 def join(recordings: Sequence[Recording]) -> Recording:
-    """Several recordings one after the other, such as medium and expert ones.
+    """Concatenate several recordings, such as medium and expert ones.
 
     Raises:
-        InputError: they are of different environments or sizes.
+        InputError: their environments or sizes differ.
 
     Example:
         >>> zeros, flags = np.zeros((2, 1), np.float32), np.array([False, True])
@@ -185,7 +185,7 @@ def of_buffer(
 
     Args:
         buffer: of observations that are vectors.
-        steps: the first so many; None: all.
+        steps: how many of the first; None: all.
         env, limit, origin: see :class:`Recording`.
 
     Raises:
@@ -213,11 +213,11 @@ def of_file(path: Path, steps: int | None = None) -> Recording:
 
     Args:
         path: the file.
-        steps: the first so many; None: all.
+        steps: how many of the first; None: all.
 
     Raises:
-        InputError: it is damaged, or lacks ``timeouts`` (without which its episodes cannot be told
-            apart once other steps follow) or another field.
+        InputError: it is damaged, or lacks ``timeouts`` (which separate its episodes from the steps
+            that follow) or another field.
     """
     arrays, attributes = read_d4rl_hdf5(path, keys=_FIELDS)
     missing = [name for name in _FIELDS[:-1] if name not in arrays]
@@ -238,34 +238,6 @@ def of_file(path: Path, steps: int | None = None) -> Recording:
     return recording.first(len(recording) if steps is None else min(steps, len(recording)))
 
 
-@dataclass
-class _Track:
-    """What one environment goes through."""
-
-    env: gym.Env
-    steps: int
-    seed: tuple[int, int]
-    rows: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in _FIELDS})
-    episode: int = 0
-    observation: Any = None
-
-    def reset(self) -> None:
-        seed, number = self.seed
-        # Environments of one recording have streams of their own.
-        seed = episode_seed(episode_seed(seed, number), self.episode)
-        self.observation, _ = self.env.reset(seed=seed)
-        self.episode += 1
-
-    def step(self, action: NDArray[Any]) -> None:
-        after, reward, terminated, truncated, _ = self.env.step(action)
-        row = (self.observation, action, reward, terminated, truncated and not terminated, after)
-        for name, value in zip(_FIELDS, row, strict=True):
-            self.rows[name].append(value)
-        self.observation = after
-        if terminated or truncated:
-            self.reset()
-
-
 def roll_out(
     actor: Actor,
     make_env: Callable[[], gym.Env],
@@ -277,17 +249,17 @@ def roll_out(
     env: str | None = None,
     origin: str = "",
 ) -> Recording:
-    """Let a policy act and keep what happens.
+    """Record the steps of a policy.
 
-    Each of the environments gives its share of the steps, episode after episode, and is cut at the
-    end; so short episodes are not preferred to long ones.
+    Each environment contributes an equal share of the steps and is cut at its end, so short
+    episodes are not over-represented.
 
     Args:
         actor: the policy.
         make_env: makes a wrapped environment of vectors.
         steps: how many, over all environments.
         seed: of the environments.
-        num_envs: how many run side by side.
+        num_envs: how many act in one batch.
         progress: called with the number of steps taken.
         env, origin: see :class:`Recording`.
 
@@ -298,33 +270,29 @@ def roll_out(
         >>> len(recording), np.flatnonzero(recording.arrays["timeouts"]), len(recording.returns())
         (405, array([199, 202, 402, 404]), 2)
     """
-    shares = [steps // num_envs + (i < steps % num_envs) for i in range(num_envs)]
-    tracks = [_Track(make_env(), share, (seed, i)) for i, share in enumerate(shares) if share]
+    shares = [steps // num_envs + (i < steps % num_envs) for i in range(min(num_envs, steps))]
+    tracks: list[Interaction] = []
     try:
-        spec = tracks[0].env.spec
-        for track in tracks:
-            track.reset()
+        for i, share in enumerate(shares):
+            made = make_env()
+            buffer = ReplayBuffer(made.observation_space, made.action_space, share)
+            # Environments of one recording have seeds of their own.
+            own_seed = episode_seed(seed, i)
+            tracks.append(Interaction(made, buffer, own_seed, bootstrap_at_limit=False))
         space: Any = tracks[0].env.action_space
-        for taken in range(tracks[0].steps):
-            running = [track for track in tracks if taken < track.steps]
+        for taken in range(shares[0]):
             # All act, also those that are done: a batch of one size is compiled once.
             actions = actor(np.stack([track.observation for track in tracks]))
             actions = np.clip(np.asarray(actions, space.dtype), space.low, space.high)
-            for track, action in zip(running, actions, strict=False):
-                track.step(action)
+            for track, share, action in zip(tracks, shares, actions, strict=True):
+                if taken < share:
+                    track.step(action)
             if progress is not None:
                 progress(min(steps, (taken + 1) * len(tracks)))
     finally:
         for track in tracks:
-            track.env.close()
+            track.close()
+    spec = tracks[0].env.spec
     limit = None if spec is None else spec.max_episode_steps
-    parts = [Recording(_arrays(track), env, limit).first(track.steps) for track in tracks]
+    parts = [of_buffer(track.buffer, env=env, limit=limit) for track in tracks]
     return dataclasses.replace(join(parts), origin=origin)
-
-
-def _arrays(track: _Track) -> dict[str, NDArray[Any]]:
-    flags = ("terminals", "timeouts")
-    return {
-        name: np.asarray(rows, bool if name in flags else np.float32)
-        for name, rows in track.rows.items()
-    }

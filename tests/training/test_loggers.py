@@ -65,7 +65,7 @@ def test_a_new_run_starts_anew(tmp_path: Path) -> None:
 
 def test_damage_in_the_middle_is_told(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 0}\nnonsense\n{"step": 1}\n')
-    with pytest.raises(InputError, match=r"line 2 of .*metrics.jsonl is no JSON object"):
+    with pytest.raises(InputError, match=r"line 2 of .*metrics.jsonl is not a JSON object"):
         MetricsLogger(tmp_path, keep_before=5)
 
 

@@ -1,16 +1,16 @@
 """What the user sees of a run: stages, a progress bar, and the tables at its end.
 
-On a terminal the bar is alive; anywhere else (a log file, a CI job) plain lines appear instead, a
-few a minute.
+On a terminal the bar is redrawn; anywhere else (a log file, a CI job) plain lines are printed
+instead, a few a minute.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich import box
@@ -34,7 +34,7 @@ _SHOWN = (("actor_loss", "actor"), ("critic_loss", "Q"), ("value_loss", "V"), ("
 
 
 def duration(seconds: float) -> str:
-    """A length of time for people.
+    """A length of time as text.
 
     Example:
         >>> duration(4.26), duration(75), duration(3 * 3600 + 61)
@@ -48,9 +48,9 @@ def duration(seconds: float) -> str:
 
 
 def policy_name(n: int | str | None) -> str:
-    """How tables name a policy that chooses among ``n`` candidates; None: it does not choose.
+    """The name in tables of a policy that chooses among ``n`` candidates; None: it does not choose.
 
-    A name is a name already.
+    A name is returned unchanged.
 
     Example:
         >>> policy_name(64), policy_name(None), policy_name("expert")
@@ -63,7 +63,7 @@ def policy_name(n: int | str | None) -> str:
 
 @dataclass
 class RateMeter:
-    """Updates per second over the last seconds of pure training, pauses left out.
+    """Updates per second over the last seconds of training, without pauses.
 
     Example:
         >>> meter = RateMeter(window=10.0)
@@ -78,41 +78,48 @@ class RateMeter:
     _points: list[tuple[float, int]] = field(default_factory=list)
 
     def tick(self, updates: int, now: float) -> None:
-        """Note how many updates are done at the time ``now``, seconds."""
+        """Record how many updates are done at the time ``now``, seconds."""
         now -= self.paused
         self._points.append((now, updates))
         while len(self._points) > 2 and now - self._points[0][0] > self.window:
             self._points.pop(0)
 
     def pause(self, seconds: float) -> None:
-        """Take time out that was spent on something other than updates."""
+        """Leave out time that was spent on something other than updates."""
         self.paused += seconds
 
     @property
     def rate(self) -> float:
-        """Updates per second; 0 as long as there is nothing to go by."""
+        """Updates per second; 0 before the second update is recorded."""
         if len(self._points) < 2:
             return 0.0
         (t0, n0), (t1, n1) = self._points[0], self._points[-1]
         return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
 
 
+@dataclass
+class Busy:
+    """How long the block of :meth:`TrainingBar.busy` took, when it has ended."""
+
+    seconds: float = 0.0
+
+
 class Reporter:
-    """Prints to a console; ``quiet`` prints nothing at all (for use from programs)."""
+    """Prints to a console; ``quiet`` prints nothing (for use from programs)."""
 
     def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
         self.console = console if console is not None else Console(quiet=quiet, highlight=False)
 
     def stage(self, text: str) -> None:
-        """One line about what happens next."""
+        """Print one line about what happens next."""
         self.console.print(f"[bold cyan]›[/] {text}")
 
     def detail(self, text: str) -> None:
-        """One line that belongs to the stage before it."""
+        """Print one line that belongs to the stage before it."""
         self.console.print(f"  {text}", style="dim")
 
     def warn(self, text: str) -> None:
-        """One line that the user should not miss."""
+        """Print one line that the user should not miss."""
         self.console.print(f"[bold yellow]![/] {text}")
 
     def table(self, table: Table) -> None:
@@ -125,7 +132,7 @@ class Reporter:
 
 
 class TrainingBar:
-    """Progress of the updates: how far, how fast, the losses, and the time left."""
+    """Progress of the updates: number, speed, losses, and the time left."""
 
     def __init__(self, reporter: Reporter, total: int, done: int, unit: str = "updates") -> None:
         self._reporter = reporter
@@ -157,22 +164,17 @@ class TrainingBar:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
     @property
     def seconds_left(self) -> float | None:
-        """Time that the remaining updates will take at the present rate; None if unknown."""
+        """Seconds that the remaining updates take at the present rate; None if unknown."""
         rate = self.meter.rate
         return (self._total - self.done) / rate if rate > 0 else None
 
     def advance(self, done: int) -> None:
-        """``done`` updates have been made; draws a few times a second at most."""
+        """Show that ``done`` updates have been made; draws a few times a second at most."""
         self.done = done
         now = time.monotonic()
         if now - self._last_drawn < _REDRAW_SECONDS and done < self._total:
@@ -189,7 +191,7 @@ class TrainingBar:
         )
 
     def losses(self, record: Mapping[str, Any]) -> None:
-        """Show the losses of a log record; without a terminal, now and then as a line."""
+        """Show the losses of a log record; without a terminal as a line, a few times a minute."""
         shown = [
             f"{label} {record[f'train/{name}']:.3g}"
             for name, label in _SHOWN
@@ -198,7 +200,7 @@ class TrainingBar:
         self.show("loss: " + ", ".join(shown) if shown else "")
 
     def show(self, text: str) -> None:
-        """Show a few words beside the rate; without a terminal, now and then as a line."""
+        """Show text beside the rate; without a terminal as a line, a few times a minute."""
         self._text = text
         now = time.monotonic()
         if self._reporter.console.is_terminal or now - self._last_line < _PLAIN_LINE_SECONDS:
@@ -213,33 +215,17 @@ class TrainingBar:
             parts.append(f"{duration(left)} left")
         self._reporter.detail(" · ".join(part for part in parts if part))
 
-    def busy(self, activity: str) -> _Busy:
-        """While in the block, the bar says what else is going on; its time is no training time."""
-        return _Busy(self, activity)
-
-    def _set_activity(self, activity: str) -> None:
+    @contextmanager
+    def busy(self, activity: str) -> Iterator[Busy]:
+        """Within the block the bar shows another activity; its time does not count as training."""
+        block, began = Busy(), time.monotonic()
         self._progress.update(self._task, activity=activity)
-
-
-class _Busy:
-    def __init__(self, bar: TrainingBar, activity: str) -> None:
-        self._bar, self._activity = bar, activity
-        self.seconds = 0.0
-
-    def __enter__(self) -> _Busy:
-        self._bar._set_activity(self._activity)
-        self._start = time.monotonic()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.seconds = time.monotonic() - self._start
-        self._bar.meter.pause(self.seconds)
-        self._bar._set_activity("training")
+        try:
+            yield block
+        finally:
+            block.seconds = time.monotonic() - began
+            self.meter.pause(block.seconds)
+            self._progress.update(self._task, activity="training")
 
 
 def returns_table(
@@ -248,11 +234,11 @@ def returns_table(
     behaviour: Mapping[str, Any] | None = None,
     title: str = "Evaluation",
 ) -> Table:
-    """Returns for each N against the behaviour's.
+    """A table of returns for each N, beside that of the behaviour.
 
     Args:
         results: N (None for a learner without one), or a policy's name, to what
-            ``idql_func.evaluation.evaluate`` gave.
+            ``idql_func.evaluation.evaluate`` returned.
         behaviour: ``return`` (mean), ``episodes`` and possibly ``normalized_score`` of the data.
             "x data" is the return as a multiple of it, "score /100" the score on D4RL's scale.
         title: heading.
@@ -284,7 +270,7 @@ def _cells(result: Mapping[str, Any], reference: float | None) -> list[str]:
     mean, std = float(result["return"]), result.get("return_std")
     episodes = int(result["episodes"])
     error = "" if std is None else f" ± {float(std) / max(episodes, 1) ** 0.5:.1f}"
-    # A multiple says something about positive returns only.
+    # A multiple is meaningful for positive returns only.
     ratio = f"{mean / reference:.1f}x" if reference and reference > 0 and mean >= 0 else ""
     length, success = result.get("length"), result.get("success")
     score = result.get("normalized_score")
@@ -299,7 +285,7 @@ def _cells(result: Mapping[str, Any], reference: float | None) -> list[str]:
 
 
 def files_table(files: Mapping[str, Path]) -> Table:
-    """Where everything was written.
+    """A table of the files that were written.
 
     Example:
         >>> files_table({"metrics": Path("runs/x/metrics.jsonl")}).row_count

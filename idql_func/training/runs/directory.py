@@ -1,4 +1,4 @@
-"""The folder of a run: its name, what lies in it, and what may not be overwritten.
+"""The folder of a run: its name, its files, and when it may be overwritten.
 
 ::
 
@@ -6,14 +6,15 @@
                 metrics.jsonl       one record a line: losses, evaluations
                 metrics.csv         the same as a table
                 checkpoints/step_000005000/…
-                replay_buffer/      of the newest checkpoint, where a run collects data
+                replay_buffer/      of the newest checkpoint, if the run collects data
                 learning_curve.png
-                trajectories.png    the maze only
-                frames.png          what a learner from images sees, where it collects data
-                summary.json        written last: a run with it is finished
+                trajectories.png    for the maze only
+                frames.png          what a learner from images observes, if it collects data
+                summary.json        written last: a run that has one is finished
 
-The folder of several members trained as one program has the same files about all of them, a
-``members.json`` with their names, and in it a folder for each member, which is that of a run.
+The folder of several members that are trained as one program has ``config.json``,
+``learning_curve.png`` and ``summary.json`` for all of them, ``members.json`` with their names,
+``members.csv`` with their results, and for each member a folder as above.
 """
 
 from __future__ import annotations
@@ -37,9 +38,19 @@ RunState = Literal["absent", "foreign", "started", "resumable", "finished"]
 checkpoint, or one with its summary."""
 
 
+class _Inside:
+    """An attribute of a run's folder: the path of a file in it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: RunDirectory, owner: type) -> Path:
+        return run.path / self.name
+
+
 @dataclass(frozen=True)
 class RunDirectory:
-    """Paths inside a run's folder.
+    """Paths inside a run's folder; the module's docstring says what the files contain.
 
     Example:
         >>> RunDirectory(Path("runs/x")).checkpoint(5_000).as_posix()
@@ -48,40 +59,13 @@ class RunDirectory:
 
     path: Path
 
-    @property
-    def config(self) -> Path:
-        """The settings."""
-        return self.path / "config.json"
-
-    @property
-    def summary(self) -> Path:
-        """The results; its presence marks the run as finished."""
-        return self.path / "summary.json"
-
-    @property
-    def learning_curve(self) -> Path:
-        """The picture of losses and returns."""
-        return self.path / "learning_curve.png"
-
-    @property
-    def trajectories(self) -> Path:
-        """The picture of the maze before and after."""
-        return self.path / "trajectories.png"
-
-    @property
-    def frames(self) -> Path:
-        """The picture of what a learner from images sees."""
-        return self.path / "frames.png"
-
-    @property
-    def members(self) -> Path:
-        """The names of the members, where the folder is that of several."""
-        return self.path / "members.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of all checkpoints."""
-        return self.path / "checkpoints"
+    config = _Inside("config.json")
+    summary = _Inside("summary.json")
+    members = _Inside("members.json")
+    checkpoints = _Inside("checkpoints")
+    learning_curve = _Inside("learning_curve.png")
+    trajectories = _Inside("trajectories.png")
+    frames = _Inside("frames.png")
 
     @property
     def state(self) -> RunState:
@@ -122,7 +106,7 @@ class RunDirectory:
         return self.checkpoints / f"step_{number:09d}"
 
     def buffer(self, step: int) -> Path:
-        """The replay buffer that belongs to the checkpoint after so many steps."""
+        """The replay buffer that belongs to the checkpoint after so many actions."""
         return self.path / "replay_buffer" / f"step_{step:09d}.safetensors"
 
     def prune_buffers(self, keep: Path) -> None:
@@ -132,7 +116,7 @@ class RunDirectory:
                 path.unlink(missing_ok=True)
 
     def prune_checkpoints(self, keep: int) -> None:
-        """Remove all but the newest ``keep`` checkpoints, and what broken-off writes left."""
+        """Remove all but the newest ``keep`` checkpoints, and the remains of interrupted writes."""
         if not self.checkpoints.is_dir():
             return
         for path in sorted(self.checkpoints.glob("step_*"))[:-keep]:
@@ -141,7 +125,7 @@ class RunDirectory:
             shutil.rmtree(path, ignore_errors=True)
 
     def start(self) -> None:
-        """Make the folder, and empty it if a run lay there."""
+        """Make the folder, and empty it if it holds a run."""
         if self.config.is_file():
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -158,14 +142,16 @@ class RunDirectory:
         write_json(self.config, settings_to_dict(config))
 
     def read_config(self, cls: type[Settings] = TrainConfig) -> Settings:
-        """Read the settings, of the class that the command of the run has.
+        """Read the settings; ``cls`` is the class of those of the run's command.
 
         Raises:
             FileNotFoundError: the folder is no run.
             InputError: the file is damaged, of another command, or holds unknown settings.
         """
         if not self.config.is_file():
-            raise FileNotFoundError(f"{self.path} is no run: there is no {self.config.name} in it")
+            raise FileNotFoundError(
+                f"{self.path} is not a run: there is no {self.config.name} in it"
+            )
         try:
             return settings_from_dict(cls, json.loads(self.config.read_text(encoding="utf-8")))
         except InputError as error:
@@ -177,14 +163,14 @@ class RunDirectory:
 def choose_run_directory(
     config: Any, overwrite: bool = False, default: str | None = None
 ) -> RunDirectory:
-    """A folder for a new run; nothing is made or removed yet (``RunDirectory.start`` does that).
+    """Choose the folder of a new run. ``RunDirectory.start`` makes it; nothing is written here.
 
     Without a name in the settings it is ``default``, or the first free one of ``<default>-2``,
     ``-3``, ….
 
     Args:
-        config: the settings; ``preset, seed, runs_dir, name`` are looked at.
-        overwrite: replace what lies in a folder of that name.
+        config: the settings; ``preset, seed, runs_dir, name`` are used.
+        overwrite: replace a run in a folder of that name.
         default: the usual name; None: ``<preset>-seed<seed>``.
 
     Raises:
@@ -212,7 +198,7 @@ def choose_run_directory(
 
 
 def open_run_directory(path: str | Path) -> RunDirectory:
-    """The run that lies at a path, or around a checkpoint at that path.
+    """The run in the folder ``path``, or the run of the checkpoint ``path``.
 
     Raises:
         FileNotFoundError: there is no run.
@@ -228,10 +214,10 @@ def open_run_directory(path: str | Path) -> RunDirectory:
     for candidate in (path, path.parent, path.parent.parent):
         if (candidate / "config.json").is_file():
             return RunDirectory(candidate)
-    raise FileNotFoundError(f"{path} is no run: there is no config.json in it")
+    raise FileNotFoundError(f"{path} is not a run: there is no config.json in it")
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Metrics of a run as JSON lines (the record) and as CSV (the same, for spreadsheets)."""
+"""Metrics of a run as JSON lines, and the same as CSV for spreadsheets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from idql_func.atomic import atomic_path
@@ -17,10 +16,10 @@ __all__ = ["MetricsLogger", "read_metrics"]
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """All records of a ``metrics.jsonl``; a cut-off last line (a killed process) is left out.
+    """All records of a ``metrics.jsonl``, without an incomplete last line (of a killed process).
 
     Raises:
-        InputError: another line than the last is no JSON object.
+        InputError: a line before the last is not a JSON object.
 
     Example:
         >>> import tempfile
@@ -40,7 +39,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
         except ValueError as error:
             if number == len(lines):
                 break
-            raise InputError(f"line {number} of {path} is no JSON object: {error}") from None
+            raise InputError(f"line {number} of {path} is not a JSON object: {error}") from None
         records.append(record)
     return records
 
@@ -49,13 +48,13 @@ class MetricsLogger:
     """Appends records to ``metrics.jsonl`` and ``metrics.csv`` in a folder.
 
     A record is a flat dictionary with a ``step``; numbers that are not finite become ``null``
-    (JSON has no word for them) and an empty cell. A new column rewrites the CSV file, which
-    happens when the first evaluation arrives.
+    (JSON cannot represent them) and an empty cell. A new column rewrites the CSV file, which
+    happens at the first evaluation.
 
     Args:
-        folder: where the two files lie.
-        keep_before: None starts both files anew; a number keeps the records of an earlier run
-            whose ``step`` is below it, so that a resumed run goes on where its checkpoint is.
+        folder: the folder of the two files.
+        keep_before: None starts both files from nothing; a number keeps the records of an earlier
+            run whose ``step`` is below it, so that a resumed run continues at its checkpoint.
 
     Raises:
         InputError: ``keep_before`` is given and the earlier file is damaged.
@@ -100,12 +99,7 @@ class MetricsLogger:
     def __enter__(self) -> MetricsLogger:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _rewrite_csv(self) -> None:

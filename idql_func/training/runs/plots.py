@@ -1,5 +1,4 @@
-"""Pictures of a run. Figures are built with matplotlib's object interface: no window, no global
-state, nothing that a program around it could notice."""
+"""Pictures of a run, drawn with matplotlib's object interface: no window and no global state."""
 
 from __future__ import annotations
 
@@ -19,14 +18,17 @@ from idql_func.training.runs.console import policy_name
 
 __all__ = [
     "LOSS_TITLES",
+    "finish_panels",
+    "fit_returns",
     "frames_figure",
     "learning_curve",
+    "log_scale_if_wide",
     "logged_losses",
     "panels",
     "return_keys",
-    "room_for_legend",
     "save_figure",
     "series",
+    "smoothed",
 ]
 
 LOSS_TITLES = {
@@ -37,9 +39,9 @@ LOSS_TITLES = {
     "entropy": "Entropy of the policy, nats",
     "temperature": "Temperature",
 }
-"""The losses of all learners and what to call them."""
+"""The losses of all learners and their headings."""
 
-# Shown of a run that has logged none or some of these and no others.
+# Shown for a run that has logged none or some of these and no others.
 _USUAL = ("actor_loss", "critic_loss", "value_loss")
 _TRAIN, _HELD_OUT, _REFERENCE = "#4477aa", "#ee6677", "#555555"
 _COLLECTED = "#ccbb44"
@@ -50,7 +52,7 @@ _SAMPLES = ("#bbbbbb", "#4477aa", "#228833", "#aa3377", "#ccbb44", "#66ccee")
 
 
 def panels(count: int) -> tuple[Figure, list[Axes]]:
-    """A figure that no window shows, with so many axes in two or three columns.
+    """A figure without a window, with ``count`` axes in two or three columns.
 
     Example:
         >>> len(panels(5)[1])
@@ -61,8 +63,8 @@ def panels(count: int) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(5.5 * columns, 3.75 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for spare in axes[count:]:
-        spare.remove()
+    for unused in axes[count:]:
+        unused.remove()
     return figure, axes[:count]
 
 
@@ -110,20 +112,16 @@ def learning_curve(
         records,
         {"behaviour in the data": behaviour_return, "counts as solved": solved_return},
     )
-    for axis in axes:
-        axis.set_xlabel(_X_LABELS.get(x, x))
-        if handover is not None:
+    label = _X_LABELS.get(x, x)
+    if handover is not None:
+        label = "offline updates, then online steps"
+        for axis in axes:
             axis.axvline(
                 handover, color=_REFERENCE, linestyle=":", linewidth=1, label="online from here"
             )
             # One scale for all, also for a loss that is no longer logged online.
             axis.set_xlim(0, 1.02 * max(record[_X] for record in records))
-            axis.set_xlabel("offline updates, then online steps")
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-        if axis.get_legend_handles_labels()[0]:
-            upper = "upper left" if axis is returns else "upper right"
-            axis.legend(frameon=False, fontsize="small", loc=upper)
+    finish_panels(axes, label)
     return figure
 
 
@@ -176,14 +174,38 @@ def _draw_loss(axis: Axes, records: Sequence[Mapping[str, Any]], name: str) -> N
         window = max(1, len(x) // 40)
         if window > 1:
             axis.plot(x, y, color=colour, alpha=0.2, linewidth=0.8)
-        # The mean of the last few records: single batches are too noisy to see a trend in.
-        smooth = [float(np.mean(y[max(0, i - window + 1) : i + 1])) for i in range(len(y))]
-        axis.plot(x, smooth, color=colour, label=label, linewidth=1.5)
-    lines = [line.get_ydata() for line in axis.get_lines()]
-    values = np.concatenate([np.asarray(v, float) for v in lines]) if lines else np.empty(0)
+        axis.plot(x, smoothed(y, window), color=colour, label=label, linewidth=1.5)
+    log_scale_if_wide(axis, [np.asarray(line.get_ydata(), float) for line in axis.get_lines()])
+
+
+def smoothed(y: np.ndarray, window: int) -> np.ndarray:
+    """The mean of the last ``window`` values: single batches are too noisy to show a trend.
+
+    Example:
+        >>> smoothed(np.array([1.0, 3.0, 5.0]), 2)
+        array([1., 2., 4.])
+    """
+    return np.array([np.mean(y[max(0, i - window + 1) : i + 1]) for i in range(len(y))])
+
+
+def log_scale_if_wide(axis: Axes, lines: Sequence[np.ndarray]) -> None:
+    """A logarithmic y axis for positive lines whose largest value is far above the median."""
+    values = np.concatenate(lines) if lines else np.empty(0)
     values = values[np.isfinite(values)]
     if len(values) and values.min() > 0 and values.max() > 20 * np.median(values):
         axis.set_yscale("log")
+
+
+def finish_panels(axes: Sequence[Axes], label: str) -> None:
+    """Label, grid and legend of all panels; the last one shows returns."""
+    returns = axes[-1]
+    for axis in axes:
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        if axis.get_legend_handles_labels()[0]:
+            place = "upper left" if axis is returns else "upper right"
+            axis.legend(frameon=False, fontsize="small", loc=place)
 
 
 def _draw_returns(
@@ -191,7 +213,7 @@ def _draw_returns(
 ) -> None:
     axis.set_title("Return in the environment (± standard error)")
     policies = return_keys(records)
-    # The first colour is that of the actor alone beside the critic's choices.
+    # The first colour is for the actor alone, beside the critic's choices.
     colours = _SAMPLES if len(policies) > 1 else _SAMPLES[1:]
     for (key, label), colour in zip(
         policies.items(), colours * (len(policies) // 6 + 1), strict=False
@@ -218,16 +240,16 @@ def _draw_returns(
                 linewidth=1,
                 label=f"{label}: {value:.1f}",
             )
-    room_for_legend(axis)
-    if not policies:
-        axis.text(0.5, 0.5, "no evaluation", transform=axis.transAxes, ha="center")
+    fit_returns(axis, bool(policies))
 
 
-def room_for_legend(axis: Axes) -> None:
-    """Room above the lines of returns; those that are not negative start at 0."""
+def fit_returns(axis: Axes, any_returns: bool) -> None:
+    """Leave room for a legend above the lines of returns; the axis includes 0."""
     axis.set_xlim(left=0)
     low, high = axis.get_ylim()
-    axis.set_ylim(min(low, 0.0) if low < 0 else 0.0, high + 0.3 * (high - low))
+    axis.set_ylim(min(low, 0.0), high + 0.3 * (high - low))
+    if not any_returns:
+        axis.text(0.5, 0.5, "no evaluation", transform=axis.transAxes, ha="center")
 
 
 def _draw_collected_returns(axis: Axes, records: Sequence[Mapping[str, Any]]) -> None:
@@ -236,12 +258,12 @@ def _draw_collected_returns(axis: Axes, records: Sequence[Mapping[str, Any]]) ->
         return
     window = max(1, len(x) // 20)
     axis.plot(x, y, ".", color=_COLLECTED, alpha=0.4, markersize=4)
-    smooth = [float(np.mean(y[max(0, i - window + 1) : i + 1])) for i in range(len(y))]
+    smooth = smoothed(y, window)
     axis.plot(x, smooth, color=_COLLECTED, linewidth=1.2, label="episodes of the training")
 
 
 def return_keys(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The keys of returns in the records, in the order of N, and what to call them."""
+    """The keys of returns in the records, in the order of N, and the policies' names."""
     logged = {key for record in records for key in record}
     numbers = sorted(int(m[1]) for m in map(_RETURN_OF_N.fullmatch, logged) if m)
     keys = {f"eval/N={n}/return": policy_name(n) for n in numbers}
@@ -251,6 +273,6 @@ def return_keys(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def series(
     records: Sequence[Mapping[str, Any]], key: str, x: str = _X
 ) -> tuple[list[float], np.ndarray]:
-    """The entries ``x`` and ``key`` of the records that have the latter."""
+    """The entries ``x`` and ``key`` of the records that have ``key``."""
     points = [(r[x], r[key]) for r in records if r.get(key) is not None]
     return [float(x) for x, _ in points], np.array([y for _, y in points], dtype=float)

@@ -72,36 +72,31 @@ def probe_matmul() -> MatmulChoice:
     """
     routes = ("highest", "medium", *([_OWN] if own_matmul.available() else []))
     errors, seconds = _measure(routes)
-
-    def figures(route: str) -> tuple[float, float, float]:
-        return errors["highest"], errors[route], seconds["highest"] / seconds[route]
+    strict = errors["highest"]
 
     def as_exact(route: str) -> bool:
-        return errors[route] <= _AS_EXACT * errors["highest"]
+        return errors[route] <= _AS_EXACT * strict
 
+    def choice(setting: str, route: str, reason: str) -> MatmulChoice:
+        speedup = seconds["highest"] / seconds[route]
+        if setting != "highest":
+            reason = f"{reason}: {speedup:.2f}x the speed, error {errors[route]:.1e} as for float32"
+            reason += f" ({strict:.1e})"
+        return MatmulChoice(setting, reason, strict, errors[route], speedup)
+
+    speed = seconds["highest"] / seconds["medium"]
     if not as_exact("medium"):
         reason = f"strict: the faster route errs by {errors['medium']:.1e}, more than float32"
-        choice = MatmulChoice("highest", reason, *figures("medium"))
-    elif figures("medium")[-1] < _CLEARLY_SLOWER:
-        speed = f"{figures('medium')[-1]:.2f}x the speed"
-        reason = f"strict: the other route has {speed} on this machine"
-        choice = MatmulChoice("highest", reason, *figures("medium"))
+        chosen = choice("highest", "medium", reason)
+    elif speed < _CLEARLY_SLOWER:
+        reason = f"strict: the other route has {speed:.2f}x the speed on this machine"
+        chosen = choice("highest", "medium", reason)
     else:
-        choice = MatmulChoice(
-            "medium", _fast("oneDNN route", *figures("medium")), *figures("medium")
-        )
-    if (
-        _OWN in routes
-        and as_exact(_OWN)
-        and seconds[choice.setting] >= _CLEARLY_SLOWER * seconds[_OWN]
-    ):
-        found = figures(_OWN)
-        return MatmulChoice(choice.setting + _OWN, _fast("own products", *found), *found)
-    return choice
-
-
-def _fast(route: str, strict: float, error: float, speedup: float) -> str:
-    return f"{route}: {speedup:.2f}x the speed, error {error:.1e} as for float32 ({strict:.1e})"
+        chosen = choice("medium", "medium", "oneDNN route")
+    own = _OWN in routes and as_exact(_OWN)
+    if own and seconds[chosen.setting] >= _CLEARLY_SLOWER * seconds[_OWN]:
+        return choice(chosen.setting + _OWN, _OWN, "own matmul")
+    return chosen
 
 
 def probe_bfloat16() -> MatmulChoice:

@@ -1,0 +1,5 @@
+"""The old place of :mod:`idql_func.training.configs.learners`."""
+
+from idql_func.deprecation import moved_names
+
+__getattr__ = moved_names(__name__, {"*": "idql_func.training.configs.learners"})
