@@ -1,7 +1,7 @@
-"""Datasets out of policies and replay buffers: what ``idql collect`` does.
+"""Datasets from policies and replay buffers: what ``idql collect`` does.
 
 After upstream's ``examples/pixels/collect_from_checkpoint.py``, for states too. (Its evaluation
-takes arguments that do not exist and unpacks a pair that it does not get: quirk L14.)
+uses arguments that do not exist and unpacks a pair that is not returned: quirk L14.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from idql_func import random
 from idql_func.data import MemoryEfficientReplayBuffer, ReplayBuffer
-from idql_func.data.buffer_file import open_buffer
 from idql_func.evaluation import record_video
 from idql_func.training.configs.collect import CollectConfig
 from idql_func.training.interaction import Interaction
@@ -32,19 +31,19 @@ from idql_func.training.runs.checkpoint import (
 from idql_func.training.runs.console import Reporter
 from idql_func.training.runs.directory import open_run_directory
 from idql_func.training.runtime.device import choose_device, eager_on_cpu
-from idql_func.training.sources import spaces_of
+from idql_func.training.sources import load_buffer, spaces_of
 from idql_func.training.task import environment_factory
 from idql_func.types import InputError
 
 __all__ = ["collect"]
 
-_STEPS = 20_000  # of a policy, unless said otherwise
-_STEPS_OF_ONE_ENV = 1_000  # fewer make episodes that are cut for the most part
+_STEPS = 20_000  # of a policy, by default
+_STEPS_OF_ONE_ENV = 1_000  # with fewer most episodes would be cut
 _MOST_ENVS = 16
 
 
 def collect(config: CollectConfig, *, reporter: Reporter | None = None) -> Path:
-    """Collect steps from all sources, one after the other, and write them.
+    """Collect steps from all sources in order, and write them to one file.
 
     Returns:
         The file, or the folder of a Minari dataset.
@@ -122,18 +121,16 @@ def _of_run_buffer(source: Path, config: CollectConfig, reporter: Reporter) -> R
     origin = f"{_name_of(source)}: replay buffer"
     recording = of_buffer(buffer, config.steps, env=name, limit=limit, origin=origin)
     reporter.stage(f"{source}: {len(recording):,} of the {len(buffer):,} steps in its buffer")
-    return _with_own_rewards(recording, metadata)
+    return _with_original_rewards(recording, metadata)
 
 
-def _with_own_rewards(recording: Recording, metadata: CheckpointMetadata) -> Recording:
-    """Undo what fine-tuning did to the rewards that it kept (quirk D15)."""
+def _with_original_rewards(recording: Recording, metadata: CheckpointMetadata) -> Recording:
+    """The environment's rewards, from those that fine-tuning stored (quirk D15)."""
     change = metadata.extra.get("online_rewards", "as_stored")
     if change == "as_stored":
         return recording
     if change != "minus_one":
-        raise InputError(
-            f"{recording.origin} holds scaled rewards, which are no longer those of the environment"
-        )
+        raise InputError(f"{recording.origin} holds scaled rewards, not those of the environment")
     rewards = recording.arrays["rewards"] + np.float32(1)
     return dataclasses.replace(recording, arrays={**recording.arrays, "rewards": rewards})
 
@@ -145,25 +142,19 @@ def _run_buffer(source: Path) -> tuple[ReplayBuffer, CheckpointMetadata]:
         raise InputError(
             f"{source} has no replay buffer: only that of the newest checkpoint is kept"
         )
-    return _load_buffer(saved.buffer), read_metadata(saved.checkpoint)
-
-
-def _load_buffer(path: Path) -> ReplayBuffer:
-    with open_buffer(path) as file:
-        efficient = file.description["class"] == MemoryEfficientReplayBuffer.__name__
-    return (MemoryEfficientReplayBuffer if efficient else ReplayBuffer).load(path)
+    return load_buffer(saved.buffer), read_metadata(saved.checkpoint)
 
 
 # --- images -------------------------------------------------------------------------------
 
 
 def _collect_buffer(config: CollectConfig, device: Any, reporter: Reporter) -> ReplayBuffer:
-    """One replay buffer out of all sources; learners from images read it as it is."""
+    """One replay buffer from all sources, which learners from images load directly."""
     buffer: ReplayBuffer | None = None
     for source in config.sources:
         if config.buffer or source.suffix == ".safetensors":
             is_file = source.suffix == ".safetensors"
-            part = _load_buffer(source) if is_file else _run_buffer(source)[0]
+            part = load_buffer(source) if is_file else _run_buffer(source)[0]
             reporter.stage(f"{source}: a buffer of {len(part.transition_rows):,} transitions")
             if buffer is None and config.steps is None:
                 buffer = part
@@ -199,14 +190,14 @@ def _empty_buffer(observation_space: Any, action_space: Any, transitions: int) -
     if not hasattr(observation_space, "spaces"):
         return ReplayBuffer(observation_space, action_space, transitions)
     stacked = {k: s for k, s in observation_space.spaces.items() if len(s.shape) == 4}
-    # Each episode takes as many further rows as frames are stacked; rows without content are free.
+    # Each episode takes one more row for each stacked frame; unused rows need no memory.
     frames = next(iter(stacked.values())).shape[-1]
     capacity = transitions * (frames + 1)
     return MemoryEfficientReplayBuffer(observation_space, action_space, capacity, tuple(stacked))
 
 
 def _append(buffer: ReplayBuffer | None, part: ReplayBuffer, steps: int | None) -> ReplayBuffer:
-    """A buffer with the transitions of both, those of ``part`` up to ``steps``."""
+    """A buffer with the transitions of ``buffer``, then the first ``steps`` of ``part``."""
     rows = part.transition_rows[:steps]
     parts = [(part, rows)] if buffer is None else [(buffer, buffer.transition_rows), (part, rows)]
     joined = _empty_buffer(*spaces_of(part), sum(len(rows) for _, rows in parts))
@@ -228,7 +219,7 @@ def _first_row(batch: Any) -> Any:
 
 
 class _Policy:
-    """The policy of a checkpoint, with noise on its actions if that is asked for."""
+    """The policy of a checkpoint, with noise on its actions if the settings say so."""
 
     def __init__(self, source: Path, config: CollectConfig, device: Any) -> None:
         checkpoint = find_checkpoint(source)
@@ -244,7 +235,7 @@ class _Policy:
                     "candidates"
                 )
             self.learner = self.learner.replace(N=config.N)
-        # Another seed gives other actions, not those of the training over again.
+        # Fold in the seed, so that the actions are not those of the training again.
         self.learner = self.learner.replace(rng=random.fold_in(self.learner.rng, config.seed))
         self.method = "eval_actions" if config.actions == "greedy" else "sample_actions"
         self.config = config
@@ -273,7 +264,7 @@ def _video(config: CollectConfig, device: Any, reporter: Reporter) -> None:
     policy = _Policy(config.sources[0], config, device)
     pixels = policy.metadata.extra.get("pixels")
     with eager_on_cpu(device):
-        told = record_video(
+        saved = record_video(
             policy.learner,
             policy.env_name if pixels is None else environment_factory(policy.env_name, pixels),
             config.video or "",
@@ -281,11 +272,13 @@ def _video(config: CollectConfig, device: Any, reporter: Reporter) -> None:
             method=policy.method,
             camera_id=config.camera_id,
         )
-    reporter.stage(f"video of {told['length']} steps, return {told['return']:.1f}: {told['path']}")
+    reporter.stage(
+        f"video of {saved['length']} steps, return {saved['return']:.1f}: {saved['path']}"
+    )
 
 
 def _name_of(path: Path) -> str:
-    """The last parts of a path: a file should not tell of the machine that it was made on."""
+    """The last parts of a path: a file should not contain the paths of the machine it is from."""
     parts = [part for part in path.parts[-3:] if part not in ("checkpoints", "/", "runs")]
     return "/".join(parts)
 

@@ -1,4 +1,4 @@
-"""A dataset in a few lines: what ``idql data info`` prints."""
+"""A summary of a dataset: what ``idql data info`` prints."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _arrays(dataset: Dataset) -> Table:
     for column in ("name", "shape", "type", "least", "mean", "greatest"):
         table.add_column(column, justify="left" if column == "name" else "right")
     for name, array in named_leaves(dataset.dataset_dict):
-        # A buffer's arrays have room for more rows than it holds.
+        # A buffer's arrays have more rows than the buffer has transitions.
         values = np.asarray(array)[: len(dataset)]
         figures = (values.min(), values.mean(dtype=np.float64), values.max())
         table.add_row(

@@ -1,4 +1,4 @@
-"""Try a checkpoint out: what ``idql evaluate`` does."""
+"""Evaluate a checkpoint: what ``idql evaluate`` does."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def evaluate_checkpoint(
         device: where to compute; ``"auto"`` takes a GPU if there is one.
         matmul: as for ``idql_func.training.runtime.matmul_precision.matmul_precision``.
         output: the JSON file; default: ``evaluation.json`` in the run's folder, or beside a
-            checkpoint that lies alone.
+            checkpoint outside a run.
         reporter: where to print.
 
     Returns:
-        What stands in the JSON file: ``checkpoint, updates, env, seed, evaluation`` (N as a string,
+        The content of the JSON file: ``checkpoint, updates, env, seed, evaluation`` (N as a string,
         or ``"policy"`` for a learner without N, to ``return, return_std, length, …``),
         ``behaviour``.
 
     Raises:
         InputError: a number out of range, no such device, an N for a learner that has none, a
-            damaged checkpoint, or an environment that does not fit.
-        FileNotFoundError: no checkpoint there.
+            damaged checkpoint, or an environment with other spaces.
+        FileNotFoundError: there is no checkpoint.
     """
     reporter = reporter if reporter is not None else Reporter()
     check_at_least(1, episodes=episodes, n=min(n) if n else None, num_envs=num_envs)
@@ -101,7 +101,7 @@ def _numbers(learner: Any, n: Sequence[int] | None) -> tuple[int | None, ...]:
         if n:
             raise InputError(
                 f"n is given, but {type(learner).__name__} does not choose among several actions; "
-                "leave --n out"
+                "omit --n"
             )
         return (None,)
     return tuple(n) if n else tuple(sorted({1, int(learner.N)}))

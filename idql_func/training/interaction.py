@@ -1,9 +1,9 @@
-"""An environment that is acted in and whose transitions are kept: the online half of every run.
+"""Steps an environment and stores the transitions: the online half of every run.
 
-All chance comes from the run's seed: each episode is reset with a seed of its own, and random
-actions have a generator of their own (upstream seeds neither the spaces nor, when it fine-tunes,
-the environment: quirk E9). So a stopped run can be taken up in the middle of an episode: the
-episode is begun again with its seed and its actions are repeated.
+All randomness comes from the run's seed: each episode is reset with its own seed, and random
+actions have their own generator (upstream seeds neither the spaces nor, when it fine-tunes, the
+environment: quirk E9). So a run can be resumed in the middle of an episode: the episode is reset
+with its seed and its actions are repeated.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from idql_func.types import InputError
 
 __all__ = ["Episode", "Interaction", "episode_seed"]
 
-# What keeps the streams of one run's seed apart.
+# Separate random streams of one run's seed.
 _RESETS, _ACTIONS = 1, 2
-# An episode longer than this is not taken up in its middle.
+# A longer episode is not resumed in its middle.
 _LONGEST_REPEAT = 20_000
 
 
 @dataclass(frozen=True)
 class Episode:
-    """A finished episode: its undiscounted return in the environment's own rewards, its length in
-    actions, and whether it succeeded (None if the environment never says)."""
+    """A finished episode: its undiscounted return in the environment's rewards, its length in
+    actions, and whether it succeeded (None if the environment does not report it)."""
 
     number: int
     total: float
@@ -54,13 +54,13 @@ def episode_seed(seed: int, number: int) -> int:
 
 @dataclass
 class Interaction:
-    """Steps an environment and inserts what happens into a replay buffer.
+    """Steps an environment and inserts the transitions into a replay buffer.
 
     Args:
-        env: nobody else's (quirk E14); wrapped, so that actions lie in its action space.
+        env: used here only (quirk E14); wrapped, so that actions are in its action space.
         buffer: where the transitions go.
         seed: the run's.
-        change_reward: applied to the rewards that enter the buffer, not to returns; None: as is.
+        change_reward: applied to the rewards in the buffer, not to returns; None: unchanged.
         bootstrap_at_limit: see ``OnlineConfig.bootstrap_at_limit`` (quirk D17).
 
     Example:
@@ -90,12 +90,12 @@ class Interaction:
         self._begin(0)
 
     def random_action(self) -> NDArray[Any]:
-        """An action ``[A]`` drawn evenly from the action space."""
+        """An action ``[A]`` drawn uniformly from the action space."""
         space: Any = self.env.action_space
         return self._generator.uniform(space.low, space.high).astype(space.dtype)
 
     def step(self, action: NDArray[Any]) -> Episode | None:
-        """Act once and keep the transition; the episode if this was its end.
+        """Act once and store the transition; return the episode if this was its end.
 
         Args:
             action: ``[A]``.
@@ -111,15 +111,15 @@ class Interaction:
             )
         before = self.observation
         after, reward, terminated, truncated = self._act(action)
-        # Upstream looks whether the limit was reached, not whether it was what ended the episode
-        # (D17); Gymnasium's `truncated` says the same.
+        # Upstream tests whether the limit was reached, not whether the limit ended the episode
+        # (D17); Gymnasium's `truncated` means the same.
         ended = terminated and not (truncated and self.bootstrap_at_limit)
-        kept = float(reward) if self.change_reward is None else self.change_reward(float(reward))
+        stored = float(reward) if self.change_reward is None else self.change_reward(float(reward))
         self.buffer.insert(
             {
                 "observations": before,
                 "actions": action,
-                "rewards": kept,
+                "rewards": stored,
                 "masks": 0.0 if ended else 1.0,
                 "dones": terminated or truncated,
                 "next_observations": after,
@@ -133,7 +133,7 @@ class Interaction:
         return done
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`restore` needs besides the buffer, as JSON can hold it."""
+        """The values that :meth:`restore` needs besides the buffer, as JSON can hold them."""
         short = len(self._actions) <= _LONGEST_REPEAT
         return {
             "steps": self.steps,
@@ -144,14 +144,14 @@ class Interaction:
         }
 
     def restore(self, state: Mapping[str, Any]) -> bool:
-        """Take up the episode in which :meth:`state` was called.
+        """Continue the episode in which :meth:`state` was called.
 
         Returns:
-            Whether the environment repeated itself. If not (or if the episode was too long to be
-            repeated) that episode counts as cut and the next one has begun.
+            Whether the environment is deterministic. If not (or if the episode is too long to be
+            repeated) that episode counts as cut and the next one begins.
 
         Raises:
-            InputError: the state is none.
+            InputError: the state is damaged.
         """
         try:
             self.steps = int(state["steps"])
@@ -192,13 +192,13 @@ class Interaction:
         return after, float(reward), bool(terminated), bool(truncated)
 
     def _note_success(self, info: Mapping[str, Any]) -> None:
-        said = info.get("success", info.get("is_success"))
-        if said is not None:
-            self._success = bool(self._success) or bool(said)
+        reported = info.get("success", info.get("is_success"))
+        if reported is not None:
+            self._success = bool(self._success) or bool(reported)
 
 
 def _digest(observation: Any) -> str:
-    """What tells observations apart, nested ones too."""
+    """A hash of an observation, which may be nested."""
     digest = hashlib.sha256()
     for name, array in named_leaves(observation):
         digest.update(name.encode() + np.ascontiguousarray(array).tobytes())

@@ -13,7 +13,7 @@ from idql_func.training.configs.learners import DDPMIQLConfig, GeneralDDPMIQLCon
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.runs.console import TrainingBar
 from idql_func.training.runs.run import Position, Run, wait_for
-from idql_func.training.runtime.interrupts import held_interrupts
+from idql_func.training.runtime.interrupts import delayed_interrupts
 from idql_func.types import PRNGKey
 
 __all__ = ["IDQL", "Learners", "OfflineLoop", "ScanLength", "State"]
@@ -169,7 +169,7 @@ class OfflineLoop:
     def _scan(self, state: State, count: int, length: ScanLength) -> State:
         """``count`` updates in one call, which Ctrl-C does not divide."""
         began = time.monotonic()
-        with held_interrupts(patience=_PATIENCE) as interrupt:
+        with delayed_interrupts(patience=_PATIENCE) as interrupt:
             self.state = None
             state, info = self.learners.advance(state, count, donate=True)
             wait_for(info)

@@ -19,7 +19,7 @@ from idql_func.training.runs.checkpoint import find_checkpoint, read_metadata
 from idql_func.training.runs.console import TrainingBar
 from idql_func.training.runs.directory import RunDirectory
 from idql_func.training.runs.run import Position, Run, open_run, reading_loop_state
-from idql_func.training.runtime.interrupts import held_interrupts
+from idql_func.training.runtime.interrupts import delayed_interrupts
 from idql_func.types import InputError
 
 __all__ = [
@@ -94,7 +94,7 @@ class OnlineLoop:
     def train(self, state: LoopState) -> LoopState:
         """Take all remaining steps. On Ctrl-C the last whole step is saved first."""
         reporter, start = self.run.reporter, state.step
-        stop = held_interrupts(lambda: reporter.warn("Ctrl-C: finishing this step first."))
+        stop = delayed_interrupts(lambda: reporter.warn("Ctrl-C: finishing this step first."))
         with self.run.training(start * self.frames, self.last * self.frames) as bar:
             try:
                 with stop as interrupt:

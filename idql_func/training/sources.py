@@ -1,4 +1,4 @@
-"""From what the settings call a dataset to it: built-in, D4RL, HDF5, Minari or a saved buffer."""
+"""Load the dataset that the settings name: built-in, D4RL, HDF5, Minari or a saved buffer."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from idql_func.data.scores import reference_scores
 from idql_func.training.configs.offline import MINARI, DatasetConfig
 from idql_func.types import InputError
 
-__all__ = ["Source", "count_transitions", "load_source", "spaces_of"]
+__all__ = ["Source", "count_transitions", "load_buffer", "load_source", "spaces_of"]
 
 _BUFFERS = ("ReplayBuffer", "MemoryEfficientReplayBuffer")
-_EDGE = 1 - 1e-5  # actions are kept this far inside the bounds, as D4RLDataset does (D12)
+_EDGE = 1 - 1e-5  # actions are clipped to this, as D4RLDataset does (D12)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A loaded dataset and what is known of it.
+    """A loaded dataset and its metadata.
 
-    ``path`` is the file behind it where there is one, ``attributes`` are those of an HDF5 file,
-    the metadata of a Minari recording or the environment of a buffer, ``score_name`` is what its
-    returns are normalised by, if by anything.
+    ``path`` is its file if it has one, ``attributes`` are those of an HDF5 file, the metadata of a
+    Minari recording or the environment of a buffer, ``score_name`` is the D4RL name or recording
+    whose reference scores normalise its returns, or None.
     """
 
     dataset: data.Dataset
@@ -43,10 +43,10 @@ class Source:
 
 
 def load_source(settings: DatasetConfig, progress: bool = False) -> Source:
-    """Load, or make, the dataset that the settings name, as it is stored.
+    """Load or make the dataset that the settings name, without changes to it.
 
     Args:
-        settings: of which ``source``, ``pointmaze_steps`` and ``pointmaze_seed`` matter here. An
+        settings: ``source``, ``pointmaze_steps`` and ``pointmaze_seed`` are used. An
             HDF5 file whose ``observations`` are a group (such as ``observations/pixels``) gives a
             dataset with nested observations.
         progress: show a bar while the built-in dataset is made.
@@ -63,7 +63,7 @@ def load_source(settings: DatasetConfig, progress: bool = False) -> Source:
     elif name.startswith(MINARI) or path.is_dir():
         return _load_minari(name.removeprefix(MINARI))
     elif path.suffix == ".safetensors":
-        return Source(_load_buffer(path), path, {"env": _env_of_buffer(path)})
+        return Source(load_buffer(path), path, {"env": _env_of_buffer(path)})
     elif path.suffix not in (".hdf5", ".h5") and not path.is_file():
         return Source(data.D4RLDataset(name), None, score_name=_score_name(name, None))
     dataset = _nested_dataset(path) if _is_nested(path) else data.D4RLDataset(path)
@@ -72,7 +72,7 @@ def load_source(settings: DatasetConfig, progress: bool = False) -> Source:
 
 
 def count_transitions(dataset: data.Dataset) -> int:
-    """How many transitions a dataset has; a buffer of images also counts rows that are none.
+    """The number of transitions, without the rows of an image buffer that are only frames.
 
     Example:
         >>> count_transitions(data.Dataset({"rewards": np.zeros(3)}))
@@ -84,14 +84,14 @@ def count_transitions(dataset: data.Dataset) -> int:
 
 
 def spaces_of(dataset: data.Dataset) -> tuple[gym.spaces.Space, gym.spaces.Box]:
-    """Spaces of a dataset's own observations and actions: bounded for bytes and for actions.
+    """The spaces of a dataset's observations and actions; bytes and actions are bounded.
 
     Example:
         >>> dataset = data.Dataset({"observations": np.zeros((2, 3)), "actions": np.zeros((2, 1))})
         >>> [space.shape for space in spaces_of(dataset)]
         [(3,), (1,)]
     """
-    # With a key of its own, so that the dataset's stream stays where it is.
+    # With a separate key, so that the dataset's own key does not change.
     fields = ("observations", "actions")
     row = dataset.sample_torch(1, key=random.PRNGKey(0), keys=fields)
     actions = gym.spaces.Box(-1.0, 1.0, tuple(row["actions"].shape[1:]), np.float32)
@@ -107,7 +107,12 @@ def _observation_space(row: Any) -> gym.spaces.Space:
     return gym.spaces.Box(-np.inf, np.inf, shape, np.float32)
 
 
-def _load_buffer(path: Path) -> data.ReplayBuffer:
+def load_buffer(path: Path) -> data.ReplayBuffer:
+    """A saved replay buffer of either class.
+
+    Raises:
+        InputError: the file is damaged or holds something else.
+    """
     with open_buffer(path) as file:
         name = str(file.description["class"])
     if name not in _BUFFERS:
@@ -126,7 +131,7 @@ def _load_minari(source: str) -> Source:
 
 
 def _env_of_minari(about: Mapping[str, Any]) -> str | None:
-    """The environment that a recording is to be evaluated in, if its name says all of it."""
+    """The environment to evaluate a recording in, if its id describes it completely."""
     try:
         spec = json.loads(about.get("eval_env_spec") or about["env_spec"])
         return None if spec.get("kwargs") else str(spec["id"])
@@ -135,7 +140,7 @@ def _env_of_minari(about: Mapping[str, Any]) -> str | None:
 
 
 def _env_of_buffer(path: Path) -> str:
-    """That of the run that a buffer lies in, else the name of the file, as upstream has it."""
+    """The environment of the run that wrote a buffer, else the file's name, as upstream does."""
     config = path.parent.parent / "config.json"
     try:
         return str(json.loads(config.read_text(encoding="utf-8"))["env"])
@@ -150,7 +155,7 @@ def _is_nested(path: Path) -> bool:
 
 
 def _nested_dataset(path: Path) -> data.Dataset:
-    """Images and vectors out of an HDF5 file in D4RL's layout, one group for each observation."""
+    """Images and vectors from an HDF5 file in D4RL's layout, one group for each observation."""
     arrays, _ = read_d4rl_hdf5(path)
     fields: dict[str, Any] = {}
     for name, array in arrays.items():

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 NO_ENVIRONMENT = "none"
-"""The environment's name that switches evaluation off."""
+"""The environment's name that turns evaluation off."""
 
 
 PLANET_ACTION_REPEAT: Mapping[str, int] = MappingProxyType(
@@ -53,10 +53,10 @@ PLANET_ACTION_REPEAT: Mapping[str, int] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Behaviour:
-    """How well the policy that made the data did, in the rewards of the environment.
+    """The returns of the policy that made the data, in the rewards of the environment.
 
     ``mean`` is its mean undiscounted return, ``std`` the spread over episodes, ``score`` the mean
-    on D4RL's scale where that is known.
+    on D4RL's scale if reference scores are known.
     """
 
     mean: float
@@ -65,7 +65,7 @@ class Behaviour:
     score: float | None = None
 
     def as_result(self) -> dict[str, Any]:
-        """The same under the names that an evaluation uses."""
+        """The same with the names that an evaluation uses."""
         return {
             "return": self.mean,
             "return_std": self.std,
@@ -76,12 +76,12 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class Task:
-    """All that the loop needs besides its settings.
+    """Everything that the loop needs besides its settings.
 
-    ``held_out`` is None where all transitions are trained on. ``observations [n, O]`` are those of
-    all transitions in their stored order, for pictures of the maze; None where they are no array.
-    ``make_env`` is None where there is no environment to evaluate in; ``pixels`` are the arguments
-    of ``pixel_environment_factory`` where it is one of images.
+    ``held_out`` is None if all transitions are trained on. ``observations [n, O]`` are those of
+    all transitions in stored order, for pictures of the maze; None if they are not one array.
+    ``make_env`` is None if there is no environment to evaluate in; ``pixels`` are the arguments of
+    ``pixel_environment_factory`` if its observations are images.
     """
 
     train: Any
@@ -101,14 +101,14 @@ class Task:
 def prepare_task(
     config: TrainConfig, device: torch.device | str = "cpu", progress: bool = False
 ) -> Task:
-    """Load (or make) the dataset, change its rewards, split it, and find its environment.
+    """Load or make the dataset, change its rewards, split it, and find its environment.
 
     As upstream's ``examples/states/train_diffusion_offline.py``: filter, then change the rewards
-    (D15), then split 95/5 (D5); but all of it follows the run's seed (D1, D4).
+    (D15), then split 95/5 (D5); but all randomness comes from the run's seed (D1, D4).
 
     Args:
         config: the settings of the run.
-        device: where batches go.
+        device: where batches are put.
         progress: show a bar while the built-in dataset is made.
 
     Raises:
@@ -129,7 +129,8 @@ def prepare_task(
         rewards = np.asarray(dataset.dataset_dict["rewards"])
         dataset.dataset_dict = {**dataset.dataset_dict, "rewards": rewards - rewards.dtype.type(1)}
     dataset.seed(config.seed)
-    train, held_out = _split(dataset, settings.train_fraction)
+    fraction = settings.train_fraction
+    train, held_out = (dataset, None) if fraction == 1 else dataset.split(fraction)
 
     spaces = spaces_of(dataset)
     _check_learner(config.learner, spaces[0])
@@ -158,19 +159,15 @@ def prepare_task(
     )
 
 
-def _split(dataset: Dataset, fraction: float) -> tuple[Dataset, Dataset | None]:
-    return (dataset, None) if fraction == 1 else dataset.split(fraction)
-
-
 def environment_factory(
     name: str, pixels: Mapping[str, int] | None = None
 ) -> Callable[[], gym.Env]:
-    """A function that makes the wrapped environment of that name anew at each call.
+    """A function that makes a new wrapped environment at each call.
 
     Args:
         name: as for :func:`idql_func.envs.make_env`.
         pixels: further arguments of :func:`pixel_environment_factory`;
-            None: the environment is not seen through images.
+            None: observations are not images.
 
     Example:
         >>> env = environment_factory("Pendulum-v1")()
@@ -200,7 +197,7 @@ def action_repeat_of(env_name: str) -> int:
 
 
 def camera_of(env_name: str) -> int:
-    """The camera that looks at a task: 0, but 2 for quadrupeds, as upstream has it.
+    """The camera of a task: 0, but 2 for quadrupeds, as upstream has it.
 
     Example:
         >>> camera_of("dm_control/quadruped-walk-v0"), camera_of("Pendulum-v1")
@@ -216,7 +213,7 @@ def pixel_environment_factory(
     action_repeat: int | None = None,
     camera_id: int | None = None,
 ) -> Callable[[], gym.Env]:
-    """A function that makes the environment anew at each call, observed as stacked images.
+    """A function that makes a new environment at each call whose observations are stacked images.
 
     Args:
         env_name: as for :func:`idql_func.envs.make_env`.
@@ -250,7 +247,7 @@ def _make_pixels(env_name: str, **settings: Any) -> gym.Env:
 def _behaviour(
     dataset: Dataset, attributes: Mapping[str, Any], score_name: str | None
 ) -> Behaviour | None:
-    """From the file's attributes where it has them: they count full-length episodes only."""
+    """From the file's attributes if it has them: they count complete episodes only."""
     if "behaviour_return" in attributes:
         mean = float(attributes["behaviour_return"])
         std = float(attributes.get("behaviour_return_std", 0.0))
@@ -265,7 +262,7 @@ def _behaviour(
 
 
 def shapes_of(space: gym.spaces.Space) -> str:
-    """The shape of a space, or those of its parts, for messages.
+    """The shape of a space, or the shapes of its parts, for messages.
 
     Example:
         >>> shapes_of(gym.spaces.Dict({"pixels": gym.spaces.Box(0, 255, (84, 84, 3, 3), np.uint8)}))
@@ -277,7 +274,7 @@ def shapes_of(space: gym.spaces.Space) -> str:
 
 
 def _stored_trajectories(dataset: Dataset) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Observations and ends of episodes in their order, where they are vectors in an array."""
+    """Observations and ends of episodes in stored order, if observations are one array."""
     observations = dataset.dataset_dict["observations"]
     if isinstance(dataset, ReplayBuffer) or not isinstance(observations, np.ndarray):
         return None, None
@@ -285,12 +282,13 @@ def _stored_trajectories(dataset: Dataset) -> tuple[np.ndarray | None, np.ndarra
 
 
 def _check_learner(learner: LearnerConfig, observation_space: gym.spaces.Space) -> None:
-    wants, has = isinstance(learner, PixelBCConfig), isinstance(observation_space, gym.spaces.Dict)
-    if wants != has:
+    images = isinstance(learner, PixelBCConfig)
+    has = isinstance(observation_space, gym.spaces.Dict)
+    if images != has:
         kinds = ("vectors", "images under names")
         raise InputError(
-            f"{learner.class_name} learns from {kinds[wants]}, but the dataset's observations are "
-            f"{kinds[has]} ({shapes_of(observation_space)}); choose a learner that fits with "
+            f"{learner.class_name} learns from {kinds[images]}, but the dataset's observations are "
+            f"{kinds[has]} ({shapes_of(observation_space)}); choose another learner with "
             "--learner-class"
         )
 
@@ -298,7 +296,7 @@ def _check_learner(learner: LearnerConfig, observation_space: gym.spaces.Space) 
 def _pixels(
     config: TrainConfig, env_name: str, observation_space: gym.spaces.Space
 ) -> dict[str, int] | None:
-    """The arguments that make the environment of the dataset's images."""
+    """The arguments of the environment whose images the dataset holds."""
     if not isinstance(observation_space, gym.spaces.Dict):
         return None
     assert isinstance(config.learner, PixelBCConfig)
@@ -343,7 +341,7 @@ def _spaces_of_env(
             have = shapes_of(space) if same_kind else type(space).__name__
             raise InputError(
                 f"the {what} of the environment {name} are {have}, but those of the dataset are "
-                f"{shapes_of(own)}; name a fitting one with --evaluation.env, or "
+                f"{shapes_of(own)}; name another with --evaluation.env, or "
                 f"'{NO_ENVIRONMENT}' to train without evaluation"
             )
     assert isinstance(actions, gym.spaces.Box)  # as the dataset's are

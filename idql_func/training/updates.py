@@ -1,7 +1,7 @@
-"""Many updates in one call: the dataset lies on the device and each batch is drawn there.
+"""Many updates in one call: the dataset is on the device and each batch is drawn there.
 
-The batches are those of :meth:`idql_func.data.Dataset.sample_torch`, row for row, so that a scan of
-K updates gives the learner that K calls of ``sample_torch`` and ``update`` give.
+The batches are those of :meth:`idql_func.data.Dataset.sample_torch`, row for row, so a scan of K
+updates gives the same learner as K calls of ``sample_torch`` and ``update``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Update", "draw_batch", "scan_updates"]
 L = TypeVar("L")
 
 Update = Callable[[Any, dict[str, Any]], tuple[Any, InfoDict]]
-"""A learner and a batch to the next learner and its losses, such as ``IQLLearner.update``."""
+"""From a learner and a batch to the next learner and its losses, as ``IQLLearner.update``."""
 
 
 def draw_batch(
@@ -36,16 +36,16 @@ def draw_batch(
     rows: Tensor | None = None,
     count: int | Tensor | None = None,
 ) -> tuple[dict[str, Any], PRNGKey]:
-    """A batch drawn with replacement, and the next key; ``Dataset.sample_torch`` as a function.
+    """Draw a batch with replacement; the pure function of ``Dataset.sample_torch``.
 
-    It runs inside ``jit`` and ``vmap``, over keys, rows and arrays.
+    It works inside ``jit`` and ``vmap``, over keys, rows and arrays.
 
     Args:
-        arrays: field name -> tensor ``[N, ...]``, nested or not, as ``Dataset.on_device`` gives.
+        arrays: field name -> tensor ``[N, ...]``, nested or not, from ``Dataset.on_device``.
         key: a key ``[2]`` on the same device.
-        batch_size: how many rows, ``B``.
-        rows: row numbers ``[n]`` to draw among, as ``Dataset.split_rows`` gives. Default: all.
-        count: how many there are to draw among, where that is not to be part of the program.
+        batch_size: number of rows, ``B``.
+        rows: row numbers ``[n]`` to draw from, from ``Dataset.split_rows``. Default: all.
+        count: how many rows to draw from, if that must not be a constant of the program.
 
     Returns:
         Field name -> tensor ``[B, ...]``, nested as the arrays are, and the next key.
@@ -75,33 +75,33 @@ def scan_updates(
     update: Update | None = None,
     donate: bool = False,
 ) -> tuple[L, PRNGKey, InfoDict]:
-    """``steps`` updates in one call, each on a batch that is drawn inside the compiled program.
+    """Make ``steps`` updates in one call, each on a batch drawn inside the compiled program.
 
-    One program does one step, drawing included, and runs ``steps`` times over the same memory:
-    between the steps nothing is flattened, copied or waited for. It is compiled once for a learner
-    and a batch size, whatever the number of steps or of the dataset's rows.
+    One program draws a batch and makes an update, and runs ``steps`` times on the same memory:
+    nothing is flattened, copied or waited for between the steps. It is compiled once for a learner
+    and a batch size, for any number of steps and of rows in the dataset.
 
     Args:
         learner: any of the learners, or a pytree that ``update`` takes.
         arrays: the dataset: field name -> tensor ``[N, ...]``, nested or not, on the learner's
-            device (``Dataset.on_device()``). It is neither copied nor changed.
-        key: the key ``[2]`` of the batches: ``dataset.rng`` draws what ``sample_torch`` would.
+            device (``Dataset.on_device()``). It is not copied or changed.
+        key: the key ``[2]`` of the batches: ``dataset.rng`` draws the batches of ``sample_torch``.
         steps: how many updates, at least 1.
         batch_size: rows of a batch, at least 1.
-        metrics: the losses of all steps averaged, or those of the last one.
-        update: what a step does with a learner and a batch. Default: the learner's ``update``. One
-            program is compiled for each, so give a function of a module or a method of a class
+        metrics: return the mean losses of all steps, or those of the last one.
+        update: the update of a step. Default: the learner's ``update``. One program is compiled
+            for each function, so pass a module's function or a class's method
             (``DDPMIQLLearner.critic_update``), not a new lambda at each call.
-        donate: let the updates reuse the memory of ``learner`` and ``key``, which refuse any later
-            use. Without it they are copied once, at the start.
+        donate: let the updates reuse the memory of ``learner`` and ``key``, which cannot be
+            used afterwards. Without it they are copied once, at the start.
 
     Returns:
         The learner, the next key, and the losses: scalars under the names of ``update``.
 
     Raises:
         InputError: steps or batch_size below 1, other metrics, arrays without rows or of unequal
-            lengths, or what ``update`` says of the batch.
-        TypeError: an array that is no tensor.
+            lengths, or ``update`` refuses the batch.
+        TypeError: an array is not a tensor.
 
     >>> import gymnasium as gym
     >>> import torch
@@ -125,7 +125,7 @@ def scan_updates(
     step = functools.partial(
         _step,
         arrays=dict(arrays),
-        # an argument, so that the program fits other datasets; 64-bit draws need it as a constant
+        # an argument, so that the program works for other datasets; 64-bit draws need a constant
         count=None if x64_enabled() else count,
         batch_size=batch_size,
         update=update or type(learner).update,  # type: ignore[attr-defined]

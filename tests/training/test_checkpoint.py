@@ -244,10 +244,10 @@ def edit(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        (lambda c: cut(c / TENSORS), InputError, "learner.safetensors is damaged or cut off"),
+        (lambda c: cut(c / TENSORS), InputError, "learner.safetensors is damaged or truncated"),
         (lambda c: flip(c / TENSORS), InputError, "learner.safetensors is damaged"),
         (lambda c: (c / TENSORS).unlink(), FileNotFoundError, "no learner.safetensors in it"),
-        (lambda c: cut(c / METADATA), InputError, "checkpoint.json is damaged or cut off"),
+        (lambda c: cut(c / METADATA), InputError, "checkpoint.json is damaged or truncated"),
         (lambda c: (c / METADATA).unlink(), FileNotFoundError, "no checkpoint.json in it"),
         (lambda c: edit(c / METADATA, format="x"), InputError, "does not describe a checkpoint"),
         (lambda c: edit(c / METADATA, format_version=99), InputError, "format version 99"),
@@ -274,11 +274,11 @@ def test_a_checkpoint_of_another_learner_or_size(tmp_path: Path) -> None:
         load_checkpoint(path, learner_class=GeneralDDPMIQLLearner)
     with pytest.raises(InputError, match="holds a DDPMIQLLearner, not a GeneralDDPMIQLLearner"):
         restore_learner(make(GeneralDDPMIQLLearner)[0], path)
-    with pytest.raises(InputError, match=r"of another size: .* has the shape \(2, 8, 1\)"):
+    with pytest.raises(InputError, match=r"has another size: .* has the shape \(2, 8, 1\)"):
         restore_learner(make(critic_hidden_dims=(9,))[0], path)
-    with pytest.raises(InputError, match="of another learner or size: it has no"):
+    with pytest.raises(InputError, match="has another learner or size: it has no"):
         restore_learner(make(actor_num_blocks=2)[0], path)
-    with pytest.raises(InputError, match="of another learner or size: this one has no"):
+    with pytest.raises(InputError, match="another learner or size: this learner has no"):
         restore_learner(make(actor_num_blocks=0)[0], path)
     assert_identical(learner, restore_learner(make(N=9)[0], path))
 

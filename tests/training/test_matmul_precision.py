@@ -151,7 +151,7 @@ def test_gradients_in_bfloat16() -> None:
         rounded = grad(loss)(kernel)
         stacked = vmap(grad(loss))(torch.stack([kernel, 2 * kernel]))
         double = products.matmul(x.double(), kernel.double())
-    assert "as the run began" in choice.reason
+    assert "as at the start of the run" in choice.reason
     assert rounded.dtype == torch.float32
     expected = (x.bfloat16().T @ weight.bfloat16()).float()
     assert torch.allclose(rounded, expected, rtol=1e-2)
@@ -193,7 +193,7 @@ def test_a_run_in_bfloat16_goes_on_in_it(tiny, quiet) -> None:
         )
     assert begun.summary["matmul"]["setting"] == ended.summary["matmul"]["setting"] == "bf16"
     assert "error" in begun.summary["matmul"]["reason"]
-    assert "as the run began" in ended.summary["matmul"]["reason"]
+    assert "as at the start of the run" in ended.summary["matmul"]["reason"]
     assert _same(ended.learner, whole.learner)
     with disable_jit():
         strict = dataclasses.replace(config, name="strict", matmul="strict")

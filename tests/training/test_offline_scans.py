@@ -20,7 +20,7 @@ from idql_func.training.offline import TrainingInterrupted, train_offline
 from idql_func.training.offline_loop import ScanLength
 from idql_func.training.runs.console import Reporter
 from idql_func.training.runs.metrics import read_metrics
-from idql_func.training.runtime.interrupts import held_interrupts
+from idql_func.training.runtime.interrupts import delayed_interrupts
 from idql_func.training.task import prepare_task
 from idql_func.tree import tree_leaves, tree_paths
 
@@ -206,10 +206,10 @@ def test_compiled_runs_are_cut_and_resumed_with_the_same_bits(
 
 
 def test_a_second_ctrl_c_interrupts_when_patience_is_over() -> None:
-    with held_interrupts(patience=60.0) as interrupt:
+    with delayed_interrupts(patience=60.0) as interrupt:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
     assert interrupt.pending
-    with pytest.raises(KeyboardInterrupt), held_interrupts() as interrupt:
+    with pytest.raises(KeyboardInterrupt), delayed_interrupts() as interrupt:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)

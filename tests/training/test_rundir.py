@@ -71,7 +71,7 @@ def test_damaged_settings_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config.json: no setting is called 'bogus'"):
         run.read_config()
     run.config.write_text('{"seed": ')
-    with pytest.raises(InputError, match=r"config.json is damaged or cut off"):
+    with pytest.raises(InputError, match=r"config.json is damaged or truncated"):
         run.read_config()
 
 

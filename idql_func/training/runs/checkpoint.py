@@ -1,9 +1,9 @@
-"""A learner on disk: one safetensors file for its tensors, one JSON file for all else.
+"""A learner on disk: one safetensors file for its tensors, one JSON file for everything else.
 
-A checkpoint is a folder with ``learner.safetensors`` and ``checkpoint.json``. It is written beside
-its place, flushed to disk and then renamed, so a folder of that name is always a whole checkpoint.
-Tensors are filed under the names of ``idql_func.transforms.tree_paths``; leaves that are Python
-numbers stay Python numbers, digit for digit. Nothing is pickled: a checkpoint holds no code.
+A checkpoint is a folder with ``learner.safetensors`` and ``checkpoint.json``. It is written to a
+temporary folder, flushed to disk and renamed, so a folder of that name is always complete. Tensors
+have the names of ``idql_func.transforms.tree_paths``; leaves that are Python numbers stay exact.
+Nothing is pickled: a checkpoint contains no code.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ _VERSIONS_OF = ("idql_func", "torch", "numpy", "optree", "safetensors", "gymnasi
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """What a learner does not carry itself, but needs to be built again.
+    """What is needed to create a learner again besides its leaves.
 
     Args:
-        updates: number of updates the learner has had.
+        updates: number of updates of the learner.
         seed: the seed given to ``create``.
         create: the keyword arguments given to ``create``: JSON-able values, tuples of them, or a
-            cosine schedule in place of a learning rate. Tuples come back as tuples.
+            cosine schedule instead of a learning rate. Tuples are restored as tuples.
         observation_space: the space given to ``create``: a ``Box``, or a ``Dict`` of such spaces
             (the learners from pixels).
         action_space: the space given to ``create``.
-        extra: any further JSON-able values, kept as they are.
+        extra: any further JSON-able values.
         versions: versions of the packages that wrote the checkpoint (filled in when loading).
     """
 
@@ -72,25 +72,25 @@ class CheckpointMetadata:
 
 
 def save_checkpoint(directory: str | Path, learner: Any, metadata: CheckpointMetadata) -> Path:
-    """Write a checkpoint folder, whole or not at all; one of that name is replaced.
+    """Write a checkpoint folder atomically; one of that name is replaced.
 
     Args:
         directory: the folder to make.
         learner: any learner of ``idql_func.agents`` (or a pytree with a ``create`` like theirs).
-        metadata: what it takes to build the learner again.
+        metadata: what is needed to create the learner again.
 
     Returns:
         The folder.
 
     Raises:
-        OSError: the disk is full or the place cannot be written to; nothing of it stays behind.
+        OSError: the disk is full or the path cannot be written; no partial checkpoint remains.
     """
     directory = Path(directory)
     tensors: dict[str, torch.Tensor] = {}
     scalars: dict[str, Any] = {}
     for name, leaf in _named_leaves(learner):
         if isinstance(leaf, torch.Tensor):
-            # Copied, since networks and their targets may share memory, which the format forbids.
+            # Copied: networks and their targets may share memory, which the format forbids.
             tensors[name] = leaf.detach().to("cpu", copy=True).contiguous()
         else:
             scalars[name] = _number_to_json(leaf)
@@ -123,19 +123,19 @@ def save_checkpoint(directory: str | Path, learner: Any, metadata: CheckpointMet
 def load_checkpoint(
     directory: str | Path, *, learner_class: type | None = None, device: str | torch.device = "cpu"
 ) -> tuple[Any, CheckpointMetadata]:
-    """Build the learner of a checkpoint again: ``create`` it, then put every leaf in place.
+    """Create the learner of a checkpoint and restore all its leaves.
 
     Args:
         directory: a checkpoint folder (see ``find_checkpoint`` for the newest one of a run).
-        learner_class: the class that the checkpoint must be of; None takes the class of that name
-            from ``idql_func.agents``.
-        device: where the learner's tensors go.
+        learner_class: the class that the checkpoint must have; None: the class of that name in
+            ``idql_func.agents``.
+        device: where the learner's tensors are put.
 
     Returns:
         ``(learner, metadata)``; the learner's leaves are those that were saved, bit for bit.
 
     Raises:
-        InputError: a file is damaged or cut off, or the checkpoint is of another learner or size.
+        InputError: a file is damaged or truncated, or the checkpoint has another learner or size.
         FileNotFoundError: the folder, or one of the two files in it, is missing.
     """
     directory = Path(directory)
@@ -147,21 +147,23 @@ def load_checkpoint(
 
         learner_class = getattr(agents, str(name), None)
         if learner_class is None:
-            raise InputError(f"{directory} holds a {name!r}, which is no learner of this version")
+            raise InputError(
+                f"{directory} holds a {name!r}, which is not a learner of this version"
+            )
     elif learner_class.__name__ != name:
         raise InputError(f"{directory} holds a {name}, not a {learner_class.__name__}")
     template = learner_class.create(  # type: ignore[attr-defined]
         metadata.seed, metadata.observation_space, metadata.action_space, **metadata.create
     )
     learner = _restore(template, directory, description)
-    return _move(learner, device), metadata
+    return learner if torch.device(device).type == "cpu" else learner.to(device), metadata
 
 
 def restore_learner(learner: Any, directory: str | Path) -> Any:
-    """Give a learner of the same class and size the leaves of a checkpoint.
+    """A learner with the leaves of a checkpoint of the same class and size.
 
     Raises:
-        InputError: the checkpoint is of another learner or size, or damaged.
+        InputError: the checkpoint has another learner or size, or is damaged.
         FileNotFoundError: the folder, or one of the two files in it, is missing.
     """
     directory = Path(directory)
@@ -185,7 +187,7 @@ def read_metadata(directory: str | Path) -> CheckpointMetadata:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint that a path means: itself, or the newest one of a run's folder.
+    """The checkpoint at a path: the path itself, or the newest one in a run's folder.
 
     Raises:
         FileNotFoundError: there is none.
@@ -204,7 +206,7 @@ def find_checkpoint(path: str | Path) -> Path:
         return path
     found = [p for p in (path / "checkpoints", path) if p.is_dir() for p in p.glob("step_*")]
     if not found:
-        raise FileNotFoundError(f"{path} holds no checkpoint (a folder with a {METADATA} in it)")
+        raise FileNotFoundError(f"{path} holds no checkpoint (a folder with a {METADATA})")
     return max(found, key=lambda p: p.name)
 
 
@@ -219,23 +221,23 @@ def _restore(template: Any, directory: Path, description: Mapping[str, Any]) -> 
             saved = tensors[name]
             if tuple(saved.shape) != shape:
                 raise InputError(
-                    f"{directory} is of another size: {name} has the shape {tuple(saved.shape)}, "
+                    f"{directory} has another size: {name} has the shape {tuple(saved.shape)}, "
                     f"but this learner's has {shape}"
                 )
             if isinstance(leaf, torch.Tensor) and leaf.dtype != saved.dtype:
                 raise InputError(
-                    f"{directory} is of another precision: {name} is {saved.dtype}, "
+                    f"{directory} has another precision: {name} is {saved.dtype}, "
                     f"but this learner's is {leaf.dtype}"
                 )
             leaves.append(saved)
         elif name in scalars and shape == ():
             leaves.append(_number_from_json(scalars[name]))
         else:
-            raise InputError(f"{directory} is of another learner or size: it has no {name}")
+            raise InputError(f"{directory} has another learner or size: it has no {name}")
     unknown = sorted((tensors.keys() | scalars.keys()) - {name for name, _ in named})
     if unknown:
         raise InputError(
-            f"{directory} is of another learner or size: this one has no {unknown[0]}"
+            f"{directory} has another learner or size: this learner has no {unknown[0]}"
             + (f" (nor {len(unknown) - 1} more)" if len(unknown) > 1 else "")
         )
     _, spec = tree_flatten(template)
@@ -254,7 +256,7 @@ def _named_leaves(learner: Any) -> list[tuple[str, Any]]:
 
 
 def _static_fields(learner: Any) -> dict[str, Any]:
-    """Static fields that are plain values: ``T``, ``M``, the objectives, and the like."""
+    """Static fields with plain values, such as ``T``, ``M`` and the objectives."""
     return {
         f.name: getattr(learner, f.name)
         for f in dataclasses.fields(learner)
@@ -263,16 +265,12 @@ def _static_fields(learner: Any) -> dict[str, Any]:
     }
 
 
-def _move(learner: Any, device: str | torch.device) -> Any:
-    return learner if torch.device(device).type == "cpu" else learner.to(device)
-
-
 def _number_to_json(leaf: Any) -> Any:
     if isinstance(leaf, bool | int):
         return leaf
     if isinstance(leaf, float):
         return leaf if math.isfinite(leaf) else repr(leaf)
-    raise TypeError(f"a checkpoint holds tensors and numbers, not a leaf of {type(leaf).__name__}")
+    raise TypeError(f"a checkpoint holds tensors and numbers, not a {type(leaf).__name__}")
 
 
 def _number_from_json(value: Any) -> Any:
@@ -288,7 +286,7 @@ def _keyword_to_json(value: Any) -> Any:
 def _keyword_from_json(value: Any) -> Any:
     if isinstance(value, dict) and value.get(_SCHEDULE) == "cosine_decay_schedule":
         return CosineDecaySchedule(**{k: v for k, v in value.items() if k != _SCHEDULE})
-    # As tuples, since learners keep some of them as static fields, which must be hashable.
+    # As tuples: learners have some of them as static fields, which must be hashable.
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -299,7 +297,7 @@ def _space_to_json(space: gym.spaces.Space) -> dict[str, Any]:
         raise TypeError(f"a checkpoint holds Box spaces and Dicts of them, not {space}")
 
     def bound(values: np.ndarray) -> Any:
-        # Images have tens of thousands of bounds, all alike.
+        # Images have tens of thousands of equal bounds.
         if values.ndim > 1 and (values == values.flat[0]).all():
             return _number_to_json(float(values.flat[0]))
         return [_number_to_json(float(v)) for v in values.ravel()]
@@ -333,7 +331,7 @@ def _versions() -> dict[str, str]:
         try:
             found[name] = package_metadata.version(name)
         except package_metadata.PackageNotFoundError:
-            # Run from a source tree without an installation.
+            # From a source tree that is not installed.
             found[name] = "not installed"
     return found
 
@@ -341,11 +339,11 @@ def _versions() -> dict[str, str]:
 def _read_description(directory: Path) -> dict[str, Any]:
     path = directory / METADATA
     if not path.exists():
-        raise FileNotFoundError(f"{directory} is no checkpoint: there is no {METADATA} in it")
+        raise FileNotFoundError(f"{directory} is not a checkpoint: there is no {METADATA} in it")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged or cut off: {error}") from None
+        raise InputError(f"{path} is damaged or truncated: {error}") from None
     if not isinstance(description, dict) or description.get("format") != _FORMAT:
         raise InputError(f"{path} does not describe a checkpoint of idql_func")
     if description.get("format_version") != _FORMAT_VERSION:
@@ -377,12 +375,12 @@ def _metadata_of(description: Mapping[str, Any], directory: Path) -> CheckpointM
 
 def _read_tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
     if not path.exists():
-        raise FileNotFoundError(f"{path.parent} is no checkpoint: there is no {path.name} in it")
+        raise FileNotFoundError(f"{path.parent} is not a checkpoint: there is no {path.name} in it")
     payload = path.read_bytes()
     try:
         tensors = safetensors.torch.load(payload)
     except safetensors.SafetensorError as error:
-        raise InputError(f"{path} is damaged or cut off: {error}") from None
+        raise InputError(f"{path} is damaged or truncated: {error}") from None
     if hashlib.sha256(payload).hexdigest() != sha256:
-        raise InputError(f"{path} is damaged: it is not the file that {METADATA} was written with")
+        raise InputError(f"{path} is damaged: its hash differs from that in {METADATA}")
     return tensors

@@ -157,7 +157,7 @@ class RunDirectory:
         except InputError as error:
             raise InputError(f"{self.config}: {error}") from None
         except ValueError as error:
-            raise InputError(f"{self.config} is damaged or cut off: {error}") from None
+            raise InputError(f"{self.config} is damaged or truncated: {error}") from None
 
 
 def choose_run_directory(

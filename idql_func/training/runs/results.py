@@ -122,7 +122,7 @@ def mean_return(results: Sequence[Results], n: int | None) -> float:
 
 
 def evaluation_record(results: Results) -> dict[str, Any]:
-    """Evaluations as entries of a log record, ``eval/N=64/return`` and the like.
+    """Evaluations as entries of a log record, such as ``eval/N=64/return``.
 
     Example:
         >>> result = {"return": 3.0, "return_std": 2.0, "length": 5.0, "episodes": 4}
@@ -172,18 +172,18 @@ def not_numbers(record: Mapping[str, Any]) -> list[str]:
 
 
 def for_numbers(numbers: Sequence[int | None]) -> str:
-    """The tail of a line that says what is evaluated.
+    """The end of a line about an evaluation.
 
     Example:
         >>> for_numbers((1, 64)), for_numbers((None,))
         (' for N = 1, 64', '')
     """
-    told = ", ".join(str(n) for n in numbers if n is not None)
-    return f" for N = {told}" if told else ""
+    text = ", ".join(str(n) for n in numbers if n is not None)
+    return f" for N = {text}" if text else ""
 
 
 def plain_results(results: Results) -> dict[str, Any]:
-    """Evaluations as JSON holds them, by N as a string, or ``"policy"`` for a learner without N.
+    """Evaluations for JSON, by N as a string, or ``"policy"`` for a learner without N.
 
     Example:
         >>> plain_results({64: {"return": 1.0}}), list(plain_results({None: {"return": 1.0}}))
@@ -196,7 +196,7 @@ def plain_results(results: Results) -> dict[str, Any]:
 
 
 def plain_result(result: Mapping[str, Any]) -> dict[str, Any]:
-    """An evaluation without its trajectories, as JSON can hold it.
+    """An evaluation for JSON, without its trajectories.
 
     Example:
         >>> plain_result({"returns": np.ones(2), "trajectories": []})

@@ -1,4 +1,4 @@
-"""Ctrl-C between two steps of a loop, not in the middle of one."""
+"""Delay Ctrl-C until the end of a loop's step."""
 
 from __future__ import annotations
 
@@ -10,55 +10,54 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-__all__ = ["HeldInterrupt", "held_interrupts"]
+__all__ = ["DelayedInterrupt", "delayed_interrupts"]
 
 
 @dataclass
-class HeldInterrupt:
-    """Whether Ctrl-C was pressed since it was held back."""
+class DelayedInterrupt:
+    """Whether Ctrl-C was pressed since it is delayed."""
 
     pending: bool = False
     since: float = 0.0
-    """When that was, by ``time.monotonic``."""
+    """The time of it, by ``time.monotonic``."""
 
 
 @contextmanager
-def held_interrupts(
+def delayed_interrupts(
     note: Callable[[], None] | None = None, patience: float = 0.0
-) -> Iterator[HeldInterrupt]:
-    """Within the block the first Ctrl-C is only noted; a second one interrupts as ever.
+) -> Iterator[DelayedInterrupt]:
+    """Within the block the first Ctrl-C is only recorded; a second one interrupts as usual.
 
     A step that changes several things (an environment, a buffer, a learner) is then never left half
-    done: the loop looks at ``pending`` between two steps. Outside the main thread, where signals do
-    not arrive, nothing is held back.
+    done: the loop checks ``pending`` between two steps. Outside the main thread, where signals do
+    not arrive, this does nothing.
 
     Args:
         note: called at the first Ctrl-C.
-        patience: for so many seconds further ones are taken for the first one, as of somebody who
-            presses twice.
+        patience: seconds in which further ones count as the first one, for users who press twice.
 
     Example:
-        >>> with held_interrupts() as interrupt:
+        >>> with delayed_interrupts() as interrupt:
         ...     signal.raise_signal(signal.SIGINT)
         ...     interrupt.pending
         True
     """
-    held = HeldInterrupt()
+    delayed = DelayedInterrupt()
     if threading.current_thread() is not threading.main_thread():
-        yield held
+        yield delayed
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if held.pending:
-            if time.monotonic() - held.since >= patience:
+        if delayed.pending:
+            if time.monotonic() - delayed.since >= patience:
                 raise KeyboardInterrupt
             return
-        held.pending, held.since = True, time.monotonic()
+        delayed.pending, delayed.since = True, time.monotonic()
         if note is not None:
             note()
 
     before = signal.signal(signal.SIGINT, handle)
     try:
-        yield held
+        yield delayed
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,15 +1,15 @@
-"""Faster matrix products: on the CPU where they are no less exact, and in bfloat16 if asked for.
+"""Faster matrix products: on the CPU if they are as exact, and in bfloat16 if the settings say so.
 
-``torch.set_float32_matmul_precision("medium")`` permits torch to hand float32 products to oneDNN.
-On many CPUs that is up to twice as fast as the default route with the error of float32; on CPUs
-with bfloat16 matrix units the same switch may really compute in bfloat16. Which of the two it is
-can only be measured, so it is.
+``torch.set_float32_matmul_precision("medium")`` allows torch to compute float32 products with
+oneDNN. On many CPUs that is up to twice as fast as the default route with the error of float32; on
+CPUs with bfloat16 matrix units the same switch may compute in bfloat16. Which of the two it is can
+only be measured, so this module measures it.
 
-In compiled programs the library's own products (``matmul.py``) do what follows a product along
-with it. They are taken where they are built, as exact, and not clearly slower on their own.
+In compiled programs the library's own matmul (``kernels/matmul.py``) fuses a product with the
+operations after it. It is used if it is built, as exact, and not clearly slower by itself.
 
-bfloat16 keeps 8 bits of each factor: an error of 3e-3 in place of 3e-7. Where the CPU has units
-for it, a product takes about half the time; nobody gets it without asking.
+bfloat16 keeps 8 bits of each factor: an error of 3e-3 instead of 3e-7. If the CPU has units for it,
+a product takes about half the time. It is used on request only.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _CLEARLY_FASTER = 1.15
 
 @dataclass(frozen=True)
 class MatmulChoice:
-    """What was chosen, and why.
+    """The chosen route, and why.
 
-    ``setting`` is the argument of ``torch.set_float32_matmul_precision``, with ``+own`` behind it
-    where compiled programs multiply by themselves, or ``"bf16"``; the errors are relative Frobenius
+    ``setting`` is the argument of ``torch.set_float32_matmul_precision``, followed by ``+own`` if
+    compiled programs use the library's own matmul, or ``"bf16"``; the errors are relative Frobenius
     errors against float64; ``speedup`` is the time of the strict route over that of the faster one
     (0 if nothing was measured), in bfloat16 the time of the faster float32 route over it.
     """
@@ -57,14 +57,14 @@ class MatmulChoice:
 
 
 def probe_matmul() -> MatmulChoice:
-    """Measure the routes on the CPU and choose; takes well under 0.3 s and changes nothing.
+    """Measure the routes on the CPU and choose one; takes less than 0.3 s and changes no setting.
 
-    A route is taken if its error is at most three times that of the strict one (summing in
-    another order costs less than that; bfloat16 or TF32 cost a factor of 1,000), unless it is
-    clearly slower. What decides is the error, which is the same at every run: a choice by times
-    that lie close together would change the bits of a run with the machine's load.
+    A route is chosen if its error is at most three times that of the strict one (another order of
+    summation costs less; bfloat16 or TF32 cost a factor of 1,000), unless it is clearly slower. The
+    error decides, because it is the same in every run: a choice by similar times would change the
+    bits of a run with the machine's load.
 
-    Where the library's own products have not been built yet, that takes some seconds, once.
+    If the library's own matmul is not built yet, this builds it, which takes some seconds.
 
     Example:
         >>> probe_matmul().setting.removesuffix("+own") in ("highest", "medium")
@@ -100,10 +100,10 @@ def probe_matmul() -> MatmulChoice:
 
 
 def probe_bfloat16() -> MatmulChoice:
-    """Measure products in bfloat16 on the CPU, beside the faster route of float32.
+    """Measure products in bfloat16 on the CPU, and compare with the faster route of float32.
 
-    There is nothing to choose: the reason says what it costs and what it brings, and on a CPU
-    without units for bfloat16 that it brings nothing.
+    The choice is always bfloat16; the reason gives its error and speed, and on a CPU without units
+    for bfloat16 that it is no faster.
 
     Example:
         >>> choice = probe_bfloat16()
@@ -124,7 +124,7 @@ def probe_bfloat16() -> MatmulChoice:
 
 
 def _measure(settings: tuple[str, ...]) -> tuple[dict[str, float], dict[str, float]]:
-    """The error of a product by each route, and its seconds; all is as before afterwards."""
+    """The error and the seconds of a product by each route; no setting is changed."""
     generator = torch.Generator().manual_seed(0)
     rows, inner, columns = _SHAPE
     a = torch.randn(rows, inner, generator=generator)
@@ -132,7 +132,7 @@ def _measure(settings: tuple[str, ...]) -> tuple[dict[str, float], dict[str, flo
     exact = a.double() @ b.double()
     errors = dict.fromkeys(settings, 0.0)
     seconds = dict.fromkeys(settings, float("inf"))
-    # Alternating, so that a slow moment of the machine meets all routes alike.
+    # Alternating, so that a slow moment of the machine affects all routes equally.
     for _ in range(_REPEATS):
         for setting in settings:
             with _set("highest" if setting == _OWN else setting):
@@ -153,7 +153,7 @@ def _own(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def _set(setting: str) -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
     of_torch = setting.removesuffix(_OWN)
-    # what no layer multiplies (convolutions) takes the faster route of float32 in bfloat16 too
+    # products outside of layers (convolutions) use the faster route of float32 with bf16 too
     torch.set_float32_matmul_precision("medium" if of_torch == "bf16" else of_torch)
     try:
         with (
@@ -169,19 +169,19 @@ def _set(setting: str) -> Iterator[None]:
 def matmul_precision(
     mode: str = "auto", *, device: str | torch.device = "cpu", setting: str | None = None
 ) -> Iterator[MatmulChoice]:
-    """Within the block, products take the chosen route; afterwards all is as before.
+    """Use the chosen route of matrix products within the block.
 
     Args:
-        mode: ``"auto"`` probes once and takes the faster route if it is as exact; ``"strict"``
-            takes full float32 everywhere; ``"bf16"`` rounds the factors of the layers' products
-            to bfloat16, in the gradient too (parameters, sums and all else stay float32).
-        device: where the work happens. Only the CPU is probed; on any other device ``"auto"``
-            keeps full float32, since the switch means TF32 or bfloat16 there.
-        setting: a former ``MatmulChoice.setting`` to take instead of choosing anew. A resumed run
-            needs the very route it began with to go on with the same bits.
+        mode: ``"auto"`` measures once and uses the faster route if it is as exact; ``"strict"``
+            uses full float32 everywhere; ``"bf16"`` rounds the factors of the layers' products
+            to bfloat16, in the gradient too (parameters, sums and everything else stay float32).
+        device: where products are computed. Only the CPU is measured; on any other device
+            ``"auto"`` uses full float32, because the switch means TF32 or bfloat16 there.
+        setting: an earlier ``MatmulChoice.setting`` to use instead of a new choice. A resumed run
+            needs the route that it began with to continue with the same bits.
 
     Raises:
-        InputError: ``mode`` or ``setting`` is none of the above.
+        InputError: ``mode`` or ``setting`` is not one of the above.
 
     Example:
         >>> with matmul_precision("strict") as choice:
@@ -193,11 +193,11 @@ def matmul_precision(
     if setting not in (None, *_SETTINGS):
         raise InputError(
             f"the matmul setting is {setting!r}, but must be 'highest', 'medium' or 'bf16', the "
-            f"first two perhaps with {_OWN!r} behind them"
+            f"first two optionally followed by {_OWN!r}"
         )
     on_cpu = torch.device(device).type == "cpu"
     if setting is not None:
-        choice = MatmulChoice(setting, f"{setting!r}, as the run began")
+        choice = MatmulChoice(setting, f"{setting!r}, as at the start of the run")
     elif mode == "strict":
         choice = MatmulChoice("highest", "strict: full float32, as asked")
     elif mode == "bf16" and on_cpu:

@@ -1,8 +1,8 @@
-"""How many threads torch's CPU kernels get, within a block and only if somebody asks.
+"""Set the number of threads of torch's CPU kernels within a block.
 
-By itself torch takes one thread for each core that it sees. In a container with a quota, those are
-the host's; with two hardware threads to a core, they may share one arithmetic unit. Threads beyond
-the cores that are really there wait for each other in every kernel.
+By default torch uses one thread for each core that it sees. In a container with a quota, those are
+the cores of the host; with two hardware threads per core, two threads may share one arithmetic
+unit. Threads beyond the usable cores wait for each other in every kernel.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["cpu_threads", "usable_cores"]
 
 @contextmanager
 def cpu_threads(count: int | None) -> Iterator[int]:
-    """Within the block torch uses ``count`` threads; afterwards as many as before.
+    """Use ``count`` threads within the block, and afterwards as many as before.
 
     Args:
-        count: 0 is one for each of :func:`usable_cores`; None leaves torch as it is.
+        count: 0: as many as :func:`usable_cores`; None: no change.
 
     Raises:
         InputError: ``count`` is negative.
@@ -52,7 +52,7 @@ def cpu_threads(count: int | None) -> Iterator[int]:
 def usable_cores(
     cpus: Path = Path("/sys/devices/system/cpu"), groups: Path = Path("/sys/fs/cgroup")
 ) -> int:
-    """Physical cores that this process may keep busy: of its affinity mask, within its quota.
+    """Physical cores that this process may use, by its affinity mask and its quota.
 
     Example:
         >>> 1 <= usable_cores() <= os.cpu_count()
@@ -62,13 +62,13 @@ def usable_cores(
         allowed = sorted(os.sched_getaffinity(0))
     else:
         allowed = list(range(os.cpu_count() or 1))
-    # hardware threads of one core name the same siblings
+    # hardware threads of one core list the same siblings
     cores = {_read(cpus / f"cpu{i}/topology/thread_siblings_list") or str(i) for i in allowed}
     return max(1, math.floor(min(len(cores), _quota(groups))))
 
 
 def _quota(groups: Path) -> float:
-    """CPU seconds a second that the control group grants; infinite without a limit."""
+    """CPU seconds per second that the control group allows; infinite without a limit."""
     quota, _, period = _read(groups / "cpu.max").partition(" ")  # version 2
     if not period:
         quota = _read(groups / "cpu/cpu.cfs_quota_us")

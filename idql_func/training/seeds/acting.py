@@ -1,4 +1,4 @@
-"""The members of a group try out what they have learnt, side by side."""
+"""Evaluation of the members of a group in one program."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from idql_func.types import PRNGKey
 __all__ = ["StackEvaluator", "StackedActor", "acting_memory", "members_at_once"]
 
 _CPU_ROWS = 4096
-"""Rows of a product from which on a CPU gains nothing by more of them.
+"""Rows of a product above which more rows are no faster on a CPU.
 
-The layers' values no longer fit into its caches then: four members with 2,048 rows each act at 0.8
-times the speed that they have one after the other, with 10 rows at 1.6 times.
+The layers' values then no longer fit into its caches: four members with 2,048 rows each act at 0.8
+times the speed of one after the other, with 10 rows at 1.6 times.
 """
 _MOST_ENVS = 512
-"""Environments of all members at a time, of which each has the memory of a simulator."""
+"""Environments of all members at a time; each needs the memory of a simulator."""
 
 
 @dataclass(frozen=True)
 class StackedActor:
-    """Stacked learners as one that acts for all; with ``count`` candidates where they have such."""
+    """Stacked learners that act together, with ``count`` candidates if they have such a number."""
 
     stacked: Any
     count: int | None = None
 
     @property
     def obs_dim(self) -> Any:
-        """What the members observe."""
+        """The size of the members' observations."""
         return self.stacked.obs_dim
 
     @property
@@ -62,10 +62,10 @@ class StackedActor:
         >>> actions.shape
         (2, 5, 2)
         """
-        there = torch.as_tensor(observations).to(
+        inputs = torch.as_tensor(observations).to(
             dtype=self.stacked.float_dtype, device=self.stacked.rng.device
         )
-        actions, keys = _greedy_actions(self.stacked, there, count=self.count)
+        actions, keys = _greedy_actions(self.stacked, inputs, count=self.count)
         return actions.cpu().numpy(), dataclasses.replace(
             self, stacked=self.stacked.replace(rng=keys)
         )
@@ -121,12 +121,12 @@ class StackEvaluator(Evaluator):
 
 
 def members_at_once(environments: int, n: int | None, each: int, device: torch.device) -> int:
-    """How many members act best in one program: on a CPU few large ones, elsewhere all that fit.
+    """How many members act in one program: few large ones on a CPU, all that fit elsewhere.
 
     Args:
-        environments: those of one member, half of which act together.
+        environments: of one member; half of them act together.
         n: the number of candidates; None: the learners have no such number.
-        each: bytes that the choice of one member needs.
+        each: bytes that one member needs to choose actions.
         device: where they act.
 
     >>> cpu = torch.device("cpu")
@@ -143,7 +143,7 @@ def members_at_once(environments: int, n: int | None, each: int, device: torch.d
 
 
 def acting_memory(learner: Any, rows: int, n: int | None) -> int:
-    """Bytes that the choice of actions for some environments needs of one member.
+    """Bytes that one member needs to choose actions.
 
     Args:
         learner: a member.
@@ -168,6 +168,6 @@ def acting_memory(learner: Any, rows: int, n: int | None) -> int:
 
 
 def _parts(stacked: Any, size: int) -> list[Any]:
-    """The stack cut into stacks of so many members."""
+    """The stack divided into stacks of at most ``size`` members."""
     members = stacked.rng.shape[0]
     return [tree_map(lambda x, i=i: x[i : i + size], stacked) for i in range(0, members, size)]

@@ -1,8 +1,8 @@
-"""Which runs can be trained as one program, and what they are called.
+"""Which runs can be trained as one program, and their names.
 
-Members of one program have the same networks, data and intervals. They may differ in their seed and
-in the numbers that :data:`PER_MEMBER` names; anything else is a matter of ``idql sweep``, which
-makes one run after the other.
+Members of one program have the same networks, data and intervals. They may differ in the seed and
+in the numbers that :data:`PER_MEMBER` names; for other differences ``idql sweep`` makes one run
+after the other.
 """
 
 from __future__ import annotations
@@ -58,18 +58,18 @@ PER_MEMBER: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "BCLearner": ("actor_lr", "entropy_bonus"),
     }
 )
-"""The learners that can be trained several at a time, and the settings in which members differ."""
+"""The learners that can be trained several at a time, and the settings that may differ."""
 
 
 def parse_seeds(text: str, first: int) -> tuple[int, ...]:
-    """Seeds as the command line has them: how many, or which.
+    """Parse seeds from the command line: how many, or which.
 
     Args:
-        text: a number of seeds, which are counted from ``first`` on, or a list with commas.
-        first: the first seed where a number is given.
+        text: a number of seeds, counted from ``first``, or a list with commas.
+        first: the first seed if ``text`` is a number.
 
     Raises:
-        InputError: neither, none, a negative seed or one twice.
+        InputError: it is neither, has no seed, a negative seed, or one seed twice.
 
     Example:
         >>> parse_seeds("3", first=5), parse_seeds("0,7", first=5), parse_seeds("7,", first=5)
@@ -89,15 +89,15 @@ def parse_seeds(text: str, first: int) -> tuple[int, ...]:
     if not seeds:
         raise InputError("seeds is 0, but must be at least 1")
     if len(set(seeds)) < len(seeds):
-        raise InputError(f"seeds is {text!r}, which has a seed twice; its runs would be the same")
+        raise InputError(f"seeds is {text!r}, which has a seed twice; their runs would be the same")
     return seeds
 
 
 def combinations(axes: Sequence[Axis]) -> list[list[str]]:
-    """The options of each combination of values, as a command line has them.
+    """The command line's options for each combination of values.
 
     Raises:
-        InputError: an option in two axes.
+        InputError: an option is in two axes.
 
     Example:
         >>> combinations([Axis("learner.tau", ("0.1", "0.2"))])
@@ -114,10 +114,10 @@ def combinations(axes: Sequence[Axis]) -> list[list[str]]:
 
 
 def check_axes(axes: Iterable[Axis], class_name: str) -> None:
-    """Refuse a grid over what members of one program cannot differ in.
+    """Check that a grid varies only settings in which members may differ.
 
     Raises:
-        InputError: so, or the learner is not trained several at a time.
+        InputError: it varies another one, or the learner is not trained several at a time.
 
     Example:
         >>> check_axes([Axis("learner.expectile", ("0.7", "0.9"))], "IQLLearner")
@@ -126,17 +126,17 @@ def check_axes(axes: Iterable[Axis], class_name: str) -> None:
     for axis in axes:
         if axis.option.replace("-", "_") not in free:
             raise InputError(
-                f"the grid has {axis.option!r}, but members of one program may differ in "
-                f"{', '.join(free)} alone; for all else there is idql sweep"
+                f"the grid has {axis.option!r}, but members of one program may differ "
+                f"in {', '.join(free)} only; use idql sweep for other settings"
             )
 
 
 def check_members(configs: Sequence[TrainConfig]) -> None:
-    """Refuse settings that do not make members of one program.
+    """Check that settings describe members of one program.
 
     Raises:
-        InputError: no members, a learner that is not trained so, members that differ in what they
-            must share, or two that are the same.
+        InputError: there are no members, the learner is not trained several at a time, members
+            differ in a setting that they must share, or two members are the same.
 
     Example:
         >>> check_members([TrainConfig(seed=0), TrainConfig(seed=1, batch_size=8)])
@@ -144,7 +144,7 @@ def check_members(configs: Sequence[TrainConfig]) -> None:
         idql_func.errors.InputError: members of one program cannot differ in batch_size; they may \
 differ in seed, learner.actor_lr, learner.critic_lr, learner.value_lr, learner.discount, \
 learner.tau, learner.actor_tau, learner.critic_hyperparam, learner.policy_temperature, \
-learner.ddpm_temperature; for all else there is idql sweep
+learner.ddpm_temperature; use idql sweep for other settings
     """
     if not configs:
         raise InputError("there are no members to train; give at least one")
@@ -156,7 +156,7 @@ learner.ddpm_temperature; for all else there is idql sweep
     if fixed:
         raise InputError(
             f"members of one program cannot differ in {', '.join(fixed)}; they may differ in "
-            f"{', '.join(free)}; for all else there is idql sweep"
+            f"{', '.join(free)}; use idql sweep for other settings"
         )
     names = member_names(configs)
     for member in names:
@@ -181,12 +181,12 @@ def varied_settings(configs: Sequence[TrainConfig]) -> list[str]:
         []
     """
     changed = {name for config in configs for name in changed_settings(configs[0], config)}
-    # In the order in which the settings are declared, which is that of the settings as JSON.
+    # In the order of the settings as JSON, in which they are declared.
     return [n for n in flat_settings(configs[0]) if n in changed and n.startswith("learner.")]
 
 
 def member_names(configs: Sequence[TrainConfig]) -> list[str]:
-    """A name for each member, which its folder has: what it differs in, and its seed.
+    """A name for each member and its folder: the settings that differ, and the seed.
 
     Example:
         >>> from idql_func.training.configs.learners import IQLConfig
@@ -204,7 +204,7 @@ def member_names(configs: Sequence[TrainConfig]) -> list[str]:
 
 
 def group_name(configs: Sequence[TrainConfig]) -> str:
-    """The usual name of the folder of all members.
+    """The default name of the folder of all members.
 
     Example:
         >>> group_name([TrainConfig(seed=seed) for seed in range(10)])
@@ -216,7 +216,7 @@ def group_name(configs: Sequence[TrainConfig]) -> str:
 
 
 def with_seeds(configs: Iterable[TrainConfig], seeds: Sequence[int]) -> list[TrainConfig]:
-    """Each of the settings with each of the seeds, the seeds innermost.
+    """All combinations of settings and seeds, the seeds innermost.
 
     Example:
         >>> [config.seed for config in with_seeds([TrainConfig()], (3, 4))]

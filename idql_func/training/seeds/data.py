@@ -1,7 +1,7 @@
-"""The batches of several members out of one dataset that lies on the device once.
+"""The batches of several members from one dataset that is on the device once.
 
-Each member has what a run alone has: a split of its own by its seed, and a key of its own. A split
-is a list of row numbers, so that ten members cost ten lists and one dataset.
+Each member has the split and the key of a run alone, by its seed. A split is a list of row numbers,
+so ten members need ten lists and one dataset.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["MemberData", "member_data"]
 
 @dataclass(frozen=True)
 class MemberData:
-    """Where the members' batches come from.
+    """The source of the members' batches.
 
     ``arrays`` maps a field to ``[N, ...]``, the same for all; ``rows [n, K]`` are those that each
-    trains on and ``held_out [m, K]`` those that are only measured (None: all, and none); ``keys
-    [K, 2]`` draw the first batches; ``seeds`` are those of the runs.
+    member trains on (None: all) and ``held_out [m, K]`` those that are only measured (None: none);
+    ``keys [K, 2]`` draw the first batches; ``seeds`` are those of the runs.
     """
 
     arrays: Mapping[str, Tensor]
@@ -39,19 +39,19 @@ class MemberData:
 
     @property
     def nbytes(self) -> int:
-        """Memory that all of it takes."""
+        """Bytes of all arrays, rows and keys."""
         parts = [*self.arrays.values(), self.rows, self.held_out, self.keys]
         return sum(x.nbytes for x in parts if x is not None)
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Transitions that a member trains on, and that it holds out."""
+        """The numbers of transitions that a member trains on, and that it holds out."""
         total = next(iter(self.arrays.values())).shape[0]
         train = total if self.rows is None else self.rows.shape[0]
         return train, 0 if self.held_out is None else self.held_out.shape[0]
 
     def held_out_keys(self, step: int) -> PRNGKey:
-        """The keys ``[K, 2]`` of the held-out batches at a step, those of the runs alone."""
+        """The keys ``[K, 2]`` of the held-out batches at a step, as in the runs alone."""
         keys = torch.stack([random.PRNGKey(seed) for seed in self.seeds])
         return vmap(lambda key: random.fold_in(key, step))(keys).to(self.keys.device)
 
@@ -63,17 +63,17 @@ def member_data(
     fields: Sequence[str] | None,
     device: torch.device,
 ) -> MemberData:
-    """The data of the members with these seeds; the dataset's own streams are started anew.
+    """The data of the members with these seeds. The dataset's own keys are reset.
 
     Args:
-        dataset: all transitions, as they are after filters and changes of the rewards.
+        dataset: all transitions, after filters and changes of the rewards.
         seeds: one for each member.
-        train_fraction: share of the transitions that each trains on, by its own shuffle.
-        fields: what the learners read of a batch; None: all that a critic needs.
-        device: where the arrays go.
+        train_fraction: share of the transitions that each member trains on, by its own shuffle.
+        fields: the fields of a batch that the learners read; None: all that a critic needs.
+        device: where the arrays are put.
 
     Raises:
-        InputError: a half of the split is empty.
+        InputError: a part of the split is empty.
 
     >>> import numpy as np
     >>> dataset = Dataset({name: np.zeros(10) for name in TRANSITION_FIELDS})
@@ -94,7 +94,7 @@ def member_data(
     arrays: dict[str, Any] = dataset.to(device).on_device(fields or TRANSITION_FIELDS)
     return MemberData(
         arrays,
-        # the members last: a compiled program may leave the first axis of an argument open
+        # the members last: in a compiled program the first axis of an argument may be dynamic
         torch.stack(rows, dim=1).to(device) if rows else None,
         torch.stack(held_out, dim=1).to(device) if held_out else None,
         torch.stack(keys).to(device),

@@ -1,4 +1,4 @@
-"""What several members have come to, each and on average: rows, a table, a CSV file."""
+"""The results of several members, each and on average: table, CSV file, picture, summary."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LOSSES = ("val/", "train/")
 
 @dataclass(frozen=True)
 class MeanOverSeeds:
-    """The mean of a quantity over the members that differ in their seeds alone.
+    """The mean of a quantity over the members that differ only in their seeds.
 
     ``error`` is its standard error, None for a single member.
     """
@@ -50,7 +50,7 @@ class MeanOverSeeds:
     members: int
 
     def as_result(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The same for JSON."""
         return {
             "members": self.label,
             "quantity": self.quantity,
@@ -118,7 +118,7 @@ def finish_group(
 
 
 def final_values(evaluations: Results, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What a member has come to: its returns, or its last losses where nothing was evaluated.
+    """The results of a member: its returns, or its last losses if nothing was evaluated.
 
     Args:
         evaluations: the last evaluation for each N (None for a learner without one).
@@ -147,7 +147,7 @@ def means_over_seeds(
 
     Args:
         values: member -> quantity -> value.
-        labels: member -> what tells it apart from members with other settings.
+        labels: member -> the settings that other members do not have.
 
     Example:
         >>> values = {"seed0": {"N = 1": 1.0}, "seed1": {"N = 1": 3.0}}
@@ -203,10 +203,10 @@ def write_members_csv(
     settings: Mapping[str, Mapping[str, Any]],
     values: Mapping[str, Mapping[str, float]],
 ) -> None:
-    """A row for each member: its name, the settings that are its own, and what it has come to.
+    """Write a row for each member: its name, its own settings, and its results.
 
     Args:
-        path: the file, written whole or not at all.
+        path: the file, written atomically.
         settings: member -> setting -> value.
         values: member -> quantity -> value.
     """

@@ -1,9 +1,8 @@
-"""Several learners as one: their leaves stacked, the learning rates of each beside them.
+"""Several learners stacked into one, with the learning rates in which they differ.
 
-Everything that a learner carries as a leaf (its parameters, its key, numbers such as an expectile)
-gets a first axis over the members. Learning rates are no leaves but static parts of the optimisers;
-where members differ in one, it is passed to the update as an argument, so that the trees of a
-member stay those of the learner trained alone.
+All leaves of a learner (its parameters, its key, numbers such as an expectile) get a first axis
+over the members. Learning rates are static parts of the optimisers, not leaves; if members differ
+in one, it is an argument of the update, so that a member has the tree of the learner alone.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from idql_func.types import Batch, InfoDict, InputError
 __all__ = ["member_of", "stack_members", "update_member"]
 
 Rates = Mapping[str, Tensor]
-"""Field of a learner that is trained -> learning rates ``[K]``, where members differ in theirs."""
+"""Trained field of a learner -> learning rates ``[K]``, if members differ in them."""
 
 
 def stack_members(members: Sequence[Any]) -> tuple[Any, dict[str, Tensor]]:
-    """Learners of one structure as one, and the learning rates in which they differ.
+    """Stack learners of one structure, and collect the learning rates in which they differ.
 
     Args:
         members: K learners of one class.
@@ -37,8 +36,8 @@ def stack_members(members: Sequence[Any]) -> tuple[Any, dict[str, Tensor]]:
         The stacked learner, with leaves ``[K, ...]``, and field name -> rates ``[K]``.
 
     Raises:
-        InputError: members differ in more than their leaves and rates: in sizes of networks, or in
-            a setting that decides what is computed.
+        InputError: members differ in more than their leaves and rates, in the size of a network or
+            in a setting that changes the computation.
 
     >>> import gymnasium as gym
     >>> from idql_func.agents import BCLearner
@@ -60,44 +59,44 @@ def stack_members(members: Sequence[Any]) -> tuple[Any, dict[str, Tensor]]:
     for member in alike:
         if tree_flatten(member)[1] != spec:
             raise InputError(
-                f"members of one program must be alike but for their numbers, and these "
+                f"members of one program may differ in numbers only, but these "
                 f"{type(first).__name__}s differ in {_difference(alike[0], member)}"
             )
     for name, *leaves in zip(tree_paths(first), *(tree_flatten(m)[0] for m in alike), strict=True):
         shapes = {tuple(x.shape) if isinstance(x, Tensor) else () for x in leaves}
         if len(shapes) > 1:
-            raise InputError(f"members of one program must be of one size, and {name} differs")
+            raise InputError(f"members of one program must have the same sizes, but {name} differs")
     return tree_stack(alike), rates
 
 
 def update_member(learner: Any, rates: Rates, batch: Batch) -> tuple[Any, InfoDict]:
-    """One update of one member at its own learning rates; for the inside of ``vmap``.
+    """Update one member with its own learning rates, inside ``vmap``.
 
     Args:
-        learner: a member, that is the stacked learner seen from inside ``vmap``.
-        rates: its scalar rates, as :func:`stack_members` gives them for all.
+        learner: the stacked learner, as it is inside ``vmap``.
+        rates: its scalar rates, from :func:`stack_members`.
         batch: its batch.
 
     Returns:
-        What ``learner.update`` does.
+        The member and its losses, as ``learner.update`` returns them.
     """
     own = learner
     for name, rate in rates.items():
         own = _with_rate(own, name, rate)
     own, info = own.update(batch)
-    # without the rates again: they are values of this call, and static parts hold none
+    # remove the rates again: they are traced values, which static parts cannot hold
     states = {n: getattr(own, n).replace(tx=getattr(learner, n).tx) for n in rates}
     return own.replace(**states), info
 
 
 def member_of(stacked: Any, member: int, template: Any) -> Any:
-    """One learner out of a stack, as it would be alone.
+    """One learner of a stack, as it is when trained alone.
 
     Args:
         stacked: the stacked learner.
-        member: its place in the stack.
-        template: the learner that went into the stack: numbers that no update changes (Python's,
-            digit for digit) and learning rates are its.
+        member: its index in the stack.
+        template: the learner before stacking: Python numbers and learning rates, which no update
+            changes, are taken from it.
 
     >>> import gymnasium as gym
     >>> from idql_func.agents import BCLearner
@@ -129,7 +128,7 @@ def _with_rate(learner: Any, name: str, rate: Any) -> Any:
 
 
 def _difference(first: Any, other: Any) -> str:
-    """The field in which two learners of different structure differ."""
+    """The field in which two learners have different structures."""
     for f in dataclasses.fields(first):
         mine, theirs = getattr(first, f.name), getattr(other, f.name)
         leaf = f.metadata.get("pytree_node", True)
