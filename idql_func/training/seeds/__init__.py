@@ -1,5 +1,6 @@
-"""Many runs side by side as one compiled program: ``idql train --seeds``.
+"""Several runs as one compiled program: ``idql train --seeds``.
 
-``loop`` trains them; ``config`` says what members may differ in, ``stack`` and ``data`` are what
-one update of all reads, ``memory`` what they need, and ``records, report, plots`` what they leave.
+``loop`` trains them; ``config`` defines in which settings members may differ, ``stack`` and
+``data`` hold what one update of all members reads, ``acting`` evaluates them, ``memory`` estimates
+their memory, and ``report`` and ``plots`` write their results.
 """
