@@ -54,6 +54,7 @@ class StackedActor:
         """The members' ``eval_actions`` in one program, ``[K, E, O]`` to ``[K, E, A]``.
 
         >>> import gymnasium as gym
+        >>> from idql_func import disable_jit
         >>> from idql_func.agents import BCLearner
         >>> space = gym.spaces.Box(-1, 1, (2,))
         >>> stacked, _ = stack_members([BCLearner.create(seed, space, space) for seed in (2, 3)])
