@@ -7,19 +7,23 @@ optree in the namespace ``"idql_func"``, in which every transform of the library
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import optree
 import torch
 
 from idql_func import optim
-from idql_func.compiler.lazy import LazyNode, materialize_fields
+from idql_func.compiler.donation import DonatedTensor
+from idql_func.compiler.lazy import LazyNode, materialize_fields, unread_leaves
 from idql_func.optim import GradientTransformation, OptState
 from idql_func.tree import NAMESPACE, tree_leaves
 from idql_func.types import Params
 
 Self = TypeVar("Self", bound="PyTreeNode")
+
+_LONGEST_LINE, _LONGEST_VALUE = 100, 80  # characters of a representation
 
 
 def field(*, pytree_node: bool = True, **kwargs: Any) -> Any:
@@ -54,7 +58,7 @@ class PyTreeNode(LazyNode):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        dataclasses.dataclass(frozen=True, eq=False)(cls)
+        dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
         fields = dataclasses.fields(cls)
         cls._child_names = tuple(f.name for f in fields if f.metadata.get("pytree_node", True))
         cls._static_names = tuple(f.name for f in fields if f.name not in cls._child_names)
@@ -85,6 +89,48 @@ class PyTreeNode(LazyNode):
                     f"the fields are {', '.join(sorted(names))}."
                 )
         return dataclasses.replace(self, **changes)
+
+    def __repr__(self) -> str:
+        """Class and fields; a tree of tensors is one line with its size, and no values."""
+        parts: list[str] = []
+        for name in (f.name for f in dataclasses.fields(self)):
+            leaves = unread_leaves(self, name)
+            text = _describe(getattr(self, name)) if leaves is None else _summary(leaves)
+            parts.append(f"{name}={text}")
+        line = f"{type(self).__name__}({', '.join(parts)})"
+        if len(line) <= _LONGEST_LINE:
+            return line
+        indented = ",\n".join(parts).replace("\n", "\n  ")
+        return f"{type(self).__name__}(\n  {indented},\n)"
+
+
+def _describe(value: Any) -> str:
+    """A value in at most a line; a node in one line per field."""
+    if isinstance(value, PyTreeNode):
+        return repr(value)
+    if isinstance(value, torch.Tensor):
+        return _summary([value])
+    leaves = tree_leaves(value) if isinstance(value, dict | list | tuple) else []
+    if any(isinstance(leaf, torch.Tensor) for leaf in leaves):
+        return _summary(leaves)
+    network = getattr(value, "__self__", None)
+    text = f"{type(network).__name__}.{value.__name__}" if inspect.ismethod(value) else repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
+
+
+def _summary(leaves: Sequence[Any]) -> str:
+    """The number, dtypes and devices of tensors; a single one by its dtype and shape."""
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    if any(leaf is None or isinstance(leaf, DonatedTensor) for leaf in leaves):
+        return "<donated>"
+    if len(leaves) == 1 and not tensors:
+        return repr(leaves[0])
+    dtypes = ", ".join(dict.fromkeys(str(t.dtype).removeprefix("torch.") for t in tensors))
+    if len(leaves) == 1:
+        return f"{dtypes}{list(tensors[0].shape)}"
+    devices = ", ".join(dict.fromkeys(str(t.device) for t in tensors))
+    count = sum(t.numel() for t in tensors)
+    return f"<{len(tensors)} tensors, {count:,} numbers, {dtypes}, {devices}>"
 
 
 def _flatten(node: PyTreeNode) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[str, ...]]:

@@ -271,6 +271,19 @@ def lazy_tree_of(value: Any) -> LazyTree | None:
     return held if layout is held.layout and held.usable() else None
 
 
+def unread_leaves(node: LazyNode, name: str) -> list[Any] | None:
+    """The leaves of a field that is a tree and was not read yet, else None.
+
+    They are for a description: the field is not materialised. A donated leaf is None.
+    """
+    slot = node.__dict__.get(_SLOT)
+    if slot is None or name in node.__dict__:
+        return None
+    tree, layout, first = slot
+    start, stop, _, inner = layout.fields[name]
+    return None if inner is not None else tree.leaves[first + start : first + stop]
+
+
 def float_dtype_of(tree: Any) -> torch.dtype:
     """The dtype of the first floating tensor of a tree; a held one stays held."""
     held = lazy_tree_of(tree)

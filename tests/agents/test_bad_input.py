@@ -1,4 +1,4 @@
-"""What a learner is given wrongly is told in one sentence: what, where, what would be right."""
+"""Wrong settings and batches raise one sentence: what is wrong, where, what would be right."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from tiny_learners import ACT, OBS, SMALL, TINY, box, make_batch
+from tiny_learners import ACT, OBS, SMALL, TINY, box, make_batch, same
 
 from idql_func import disable_jit, optim, tree_stack, tree_unstack
 from idql_func.agents import DDPMIQLLearner, GeneralDDPMIQLLearner
@@ -222,10 +222,13 @@ def test_the_actors_update_needs_only_what_it_reads(create: Callable[..., Any]) 
         learner.actor_update({})
 
 
-def test_dones_may_be_missing(create: Callable[..., Any]) -> None:
+def test_update_without_dones_gives_the_same_learner(create: Callable[..., Any]) -> None:
     batch = make_batch()
+    expected = create().update(batch)
     del batch["dones"]
-    create().update(batch)
+    assert same(create().update(batch), expected)
+    with pytest.raises(InputError, match="the batch has no 'masks'"):
+        create().update({name: value for name, value in batch.items() if name != "masks"})
 
 
 def test_an_empty_batch_is_refused(create: Callable[..., Any]) -> None:

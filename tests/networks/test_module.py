@@ -10,6 +10,7 @@ import torch
 from idql_func import grad, random, tree_map, vmap
 from idql_func.networks import MLP, Dense, LazyRng, Module, apply, init
 from idql_func.networks.module import flatten_params
+from idql_func.types import InputError
 
 KEY = random.PRNGKey(0)
 
@@ -95,3 +96,10 @@ def test_streams_fold_in_the_hash_of_path_and_count() -> None:
 def test_flatten_params_joins_names_with_dots() -> None:
     w = torch.ones(1)
     assert flatten_params({"a": {"b": {"c": w}}, "d": w}) == {"a.b.c": w, "d": w}
+
+
+@pytest.mark.parametrize("network", [MLP(3, [4]), MLP(3, [4], use_layer_norm=True)])
+def test_calling_a_network_without_parameters_names_init_and_apply(network: Module) -> None:
+    with pytest.raises(InputError, match=r"hold no weights.*net.init\(key\).*net.apply\(params"):
+        network(torch.ones(2, 3))
+    assert network(torch.ones(2, 3, device="meta")).shape == (2, 4)  # shapes alone need no values

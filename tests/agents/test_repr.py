@@ -1,0 +1,60 @@
+"""The representation of learners and training states: bounded, and without effects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_learners import OBS, STATE_LEARNERS, TINY, box, make_state_learner
+
+from idql_func.agents import DDPMIQLLearner
+from idql_func.compiler.donation import DonatedTensor
+from idql_func.compiler.lazy import lazy_tree_of
+from idql_func.struct import PyTreeNode, TrainState, field
+from idql_func.transforms import jit
+
+LONGEST = 2_500
+
+
+def test_repr_of_idql_is_one_screen_and_names_its_networks() -> None:
+    learner = DDPMIQLLearner.create(0, box(OBS), box(2), **TINY[DDPMIQLLearner])
+    text = repr(learner)
+    assert len(text) < LONGEST and text.count("\n") < 60
+    assert text.startswith("DDPMIQLLearner(\n  rng=int64[2],\n  obs_dim=3,")
+    count = sum(p.numel() for p in learner.value.params["MLP_0"]["Dense_0"].values())
+    assert count and "apply_fn=DDPM.apply" in text and "clip_sampler=True" in text
+
+
+@pytest.mark.parametrize("name", STATE_LEARNERS)
+def test_repr_of_each_learner_is_bounded(name: str) -> None:
+    assert len(repr(make_state_learner(name))) < LONGEST
+
+
+def test_repr_of_a_state_counts_its_parameters() -> None:
+    state = TrainState.create(params={"w": torch.zeros(3, 4), "b": torch.zeros(4)})
+    assert "params=<2 tensors, 16 numbers, float32, cpu>" in repr(state)
+    assert "step=int32[]" in repr(state)
+
+
+def test_repr_of_donated_tensors_says_so() -> None:
+    weights = torch.zeros(3)
+    state = TrainState.create(params={"w": weights})
+    weights.__class__ = DonatedTensor
+    assert "params=<donated>" in repr(state)
+
+
+class _Pair(PyTreeNode):
+    tree: dict[str, Any]
+    name: str = field(pytree_node=False)
+
+
+def test_repr_leaves_the_result_of_a_jitted_call_lazy() -> None:
+    step = jit(lambda pair: pair.replace(tree={"w": pair.tree["w"] + 1}), donate_argnums=0)
+    pair = step(_Pair({"w": torch.zeros(2)}, "a"))
+    lazy = lazy_tree_of(pair)
+    text = repr(pair)
+    assert text == "_Pair(tree=float32[2], name='a')"
+    assert lazy_tree_of(pair) is lazy
+    step(pair)
+    assert repr(pair) == "_Pair(tree=<donated>, name='a')"
