@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import SymInt, Tensor
 from torch.fx import GraphModule
 
 from idql_func.compiler import torch_internals
@@ -69,14 +69,40 @@ def _straight_to_inductor(
 ) -> CompiledGraph:
     standalone_compile: Any = torch_internals.standalone_compile()
     options = {"config_patches": torch_internals.inductor_settings()}
-    if dynamic_rows:
-        return standalone_compile(
-            graph, list(tensors), dynamic_shapes="from_graph", options=options
-        )
+    if dynamic_rows and (tracing := torch_internals.tracing_context()) is not None:
+        return _compile_with_dynamic_rows(graph, standalone_compile, tracing, options)
     # new tensors: memory that two arguments of this call share is not part of the program
     return standalone_compile(
         graph, example_inputs(tensors), dynamic_shapes="from_example_inputs", options=options
     )
+
+
+def _compile_with_dynamic_rows(
+    graph: GraphModule, standalone_compile: Any, tracing: Any, options: dict[str, Any]
+) -> CompiledGraph:
+    """Compile a graph whose inputs have a symbolic number of rows.
+
+    Each symbolic length becomes an argument of the graph, as in Dynamo's graphs: the code that
+    Inductor writes defines a symbol only if it is an argument. The fake values of the graph are
+    the example inputs, so that no other size becomes symbolic.
+    """
+    nodes = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    fakes = [node.meta["val"] for node in nodes]
+    dynamic = [k for k, fake in enumerate(fakes) if isinstance(next(iter(fake.shape), 0), SymInt)]
+    lengths = [fakes[k].shape[0] for k in dynamic]
+    with graph.graph.inserting_before(nodes[0]):
+        for k, length in zip(dynamic, lengths, strict=True):
+            graph.graph.placeholder(f"length_{k}").meta["val"] = length
+    graph.recompile()
+    with tracing(fakes[0]):
+        compiled = standalone_compile(
+            graph, [*lengths, *fakes], dynamic_shapes="from_tracing_context", options=options
+        )
+
+    def run(*tensors: Tensor) -> Sequence[Tensor]:
+        return compiled(*[tensors[k].shape[0] for k in dynamic], *tensors)
+
+    return run
 
 
 def _copy(graph: GraphModule) -> GraphModule:

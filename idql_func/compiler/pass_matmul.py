@@ -82,7 +82,7 @@ def _register_lowering() -> None:
         layout = fused_matmul_layout(
             shapes[0], shapes[1], a_transposed, b_transposed, shapes[2], relu, shapes[3], sums
         )
-        size = fused_matmul_shape(shapes[0], shapes[1], layout[-1], sums)
+        size = fused_matmul_shape(shapes[0], shapes[1], a_transposed, b_transposed, sums)
         inputs = [inductor.contiguous_memory(x) for x in (a, b, bias, gate) if x is not None]
         return inductor.call(KERNEL_NAME, fused_matmul, a, size, inputs, layout)
 

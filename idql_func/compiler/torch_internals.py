@@ -328,6 +328,23 @@ def fake_tensor_with_dynamic_rows() -> Callable[[], Callable[[Tensor, bool], Ten
     return maker
 
 
+@internal(DYNAMIC_ROWS)
+def tracing_context() -> Callable[[Any], contextlib.AbstractContextManager[Any]]:
+    """A function that makes a context in which Inductor takes over the symbols of a fake tensor.
+
+    ``standalone_compile`` can find them in the graph itself only from torch 2.15 on; before, it
+    makes every size a symbol of its own.
+    """
+    from torch._guards import TracingContext, tracing
+
+    _expect_parameters(TracingContext.__init__, "fake_mode")
+
+    def context(fake: Any) -> contextlib.AbstractContextManager[Any]:
+        return tracing(TracingContext(fake.fake_mode))
+
+    return context
+
+
 # --- Inductor -------------------------------------------------------------------------
 
 

@@ -61,31 +61,40 @@ def available() -> bool:
     return functions() is not None
 
 
-def _numbers(
-    a: Any, b: Any, a_transposed: bool, b_transposed: bool, bias: Any, relu: bool
-) -> tuple[int, ...]:
-    """What the C function takes beside memory; the arguments need no more than a ``shape``."""
+def _dimensions(
+    a: Any, b: Any, a_transposed: bool, b_transposed: bool
+) -> tuple[Any, Any, Any, Any]:
+    """``(G, M, N, K)``; the arguments need no more than a ``shape``, which may be symbolic."""
     m, k = a.shape[-2:][::-1] if a_transposed else a.shape[-2:]
     n = b.shape[-2] if b_transposed else b.shape[-1]
-    batch = next((x.shape[0] for x in (a, b) if len(x.shape) == 3), 1)
-    steps = m * k * (len(a.shape) == 3), k * n * (len(b.shape) == 3)
-    bias_step = n * (bias is not None and len(bias.shape) == 2)
-    found = (batch, m, n, k, *steps, bias_step, a_transposed, b_transposed, relu)
-    return tuple(int(number) for number in found)
+    return next((x.shape[0] for x in (a, b) if len(x.shape) == 3), 1), m, n, k
 
 
-def fused_matmul_shape(a: Any, b: Any, numbers: tuple[int, ...], sums: bool) -> tuple[int, ...]:
-    """The shape of the result."""
-    batch, m, n, *_ = numbers
+def fused_matmul_shape(
+    a: Any, b: Any, a_transposed: bool, b_transposed: bool, sums: bool
+) -> tuple[Any, ...]:
+    """The shape of the result; sizes may be symbolic, and none of them is fixed here."""
+    batch, m, n, _ = _dimensions(a, b, a_transposed, b_transposed)
     if sums:
         return (batch * (m + 1) * n,)
     return (batch, m, n) if 3 in (len(a.shape), len(b.shape)) else (m, n)
 
 
+def _numbers(
+    a: Any, b: Any, a_transposed: bool, b_transposed: bool, bias: Any, relu: bool
+) -> tuple[int, ...]:
+    """The C function's arguments after the addresses. Sizes must be integers here, as at a call."""
+    batch, m, n, k = _dimensions(a, b, a_transposed, b_transposed)
+    a_step = m * k if len(a.shape) == 3 else 0
+    b_step = k * n if len(b.shape) == 3 else 0
+    bias_step = n if bias is not None and len(bias.shape) == 2 else 0
+    found = (batch, m, n, k, a_step, b_step, bias_step, a_transposed, b_transposed, relu)
+    return tuple(int(number) for number in found)
+
+
 def _fake(a: Tensor, b: Tensor, *others: Any) -> Tensor:
-    a_transposed, b_transposed, bias, relu, _, sums = others
-    numbers = _numbers(a, b, a_transposed, b_transposed, bias, relu)
-    return a.new_empty(fused_matmul_shape(a, b, numbers, sums))
+    a_transposed, b_transposed, _, _, _, sums = others
+    return a.new_empty(fused_matmul_shape(a, b, a_transposed, b_transposed, sums))
 
 
 def fused_matmul_into(*arguments: Any, out: Tensor) -> None:
@@ -116,7 +125,7 @@ def fused_matmul_layout(
     batch, m, n, *_ = numbers
     at_bias = -1 if bias is None else 2
     at_gate = -1 if gate is None else 2 + (bias is not None)
-    return at_bias, at_gate, 4 * batch * m * n * sums, numbers
+    return at_bias, at_gate, 4 * batch * m * n if sums else 0, numbers
 
 
 def _run(*arguments: Any) -> Tensor:
