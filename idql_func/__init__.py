@@ -1,7 +1,7 @@
 """IDQL and the ``jaxrl5`` package as functional PyTorch, equal to the JAX original.
 
-Its names are imported when they are first asked for, so that what needs no torch, such as
-``idql --help``, need not wait for it.
+A name is imported at its first use, so that a command that needs no torch, such as
+``idql --help``, starts at once.
 """
 
 from importlib import import_module
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         value_and_grad,
         vmap,
     )
+
+__version__ = "0.1.0"  # pyproject.toml reads it
 
 __all__ = [
     "disable_jit",

@@ -1,7 +1,7 @@
 """Frozen dataclasses that are pytrees, and the training state of one network.
 
-After ``flax.struct`` and ``flax.training.train_state``. Classes are registered with
-optree in the namespace ``"idql_func"``, in which every transform of the library looks.
+The counterparts of ``flax.struct`` and ``flax.training.train_state``. Classes are registered
+with optree in the namespace ``"idql_func"``, which all transforms of the library use.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def field(*, pytree_node: bool = True, **kwargs: Any) -> Any:
 class PyTreeNode(LazyNode):
     """Base class of immutable pytrees (``flax.struct.PyTreeNode``).
 
-    A subclass becomes a frozen dataclass whose fields are children, but for those
-    declared with ``field(pytree_node=False)``. One that a jitted function returns makes
-    its fields when they are read.
+    A subclass becomes a frozen dataclass. Its fields are children, except those declared
+    with ``field(pytree_node=False)``. The fields of a node that a jitted function returns
+    are materialised when they are read.
 
     >>> from idql_func import tree_map
     >>> class Point(PyTreeNode):
@@ -67,7 +67,7 @@ class PyTreeNode(LazyNode):
 
     @classmethod
     def _unflatten(cls: type[Self], static: tuple[Any, ...], children: Any) -> Self:
-        # built without __init__: during a transform children may be any object
+        # without __init__: inside a transform a child may be any object
         node = object.__new__(cls)
         for name, value in zip(cls._static_names, static, strict=True):
             object.__setattr__(node, name, value)
@@ -79,7 +79,7 @@ class PyTreeNode(LazyNode):
         """A copy with some fields changed.
 
         Raises:
-            TypeError: an unknown field.
+            TypeError: if there is no field of such a name.
         """
         names = (*self._child_names, *self._static_names)
         for name in changes:
@@ -180,13 +180,15 @@ class TrainState(PyTreeNode):
         """One optimiser step.
 
         Raises:
-            ValueError: the state is that of a target network.
+            ValueError: if the state is that of a target network.
         """
         if self.tx is None:
-            raise ValueError("apply_gradients: a target network (tx=None) takes no gradients.")
+            raise ValueError(
+                "apply_gradients: a target network (tx=None) has no optimiser to apply gradients with."
+            )
         params, opt_state = optim.step(self.tx, grads, self.opt_state, self.params)
         return self.replace(step=self.step + 1, params=params, opt_state=opt_state)
 
 
 def _no_apply_fn(*args: Any, **kwargs: Any) -> Any:
-    raise ValueError("TrainState: it was created without an apply_fn; pass one to create.")
+    raise ValueError("TrainState: this state has no apply_fn; pass one to TrainState.create.")

@@ -2,7 +2,8 @@
 
 They nest freely. ``jit`` traces a function once for each structure, shape and static
 value of its arguments, as JAX does, into one graph of tensor operations, and compiles
-that graph with ``torch.compile``; inside another transform it steps aside.
+that graph; inside another transform it calls the function directly. What happens behind
+``jit`` is in ``compiler/``, whose README is the guide.
 """
 
 from __future__ import annotations
@@ -70,28 +71,31 @@ def jit(
 ) -> Any:
     """Compile a function of pytrees (``jax.jit``), as a decorator or by call.
 
-    Tensors, arrays and numbers in the arguments are inputs of the graph, so that another
-    value needs no new compilation; shapes, dtypes, static fields of learners and the
-    named static arguments are part of the program. A leaf that is handed back untouched
-    comes back as the very same object. Without a C++ compiler it says so once and runs
-    the traced graph eagerly.
+    The first call traces the function and compiles the graph, which takes seconds; later
+    calls run the program. Tensors, arrays and numbers in the arguments are inputs of the
+    program, so a new value needs no new compilation. A new structure, shape, dtype, static
+    field or static argument does. An argument leaf that the function returns unchanged
+    comes back as the same object. Without a C++ compiler the traced graph runs eagerly,
+    with one warning.
 
-    The memory of positional arguments named in ``donate_argnums`` becomes the result's
-    where shapes and dtypes fit, so that a training loop allocates nothing after its first
-    step. Their tensors refuse any later use; views and arrays of them that were taken
-    before see the new values, so copy what is to be kept. The first call copies what the
-    caller owns. Under :func:`disable_jit` nothing is donated.
-
-    ``cuda_graphs`` records the program on a GPU and replays it by one launch; elsewhere it
-    has no effect.
-
-    ``open_argnames`` names keywords, such as a dataset, whose tensors may be longer or shorter
-    along their first axis in another process: torch's cache of compiled code serves there too.
+    Args:
+        fn: the function; its arguments and its result are pytrees.
+        static_argnums: positions of arguments that are part of the program. Their values must be
+            hashable.
+        static_argnames: the same for keywords.
+        donate_argnums: positions of arguments whose memory the results may take, where shape and
+            dtype fit, so that a training loop allocates nothing after its first step. The donated
+            tensors then raise an error at any use. Views and NumPy arrays of them see the new
+            values: copy what must be kept. The first call copies tensors that the caller made.
+            Under :func:`disable_jit` nothing is donated.
+        cuda_graphs: record the program on a GPU and replay it by one launch. No effect on a CPU.
+        open_argnames: keywords, such as a dataset, whose tensors may have another length along
+            the first axis in another process, which then finds the compiled code in torch's cache.
 
     Raises:
-        TypeError: an argument leaf is neither tensor, array nor number.
-        RuntimeError: an argument was donated to an earlier call.
-        ValueError: an argument is to be static and donated.
+        TypeError: if an argument leaf is neither a tensor, an array nor a number.
+        RuntimeError: if an argument was donated to an earlier call.
+        ValueError: if an argument is both static and donated.
 
     >>> import torch
     >>> double = jit(lambda tree: tree_map(lambda x: 2 * x, tree))
@@ -126,7 +130,7 @@ def vmap(
     the arguments and of the result. Python numbers among the leaves are not mapped.
 
     Raises:
-        ValueError: a mapped leaf has no such axis, sizes differ, or nothing is mapped.
+        ValueError: if a mapped leaf has no such axis, sizes differ, or nothing is mapped.
 
     >>> import torch
     >>> rows = vmap(lambda p, x: p["w"] @ x, in_axes=(None, 0))
@@ -158,7 +162,7 @@ def vmap(
 
         flat_axes = out_axes
         if not isinstance(out_axes, int):
-            # the result's structure is needed before its axes: it is known after a dry run
+            # the axes need the result's structure, which one unmapped call gives
             flat_axes = _out_axes(fn, args, leaves, axes, out_axes)
         results = list(
             torch.func.vmap(
@@ -184,7 +188,7 @@ def _prefix_axes(axes: Any, tree: PyTree, what: str) -> list[Any]:
     try:
         return optree.broadcast_prefix(axes, tree, none_is_leaf=True, namespace=NAMESPACE)
     except ValueError as error:
-        raise ValueError(f"vmap: {what} is no prefix of the tree it speaks of: {error}") from None
+        raise ValueError(f"vmap: {what} is not a prefix of its tree: {error}") from None
 
 
 def _out_axes(
@@ -243,11 +247,11 @@ def value_and_grad(
     """The value of a scalar function and its gradient (``jax.value_and_grad``).
 
     With ``has_aux`` the function returns ``(loss, aux)`` and the result is
-    ``((loss, aux), gradient)``. The gradient has the tree of the argument, or a tuple of
-    such for several ``argnums``.
+    ``((loss, aux), gradient)``. The gradient has the tree of the argument; for several
+    ``argnums`` it is a tuple of such trees.
 
     Raises:
-        TypeError: a differentiated leaf is not a floating tensor or number.
+        TypeError: if a differentiated leaf is not a floating tensor or number.
 
     >>> import torch
     >>> value_and_grad(lambda p: (p["w"] ** 2).sum())({"w": torch.tensor([3.0])})
@@ -328,15 +332,15 @@ def scan(
     ``fn(carry, x) -> (carry, y)``; returns the last carry and the stacked ``y``. Inside
     ``jit`` the steps are unrolled into the graph, so that it suits short loops such as
     the diffusion steps; outside, ``fn`` is called step by step. A jitted ``fn`` is compiled
-    once, and its program runs on flat tensors: trees are taken apart before the first step
-    and put together after the last, and nothing waits for the device between. With
-    ``jit(fn, donate_argnums=0)`` the state stays where it is in memory, and on a CPU all steps
-    but the first are one call from C where its program allows. What all steps read comes as
+    once, and its program runs on flat tensors: trees are flattened before the first step and
+    unflattened after the last, and no step waits for the device. With
+    ``jit(fn, donate_argnums=0)`` the state keeps its memory, and on a CPU one C call runs all
+    steps but the first if the program can be replayed. Pass values that all steps read as
     keywords: ``scan(functools.partial(jitted, data=data), ...)``.
 
     Raises:
-        ValueError: no length is known, or the leaves of ``xs`` differ in theirs.
-        TypeError: a jitted step changes the structure, a shape or a dtype of its carry.
+        ValueError: if no length is known, or the leaves of ``xs`` differ in length.
+        TypeError: if a jitted step changes the structure, a shape or a dtype of its carry.
 
     >>> import torch
     >>> total, partial = scan(lambda c, x: (c + x, c + x), torch.tensor(0), torch.arange(4))

@@ -83,9 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(USAGE, end="")
         return 0
     if arguments[0] == "--version":
-        from importlib.metadata import version
+        from idql_func import __version__
 
-        print(f"idql_func {version('idql_func')}")
+        print(f"idql_func {__version__}")
         return 0
     command, rest = arguments[0], arguments[1:]
     try:

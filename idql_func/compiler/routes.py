@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from idql_func import __version__
 from idql_func.compiler import replay, torch_internals
 from idql_func.compiler.inductor import compiler_problem
 from idql_func.compiler.torch_internals import FALLBACKS, REPLAY, problem_of
@@ -21,7 +22,7 @@ from idql_func.switches import jit_disabled
 
 __all__ = ["Route", "environment", "routes"]
 
-_PACKAGES = ("idql_func", "torch", "numpy", "optree", "gymnasium")
+_PACKAGES = ("torch", "numpy", "optree", "gymnasium")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def environment() -> dict[str, str]:
     >>> environment()["torch"] == torch.__version__
     True
     """
-    found = {name: _version(name) for name in _PACKAGES}
+    found = {"idql_func": __version__} | {name: _version(name) for name in _PACKAGES}
     found["python"] = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     found["C compiler"] = _compiler(c_compiler())
     found["C++ compiler"] = _compiler(torch_internals.cpp_compiler())
