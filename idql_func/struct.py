@@ -183,9 +183,7 @@ class TrainState(PyTreeNode):
             ValueError: if the state is that of a target network.
         """
         if self.tx is None:
-            raise ValueError(
-                "apply_gradients: a target network (tx=None) has no optimiser to apply gradients with."
-            )
+            raise ValueError("apply_gradients: a target network (tx=None) has no optimiser.")
         params, opt_state = optim.step(self.tx, grads, self.opt_state, self.params)
         return self.replace(step=self.step + 1, params=params, opt_state=opt_state)
 
