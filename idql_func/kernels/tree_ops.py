@@ -1,28 +1,28 @@
-"""One pass over memory for a whole tree: Adam's step, the average of a target, a choice of members.
+"""Operators on a whole tree in one pass over memory: Adam, moving average, choice of members.
 
-In tensor operations Adam is some fifteen nodes for each leaf of a network: each a pass over
-memory in eager mode, and a share of the compile time in a graph. Here a tree is one node. The
-operators take CPU tensors of one float dtype, where there is a C compiler; what they compute
-is, operation by operation, what the tensor operations of ``optim.py`` compute one by one: the
-same bits, but for torch's eager square root where a CPU's is not correctly rounded.
+As tensor operations, Adam is about fifteen graph nodes per leaf of a network, each a pass over
+memory in eager mode and extra compile time in a graph. Here a whole tree is one node. The
+operators take CPU tensors of one float dtype and need a C compiler. They do the same arithmetic
+in the same order as the tensor operations of ``optim.py``, so the bits are equal, except where
+torch's eager square root is not correctly rounded on a CPU.
 
-Each is pure, and two have a twin, with an underscore, that writes into its inputs:
+Each operator is pure, and two have an in-place form, with an underscore, that writes to inputs:
 
 ===================  =============================================  ============================
-operator             its inputs, and the ones the twin writes to    its outputs, in one list
+operator             inputs (written by the in-place form)          outputs, in one list
 ===================  =============================================  ============================
 ``adam_step``        ``grads``, *params*, *mu*, *nu*, *count*       params, mu, nu, count
 ``moving_average``   ``new``, *old*                                 old
 ===================  =============================================  ============================
 
-Output ``k`` of the pure form is what the twin leaves in the ``k``-th tensor of its written
-inputs. A twin also takes the values ``run_after`` and does nothing with them: Inductor computes
-what is lazy and reads the old values before it runs an operator that asks for it, and else
-(torch 2.13) possibly after the operator has written over them. ``pass_inplace.py`` reads the table
-off :data:`INPLACE_FORMS` and puts the twin into a graph.
+The in-place form writes output ``k`` of the pure form to the ``k``-th tensor of the inputs in
+italics. Its argument ``run_after`` lists values that are not used but must be computed first:
+without it Inductor (torch 2.13) may compute a value that reads an old input after the operator has
+overwritten that input. ``compiler/pass_inplace.py`` replaces operators in a graph by the forms in
+:data:`INPLACE_FORMS`.
 
-Under ``vmap`` every tensor has the mapped axes first; counts, step sizes and taus have these
-alone: each member has its own.
+Under ``vmap`` every tensor has the mapped axes first. Counts, step sizes and taus have only
+these axes: each member of a batch has its own.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from idql_func.kernels.build import CFunction, library, operator
 
 
 def supports(*trees: Sequence[Any]) -> bool:
-    """Whether lists of leaves can go through the operators: of one float dtype, on the CPU.
+    """Whether the operators accept these lists of leaves: CPU tensors of one float dtype.
 
-    Every list must have the shapes of the first. Not where a derivative might be asked for, of
-    which the operators have none, nor without a C compiler.
+    Every list must have the shapes of the first. False without a C compiler, and if a derivative
+    may be requested, because the operators have none.
 
     >>> supports([torch.zeros(2)], [torch.zeros(3)]), supports([torch.zeros(2, dtype=torch.int32)])
     (False, False)
@@ -67,7 +67,7 @@ def supports(*trees: Sequence[Any]) -> bool:
 
 
 def differentiated(tensor: Tensor) -> bool:
-    """Whether a derivative may be asked for: recorded by autograd, or inside a ``grad``.
+    """Whether a derivative may be requested: recorded by autograd, or inside a ``grad``.
 
     >>> differentiated(torch.zeros(2)), differentiated(torch.zeros(2, requires_grad=True))
     (False, True)
@@ -83,7 +83,7 @@ def _register(
     name: str, arguments: str, result: str, written: Sequence[str], pure: Any, in_place: Any,
     shapes: Any, rows: Any,
 ) -> None:  # fmt: skip
-    """Make an operator and its twin of their functions: run, run in place, traced and mapped."""
+    """Register an operator and its in-place form."""
     operator(f"{name}({arguments}) -> {result}", pure, fake=shapes, vmap=rows)
     for letter, argument in zip("abcd", written, strict=False):
         kind = "Tensor[]" if f"Tensor[] {argument}" in arguments else "Tensor"
@@ -111,15 +111,17 @@ def adam_step(
     decayed: Sequence[bool],
     wide: bool,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
-    """One step for leaves that :func:`supports`: the new parameters, moments and count.
+    """Make one Adam step for leaves that :func:`supports` accepts.
 
     Args:
         count: steps taken so far, int32.
-        step_size: what an update is multiplied with: minus the learning rate, a number or a
-            scalar tensor of the leaves' dtype.
+        step_size: minus the learning rate, a number or a scalar tensor of the leaves' dtype.
         numbers: b1, b2, eps and the weight decay.
-        decayed: the leaves to which the weight decay applies.
-        wide: take ``1 - b**count`` in double precision, as under ``enable_x64``.
+        decayed: whether the weight decay applies, for each leaf.
+        wide: compute ``1 - b**count`` in double precision, as under ``enable_x64``.
+
+    Returns:
+        The new parameters, first moments, second moments and count.
 
     >>> leaf = [torch.zeros(1)]
     >>> if supports(leaf):  # there is a C compiler
@@ -216,7 +218,7 @@ _register(
 def moving_average(
     new: Sequence[Tensor], old: Sequence[Tensor], tau: float | Tensor
 ) -> list[Tensor]:
-    """``tau * new + (1 - tau) * old`` for leaves that :func:`supports`.
+    """Compute ``tau * new + (1 - tau) * old`` for leaves that :func:`supports` accepts.
 
     ``tau`` is a number or a scalar tensor of the leaves' dtype.
 
@@ -290,9 +292,9 @@ _register(
 
 
 def take_members(leaves: Sequence[Tensor], index: Tensor) -> list[Tensor]:
-    """``leaf[index]`` for leaves that :func:`supports`, of which each has the members first.
+    """Compute ``leaf[index]`` for leaves ``[members, ...]`` that :func:`supports` accepts.
 
-    ``index`` is ``[K]``, integers in range, which nobody looks at here.
+    ``index`` is ``[K]``, integers in range; the range is not checked.
 
     >>> leaves = [torch.arange(6.0).reshape(3, 2)]
     >>> if supports(leaves):  # there is a C compiler
@@ -323,7 +325,7 @@ def _taken_shapes(leaves, index) -> list[Tensor]:
 
 
 def _taken_rows(info, in_dims, leaves, index):
-    """The members of all rows stand one after the other."""
+    """Batching rule: concatenate the members of all rows and offset each row's index."""
     count = info.batch_size
     leaves = _rows(count, leaves, in_dims[0])
     (index,) = _rows(count, [index], in_dims[1:])
@@ -342,7 +344,7 @@ operator(
 )
 
 
-# --- all ------------------------------------------------------------------------------
+# --- common ------------------------------------------------------------------------------
 
 
 def _empty(like: Tensor) -> Tensor:
@@ -350,14 +352,14 @@ def _empty(like: Tensor) -> Tensor:
 
 
 def _rows(count: int, tensors: Sequence[Tensor], dims: Sequence[int | None]) -> list[Tensor]:
-    """Every tensor with the mapped axis first, in graphs without a node where it is there."""
+    """Move the mapped axis of every tensor to the front; no graph node if it is there already."""
     return [
         t.expand(count, *t.shape) if dim is None else t.movedim(dim, 0) if dim else t
         for t, dim in zip(tensors, dims, strict=True)
     ]
 
 
-# A small learner's step is over in microseconds: what is done for each leaf shows.
+# The step of a small learner takes microseconds, so the Python time per leaf matters here.
 
 
 def _contiguous(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -371,14 +373,14 @@ def _pointers(tensors: Sequence[Tensor]) -> array[int]:
 
 
 def _leaf_sizes(leaves: Sequence[Tensor], rows: int) -> array[int]:
-    """How many elements each leaf has in one of its rows."""
+    """The number of elements of each leaf in one row."""
     sizes = [*map(Tensor.numel, leaves)]
     return array("q", sizes if rows == 1 else [size // rows for size in sizes])
 
 
 @functools.lru_cache(maxsize=256)
 def _constants(code: str, numbers: tuple[Any, ...]) -> array[Any]:
-    """Numbers that a program has for good, where the kernels read them."""
+    """Numbers in memory that stays allocated, since recorded programs keep its address."""
     return array(code, numbers)
 
 
@@ -387,17 +389,16 @@ _REALS = {torch.float32: "float", torch.float64: "double"}
 
 @functools.cache
 def _kernels() -> dict[str, CFunction] | None:
-    """The functions, or None where there is no C compiler."""
+    """The functions of ``csrc/tree_ops.c``, or None without a C compiler."""
     built = library("tree_ops", openmp=True)
     if built is None:
         return None
-    words = {"adam": "lccnnppnpcn", "average": "lcnnpcn"}
-    names = {f"{form}_{real}": words[form] for form in words for real in _REALS.values()}
+    signatures = {"adam": "lccnnppnpcn", "average": "lcnnpcn"}
+    names = {f"{form}_{real}": signatures[form] for form in signatures for real in _REALS.values()}
     names["take"] = "lcnpnn"
     return {name: CFunction(built, name, kinds) for name, kinds in names.items()}
 
 
-# The arguments a twin writes to, in the order of the pure operator's outputs.
 INPLACE_FORMS: dict[Any, tuple[Any, tuple[str, ...]]] = {
     torch.ops.idql_func.adam_step.default: (
         torch.ops.idql_func.adam_step_.default,
@@ -408,3 +409,7 @@ INPLACE_FORMS: dict[Any, tuple[Any, tuple[str, ...]]] = {
         ("old",),
     ),
 }
+"""For each pure operator its in-place form, and the arguments that the form writes to.
+
+The arguments are in the order of the pure operator's outputs.
+"""

@@ -20,7 +20,7 @@
    An element is the sum over k, in order, of fused multiply-adds, in sections of KC that are added
    up: it depends neither on the number of threads nor on the other rows. */
 
-#define _POSIX_C_SOURCE 200112L /* for posix_memalign */
+#define _POSIX_C_SOURCE 200112L /* posix_memalign */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +29,7 @@
 
 static float *room(void)
 {
-    static __thread float *mine; /* as long as the thread lives */
+    static __thread float *mine; /* allocated once for each thread */
     void *fresh;
     if (!mine && posix_memalign(&fresh, 4096, 4 * ROOM) == 0) mine = fresh;
     return mine;
@@ -43,7 +43,7 @@ typedef struct {
     int64_t batch, m, n, k, a_step, b_step, bias_step, a_transposed, b_transposed, relu, threads;
 } problem; /* see fused_matmul */
 
-/* Rows m0 to m1 and columns n0 to n1 of member g; whether memory was short. */
+/* Computes rows m0 to m1 and columns n0 to n1 of member g; returns 1 if memory is short. */
 static int part_of(const problem *p, int64_t g, int64_t m0, int64_t m1, int64_t n0, int64_t n1)
 {
     const int64_t m = p->m, n = p->n, k = p->k;
@@ -61,11 +61,11 @@ static int part_of(const problem *p, int64_t g, int64_t m0, int64_t m1, int64_t 
     return 0;
 }
 
-/* For each g < batch: c_g [m, n] = a_g [m, k] b_g [k, n], of which a transposed factor lies as
-   [k, m] or [n, k] in memory. A step of 0 takes the same factor for each g. bias [batch, n] (or
-   [n] with a step of 0) is added, then relu taken, then what has a gate [batch, m, n] of no more
-   than 0 made 0; each may be null or 0. sums [batch, n] takes the sums of b's columns.
-   Returns 0, or 1 where memory is short. */
+/* For each g < batch: c_g [m, n] = a_g [m, k] b_g [k, n]; a transposed factor is stored as [k, m]
+   or [n, k]. With a step of 0 all g share one factor. Then bias [batch, n] (or [n] with a step of
+   0) is added, max(x, 0) is taken if relu is set, and elements whose gate [batch, m, n] is <= 0
+   are set to 0; bias and gate may be null. If sums [batch, n] is not null, it receives the sums
+   of b's columns. Returns 0, or 1 if memory is short. */
 int64_t fused_matmul(const float *a, const float *b, float *c, const float *bias,
                      const float *gate, float *sums, int64_t batch, int64_t m, int64_t n,
                      int64_t k, int64_t a_step, int64_t b_step, int64_t bias_step,
@@ -79,8 +79,8 @@ int64_t fused_matmul(const float *a, const float *b, float *c, const float *bias
     if (batch % threads) {
         double best = 0;
         for (int i = 1; i <= threads; i++) if (threads % i == 0) {
-            /* the largest rectangle's work; packing costs as two more rows and columns do.
-               Rows are the better parts: what is fetched ahead is never another's. */
+            /* The work of the largest rectangle; packing costs as much as two more rows and
+               columns. Dividing rows is preferred: threads then prefetch no common data. */
             const double rows = (m + i - 1) / i + 2;
             const double columns = (panels + threads / i - 1) / (threads / i) * NR + 2;
             if (i == 1 || rows * columns <= best) best = rows * columns, down = i;

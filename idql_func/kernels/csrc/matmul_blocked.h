@@ -10,7 +10,7 @@
 #if __has_builtin(__builtin_shufflevector)
 #define SQUARE 16
 #define PICK(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
-/* 16 rows of 16 to columns: blocks of 8, 4, 2 and 1 change places */
+/* transposes 16 by 16 floats by exchanging blocks of 8, 4, 2 and 1 */
 static inline void transpose(const float *from, int64_t ld, float *to)
 {
     vec r[16], u[16];
@@ -36,7 +36,7 @@ static inline void transpose(const float *from, int64_t ld, float *to)
 #endif
 #endif
 
-/* depth rows of width from the right factor, zeros beyond its cols columns */
+/* Packs depth rows of the right factor, padded with zeros from cols to width columns. */
 static void pack_panel(const float *b, int64_t ld, int transposed, int64_t depth, int64_t cols,
                        int64_t width, float *to)
 {
@@ -70,14 +70,14 @@ static void pack_block(const float *a, int64_t ld, int transposed, int64_t rows,
         for (; i < rows; i++) memcpy(to + i * APART, a + i * ld, 4 * depth);
         return;
     }
-    /* more than is wanted of each row but the last, behind which memory may end */
+    /* copy TALL floats of each row, except where that could read beyond the end of the matrix */
     int64_t k = 0;
     for (; k < depth && (depth - 1 - k) * ld + rows >= TALL; k++)
         for (int64_t i = 0; i < TALL; i += LANES) store(to + k * TALL + i, load(a + k * ld + i));
     for (; k < depth; k++) memcpy(to + k * TALL, a + k * ld, 4 * rows);
 }
 
-/* Sums of a panel's columns: four runs side by side, so that the error grows with a quarter. */
+/* Sums a panel's columns in four partial sums, which makes the error bound four times smaller. */
 static void sum_panel(const float *panel, int64_t step, int64_t depth, int64_t cols, int add,
                       float *sums)
 {
@@ -94,7 +94,7 @@ static void sum_panel(const float *panel, int64_t step, int64_t depth, int64_t c
     }
 }
 
-/* The same to what is stored already: parts of a tile, vectors. */
+/* Applies bias, relu and gate to results that are stored already: parts of a tile, vectors. */
 static void finish(ending e, float *c, int64_t ldc, int64_t rows, int64_t cols, int64_t row,
                    int64_t column)
 {
@@ -105,7 +105,7 @@ static void finish(ending e, float *c, int64_t ldc, int64_t rows, int64_t cols, 
             for (int64_t j = 0; j < cols; j++) x[j] += bias[j];
         }
         if (e.relu)
-            for (int64_t j = 0; j < cols; j++) x[j] = x[j] <= 0 ? 0 : x[j]; /* nan stays */
+            for (int64_t j = 0; j < cols; j++) x[j] = x[j] <= 0 ? 0 : x[j]; /* NaN is kept */
         if (e.gate) {
             const float *gate = e.gate + (row + i) * ldc + column;
             for (int64_t j = 0; j < cols; j++) x[j] = gate[j] <= 0 ? 0 : x[j];
@@ -139,7 +139,7 @@ static void rectangle(factor a, factor b, float *c, int64_t ldc, int64_t m0, int
         const int64_t cols = least(NR, n1 - n), width = cols > LANES ? NR : LANES;
         const float *right = in_place && cols == NR ? entry(b, k0, n) : panel;
         const int64_t right_step = right == panel ? width : b.ld;
-        if (soon[0].to) prepare(soon, soon[0].stop); /* what is left */
+        if (soon[0].to) prepare(soon, soon[0].stop); /* the rest of the panel */
         else if (right == panel)
             pack_panel(entry(b, k0, n), b.ld, b.transposed, depth, cols, width, panel);
         if (sums && portion == 0)

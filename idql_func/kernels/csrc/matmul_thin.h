@@ -20,7 +20,7 @@
 /* --- one column or row ------------------------------------------------------------------ */
 
 #define FEW (LANES == 16 ? 8 : 6)
-#define DEEP 4096 /* FEW rows of so many numbers stay in the second-level cache */
+#define DEEP 4096 /* FEW rows of this length stay in the second-level cache */
 
 static void outer(factor a, factor b, float *c, int64_t m0, int64_t m1, int64_t n0, int64_t n1,
                   int64_t ldc, ending e, float *sums)
@@ -32,7 +32,7 @@ static void outer(factor a, factor b, float *c, int64_t m0, int64_t m1, int64_t 
     if (sums) memcpy(sums + n0, b.at + n0, 4 * (n1 - n0));
 }
 
-/* halves are added to halves */
+/* the sum of the lanes: one half is added to the other, repeatedly */
 static inline float total(vec x)
 {
     typedef float half __attribute__((vector_size(2 * LANES), aligned(4), may_alias));
@@ -76,7 +76,7 @@ static void combine(const float *x, const float *rows, int64_t ld, int64_t depth
         EACH(r, 8) store(to + j + r * LANES, s[r]);
     }
     for (; j < n; j += LANES) {
-        const int64_t at = least(j, n - LANES); /* the last may overlap, for the same values */
+        const int64_t at = least(j, n - LANES); /* the last may overlap: same values */
         vec s = splat(0);
         for (int64_t k = 0; k < depth; k++) {
             const float *row = rows + k * ld;
@@ -89,8 +89,8 @@ static void combine(const float *x, const float *rows, int64_t ld, int64_t depth
 
 /* --- few columns ------------------------------------------------------------------------ */
 
-/* Rows of a, AT_ONCE, by N columns, of which b has a vector of each in turn. After the last row
-   comes the last again, and its results are dropped. */
+/* AT_ONCE(N) rows of a times N columns; b holds a vector of each column in turn. Missing rows at
+   the end are replaced by the last row, and their results are dropped. */
 #define AT_ONCE(N) ((LANES == 16 ? 24 : 12) / (N) < 8 ? (LANES == 16 ? 24 : 12) / (N) : 8)
 #define DOTS(N)                                                                         \
     static void dots_##N(const float *a, int64_t ld, int64_t rows, int64_t depth,       \

@@ -20,12 +20,12 @@
 #define KC 512      /* a panel, KC by NR, stays in the second-level cache */
 #define MC 256      /* and so do MC rows of the left factor */
 #define LINE 16     /* floats in a line of cache */
-#define CHUNK 8     /* steps between two looks at what comes next */
-#define APART (KC + LINE)  /* from row to row of a packed block */
-#define TALL 16            /* from step to step of one that was packed by columns */
+#define CHUNK 8     /* steps between two portions of prefetching */
+#define APART (KC + LINE)  /* distance of rows in a block packed by rows */
+#define TALL 16            /* distance of steps in a block packed by columns */
 #define BLOCK (MR * APART > TALL * KC ? MR * APART : TALL * KC)
 #define ROOM ((MC / MR + 2) * BLOCK + 2 * KC * NR)
-#define SMALL 100000 /* of numbers multiplied, read or written: a second thread costs as much */
+#define SMALL 100000 /* operations and accesses below which a second thread costs more time */
 
 #define EACH(i, N) _Pragma("GCC unroll 16") for (int i = 0; i < N; i++)
 
@@ -41,7 +41,7 @@ static inline vec splat(float x)
     return (vec){x, x, x, x, x, x, x, x};
 #endif
 }
-/* x * y + s, rounded once. Left to itself, a compiler parts it where it thinks that faster. */
+/* x * y + s, rounded once. The intrinsics keep a compiler from splitting it for speed. */
 static inline vec fused(vec x, vec y, vec s)
 {
 #if defined(__FMA__) && LANES == 16
@@ -52,15 +52,16 @@ static inline vec fused(vec x, vec y, vec s)
     return x * y + s;
 #endif
 }
-/* x, but 0 where gate is 0 or less; what is no number is not less */
+/* x, but 0 where gate <= 0; NaN compares false, so x is kept there */
 static inline vec gated(vec gate, vec x) { return (vec)((bits)x & ~(bits)(gate <= splat(0))); }
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-/* where part i of n even parts of m begins */
+/* the start of part i when m is divided into n equal parts */
 static inline int64_t edge(int64_t m, int64_t n, int64_t i) { return m * i / n; }
 
-/* What will be wanted soon, and is seen to while the present is multiplied, quota at a time. Rows
-   of the next panel are copied to it: row q, of NR, is at from + q * far. Otherwise (to is null)
-   lines are fetched: line q is at from + (q >> shift) * far + (q & mask) * near. */
+/* Work for a later step, done in portions of quota while the present step multiplies. If `to` is
+   set, rows of the next panel are packed into it: row q, of NR floats, is at from + q * far.
+   Otherwise cache lines are prefetched: line q is at from + (q >> shift) * far + (q & mask) * near
+   with mask = 2**shift - 1. */
 typedef struct {
     const float *from;
     float *to;
@@ -86,10 +87,10 @@ static inline void prepare(ahead *w, int64_t quota)
 
 /* --- the innermost loop: a tile of ROWS by VECS * LANES of the result ----------------- */
 
-/* what is done to a part of the result once its sums are complete */
+/* operations on a part of the result after its sums are complete */
 typedef struct { const float *bias, *gate; int relu; } ending;
 
-/* a is a packed block; rows of b and c are a step apart; c is added to what is there or not */
+/* a is a packed block; b_step and c_step are the distances of rows; add: accumulate into c */
 typedef struct {
     const float *a, *b;
     float *c;
@@ -100,8 +101,8 @@ typedef struct {
 
 typedef void kernel(const tile *t, ahead *soon);
 
-/* a(i, k) is a[i * SI + k * SK]. Where the result and its gate lie is fetched row by row while the
-   sums are made: all at once, these requests would hold up those for the factors. */
+/* a(i, k) is a[i * SI + k * SK]. The memory of the result and its gate is prefetched row by row
+   while the sums are computed: prefetched all at once, it would delay the loads of the factors. */
 #define STEP(k, ROWS, VECS, SI, SK)                                                     \
     {                                                                                   \
         vec row[VECS];                                                                  \

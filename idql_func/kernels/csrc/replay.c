@@ -7,10 +7,11 @@
 #define W8(i) w[i], w[i+1], w[i+2], w[i+3], w[i+4], w[i+5], w[i+6], w[i+7]
 #define CALL(...) result = ((int64_t (*)())step[0])(__VA_ARGS__); break;
 
-/* steps: (function, first of its words, how many, whether its result is an error) each.
-   patches: (word, region, offset) each; region -1 is the words themselves.
-   The words are copied, so that two threads can replay one program. Words beyond those that a
-   function takes do no harm; as many as eight beyond the last are read. */
+/* Runs a program once.
+   steps: for each call (function, index of its first word, number of words, whether a nonzero
+   result is an error). patches: for each address (index of the word, region, offset); region -1
+   is the copy of the words itself. The words are copied, so that two threads can replay the same
+   program at once. Calls pass up to eight words more than a function takes, which it ignores. */
 static int64_t once(const int64_t *steps, int64_t n_steps, const int64_t *words, int64_t n_words,
                     const int64_t *patches, int64_t n_patches, const int64_t *regions)
 {
@@ -34,7 +35,7 @@ static int64_t once(const int64_t *steps, int64_t n_steps, const int64_t *words,
     return 0;
 }
 
-/* times runs; after each, the regions move on by as many bytes as moves says. */
+/* Runs a program `times` times; after each run, regions[r] advances by moves[r] bytes. */
 int64_t replay(const int64_t *steps, int64_t n_steps, const int64_t *words, int64_t n_words,
                const int64_t *patches, int64_t n_patches, int64_t times, int64_t *regions,
                const int64_t *moves, int64_t n_regions)

@@ -34,7 +34,8 @@ static inline void hash_key(const int64_t *key, uint32_t *first, uint32_t *secon
     hash((uint32_t)key[0], (uint32_t)key[1], first, second);
 }
 
-/* words[i] = hash(keys[i], counts): counts and words hold 32-bit words in int64 */
+/* words[row] = hash(keys[row], counts); counts [2, n] and words [rows, 2, n] are 32-bit words in
+   int64. */
 int64_t threefry2x32(const int64_t *keys, int64_t rows, const int64_t *counts, int64_t n,
                      int64_t *words)
 {
@@ -51,8 +52,9 @@ int64_t threefry2x32(const int64_t *keys, int64_t rows, const int64_t *counts, i
     return 0;
 }
 
-/* Pairs `start` to `start + n` of a draw of `size` words: the newer layout hashes each 64-bit
-   counter by itself, the older one pairs the first half of the counters with the second. */
+/* Word pairs `start` to `start + n` of a draw of `size` words. The newer layout hashes each 64-bit
+   counter separately; the older one hashes each counter of the first half together with one of
+   the second half. */
 static void pairs(const int64_t *key, int64_t size, int newer, int64_t start, int64_t n,
                   uint32_t *restrict a, uint32_t *restrict b)
 {
@@ -65,7 +67,7 @@ static void pairs(const int64_t *key, int64_t size, int newer, int64_t start, in
         b[i] = other + (uint32_t)i;
         hash(k0, k1, &a[i], &b[i]);
     }
-    if (!newer && size % 2 && start + n == half) { /* an odd count is padded with a zero */
+    if (!newer && size % 2 && start + n == half) { /* pad an odd number with a zero */
         a[n - 1] = (uint32_t)(half - 1);
         b[n - 1] = 0u;
         hash(k0, k1, &a[n - 1], &b[n - 1]);
@@ -75,7 +77,7 @@ static void pairs(const int64_t *key, int64_t size, int newer, int64_t start, in
 /* A float in [0, 1): the top 23 bits of a word. */
 static inline float unit(uint32_t word) { return (float)(int32_t)(word >> 9) * 0x1p-23f; }
 
-/* The three below are the float32 forms of idql_func/_xla_math.py, step for step. */
+/* The next functions do the steps of the float32 forms in kernels/xla_math.py. */
 static inline float logarithm(float x)
 {
     union { float value; uint32_t word; } parts = {x};
@@ -139,7 +141,7 @@ static inline float normal(uint32_t word)
     return erfinv(u < lowest ? lowest : u) * 1.41421356237309504880f;
 }
 
-/* out[at + i] = what `kind` makes of words[i] */
+/* out[at + i] = the number of the given kind made from words[i] */
 static void convert(int kind, const uint32_t *restrict words, int64_t n, void *out, int64_t at,
                     double p, double q)
 {
@@ -156,7 +158,7 @@ static void convert(int kind, const uint32_t *restrict words, int64_t n, void *o
     } else if (kind == NORMAL) {
         float *restrict to = (float *)out + at;
         for (int64_t i = 0; i < n; i++) to[i] = normal(words[i]);
-    } else { /* whether the uniform on [0, 1) is below p */
+    } else { /* BERNOULLI: whether the uniform number on [0, 1) is below p */
         uint8_t *restrict to = (uint8_t *)out + at;
         const double steps = ceil((double)(float)p * 0x1p23);
         const uint32_t bound = steps > 0x1p23 ? 1u << 23 : steps > 0 ? (uint32_t)steps : 0u;
@@ -164,14 +166,14 @@ static void convert(int kind, const uint32_t *restrict words, int64_t n, void *o
     }
 }
 
-/* A draw of `size` numbers from each key. */
+/* Draws `size` numbers from each key. */
 int64_t draw(int64_t kind, const int64_t *keys, int64_t rows, int64_t size, int64_t newer,
              int64_t threads, void *out, const double *parameters)
 {
     const double p = parameters[0], q = parameters[1];
     const int64_t half = (size + 1) / 2, count = newer ? size : half;
     const int64_t pieces = (count + PIECE - 1) / PIECE;
-    /* a second thread costs about as much as 20 microseconds of work: 32,000 masks */
+    /* starting a second thread costs about 20 microseconds, the time of 32,000 booleans */
     const int large = rows * size * (kind == NORMAL ? 3 : 1) >= LARGE;
     #pragma omp parallel for num_threads(threads) if (threads > 1 && large)
     for (int64_t job = 0; job < rows * pieces; job++) {
@@ -188,7 +190,7 @@ int64_t draw(int64_t kind, const int64_t *keys, int64_t rows, int64_t size, int6
     return 0;
 }
 
-/* `size / 2` new keys from each key. */
+/* Splits each key into `size / 2` new keys. */
 int64_t split(const int64_t *keys, int64_t rows, int64_t size, int64_t newer, int64_t *out)
 {
     static const double none[2];
@@ -202,8 +204,8 @@ int64_t split(const int64_t *keys, int64_t rows, int64_t size, int64_t newer, in
     return 0;
 }
 
-/* `size / 2 - 1` times in succession a key is split in two: half number `carry` is split next, the
-   other is a result; the half left over comes last. */
+/* Splits a key `size / 2 - 1` times in succession. Of each pair of new keys, number `carry` is
+   split next and the other is a result; the last carried key comes last. */
 int64_t split_chain(const int64_t *keys, int64_t rows, int64_t size, int64_t newer, int64_t carry,
                     int64_t *out)
 {
@@ -222,7 +224,7 @@ int64_t split_chain(const int64_t *keys, int64_t rows, int64_t size, int64_t new
     return 0;
 }
 
-/* A new key from each key and its number, or from each and the same number. */
+/* Makes a new key from each key and its number in numbers, or from `number` if numbers is null. */
 int64_t fold_in(const int64_t *keys, int64_t rows, const int64_t *numbers, int64_t number,
                 int64_t *out)
 {
@@ -235,8 +237,9 @@ int64_t fold_in(const int64_t *keys, int64_t rows, const int64_t *numbers, int64
     return 0;
 }
 
-/* low + (64 random bits mod span), in wrapping 32-bit arithmetic, 0 < span <= 2**32; the high
-   and the low bits are draws of two keys split off. A span of 2**32 wraps to the low bits. */
+/* Draws low + (64 random bits mod span) in wrapping 32-bit arithmetic, 0 < span <= 2**32. The key
+   is split in two: one half draws the high bits, the other the low bits. A span of 2**32 gives
+   the low bits. */
 int64_t randint(const int64_t *keys, int64_t rows, int64_t size, int64_t newer, int64_t low,
                 int64_t span, int32_t *out)
 {

@@ -7,11 +7,12 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Below so many elements a second thread costs more than it brings. */
+/* With fewer elements a second thread costs more time than it saves. */
 #define SMALL 65536
 
-/* The elements of all leaves stand on end, a leaf of sizes[leaf] for each of its rows, and each
-   thread takes an even part [start, stop) of them: spans of n elements at an offset of a leaf. */
+/* Iterates over one thread's part of the elements. The elements of all leaves are numbered
+   consecutively: rows * sizes[leaf] for each leaf. A thread takes an equal part [start, stop) of
+   the numbers, as spans of n elements at offset `at` of one leaf and within one row. */
 typedef struct {
     const int64_t *sizes;
     int64_t rows, start, stop, first, leaf, row, at, n;
@@ -49,8 +50,8 @@ static int parts_of(const int64_t *sizes, int64_t leaves, int64_t rows, int thre
     return all.stop < SMALL ? 1 : threads;
 }
 
-/* Some members of each leaf. leaves: where they lie, and where those chosen go;
-   sizes: of one member, in bytes */
+/* Copies chosen members of each leaf. leaves: count input addresses, then count output addresses;
+   sizes: bytes of one member of each leaf; chosen: indices of members */
 int64_t take(char *const *leaves, const int64_t *sizes, int64_t count, const int64_t *chosen,
              int64_t members, int64_t threads)
 {

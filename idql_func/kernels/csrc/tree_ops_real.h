@@ -17,15 +17,16 @@ static REAL NAME(correction)(double b, int32_t count, int wide)
         v_out[i] = v1;                                                           \
         p_out[i] = p[i] + step_size * (UPDATE);                                  \
     }
-/* A correction is 1 once b to the count is below half of what 1 can hold: from the 165th step on
-   for a b of 0.9. Dividing by it is a third of the time, and changes nothing. */
+/* A correction rounds to 1 once b to the power of count is below half an ulp of 1: from step 165
+   on for a b of 0.9. Skipping the division saves a third of the time and changes no value. */
 #define ADAM_AT_ANY_STEP(UPDATE)                                                 \
     if (correction1 == 1 && correction2 == 1) ADAM(m1, v1, UPDATE)               \
     else if (correction1 == 1) ADAM(m1, v1 / correction2, UPDATE)                \
     else ADAM(m1 / correction1, v1 / correction2, UPDATE)
 
-/* tensors: grads, params, mu, nu, and where params, mu and nu go; seven runs of all leaves.
-   constants: b1, b2, eps, weight decay, and the step size where step_sizes, one a row, are null */
+/* Adam's step. tensors: addresses of all leaves of grads, params, mu, nu, and of the outputs for
+   params, mu and nu. constants: b1, b2, eps, weight decay, and the step size, which is used if
+   step_sizes (one for each row) is null. */
 int64_t NAME(adam)(REAL *const *tensors, const int64_t *sizes, const uint8_t *decayed,
                   int64_t leaves, int64_t rows, const int32_t *count, int32_t *count_out,
                   int64_t wide, const REAL *step_sizes, const double *constants, int64_t threads)
@@ -59,8 +60,8 @@ int64_t NAME(adam)(REAL *const *tensors, const int64_t *sizes, const uint8_t *de
 #undef ADAM
 #undef ADAM_AT_ANY_STEP
 
-/* tensors: new, old, and where the average goes; three runs of all leaves.
-   tau: the share of the new, where taus, one a row, are null */
+/* The moving average tau * new + (1 - tau) * old. tensors: addresses of all leaves of new, old and
+   the outputs. tau: used if taus (one for each row) is null. */
 int64_t NAME(average)(REAL *const *tensors, const int64_t *sizes, int64_t leaves, int64_t rows,
                      const REAL *taus, const double *tau, int64_t threads)
 {
@@ -72,7 +73,7 @@ int64_t NAME(average)(REAL *const *tensors, const int64_t *sizes, int64_t leaves
             const REAL *a = tensors[c.leaf] + c.at, *b = tensors[leaves + c.leaf] + c.at;
             REAL *out = tensors[2 * leaves + c.leaf] + c.at;
             const REAL share = taus ? taus[c.row] : (REAL)tau[0];
-            /* a number's difference is Python's, in double precision */
+            /* for a Python number, 1 - tau is computed in double precision, as in Python */
             const REAL rest = taus ? (REAL)1.0 - taus[c.row] : (REAL)(1.0 - tau[0]);
             _Pragma("GCC ivdep")
             for (int64_t i = 0; i < c.n; i++) out[i] = share * a[i] + rest * b[i];
