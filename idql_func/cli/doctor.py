@@ -9,14 +9,14 @@ from typing import Any
 
 import tyro
 
-__all__ = ["main"]
+__all__ = ["main", "parse"]
 
 _WIDTH = 80
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; status 1 if no program can be compiled, else 0."""
-    as_json = tyro.cli(_options, prog="idql doctor", args=list(arguments))
+    as_json = parse(arguments)
     from idql_func.compiler.routes import environment, routes
 
     facts, found = environment(), routes()
@@ -32,6 +32,11 @@ def main(arguments: Sequence[str]) -> int:
     rows = [(route.name, "on" if route.on else f"off: {route.detail}") for route in found]
     console.print(_table([("route", "state"), *rows]))
     return 0 if compiles else 1
+
+
+def parse(arguments: Sequence[str]) -> bool:
+    """Parse the options; whether to print JSON."""
+    return tyro.cli(_options, prog="idql doctor", args=list(arguments))
 
 
 def _options(json: tyro.conf.FlagCreatePairsOff[bool] = False) -> bool:

@@ -125,7 +125,7 @@ def test_shared_options_are_equal_in_all_commands(
     for option, help_text in {
         "--device STR": "'auto' takes a GPU if there is one. (default: auto)",
         "--threads {None}|INT": "0: one for each physical core that this process may use",
-        "--matmul {auto,strict,bf16}": "'auto' takes torch's oneDNN route if a probe shows",
+        "--matmul {auto,strict,bf16}": "'auto' uses torch's oneDNN route if a test shows",
         "--runs-dir PATH": "Folder of all runs. (default: runs)",
     }.items():
         assert option in text and help_text in text, option

@@ -68,8 +68,8 @@ def test_changed_settings_have_dotted_names() -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        ([], "the settings are a list"),
-        ({"inner": 3}, "the settings inner are a int"),
+        ([], "the settings have the type list"),
+        ({"inner": 3}, "the settings inner have the type int"),
         ({"inner": {"rat": 1}}, "no setting is called 'inner.rat'"),
         ({"on": 1}, "the setting on is 1"),
         ({"mode": "c"}, "the setting mode is 'c'"),

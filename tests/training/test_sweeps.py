@@ -55,7 +55,7 @@ def test_a_line_is_a_shell_command() -> None:
         ("learner.tau=", "must be written like"),
         ("learner.tau=1,,2", "must be written like"),
         ("learner.tau=1,1", "a value twice"),
-        ("seed=1,2", "which a sweep chooses itself; see --seeds"),
+        ("seed=1,2", "which the sweep sets itself; use --seeds"),
     ],
 )
 def test_malformed_grids_are_refused(text: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""All presets of all commands, and the file of upstream that each one stands for."""
+"""All presets of all commands, and the file of upstream that each one corresponds to."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ UPSTREAM_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "finetune antmaze-actor": ("launcher/examples/train_ddpm_iql_finetune.py",),
     }
 )
-"""Upstream's file of the same content for ``<command> <preset>``, then the files that it reads."""
+"""For ``<command> <preset>`` upstream's file with these settings, then the files it imports."""
 
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """One preset: its command, its settings and where they come from.
+    """One preset: its command, its settings and their source.
 
-    ``subject`` is the dataset or the environment; ``upstream`` is empty for presets of our own.
+    ``subject`` is the dataset or the environment; ``upstream`` is empty for our own presets.
     """
 
     command: str
@@ -64,12 +64,12 @@ class CatalogueEntry:
 
     @property
     def line(self) -> str:
-        """What runs it."""
+        """The command line that runs it."""
         return f"idql {self.command} {self.name}"
 
 
 def catalogue() -> list[CatalogueEntry]:
-    """Every preset of every command, in the order in which they are listed.
+    """Return every preset of every command, in the order of ``idql presets``.
 
     Example:
         >>> [entry.line for entry in catalogue()][:3]
@@ -88,10 +88,10 @@ def catalogue() -> list[CatalogueEntry]:
 
 
 def presets_called(name: str) -> list[CatalogueEntry]:
-    """The presets of that name, one for each command that has one.
+    """Return the presets of that name, one for each command that has one.
 
     Raises:
-        InputError: there is none; the sentence lists those that there are.
+        InputError: if there is none; the message lists all presets.
 
     Example:
         >>> [entry.command for entry in presets_called("bc")]
@@ -106,7 +106,7 @@ def presets_called(name: str) -> list[CatalogueEntry]:
 
 
 def unknown_preset(command: str, name: str) -> InputError:
-    """The error of a preset that a command does not have; it names the command that has it.
+    """Return the error for a preset that a command lacks; it names the command that has it.
 
     Example:
         >>> str(unknown_preset("train", "sac")).partition(";")[0]
@@ -120,7 +120,7 @@ def unknown_preset(command: str, name: str) -> InputError:
 
 
 def _entry(command: str, name: str, config: Any, description: str) -> CatalogueEntry:
-    # A fine-tuning run's settings hold those of the offline run that it starts from.
+    # The settings of a fine-tuning run include those of its offline run.
     offline = getattr(config, "offline", config)
     subject = config.env if hasattr(config, "env") else offline.dataset.source
     return CatalogueEntry(

@@ -17,7 +17,7 @@ __all__ = ["CollectConfig"]
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """Make a dataset: roll policies out, take replay buffers, or mix what is there already.
+    """Make a dataset from roll-outs of policies, replay buffers and existing datasets.
 
     Example:
         >>> CollectConfig((Path("runs/sac-seed0"),), Path("medium.hdf5")).actions
@@ -28,17 +28,16 @@ class CollectConfig:
             one after the other: 'medium.hdf5 runs/sac-seed0' makes a medium-expert set.
         output: The file: .hdf5 in D4RL's format, or .safetensors for a replay buffer (which is what
             learners from images need). 'minari:FOLDER' makes a Minari dataset there.
-        steps: Steps that each source gives. None: 20,000 of a policy, all of a buffer or a
-            recording.
-        buffer: Take the replay buffer of a run, not its policy: with --steps the first so many
-            transitions that it holds, which is how a medium-replay set is made.
-        actions: Actions as the policy explores, the best it knows, or evenly random ones.
+        steps: Steps from each source. None: 20,000 of a policy, all of a buffer or a recording.
+        buffer: Use the replay buffer of a run instead of its policy. With --steps only its first
+            transitions are used, which makes a medium-replay set.
+        actions: Sampled by the policy, the policy's best, or uniformly random.
         noise: Standard deviation of Gaussian noise on the actions, which are then clipped.
-        random_share: Share of the actions that are evenly random instead.
-        N: Candidates for each action, for learners that choose among some. None: the learner's own.
+        random_share: Fraction of the actions that are uniformly random instead.
+        N: Candidates for each action, for learners with candidates. None: the learner's own.
         seed: Seed of the environments, of the policy's key and of the noise.
         env: Environment. None: the one that the policy was trained in.
-        num_envs: Environments that run side by side; None: as many as is sensible.
+        num_envs: Environments that run side by side. None: chosen from the number of steps.
         video: Also record one episode of the first policy to this file (.mp4 or .gif).
         camera_id: Camera of the video.
         overwrite: Replace the file if it exists.
@@ -62,10 +61,10 @@ class CollectConfig:
 
     @property
     def kind(self) -> Literal["hdf5", "buffer", "minari"]:
-        """What is written, by the name of the output.
+        """The kind of file to write, by the name of the output.
 
         Raises:
-            InputError: the name tells of none of the three.
+            InputError: if the name has none of the three forms.
         """
         if str(self.output).startswith(MINARI):
             return "minari"
@@ -87,7 +86,7 @@ class CollectConfig:
         """Check the numbers and the name of the output.
 
         Raises:
-            InputError: a number is out of range, or the output is of no kind that is known.
+            InputError: if a number is out of range, or the output has an unknown kind.
         """
         check_finite(self)
         check_at_least(1, steps=self.steps, N=self.N, num_envs=self.num_envs)
@@ -98,6 +97,6 @@ class CollectConfig:
             raise InputError(f"noise is {self.noise}, but must be 0 or more")
         if not 0 <= self.random_share <= 1:
             raise InputError(f"random_share is {self.random_share}, but must lie between 0 and 1")
-        # To ask for its kind refuses an output that is of none.
+        # `self.kind` raises for an output of unknown kind.
         if self.kind and self.path.exists() and not self.overwrite:
             raise InputError(f"{self.path} exists; replace it with --overwrite")

@@ -1,7 +1,7 @@
-"""Settings to JSON and back, for any of the frozen dataclasses that describe a run.
+"""Conversion to JSON and back of the frozen dataclasses that describe a run.
 
-A class of settings may say by ``command`` which command its runs belong to; that stands in the JSON
-too, so that a run of another command is told apart before its settings are read.
+A class of settings may have an attribute ``command``, the command of its runs. It is written to the
+JSON too, so that the settings of another command are recognised before they are read.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 Settings = TypeVar("Settings", bound="DataclassInstance")
 
 _COMMAND = "command"
-_FIRST_COMMAND = "train"  # its runs say nothing about their command
+_DEFAULT_COMMAND = "train"  # not written to the JSON of its runs
 
 
 def settings_to_dict(settings: Any) -> dict[str, Any]:
-    """A dictionary that JSON can hold; :func:`settings_from_dict` is its inverse.
+    """Convert settings to a dictionary for JSON; :func:`settings_from_dict` is the inverse.
 
     Paths become strings, tuples lists, and settings of a learner get its name under ``"class"``.
 
@@ -49,7 +49,7 @@ def settings_to_dict(settings: Any) -> dict[str, Any]:
     """
     cls = type(settings)
     head: dict[str, Any] = {}
-    if getattr(cls, _COMMAND, _FIRST_COMMAND) != _FIRST_COMMAND:
+    if getattr(cls, _COMMAND, _DEFAULT_COMMAND) != _DEFAULT_COMMAND:
         head[_COMMAND] = cls.command
     if hasattr(cls, "class_name"):
         head["class"] = cls.class_name
@@ -61,12 +61,12 @@ def settings_from_dict(cls: type[Settings], data: Any, prefix: str = "") -> Sett
 
     Args:
         cls: the class of the settings.
-        data: the dictionary. What it leaves out has the class's default.
-        prefix: what stands before a setting's name in messages, such as ``"dataset."``.
+        data: the dictionary. Missing settings have the class's defaults.
+        prefix: what precedes a setting's name in messages, such as ``"dataset."``.
 
     Raises:
-        InputError: the settings are of another command, a key is unknown, or a value has the wrong
-            type.
+        InputError: if the settings are of another command, a key is unknown, or a value has the
+            wrong type.
 
     Example:
         >>> from idql_func.training.configs.learners import SACConfig
@@ -75,11 +75,11 @@ def settings_from_dict(cls: type[Settings], data: Any, prefix: str = "") -> Sett
     """
     if not isinstance(data, Mapping):
         raise InputError(
-            f"the settings{' ' + prefix.rstrip('.') if prefix else ''} are a "
-            f"{type(data).__name__}, but must be a JSON object"
+            f"the settings{' ' + prefix.rstrip('.') if prefix else ''} have the "
+            f"type {type(data).__name__}, but must be a JSON object"
         )
     values = {str(key): value for key, value in data.items()}
-    own, other = getattr(cls, _COMMAND, _FIRST_COMMAND), values.pop(_COMMAND, _FIRST_COMMAND)
+    own, other = getattr(cls, _COMMAND, _DEFAULT_COMMAND), values.pop(_COMMAND, _DEFAULT_COMMAND)
     if not prefix and own != other:
         raise InputError(f"these are the settings of a run of `idql {other}`, not of `idql {own}`")
     if hasattr(cls, "class_name"):
@@ -94,7 +94,7 @@ def settings_from_dict(cls: type[Settings], data: Any, prefix: str = "") -> Sett
 
 
 def flat_settings(settings: Any) -> dict[str, Any]:
-    """Dotted names of all settings to their values, as JSON can hold them.
+    """Return all settings by their dotted names, with values for JSON.
 
     Example:
         >>> from idql_func.training.configs.learners import SACConfig
@@ -105,7 +105,7 @@ def flat_settings(settings: Any) -> dict[str, Any]:
 
 
 def changed_settings(settings: Any, other: Any) -> list[str]:
-    """Dotted names of the settings in which two configurations differ.
+    """Return the dotted names of the settings in which two configurations differ.
 
     Example:
         >>> from idql_func.training.configs.learners import SACConfig, TD3Config
@@ -118,7 +118,7 @@ def changed_settings(settings: Any, other: Any) -> list[str]:
 
 
 def with_settings(settings: Settings, other: Any, names: Iterable[str]) -> Settings:
-    """The settings with the named ones (dotted names) as another configuration has them.
+    """Return settings with the values of another configuration for some dotted names.
 
     Example:
         >>> from idql_func.training.configs.offline import TrainConfig
@@ -158,7 +158,7 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _convert(value: Any, hint: Any, name: str) -> Any:
-    """``value`` as JSON gave it, as the type ``hint`` (those that settings have, no others)."""
+    """Convert a value from JSON to the type ``hint``, one of those that settings have."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(value):
         return value
@@ -182,7 +182,7 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
 
 
 def _member(value: Any, members: tuple[Any, ...], name: str) -> Any:
-    """The member of a union that a value is meant for: a learner's settings name theirs."""
+    """Return the member of a union for a value; a learner's settings name their class."""
     named = {m.class_name: m for m in members if hasattr(m, "class_name")}
     if not named or not isinstance(value, Mapping):
         return next(m for m in members if m is not type(None))

@@ -1,8 +1,8 @@
 """Grids of settings, one run for each cell and seed, after ``launcher/hyperparameters.py``.
 
-A cell is a list of command-line options, so that any command can be swept and any line can be
-copied and run alone. Upstream overwrites the seeds that it sweeps with unseeded random ones (quirk
-L6) and empties the caller's dictionary (L7); here nothing is random and nothing is changed.
+A cell is a list of command-line options, so that every command can be swept and every line can be
+copied and run alone. Upstream replaces the seeds of a sweep by unseeded random ones (quirk L6) and
+empties the caller's dictionary (L7); this module does neither.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Axis:
-    """An option of a command, without its dashes, and the values that it takes in turn."""
+    """An option of a command, without its dashes, and its values in the sweep."""
 
     option: str
     values: tuple[str, ...]
@@ -39,7 +39,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A preset of a command and the axes that are varied, each value of one with all of others."""
+    """A preset of a command and its axes; every combination of their values is a cell."""
 
     command: str
     preset: str
@@ -64,7 +64,7 @@ class Cell:
 
     @property
     def arguments(self) -> list[str]:
-        """The arguments of the command; a value with spaces in it becomes several."""
+        """The arguments of the command; a value with spaces becomes several arguments."""
         chosen = [
             part for option, value in self.settings for part in (f"--{option}", *value.split())
         ]
@@ -72,20 +72,20 @@ class Cell:
 
     @property
     def line(self) -> str:
-        """What runs it, for a shell."""
+        """The command line of the run, for a shell."""
         return shlex.join(["idql", self.command, *self.arguments])
 
     @property
     def label(self) -> str:
-        """What tells it apart from cells with other settings; seeds share it."""
+        """The name without the seed: equal for cells that differ in the seed alone."""
         return self.name.rpartition("-seed")[0]
 
 
 def parse_axis(text: str) -> Axis:
-    """An axis as it is written on the command line.
+    """Parse an axis as it is written on the command line.
 
     Raises:
-        InputError: it is not of the form ``option=value,value,…``.
+        InputError: if it does not have the form ``option=value,value,…``.
 
     Example:
         >>> parse_axis("learner.critic-hyperparam=0.7,0.9").values
@@ -101,17 +101,17 @@ def parse_axis(text: str) -> Axis:
         )
     option = option.strip("-")
     if option in ("seed", "name"):
-        raise InputError(f"the grid has {option!r}, which a sweep chooses itself; see --seeds")
+        raise InputError(f"the grid has {option!r}, which the sweep sets itself; use --seeds")
     if len(set(parts)) < len(parts):
         raise InputError(f"the grid has a value twice in {text!r}; its runs would be the same")
     return Axis(option, parts)
 
 
 def cells_of(sweeps: Iterable[Sweep], first_seed: int = 0) -> list[Cell]:
-    """All runs of some sweeps, seeds innermost.
+    """Return all runs of some sweeps; the seeds vary fastest.
 
     Raises:
-        InputError: no seed, an option in two axes, or runs that would share a folder.
+        InputError: if there is no seed, an option has two axes, or runs would share a folder.
 
     Example:
         >>> axis = Axis("learner.expectile", ("0.7", "0.9"))
@@ -144,7 +144,7 @@ def cells_of(sweeps: Iterable[Sweep], first_seed: int = 0) -> list[Cell]:
 def over_seeds(
     cells: Iterable[Cell], summaries: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[str, str, float, float | None, int]]:
-    """Final returns averaged over the seeds of each cell.
+    """Average the final returns over the seeds of each cell.
 
     Args:
         cells: the runs.
@@ -172,7 +172,7 @@ def over_seeds(
 
 
 def axis_label(option: str, value: str) -> str:
-    """What a run's name says of a setting.
+    """Return the part of a run's name that stands for a setting.
 
     Example:
         >>> axis_label("learner.critic-hyperparam", "0.9")
@@ -219,7 +219,7 @@ LAUNCHERS: Mapping[str, tuple[Sweep, ...]] = MappingProxyType(
             Sweep(
                 "train", "iql-oneparam-antmaze", (Axis(_SOURCE, _antmaze(0)), _TEMPERATURE), seeds=5
             ),
-            # Neither locomotion nor antmaze by its name, so upstream leaves the rewards (D15).
+            # The name has neither locomotion nor antmaze, so upstream keeps the rewards (D15).
             Sweep(
                 "train",
                 "iql-oneparam",
