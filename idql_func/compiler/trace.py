@@ -14,7 +14,7 @@ from torch.fx.node import map_arg
 
 from idql_func.compiler import torch_internals
 from idql_func.compiler.fx_utils import storage_number, writes
-from idql_func.compiler.torch_internals import ANALYSIS, problem_of
+from idql_func.compiler.torch_internals import ANALYSIS, DYNAMIC_ROWS, problem_of
 from idql_func.switches import jit_disabled
 
 __all__ = ["example_inputs", "inside_transform", "runs_eagerly", "trace"]
@@ -92,7 +92,8 @@ def example_inputs(tensors: Sequence[Tensor], dynamic_rows: Collection[int] = ()
         tensors: the inputs of a call.
         dynamic_rows: which of them may have any length along the first axis.
     """
-    maker = torch_internals.fake_tensor_with_dynamic_rows() if dynamic_rows else None
+    dynamic = bool(dynamic_rows) and problem_of(DYNAMIC_ROWS) is None
+    maker = torch_internals.fake_tensor_with_dynamic_rows() if dynamic else None
     if maker is None:
         return [torch.empty_like(t) for t in tensors]
     make = maker()

@@ -151,6 +151,7 @@ BROKEN: dict[str, tuple[str, Any]] = {
     "merge_equal_nodes": ("torch._functorch.compile_utils.fx_graph_cse", lambda graph: graph),
     "fake_tensor_propagation": ("torch.fx.passes.fake_tensor_prop.FakeTensorProp", object),
     "fake_tensor_with_dynamic_rows": ("torch.fx.experimental.symbolic_shapes.DimDynamic", _FIXED),
+    "tracing_context": ("torch._guards.TracingContext", _NoMode),
     "standalone_compile": (_INDUCTOR + "standalone_compile", lambda graph, inputs: graph),
     "inductor_config": ("torch._inductor.config", object()),
     "cpp_compiler_search": (_INDUCTOR + "cpp_builder.get_cpp_compiler", None),
