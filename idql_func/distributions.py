@@ -1,7 +1,7 @@
 """Policies: networks whose output is a distribution over actions, after ``jaxrl5/distributions``.
 
-The distribution is :class:`Diagonal`; what it draws and the densities that it gives are those of
-TensorFlow Probability's ``MultivariateNormalDiag`` and its tanh transform, as upstream uses them.
+The distribution is :class:`Diagonal`; its samples and densities are those of TensorFlow
+Probability's ``MultivariateNormalDiag`` and its tanh transform, as upstream uses them.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Diagonal(PyTreeNode):
     ) -> tuple[Tensor, Tensor]:
         """Draws and their log-densities ``[*sample_shape, ...]``, without inverting the tanh.
 
-        It is what ``log_prob(sample(key))`` of TFP computes: its bijectors remember where a
-        draw came from, so no density of a draw passes through ``atanh``.
+        TFP's ``log_prob(sample(key))`` computes the same: its bijectors cache the input of a
+        sample, so that the density does not need ``atanh``.
 
         >>> dist = Diagonal(loc=torch.zeros(2), scale=torch.ones(2), tanh=False)
         >>> action, log_prob = dist.sample_and_log_prob(random.PRNGKey(0))
@@ -121,12 +121,12 @@ class Diagonal(PyTreeNode):
         density = (-0.5 * z**2 - _HALF_LOG_TWO_PI).sum(dim=-1) - torch.log(self.scale).sum(dim=-1)
         if not self.tanh:
             return density
-        # log(1 - tanh(x)^2) in a form that keeps its digits for large |x|
+        # log(1 - tanh(x)^2) in a form that is accurate for large |x|
         return density - (2.0 * (math.log(2.0) - x - _softplus(-2.0 * x))).sum(dim=-1)
 
 
 def _softplus(x: Tensor) -> Tensor:
-    # F.softplus turns linear beyond a threshold; this is TFP's, exact on all of the axis
+    # F.softplus is linear above a threshold; this is TFP's formula, exact everywhere
     return torch.logaddexp(x, torch.zeros_like(x))
 
 
@@ -191,7 +191,7 @@ TanhNormal = functools.partial(Normal, squash_tanh=True)
 
 
 class TanhDeterministic(Module):
-    """A policy without chance: inputs ``[..., in]`` to ``tanh`` of a Dense, ``[..., A]``.
+    """A deterministic policy: inputs ``[..., in]`` to ``tanh`` of a Dense, ``[..., A]``.
 
     >>> from idql_func.networks import MLP
     >>> policy = TanhDeterministic(MLP, input_dim=3, hidden_dims=[8], action_dim=2)

@@ -1,4 +1,4 @@
-"""The asymmetric losses of implicit Q-learning, and the weights that they imply.
+"""The asymmetric losses of implicit Q-learning, and the policy weights they imply.
 
 Elementwise and pure. ``diff`` is ``q - v`` and ``u`` stands for it below; after
 ``jaxrl5/agents/ddpm_iql/ddpm_iql_learner.py`` and sections 4 and 5 of IDQL

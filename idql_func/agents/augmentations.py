@@ -14,7 +14,7 @@ from idql_func.types import PRNGKey
 
 
 def _sources(key: PRNGKey, height: int, width: int, padding: int) -> Tensor:
-    """For each pixel of a crop, the number of the pixel of the image that it shows, ``[H * W]``.
+    """For each pixel of a crop, the index of its source pixel in the image, ``[H * W]``.
 
     The padded image is never built: a row or column outside the image is its nearest edge.
     """
@@ -40,10 +40,10 @@ def random_crop(key: PRNGKey, img: Tensor, padding: int) -> Tensor:
 def batched_random_crop(
     key: PRNGKey, obs: Mapping[str, Any], pixel_key: str, padding: int = 4
 ) -> dict[str, Any]:
-    """Observations with each image of ``[B, H, W, C, S]`` cropped by a key of its own.
+    """Observations with each image of ``[B, H, W, C, S]`` cropped with a different key.
 
-    The same key gives another entry, such as the depth of the camera, the same crops
-    (quirk A14).
+    Called with the same key for another entry, such as the camera's depth, it makes the same
+    crops (quirk A14).
 
     >>> obs = {"pixels": torch.zeros(5, 8, 8, 3, 2, dtype=torch.uint8), "state": torch.ones(5, 1)}
     >>> batched_random_crop(random.PRNGKey(0), obs, "pixels")["pixels"].shape
@@ -54,7 +54,7 @@ def batched_random_crop(
     sources = vmap(_sources, in_axes=(0, None, None, None))(
         random.split(key, count), height, width, padding
     )
-    # one look-up of whole pixels in the batch, which is several times faster than one an image
+    # one index_select on the whole batch is several times faster than one per image
     first = torch.arange(count, device=imgs.device)[:, None] * (height * width)
     pixels = imgs.reshape(count * height * width, -1)
     crops = pixels.index_select(0, (sources + first).flatten()).reshape(imgs.shape)

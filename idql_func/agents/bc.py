@@ -20,7 +20,7 @@ from idql_func.types import Batch, InfoDict, Params, PRNGKey
 Self = TypeVar("Self", bound="BCLearner")
 
 _FIELDS = ("observations", "actions")
-_EDGE = 1e-5  # draws are kept this far inside the bounds before their density is taken
+_EDGE = 1e-5  # draws are clipped to this distance from the bounds before log_prob
 
 
 def bc_loss(
@@ -32,10 +32,10 @@ def bc_loss(
     sample_key: PRNGKey,
     entropy_bonus: Any = None,
 ) -> tuple[Tensor, InfoDict]:
-    """``-mean log pi(a | s)`` over ``[B, O], [B, A]``, less a bonus for entropy.
+    """``-mean log pi(a | s)`` over ``[B, O], [B, A]``, minus a bonus for entropy.
 
-    The bonus has the score-function gradient of the entropy. Upstream draws its action and takes
-    its density even without a bonus, for ``info["entropy"]``, and clips it first (quirk U23).
+    The bonus has the score-function gradient of the entropy. As upstream, the action for
+    ``info["entropy"]`` is drawn even without a bonus, and clipped first (quirk U23).
 
     >>> import gymnasium as gym
     >>> space, keys = gym.spaces.Box(-1, 1, (2,)), random.split(random.PRNGKey(0))
@@ -55,7 +55,7 @@ def bc_loss(
 
 
 def decay_mask(params: Params) -> Any:
-    """True for every leaf that is no bias: BC decays output layers too, unlike IDQL.
+    """True for every leaf but biases: BC also decays output layers, unlike IDQL.
 
     >>> decay_mask({"OutputDenseMean": {"kernel": torch.ones(1), "bias": torch.ones(1)}})
     {'OutputDenseMean': {'kernel': True, 'bias': False}}
@@ -94,8 +94,8 @@ class BCLearner(PolicyAgent):
         ``weight_decay`` decays what :func:`decay_mask` names; None trains with plain Adam.
 
         Raises:
-            InputError: a setting out of its range, named with the range.
-            TypeError: an unknown keyword.
+            InputError: a setting is out of its range.
+            TypeError: a keyword is unknown.
         """
         obs_dim = box_size(observation_space, "observation_space")
         act_dim = box_size(action_space, "action_space")
@@ -138,7 +138,7 @@ class BCLearner(PolicyAgent):
         """One step on ``observations [B, O], actions [B, A]``; ``info``: nll and entropy.
 
         Raises:
-            InputError: a missing entry, a wrong shape or dtype.
+            InputError: an entry is missing or has a wrong shape or dtype.
         """
         return _update.donating(donate)(self, self._checked_batch(batch, _FIELDS))
 
@@ -146,7 +146,7 @@ class BCLearner(PolicyAgent):
         """``nll`` of a batch without dropout and without an update; the key stays.
 
         Raises:
-            InputError: a missing entry, a wrong shape or dtype.
+            InputError: an entry is missing or has a wrong shape or dtype.
         """
         return self, _eval_loss(self, self._checked_batch(batch, _FIELDS))
 

@@ -116,7 +116,7 @@ def build(
     ``fields`` are the learner's own, under their names.
 
     Raises:
-        InputError: a setting out of its range, named with the range.
+        InputError: a setting is out of its range.
     """
     obs_dim = box_size(observation_space, "observation_space")
     act_dim = box_size(action_space, "action_space")

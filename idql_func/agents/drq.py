@@ -27,9 +27,9 @@ Self = TypeVar("Self", bound="DrQLearner")
 
 
 def share_encoder(source: TrainState, target: TrainState) -> TrainState:
-    """The target with the source's encoders: the convolutions, and not the latents behind them.
+    """The target with the source's encoders: the convolutions, not the latent layers.
 
-    Upstream copies what has "encoder" in its name (quirk A12), in a new dict here (A9).
+    Upstream copies the entries with "encoder" in their name (quirk A12), here into a new dict (A9).
 
     >>> import torch
     >>> one, two = ({"encoder_0": torch.tensor(x), "Dense_0": torch.tensor(x)} for x in (1, 2))
@@ -41,7 +41,7 @@ def share_encoder(source: TrainState, target: TrainState) -> TrainState:
 
 
 class DrQLearner(PixelAgent, SACLearner):
-    """SAC on random crops, its actor looking through the critic's encoder.
+    """SAC on random crops; the actor uses the critic's encoder.
 
     >>> import gymnasium as gym
     >>> frames = gym.spaces.Box(0, 255, (16, 16, 3, 2), "uint8")
@@ -89,8 +89,8 @@ class DrQLearner(PixelAgent, SACLearner):
         With ``num_min_qs`` upstream's target network crashes (quirk A8); here it works as SAC's.
 
         Raises:
-            InputError: a setting out of its range, or a key that the space lacks.
-            TypeError: an unknown keyword.
+            InputError: a setting is out of its range, or the space lacks a key.
+            TypeError: a keyword is unknown.
         """
         act_dim = box_size(action_space, "action_space")
         check_sac_settings(
@@ -134,7 +134,8 @@ class DrQLearner(PixelAgent, SACLearner):
         next ones lack are packed with the present ones (see :func:`unpack`).
 
         Raises:
-            InputError: a missing entry, a wrong shape or dtype, or a ratio that doesn't divide B.
+            InputError: an entry is missing or has a wrong shape or dtype, or ``utd_ratio``
+                does not divide B.
         """
         checked = self._checked_batch(unpack(batch, self.frames), TRANSITION_FIELDS)
         rng, (observations, next_observations) = augmented(

@@ -123,8 +123,8 @@ class IQLLearner(PolicyAgent):
         """A learner with upstream's keywords, defaults and initial values.
 
         Raises:
-            InputError: a setting out of its range, named with the range.
-            TypeError: an unknown keyword.
+            InputError: a setting is out of its range.
+            TypeError: a keyword is unknown.
         """
         obs_dim = box_size(observation_space, "observation_space")
         act_dim = box_size(action_space, "action_space")
@@ -201,7 +201,7 @@ class IQLLearner(PolicyAgent):
         """``V``, actor, ``Q`` on one batch (quirk U2); a new learner and its losses.
 
         Raises:
-            InputError: a missing entry, a wrong shape or dtype.
+            InputError: an entry is missing or has a wrong shape or dtype.
         """
         return _update.donating(donate)(self, self._checked_batch(batch, TRANSITION_FIELDS))
 
@@ -209,7 +209,7 @@ class IQLLearner(PolicyAgent):
         """The losses of the networks as they are, without an update; the key stays.
 
         Raises:
-            InputError: a missing entry, a wrong shape or dtype.
+            InputError: an entry is missing or has a wrong shape or dtype.
         """
         return self, _eval_loss(self, self._checked_batch(batch, TRANSITION_FIELDS))
 

@@ -67,8 +67,8 @@ class PixelBCLearner(PixelAgent, BCLearner):
         :meth:`DrQLearner.create`.
 
         Raises:
-            InputError: a setting out of its range, or a key that the space lacks.
-            TypeError: an unknown keyword.
+            InputError: a setting is out of its range, or the space lacks a key.
+            TypeError: a keyword is unknown.
         """
         act_dim = box_size(action_space, "action_space")
         check_rate("actor_lr", actor_lr)
@@ -105,7 +105,7 @@ class PixelBCLearner(PixelAgent, BCLearner):
         """One step on crops of ``observations``, a dict of ``[B, ...]``, and ``actions [B, A]``.
 
         Raises:
-            InputError: a missing entry, a wrong shape or dtype.
+            InputError: an entry is missing or has a wrong shape or dtype.
         """
         checked = self._checked_batch(batch, _FIELDS)
         rng, (observations,) = augmented(

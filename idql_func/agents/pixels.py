@@ -1,4 +1,4 @@
-"""What learners from pixels share: networks, nested observations, random crops."""
+"""Networks, nested observations and random crops of the learners from pixels."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class VisionConfig:
         """From the keywords of ``create``.
 
         Raises:
-            InputError: a setting out of its range, or a key that the space lacks.
+            InputError: a setting is out of its range, or the space lacks a key.
         """
         check_name("encoder", encoder, ENCODERS)
         for name, sizes in (
@@ -118,7 +118,7 @@ class VisionConfig:
         )
 
 
-# Equal settings share one network object, as those of build.py do.
+# Equal settings share one network object, as in factories.py.
 
 
 @functools.cache
@@ -131,7 +131,7 @@ def pixel_policy(
     dropout_rate: float | None = None,
     layer_norm: bool = False,
 ) -> PixelMultiplexer:
-    """A normal policy over latents, under tanh or not; by default gradients reach the encoder.
+    """A normal policy on latents, with or without tanh; gradients reach the encoder by default.
 
     >>> camera = ("pixels", (8, 8, 3, 1))
     >>> vision = VisionConfig((camera,), ("pixels",), (), "d4pg", (4,), (3,), (2,), "VALID", 5)
@@ -160,7 +160,7 @@ def pixel_critic(
     dropout_rate: float | None = None,
     layer_norm: bool = False,
 ) -> PixelMultiplexer:
-    """An ensemble of ``num`` values of latents and actions, behind one encoder a camera.
+    """An ensemble of ``num`` values of latents and actions, with one encoder per camera.
 
     >>> camera = ("pixels", (8, 8, 3, 1))
     >>> vision = VisionConfig((camera,), ("pixels",), (), "d4pg", (4,), (3,), (2,), "VALID", 5)
@@ -227,7 +227,7 @@ def _key_names(what: str, keys: Any) -> tuple[str, ...]:
 def random_crops(pixel_keys: tuple[str, ...], depth_keys: tuple[str, ...]) -> Augmentation:
     """The augmentation ``(key, observations) -> observations`` of these cameras.
 
-    Each camera has its own crops, which its depth shares (quirk A14).
+    Each camera has different crops; its depth image has the same ones (quirk A14).
 
     >>> frames = {"pixels": torch.zeros(2, 8, 8, 3, 1, dtype=torch.uint8)}
     >>> random_crops(("pixels",), ())(random.PRNGKey(0), frames)["pixels"].shape
@@ -250,7 +250,7 @@ def random_crops(pixel_keys: tuple[str, ...], depth_keys: tuple[str, ...]) -> Au
 def augmented(
     rng: PRNGKey, observations: tuple[Any, ...], *, augment: Augmentation
 ) -> tuple[PRNGKey, tuple[Any, ...]]:
-    """Each of several observations with an augmentation key of its own, and the next key.
+    """Augment each of several observations with a different key; also return the next key.
 
     >>> from idql_func import disable_jit
     >>> frames = {"pixels": torch.zeros(2, 8, 8, 3, 1, dtype=torch.uint8)}
@@ -268,15 +268,15 @@ def augmented(
 
 
 def unpack(batch: Batch, frames: Mapping[str, int]) -> dict[str, Any]:
-    """A batch whose images hold the next frame too, taken apart (upstream's ``_unpack``).
+    """Split images that hold the next frame too (upstream's ``_unpack``).
 
     ``frames`` gives the frame stack ``S`` of each camera. Where ``next_observations`` lacks a
     camera, ``observations`` must hold ``[B, H, W, C, S + 1]``: the first ``S`` frames are the
-    observation, the last ``S`` the next one. Upstream asks for the key ``pixels`` whatever the
-    cameras are called (quirk A11), and unpacks the last camera alone (A10).
+    observation, the last ``S`` the next one. Upstream uses the key ``pixels`` for any
+    camera (quirk A11), and unpacks the last camera only (A10).
 
     Raises:
-        InputError: a camera without a next image has no frame more than its stack.
+        InputError: a camera without a next image does not hold one frame more than its stack.
 
     >>> batch = {"observations": {"pixels": torch.arange(4).reshape(1, 1, 1, 1, 4)}}
     >>> batch = unpack(batch, {"pixels": 3})
@@ -286,7 +286,7 @@ def unpack(batch: Batch, frames: Mapping[str, int]) -> dict[str, Any]:
     parts = dict(batch.items())
     present, following = parts.get("observations"), parts.get("next_observations", {})
     if not (_is_nested(present) and _is_nested(following)):
-        return parts  # the check of the batch says what is wrong
+        return parts  # the check of the batch raises the error
     now, later = dict(present.items()), dict(following.items())
     for name, stack in frames.items():
         if name in later or name not in now:

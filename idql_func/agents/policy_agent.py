@@ -32,7 +32,7 @@ def _draws(
 
 
 class PolicyAgent(Agent):
-    """A learner whose actor gives a distribution over actions: it acts by mode or by draws."""
+    """A learner whose actor outputs a distribution: actions are its mode or samples of it."""
 
     actor: TrainState
 
@@ -40,20 +40,20 @@ class PolicyAgent(Agent):
         """The policy's mode for ``[O]`` or ``[E, O]``: ``[A]`` or ``[E, A]``; the key stays.
 
         Raises:
-            InputError: an observation of another size.
+            InputError: an observation has another size.
         """
         return self._act(observations, lambda agent, obs: agent.greedy_actions(obs))
 
     def greedy_actions(self, observations: Any) -> tuple[Tensor, PRNGKey]:
         """:meth:`eval_actions` as a function of tensors, ``[E, O]`` to ``[E, A]``, and the key.
 
-        It checks nothing and may stand inside ``vmap``.
+        It does not check the observations and can be called inside ``vmap``.
         """
         actor = self.actor
         return _modes(actor.params, observations, apply_fn=actor.apply_fn), self.rng
 
     def to_act(self: Policy) -> Policy:
-        """The learner without all that no action depends on: less to pass at every step."""
+        """The learner without the tensors that no action depends on."""
         idle = {
             f.name: state.replace(params={}, opt_state=(), tx=None)
             for f in dataclasses.fields(self)
@@ -62,10 +62,10 @@ class PolicyAgent(Agent):
         return self.replace(**{**idle, "actor": self.actor.replace(opt_state=(), tx=None)})
 
     def sample_actions(self: Policy, observations: Any) -> tuple[np.ndarray, Policy]:
-        """A draw from the policy for ``[O]`` or ``[E, O]``, and the learner with the next key.
+        """A sample of the policy for ``[O]`` or ``[E, O]``, and the learner with the next key.
 
         Raises:
-            InputError: an observation of another size.
+            InputError: an observation has another size.
         """
         actor = self.actor
         return self._act(

@@ -122,12 +122,12 @@ class SACLearner(PolicyAgent):
     ) -> SACLearner:
         """A learner with upstream's keywords, defaults and initial values.
 
-        The target entropy is ``-A / 2`` unless given (quirk A4). With ``num_min_qs`` the
-        target is the least of that many members, drawn anew for each update.
+        The target entropy is ``-A / 2`` by default (quirk A4). With ``num_min_qs``, the target is
+        the minimum over that many members, drawn for each update.
 
         Raises:
-            InputError: a setting out of its range, named with the range.
-            TypeError: an unknown keyword.
+            InputError: a setting is out of its range.
+            TypeError: a keyword is unknown.
         """
         obs_dim = box_size(observation_space, "observation_space")
         act_dim = box_size(action_space, "action_space")
@@ -161,7 +161,7 @@ class SACLearner(PolicyAgent):
     def update_critic(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of ``Q`` towards the soft Bellman target, and of its EMA."""
         observations, masks = batch["next_observations"], batch["masks"]
-        # keys in upstream's order; the one of the subset is split off in any case (quirk A7)
+        # keys in upstream's order; the subset's is split off even if no subset is drawn (quirk A7)
         keys = random.split_chain(self.rng, 4, carry=1)
         actor_key, subset_key, target_key, critic_key, rng = keys.unbind(0)
         next_actions, next_log_probs = self.actor.apply_fn(
@@ -169,7 +169,7 @@ class SACLearner(PolicyAgent):
         ).sample_and_log_prob(actor_key)
         target = self.target_critic
         target_params = subsample_ensemble(subset_key, target.params, self.num_min_qs, self.num_qs)
-        # dropout is on for the target too (quirk A6)
+        # dropout is also on for the target (quirk A6)
         next_q = min_q(target.apply_fn, target_params, observations, next_actions, target_key)
         target_q = batch["rewards"] + self.discount * masks * next_q
         if self.backup_entropy:
@@ -212,7 +212,8 @@ class SACLearner(PolicyAgent):
         actions [B, A], rewards [B], masks [B], next_observations [B, O]``.
 
         Raises:
-            InputError: a missing entry, a wrong shape or dtype, or a ratio that doesn't divide B.
+            InputError: an entry is missing or has a wrong shape or dtype, or ``utd_ratio``
+                does not divide B.
         """
         fields = self._checked_batch(batch, TRANSITION_FIELDS)
         learner, last = step_on_all_but_last(_critic_update, self, fields, utd_ratio, donate)

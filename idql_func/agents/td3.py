@@ -114,8 +114,8 @@ class TD3Learner(Agent):
         of updates for each step of the actor.
 
         Raises:
-            InputError: a setting out of its range, named with the range.
-            TypeError: an unknown keyword.
+            InputError: a setting is out of its range.
+            TypeError: a keyword is unknown.
         """
         obs_dim = box_size(observation_space, "observation_space")
         act_dim = box_size(action_space, "action_space")
@@ -165,7 +165,7 @@ class TD3Learner(Agent):
         """
         observations = batch["next_observations"]
         next_actions = self.target_actor.apply_fn(self.target_actor.params, observations)
-        # the key of the subset is split off in any case (quirk A7)
+        # the subset's key is split off even if no subset is drawn (quirk A7)
         keys = random.split_chain(self.rng, 4, carry=1)
         noise_key, subset_key, target_key, critic_key, rng = keys.unbind(0)
         noise = random.normal(noise_key, tuple(next_actions.shape)) * self.target_policy_noise
@@ -192,7 +192,7 @@ class TD3Learner(Agent):
         return self.replace(actor=actor, target_actor=target_actor, rng=rng), info
 
     def actor_is_due(self, critic_step: Any, utd_ratio: int) -> Any:
-        """Whether the actor steps after so many steps of ``Q``: a tensor, or a NumPy float32."""
+        """Whether the actor steps after ``critic_step`` steps of ``Q``: a tensor or NumPy bool."""
         return critic_step / utd_ratio % self.actor_delay == 0
 
     # public, compiled
@@ -202,11 +202,12 @@ class TD3Learner(Agent):
     ) -> tuple[Self, InfoDict]:
         """``utd_ratio`` steps of ``Q``, each on its part of the batch; then the actor, if due.
 
-        Where the actor is not due it, its target and the key stay, and ``actor_loss`` is 0
+        If the actor is not due, it, its target and the key stay unchanged, and ``actor_loss`` is 0
         (quirk A2). ``batch`` is that of :meth:`SACLearner.update`.
 
         Raises:
-            InputError: a missing entry, a wrong shape or dtype, or a ratio that doesn't divide B.
+            InputError: an entry is missing or has a wrong shape or dtype, or ``utd_ratio``
+                does not divide B.
         """
         fields = self._checked_batch(batch, TRANSITION_FIELDS)
         learner, last = step_on_all_but_last(_critic_update, self, fields, utd_ratio, donate)
@@ -219,10 +220,10 @@ class TD3Learner(Agent):
     def eval_actions(self: Self, observations: Any) -> tuple[np.ndarray, Self]:
         """The actor's action for ``[O]`` or ``[E, O]``: ``[A]`` or ``[E, A]``; the key stays.
 
-        A pair as for every learner; upstream returns the bare array (quirk E7).
+        Upstream returns the array without the learner (quirk E7).
 
         Raises:
-            InputError: an observation of another size.
+            InputError: an observation has another size.
         """
         actor = self.actor
         return self._act(
@@ -234,7 +235,7 @@ class TD3Learner(Agent):
         """The same with ``exploration_noise`` added, clipped to [-1, 1].
 
         Raises:
-            InputError: an observation of another size.
+            InputError: an observation has another size.
         """
         actor = self.actor
         return self._act(

@@ -45,7 +45,7 @@ def save_checkpoint(
         target: a learner, a part of one, or parameters.
         step: the number in the file's name, by which the latest is found.
         prefix: what comes before it.
-        overwrite: replace a file of this name; without it that is refused.
+        overwrite: replace an existing file; without it that raises an error.
 
     Returns:
         The file's path.

@@ -5,7 +5,7 @@ On disk such a checkpoint is a folder: ``_METADATA`` (JSON: path and kind of eac
 upstream's learner some hundred leaves such as ``score_model.opt_state.0.mu.MLP_0.Dense_0.kernel``.
 That database, OCDBT, is specified by its one implementation, the TensorStore library, and Orbax's
 own metadata change from version to version; to read them without Orbax would be a second
-implementation of both, so this module asks for the package. The way without JAX is Flax's msgpack
+implementation of both, so this module needs the package. The way without JAX is Flax's msgpack
 (:mod:`idql_func.interop.files`).
 
 Seen to work: Orbax 0.2.7 beside JAX 0.4.13 and Flax 0.6.11, and Orbax 0.12.8 beside JAX 0.10.2 and

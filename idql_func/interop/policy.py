@@ -45,9 +45,9 @@ _SCHEDULE = ("betas", "alphas", "alpha_hats")
 
 
 class Policy(nn.Module):
-    """What both kinds share: settings that rebuild the module, and the shape of observations.
+    """Base of both kinds: settings that rebuild the module, and the shape of observations.
 
-    Its parameters ask for no gradient; ``policy.requires_grad_()`` makes them learn.
+    Its parameters have no gradient; ``policy.requires_grad_()`` makes them trainable.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -66,7 +66,7 @@ class Policy(nn.Module):
         return build_network(self.config["networks"][name], shapes)
 
     def _rows(self, observations: Any) -> tuple[Any, bool]:
-        """One observation or several as several, and whether it was one."""
+        """Check one or several observations; return a batch, and whether it was one."""
         if isinstance(self.shapes, int):
             return self._checked("observations", observations, (self.shapes,))
         if not isinstance(observations, Mapping) or not set(self.shapes) <= set(observations):
@@ -114,7 +114,7 @@ class GreedyPolicy(Policy):
         """The most likely action, in the bounds of the policy.
 
         Raises:
-            InputError: an observation of another shape.
+            InputError: an observation has another shape.
         """
         rows, single = self._rows(observations)
         outputs = self.actor(rows)
@@ -127,7 +127,7 @@ class DiffusionPolicy(Policy):
 
     ``forward`` is pure: equal observations and keys give equal actions. Without a key it uses
     ``policy.key``, the learner's at export, for which it gives what ``learner.eval_actions`` did;
-    in a control loop give each step a key of its own, an integer seed or a threefry key ``[2]``.
+    in a control loop pass a different key at each step, an integer seed or a threefry key ``[2]``.
     """
 
     key: Tensor
@@ -147,7 +147,7 @@ class DiffusionPolicy(Policy):
         """``[O]`` or ``[B, O]`` to the chosen ``[A]`` or ``[B, A]``.
 
         Raises:
-            InputError: an observation of another shape.
+            InputError: an observation has another shape.
         """
         rows, single = self._rows(observations)
         if key is None:
@@ -181,7 +181,7 @@ _KINDS: dict[str, type[Policy]] = {"greedy": GreedyPolicy, "diffusion": Diffusio
 
 
 def policy_module(learner: Agent) -> Policy:
-    """The learner's greedy policy as a module with tensors of its own, on the learner's device.
+    """The learner's greedy policy as a module with copies of its tensors, on the same device.
 
     Args:
         learner: any learner of ``idql_func.agents``.

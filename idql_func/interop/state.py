@@ -274,7 +274,7 @@ def _import_number(
         return float(value)
     if number is not None and array.dtype.type(number) == array[()]:
         return number
-    return float(str(array[()]))  # the decimal that somebody wrote, not all digits of its float32
+    return float(str(array[()]))  # the shortest decimal, not all digits of the float32
 
 
 def _array(saved: Any) -> np.ndarray | None:
