@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import re
 import shlex
+import textwrap
 import tomllib
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -58,7 +59,7 @@ def blocks_of(name: str) -> list[Block]:
         elif language is None:
             language, first, lines = line.strip().strip("`").strip(), number + 1, []
         else:
-            found.append(Block(language, "\n".join(lines), first))
+            found.append(Block(language, textwrap.dedent("\n".join(lines)), first))
             language = None
     assert language is None, f"{name}:{first}: the block has no end"
     return found
