@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, NamedTuple
 
 import pytest
@@ -65,6 +66,10 @@ def blocks_of(name: str) -> list[Block]:
     return found
 
 
+def test_the_root_readme_fits_on_a_few_screens() -> None:
+    assert (ROOT / "README.md").stat().st_size <= 9_000
+
+
 def test_blocks_have_a_language_that_is_tested() -> None:
     assert {"README.md", "parity/README.md", "idql_func/training/README.md"} <= set(READMES)
     unknown = [
@@ -89,7 +94,7 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
             if block.language != "python" or any(call in block.text for call in PARITY_EXAMPLE):
                 continue
             # The empty lines give tracebacks the line numbers of the README.
-            code = compile("\n" * (block.line - 1) + block.text, str(ROOT / name), "exec")
+            code = compile("\n" * (block.line - 1) + dedent(block.text), str(ROOT / name), "exec")
             try:
                 exec(code, names)
             except Exception as error:
