@@ -16,7 +16,7 @@ from typing import NamedTuple
 from idql_func.compiler.recorder import Call, Operator, Place
 from idql_func.kernels.matmul import functions_if_built
 
-__all__ = ["chained"]
+__all__ = ["batched_by_member"]
 
 _MEMORY = 6
 """So many of a product's words are addresses; then come the numbers, see ``csrc/matmul.c``."""
@@ -38,7 +38,7 @@ class _Access(NamedTuple):
         """Where the last member's part ends."""
         return self.first + (self.members - 1) * self.step + self.size
 
-    def keeps_clear_of(self, other: _Access) -> bool:
+    def is_independent_of(self, other: _Access) -> bool:
         """Whether no member's part has to do with another member's part of ``other``."""
         if self.region != other.region or not (self.written or other.written):
             return True
@@ -52,7 +52,7 @@ class _Access(NamedTuple):
         )
 
 
-def chained(steps: Sequence[Call | Operator]) -> list[Call | Operator]:
+def batched_by_member(steps: Sequence[Call | Operator]) -> list[Call | Operator]:
     """The steps of a program, with runs of products that may go member by member as one."""
     found: list[Call | Operator] = []
     run: list[tuple[Call, Call]] = []
@@ -73,7 +73,7 @@ def chained(steps: Sequence[Call | Operator]) -> list[Call | Operator]:
         own = list(_accesses(members))
         if run and (
             _kind(members) != _kind(run[0][1])
-            or not all(a.keeps_clear_of(b) for a in own for b in accesses)
+            or not all(a.is_independent_of(b) for a in own for b in accesses)
         ):
             close()
         run.append((step, members))

@@ -1,7 +1,7 @@
-"""What a call does around a compiled program: trees to flat tensors, and results to trees.
+"""The call path around a compiled graph: pytrees to flat tensors, and results to pytrees.
 
-All that can be known when a program is made is worked out then, so that a call does next to
-nothing but hand lists on: a small learner's update takes no longer than the trees of it would.
+As much as possible is computed when a program is made, so that a call only passes lists along:
+flattening the trees alone would take as long as the update of a small learner.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MADE = ("graph", "constant")
 
 
 class BadLeaf(TypeError):
-    """A leaf that is neither tensor, array nor number, by its place."""
+    """An argument leaf that is neither a tensor, an array nor a number."""
 
     def __init__(self, place: int, leaf: Any) -> None:
         super().__init__(place)
@@ -55,24 +55,24 @@ class BadLeaf(TypeError):
 
 
 class Arguments:
-    """The arguments of one call, flat: their leaves, and those as a program takes them."""
+    """The flattened arguments of one call: their leaves, and the tensors that a program reads."""
 
-    __slots__ = ("again", "bounds", "device", "held", "leaves", "signatures", "tensors")
+    __slots__ = ("bounds", "device", "fast_calls", "lazy", "leaves", "signatures", "tensors")
 
     def __init__(self, values: Sequence[Any]) -> None:
-        """Take the values apart.
+        """Flatten the values.
 
         Raises:
-            BadLeaf: a leaf that no program can take.
-            RuntimeError: a leaf was donated.
+            BadLeaf: if a leaf is neither a tensor, an array nor a number.
+            RuntimeError: if a leaf was donated.
         """
         leaves: list[Any] = []
         bounds = [0]
-        held: list[LazyTree | None] = []
+        lazy: list[LazyTree | None] = []
         specs: list[optree.PyTreeSpec | None] = []
         for value in values:
             whole = lazy_tree_of(value)
-            if whole is not None and whole not in held:
+            if whole is not None and whole not in lazy:
                 leaves += whole.leaves
                 specs.append(None)
             else:
@@ -80,21 +80,21 @@ class Arguments:
                 some, spec = tree_flatten(value)
                 leaves += some
                 specs.append(spec)
-            held.append(whole)
+            lazy.append(whole)
             bounds.append(len(leaves))
         self.leaves = leaves
         self.bounds = bounds
-        """Where the leaves of each value begin, and where the last one's end."""
-        self.held = held
-        """For each value the leaves that were held, or None."""
-        self.again: dict[Any, Any] = {}
-        """Other calls that can be made again with the first value, once it is donated."""
+        """The first leaf of each value, and the number of all leaves."""
+        self.lazy = lazy
+        """For each value its lazy tree, or None."""
+        self.fast_calls: dict[Any, Any] = {}
+        """Fast calls with the first value, which stay possible after its donation."""
         self.device = next((x.device for x in leaves if isinstance(x, Tensor)), None)
         self.tensors = [*leaves]
-        """The leaves as a program takes them: contiguous tensors, no two the same."""
+        """The leaves as program inputs: contiguous tensors, no two the same object."""
         signatures: list[Signature] = []
         for k, spec in enumerate(specs):
-            start, stop, whole = bounds[k], bounds[k + 1], held[k]
+            start, stop, whole = bounds[k], bounds[k + 1], lazy[k]
             if whole is not None:
                 signatures.append(self._held_signature(start, stop, whole))
             else:
@@ -108,55 +108,57 @@ class Arguments:
                 self.tensors[start:stop] = tensors
                 signatures.append(Signature(spec, tensors))
         self.signatures = tuple(signatures)
-        # the compiled program is made for tensors that don't overlap, of which JAX knows nothing
+        # a program is compiled for inputs that do not overlap; JAX has no such condition
         if len({*map(id, self.tensors)}) < len(leaves):
             seen: set[int] = set()
             for i, tensor in enumerate(self.tensors):
                 self.tensors[i] = tensor.clone() if id(tensor) in seen else tensor
                 seen.add(id(tensor))
 
-    def _held_signature(self, start: int, stop: int, held: LazyTree) -> Signature:
-        if not held.numbers:
-            return held.signature
+    def _held_signature(self, start: int, stop: int, lazy: LazyTree) -> Signature:
+        if not lazy.numbers:
+            return lazy.signature
         x64 = x64_enabled()
-        for k, tensor in held.numbers.items():
-            if held.x64 != x64 or tensor.device != self.device:
+        for k, tensor in lazy.numbers.items():
+            if lazy.x64 != x64 or tensor.device != self.device:
                 break
             self.tensors[start + k] = tensor
         else:
-            return held.signature
-        for k in held.numbers:
+            return lazy.signature
+        for k in lazy.numbers:
             self.tensors[start + k] = self._tensor(start + k)
-        return Signature(held.signature.spec, self.tensors[start:stop])
+        return Signature(lazy.signature.spec, self.tensors[start:stop])
 
     def _tensor(self, place: int) -> Tensor:
         leaf = self.leaves[place]
-        # one layout for all: JAX knows no other
+        # contiguous, as all arrays of JAX are
         tensor = leaf if isinstance(leaf, Tensor) else leaf_tensor(leaf, self.device, place)
         if tensor is None:
             raise BadLeaf(place, leaf)
         return tensor if tensor.is_contiguous() else tensor.contiguous()
 
     def donate(self, which: Iterable[int], written: Container[int]) -> None:
-        """Give the memory of some values to the program: leaves and tensors are its own now.
+        """Move the leaves of donated values to memory that the program may write.
 
-        ``written`` are the leaves in whose place it puts a result; that of a number or an array
-        gets memory of its own.
+        Args:
+            which: positions of the donated values.
+            written: the leaves in whose memory the program puts a result. A number or an array
+                among them is copied.
         """
         for k in which:
-            if k >= len(self.held):
+            if k >= len(self.lazy):
                 continue
-            start, stop, held = self.bounds[k], self.bounds[k + 1], self.held[k]
-            if held is not None:
-                if k == 0 and not held.shown:
-                    self.again = held.again
-                others = [start + i for i in held.numbers]
+            start, stop, lazy = self.bounds[k], self.bounds[k + 1], self.lazy[k]
+            if lazy is not None:
+                if k == 0 and not lazy.materialized:
+                    self.fast_calls = lazy.fast_calls
+                others = [start + i for i in lazy.numbers]
                 numbers = [self.leaves[i] for i in others]
-                taken = held.donate(self.tensors[start:stop])
+                taken = lazy.donate(self.tensors[start:stop])
                 self.leaves[start:stop] = self.tensors[start:stop] = taken
                 for i, number in zip(others, numbers, strict=True):
                     self.leaves[i] = number
-                self.held[k] = None
+                self.lazy[k] = None
             else:
                 some = [isinstance(leaf, Tensor) for leaf in self.leaves[start:stop]]
                 given = [start + i for i, is_tensor in enumerate(some) if is_tensor]
@@ -171,16 +173,16 @@ class Arguments:
                     self.tensors[i] = self.tensors[i].clone()
 
     def mark_returned(self, places: Iterable[int]) -> None:
-        """Some leaves become results as they are: held ones are not alone any more."""
-        for k, held in enumerate(self.held):
-            if held is not None and held.owned:
+        """Note that leaves are returned as results, so that two trees refer to them."""
+        for k, lazy in enumerate(self.lazy):
+            if lazy is not None and lazy.owned:
                 for place in places:
                     if self.bounds[k] <= place < self.bounds[k + 1]:
-                        held.materialize(place - self.bounds[k], place - self.bounds[k] + 1)
+                        lazy.materialize(place - self.bounds[k], place - self.bounds[k] + 1)
 
 
 def leaf_tensor(leaf: Any, device: torch.device | None, slot: int) -> Tensor | None:
-    """The tensor of a number or an array, or None; equal numbers at two slots are two tensors."""
+    """The tensor of a number or an array, or None. Equal numbers at two slots get two tensors."""
     if isinstance(leaf, bool | int | float):
         dtype = {bool: torch.bool, int: int_dtype(), float: float_dtype()}[type(leaf)]
         return _scalar(leaf, dtype, device, slot)
@@ -192,7 +194,7 @@ def leaf_tensor(leaf: Any, device: torch.device | None, slot: int) -> Tensor | N
 
 @functools.lru_cache(maxsize=4096)
 def _scalar(value: Any, dtype: torch.dtype, device: torch.device | None, slot: int) -> Tensor:
-    """The tensor of a Python number, kept from call to call; one for each place, never shared."""
+    """The cached tensor of a Python number, one for each slot."""
     return torch.tensor(value, dtype=dtype, device=device)
 
 
@@ -201,15 +203,15 @@ def _scalar(value: Any, dtype: torch.dtype, device: torch.device | None, slot: i
 
 @dataclass(eq=False)
 class _Part:
-    """A node among the results, to be held."""
+    """A node among the results that can be lazy."""
 
     start: int
     stop: int
     spec: optree.PyTreeSpec
     layout: NodeLayout
-    unsure: tuple[tuple[int, int | None], ...]
-    """Places in it of leaves that may be of any sort: of an argument's with its place, of constants
-    with None."""
+    unknown_kinds: tuple[tuple[int, int | None], ...]
+    """Leaves whose kind is known only at the call: (place in the node, place of the argument, or
+    None for a constant)."""
     x64: bool
     """Whether the program is one for :func:`idql_func.enable_x64`."""
     owned: bool
@@ -218,10 +220,10 @@ class _Part:
     impossible: bool = False
 
     def make(self, flat: Sequence[Any], arguments: Arguments) -> Any | None:
-        """The node with these results, or None where it can't be held."""
+        """The lazy node of these results, or None if it can't be lazy."""
         leaves = [*flat[self.start : self.stop]]
         numbers: dict[int, Tensor] = {}
-        for k, source in self.unsure:
+        for k, source in self.unknown_kinds:
             leaf = leaves[k]
             tensor = None if source is None else arguments.tensors[source]
             if type(leaf) is Tensor:
@@ -234,23 +236,23 @@ class _Part:
             else:
                 return None
         if self.signature is None:
-            self._look([numbers.get(k, leaf) for k, leaf in enumerate(leaves)])
+            self._set_signature([numbers.get(k, leaf) for k, leaf in enumerate(leaves)])
         if self.signature is None:
             return None
         return lazy_node(
             LazyTree(leaves, numbers, self.layout, self.signature, self.x64, self.owned)
         )
 
-    def _look(self, tensors: Sequence[Any]) -> None:
+    def _set_signature(self, tensors: Sequence[Any]) -> None:
         self.impossible = not all(
             type(t) is Tensor and t.is_contiguous() and not t.requires_grad for t in tensors
         )
         if not self.impossible:
-            self.signature = Signature(self.spec, tensors).known()
+            self.signature = Signature(self.spec, tensors).interned()
 
 
 class Program:
-    """One compiled graph and how its inputs and outputs sit in the pytrees."""
+    """A compiled graph with the places of its inputs and outputs in the pytrees."""
 
     def __init__(
         self,
@@ -262,18 +264,17 @@ class Program:
         donated: Sequence[int] = (),
         kinds: Sequence[tuple[torch.Size, torch.dtype] | None] = (),
     ) -> None:
-        """Work out what each call does.
+        """Prepare the calls.
 
         Args:
-            run: the graph; it returns the results that are no donated argument's memory.
+            run: the compiled graph; it returns the results that are not in donated memory.
             used: which of the argument leaves the graph reads.
             outputs: for each leaf of the result: ("graph", k), ("argument", k), ("donated", k) for
                 the memory of an argument that the graph writes, or ("constant", value).
             out_spec: the structure of the result.
             inputs: how many leaves the arguments have.
-            donated: the argument leaves whose memory the caller has given away.
-            kinds: shape and dtype of each leaf of the result that the graph makes or an argument
-                is.
+            donated: the argument leaves that the caller has donated.
+            kinds: shape and dtype of each leaf of the result, None for a constant.
         """
         self.run = run
         self.outputs = outputs
@@ -293,7 +294,9 @@ class Program:
         """Whether each leaf of the result lies in donated memory."""
         self.written = frozenset(k for kind, k in outputs if kind == "donated")
         """The leaves in whose memory a result is put."""
-        self.passed = [k for kind, k in outputs if kind == "argument" and k not in given]
+        self.returned_arguments = [
+            k for kind, k in outputs if kind == "argument" and k not in given
+        ]
         self._donates = bool(donated)
         self.outer, self.parts = self._plan()
         others = [k for k in self.parts if isinstance(k, int)]
@@ -302,17 +305,17 @@ class Program:
             and len(self.parts) == len(others) + 1
             and all(outputs[k][0] in _MADE for k in others)
         )
-        """Whether a result may be the first argument of a call that needs nothing else but it."""
+        """Whether one result can be the first argument of a :class:`FastCall`."""
         self.used = used
 
     def _plan(self) -> tuple[optree.PyTreeSpec, list[int | _Part]]:
-        """The result down to its nodes: where each leaf and each node comes from."""
+        """The structure of the result down to its nodes, and the source of each leaf and node."""
         numbered = tree_unflatten(self.out_spec, range(self.out_spec.num_leaves))
         tops, outer = tree_flatten(numbered, is_leaf=lambda x: isinstance(x, LazyNode))
         parts: list[int | _Part] = []
         for top in tops:
             part = top if isinstance(top, int) else self._part(top)
-            if part is None:  # as a whole, then
+            if part is None:  # unflatten the whole result
                 return self.out_spec, [*range(self.out_spec.num_leaves)]
             parts.append(part)
         return outer, parts
@@ -324,7 +327,7 @@ class Program:
             return None
         start, stop = places[0], places[-1] + 1
         kinds = [kind for kind, _ in self.outputs[start:stop]]
-        unsure = tuple(
+        unknown_kinds = tuple(
             (k, value if kind == "argument" else None)
             for k, (kind, value) in enumerate(self.outputs[start:stop])
             if kind in ("argument", "constant")
@@ -335,31 +338,30 @@ class Program:
         ]
         if self._donates and not all(owned):
             return None
-        return _Part(start, stop, spec, layout, unsure, x64_enabled(), self._donates)
+        return _Part(start, stop, spec, layout, unknown_kinds, x64_enabled(), self._donates)
 
-    def flat_results(self, leaves: Sequence[Any], tensors: Sequence[Tensor]) -> Sequence[Any]:
-        """Run once. ``leaves`` are the arguments', those donated in memory of their own."""
+    def run_flat(self, leaves: Sequence[Any], tensors: Sequence[Tensor]) -> Sequence[Any]:
+        """Run the graph and pick the leaves of the result from its outputs and the arguments."""
         results = self.run(*self._read(tensors))
         return self._pick((*results, *leaves, *tensors, *self._constants))
 
     def __call__(self, arguments: Arguments, settings: Any = None) -> PyTree:
-        """Run once, and put the results together.
+        """Run the graph and unflatten the result.
 
-        With ``settings``, all else that the call depends on, a result may go round
-        (:class:`FastCall`).
+        With ``settings``, which are everything else that the call depends on, the result can be
+        the argument of a :class:`FastCall`.
         """
-        flat = self.flat_results(arguments.leaves, arguments.tensors)
-        if self.passed:
-            arguments.mark_returned(self.passed)
-        return self.together(flat, arguments, settings)
+        flat = self.run_flat(arguments.leaves, arguments.tensors)
+        if self.returned_arguments:
+            arguments.mark_returned(self.returned_arguments)
+        return self.build_result(flat, arguments, settings)
 
-    def results_over(
+    def run_over_rows(
         self, tensors: Sequence[Tensor], rows: Mapping[int, Tensor], times: int, start: int
     ) -> list[Tensor] | None:
-        """The results from ``start`` on of some runs on the same memory, each ``[times, ...]``.
+        """The results from ``start`` on of several runs on the same memory, each ``[times, ...]``.
 
-        The leaves named in ``rows`` are another row at each run. None where it can't be done
-        without a look at each run.
+        A leaf in ``rows`` is the next row at each run. None if each run needs a call of its own.
         """
         last = self.outputs[start:]
         if not isinstance(self.run, Replayed) or any(kind not in _MADE for kind, _ in last):
@@ -373,8 +375,10 @@ class Program:
             for kind, value in last
         ]
 
-    def together(self, flat: Sequence[Any], arguments: Arguments, settings: Any = None) -> PyTree:
-        """The result from its leaves. ``settings``: see :meth:`__call__`."""
+    def build_result(
+        self, flat: Sequence[Any], arguments: Arguments, settings: Any = None
+    ) -> PyTree:
+        """Unflatten the result. ``settings``: see :meth:`__call__`."""
         tops: list[Any] = []
         for part in self.parts:
             if isinstance(part, int):
@@ -392,16 +396,16 @@ class Program:
         return tree_unflatten(self.outer, tops)
 
     def mark(self, flat: Sequence[Any], start: int, stop: int) -> None:
-        """Note which results lie in donated memory, for a later call to keep it."""
+        """Mark the results in donated memory, which the next call need not copy."""
         kept = [flat[k] for k in range(start, stop) if self.kept[k]]
         mark_owned([leaf for leaf in kept if isinstance(leaf, Tensor)])
 
 
 class FastCall:
-    """The call that a training loop makes next: the same function, on what it returned last.
+    """The next call of a training loop: the same function, on the learner that it returned last.
 
-    Only the batch is another one then. The learner's tensors are those of the last call, nobody
-    has seen them, and the results go to the same places.
+    Only the batch differs. The learner's tensors are those of the last call, the caller has not
+    read them, and the results go to the same memory.
     """
 
     __slots__ = (
@@ -423,18 +427,21 @@ class FastCall:
     def prepare(
         program: Program, part: _Part, node: Any, arguments: Arguments, settings: Any
     ) -> None:
-        """Let a result know how it can go round, if it lies where the first argument lay."""
-        held, stop = lazy_tree_of(node), arguments.bounds[1]
+        """Record the fast call on a result that lies in the memory of the first argument."""
+        lazy, stop = lazy_tree_of(node), arguments.bounds[1]
         if (
-            held is not None
+            lazy is not None
             and isinstance(program.run, Replayed)
             and part.stop - part.start == stop
-            and all(map(operator.is_, held.leaves, arguments.leaves[:stop]))
+            and all(map(operator.is_, lazy.leaves, arguments.leaves[:stop]))
         ):
-            held.again = {**arguments.again, settings: FastCall(program, program.run, arguments)}
+            lazy.fast_calls = {
+                **arguments.fast_calls,
+                settings: FastCall(program, program.run, arguments),
+            }
 
     def leaves(self, others: Sequence[Any]) -> list[Tensor] | None:
-        """The leaves of the other arguments, or None if they are not of the kinds as before."""
+        """The leaves of the other arguments, or None if a structure, shape or dtype differs."""
         if len(others) != len(self._spec):
             return None
         leaves: list[Any] = []
@@ -456,7 +463,7 @@ class FastCall:
         return leaves if len({*map(id, leaves)}) == len(leaves) else None
 
     def __call__(self, learner: Any, leaves: Sequence[Tensor]) -> PyTree:
-        """The function's result for a learner of which :func:`cached_call` is this."""
+        """The function's result for a learner whose :func:`cached_call` this is."""
         program = self._program
         node = transfer(learner)
         tensors = [*self._inputs, *[leaves[k] for k in self._picked]]
@@ -472,14 +479,16 @@ class FastCall:
 
 
 def cached_call(value: Any, settings: Any) -> FastCall | None:
-    """How a call can be made again with a value, if that was made to go round and nobody has
-    looked into it; ``settings`` are what else the call depends on."""
-    held = lazy_tree_of(value)
-    return None if held is None or held.shown else held.again.get(settings)
+    """The fast call for a first argument, or None if it has none or was read since it was made.
+
+    ``settings`` are everything else that the call depends on.
+    """
+    lazy = lazy_tree_of(value)
+    return None if lazy is None or lazy.materialized else lazy.fast_calls.get(settings)
 
 
 def _getter(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
-    """What takes the items at some places out of a sequence."""
+    """A function that picks the items at some places of a sequence."""
     if len(places) > 1:
         return itemgetter(*places)
     return lambda items: [items[k] for k in places]

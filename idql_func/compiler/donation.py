@@ -1,8 +1,8 @@
-"""Donated arguments: their memory becomes the result's, and the old tensors say so if used.
+"""Donated arguments: the results take their memory, and any use of the old tensors is an error.
 
-The rules are ``jax.jit``'s: after a call with ``donate_argnums`` the donated tensors are gone.
-torch has no such state of a tensor, so the Python object changes its class to one that refuses
-every operation, while a new object takes over the memory.
+The rules are those of ``jax.jit``: after a call with ``donate_argnums`` the donated tensors can't
+be used. Torch tensors have no such state, so the Python object gets a class that raises an error
+in every operation, and a new object holds the memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DONATED_MESSAGE = (
 
 
 class DonatedTensor(Tensor):
-    """What is left of a tensor whose memory was given away."""
+    """A tensor whose memory was donated; every operation on it raises an error."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -38,10 +38,10 @@ class DonatedTensor(Tensor):
 
 
 def donated_tensor() -> Tensor:
-    """The refusing rest of a tensor that nobody had looked at before it was given away.
+    """Placeholder for a donated tensor that was never materialised.
 
     Raises:
-        RuntimeError: under a transform, where a tensor has another class, it refuses at once.
+        RuntimeError: inside a transform, where a new tensor has another class.
     """
     tensor = torch.empty(0)
     if type(tensor) is not Tensor:
@@ -51,17 +51,20 @@ def donated_tensor() -> Tensor:
 
 
 def mark_owned(tensors: Iterable[Tensor]) -> None:
-    """Note that the memory of tensors was made by a donating call, so that the next may keep it."""
+    """Mark tensors whose memory a donating call has made: the next call need not copy them."""
     for tensor in tensors:
         setattr(tensor, _OWNED, True)
 
 
 def take_donated_memory(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The values of donated leaves in memory that nothing else reads; the leaves are refused.
+    """Move donated leaves to memory that nothing else reads, and make the old tensors unusable.
 
-    ``tensors`` are the leaves as a program takes them: where one is not the leaf itself, it is a
-    copy already. Memory that an earlier donating call has made is kept. Any other, such as a
-    user's array, is copied, which happens at the first call of a loop alone.
+    Memory that an earlier donating call has made is kept. Other memory, such as a user's array,
+    is copied, which happens only at the first call of a loop.
+
+    Args:
+        leaves: the donated leaves.
+        tensors: the same leaves as program inputs; one that is not the leaf itself is a copy.
     """
     taken = [
         tensor
@@ -79,10 +82,10 @@ def take_donated_memory(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> lis
 
 
 def without_donation(tree: L) -> L:
-    """The tree for a donating call that leaves this one as it is: the call works on a copy.
+    """The same values in new tensor objects, which a donating call copies before it writes.
 
-    Only memory that an earlier donating call has made is taken over, under the very tensor objects
-    which that call gave; here are the values under other ones.
+    A donating call writes only into memory that an earlier donating call has made, which it
+    recognises by the tensor objects.
 
     >>> import torch
     >>> a = torch.zeros(2)

@@ -18,7 +18,14 @@ from torch.fx import GraphModule
 from idql_func.compiler import torch_internals
 from idql_func.compiler.pass_matmul import use_native_matmul
 from idql_func.compiler.replay import Replayed
-from idql_func.compiler.torch_internals import ANALYSIS, INDUCTOR, MATMUL, problem_of, turn_off
+from idql_func.compiler.torch_internals import (
+    ANALYSIS,
+    DYNAMIC_ROWS,
+    INDUCTOR,
+    MATMUL,
+    problem_of,
+    turn_off,
+)
 from idql_func.compiler.trace import example_inputs
 from idql_func.switches import native_matmul
 
@@ -69,7 +76,8 @@ def _straight_to_inductor(
 ) -> CompiledGraph:
     standalone_compile: Any = torch_internals.standalone_compile()
     options = {"config_patches": torch_internals.inductor_settings()}
-    if dynamic_rows and (tracing := torch_internals.tracing_context()) is not None:
+    tracing = torch_internals.tracing_context() if dynamic_rows else None
+    if tracing is not None and problem_of(DYNAMIC_ROWS) is None:
         return _compile_with_dynamic_rows(graph, standalone_compile, tracing, options)
     # new tensors: memory that two arguments of this call share is not part of the program
     return standalone_compile(

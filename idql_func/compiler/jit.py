@@ -33,8 +33,8 @@ __all__ = ["Jitted", "name_of"]
 logger = logging.getLogger("idql_func")
 
 _Settings = tuple[Any, ...]
-"""What a program depends on beside its arguments' kinds: a function, the names of its keywords,
-its static arguments and the switches."""
+"""What a program depends on besides the kinds of its arguments: the function, the names of its
+keywords, its static arguments and the switches."""
 
 
 class Jitted:
@@ -71,11 +71,11 @@ class Jitted:
         if runs_eagerly():
             return self.fn(*args, **kwargs)
         settings = self._settings(args, kwargs)
-        again = cached_call(args[0], settings) if self._repeats and args else None
-        if again is not None:
-            leaves = again.leaves(args[1:])
+        fast = cached_call(args[0], settings) if self._repeats and args else None
+        if fast is not None:
+            leaves = fast.leaves(args[1:])
             if leaves is not None:
-                return again(args[0], leaves)
+                return fast(args[0], leaves)
         program, arguments = self._prepare(args, kwargs, settings)
         return program(arguments, settings if self._repeats and not settings[1] else None)
 
@@ -102,7 +102,7 @@ class Jitted:
             or value != k
             or (kind == "donated" and not isinstance(leaves[k], Tensor))
         ]
-        # after one step each part of the state is where it will be
+        # from the second step on, each leaf of the state stays at its place in memory
         stays = all(
             kind == "constant" or (kind, value) == ("donated", k) for k, kind, value in moving
         )
@@ -114,10 +114,10 @@ class Jitted:
                 leaves[carried : carried + len(xs)] = tensors[carried : carried + len(xs)] = row
             if i == 1 and stays:
                 rows = {carried + k: leaf[1:] for k, leaf in enumerate(xs)}
-                rest = program.results_over(tensors, rows, steps - 1, carried)
+                rest = program.run_over_rows(tensors, rows, steps - 1, carried)
                 if rest is not None:
                     break
-            result = program.flat_results(leaves, tensors)
+            result = program.run_flat(leaves, tensors)
             inputs = [*tensors] if moving else tensors
             for k, kind, value in moving:
                 leaf = leaves[k]
@@ -129,14 +129,14 @@ class Jitted:
                 elif result[k] is not leaf:
                     tensors[k] = torch.full_like(tensors[k], result[k])
             outputs.append(result[carried:])
-        arguments.mark_returned(program.passed)
+        arguments.mark_returned(program.returned_arguments)
         stacked = [tree_stack(list(column)) for column in zip(*outputs, strict=True)]
         if rest is not None:
             stacked = [torch.cat(both) for both in zip(stacked, rest, strict=True)]
-        return program.together((*leaves[:carried], *stacked), arguments)
+        return program.build_result((*leaves[:carried], *stacked), arguments)
 
     def _check_carry(self, program: Program, arguments: Arguments, init: PyTree) -> None:
-        """Refuse a step that can't be repeated."""
+        """Raise if the carry of a step differs from its argument in structure, shape or dtype."""
         init_spec = arguments.signatures[0].spec
         parts = program.out_spec.children()
         if program.out_spec.type is not tuple or len(parts) != 2:
@@ -165,11 +165,11 @@ class Jitted:
         return self._donating
 
     def cache_size(self) -> int:
-        """How many graphs have been compiled: one a structure, shape and static value."""
+        """The number of compiled programs: one for each structure, shape and static value."""
         return len(self._programs)
 
     def clear_cache(self) -> None:
-        """Forget the compiled graphs."""
+        """Forget the compiled programs."""
         self._programs.clear()
 
     def _settings(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Settings:
@@ -184,9 +184,9 @@ class Jitted:
     def _prepare(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], settings: _Settings
     ) -> tuple[Program, Arguments]:
-        """The program for these arguments, and their leaves.
+        """The program for these arguments, and the flattened arguments.
 
-        From here on the donated arguments are refused elsewhere: the leaves have their memory.
+        The caller's donated tensors are unusable from here on.
         """
         _, names, positional, keywords, _ = settings
         static_args, static_kwargs = dict(positional), dict(keywords)
@@ -205,7 +205,7 @@ class Jitted:
         if program is None:
             spec = _spec_of_all([s.spec for s in arguments.signatures], names)
             program = self._compile(spec, static_args, static_kwargs, arguments.tensors)
-            known = tuple([signature.known() for signature in arguments.signatures])
+            known = tuple([signature.interned() for signature in arguments.signatures])
             self._programs[known, settings] = program
         if self._donated_nums:
             arguments.donate(self._donated_nums, program.written)
@@ -235,11 +235,11 @@ class Jitted:
             outputs.clear()
             out_spec[:] = [result_spec]
             for leaf in result_leaves:
-                if id(leaf) in position:  # handed back untouched, Python numbers as such
+                if id(leaf) in position:  # returned unchanged; a Python number stays one
                     outputs.append(("argument", position[id(leaf)]))
                 elif isinstance(leaf, Tensor):
                     outputs.append(("graph", len(results)))
-                    # a view of an input, or a result given twice, would see what is written there
+                    # a write to donated memory would change a view of it, or an equal result
                     shared = donated and (unknown_aliases or storage_of(leaf) in storages)
                     results.append(leaf.clone() if shared else leaf.contiguous())
                     storages.add(storage_of(leaf))
@@ -286,7 +286,7 @@ def _spec_of_all(specs: Sequence[optree.PyTreeSpec], names: Sequence[str]) -> op
 
 
 def _places(spec: optree.PyTreeSpec, chosen: set[Any], start: int = 0) -> tuple[int, ...]:
-    """The places, among all leaves, of the leaves of some children; the first leaf is ``start``."""
+    """The places of the leaves of some children; ``start`` is the place of the first leaf."""
     places: list[int] = []
     for entry, child in zip(spec.entries(), spec.children(), strict=True):
         if entry in chosen:

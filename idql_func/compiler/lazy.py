@@ -1,14 +1,13 @@
-"""Results of a jitted call that nobody has looked into yet: leaves without their tree.
+"""Lazy results of jitted calls: the leaves are kept flat until a field is read.
 
-A training loop hands the learner that one call returns to the next, unread. Putting its tree
-together, taking it apart again and looking at each tensor would cost more than a small learner's
-update computes. A result that is a node of the library is therefore *held*: the object is there,
-its fields are not, until somebody reads one. A held node that goes into a jitted function gives
-its leaves as they are; the structure and the kinds of its tensors are known from the call that
-made it.
+A training loop passes the learner that one call returns to the next call and does not read it. To
+unflatten it, flatten it again and check each tensor would take longer than the update of a small
+learner. A result that is a node of the library is therefore *lazy*: the object exists, but its
+fields do not until one is read. A jitted function that gets a lazy node takes the leaves as they
+are; the call that made them has recorded their structure, shapes and dtypes.
 
-A field that is read comes into being then, and stays. One that brings a mutable container, such
-as a dict of parameters, ends the shortcut, since what is in there may be exchanged by anybody.
+A field that is read is materialised once and stays. If it holds a mutable container, such as a
+dict of parameters, the tree is flattened at each later call, since the caller may change it.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ from idql_func.tree import tree_iter, tree_unflatten
 Kind = tuple[torch.Size, torch.dtype, torch.device, bool]
 
 _SLOT = "_idql_func_lazy"
-_LOCK = threading.RLock()  # a field is made once, memory given away once, whoever asks
+_LOCK = threading.RLock()  # a field is materialised once and memory donated once, in any thread
 
 
 class Signature:
-    """What a program is made for: the structure of an argument and the kinds of its tensors."""
+    """The structure of an argument and the kinds of its tensors: a key of the cache of programs."""
 
     __slots__ = ("__weakref__", "_hash", "kinds", "spec")
 
@@ -47,9 +46,9 @@ class Signature:
         self.kinds = tuple([(t.shape, t.dtype, t.device, t.requires_grad) for t in tensors])
         self._hash = hash((spec, self.kinds))
 
-    def known(self) -> Signature:
-        """An equal one that is in use already, so that looking a program up compares nothing."""
-        return _KNOWN.setdefault(self, self)
+    def interned(self) -> Signature:
+        """The first equal signature, so that a lookup of a program compares by identity."""
+        return _SIGNATURES.setdefault(self, self)
 
     def __hash__(self) -> int:
         return self._hash
@@ -63,67 +62,68 @@ class Signature:
         )
 
 
-_KNOWN: weakref.WeakValueDictionary[Signature, Signature] = weakref.WeakValueDictionary()
+_SIGNATURES: weakref.WeakValueDictionary[Signature, Signature] = weakref.WeakValueDictionary()
 
 
 def kind_of(tensor: Tensor) -> Kind:
-    """Shape, dtype, device, and whether torch's own gradient is asked for."""
+    """Shape, dtype, device, and ``requires_grad``."""
     return tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad
 
 
 @dataclass(frozen=True, eq=False)
 class NodeLayout:
-    """Where the fields of a node lie among its leaves."""
+    """The place of each field of a node among its leaves."""
 
     cls: type[LazyNode]
     spec: optree.PyTreeSpec
     static: dict[str, Any]
     fields: dict[str, tuple[int, int, optree.PyTreeSpec, NodeLayout | None]]
-    """First leaf, the one after the last, structure, and the layout of a field that is a node."""
+    """For each field: its first leaf, the one after its last, its structure, and the layout of a
+    field that is itself a node."""
 
 
 @dataclass(eq=False)
 class LazyTree:
-    """The leaves of one tree that a jitted call has made, contiguous tensors and numbers."""
+    """The leaves of a tree that a jitted call has made: contiguous tensors, and numbers."""
 
     __slots__ = (
-        "again", "gone", "layout", "leaves", "numbers", "opened", "owned", "shown", "signature",
-        "x64",
+        "donated", "exposed", "fast_calls", "layout", "leaves", "materialized", "numbers", "owned",
+        "signature", "x64",
     )  # fmt: skip
 
     leaves: list[Any]
     numbers: dict[int, Tensor]
-    """For the place of each leaf that is a Python number the tensor of it."""
+    """For each leaf that is a Python number, by its place: the tensor of it."""
     layout: NodeLayout
     signature: Signature
     x64: bool
-    """Whether the numbers' tensors are those of :func:`idql_func.enable_x64`."""
+    """Whether the tensors of numbers were made under :func:`idql_func.enable_x64`."""
     owned: bool
-    """Whether the tensors are nowhere else, in memory that a donating call has made."""
+    """Whether nothing else refers to the tensors, whose memory a donating call has made."""
 
     def __post_init__(self) -> None:
-        self.shown: set[int] = set()
-        """Tensors that have been handed out."""
-        self.opened = False
-        """Whether part of the tree may have been changed behind the leaves' back."""
-        self.gone = False
+        self.materialized: set[int] = set()
+        """Places of the tensors that the caller can reach through a field."""
+        self.exposed = False
+        """Whether the caller can reach a mutable container, and so may have changed the tree."""
+        self.donated = False
         """Whether the leaves were donated."""
-        self.again: dict[Any, Any] = {}
-        """How a call can be made again with it, see ``call.FastCall``, by what else it takes."""
+        self.fast_calls: dict[Any, Any] = {}
+        """Fast calls with this tree as first argument (``call.FastCall``), by the settings."""
 
     def successor(self) -> LazyTree:
-        """The same leaves for who comes next; from now on they are refused here.
+        """Move the leaves to a new tree; this one is donated.
 
         Raises:
-            RuntimeError: they were donated already.
+            RuntimeError: if they were donated already.
         """
         with _LOCK:
-            if self.gone:
+            if self.donated:
                 raise RuntimeError(DONATED_MESSAGE)
             new = LazyTree(
                 self.leaves, self.numbers, self.layout, self.signature, self.x64, self.owned
             )
-            new.again = self.again
+            new.fast_calls = self.fast_calls
             self._empty()
         return new
 
@@ -132,47 +132,47 @@ class LazyTree:
         self.leaves = [None] * len(leaves)
         for k in self.numbers:
             self.leaves[k] = leaves[k]
-        self.again = {}
-        self.gone = True
+        self.fast_calls = {}
+        self.donated = True
 
     def usable(self) -> bool:
-        """Whether the leaves still are the tree, and tensors of the kinds noted.
+        """Whether the leaves are still those of the tree, with the recorded shapes and dtypes.
 
         Raises:
-            RuntimeError: one of them was donated.
+            RuntimeError: if one of them was donated.
         """
-        if self.opened or self.gone:
+        if self.exposed or self.donated:
             return False
         if not self.owned and not {*map(type, self.leaves)} <= _PLAIN:
             return False
         kinds = self.signature.kinds
         return all(
             kind_of(leaf) == kinds[k] and leaf.is_contiguous()
-            for k in self.shown
+            for k in self.materialized
             if isinstance(leaf := self.leaves[k], Tensor)
         )
 
     def materialize(self, start: int, stop: int) -> list[Any]:
-        """Some leaves for somebody to keep."""
+        """Leaves that the caller may keep."""
         leaves = self.leaves[start:stop]
-        if self.gone:
+        if self.donated:
             return [donated_tensor() if leaf is None else leaf for leaf in leaves]
-        self.shown.update([k for k in range(start, stop) if k not in self.numbers])
+        self.materialized.update([k for k in range(start, stop) if k not in self.numbers])
         if self.owned:
             mark_owned([leaf for leaf in leaves if type(leaf) is Tensor])
         return leaves
 
     def donate(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The tensors for a program that writes them; from now on they are refused here.
+        """The tensors for a program that writes to them; this tree is donated.
 
-        Tensors that others can have are refused to them as well, see
-        :func:`idql_func.compiler.donation.take_donated_memory`. The places of numbers keep theirs.
+        Tensors that the caller can reach are made unusable, see
+        :func:`idql_func.compiler.donation.take_donated_memory`. Numbers stay as they are.
         """
         with _LOCK:
-            if self.gone:
+            if self.donated:
                 raise RuntimeError(DONATED_MESSAGE)
             leaves, taken = self.leaves, list(tensors)
-            shared = self.shown if self.owned else range(len(leaves))
+            shared = self.materialized if self.owned else range(len(leaves))
             places = [k for k in shared if k not in self.numbers]
             if places:
                 given = take_donated_memory([leaves[k] for k in places], [taken[k] for k in places])
@@ -186,7 +186,7 @@ _PLAIN = {Tensor, bool, int, float}
 
 
 class LazyNode:
-    """Base of nodes whose fields may come into being when they are read."""
+    """Base of nodes whose fields can be materialised when they are read."""
 
     _child_names: ClassVar[tuple[str, ...]] = ()
     _static_names: ClassVar[tuple[str, ...]] = ()
@@ -194,81 +194,81 @@ class LazyNode:
     if not TYPE_CHECKING:  # to a type checker a node has its fields and no others
 
         def __getattr__(self, name: str) -> Any:
-            """A field that is not there yet."""
+            """Materialise a field."""
             slot = self.__dict__.get(_SLOT)
             if slot is None or name not in slot[1].fields:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             return _field(self.__dict__, slot, name)
 
     def __getstate__(self) -> dict[str, Any]:
-        """All fields: what pickle and copy see."""
+        """All fields, for pickle and copy."""
         state = dict.fromkeys((*self._static_names, *self._child_names))
         return {name: getattr(self, name) for name in state}
 
 
 def _field(fields: dict[str, Any], slot: tuple[LazyTree, NodeLayout, int], name: str) -> Any:
-    held, layout, first = slot
+    lazy, layout, first = slot
     start, stop, spec, inner = layout.fields[name]
     with _LOCK:
         if name in fields:
             return fields[name]
         if inner is not None:
-            value: Any = _node(held, inner, first + start)
+            value: Any = _node(lazy, inner, first + start)
         else:
-            value = tree_unflatten(spec, held.materialize(first + start, first + stop))
+            value = tree_unflatten(spec, lazy.materialize(first + start, first + stop))
             if not (spec.is_leaf() or value is None or value == ()):
-                held.opened = True
+                lazy.exposed = True
         fields[name] = value
         return value
 
 
 def materialize_fields(node: LazyNode) -> None:
-    """All fields of a node at once, if none is there yet: what is about to read each of them."""
+    """Materialise all fields of a node at once, if none is there yet."""
     fields = node.__dict__
     if _SLOT not in fields:
         return
     with _LOCK:
-        held, layout, first = fields[_SLOT]
+        lazy, layout, first = fields[_SLOT]
         if fields.keys().isdisjoint(layout.fields):
-            leaves = held.materialize(first, first + layout.spec.num_leaves)
-            held.opened = True
+            leaves = lazy.materialize(first, first + layout.spec.num_leaves)
+            lazy.exposed = True
             fields.update(tree_unflatten(layout.spec, leaves).__dict__)
 
 
-def _node(held: LazyTree, layout: NodeLayout, first: int) -> Any:
+def _node(lazy: LazyTree, layout: NodeLayout, first: int) -> Any:
     node = object.__new__(layout.cls)
     node.__dict__.update(layout.static)
-    node.__dict__[_SLOT] = held, layout, first
+    node.__dict__[_SLOT] = lazy, layout, first
     return node
 
 
-def lazy_node(held: LazyTree) -> Any:
-    """The object for held leaves."""
-    return _node(held, held.layout, 0)
+def lazy_node(lazy: LazyTree) -> Any:
+    """The node of a lazy tree."""
+    return _node(lazy, lazy.layout, 0)
 
 
 def transfer(node: Any) -> Any:
-    """Another object for a held tree's leaves; the first is refused from now on.
+    """A new node with the leaves of a lazy one, which is donated.
 
     Raises:
-        RuntimeError: it was donated already.
+        RuntimeError: if it was donated already.
     """
     return lazy_node(node.__dict__[_SLOT][0].successor())
 
 
 def lazy_tree_of(value: Any) -> LazyTree | None:
-    """The leaves of a whole tree that is still held, or None.
+    """The lazy tree of a node, or None if the node is not lazy or was changed.
 
     Raises:
-        RuntimeError: one of them was donated.
+        RuntimeError: if one of its leaves was donated.
     """
     if not isinstance(value, LazyNode):
         return None
     slot = value.__dict__.get(_SLOT)
     if slot is None:
         return None
-    held, layout, _ = slot
-    return held if layout is held.layout and held.usable() else None
+    lazy, layout, _ = slot
+    return lazy if layout is lazy.layout and lazy.usable() else None
 
 
 def unread_leaves(node: LazyNode, name: str) -> list[Any] | None:
@@ -285,16 +285,16 @@ def unread_leaves(node: LazyNode, name: str) -> list[Any] | None:
 
 
 def float_dtype_of(tree: Any) -> torch.dtype:
-    """The dtype of the first floating tensor of a tree; a held one stays held."""
-    held = lazy_tree_of(tree)
-    for leaf in tree_iter(tree) if held is None else held.leaves:
+    """The dtype of the first floating tensor of a tree, without materialising a field."""
+    lazy = lazy_tree_of(tree)
+    for leaf in tree_iter(tree) if lazy is None else lazy.leaves:
         if isinstance(leaf, Tensor) and leaf.is_floating_point():
             return leaf.dtype
     raise ValueError("float_dtype_of: the tree has no tensor of floating numbers.")
 
 
 def peek(node: Any, *names: str) -> Any:
-    """A leaf by its path, to look at and not to keep: a held tree stays held.
+    """Read a leaf by its path without materialising a field. The caller must not keep it.
 
     >>> from idql_func import struct
     >>> class Pair(struct.PyTreeNode):
@@ -302,21 +302,21 @@ def peek(node: Any, *names: str) -> Any:
     >>> peek(Pair(torch.tensor(3)), "first").item()
     3
     """
-    held = lazy_tree_of(node)
-    if held is None:
+    lazy = lazy_tree_of(node)
+    if lazy is None:
         for name in names:
             node = getattr(node, name)
         return node
-    layout, place = held.layout, 0
+    layout, place = lazy.layout, 0
     for name in names:
         assert layout is not None
         start, _, _, layout = layout.fields[name]
         place += start
-    return held.leaves[place]
+    return lazy.leaves[place]
 
 
 def layout_of(spec: optree.PyTreeSpec) -> NodeLayout | None:
-    """The layout of a structure, or None for one that can't be held."""
+    """The layout of a structure, or None if its node can't be lazy."""
     cls = spec.type
     if not (isinstance(cls, type) and issubclass(cls, LazyNode) and can_be_lazy(cls)):
         return None
@@ -332,7 +332,7 @@ def layout_of(spec: optree.PyTreeSpec) -> NodeLayout | None:
 
 
 def can_be_lazy(cls: type[LazyNode]) -> bool:
-    """Whether a field that is not there is noticed: a class attribute would stand in for it."""
+    """Whether reading a missing field calls ``__getattr__``: no class attribute has its name."""
     return cls.__getattr__ is LazyNode.__getattr__ and not any(  # type: ignore[attr-defined]
         hasattr(cls, name) for name in cls._child_names
     )

@@ -1,8 +1,7 @@
-"""Results of a graph that are written over its inputs by operators that can do so.
+"""Put the results of a graph into the memory of its donated inputs.
 
-The memory of a donated input takes a result. Copying it there at the end costs a pass over
-memory; an operator with a twin (``tree_ops.py``) writes it there in the first place, if everything
-that reads the old values has run by then.
+A copy at the end costs a pass over memory. An operator with an in-place form (``tree_ops.py``)
+writes the result there directly, if all readers of the old values have run by then.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ def reuse_donated_memory(
     donated: Sequence[int],
     tensors: Sequence[Tensor],
 ) -> list[tuple[str, Any]]:
-    """Give each output of the graph the memory of a donated leaf of its kind.
+    """Assign to each output of the graph the memory of a donated leaf of its shape and dtype.
 
-    That is the leaf which an operator can write it over, or the first one that is left.
+    It is the leaf that an in-place operator can write to, or else the first free one.
     """
     free = [k for k in donated if ("argument", k) not in outputs]
     results = results_of(graph)
-    homes = {} if problem_of(ANALYSIS) else output_buffers(graph)
+    buffers = {} if problem_of(ANALYSIS) else output_buffers(graph)
     pairs: dict[int, int] = {}
     made_here = [value for kind, value in outputs if kind == "graph"]
-    for value in sorted(made_here, key=lambda value: value not in homes):
+    for value in sorted(made_here, key=lambda value: value not in buffers):
         made = results[value].meta["val"]
         fits = [k for k in free if (tensors[k].shape, tensors[k].dtype) == (made.shape, made.dtype)]
         if fits:
-            pairs[value] = homes[value] if homes.get(value) in fits else fits[0]
+            pairs[value] = buffers[value] if buffers.get(value) in fits else fits[0]
             free.remove(pairs[value])
     copied = pairs if problem_of(ANALYSIS) else use_inplace_ops(graph, pairs)
     _write_into_inputs(graph, pairs, copied)
@@ -58,27 +57,27 @@ def reuse_donated_memory(
 
 
 def output_buffers(graph: GraphModule) -> dict[int, int]:
-    """The number of the input over which each result could be written, by the result's number.
+    """For each result, the input whose memory an in-place operator could write it to.
 
-    Only a result of an operator with a twin, or of several in a row, has such a place.
+    Only results of operators with an in-place form, or of several in a row, have one.
     """
     inputs, output = _ends(graph)
-    home = {node: k for k, node in enumerate(inputs)}
+    buffer = {node: k for k, node in enumerate(inputs)}
     for node in graph.graph.nodes:
-        if node.target is operator.getitem and _has_twin(node.args[0]):
+        if node.target is operator.getitem and _has_inplace_form(node.args[0]):
             written = _whole(_written(node.args[0])[node.args[1]])
-            if written in home:
-                home[node] = home[written]
+            if written in buffer:
+                buffer[node] = buffer[written]
     results = [_whole(node) for node in output.args[0]]
-    return {k: home[r] for k, r in enumerate(results) if r in home and r.op != "placeholder"}
+    return {k: buffer[r] for k, r in enumerate(results) if r in buffer and r.op != "placeholder"}
 
 
 def use_inplace_ops(graph: GraphModule, pairs: dict[int, int]) -> dict[int, int]:
-    """Put twins in the place of pure operators where it changes no value; the pairs left over.
+    """Replace operators by their in-place forms where no value changes; the pairs left over.
 
-    ``pairs`` maps a result's number to that of the input whose memory it takes. A twin takes
-    over where it writes each result to the input that should have it and nothing reads the old
-    values afterwards. The graph then returns that input in the result's place.
+    ``pairs`` maps the number of a result to that of the input whose memory it takes. An in-place
+    form is used if it writes each result to the right input and nothing reads the old values
+    afterwards. The graph then returns that input instead of the result.
     """
     inputs, output = _ends(graph)
     number = {node: k for k, node in enumerate(inputs)}
@@ -87,14 +86,16 @@ def use_inplace_ops(graph: GraphModule, pairs: dict[int, int]) -> dict[int, int]
     for node in order:
         sharing[storage_number(node)].append(node)
 
-    def result_is_at_home(value: Node, home: Node) -> bool:
+    def is_result_of(value: Node, buffer: Node) -> bool:
         for alias in sharing[storage_number(value)]:
             for k, result in enumerate(output.args[0]):
-                if result is alias and (_whole(alias) is not value or pairs.get(k) != number[home]):
+                if result is alias and (
+                    _whole(alias) is not value or pairs.get(k) != number[buffer]
+                ):
                     return False
         return True
 
-    def read_for_the_last_time(old: Node, reader: Node) -> bool:
+    def is_last_read(old: Node, reader: Node) -> bool:
         aliases = sharing[storage_number(old)]
         mentions: list[Node] = []
         map_arg((reader.args, reader.kwargs), mentions.append)
@@ -103,16 +104,16 @@ def use_inplace_ops(graph: GraphModule, pairs: dict[int, int]) -> dict[int, int]
         )
 
     for node in list(graph.graph.nodes):
-        if not _has_twin(node):
+        if not _has_inplace_form(node):
             continue
         written = [_whole(old) for old in _written(node)]
         values = {user: written[user.args[1]] for user in node.users}
         if (
             all(old in number and number[old] in pairs.values() for old in written)
-            and all(read_for_the_last_time(old, node) for old in written)
-            and all(result_is_at_home(value, home) for value, home in values.items())
+            and all(is_last_read(old, node) for old in written)
+            and all(is_result_of(value, buffer) for value, buffer in values.items())
         ):
-            settled = [
+            readers = [
                 value
                 for value in _readers(
                     graph, {alias for w in written for alias in sharing[storage_number(w)]}
@@ -120,15 +121,15 @@ def use_inplace_ops(graph: GraphModule, pairs: dict[int, int]) -> dict[int, int]
                 if order[value] < order[node] < max(order[user] for user in value.users)
             ]
             with graph.graph.inserting_before(node):
-                twin = graph.graph.call_function(
+                inplace = graph.graph.call_function(
                     INPLACE_FORMS[node.target][0],
                     map_arg(node.args, _whole),
-                    {"run_after": settled},
+                    {"run_after": readers},
                 )
-            order[twin] = order[node]
-            for value, home in values.items():
-                sharing[storage_number(home)] += sharing[storage_number(value)]
-                value.replace_all_uses_with(home)
+            order[inplace] = order[node]
+            for value, buffer in values.items():
+                sharing[storage_number(buffer)] += sharing[storage_number(value)]
+                value.replace_all_uses_with(buffer)
                 graph.graph.erase_node(value)
             graph.graph.erase_node(node)
     graph.recompile()
@@ -175,12 +176,12 @@ def _ends(graph: GraphModule) -> tuple[list[Node], Any]:
     return inputs, next(node for node in graph.graph.nodes if node.op == "output")
 
 
-def _has_twin(node: Any) -> bool:
+def _has_inplace_form(node: Any) -> bool:
     return node.op == "call_function" and node.target in INPLACE_FORMS
 
 
 def _written(node: Node) -> list[Any]:
-    """What the twin of an operator writes to, in the order of the operator's results."""
+    """The arguments that the in-place form writes to, in the order of the operator's results."""
     operator: Any = node.target
     names = torch_internals.argument_names(operator)
     written: list[Any] = []
@@ -191,7 +192,7 @@ def _written(node: Node) -> list[Any]:
 
 
 def _whole(node: Any) -> Any:
-    """The value that a node is merely another name of: ``view`` to the shape it has, and such."""
+    """The node behind views that change nothing, such as a ``view`` to the same shape."""
     while node.op == "call_function" and node.args and isinstance(node.args[0], Node):
         source = node.args[0]
         value, other = node.meta.get("val"), source.meta.get("val")

@@ -1,4 +1,4 @@
-"""What a compiled CPU program does while it runs, noted for a replay (``replay.py``).
+"""Record what a compiled CPU program does while it runs, for a replay (``replay.py``).
 
 A program calls Inductor's kernels, C functions of the library's own, and operators of torch's. The
 first are exchanged for ones that tell, the second tell by themselves (``build.CFunction``), the
@@ -92,7 +92,7 @@ class Operator:
 
 
 class _Unknown(Exception):
-    """Something that can't be replayed, by what it is."""
+    """The program does something that can't be replayed."""
 
 
 class Recorder:
@@ -126,7 +126,7 @@ class Recorder:
                 self.problem = "two inputs overlap"
 
     def _own(self, tensor: Tensor, region: int) -> bool:
-        """The memory of a tensor is a region from now on; whether it was nobody's."""
+        """Register the memory of a tensor as a region; whether it overlaps no other region."""
         start, stop = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
         first = bisect_right(self._starts, start)
         if first and self._owners[first - 1][0] > start:
@@ -140,7 +140,7 @@ class Recorder:
         return nobodys
 
     def _made(self, tensor: Tensor) -> Tensor:
-        """A new piece of memory, perhaps where one was that has been given back."""
+        """Register a new tensor, perhaps at the address of one that was freed."""
         self._own(tensor, len(self.sizes))
         self.sizes.append(tensor.untyped_storage().nbytes())
         return tensor
@@ -152,7 +152,7 @@ class Recorder:
         return Place(self._owners[k][1], address - self._starts[k])
 
     def _word(self, address: int) -> Place | int:
-        """What stands for an address: its place, or the address of a constant."""
+        """The place of an address, or the address itself for a constant."""
         place = self._place(address)
         return address if place.region == _CONSTANT else place
 
@@ -163,7 +163,7 @@ class Recorder:
             self.problem = self.problem or str(unknown)
 
     def on_call(self, function: CFunction, arguments: tuple[Any, ...]) -> None:
-        """A function of the library's own was called."""
+        """Record a call of one of the library's C functions."""
 
         def word(kind: str, value: Any) -> Any:
             if kind == "n":
@@ -184,7 +184,7 @@ class Recorder:
         )
 
     def kernel(self, built: Any) -> Callable[..., None]:
-        """A kernel of Inductor's that is noted when it is called."""
+        """An Inductor kernel that is recorded when it is called."""
         address = torch_internals.kernel_address(built)
         if address is None:
             raise _Unknown("a kernel of an unknown kind")
@@ -238,7 +238,7 @@ class Recorder:
         return Operator(func, arguments, named, made)
 
     def run(self, original: Any, inputs: list[Tensor]) -> Sequence[Tensor]:
-        """Run Inductor's program and take note; not of what another thread does with it."""
+        """Run Inductor's code and record it, unless another thread runs it."""
         if threading.get_ident() != self._thread:
             return original(inputs)
         tensors = [x for x in inputs if isinstance(x, Tensor)]
@@ -248,7 +248,7 @@ class Recorder:
             self.kept.append(constant)
         given = tensors[max(added, 0) :]
         try:
-            call = self._witnessed(original)
+            call = self._observed(original)
         except _Unknown as unknown:
             self.problem = str(unknown)
             return original(inputs)
@@ -261,8 +261,8 @@ class Recorder:
         self._seen = given, results
         return results
 
-    def _witnessed(self, original: Any) -> Callable[[list[Tensor]], Sequence[Tensor]]:
-        """The program with kernels and allocations that are noted."""
+    def _observed(self, original: Any) -> Callable[[list[Tensor]], Sequence[Tensor]]:
+        """The generated function with kernels and allocations that are recorded."""
         function = torch_internals.generated_function(original)
         if function is None:
             raise _Unknown("no program of the known kind")
@@ -283,8 +283,8 @@ class Recorder:
     def _allocate(self, original: Callable[..., Tensor], *geometry: Any) -> Tensor:
         return self._made(original(*geometry))
 
-    def saw_all_of(self, tensors: Sequence[Tensor], results: Sequence[Tensor]) -> bool:
-        """Whether nothing happened around the recorded part or in it that a replay would miss."""
+    def is_complete(self, tensors: Sequence[Tensor], results: Sequence[Tensor]) -> bool:
+        """Whether the recording holds everything that the program did."""
         for outer, inner in zip((tensors, results), self._seen, strict=True):
             if len(outer) != len(inner) or not all(map(_same, outer, inner)):
                 self.problem = self.problem or "other tensors go through it"
@@ -300,21 +300,21 @@ class Recorder:
         return self.problem is None
 
     def view(self, tensor: Tensor) -> View:
-        """Where a tensor is, and what it makes of what lies there."""
+        """The place of a tensor, with its dtype, shape and strides."""
         place = self._place(tensor.data_ptr())
         if place.region == _CONSTANT:
             raise _Unknown("a constant is used as a tensor")
         return View(place, tensor.dtype, tensor.shape, tensor.stride())
 
     def is_whole(self, tensor: Tensor) -> bool:
-        """Whether a tensor is all of its region, element after element."""
+        """Whether a tensor is contiguous and covers its whole region."""
         place = self._place(tensor.data_ptr())
         full = place.offset == 0 and tensor.nbytes == self.sizes[place.region]
         return full and tensor.is_contiguous()
 
 
 def _is_view(func: Any, arguments: Sequence[Any], result: Any) -> bool:
-    """Whether an operator did nothing but give a tensor's memory another name."""
+    """Whether the result of an operator is a view of an argument."""
     if torch_internals.is_mutable(func) or not isinstance(result, Tensor):
         return False
     storages = [x.untyped_storage().data_ptr() for x in arguments if isinstance(x, Tensor)]
@@ -322,7 +322,7 @@ def _is_view(func: Any, arguments: Sequence[Any], result: Any) -> bool:
 
 
 def usual(tensor: Tensor) -> bool:
-    """Whether a tensor is one that a recorded program can be given."""
+    """Whether a recorded program can take the tensor as an input."""
     return type(tensor) is Tensor and tensor.device.type == "cpu" and tensor.is_contiguous()
 
 

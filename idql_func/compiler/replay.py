@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from idql_func.compiler import torch_internals
-from idql_func.compiler.batch_members import chained
+from idql_func.compiler.batch_members import batched_by_member
 from idql_func.compiler.recorder import MOST_WORDS, Call, Operator, Place, Recorder, View, usual
 from idql_func.compiler.torch_internals import REPLAY, problem_of, turn_off
 from idql_func.kernels.build import CFunction, library
@@ -115,7 +115,7 @@ class Replayed:
             results = self._program(*tensors)
         finally:
             compiled.current_callable = original
-        if recorder.saw_all_of(tensors, results):
+        if recorder.is_complete(tensors, results):
             self._plans[torch.get_num_threads()] = _Plan.of(recorder, results)
             self._can = True  # again, with another number of threads
         else:
@@ -124,7 +124,7 @@ class Replayed:
 
 
 class _Block:
-    """Memory for intermediate results. Programs share one, since they seldom run at once."""
+    """Memory for intermediate results, shared by programs, which seldom run at the same time."""
 
     __slots__ = ("__weakref__", "floats", "lock", "start")
 
@@ -144,7 +144,7 @@ _BLOCKS: weakref.WeakSet[_Block] = weakref.WeakSet()  # as long as a plan uses i
 
 @contextlib.contextmanager
 def _taken(block: _Block, size: int) -> Iterator[_Block]:
-    """The block, or one of some bytes of one's own while somebody else has it."""
+    """The block, or a new one while another thread uses it."""
     if not block.lock.acquire(blocking=False):
         yield _Block(size)
         return
@@ -165,7 +165,7 @@ def _block(size: int) -> _Block:
 
 @dataclass
 class _Segment:
-    """Steps that one C call makes."""
+    """Steps that one C call runs."""
 
     steps: array[int] = field(default_factory=lambda: array("q"))
     words: array[int] = field(default_factory=lambda: array("q"))
@@ -194,7 +194,7 @@ class _Segment:
         self.words.append(word if isinstance(word, int) else 0)
 
     def close(self) -> None:
-        """There is no other step."""
+        """Finish the arrays after the last step."""
         self.words.extend([0] * MOST_WORDS)
         steps, words, patches = (x.buffer_info() for x in (self.steps, self.words, self.patches))
         self.arguments = steps[0], steps[1] // 4, *words, patches[0], patches[1] // 3
@@ -243,7 +243,7 @@ class _Plan:
         regions = {k: (k, 0) for k in range(inputs)}
         regions |= {region: (inputs + k, 0) for k, region in enumerate(made)}
         regions |= {region: (block + 1 + k, 0) for k, region in enumerate(elsewhere)}
-        steps = chained(recorder.steps)
+        steps = batched_by_member(recorder.steps)
         places, size = _divide(steps, recorder.sizes, {*regions})
         regions |= {region: (block, start) for region, start in places.items()}
         parts: list[_Segment | Operator] = []

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from idql_func import vmap
 from idql_func.compiler import replay
-from idql_func.compiler.batch_members import chained
+from idql_func.compiler.batch_members import batched_by_member
 from idql_func.compiler.inductor import compile_graph
 from idql_func.compiler.recorder import Call, Place
 from idql_func.compiler.trace import trace
@@ -94,7 +94,7 @@ def test_what_is_written_is_the_same(steps: list[Call]) -> None:
     memory = [torch.randn(FLOATS, generator=draws) / 4 for _ in range(REGIONS)]
     expected = [tensor.clone() for tensor in memory]
     _run(list(steps), expected)
-    together = chained(steps)
+    together = batched_by_member(steps)
     assert sum(_count(together)) == len(steps)
     _run(together, memory)
     for a, b in zip(memory, expected, strict=True):
@@ -110,20 +110,20 @@ def _layer(batch: int, source: int, result: int, **changes: Any) -> Call:
 
 def test_layers_go_together_and_what_needs_all_rows_does_not() -> None:
     for batch in (1, 2, 4):
-        assert _count(chained([_layer(batch, 0, 1), _layer(batch, 1, 2), _layer(batch, 2, 3)])) == [
-            3
-        ]
+        assert _count(
+            batched_by_member([_layer(batch, 0, 1), _layer(batch, 1, 2), _layer(batch, 2, 3)])
+        ) == [3]
     # an odd number of members is not shared out evenly
-    assert _count(chained([_layer(3, 0, 1), _layer(3, 1, 2)])) == [1, 1]
+    assert _count(batched_by_member([_layer(3, 0, 1), _layer(3, 1, 2)])) == [1, 1]
     # each member reads the first one's result
-    assert _count(chained([_layer(2, 0, 1), _layer(2, 1, 2, a_step=0)])) == [1, 1]
+    assert _count(batched_by_member([_layer(2, 0, 1), _layer(2, 1, 2, a_step=0)])) == [1, 1]
     # a single product's columns come from all rows
     transposed = (True, False, False)
-    assert _count(chained([_layer(1, 0, 1), _layer(1, 1, 2, flags=transposed)])) == [1, 1]
-    assert _count(chained([_layer(2, 0, 1), _layer(2, 1, 2, flags=transposed)])) == [2]
+    assert _count(batched_by_member([_layer(1, 0, 1), _layer(1, 1, 2, flags=transposed)])) == [1, 1]
+    assert _count(batched_by_member([_layer(2, 0, 1), _layer(2, 1, 2, flags=transposed)])) == [2]
     # what is no product comes between
     other = Call(1, [Place(0, 0)], False)
-    assert _count(chained([_layer(2, 0, 1), other, _layer(2, 1, 2)])) == [1, 1, 1]
+    assert _count(batched_by_member([_layer(2, 0, 1), other, _layer(2, 1, 2)])) == [1, 1, 1]
 
 
 def test_an_ensembles_layers_in_a_program() -> None:

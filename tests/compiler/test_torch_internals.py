@@ -26,7 +26,7 @@ from idql_func.transforms import value_and_grad
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("idql_func", "parity", "benchmarks")
-NOT_TORCHS = {"_fields", "_max_episode_steps", "_is_correct_index"}
+NOT_TORCHS = {"_fields", "_replace", "_max_episode_steps", "_is_correct_index"}
 """Private names of Python's named tuples, of Gymnasium and of the original."""
 
 
@@ -212,10 +212,10 @@ def test_a_compilation_that_fails_goes_another_way(
 ) -> None:
     if part == "lowering":
         monkeypatch.setattr("idql_func.compiler.pass_matmul.fused_matmul_layout", _fail)
-        monkeypatch.setattr(config, "fx_graph_cache", False)
     else:
         monkeypatch.setattr(INTERNALS[part], "find", lambda: _fail)
-    _check(expected)
+    with config.patch(fx_graph_cache=False):
+        _check(expected)
     (line,) = [record.getMessage() for record in off_lines()]
     assert route in line and "ValueError: Cannot convert symbols to int)" in line
     assert "more lines" not in line
@@ -302,7 +302,7 @@ def _trees() -> dict[str, ast.Module]:
 
 
 def _own_names(tree: ast.AST) -> Iterator[str]:
-    """The names that a file defines or assigns, and its strings (slots, ``setattr``)."""
+    """The names that a file defines or assigns."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name
@@ -310,8 +310,6 @@ def _own_names(tree: ast.AST) -> Iterator[str]:
             yield node.id
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             yield node.attr
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
 
 
 def _is_private(module: str) -> bool:
@@ -335,7 +333,7 @@ def private_uses(tree: ast.AST, own: set[str]) -> Iterator[str]:
             name = node.args[1]
             called = node.func.id if isinstance(node.func, ast.Name) else ""
             named = str(name.value) if isinstance(name, ast.Constant) else ""
-            if called in ("getattr", "hasattr", "setattr") and _hidden(named):
+            if called in ("getattr", "hasattr") and _hidden(named) and named not in own:
                 yield named
 
 
