@@ -141,7 +141,7 @@ def test_the_twins_copy_into_other_strides() -> None:
 
 
 def test_the_same_function_gives_the_same_program() -> None:
-    """What a twin waits for comes in the graph's order, not in that of a set of nodes."""
+    """The nodes that an in-place form runs after come in the graph's order, not in that of a set of nodes."""
 
     def update(x, p, m, v, count, target):
         read = [p * float(k) for k in range(20)]
@@ -150,9 +150,9 @@ def test_the_same_function_gives_the_same_program() -> None:
     graph = trace(update, inputs())
     use_inplace_ops(graph, output_buffers(graph))
     nodes = list(graph.graph.nodes)
-    [settled] = [node.kwargs["settled"] for node in nodes if "settled" in node.kwargs]
-    assert len(settled) == 20
-    assert settled == sorted(settled, key=nodes.index)
+    [readers] = [node.kwargs["run_after"] for node in nodes if "run_after" in node.kwargs]
+    assert len(readers) == 20
+    assert readers == sorted(readers, key=nodes.index)
 
 
 def test_compiled_programs_write_in_place() -> None:
