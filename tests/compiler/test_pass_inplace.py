@@ -141,7 +141,7 @@ def test_the_twins_copy_into_other_strides() -> None:
 
 
 def test_the_same_function_gives_the_same_program() -> None:
-    """The nodes that an in-place form runs after come in the graph's order, not in that of a set of nodes."""
+    """The nodes that an in-place form runs after are in the order of the graph."""
 
     def update(x, p, m, v, count, target):
         read = [p * float(k) for k in range(20)]
