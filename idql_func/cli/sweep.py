@@ -131,10 +131,10 @@ def _run_all(cells: Sequence[Cell], settings: Mapping[str, Any]) -> int:
     failed: list[Cell] = []
     for number, (cell, run) in enumerate(zip(cells, runs, strict=True), start=1):
         reporter.stage(f"Run {number} of {len(cells)}: {cell.line}")
-        if run.summary.is_file():
+        if run.state == "finished":
             reporter.detail("already finished")
             continue
-        if run.config.is_file() and any(run.checkpoints.glob("step_*")):
+        if run.state == "resumable":
             arguments = ["--resume", str(run.path)]
         else:
             # A run that was interrupted before its first checkpoint is replaced.
@@ -147,7 +147,7 @@ def _run_all(cells: Sequence[Cell], settings: Mapping[str, Any]) -> int:
     summaries = {
         cell.name: json.loads(run.summary.read_text(encoding="utf-8"))
         for cell, run in zip(cells, runs, strict=True)
-        if run.summary.is_file()
+        if run.state == "finished"
     }
     reporter.table(_table(cells, summaries, failed))
     return 1 if failed else 0

@@ -31,11 +31,11 @@ from idql_func.training.online_loop import (
     open_online_run,
     resume_loop,
 )
-from idql_func.training.runs import plots
 from idql_func.training.runs.checkpoint import CheckpointMetadata, find_checkpoint, load_checkpoint
 from idql_func.training.runs.console import Reporter, returns_table
 from idql_func.training.runs.directory import RunDirectory, open_run_directory
 from idql_func.training.runs.metrics import read_metrics
+from idql_func.training.runs.plots import learning_curve
 from idql_func.training.runs.results import Evaluator, Results, evaluation_record, plain_results
 from idql_func.training.runs.run import RESUMABLE, Run, reading_loop_state
 from idql_func.training.sources import load_source
@@ -333,7 +333,7 @@ def _finish(
     behaviour = member.metadata.extra["behaviour"]
     variant = "actor kept training" if config.train_actor else "frozen actor"
     course = f"{loop.offset:,} offline updates, then {state.step:,} online steps ({variant}"
-    curve = plots.learning_curve(
+    curve = learning_curve(
         member.metrics.records,
         behaviour_return=None if behaviour is None else behaviour["return"],
         title=f"{type(state.learner).__name__} in {task.env_name}: {course}), seed {config.seed}",
@@ -341,8 +341,7 @@ def _finish(
         x="step",
         handover=loop.offset,
     )
-    plots.save_figure(curve, directory.learning_curve)
-    pictures = {"learning curve": directory.learning_curve}
+    pictures = {}
     if task.env_name == ENV_NAME:
         most = max(config.evaluation.N)
         plot_trajectories(
@@ -362,7 +361,7 @@ def _finish(
         "before": plain_results(before),
         "evaluation": plain_results(after),
     }
-    summary, files = run.finish_member(member, loop.position(state), summary, pictures)
+    summary, files = run.finish_member(member, loop.position(state), summary, curve, pictures)
     rows = {
         when if len(results) == 1 else f"{when}, N = {n}": result
         for when, results in (("before", before), ("after", after))

@@ -25,14 +25,12 @@ from idql_func.data.pointmaze import ENV_NAME
 from idql_func.training.configs.learners import BCConfig, PixelBCConfig
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.offline_loop import IDQL, Learners, OfflineLoop, State
-from idql_func.training.runs import plots
+from idql_func.training.runs import run as runs
 from idql_func.training.runs.checkpoint import CheckpointMetadata
 from idql_func.training.runs.console import Reporter, returns_table
 from idql_func.training.runs.directory import RunDirectory
+from idql_func.training.runs.plots import learning_curve
 from idql_func.training.runs.results import Evaluator, Results, plain_results
-from idql_func.training.runs.run import (
-    RESUMABLE as _RESUMABLE,
-)
 from idql_func.training.runs.run import (
     Member,
     Run,
@@ -54,7 +52,7 @@ __all__ = [
     "train_offline",
 ]
 
-RESUMABLE = (*_RESUMABLE, "evaluation.N")
+RESUMABLE = (*runs.RESUMABLE, "evaluation.N")
 """Settings that a resumed run may change: none of them affects what an update computes."""
 
 ACTOR_LOSS_LABELS = {"actor_loss": "Actor loss (noise prediction)"}
@@ -326,16 +324,13 @@ def _finish(
 ) -> tuple[dict[str, Any], dict[str, Path]]:
     """A member's pictures and summary."""
     config, directory = member.config, member.directory
-    plots.save_figure(
-        plots.learning_curve(
-            member.metrics.records,
-            behaviour_return=run.behaviour_return,
-            title=f"{config.learner.class_name} on {config.dataset.source}, seed {config.seed}",
-            labels=ACTOR_LOSS_LABELS if isinstance(config.learner, IDQL) else {},
-        ),
-        directory.learning_curve,
+    curve = learning_curve(
+        member.metrics.records,
+        behaviour_return=run.behaviour_return,
+        title=f"{config.learner.class_name} on {config.dataset.source}, seed {config.seed}",
+        labels=ACTOR_LOSS_LABELS if isinstance(config.learner, IDQL) else {},
     )
-    pictures = {"learning curve": directory.learning_curve}
+    pictures = {}
     if results and _has_trajectories(task):
         _plot_trajectories(directory.trajectories, task, results)
         pictures["trajectories"] = directory.trajectories
@@ -343,7 +338,7 @@ def _finish(
         "behaviour": member.metadata.extra["behaviour"],
         "evaluation": plain_results(results),
     }
-    return run.finish_member(member, state.position, summary, pictures)
+    return run.finish_member(member, state.position, summary, curve, pictures)
 
 
 def _has_trajectories(task: Task) -> bool:

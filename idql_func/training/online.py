@@ -210,8 +210,7 @@ def _finish(
         x="step",
         solved_return=solved,
     )
-    plots.save_figure(curve, run.directory.learning_curve)
-    pictures = {"learning curve": run.directory.learning_curve}
+    pictures = {}
     if isinstance(config.learner, DrQConfig):
         frames = _frames_figure(loop.interaction.buffer, config.learner.pixel_keys[0])
         plots.save_figure(frames, run.directory.frames)
@@ -227,7 +226,7 @@ def _finish(
         "evaluation": plain_results(results),
     }
     at = loop.position(state)
-    summary, files = run.finish_member(member, at, summary, pictures)
+    summary, files = run.finish_member(member, at, summary, curve, pictures)
     title = f"{config.env} after {at.done:,} steps{verdict}"
     run.report_end(files, returns_table(results, title=title))
     return summary

@@ -1,4 +1,4 @@
-"""Checkpoints: every leaf comes back bit for bit, and damage is told in one sentence."""
+"""Checkpoints: every leaf is restored bit for bit, and damage raises one sentence."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def assert_identical(left: Any, right: Any) -> None:
 
 
 @pytest.mark.parametrize("cls", [DDPMIQLLearner, GeneralDDPMIQLLearner])
-def test_every_leaf_comes_back_and_training_goes_on_with_the_same_bits(
+def test_loaded_learner_has_every_leaf_and_trains_with_the_same_bits(
     tmp_path: Path, cls: Any
 ) -> None:
     learner, metadata = make(cls)
@@ -124,7 +124,7 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "keywords"), OTHERS, ids=lambda value: str(value)[:40])
-def test_every_other_learner_comes_back_and_goes_on_with_the_same_bits(
+def test_other_loaded_learners_train_with_the_same_bits(
     tmp_path: Path, name: str, keywords: dict[str, Any]
 ) -> None:
     cls = getattr(agents, name)
@@ -167,13 +167,13 @@ def test_every_other_learner_comes_back_and_goes_on_with_the_same_bits(
         assert actions[0].shape == (2,)
 
 
-def test_a_new_learner_and_its_targets_share_no_memory_on_disk(tmp_path: Path) -> None:
+def test_new_learner_and_its_targets_share_no_memory_on_disk(tmp_path: Path) -> None:
     learner, metadata = make()
     save_checkpoint(tmp_path / "c", learner, metadata)
     assert_identical(learner, load_checkpoint(tmp_path / "c")[0])
 
 
-def test_changed_scalars_and_static_fields_come_back(tmp_path: Path) -> None:
+def test_changed_scalars_and_static_fields_are_restored(tmp_path: Path) -> None:
     learner, metadata = make(GeneralDDPMIQLLearner)
     changed = learner.replace(N=7, ddpm_temperature=1e-17 / 3, M=2, critic_objective="quantile")
     save_checkpoint(tmp_path / "c", changed, metadata)
@@ -182,7 +182,7 @@ def test_changed_scalars_and_static_fields_come_back(tmp_path: Path) -> None:
     assert (loaded.M, loaded.critic_objective) == (2, "quantile")
 
 
-def test_files_hold_names_and_no_code(tmp_path: Path) -> None:
+def test_files_contain_names_and_no_code(tmp_path: Path) -> None:
     learner, metadata = make()
     save_checkpoint(tmp_path / "c", learner, metadata)
     assert sorted(os.listdir(tmp_path / "c")) == [METADATA, TENSORS]
@@ -196,7 +196,7 @@ def test_files_hold_names_and_no_code(tmp_path: Path) -> None:
     assert header["critic/params/VmapStateActionValue_0/Dense_0/kernel"]["shape"] == [2, 8, 1]
 
 
-def test_saving_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+def test_saving_replaces_and_leaves_no_other_files(tmp_path: Path) -> None:
     learner, metadata = make()
     save_checkpoint(tmp_path / "c", learner, metadata)
     updated, _ = learner.update(batch())
@@ -206,7 +206,7 @@ def test_saving_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("when", ["write", "rename"])
-def test_a_failed_write_leaves_the_old_checkpoint_and_no_rubbish(
+def test_failed_write_keeps_the_old_checkpoint_and_no_partial_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     learner, metadata = make()
@@ -257,7 +257,7 @@ def edit(path: Path, **changes: Any) -> None:
         (lambda c: (c / METADATA).write_text("[]"), InputError, "does not describe a checkpoint"),
     ],
 )
-def test_damage_is_told_in_one_sentence(
+def test_damaged_checkpoint_raises_one_sentence(
     tmp_path: Path, damage: Callable[[Path], None], error: type[Exception], message: str
 ) -> None:
     learner, metadata = make()
@@ -267,7 +267,7 @@ def test_damage_is_told_in_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-def test_a_checkpoint_of_another_learner_or_size(tmp_path: Path) -> None:
+def test_checkpoint_of_another_learner_or_size_raises(tmp_path: Path) -> None:
     learner, metadata = make()
     path = save_checkpoint(tmp_path / "c", learner, metadata)
     with pytest.raises(InputError, match="holds a DDPMIQLLearner, not a GeneralDDPMIQLLearner"):
@@ -283,7 +283,7 @@ def test_a_checkpoint_of_another_learner_or_size(tmp_path: Path) -> None:
     assert_identical(learner, restore_learner(make(N=9)[0], path))
 
 
-def test_the_newest_checkpoint_of_a_run_is_found(tmp_path: Path) -> None:
+def test_find_checkpoint_returns_the_newest_of_a_run(tmp_path: Path) -> None:
     learner, metadata = make()
     newest = tmp_path / "checkpoints" / "step_000000010"
     for name in ("step_000000002", newest.name, ".step_000000011.abc.part"):

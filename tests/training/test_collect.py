@@ -1,4 +1,4 @@
-"""Datasets out of policies, buffers and recordings, and that training reads them."""
+"""Datasets from policies, buffers and recordings, and training on them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def image_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     )
 
 
-def test_a_policy_becomes_a_dataset(
+def test_collect_writes_a_dataset_from_a_policy(
     run: Path, tmp_path: Path, tiny: TrainConfig, quiet: Reporter
 ) -> None:
     path = collect(CollectConfig((run,), tmp_path / "a.hdf5", steps=45), reporter=quiet)
@@ -100,7 +100,9 @@ def test_a_policy_becomes_a_dataset(
     assert len(D4RLDataset(path)) == 40
 
 
-def test_the_rewards_are_those_of_the_actions(run: Path, tmp_path: Path, quiet: Reporter) -> None:
+def test_recorded_rewards_belong_to_the_recorded_actions(
+    run: Path, tmp_path: Path, quiet: Reporter
+) -> None:
     """Actions are kept as the wrapped environment takes them (D14): it gives the same again."""
     path = collect(CollectConfig((run,), tmp_path / "a.hdf5", steps=10), reporter=quiet)
     arrays, _ = read_d4rl_hdf5(path)
@@ -113,7 +115,9 @@ def test_the_rewards_are_those_of_the_actions(run: Path, tmp_path: Path, quiet: 
         assert env.step(action)[1] == pytest.approx(reward, rel=1e-3, abs=1e-3)
 
 
-def test_seed_actions_and_noise(run: Path, tmp_path: Path, quiet: Reporter) -> None:
+def test_seed_action_kind_and_noise_change_the_actions(
+    run: Path, tmp_path: Path, quiet: Reporter
+) -> None:
     made: dict[str, np.ndarray] = {}
     for name, more in {
         "one": {},
@@ -136,7 +140,9 @@ def test_seed_actions_and_noise(run: Path, tmp_path: Path, quiet: Reporter) -> N
     assert all(np.abs(actions).max() <= 1 for actions in made.values())
 
 
-def test_a_replay_buffer_becomes_a_dataset(run: Path, tmp_path: Path, quiet: Reporter) -> None:
+def test_collect_writes_a_dataset_from_a_replay_buffer(
+    run: Path, tmp_path: Path, quiet: Reporter
+) -> None:
     config = CollectConfig((run,), tmp_path / "replay.hdf5", buffer=True)
     arrays, attributes = read_d4rl_hdf5(collect(config, reporter=quiet))
     kept = ReplayBuffer.load(run / "replay_buffer" / "step_000000033.safetensors")
@@ -151,7 +157,7 @@ def test_a_replay_buffer_becomes_a_dataset(run: Path, tmp_path: Path, quiet: Rep
     assert attributes["behaviour_episodes"] == 1
 
 
-def test_recordings_are_mixed(run: Path, tmp_path: Path, quiet: Reporter) -> None:
+def test_collect_concatenates_recordings(run: Path, tmp_path: Path, quiet: Reporter) -> None:
     one = collect(CollectConfig((run,), tmp_path / "one.hdf5", steps=25), reporter=quiet)
     checkpoint = run / "checkpoints" / "step_000000020"
     config = CollectConfig((one, checkpoint), tmp_path / "two.hdf5", steps=20)
@@ -168,7 +174,7 @@ def test_recordings_are_mixed(run: Path, tmp_path: Path, quiet: Reporter) -> Non
     assert "next_observations" not in read_d4rl_hdf5(collect(config, reporter=quiet))[0]
 
 
-def test_ends_and_cuts_of_a_buffer() -> None:
+def test_buffer_recording_separates_ends_and_cuts() -> None:
     from gymnasium.spaces import Box
 
     buffer = ReplayBuffer(Box(-9, 9, (1,)), Box(-1, 1, (1,)), 4)
@@ -190,7 +196,7 @@ def test_ends_and_cuts_of_a_buffer() -> None:
     assert recording.returns().tolist() == [1, 2]  # the last one was cut by the recording
 
 
-def test_environments_share_the_steps() -> None:
+def test_roll_out_divides_the_steps_among_environments() -> None:
     recording = roll_out(
         lambda observations: np.full((len(observations), 1), 2.0, np.float32),
         environment_factory(SHORT_PENDULUM),
@@ -204,7 +210,7 @@ def test_environments_share_the_steps() -> None:
     assert len(np.unique(starts, axis=0)) == 3
 
 
-def test_only_recordings_of_one_environment_are_mixed() -> None:
+def test_recordings_of_different_environments_raise() -> None:
     flags = np.array([False, True])
 
     def recording(size: int, env: str) -> Recording:
@@ -218,7 +224,9 @@ def test_only_recordings_of_one_environment_are_mixed() -> None:
         join([recording(2, "A"), recording(2, "B")])
 
 
-def test_images_become_a_buffer(image_run: Path, tmp_path: Path, quiet: Reporter) -> None:
+def test_collect_writes_a_buffer_from_images(
+    image_run: Path, tmp_path: Path, quiet: Reporter
+) -> None:
     kept = CollectConfig((image_run,), tmp_path / "kept.safetensors", buffer=True)
     rolled = CollectConfig((image_run,), tmp_path / "rolled.safetensors", steps=12)
     paths = collect(kept, reporter=quiet), collect(rolled, reporter=quiet)
@@ -237,7 +245,7 @@ def test_images_become_a_buffer(image_run: Path, tmp_path: Path, quiet: Reporter
     assert joined["dones"][[10, 21]].all()
 
 
-def test_a_minari_dataset(run: Path, tmp_path: Path, quiet: Reporter) -> None:
+def test_collect_writes_a_minari_dataset(run: Path, tmp_path: Path, quiet: Reporter) -> None:
     config = CollectConfig((run,), Path(f"minari:{tmp_path}/tiny-v0"), steps=24)
     folder = collect(config, reporter=quiet)
     assert folder == tmp_path / "tiny-v0"
@@ -250,7 +258,7 @@ def test_a_minari_dataset(run: Path, tmp_path: Path, quiet: Reporter) -> None:
         collect(config, reporter=quiet)
 
 
-def test_a_video(run: Path, tmp_path: Path, quiet: Reporter) -> None:
+def test_collect_writes_a_video(run: Path, tmp_path: Path, quiet: Reporter) -> None:
     pytest.importorskip("imageio")
     config = CollectConfig((run,), tmp_path / "a.hdf5", steps=3, video=tmp_path / "a.gif")
     collect(config, reporter=quiet)
@@ -269,7 +277,7 @@ def test_a_video(run: Path, tmp_path: Path, quiet: Reporter) -> None:
         ({"env": "NoSuch-v0"}, "NoSuch-v0"),
     ],
 )
-def test_bad_input_is_told(
+def test_bad_input_raises(
     run: Path, tmp_path: Path, quiet: Reporter, change: dict[str, Any], sentence: str
 ) -> None:
     config = CollectConfig((run,), tmp_path / "a.hdf5", steps=5)
@@ -278,7 +286,9 @@ def test_bad_input_is_told(
     assert not list(tmp_path.iterdir())
 
 
-def test_files_are_not_replaced_unasked(run: Path, tmp_path: Path, quiet: Reporter) -> None:
+def test_existing_output_is_not_replaced_without_overwrite(
+    run: Path, tmp_path: Path, quiet: Reporter
+) -> None:
     config = CollectConfig((run,), tmp_path / "a.hdf5", steps=5)
     collect(config, reporter=quiet)
     with pytest.raises(InputError, match="exists; replace it with --overwrite"):
@@ -287,7 +297,7 @@ def test_files_are_not_replaced_unasked(run: Path, tmp_path: Path, quiet: Report
     assert len(read_d4rl_hdf5(config.output)[0]["rewards"]) == 6
 
 
-def test_images_do_not_go_into_hdf5(image_run: Path, tmp_path: Path, quiet: Reporter) -> None:
+def test_images_cannot_be_written_as_hdf5(image_run: Path, tmp_path: Path, quiet: Reporter) -> None:
     for buffer in (False, True):
         config = CollectConfig((image_run,), tmp_path / "a.hdf5", buffer=buffer)
         with pytest.raises(InputError, match=r"images.*something\.safetensors"):

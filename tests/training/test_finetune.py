@@ -1,4 +1,4 @@
-"""Offline to online: both variants, from a run or from the start, stopped and gone on with."""
+"""Fine-tuning: both variants, from a trained run or from nothing, interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.usefixtures("drawn")
-def test_from_the_start(tuned: FinetuneConfig, quiet: Reporter) -> None:
+def test_finetune_trains_the_offline_policy_first(tuned: FinetuneConfig, quiet: Reporter) -> None:
     result = finetune(tuned, reporter=quiet)
     run = result.run
     assert run.read_config(FinetuneConfig) == tuned
@@ -109,7 +109,9 @@ def test_from_the_start(tuned: FinetuneConfig, quiet: Reporter) -> None:
 
 
 @pytest.mark.parametrize("trained", [False, True])
-def test_who_learns(started: FinetuneConfig, quiet: Reporter, trained: bool) -> None:
+def test_actor_is_frozen_or_trained_by_the_settings(
+    started: FinetuneConfig, quiet: Reporter, trained: bool
+) -> None:
     """The actor is frozen in the first variant, and learns in the second."""
     exploration = "implicit" if trained else "greedy"
     config = dataclasses.replace(started, train_actor=trained, exploration=exploration)
@@ -125,7 +127,7 @@ def test_who_learns(started: FinetuneConfig, quiet: Reporter, trained: bool) -> 
     assert not (result.run.path / "offline").exists()
 
 
-def test_batches_are_new_and_old_data(
+def test_batches_mix_online_and_offline_data(
     started: FinetuneConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[dict[str, torch.Tensor]] = []
@@ -153,7 +155,7 @@ def test_batches_are_new_and_old_data(
         ("normalize_returns", True, lambda r, scale: r * scale),
     ],
 )
-def test_rewards_that_are_kept(
+def test_stored_rewards_are_changed_as_the_settings_say(
     started: FinetuneConfig, quiet: Reporter, offline: Any, normalize: bool, change: Any
 ) -> None:
     from idql_func.training.sources import load_source
@@ -177,9 +179,7 @@ def test_rewards_that_are_kept(
 
 
 @pytest.mark.parametrize("stop", [4, 15])
-def test_a_stopped_run_goes_on_with_the_same_bits(
-    started: FinetuneConfig, quiet: Reporter, stop: int
-) -> None:
+def test_resumed_run_has_the_same_bits(started: FinetuneConfig, quiet: Reporter, stop: int) -> None:
     def press(step: int) -> None:
         if step == stop:
             raise KeyboardInterrupt
@@ -200,7 +200,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(
     assert told(run) == told(whole.run)
 
 
-def test_a_run_stopped_offline_goes_on_there(
+def test_run_interrupted_offline_resumes_offline(
     tuned: FinetuneConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update, calls = DDPMIQLLearner.update, []
@@ -226,7 +226,7 @@ def test_a_run_stopped_offline_goes_on_there(
     assert result.summary["steps"] == 24
 
 
-def test_candidates_while_collecting(
+def test_number_of_candidates_while_collecting(
     started: FinetuneConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last N of the evaluation, where upstream's loop leaves it (E10), or what is said."""
@@ -245,7 +245,7 @@ def test_candidates_while_collecting(
     assert seen == [3] * 3 + [5] * 3
 
 
-def test_bad_input_is_told_and_leaves_no_trace(
+def test_bad_input_raises_and_writes_nothing(
     tuned: FinetuneConfig, started: FinetuneConfig, quiet: Reporter
 ) -> None:
     no_environment = dataclasses.replace(tuned.offline.evaluation, env="none")

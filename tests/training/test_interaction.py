@@ -1,4 +1,4 @@
-"""What is kept of an environment, and taking an episode up again in its middle."""
+"""Stored transitions of an environment, and resuming in the middle of an episode."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def interaction(env: gym.Env, **more: Any) -> Interaction:
     return Interaction(env, buffer, seed=3, **more)
 
 
-def test_transitions_are_those_of_the_environment() -> None:
+def test_stored_transitions_equal_those_of_the_environment() -> None:
     one = interaction(Walk())
     ends = [one.step(np.array([0.5], np.float32)) for _ in range(6)]
     rows = one.buffer.sample(1, indx=np.arange(6))
@@ -64,7 +64,7 @@ def test_transitions_are_those_of_the_environment() -> None:
 @pytest.mark.parametrize(
     ("end", "at_limit", "mask"), [(5, True, 1.0), (5, False, 0.0), (3, True, 0.0), (3, False, 0.0)]
 )
-def test_an_end_in_the_last_allowed_step(end: int, at_limit: bool, mask: float) -> None:
+def test_end_in_the_last_allowed_step_sets_the_mask(end: int, at_limit: bool, mask: float) -> None:
     """Upstream bootstraps there (D17); an end before it is an end in any case."""
     one = interaction(Walk(end), bootstrap_at_limit=at_limit)
     for _ in range(end):
@@ -89,7 +89,7 @@ def test_each_episode_has_its_own_seed() -> None:
     assert len({episode_seed(seed, number) for seed in range(20) for number in range(20)}) == 400
 
 
-def test_random_actions_fill_the_space_and_follow_the_seed() -> None:
+def test_random_actions_cover_the_space_and_depend_on_the_seed() -> None:
     first, second = (interaction(Walk()).random_action() for _ in range(2))
     np.testing.assert_array_equal(first, second)
     one = interaction(Walk())
@@ -98,7 +98,7 @@ def test_random_actions_fill_the_space_and_follow_the_seed() -> None:
 
 
 @pytest.mark.parametrize("steps", [0, 1, 4, 5, 7])
-def test_an_episode_is_taken_up_where_it_was(steps: int) -> None:
+def test_restore_continues_the_episode(steps: int) -> None:
     one = interaction(Walk())
     for _ in range(steps):
         one.step(one.random_action())
@@ -112,7 +112,7 @@ def test_an_episode_is_taken_up_where_it_was(steps: int) -> None:
     assert one.steps == other.steps == steps + 9
 
 
-def test_an_environment_that_does_not_repeat_itself_begins_anew() -> None:
+def test_restore_begins_a_new_episode_if_the_environment_is_random() -> None:
     one = interaction(Walk(noise=1.0))
     for _ in range(3):
         one.step(one.random_action())
@@ -121,7 +121,7 @@ def test_an_environment_that_does_not_repeat_itself_begins_anew() -> None:
     assert other.episode == 1 and one.buffer.dataset_dict["dones"][2]
 
 
-def test_what_is_not_usable_is_told() -> None:
+def test_unusable_actions_and_states_raise() -> None:
     one = interaction(Walk())
     with pytest.raises(InputError, match="not finite"):
         one.step(np.array([np.nan]))

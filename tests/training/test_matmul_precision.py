@@ -1,4 +1,4 @@
-"""The route of matrix products: probed, chosen by error, and put back."""
+"""The route of matrix products: measured, chosen by error, and restored."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_choice_follows_error_and_speed(
 
 
 @pytest.mark.parametrize("slow", ["highest", "medium"])
-def test_measured_are_the_error_and_the_time_of_each_route(
+def test_error_and_time_of_each_route_are_measured(
     monkeypatch: pytest.MonkeyPatch, slow: str
 ) -> None:
     """The clock and the product are replaced by ones with known speed and error."""
@@ -102,7 +102,7 @@ def test_measured_are_the_error_and_the_time_of_each_route(
     assert {route for route, found in seconds.items() if found == 2.0} == {slow}
 
 
-def test_a_former_choice_is_taken_without_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_earlier_setting_is_used_without_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "probe_matmul", lambda: pytest.fail("probed"))
     with matmul_precision("auto", setting="medium") as choice:
         assert choice.setting == torch.get_float32_matmul_precision() == "medium"
@@ -110,14 +110,14 @@ def test_a_former_choice_is_taken_without_a_probe(monkeypatch: pytest.MonkeyPatc
         assert choice.setting == "highest"
 
 
-def test_unknown_modes() -> None:
+def test_unknown_modes_raise() -> None:
     with pytest.raises(InputError, match="matmul is 'fast'"), matmul_precision("fast"):
         pass
     with pytest.raises(InputError, match="'low'"), matmul_precision("auto", setting="low"):
         pass
 
 
-def test_bfloat16_is_scoped_and_says_what_it_costs() -> None:
+def test_bfloat16_is_scoped_and_reports_its_error() -> None:
     layer = MLP(64, [32])
     params = layer.init(random.PRNGKey(0))
     x = random.normal(random.PRNGKey(1), (16, 64))
@@ -139,7 +139,7 @@ def test_bfloat16_is_scoped_and_says_what_it_costs() -> None:
     assert ("no faster" in choice.reason) == (choice.speedup < 1.15)
 
 
-def test_gradients_in_bfloat16() -> None:
+def test_gradients_are_computed_in_bfloat16() -> None:
     x, kernel, weight = (torch.randn(n, generator=torch.Generator().manual_seed(3)) for n in SHAPES)
 
     def loss(kernel: torch.Tensor) -> torch.Tensor:
@@ -160,7 +160,7 @@ def test_gradients_in_bfloat16() -> None:
     assert torch.equal(double, x.double() @ kernel.double())
 
 
-def test_bfloat16_elsewhere_is_not_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_on_other_devices_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "probe_bfloat16", lambda: pytest.fail("probed"))
     with matmul_precision("bf16", device="cuda") as choice:
         assert choice.setting == "bf16" and "not measured" in choice.reason
@@ -169,7 +169,7 @@ def test_bfloat16_elsewhere_is_not_probed(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("seconds", "said"), [((3.0, 2.0, 1.0), "2.00x the speed"), ((3.0, 2.0, 1.9), "no faster")]
 )
-def test_bfloat16_without_units_says_so(
+def test_bfloat16_without_units_reports_no_speedup(
     monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, ...], said: str
 ) -> None:
     times = dict(zip(("highest", "medium", "bf16"), seconds, strict=True))
@@ -181,7 +181,7 @@ def test_bfloat16_without_units_says_so(
     assert module.probe_bfloat16().speedup == times["highest"] / times["bf16"]
 
 
-def test_a_run_in_bfloat16_goes_on_in_it(tiny, quiet) -> None:
+def test_run_in_bfloat16_resumes_in_bfloat16(tiny, quiet) -> None:
     config = dataclasses.replace(tiny, matmul="bf16", max_steps=5)
     with disable_jit():
         begun = train_offline(config, reporter=quiet)

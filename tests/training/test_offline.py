@@ -1,4 +1,4 @@
-"""The offline loop: resumed runs, held-out losses, what is written, and bad input."""
+"""The offline loop: resumed runs, held-out losses, written files, and bad input."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
         assert a.read_bytes() == b.read_bytes(), name
 
 
-def test_an_interrupt_in_the_middle_of_a_step_does_that_step_again(
+def test_step_interrupted_in_the_middle_is_repeated(
     tiny: TrainConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batch of the step is drawn and its losses are logged when Ctrl-C arrives."""
@@ -103,7 +103,7 @@ def test_an_interrupt_in_the_middle_of_a_step_does_that_step_again(
     assert losses(whole.run) == losses(resumed.run)
 
 
-def test_a_finished_run_goes_on_with_more_steps_from_any_checkpoint(
+def test_finished_run_resumes_with_more_steps_from_any_checkpoint(
     tiny: TrainConfig, quiet: Reporter
 ) -> None:
     whole = train_offline(replace(tiny, name="whole"), reporter=quiet)
@@ -122,7 +122,7 @@ def test_a_finished_run_goes_on_with_more_steps_from_any_checkpoint(
     ]
 
 
-def test_logging_and_evaluating_do_not_touch_the_training(
+def test_logging_and_evaluation_do_not_change_the_training(
     tiny: TrainConfig, quiet: Reporter
 ) -> None:
     evaluation = EvaluationConfig(
@@ -135,9 +135,7 @@ def test_logging_and_evaluating_do_not_touch_the_training(
     assert_same_bits(often.learner, seldom.learner)
 
 
-def test_the_loop_is_update_after_update_over_the_datasets_own_stream(
-    tiny: TrainConfig, quiet: Reporter
-) -> None:
+def test_loop_equals_single_updates_on_sampled_batches(tiny: TrainConfig, quiet: Reporter) -> None:
     """Written out by hand: one batch thrown away (D3), then one update a batch."""
     result = train_offline(tiny, reporter=quiet)
     task = prepare_task(tiny)
@@ -174,7 +172,7 @@ def test_losses_are_fetched_at_log_points_only(
 
 
 @pytest.mark.usefixtures("drawn")
-def test_everything_is_written_and_agrees(tiny: TrainConfig) -> None:
+def test_run_folder_is_complete_and_consistent(tiny: TrainConfig) -> None:
     stream = io.StringIO()
     config = replace(
         tiny,
@@ -213,7 +211,7 @@ def test_everything_is_written_and_agrees(tiny: TrainConfig) -> None:
 
 
 @pytest.mark.usefixtures("drawn")
-def test_the_maze_gets_a_picture_of_its_trajectories(tiny: TrainConfig, quiet: Reporter) -> None:
+def test_maze_run_draws_its_trajectories(tiny: TrainConfig, quiet: Reporter) -> None:
     pytest.importorskip("gymnasium_robotics")
     config = replace(
         tiny,
@@ -228,7 +226,7 @@ def test_the_maze_gets_a_picture_of_its_trajectories(tiny: TrainConfig, quiet: R
     assert "trajectories" not in result.summary["evaluation"]["1"]
 
 
-def test_seeds_decide_everything(tiny: TrainConfig, quiet: Reporter) -> None:
+def test_seed_determines_the_run(tiny: TrainConfig, quiet: Reporter) -> None:
     runs = [
         train_offline(replace(tiny, name=f"run{i}", seed=seed), reporter=quiet)
         for i, seed in enumerate((0, 0, 1))
@@ -270,7 +268,7 @@ def test_rewards_are_changed_as_the_settings_say(tiny: TrainConfig) -> None:
         ({"batch_size": 0}, "batch_size is 0"),
     ],
 )
-def test_bad_input_is_told_and_leaves_no_trace(
+def test_bad_input_raises_and_writes_nothing(
     tiny: TrainConfig, quiet: Reporter, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises((InputError, FileNotFoundError), match=message):
@@ -278,14 +276,14 @@ def test_bad_input_is_told_and_leaves_no_trace(
     assert not tiny.runs_dir.exists()
 
 
-def test_bad_learner_settings_leave_no_trace(tiny: TrainConfig, quiet: Reporter) -> None:
+def test_bad_learner_settings_raise_and_write_nothing(tiny: TrainConfig, quiet: Reporter) -> None:
     for changes in ({"T": 0}, {"N": 0}, {"beta_schedule": "steep"}, {"critic_hyperparam": 1.5}):
         with pytest.raises(InputError, match=next(iter(changes))):
             train_offline(replace(tiny, learner=replace(tiny.learner, **changes)), reporter=quiet)
     assert not tiny.runs_dir.exists()
 
 
-def test_a_resumed_run_keeps_its_settings(tiny: TrainConfig, quiet: Reporter) -> None:
+def test_resuming_with_other_settings_raises(tiny: TrainConfig, quiet: Reporter) -> None:
     run = train_offline(tiny, reporter=quiet).run
     changed = replace(tiny, max_steps=20, learner=replace(tiny.learner, tau=0.1))
     with pytest.raises(InputError, match=r"cannot change learner\.tau; it may change max_steps"):
@@ -296,7 +294,7 @@ def test_a_resumed_run_keeps_its_settings(tiny: TrainConfig, quiet: Reporter) ->
         train_offline(tiny, reporter=quiet)
 
 
-def test_divergence_is_said_once(tiny: TrainConfig) -> None:
+def test_divergence_warns_once(tiny: TrainConfig) -> None:
     stream = io.StringIO()
     learner = replace(tiny.learner, critic_lr=1e30)
     result = train_offline(

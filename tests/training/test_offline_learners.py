@@ -1,4 +1,4 @@
-"""The one offline loop with learners that have no N: IQL, cloning, and cloning from images."""
+"""The offline loop with learners without N: IQL, cloning, and cloning from images."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     )
 
 
-def test_the_loop_is_update_after_update_over_the_datasets_own_stream(
+def test_loop_equals_single_updates_on_sampled_batches(
     config: TrainConfig, quiet: Reporter
 ) -> None:
     """No batch is thrown away: only upstream's loop for IDQL does that (D3)."""
@@ -85,7 +85,7 @@ def test_the_loop_is_update_after_update_over_the_datasets_own_stream(
     assert info.keys() == {k[6:] for k in losses(result.run)[-1] if k.startswith("train/")}
 
 
-def test_a_run_leaves_one_evaluation_and_a_checkpoint_that_acts(
+def test_run_writes_one_evaluation_and_a_loadable_checkpoint(
     tiny: TrainConfig, image_files: tuple[Path, Path]
 ) -> None:
     stream = io.StringIO()
@@ -121,7 +121,7 @@ def test_a_run_leaves_one_evaluation_and_a_checkpoint_that_acts(
         assert part in text, part
 
 
-def test_images_of_a_buffer_and_of_a_file_are_the_same(
+def test_buffer_and_file_give_the_same_images(
     tiny: TrainConfig, image_files: tuple[Path, Path]
 ) -> None:
     tasks = [prepare_task(on_images(tiny, file, train_fraction=1.0)) for file in image_files]
@@ -138,7 +138,7 @@ def test_images_of_a_buffer_and_of_a_file_are_the_same(
     assert behaviours[0].mean == pytest.approx(behaviours[1].mean)
 
 
-def test_held_out_images_are_none_of_those_trained_on(
+def test_held_out_images_are_not_trained_on(
     tiny: TrainConfig, image_files: tuple[Path, Path]
 ) -> None:
     task = prepare_task(on_images(tiny, image_files[0], train_fraction=0.75))
@@ -146,7 +146,7 @@ def test_held_out_images_are_none_of_those_trained_on(
     assert [len(part) for part in rows] == [81, 27] and not rows[0] & rows[1]
 
 
-def test_rates_fall_along_a_cosine_over_all_updates(tiny: TrainConfig, quiet: Reporter) -> None:
+def test_learning_rates_decay_along_a_cosine(tiny: TrainConfig, quiet: Reporter) -> None:
     """After as many updates as the cosine has, another changes nothing (quirk U15)."""
     learner = BCConfig(hidden_dims=(8,))
     config = dataclasses.replace(tiny, learner=learner, cosine_decay=True)
@@ -177,7 +177,7 @@ def test_rates_fall_along_a_cosine_over_all_updates(tiny: TrainConfig, quiet: Re
         ({"evaluation": EvaluationConfig(env="Pendulum-v1")}, "actions of the environment"),
     ],
 )
-def test_images_and_what_does_not_fit_them(
+def test_settings_that_do_not_match_the_images_raise(
     tiny: TrainConfig,
     quiet: Reporter,
     image_files: tuple[Path, Path],
@@ -192,7 +192,9 @@ def test_images_and_what_does_not_fit_them(
     assert not tiny.runs_dir.exists()
 
 
-def test_vectors_are_no_images(tiny: TrainConfig, quiet: Reporter, tmp_path: Path) -> None:
+def test_pixel_learner_on_vectors_raises(
+    tiny: TrainConfig, quiet: Reporter, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match="PixelBCLearner learns from images under names"):
         train_offline(dataclasses.replace(tiny, learner=TINY_PIXEL_BC), reporter=quiet)
     with pytest.raises(
@@ -212,7 +214,7 @@ def test_vectors_are_no_images(tiny: TrainConfig, quiet: Reporter, tmp_path: Pat
         ({"observations/pixels": np.zeros((3, 8, 8, 3, 2), np.uint8)}, "observations/pixels"),
     ],
 )
-def test_a_file_of_images_with_something_missing(
+def test_incomplete_image_file_raises(
     tiny: TrainConfig,
     quiet: Reporter,
     image_files: tuple[Path, Path],
@@ -246,7 +248,7 @@ def test_idql_learns_from_a_state_buffer(tiny: TrainConfig, quiet: Reporter) -> 
     assert np.isin(sampled, fields["rewards"] - np.float32(1)).all()
 
 
-def test_a_buffer_is_evaluated_in_the_environment_that_it_is_called_after(
+def test_buffer_is_evaluated_in_the_environment_of_its_file_name(
     tiny: TrainConfig, image_files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """By the settings of the run that it lies in, else by the name of its file, as upstream's."""
@@ -262,7 +264,7 @@ def test_a_buffer_is_evaluated_in_the_environment_that_it_is_called_after(
         assert task.pixels["action_repeat"] == 2
 
 
-def test_data_info_of_images(image_files: tuple[Path, Path]) -> None:
+def test_data_info_describes_images(image_files: tuple[Path, Path]) -> None:
     stream = io.StringIO()
     console = Console(file=stream, width=150)
     for file in image_files:

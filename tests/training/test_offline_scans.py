@@ -1,4 +1,4 @@
-"""The offline loop's scans: how long they are, and what Ctrl-C in the middle of one leaves."""
+"""The offline loop's scans: their length, and Ctrl-C in the middle of one."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def ctrl_c_interrupts() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_scans_end_where_something_is_to_be_done(
+def test_scans_end_at_events(
     tiny: TrainConfig, quiet: Reporter, scans: list[tuple[int, bool]]
 ) -> None:
     train_offline(replace(tiny, max_steps=16, log_interval=6), reporter=quiet)
@@ -108,7 +108,7 @@ def test_scans_end_where_something_is_to_be_done(
     ]
 
 
-def test_scans_grow_to_the_time_that_a_user_waits(
+def test_scan_length_adapts_to_the_time(
     tiny: TrainConfig, quiet: Reporter, scans: list[tuple[int, bool]], monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(
@@ -123,7 +123,7 @@ def test_scans_grow_to_the_time_that_a_user_waits(
 @pytest.mark.parametrize("presses", [1, 2])
 @pytest.mark.parametrize("call", [2, 5, 9])
 @pytest.mark.usefixtures("at_once")
-def test_ctrl_c_in_a_scan_waits_for_its_end_and_the_run_goes_on_with_the_same_bits(
+def test_ctrl_c_waits_for_the_scan_and_the_resumed_run_has_the_same_bits(
     tiny: TrainConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch, call: int, presses: int
 ) -> None:
     settings = {"log_interval": 4, "checkpoint_interval": 100, "learner": BC}
@@ -142,7 +142,7 @@ def test_ctrl_c_in_a_scan_waits_for_its_end_and_the_run_goes_on_with_the_same_bi
 
 
 @pytest.mark.usefixtures("at_once")
-def test_an_update_that_hangs_can_still_be_left(
+def test_hanging_update_can_be_interrupted(
     tiny: TrainConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The learner is half written then: the checkpoint before it stands, none is added."""
@@ -156,7 +156,7 @@ def test_an_update_that_hangs_can_still_be_left(
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_000000005"]
 
 
-def test_batches_of_a_buffer_are_made_on_the_host_with_the_same_stream(
+def test_batches_of_a_buffer_are_the_same_as_of_a_dataset(
     tiny: TrainConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A saved replay buffer whose rows are all trained on, update after update."""
@@ -184,7 +184,7 @@ def test_batches_of_a_buffer_are_made_on_the_host_with_the_same_stream(
 
 
 @pytest.mark.parametrize("jitted", [False, True])
-def test_compiled_runs_are_cut_and_resumed_with_the_same_bits(
+def test_compiled_runs_resume_with_the_same_bits(
     tiny: TrainConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch, jitted: bool
 ) -> None:
     """With donated memory: what is saved, logged and handed out is whole."""
@@ -205,7 +205,7 @@ def test_compiled_runs_are_cut_and_resumed_with_the_same_bits(
         assert resumed.learner.actor.step.item() == 12
 
 
-def test_a_second_ctrl_c_interrupts_when_patience_is_over() -> None:
+def test_second_ctrl_c_interrupts_after_the_patience() -> None:
     with delayed_interrupts(patience=60.0) as interrupt:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)

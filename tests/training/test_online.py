@@ -1,4 +1,4 @@
-"""Runs that collect their own data: what they leave, that they repeat themselves and go on."""
+"""Online runs: their files, determinism, and resuming."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def stop_at(step: int) -> Callable[[int], None]:
 
 
 @pytest.mark.usefixtures("drawn")
-def test_a_run_leaves_its_folder(online: OnlineConfig, quiet: Reporter) -> None:
+def test_run_writes_its_folder(online: OnlineConfig, quiet: Reporter) -> None:
     result = train_online(online, reporter=quiet)
     run = result.run
     assert run.read_config(OnlineConfig) == online
@@ -98,7 +98,7 @@ def test_a_run_leaves_its_folder(online: OnlineConfig, quiet: Reporter) -> None:
     assert [r["updates"] for r in records if "train/q" in r] == [1, 5, 9, 13, 17]
 
 
-def test_what_was_kept_is_what_was_done(online: OnlineConfig, quiet: Reporter) -> None:
+def test_buffer_contains_the_transitions_of_the_run(online: OnlineConfig, quiet: Reporter) -> None:
     result = train_online(online, reporter=quiet)
     buffer = ReplayBuffer.load(result.run.buffer(30))
     rows = buffer.sample(1, indx=np.arange(30))
@@ -117,7 +117,7 @@ def test_what_was_kept_is_what_was_done(online: OnlineConfig, quiet: Reporter) -
     np.testing.assert_allclose(returns, rows["rewards"].reshape(3, 10).sum(1), rtol=1e-5)
 
 
-def test_the_seed_decides_all(online: OnlineConfig, quiet: Reporter) -> None:
+def test_seed_determines_the_run(online: OnlineConfig, quiet: Reporter) -> None:
     one = train_online(online, reporter=quiet)
     two = train_online(dataclasses.replace(online, name="two"), reporter=quiet)
     three = train_online(dataclasses.replace(online, name="three", seed=6), reporter=quiet)
@@ -127,7 +127,7 @@ def test_the_seed_decides_all(online: OnlineConfig, quiet: Reporter) -> None:
     assert not (first["actions"][:11] == other["actions"][:11]).any()
 
 
-def test_evaluation_does_not_touch_the_training(online: OnlineConfig, quiet: Reporter) -> None:
+def test_evaluation_does_not_change_the_training(online: OnlineConfig, quiet: Reporter) -> None:
     """It has environments of its own and its key is dropped (E14, E8)."""
     one = train_online(online, reporter=quiet)
     evaluation = dataclasses.replace(online.evaluation, interval=4, interval_episodes=3)
@@ -138,9 +138,7 @@ def test_evaluation_does_not_touch_the_training(online: OnlineConfig, quiet: Rep
 
 
 @pytest.mark.parametrize("stop", [5, 10, 17, 25])
-def test_a_stopped_run_goes_on_with_the_same_bits(
-    online: OnlineConfig, quiet: Reporter, stop: int
-) -> None:
+def test_resumed_run_has_the_same_bits(online: OnlineConfig, quiet: Reporter, stop: int) -> None:
     """In the middle of an episode, at its end, before and after the first update."""
     whole = train_online(dataclasses.replace(online, name="whole"), reporter=quiet)
     with pytest.raises(TrainingInterrupted, match="--resume") as stopped:
@@ -176,7 +174,7 @@ def test_ctrl_c_waits_for_the_end_of_the_step(online: OnlineConfig, quiet: Repor
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_a_finished_run_can_be_made_longer(online: OnlineConfig, quiet: Reporter) -> None:
+def test_finished_run_resumes_with_more_steps(online: OnlineConfig, quiet: Reporter) -> None:
     first = train_online(online, reporter=quiet)
     longer = dataclasses.replace(online, max_steps=36)
     result = train_online(longer, resume=first.run.path, reporter=quiet)
@@ -193,7 +191,7 @@ def test_a_finished_run_can_be_made_longer(online: OnlineConfig, quiet: Reporter
         (SACConfig(hidden_dims=(4,)), {"replay_capacity": 7}),
     ],
 )
-def test_every_learner_runs(
+def test_every_online_learner_trains(
     online: OnlineConfig, quiet: Reporter, learner: Any, more: dict[str, Any]
 ) -> None:
     config = dataclasses.replace(online, learner=learner, max_steps=20, **more)
@@ -206,7 +204,7 @@ def test_every_learner_runs(
 
 @pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("efficient", [True, False])
-def test_images(online: OnlineConfig, quiet: Reporter, efficient: bool) -> None:
+def test_training_from_images(online: OnlineConfig, quiet: Reporter, efficient: bool) -> None:
     config = dataclasses.replace(
         online,
         learner=DrQConfig(
@@ -230,7 +228,7 @@ def test_images(online: OnlineConfig, quiet: Reporter, efficient: bool) -> None:
     assert_same(loaded, result.learner)
 
 
-def test_bad_input_is_told_and_leaves_no_trace(online: OnlineConfig, quiet: Reporter) -> None:
+def test_bad_input_raises_and_writes_nothing(online: OnlineConfig, quiet: Reporter) -> None:
     for change, sentence in [
         ({"batch_size": 0}, "batch_size is 0"),
         ({"start_training": 0}, "start_training is 0"),
@@ -245,7 +243,7 @@ def test_bad_input_is_told_and_leaves_no_trace(online: OnlineConfig, quiet: Repo
     assert not online.runs_dir.exists()
 
 
-def test_what_cannot_be_continued_is_told(online: OnlineConfig, quiet: Reporter) -> None:
+def test_run_that_cannot_be_resumed_raises(online: OnlineConfig, quiet: Reporter) -> None:
     run = train_online(online, reporter=quiet).run
     with pytest.raises(InputError, match="nothing to continue"):
         train_online(online, resume=run.path, reporter=quiet)
@@ -262,13 +260,13 @@ def test_what_cannot_be_continued_is_told(online: OnlineConfig, quiet: Reporter)
         run.read_config()
 
 
-def test_a_diverged_policy_is_told(online: OnlineConfig, quiet: Reporter) -> None:
+def test_diverged_policy_raises(online: OnlineConfig, quiet: Reporter) -> None:
     config = dataclasses.replace(online, learner=SACConfig(hidden_dims=(4,), actor_lr=1e30))
     with pytest.raises(InputError, match="not finite: its training has diverged"):
         train_online(config, reporter=quiet)
 
 
-def test_the_batch_has_the_ratio_times_its_size(
+def test_batch_has_utd_ratio_times_its_size(
     online: OnlineConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from idql_func.agents import SACLearner

@@ -20,7 +20,7 @@ RECORDS = [
 ]
 
 
-def test_lines_are_the_records() -> None:
+def test_curve_shows_the_records() -> None:
     figure = learning_curve(RECORDS, behaviour_return=25.0, title="a run")
     actor, critic, _, returns = figure.axes
     assert [line.get_label() for line in actor.get_lines()] == [
@@ -35,7 +35,7 @@ def test_lines_are_the_records() -> None:
     np.testing.assert_array_equal(n1.get_xydata(), [[101, 10], [200, 20]])
 
 
-def test_a_learner_without_n_has_one_line_and_the_losses_that_it_logs() -> None:
+def test_learner_without_n_has_one_return_line_and_its_losses() -> None:
     records = [
         {"updates": 1, "train/nll": 3.0, "train/entropy": 0.5, "val/nll": 4.0},
         {"updates": 2, "eval/return": 10.0, "eval/return_std_error": 1.0},
@@ -48,18 +48,18 @@ def test_a_learner_without_n_has_one_line_and_the_losses_that_it_logs() -> None:
     assert named.get_title() == "Noise"
 
 
-def test_a_run_without_anything_still_gives_a_picture(tmp_path: Path) -> None:
+def test_run_without_records_draws_a_picture(tmp_path: Path) -> None:
     path = save_figure(learning_curve([]), tmp_path / "curve.png")
     assert imread(path).shape[2] == 4
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_spike_does_not_hide_the_rest() -> None:
+def test_outlier_makes_the_axis_logarithmic() -> None:
     records = [{"updates": i, "train/critic_loss": 1.0 if i else 1e6} for i in range(10)]
     assert learning_curve(records).axes[1].get_yscale() == "log"
 
 
-def test_runs_that_collect_their_data() -> None:
+def test_curve_of_an_online_run() -> None:
     records = [
         {"step": 10, "updates": 10, "eval/N=2/return": 1.0, "train/q": 0.0},
         {"step": 14, "updates": 11, "episode/return": 4.0},

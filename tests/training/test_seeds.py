@@ -1,4 +1,4 @@
-"""Several runs as one program: each member is the run alone, interrupted, resumed and evaluated."""
+"""Groups: each member equals the single run, also interrupted, resumed and evaluated."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ GRIDS = {
     "learner",
     ["simple", "bc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("general", "iql"))],
 )
-def test_members_are_the_runs_alone_over_100_updates(
+def test_members_equal_single_runs_over_100_updates(
     tiny: TrainConfig, quiet: Reporter, learner: str
 ) -> None:
     """Seeds and numbers of their own: losses, parameters and keys of each, to 1e-4."""
@@ -138,9 +138,7 @@ def test_members_differ_from_one_another(tiny: TrainConfig, quiet: Reporter) -> 
     assert not torch.equal(group.learners[0].rng, group.learners[1].rng)
 
 
-def test_without_held_out_transitions_and_with_one_member(
-    tiny: TrainConfig, quiet: Reporter
-) -> None:
+def test_group_of_one_without_held_out_transitions(tiny: TrainConfig, quiet: Reporter) -> None:
     config = replace(tiny, dataset=replace(tiny.dataset, train_fraction=1.0), learner=BC)
     group = train_seeds(seeds(config, 4), reporter=quiet)
     alone = train_offline(replace(config, seed=4, name="alone"), reporter=quiet)
@@ -172,7 +170,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         assert losses(RunDirectory(whole.run.path / name)) == losses(RunDirectory(folder / name))
 
 
-def test_a_group_goes_on_with_more_steps_from_the_newest_checkpoint_of_all(
+def test_group_resumes_from_the_newest_common_checkpoint(
     tiny: TrainConfig, quiet: Reporter
 ) -> None:
     tiny = replace(tiny, learner=BC)
@@ -194,7 +192,7 @@ def test_a_group_goes_on_with_more_steps_from_the_newest_checkpoint_of_all(
 
 
 @pytest.mark.usefixtures("drawn")
-def test_everything_is_written_and_evaluated(tiny: TrainConfig) -> None:
+def test_group_folder_is_complete_and_consistent(tiny: TrainConfig) -> None:
     stream = io.StringIO()
     config = replace(tiny, evaluation=EVALUATION, name=None)
     learners = [replace(tiny.learner, critic_hyperparam=value) for value in (0.5, 0.9)]
@@ -237,7 +235,7 @@ def test_everything_is_written_and_evaluated(tiny: TrainConfig) -> None:
 
 
 @pytest.mark.parametrize("own", [None, GENERAL, IQL, BC], ids=["simple", "general", "iql", "bc"])
-def test_members_act_side_by_side_as_alone(
+def test_members_evaluated_together_equal_single_evaluations(
     tiny: TrainConfig, own: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same episodes to the last bits of the actions, however many act in one program."""
@@ -278,7 +276,7 @@ def test_compiled_members_choose_the_same_actions(tiny: TrainConfig) -> None:
         assert torch.equal(after.stacked.rng[k], member.rng)
 
 
-def test_members_act_at_once_as_far_as_it_pays_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_at_once_is_limited_by_speed_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, other = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(seeds_acting, "available_memory", lambda device: 1_000)
     assert members_at_once(64, 64, 100, cpu) == 2  # 32 environments by 64 candidates each
@@ -289,7 +287,7 @@ def test_members_act_at_once_as_far_as_it_pays_and_fits(monkeypatch: pytest.Monk
     assert members_at_once(1, 1, 300, other) == 512
 
 
-def test_members_that_have_diverged_are_named(tiny: TrainConfig) -> None:
+def test_diverged_members_are_named(tiny: TrainConfig) -> None:
     stream = io.StringIO()
     learners = [replace(IQL, critic_lr=rate) for rate in (1e-3, 1e18)]
     train_seeds(
@@ -323,7 +321,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_no_group_is_refused_before_anything_is_written(
+def test_settings_that_are_no_group_raise_and_write_nothing(
     tiny: TrainConfig, quiet: Reporter, case: str
 ) -> None:
     make, message = REFUSED[case]
@@ -332,13 +330,13 @@ def test_what_is_no_group_is_refused_before_anything_is_written(
     assert not tiny.runs_dir.exists()
 
 
-def test_a_run_of_one_learner_is_no_group(tiny: TrainConfig, quiet: Reporter) -> None:
+def test_open_members_of_a_single_run_raises(tiny: TrainConfig, quiet: Reporter) -> None:
     run = train_offline(replace(tiny, max_steps=1), reporter=quiet).run
     with pytest.raises(InputError, match="the run of one learner"):
         open_members(run.path)
 
 
-def test_more_members_than_memory_has_room_for_are_refused(
+def test_too_many_members_for_memory_raise(
     tiny: TrainConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from idql_func.training.seeds import memory as seeds_memory
@@ -362,7 +360,7 @@ def test_more_members_than_memory_has_room_for_are_refused(
     train_seeds(seeds(config, 0), reporter=quiet)
 
 
-def test_what_an_update_needs_is_what_it_takes(tiny: TrainConfig) -> None:
+def test_member_memory_equals_the_measured_memory(tiny: TrainConfig) -> None:
     """Counted on shapes alone, against the same update on values, of one member and of three."""
     task = prepare_task(tiny)
     members = [create_learner(config, task) for config in seeds(tiny, 0, 1, 2)]
@@ -380,7 +378,7 @@ def test_what_an_update_needs_is_what_it_takes(tiny: TrainConfig) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_members_are_the_compiled_runs_alone(tiny: TrainConfig, quiet: Reporter) -> None:
+def test_compiled_members_equal_compiled_single_runs(tiny: TrainConfig, quiet: Reporter) -> None:
     """Through donated memory and scans."""
     config = replace(tiny, learner=BC, log_interval=6)
     with disable_jit(False):
@@ -392,7 +390,7 @@ def test_compiled_members_are_the_compiled_runs_alone(tiny: TrainConfig, quiet: 
 
 
 @pytest.mark.parametrize("held_out", [False, True])
-def test_other_numbers_of_transitions_take_the_same_machine_code(
+def test_other_numbers_of_transitions_are_not_compiled_again(
     tiny: TrainConfig, quiet: Reporter, tmp_path: Path, held_out: bool
 ) -> None:
     """All of them to train on, or a share by each member's own rows."""

@@ -1,4 +1,4 @@
-"""Stacked learners: the update of each is the learner's own, in double precision and compiled."""
+"""Stacked learners: each update equals the single learner's, compiled and in double precision."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def worst(left: Any, right: Any) -> float:
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_in_double_precision_members_are_the_learners_alone(name: str) -> None:
+def test_members_equal_single_learners_in_double_precision(name: str) -> None:
     """No rounding to hide behind: whatever is computed otherwise shows."""
     with enable_x64(), disable_jit():
         members = [tree_map(as_double, member) for member in create(name)]
@@ -91,7 +91,7 @@ def test_in_double_precision_members_are_the_learners_alone(name: str) -> None:
             assert tree_flatten(again)[1] == tree_flatten(learner)[1]
 
 
-def test_compiled_members_are_the_learners_alone() -> None:
+def test_compiled_members_equal_single_learners() -> None:
     members = create("BCLearner")
     stacked, rates = stack_members(members)
     update, alone = jit(vmap(update_member), donate_argnums=0), list(members)
@@ -107,7 +107,7 @@ def test_compiled_members_are_the_learners_alone() -> None:
         assert worst(member_of(stacked, k, members[k]), learner) < 1e-5
 
 
-def test_rates_are_passed_where_members_differ_in_them_alone() -> None:
+def test_only_differing_rates_are_arguments() -> None:
     stacked, rates = stack_members(create("IQLLearner"))
     assert list(rates) == ["value"]
     assert rates["value"].tolist() == pytest.approx([1e-2, 3e-4, 3e-4])
@@ -115,7 +115,7 @@ def test_rates_are_passed_where_members_differ_in_them_alone() -> None:
     assert stacked.actor.tx == create("IQLLearner")[0].actor.tx
 
 
-def test_learners_that_are_not_alike_are_refused_by_what_differs() -> None:
+def test_learners_of_different_structure_raise_with_the_difference() -> None:
     make = agents.BCLearner.create
     first = make(0, OBS, ACT, hidden_dims=(8,))
     others = {

@@ -1,4 +1,4 @@
-"""Where the settings' datasets come from: Minari recordings (the others are in test_offline)."""
+"""Datasets that the settings name: Minari recordings (test_offline has the others)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def spec(**kwargs: Any) -> str:
 
 
 @pytest.mark.parametrize("form", ["{folder}", "minari:{folder}", "minari:test/tiny-v0"])
-def test_a_minari_recording_by_its_folder_or_its_name(
+def test_minari_recording_loads_by_folder_or_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
@@ -75,14 +75,14 @@ def test_a_minari_recording_by_its_folder_or_its_name(
         ({}, None),
     ],
 )
-def test_its_environment_is_that_of_the_metadata(
+def test_minari_environment_comes_from_the_metadata(
     tmp_path: Path, attributes: dict[str, str], env: str | None
 ) -> None:
     folder = write(tmp_path / "tiny-v0", **attributes)
     assert load_source(DatasetConfig(source=str(folder))).attributes.get("env") == env
 
 
-def test_training_on_it(tmp_path: Path, tiny: TrainConfig, quiet: Reporter) -> None:
+def test_training_on_a_minari_recording(tmp_path: Path, tiny: TrainConfig, quiet: Reporter) -> None:
     folder = write(tmp_path / "tiny-v0", env_spec=spec(), ref_min_score=-100.0, ref_max_score=100.0)
     config = dataclasses.replace(
         tiny,
@@ -98,14 +98,16 @@ def test_training_on_it(tmp_path: Path, tiny: TrainConfig, quiet: Reporter) -> N
     assert len(describe_dataset(str(folder))) == 3
 
 
-def test_a_folder_carries_its_reference_scores(tmp_path: Path) -> None:
+def test_minari_folder_has_reference_scores(tmp_path: Path) -> None:
     folder = write(tmp_path / "scored-v0", ref_min_score=1.0, ref_max_score=3.0)
     assert reference_scores(folder) == ReferenceScores(1.0, 3.0)
     assert normalized_score(folder, 2.0) == 50.0
     assert reference_scores(write(tmp_path / "plain-v0")) is None
 
 
-def test_another_folder_is_refused(tmp_path: Path, tiny: TrainConfig, quiet: Reporter) -> None:
+def test_folder_without_a_recording_raises(
+    tmp_path: Path, tiny: TrainConfig, quiet: Reporter
+) -> None:
     config = dataclasses.replace(tiny, dataset=DatasetConfig(source=str(tmp_path)))
     with pytest.raises(InputError, match="is not a Minari recording"):
         train_offline(config, reporter=quiet)

@@ -1,4 +1,4 @@
-"""Threads: the rule, its scope, and that a run keeps to it."""
+"""Threads: the number of usable cores, its scope, and its use in a run."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def test_without_topology_each_cpu_counts(tmp_path, monkeypatch) -> None:
         ({"cpu__cpu_ofcfs_quota_us": "-1", "cpu__cpu_ofcfs_period_us": "100000"}, 4),
     ],
 )
-def test_a_containers_quota_counts(tmp_path, monkeypatch, files, cores) -> None:
+def test_quota_of_a_container_limits_the_cores(tmp_path, monkeypatch, files, cores) -> None:
     machine = _machine(tmp_path, ["0", "1", "2", "3"], monkeypatch, **files)
     assert usable_cores(*machine) == cores
 
 
-def test_the_number_is_scoped() -> None:
+def test_number_of_threads_is_scoped() -> None:
     before = torch.get_num_threads()
     with pytest.raises(RuntimeError), cpu_threads(before + 1) as count:
         assert count == torch.get_num_threads() == before + 1
@@ -78,7 +78,7 @@ def test_settings_refuse_a_negative_number(config) -> None:
         dataclasses.replace(config, threads=-2).validate()
 
 
-def test_a_run_keeps_to_its_threads(tiny, quiet) -> None:
+def test_run_uses_its_number_of_threads(tiny, quiet) -> None:
     before, seen = torch.get_num_threads(), set()
     config = dataclasses.replace(tiny, threads=before + 1)
     train_offline(config, reporter=quiet, on_update=lambda _: seen.add(torch.get_num_threads()))

@@ -104,7 +104,7 @@ def compiled() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("learner", learners(), ids=lambda learner: type(learner).__name__)
-def test_a_scan_is_update_after_update_over_the_datasets_own_stream(learner: Any) -> None:
+def test_scan_equals_single_updates_on_sampled_batches(learner: Any) -> None:
     data = dataset()
     result, key, info = scan_updates(learner, data.on_device(), data.rng, 5, BATCH, metrics="last")
     expected, infos = one_by_one(learner, data, 5)
@@ -113,7 +113,7 @@ def test_a_scan_is_update_after_update_over_the_datasets_own_stream(learner: Any
     assert {k: v.item() for k, v in info.items()} == {k: v.item() for k, v in infos[-1].items()}
 
 
-def test_scans_follow_each_other_as_one() -> None:
+def test_two_scans_equal_one_long_scan() -> None:
     arrays, key = dataset().on_device(), random.PRNGKey(3)
     whole, end, _ = scan_updates(bc(), arrays, key, 7, BATCH)
     learner, middle, _ = scan_updates(bc(), arrays, key, 4, BATCH)
@@ -135,7 +135,7 @@ def test_metrics_are_averaged_or_those_of_the_last_step() -> None:
         assert len(set(values)) == 4
 
 
-def test_metrics_that_are_no_floats_are_averaged_as_floats() -> None:
+def test_integer_metrics_are_averaged_as_floats() -> None:
     def update(learner: torch.Tensor, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
         return learner + 1, {"steps": learner}
 
@@ -145,7 +145,7 @@ def test_metrics_that_are_no_floats_are_averaged_as_floats() -> None:
     assert info["steps"].item() == 1.5
 
 
-def test_any_update_will_do() -> None:
+def test_scan_takes_another_update_function() -> None:
     learner = learners()[2]
     data = dataset()
     result, _, info = scan_updates(
@@ -157,7 +157,7 @@ def test_any_update_will_do() -> None:
     assert "actor_loss" not in info and "critic_loss" in info
 
 
-def test_the_learner_the_key_and_the_arrays_stay_as_they_are() -> None:
+def test_scan_does_not_change_learner_key_and_arrays() -> None:
     learner, data = bc(), dataset()
     arrays, key = data.on_device(), data.rng
     before = copies((learner, arrays, key))
@@ -165,7 +165,7 @@ def test_the_learner_the_key_and_the_arrays_stay_as_they_are() -> None:
     assert_same_bits(before, (learner, arrays, key))
 
 
-def test_rows_to_draw_among_are_those_of_a_split() -> None:
+def test_draw_batch_draws_from_the_given_rows() -> None:
     whole = dataset(seed=5)
     half, _ = whole.split(0.8)
     whole.seed(5)
@@ -180,7 +180,7 @@ def test_rows_to_draw_among_are_those_of_a_split() -> None:
     assert torch.equal(key, half.rng)
 
 
-def test_drawing_maps_over_keys() -> None:
+def test_draw_batch_under_vmap_over_keys() -> None:
     arrays = dataset().on_device()
     keys = random.split(random.PRNGKey(0), 3)
     batches, following = vmap(lambda key: draw_batch(arrays, key, BATCH))(keys)
@@ -190,7 +190,7 @@ def test_drawing_maps_over_keys() -> None:
         assert torch.equal(following[i], after)
 
 
-def test_double_precision_draws_as_the_dataset_does() -> None:
+def test_draw_batch_in_double_precision_equals_the_dataset() -> None:
     with enable_x64():
         data = dataset()
         batch, _ = draw_batch(data.on_device(), data.rng, BATCH)
@@ -206,7 +206,7 @@ def test_nested_fields_are_drawn_together() -> None:
 
 
 @pytest.mark.usefixtures("compiled")
-def test_compiled_scans_equal_eager_ones_and_leave_the_arguments_alone() -> None:
+def test_compiled_scans_equal_eager_ones_and_keep_the_arguments() -> None:
     learner, data = bc(), dataset()
     arguments = (learner, data.on_device(), data.rng)
     before = copies(arguments)
@@ -225,7 +225,7 @@ def test_compiled_scans_equal_eager_ones_and_leave_the_arguments_alone() -> None
 
 
 @pytest.mark.usefixtures("compiled")
-def test_compiled_steps_do_not_depend_on_how_they_are_parted_into_scans() -> None:
+def test_compiled_steps_do_not_depend_on_the_scan_lengths() -> None:
     arrays, key = dataset().on_device(), random.PRNGKey(3)
     whole, end, _ = scan_updates(bc(), arrays, key, 7, BATCH)
     learner, middle, _ = scan_updates(bc(), arrays, key, 1, BATCH)
@@ -236,7 +236,7 @@ def test_compiled_steps_do_not_depend_on_how_they_are_parted_into_scans() -> Non
 
 
 @pytest.mark.usefixtures("compiled")
-def test_a_donated_learner_stays_where_it_is_and_refuses_later_use() -> None:
+def test_donated_learner_is_updated_in_place_and_cannot_be_used() -> None:
     arrays, key = dataset().on_device(), random.PRNGKey(3)
     learner, key, _ = scan_updates(bc(), arrays, key, 1, BATCH)
     places = [leaf.data_ptr() for leaf in tree_leaves((learner, key)) if torch.is_tensor(leaf)]
@@ -275,7 +275,7 @@ def test_nothing_is_allocated_after_the_first_step(steps: int) -> None:
 
 
 @pytest.mark.usefixtures("compiled")
-def test_other_numbers_of_rows_take_the_same_machine_code(
+def test_other_numbers_of_rows_are_not_compiled_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # its own, so that no other process's programs come and go while hits are counted
@@ -313,7 +313,9 @@ def test_other_numbers_of_rows_take_the_same_machine_code(
         ({"arrays": {"a": torch.zeros(3)}}, InputError, "the batch has no 'observations'"),
     ],
 )
-def test_bad_input_is_named(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_bad_input_raises_with_its_name(
+    changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
     arguments: dict[str, Any] = {
         "learner": bc(),
         "arrays": dataset().on_device(),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from matplotlib.figure import Figure
 from rich.table import Table
 
 from idql_func.switches import jit_disabled
@@ -41,6 +42,7 @@ from idql_func.training.runs.directory import (
     write_json,
 )
 from idql_func.training.runs.metrics import MetricsLogger
+from idql_func.training.runs.plots import save_figure
 from idql_func.training.runs.results import (
     Evaluator,
     Results,
@@ -407,26 +409,30 @@ class Run:
         member: Member,
         at: Position,
         results: Mapping[str, Any],
+        curve: Figure,
         pictures: Mapping[str, Path],
     ) -> tuple[dict[str, Any], dict[str, Path]]:
-        """Write a member's summary, the last file of a run.
+        """Write a member's learning curve and summary, the last file of a run.
 
         Args:
-            member: whose.
+            member: the member.
             at: how far the run has come.
             results: what this kind of run reports.
-            pictures: what was drawn.
+            curve: the learning curve.
+            pictures: other pictures that were written, by name.
 
         Returns:
-            The summary, and the files of the run by what they are.
+            The summary, and the files of the run by name.
         """
         directory = member.directory
+        save_figure(curve, directory.learning_curve)
         buffer = directory.buffer(at.number)
         files = {
             "checkpoint": directory.checkpoint(at.number),
             **({"replay buffer": buffer} if buffer.exists() else {}),
             "metrics": member.metrics.jsonl,
             "as a table": member.metrics.csv,
+            "learning curve": directory.learning_curve,
             **pictures,
             "summary": directory.summary,
         }

@@ -14,7 +14,7 @@ from idql_func.training.runs.metrics import MetricsLogger, read_metrics
 from idql_func.types import InputError
 
 
-def test_both_files_hold_the_same(tmp_path: Path) -> None:
+def test_both_files_contain_the_same_records(tmp_path: Path) -> None:
     with MetricsLogger(tmp_path) as logger:
         logger.log({"step": 0, "a": 0.1})
         logger.log({"step": 1, "a": float("nan"), "b": 2})
@@ -35,7 +35,7 @@ def test_both_files_hold_the_same(tmp_path: Path) -> None:
 
 @settings(deadline=None)  # it writes files
 @given(count=st.integers(0, 8), keep=st.integers(0, 9), cut=st.booleans())
-def test_resuming_keeps_what_lies_before_the_checkpoint(
+def test_resuming_keeps_the_records_before_the_checkpoint(
     tmp_path_factory: pytest.TempPathFactory, count: int, keep: int, cut: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
@@ -55,7 +55,7 @@ def test_resuming_keeps_what_lies_before_the_checkpoint(
     assert steps == [*range(min(keep, count)), 100]
 
 
-def test_a_new_run_starts_anew(tmp_path: Path) -> None:
+def test_new_run_removes_old_records(tmp_path: Path) -> None:
     with MetricsLogger(tmp_path) as logger:
         logger.log({"step": 0, "old": 1})
     with MetricsLogger(tmp_path) as logger:
@@ -64,13 +64,13 @@ def test_a_new_run_starts_anew(tmp_path: Path) -> None:
     assert logger.csv.read_text().split() == ["step", "5"]
 
 
-def test_damage_in_the_middle_is_told(tmp_path: Path) -> None:
+def test_damaged_line_raises(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 0}\nnonsense\n{"step": 1}\n')
     with pytest.raises(InputError, match=r"line 2 of .*metrics.jsonl is not a JSON object"):
         MetricsLogger(tmp_path, keep_before=5)
 
 
-def test_each_record_is_on_disk_at_once(tmp_path: Path) -> None:
+def test_each_record_is_written_immediately(tmp_path: Path) -> None:
     with MetricsLogger(tmp_path) as logger:
         logger.log({"step": 0, "x": 1.5})
         assert json.loads(logger.jsonl.read_text()) == {"step": 0, "x": 1.5}

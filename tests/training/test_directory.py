@@ -28,7 +28,9 @@ def test_unnamed_runs_are_numbered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("finished", "word"), [(True, "a finished"), (False, "an unfinished")])
-def test_a_named_run_is_not_overwritten_silently(tmp_path: Path, finished: bool, word: str) -> None:
+def test_named_run_is_not_overwritten_without_overwrite(
+    tmp_path: Path, finished: bool, word: str
+) -> None:
     run = choose_run_directory(config(tmp_path, "mine"))
     run.start()
     run.write_config(config(tmp_path, "mine"))
@@ -42,7 +44,7 @@ def test_a_named_run_is_not_overwritten_silently(tmp_path: Path, finished: bool,
     assert list(again.path.iterdir()) == []
 
 
-def test_a_folder_with_something_else_is_never_emptied(tmp_path: Path) -> None:
+def test_folder_that_is_no_run_is_never_emptied(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="something other than a run"):
@@ -52,7 +54,7 @@ def test_a_folder_with_something_else_is_never_emptied(tmp_path: Path) -> None:
         choose_run_directory(config(tmp_path, "file"))
 
 
-def test_a_run_is_found_from_its_folder_and_from_its_checkpoints(tmp_path: Path) -> None:
+def test_open_run_directory_accepts_folder_and_checkpoint(tmp_path: Path) -> None:
     run = choose_run_directory(config(tmp_path, "mine"))
     run.start()
     run.write_config(config(tmp_path, "mine"))
@@ -64,7 +66,7 @@ def test_a_run_is_found_from_its_folder_and_from_its_checkpoints(tmp_path: Path)
         open_run_directory(tmp_path / "..")
 
 
-def test_damaged_settings_name_the_file(tmp_path: Path) -> None:
+def test_damaged_settings_raise_with_the_file(tmp_path: Path) -> None:
     run = choose_run_directory(config(tmp_path, "mine"))
     run.start()
     run.config.write_text('{"bogus": 1}')
@@ -75,7 +77,7 @@ def test_damaged_settings_name_the_file(tmp_path: Path) -> None:
         run.read_config()
 
 
-def test_old_checkpoints_go_and_those_of_a_dropped_future_too(tmp_path: Path) -> None:
+def test_old_and_discarded_checkpoints_are_removed(tmp_path: Path) -> None:
     run = choose_run_directory(config(tmp_path, "mine"))
     for updates in (5, 10, 15, 1_000_000_000):
         run.checkpoint(updates).mkdir(parents=True)

@@ -10,7 +10,7 @@ from rich.console import Console
 from idql_func.training.runs.console import RateMeter, Reporter, returns_table
 
 
-def test_rate_leaves_pauses_out() -> None:
+def test_rate_excludes_pauses() -> None:
     meter = RateMeter(window=100.0)
     meter.tick(0, 0.0)
     meter.tick(10, 1.0)
@@ -20,7 +20,7 @@ def test_rate_leaves_pauses_out() -> None:
     assert meter.paused == 50.0
 
 
-def test_rate_is_that_of_the_last_seconds() -> None:
+def test_rate_covers_the_last_seconds() -> None:
     meter = RateMeter(window=10.0)
     done = 0
     for now in range(100):
@@ -45,7 +45,7 @@ def test_plain_lines_appear_without_a_terminal(monkeypatch: pytest.MonkeyPatch) 
     assert lines[1] == "  300/1,000 updates · 10.0 updates/s · loss: actor 1.25 · 1:10 left"
 
 
-def test_the_live_bar_shows_rate_losses_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_bar_shows_rate_losses_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("idql_func.training.runs.console.time.monotonic", lambda: now[0])
     stream = io.StringIO()
@@ -64,12 +64,12 @@ def test_the_live_bar_shows_rate_losses_and_time_left(monkeypatch: pytest.Monkey
     assert "50/100 2.0 updates/s loss: actor 1.25, V 0.5 25.0 s left" in text
 
 
-def test_a_policy_without_n_is_just_the_policy() -> None:
+def test_policy_without_n_is_named_policy() -> None:
     table = returns_table({None: {"return": 1.0, "return_std": 2.0, "episodes": 4}})
     assert list(table.columns[0].cells) == ["policy"]
 
 
-def test_table_shows_only_what_is_known() -> None:
+def test_table_has_only_columns_with_values() -> None:
     table = returns_table({1: {"return": 1.0, "return_std": 2.0, "episodes": 4, "length": 10.0}})
     assert [column.header for column in table.columns] == ["policy", "return", "episodes", "length"]
     assert list(table.columns[1].cells) == ["1.0 ± 1.0"]
