@@ -50,7 +50,7 @@ _BUFFER_SEED = 1241  # what upstream adds to the seed of the run
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """What a finished run leaves: evaluations ``before`` and ``after`` going online, by N."""
+    """What a finished run returns: evaluations ``before`` and ``after`` going online, by N."""
 
     learner: Any
     run: RunDirectory
@@ -70,12 +70,11 @@ class _Start:
 
 
 def settings_for_start(config: FinetuneConfig, start: str | Path) -> FinetuneConfig:
-    """The same settings for a policy that has been trained: its run's settings become the offline
-    ones.
+    """The same settings for a policy that is trained already, whose run gives the offline ones.
 
     Raises:
         FileNotFoundError: there is no run.
-        InputError: it is no run of ``idql train``, or its settings are damaged.
+        InputError: it is not a run of ``idql train``, or its settings are damaged.
     """
     offline = open_run_directory(start).read_config()
     return dataclasses.replace(config, start=Path(start), offline=offline)
@@ -89,7 +88,7 @@ def finetune(
     reporter: Reporter | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> FinetuneResult:
-    """Fine-tune an offline policy online; evaluate it before and after; leave a run's folder.
+    """Fine-tune an offline policy online; evaluate it before and after; write a run's folder.
 
     Where the settings name no policy to start from, one is trained first, in the folder ``offline``
     of the run.
@@ -99,7 +98,7 @@ def finetune(
             in ``RESUMABLE``.
         resume: a run's folder, or its newest checkpoint, to continue from, as for
             :func:`idql_func.training.online.train_online`; a run that was stopped while its offline
-            policy was trained goes on with that.
+            policy was trained continues with that.
         overwrite: replace a run of the same name.
         reporter: where to print; default: standard output.
         on_step: called with the number of online steps taken after each of them.
@@ -198,7 +197,7 @@ def _online(
         if saved is not None:
             state = resume_loop(run, saved, start.learner, interaction)
             with reading_loop_state(saved.checkpoint, "a fine-tuning run"):
-                task.train.rng = torch.tensor(saved.course["data_key"], dtype=torch.int64)
+                task.train.rng = torch.tensor(saved.strategy["data_key"], dtype=torch.int64)
             run.begin()
         state = dataclasses.replace(state, learner=state.learner.to(run.device))
         run.evaluator = Evaluator(
@@ -208,7 +207,7 @@ def _online(
         run.members[0].metadata = _metadata(start, task, config)
         loop = OnlineLoop(
             run=run,
-            course=_Finetuning(config, task.train, _batches(config, interaction, run.device)),
+            strategy=_Finetuning(config, task.train, _batches(config, interaction, run.device)),
             interaction=interaction,
             last=config.last,
             offset=offset,
@@ -285,8 +284,8 @@ def _batches(
 
 
 def _online_rewards(config: FinetuneConfig) -> str:
-    """What is done to online rewards: what was done to the offline ones, as upstream does or as
-    the settings say (quirks D15, D16)."""
+    """The change of online rewards: that of the offline ones, as upstream does or as the settings
+    say (quirks D15, D16)."""
     change = config.offline.dataset.rewards
     scaled = change == "normalize_returns" and not config.normalize_online_rewards
     return "as_stored" if scaled else change
@@ -332,11 +331,11 @@ def _finish(
     config, directory, [member] = run.config, run.directory, run.members
     behaviour = member.metadata.extra["behaviour"]
     variant = "actor kept training" if config.train_actor else "frozen actor"
-    course = f"{loop.offset:,} offline updates, then {state.step:,} online steps ({variant}"
+    done = f"{loop.offset:,} offline updates, then {state.step:,} online steps ({variant}"
     curve = learning_curve(
         member.metrics.records,
         behaviour_return=None if behaviour is None else behaviour["return"],
-        title=f"{type(state.learner).__name__} in {task.env_name}: {course}), seed {config.seed}",
+        title=f"{type(state.learner).__name__} in {task.env_name}: {done}), seed {config.seed}",
         labels=ACTOR_LOSS_LABELS,
         x="step",
         handover=loop.offset,
@@ -367,6 +366,6 @@ def _finish(
         for when, results in (("before", before), ("after", after))
         for n, result in results.items()
     }
-    title = f"{course}, N = {', '.join(map(str, after))})"
+    title = f"{done}, N = {', '.join(map(str, after))})"
     run.report_end(files, returns_table(rows, behaviour=behaviour, title=title))
     return summary

@@ -61,7 +61,7 @@ ACTOR_LOSS_LABELS = {"actor_loss": "Actor loss (noise prediction)"}
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished run leaves.
+    """The result of a finished run.
 
     ``evaluations`` maps N (None for a learner without one) to the result of the last evaluation;
     ``summary`` is the content of ``summary.json``.
@@ -81,7 +81,7 @@ def train_offline(
     reporter: Reporter | None = None,
     on_update: Callable[[int], None] | None = None,
 ) -> TrainResult:
-    """Train a learner on a fixed dataset, evaluate it, and leave a run's folder behind.
+    """Train a learner on a fixed dataset, evaluate it, and write a run's folder.
 
     Args:
         config: the settings. For a resumed run they must be those of the run, except for the names
@@ -96,7 +96,7 @@ def train_offline(
         The trained learner, its run and its evaluations.
 
     Raises:
-        InputError: settings, data or a checkpoint are not usable; the sentence says what is wrong.
+        InputError: settings, data or a checkpoint are not usable; the message says what is wrong.
         FileNotFoundError: the dataset or the run to resume does not exist.
         TrainingInterrupted: Ctrl-C; a checkpoint has been written.
     """

@@ -52,7 +52,7 @@ def train_online(
     reporter: Reporter | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> TrainResult:
-    """Train a learner on its own experience, evaluate it, and leave a run's folder behind.
+    """Train a learner on its own experience, evaluate it, and write a run's folder.
 
     Args:
         config: the settings. For a resumed run they must be those of the run, except for the names
@@ -111,7 +111,7 @@ def train_online(
         )
         loop = OnlineLoop(
             run=run,
-            course=_Exploration(config, _batches(config, buffer, run.device)),
+            strategy=_Exploration(config, _batches(config, buffer, run.device)),
             interaction=interaction,
             last=last,
             frames=frames,

@@ -1,6 +1,6 @@
 """The loop of every run that collects data: act, store, learn; log, evaluate, save.
 
-What a step does is a :class:`Course`: training from scratch and fine-tuning differ in that alone.
+What a step does is a :class:`Strategy`; training from nothing and fine-tuning differ in it only.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from idql_func.training.runtime.interrupts import delayed_interrupts
 from idql_func.types import InputError
 
 __all__ = [
-    "Course",
     "LoopState",
     "OnlineLoop",
     "SavedLoop",
+    "Strategy",
     "open_online_run",
     "read_saved_loop",
     "resume_loop",
 ]
 
 
-class Course(Protocol):
+class Strategy(Protocol):
     """What is done at each step, counted from 1."""
 
     def act(self, learner: Any, interaction: Interaction, step: int) -> tuple[np.ndarray, Any]:
@@ -68,7 +68,7 @@ class OnlineLoop:
 
     Args:
         run: where everything is recorded; its evaluator has environments of its own (quirk E14).
-        course: what is done at a step.
+        strategy: what is done at a step.
         interaction: the environment and the buffer.
         last: the last step.
         frames: steps of the environment in one step of the loop (repeated actions).
@@ -77,7 +77,7 @@ class OnlineLoop:
     """
 
     run: Run
-    course: Course
+    strategy: Strategy
     interaction: Interaction
     last: int
     frames: int = 1
@@ -122,19 +122,19 @@ class OnlineLoop:
             "step": state.step,
             "buffer": str(buffer.relative_to(directory.path)),
             "interaction": self.interaction.state(),
-            "course": self.course.state(),
+            "course": self.strategy.state(),
         }
         self.run.save(self.position(state), [state.learner], [{"loop": loop}])
         directory.prune_buffers(keep=buffer)
 
     def _step(self, state: LoopState, step: int, bar: TrainingBar) -> LoopState:
         config = self.run.config
-        action, learner = self.course.act(state.learner, self.interaction, step)
+        action, learner = self.strategy.act(state.learner, self.interaction, step)
         episode = self.interaction.step(action)
         info, updates = None, state.updates
-        if self.course.learns(step):
+        if self.strategy.learns(step):
             before = learner
-            learner, info = self.run.first_call(lambda: self.course.update(before), bar)
+            learner, info = self.run.first_call(lambda: self.strategy.update(before), bar)
             updates += 1
         state = LoopState(learner, step, updates)
         bar.advance(step * self.frames)
@@ -172,7 +172,7 @@ class SavedLoop:
     updates: int
     buffer: Path
     interaction: Mapping[str, Any]
-    course: Mapping[str, Any]
+    strategy: Mapping[str, Any]
 
     def load_buffer(self, cls: type[ReplayBuffer], capacity: int) -> ReplayBuffer:
         """The replay buffer that belongs to the checkpoint, with room for a longer run.
@@ -205,7 +205,7 @@ def read_saved_loop(directory: RunDirectory, path: str | Path) -> SavedLoop:
             updates=metadata.updates,
             buffer=directory.path / str(loop["buffer"]),
             interaction=dict(loop["interaction"]),
-            course=dict(loop["course"]),
+            strategy=dict(loop["course"]),
         )
 
 

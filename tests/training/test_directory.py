@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from idql_func.training.configs.offline import TrainConfig
-from idql_func.training.runs.directory import choose_run_directory, open_run_directory
+from idql_func.training.runs.directory import (
+    RunDirectory,
+    choose_run_directory,
+    open_run_directory,
+)
 from idql_func.types import InputError
 
 
@@ -86,3 +90,33 @@ def test_old_and_discarded_checkpoints_are_removed(tmp_path: Path) -> None:
     run.prune_checkpoints(keep=2)
     assert sorted(p.name for p in run.checkpoints.iterdir()) == ["step_000000010", "step_000000015"]
     assert dataclasses.asdict(run) == {"path": tmp_path / "mine"}
+
+
+def test_state_of_a_folder_follows_its_files(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "mine")
+    states = [run.state]
+    run.start()
+    (run.path / "notes.txt").write_text("")
+    states.append(run.state)
+    run.write_config(config(tmp_path, "mine"))
+    states.append(run.state)
+    run.checkpoint(5).mkdir(parents=True)
+    states.append(run.state)
+    run.summary.write_text("{}")
+    states.append(run.state)
+    assert states == ["absent", "foreign", "started", "resumable", "finished"]
+
+
+def test_group_is_resumable_when_all_members_have_a_checkpoint(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "group")
+    run.start()
+    run.write_config(config(tmp_path, "group"))
+    run.members.write_text('{"members": ["seed0", "seed1"]}')
+    RunDirectory(run.path / "seed0").checkpoint(5).mkdir(parents=True)
+    assert (run.state, run.member_names()) == ("started", ["seed0", "seed1"])
+    RunDirectory(run.path / "seed1").checkpoint(5).mkdir(parents=True)
+    assert run.state == "resumable"
+    run.members.write_text("[]")
+    assert run.state == "started"
+    with pytest.raises(InputError, match=r"members\.json is damaged"):
+        run.member_names()

@@ -1,7 +1,7 @@
 """Several offline runs as one program: seeds, and numbers of the learner, side by side.
 
 Member k of a group is the run that ``train_offline`` makes of its settings alone: the same initial
-parameters, split, batches and keys, the same folder. The work is shared: the dataset lies on the
+parameters, split, batches and keys, the same folder. The work is shared: the dataset is on the
 device once, and one compiled update trains all members.
 """
 
@@ -55,7 +55,7 @@ __all__ = ["SeedsResult", "open_members", "train_seeds"]
 
 @dataclass(frozen=True)
 class SeedsResult:
-    """What a finished group leaves: its folder, its members' learners, and their evaluations.
+    """The result of a finished group: its folder, its members' learners and evaluations.
 
     ``evaluations`` has for each member what :class:`~idql_func.training.offline.TrainResult` has;
     ``summary`` is the content of the group's ``summary.json``.
@@ -75,7 +75,7 @@ def train_seeds(
     reporter: Reporter | None = None,
     on_update: Callable[[int], None] | None = None,
 ) -> SeedsResult:
-    """Train several learners on one dataset as one program, evaluate each, leave a folder each.
+    """Train several learners on one dataset as one program, evaluate each, write a folder for each.
 
     Args:
         configs: the settings of each member. They may differ in the seed and in what
@@ -92,7 +92,7 @@ def train_seeds(
 
     Raises:
         InputError: settings that do not go together, more members than memory has room for, or
-            data or checkpoints that are not usable; the sentence says what is wrong.
+            data or checkpoints that are not usable; the message says what is wrong.
         FileNotFoundError: the dataset or the group to resume does not exist.
         TrainingInterrupted: Ctrl-C; a checkpoint of each member has been written.
     """

@@ -1,7 +1,7 @@
-"""How many members fit into memory, found before any of them is made.
+"""How many members fit into memory, estimated before they are created.
 
-One update of one member is run over fake tensors, which have shapes and no values, while the bytes
-that are alive at a time are counted. Members of a stack need that many times as much.
+One update of one member runs on fake tensors, which have shapes and no values, and the bytes that
+are in use at the same time are counted. K stacked members need K times as much.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = ["MemberMemory", "available_memory", "check_fits", "member_memory", "p
 
 @dataclass(frozen=True)
 class MemberMemory:
-    """Bytes that one member needs: its ``state``, and what an ``update`` has alive besides.
+    """Bytes that one member needs: for its ``state``, and for the temporaries of an ``update``.
 
-    ``acting`` is what the choice of actions has alive where members are tried out one at a time.
+    ``acting`` are the bytes of choosing actions when members are evaluated one at a time.
     """
 
     state: int
@@ -40,14 +40,14 @@ class MemberMemory:
 
     @property
     def total(self) -> int:
-        """With the copy of the state that exists while a stack is made."""
+        """All bytes, with the copy of the state that exists while members are stacked."""
         return 2 * self.state + self.update
 
 
 def member_memory(
     learner: Any, batch_shapes: dict[str, torch.Size], batch_size: int
 ) -> MemberMemory:
-    """What one member of a stack needs for batches of a size.
+    """The memory that one member of a stack needs for batches of a size.
 
     Args:
         learner: a member.
@@ -82,7 +82,7 @@ def member_memory(
 
 
 def peak_bytes_of_fake(function: Callable[[Any], Any], tree: Any) -> int:
-    """:func:`peak_bytes` of a function of a tree, run on fake tensors; 0 if torch can't tell."""
+    """:func:`peak_bytes` of a function of a tree, run on fake tensors; 0 if unknown."""
     fake_tensor_mode = torch_internals.fake_tensor_mode()
     if fake_tensor_mode is None:
         return 0
@@ -92,9 +92,7 @@ def peak_bytes_of_fake(function: Callable[[Any], Any], tree: Any) -> int:
 
 
 def peak_bytes(function: Callable[[], Any]) -> int:
-    """The most bytes of new tensors that are alive at a time while a function runs.
-
-    0 if torch can't tell.
+    """The maximum of the bytes of new tensors that a function uses at a time; 0 if unknown.
 
     >>> peak_bytes(lambda: torch.zeros(100) + torch.ones(100))
     1200
@@ -110,7 +108,7 @@ def peak_bytes(function: Callable[[], Any]) -> int:
 
 
 class _Counting:
-    """Counts the memory of tensors by their storages, from their first operator to their end."""
+    """Counts the memory of tensors by their storages, from creation to release."""
 
     def __init__(self) -> None:
         self.alive = self.peak = 0
@@ -138,43 +136,43 @@ class _Counting:
 
 
 def check_fits(members: int, each: MemberMemory, batch_size: int, device: torch.device) -> str:
-    """Refuse more members than memory has room for.
+    """Check that the members fit into memory.
 
     Args:
         members: how many are asked for.
         each: what one of them needs.
         batch_size: rows of a batch, for the message.
-        device: where they are to live.
+        device: where they are put.
 
     Returns:
-        A line about what they need, for the user.
+        A line about their memory, for the user.
 
     Raises:
-        InputError: they do not fit; the sentence names the most that do.
+        InputError: they do not fit; the message has the largest number that does.
 
     >>> check_fits(2, MemberMemory(1000, 500), 8, torch.device("cpu")).partition(" of")[0]
     '2 members need about 1 MB'
     """
     evaluating = 2 * members * each.state + each.acting
     needed, free = max(members * each.total, evaluating), available_memory(device)
-    told = f"{members} members need about {_told(needed)} of memory"
+    need = f"{members} members need about {_readable(needed)} of memory"
     if free is None:
-        return told
+        return need
     if needed > free:
         most = min(free // each.total, max(0, free - each.acting) // (2 * each.state))
         smaller = "--batch-size" if needed > evaluating else "--evaluation.num-envs"
         instead = f"at most {most} fit" if most else "not even one fits"
         raise InputError(
-            f"{told} with batches of {batch_size}, but {_told(free)} are free: {instead}; "
+            f"{need} with batches of {batch_size}, but {_readable(free)} are free: {instead}; "
             f"give {'fewer of them' if most else 'smaller networks'} or a smaller {smaller}"
         )
-    return f"{told}, {_told(free)} are free"
+    return f"{need}, {_readable(free)} are free"
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Free bytes of a device, None where they cannot be known.
+    """Free bytes of a device, None if they are unknown.
 
-    On a CPU what Linux calls available, and no more than a container's limit leaves.
+    On a CPU the available memory by Linux, at most the rest of a container's limit.
 
     >>> (available_memory(torch.device("cpu")) or 1) > 0
     True
@@ -213,5 +211,5 @@ def _pages() -> int | None:
         return None
 
 
-def _told(size: int) -> str:
+def _readable(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(1, round(size / 1e6))} MB"
