@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import idql
 from benchmarks.case import UPSTREAM, Plan
 from benchmarks.timing import Variant
-from benchmarks.workloads import idql
 
 __all__ = ["act", "make_variant", "problem", "update"]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         vmap,
     )
 
-__version__ = "0.1.0"  # pyproject.toml reads it
+__version__ = "0.2.0"  # pyproject.toml reads it
 
 __all__ = [
     "disable_jit",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,37 +15,14 @@ from typing import Any
 from parity.cases import COMMIT, Case, all_cases
 from parity.evidence import COVERAGE, gathered, merged, read_coverage, write_coverage
 from parity.functions import generated_inputs, save_groups, versions
-from parity.original.backend import JaxBackend
+from parity.original.backend import PACKAGES, checked_backend
 from parity.original.observing import Observer
 from parity.original.public import public_names
 from parity.outputs import Function
 from parity.programs import on
 from parity.store import MANIFEST, REFERENCE, entry, read_manifest, write_manifest
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "gym", "tensorflow-probability")
 COMMAND = "python -m parity record --upstream PATH"
-
-
-def _commit(upstream: Path) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(upstream), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"
-
-
-def checked_backend(upstream: Path) -> JaxBackend:
-    """The original's backend, after checking that the checkout is at the pinned commit.
-
-    Raises:
-        ValueError: the checkout is at another commit.
-    """
-    backend, found = JaxBackend(upstream), _commit(upstream)
-    if found != COMMIT:
-        raise ValueError(f"{upstream} is at commit {found}, but the record is of {COMMIT}")
-    return backend
 
 
 def observed(function: Function, observer: Observer, seen: dict[str, set[str]]) -> Function:

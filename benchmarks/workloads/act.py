@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import upstream
+from benchmarks import idql, upstream
 from benchmarks.case import Case, Plan, jax_variants, resized
 from benchmarks.roofline import wait_torch
 from benchmarks.timing import Variant
-from benchmarks.workloads import idql
 from idql_func import disable_jit
 
 Settings = idql.ActSettings

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks import idql
 from benchmarks.case import Case, Plan, jax_variants, resized
-from benchmarks.workloads import idql, update
+from benchmarks.workloads import update
 from benchmarks.workloads.routes import route
 
 

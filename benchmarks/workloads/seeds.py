@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks import idql
 from benchmarks.case import Case, Plan, jax_variants, resized
 from benchmarks.roofline import wait_torch
 from benchmarks.timing import Variant
-from benchmarks.workloads import idql, update
+from benchmarks.workloads import update
 from benchmarks.workloads.routes import Route, Work, route
 from idql_func import random, tree_stack, vmap
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import upstream
+from benchmarks import idql, upstream
 from benchmarks.case import Case, Plan, jax_variants, resized
 from benchmarks.jax_side.variants import SCANNED
 from benchmarks.roofline import wait_torch
 from benchmarks.timing import Variant
-from benchmarks.workloads import idql
 from benchmarks.workloads.routes import Route, Work, route
 from idql_func import random
 from idql_func.training.updates import scan_updates

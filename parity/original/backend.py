@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,10 +18,13 @@ import numpy as np
 
 from parity import inputs
 from parity.backend import Event, Settings
+from parity.cases import COMMIT
 from parity.inputs import flatten
 from parity.original.capture import captured, parts, watched
 from parity.original.data import JaxData
 from parity.original.env import evaluated
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "gym", "tensorflow-probability")
 
 
 def prepare(upstream: Path) -> None:
@@ -362,3 +366,25 @@ class JaxBackend(JaxData):
 
     def evaluated(self, learner: Any, walk: Any, episodes: int, how: str) -> float:
         return evaluated(learner, walk, episodes, how)
+
+
+def _commit(upstream: Path) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(upstream), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def checked_backend(upstream: Path) -> JaxBackend:
+    """The original's backend, after checking that the checkout is at the pinned commit.
+
+    Raises:
+        ValueError: the checkout is at another commit.
+    """
+    backend, found = JaxBackend(upstream), _commit(upstream)
+    if found != COMMIT:
+        raise ValueError(f"{upstream} is at commit {found}, but the record is of {COMMIT}")
+    return backend

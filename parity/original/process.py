@@ -44,7 +44,7 @@ def worker(upstream: Path, cases: Path, out: Path) -> None:
 
     Cases whose tensors are in ``out`` already are skipped.
     """
-    from parity.recording import checked_backend
+    from parity.original.backend import checked_backend
 
     backend = checked_backend(upstream)
     for case in (Case(**listed) for listed in json.loads(cases.read_text())):
@@ -76,7 +76,8 @@ def reference(python: Path) -> dict[str, Any]:
         RuntimeError: if packages are missing there.
     """
     code = (
-        "import json; from parity.recording import PACKAGES, versions; "
+        "import json; from parity.functions import versions; "
+        "from parity.original.backend import PACKAGES; "
         "print(json.dumps(versions(PACKAGES)))"
     )
     command, root, environment = _command(python, "-c", code)

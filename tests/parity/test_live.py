@@ -127,9 +127,9 @@ def stand_in(tmp_path: Path) -> Path:
     It names every case that it runs in a file beside it.
     """
     code = (
-        "import sys; from pathlib import Path; import parity.recording as recording; "
+        "import sys; from pathlib import Path; import parity.original.backend as original; "
         "from parity.port.backend import TorchBackend; "
-        "recording.checked_backend = lambda upstream: TorchBackend(); "
+        "original.checked_backend = lambda upstream: TorchBackend(); "
         "from parity.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
     log = tmp_path / "ran"
