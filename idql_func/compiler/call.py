@@ -367,7 +367,7 @@ class Program:
         if not isinstance(self.run, Replayed) or any(kind not in _MADE for kind, _ in last):
             return None
         moving = {place: rows[k] for place, k in enumerate(self.used) if k in rows}
-        results = self.run.repeat_over(self._read(tensors), moving, times)
+        results = self.run.run_over_rows(self._read(tensors), moving, times)
         if results is None:
             return None
         return [
@@ -467,7 +467,7 @@ class FastCall:
         program = self._program
         node = transfer(learner)
         tensors = [*self._inputs, *[leaves[k] for k in self._picked]]
-        results = self._run.repeat(tensors, self._addresses)
+        results = self._run.run(tensors, self._addresses)
         tops: list[Any] = []
         for part in program.parts:
             if isinstance(part, int):

@@ -1,4 +1,4 @@
-"""Products that are run member by member leave what they leave one after the other."""
+"""Products computed member by member have the values of products computed one by one."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ REGIONS, FLOATS = 5, 1600
 
 
 def _count(steps: list[Any]) -> list[int]:
-    """How many products each step makes."""
-    own = functions()
-    assert own is not None
+    """The number of products of each step."""
+    library = functions()
+    assert library is not None
     return [
-        step.words[0] if step.address == own["fused_matmul_sequence"].address else 1
+        step.arguments[0] if step.address == library["fused_matmul_sequence"].address else 1
         for step in steps
     ]
 
@@ -55,10 +55,10 @@ def _product(
     steps: tuple[int, int, int],
     flags: tuple[bool, bool, bool],
 ) -> Call:
-    own = functions()
-    assert own is not None
+    library = functions()
+    assert library is not None
     return Call(
-        own["fused_matmul"].address, [*places, *sizes, *steps, *map(int, flags), THREADS], True
+        library["fused_matmul"].address, [*places, *sizes, *steps, *map(int, flags), THREADS], True
     )
 
 
@@ -89,14 +89,14 @@ def _products(draw: st.DrawFn) -> Call:
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(_products(), min_size=2, max_size=6))
-def test_what_is_written_is_the_same(steps: list[Call]) -> None:
+def test_merged_products_write_the_same_memory(steps: list[Call]) -> None:
     draws = torch.Generator().manual_seed(0)
     memory = [torch.randn(FLOATS, generator=draws) / 4 for _ in range(REGIONS)]
     expected = [tensor.clone() for tensor in memory]
     _run(list(steps), expected)
-    together = batched_by_member(steps)
-    assert sum(_count(together)) == len(steps)
-    _run(together, memory)
+    merged = batched_by_member(steps)
+    assert sum(_count(merged)) == len(steps)
+    _run(merged, memory)
     for a, b in zip(memory, expected, strict=True):
         assert torch.equal(a.view(torch.int32), b.view(torch.int32))
 
@@ -108,25 +108,25 @@ def _layer(batch: int, source: int, result: int, **changes: Any) -> Call:
     return _product((batch, size, size, size), places, steps, changes.get("flags", (False,) * 3))
 
 
-def test_layers_go_together_and_what_needs_all_rows_does_not() -> None:
+def test_products_are_merged_if_their_members_are_independent() -> None:
     for batch in (1, 2, 4):
         assert _count(
             batched_by_member([_layer(batch, 0, 1), _layer(batch, 1, 2), _layer(batch, 2, 3)])
         ) == [3]
-    # an odd number of members is not shared out evenly
+    # three members cannot be divided evenly between two threads
     assert _count(batched_by_member([_layer(3, 0, 1), _layer(3, 1, 2)])) == [1, 1]
-    # each member reads the first one's result
+    # every member of the second product reads the result of the first member
     assert _count(batched_by_member([_layer(2, 0, 1), _layer(2, 1, 2, a_step=0)])) == [1, 1]
-    # a single product's columns come from all rows
+    # a product with a transposed left factor cannot be divided by rows
     transposed = (True, False, False)
     assert _count(batched_by_member([_layer(1, 0, 1), _layer(1, 1, 2, flags=transposed)])) == [1, 1]
     assert _count(batched_by_member([_layer(2, 0, 1), _layer(2, 1, 2, flags=transposed)])) == [2]
-    # what is no product comes between
+    # a step that is no product separates them
     other = Call(1, [Place(0, 0)], False)
     assert _count(batched_by_member([_layer(2, 0, 1), other, _layer(2, 1, 2)])) == [1, 1, 1]
 
 
-def test_an_ensembles_layers_in_a_program() -> None:
+def test_replayed_ensemble_has_the_values_of_the_compiled_graph() -> None:
     def member(weights: tuple[Tensor, ...], x: Tensor) -> Tensor:
         for kernel in weights[:-1]:
             x = torch.relu(x @ kernel)
@@ -142,7 +142,7 @@ def test_an_ensembles_layers_in_a_program() -> None:
     with set_native_matmul(True), cpu_threads(2):
         run: Any = compile_graph(trace(fn, (x, *weights)), (x, *weights))
         results = [run(x, *weights)[0] for _ in range(3)]
-        expected = run._program(x, *weights)[0]
+        expected = run._compiled(x, *weights)[0]
     assert run._plans
     assert all(torch.equal(result, expected) for result in results)
     torch.testing.assert_close(expected, fn(x, *weights)[0], rtol=1e-5, atol=1e-4)

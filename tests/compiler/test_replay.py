@@ -1,10 +1,11 @@
-"""Programs that are recorded once and replayed: the same values, and no operator missed."""
+"""Recording and replay of compiled CPU graphs: equal values, and no operator is left out."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from idql_func import disable_jit, jit, optim, random, scan, struct, tree_leaves
-from idql_func.compiler import call, replay
+from idql_func.compiler import call, replay, torch_internals
 from idql_func.compiler.inductor import compile_graph
 from idql_func.compiler.lazy import peek
 from idql_func.compiler.recorder import Call, Place
@@ -49,15 +50,15 @@ def _equal(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
 
 
 def _check(fn: Callable[..., Any], *tensors: Tensor) -> Replayed:
-    """Recorded and replayed, on the inputs it was made with and on others: the program's values."""
+    """Compare recording and replays, on two sets of inputs, with the compiled graph itself."""
     run = _compiled(fn, *tensors)
     for inputs in (tensors, tensors, [t.flip(0).contiguous() for t in tensors]):
-        assert _equal(run(*inputs), run._program(*inputs))
+        assert _equal(run(*inputs), run._compiled(*inputs))
     assert run._plans
     return run
 
 
-def test_kernels_products_and_draws() -> None:
+def test_kernels_products_and_draws_are_replayed() -> None:
     def fn(x: Tensor, y: Tensor, key: Tensor) -> tuple[Tensor, ...]:
         noise = random.normal(key, (3, 5))
         return torch.relu(x @ y) + noise, (x * 2).sum(), random.split(key)
@@ -67,7 +68,7 @@ def test_kernels_products_and_draws() -> None:
     assert results[0][0].data_ptr() != results[1][0].data_ptr()
 
 
-def test_results_that_are_parts_of_one_allocation() -> None:
+def test_results_in_one_allocation_are_replayed() -> None:
     def fn(key: Tensor) -> tuple[Tensor, ...]:
         first, second = random.split(key)
         return first, second, first.clone()
@@ -79,7 +80,7 @@ def test_results_that_are_parts_of_one_allocation() -> None:
     assert _equal(kept, values)
 
 
-def test_operators_of_a_whole_tree() -> None:
+def test_operators_on_a_whole_tree_are_replayed_by_one_call() -> None:
     def fn(x: Tensor, y: Tensor, key: Tensor) -> tuple[Tensor, ...]:
         index = random.choice(key, 3, (2,), replace=False)
         averaged = tree_ops.moving_average([x.sin(), x[0]], [x, x[1]], 0.25)
@@ -87,16 +88,18 @@ def test_operators_of_a_whole_tree() -> None:
 
     with set_native_matmul(True):
         run = _check(fn, X, Y, random.PRNGKey(3))
-    assert _plan(run).is_whole
+    assert _plan(run).is_one_call
 
 
-def test_no_products_are_built_for_a_program_that_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graph_without_native_products_does_not_build_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     matmul.functions.cache_clear()
     monkeypatch.setattr(matmul, "library", lambda *args, **options: pytest.fail("built"))
     _check(lambda x, y: (x.sin() @ y,), X, Y)
 
 
-def test_operators_of_torch_are_called_between_kernels() -> None:
+def test_torch_operators_are_called_between_kernels() -> None:
     def fn(x: Tensor, image: Tensor, kernel: Tensor) -> tuple[Tensor, ...]:
         values, places = torch.sort(torch.sin(x), dim=1, stable=True)
         return torch.conv2d(image * 2, kernel + values[0, 0]).exp(), values + 1, places
@@ -107,14 +110,14 @@ def test_operators_of_torch_are_called_between_kernels() -> None:
 
 
 @pytest.mark.parametrize("count", [3, 9, 20, 30, 45, 60, 70])
-def test_kernels_of_many_arguments(count: int) -> None:
+def test_kernels_with_many_arguments_have_the_same_values(count: int) -> None:
     def fn(*tensors: Tensor) -> tuple[Tensor, ...]:
         return (sum(t * k for k, t in enumerate(tensors)),)  # type: ignore[return-value]
 
     inputs = [torch.full((3,), float(k)) for k in range(count)]
     run = _compiled(fn, *inputs)
     for _ in range(2):
-        assert _equal(run(*inputs), run._program(*inputs))
+        assert _equal(run(*inputs), run._compiled(*inputs))
 
 
 @torch.library.custom_op("idql_func_tests::total", mutates_args=())
@@ -132,16 +135,16 @@ def _bump(x: Tensor) -> None:
     x.add_(1)
 
 
-def test_what_cannot_be_called_again_is_not_replayed(caplog: pytest.LogCaptureFixture) -> None:
-    def listed(x: Tensor) -> tuple[Tensor, ...]:
+def test_unsupported_operator_is_not_replayed(caplog: pytest.LogCaptureFixture) -> None:
+    def takes_list(x: Tensor) -> tuple[Tensor, ...]:
         return (_total([x.sin(), x.cos()]) * 2,)
 
-    def written(x: Tensor) -> tuple[Tensor, ...]:
+    def mutates(x: Tensor) -> tuple[Tensor, ...]:
         y = x * 2
         _bump(y)
         return (y * 3,)
 
-    for fn, why in ((listed, "takes a list of tensors"), (written, "writes to a tensor")):
+    for fn, why in ((takes_list, "takes a list of tensors"), (mutates, "writes to a tensor")):
         with caplog.at_level(logging.DEBUG, "idql_func.compiler.replay"):
             run = _compiled(fn, X)
             for inputs in (X, X + 1):
@@ -150,31 +153,34 @@ def test_what_cannot_be_called_again_is_not_replayed(caplog: pytest.LogCaptureFi
         assert why in caplog.text
 
 
-def test_without_the_known_internals_of_torch_a_program_runs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(replay, "_inductors", lambda program: None)
+def test_unknown_compiled_graph_is_run_without_replay(monkeypatch: pytest.MonkeyPatch) -> None:
     run = _compiled(lambda x: (x + 1,), X)
-    assert _equal(run(X), (X + 1,)) and _equal(run(X), (X + 1,))
-    assert not run._plans
+    monkeypatch.setattr(torch_internals, "compiled_graph_of", lambda compiled: None)
+    try:
+        assert _equal(run(X), (X + 1,)) and _equal(run(X), (X + 1,))
+        assert not run._plans
+        assert "does not hold its generated code" in str(replay.problem_of(replay.REPLAY))
+    finally:
+        torch_internals.reset()
 
 
-def test_inputs_that_overlap_are_not_recorded() -> None:
+def test_overlapping_inputs_are_not_recorded() -> None:
     run = _compiled(lambda a, b: (a * b,), torch.zeros(4), torch.zeros(4))
     line = torch.arange(6.0)
     for _ in range(2):
         assert _equal(run(line[:4], line[2:]), (line[:4] * line[2:],))
+    assert not run._plans
 
 
-def test_another_number_of_threads_is_another_recording() -> None:
+def test_each_number_of_threads_has_its_own_recording() -> None:
     run = _compiled(lambda x, y: (x @ y,), X, Y)
     for threads in (1, 2, 2, 1):
         with cpu_threads(threads):
-            assert _equal(run(X, Y), run._program(X, Y))
+            assert _equal(run(X, Y), run._compiled(X, Y))
     assert run._plans.keys() == {1, 2}
 
 
-def test_machine_code_for_any_number_of_rows() -> None:
+def test_graph_with_dynamic_rows_is_replayed() -> None:
     def fn(rows: Tensor, key: Tensor) -> tuple[Tensor, ...]:
         places = random.randint(key, (4,), 0, rows.shape[0])
         return rows[places] * torch.tensor([1.0, 2.0, 3.0, 4.0]), places
@@ -190,6 +196,7 @@ def test_machine_code_for_any_number_of_rows() -> None:
 
 
 _DURING: list[Callable[[], None]] = []
+"""A function that the operator ``pause`` calls once."""
 
 
 @torch.library.custom_op("idql_func_tests::pause", mutates_args=())
@@ -204,55 +211,67 @@ def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
-def test_another_thread_is_not_recorded() -> None:
+def test_calls_of_another_thread_are_not_recorded() -> None:
     run, found = _compiled(lambda x: (_pause(x * 2) * 3,), X), []
     thread = threading.Thread(target=lambda: found.append(run(X + 5)))
     _DURING.append(lambda: (thread.start(), thread.join())[0])
     first = run(X)
     steps = sum(len(part.steps) // 4 for part in _plan(run).parts if hasattr(part, "steps"))
-    assert steps == 2  # one kernel before and one behind
+    assert steps == 2  # one kernel before the operator and one after it
     for results, x in ((first, X), (run(X), X), (found[0], X + 5), (run(X + 5), X + 5)):
         torch.testing.assert_close(results[0], (x * 2 + 1) * 3)
 
 
-def test_a_program_that_is_running_can_run_a_second_time() -> None:
+def test_block_that_another_thread_uses_is_not_written() -> None:
     run = _check(lambda x, y: (torch.softmax(x @ y, -1).cumsum(0) @ y.mT,), X, Y)
-    with _plan(run).block.lock:  # as long as another thread is in it
-        assert _equal(run(X, Y), run._program(X, Y))
+    expected, block = run._compiled(X, Y), _plan(run).block
+    with block.lock:  # as during a replay in another thread
+        block.floats.fill_(7)
+        assert _equal(run(X, Y), expected)
+        assert (block.floats == 7).all()
+    assert _equal(run(X, Y), expected)
+    assert not (block.floats == 7).all()
 
 
-def test_programs_share_memory_until_they_are_gone() -> None:
+def test_plans_share_a_block_until_they_are_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "_BLOCKS", weakref.WeakSet())
+
+    def check(rows: int) -> Replayed:
+        x = torch.linspace(-1, 1, 30 * rows).reshape(rows, 30)
+        return _check(lambda x: ((x.sin() @ x.mT).cos() @ x,), x)
+
+    runs = [check(60), check(50)]
+    assert _plan(runs[0]).block is _plan(runs[1]).block
+    assert len(replay._BLOCKS) == 1
+    runs.append(check(90))  # needs more memory than the first block has
+    assert _plan(runs[2]).block is not _plan(runs[0]).block
+    assert len(replay._BLOCKS) == 2
+    runs.clear()
     gc.collect()
-    before = set(replay._BLOCKS)
-    large, small = torch.ones(60, 70), torch.ones(50, 60)
-    runs = [_check(lambda x: ((x.sin() @ x.mT).cos() @ x,), x) for x in (large, small)]
-    blocks = {_plan(run).block for run in runs}
-    assert len(blocks) == 1
-    assert blocks <= set(replay._BLOCKS)
-    if not blocks <= before:
-        del runs, blocks
-        gc.collect()
-        assert set(replay._BLOCKS) <= before
+    assert len(replay._BLOCKS) == 0
 
 
-SPANS = st.lists(st.tuples(st.integers(1, 400), st.integers(0, 9), st.integers(0, 9)), max_size=12)
+RESULTS = st.lists(
+    st.tuples(st.integers(1, 400), st.integers(0, 9), st.integers(0, 9)), max_size=12
+)
+"""Intermediate results: the size, and two steps that use it."""
 
 
-@given(SPANS)
-def test_what_is_needed_at_once_lies_apart(spans: list[tuple[int, int, int]]) -> None:
-    words: list[list[Any]] = [[] for _ in range(10)]
-    for region, (_, one, other) in enumerate(spans):
+@given(RESULTS)
+def test_results_used_at_the_same_time_do_not_overlap(results: list[tuple[int, int, int]]) -> None:
+    arguments: list[list[Any]] = [[] for _ in range(10)]
+    for region, (_, one, other) in enumerate(results):
         for k in {one, other}:
-            words[k].append(Place(region, 0))
-    steps = [Call(0, some, False) for some in words]
-    starts, size = replay._divide(steps, [size for size, _, _ in spans], set())
-    assert starts.keys() == set(range(len(spans)))
-    for a, (a_size, *a_life) in enumerate(spans):
+            arguments[k].append(Place(region, 0))
+    steps = [Call(0, places, False) for places in arguments]
+    starts, size = replay._assign_offsets(steps, [size for size, _, _ in results], set())
+    assert starts.keys() == set(range(len(results)))
+    for a, (a_size, *a_uses) in enumerate(results):
         assert starts[a] % 64 == 0
         assert starts[a] + a_size <= size
-        for b, (b_size, *b_life) in enumerate(spans[:a]):
-            apart = starts[a] + a_size <= starts[b] or starts[b] + b_size <= starts[a]
-            assert apart or max(a_life) < min(b_life) or max(b_life) < min(a_life)
+        for b, (b_size, *b_uses) in enumerate(results[:a]):
+            disjoint = starts[a] + a_size <= starts[b] or starts[b] + b_size <= starts[a]
+            assert disjoint or max(a_uses) < min(b_uses) or max(b_uses) < min(a_uses)
 
 
 def test_c_function_that_returns_1_raises_memory_error(tmp_path: Path) -> None:
@@ -268,7 +287,7 @@ def test_c_function_that_returns_1_raises_memory_error(tmp_path: Path) -> None:
 
 
 class Learner(struct.PyTreeNode):
-    """A layer, its optimiser, a key and a number."""
+    """A layer with its optimiser, a key and a number."""
 
     rng: Tensor
     weights: struct.TrainState
@@ -292,8 +311,8 @@ def _step(learner: Learner, batch: dict[str, Tensor], scale: float = 1.0) -> Any
 
 
 @pytest.fixture
-def looked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """A list that grows with each call whose arguments are taken apart."""
+def flattened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """A list that grows with each call that flattens its arguments."""
     calls: list[int] = []
     original = call.Arguments.__init__
 
@@ -324,52 +343,52 @@ def _close(a: Any, b: Any) -> None:
         torch.testing.assert_close(torch.as_tensor(x), torch.as_tensor(y))
 
 
-def test_a_loop_looks_at_its_batch_alone(looked: list[int]) -> None:
+def test_loop_flattens_its_learner_once(flattened: list[int]) -> None:
     update, batches = jit(_step, donate_argnums=0), _batches()
     learner, infos = _learner(), []
     for batch in batches:
         learner, info = update(learner, batch)
         infos.append(info)
-    assert len(looked) == 1
+    assert len(flattened) == 1
     expected = _expected(batches)
     _close((learner, infos), expected)
     assert infos[0]["constant"] == 1.0 and isinstance(infos[0]["constant"], float)
     assert update.cache_size() == 1
 
 
-def test_a_learner_that_was_looked_at_is_taken_apart_again(looked: list[int]) -> None:
+def test_learner_that_was_read_is_flattened_again(flattened: list[int]) -> None:
     update, batches = jit(_step, donate_argnums=0), _batches()
     learner = _learner()
     for k, batch in enumerate(batches):
         learner, _ = update(learner, batch)
         if k == 2:
             key = learner.rng.clone()
-    assert len(looked) == 2
+    assert len(flattened) == 2
     _close(learner, _expected(batches)[0])
     _close(key, _expected(batches[:3])[0].rng)
 
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """How many runs each call from C was asked for."""
-    asked: list[int] = []
-    original = replay._Plan.run_over
+    """The number of runs of each call of ``_Plan.run_over_rows``."""
+    counts: list[int] = []
+    original = replay._Plan.run_over_rows
 
     def counted(self: Any, tensors: Any, rows: Any, times: int) -> Any:
-        asked.append(times)
+        counts.append(times)
         return original(self, tensors, rows, times)
 
-    monkeypatch.setattr(replay._Plan, "run_over", counted)
-    with set_native_matmul(True):  # torch's are called from Python
-        yield asked
+    monkeypatch.setattr(replay._Plan, "run_over_rows", counted)
+    with set_native_matmul(True):  # torch's products are called from Python
+        yield counts
 
 
 def _stacked(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([batch[name] for batch in batches]) for name in ("x", "y")}
 
 
-def test_a_scan_is_one_call_of_c(runs: list[int]) -> None:
-    step, batches = jit(_step, donate_argnums=0), _batches() * 8  # more than in one go
+def test_scan_runs_in_c(runs: list[int]) -> None:
+    step, batches = jit(_step, donate_argnums=0), _batches() * 8  # more than the runs of one C call
     expected, infos = _expected(batches)
     for _ in range(2):
         learner, info = scan(step, _learner(), _stacked(batches))
@@ -377,37 +396,36 @@ def test_a_scan_is_one_call_of_c(runs: list[int]) -> None:
         _close(info["loss"], torch.stack([i["loss"] for i in infos]))
         assert torch.equal(info["constant"], torch.ones(len(batches)))
     assert runs == [len(batches) - 1] * 2
-    # what comes out goes on, as the result of any call does
-    again, _ = step(learner, batches[0])
-    _close(again, _expected([*batches, batches[0]])[0])
+    learner, _ = step(learner, batches[0])  # the result can be an argument again
+    _close(learner, _expected([*batches, batches[0]])[0])
 
 
-def test_a_scan_of_rows_that_lie_apart(runs: list[int]) -> None:
+def test_scan_of_noncontiguous_rows_runs_in_c(runs: list[int]) -> None:
     batches = _batches()
-    apart = {k: v.mT.contiguous().mT for k, v in _stacked(batches).items()}
-    assert not apart["x"][0].is_contiguous()
-    _close(scan(jit(_step, donate_argnums=0), _learner(), apart)[0], _expected(batches)[0])
+    strided = {k: v.mT.contiguous().mT for k, v in _stacked(batches).items()}
+    assert not strided["x"][0].is_contiguous()
+    _close(scan(jit(_step, donate_argnums=0), _learner(), strided)[0], _expected(batches)[0])
     assert runs == [len(batches) - 1]
 
 
-def test_a_scan_whose_state_moves_or_is_given_out_is_done_step_by_step(runs: list[int]) -> None:
+def test_scan_that_returns_or_swaps_its_state_runs_step_by_step(runs: list[int]) -> None:
     def swap(carry: tuple[Tensor, Tensor], x: Tensor) -> Any:
         a, b = carry
         return (b, a), a + x
 
-    def show(carry: Tensor, x: Tensor) -> Any:
+    def return_row(carry: Tensor, x: Tensor) -> Any:
         return carry + x, x
 
     pair, ys = scan(jit(swap, donate_argnums=0), (torch.zeros(()), torch.ones(())), X[0])
     assert [t.item() for t in pair] == [0, 1]
     torch.testing.assert_close(ys, X[0] + torch.tensor([0.0, 1, 0, 1]))
-    last, ys = scan(jit(show, donate_argnums=0), torch.zeros(()), X[0])
+    last, ys = scan(jit(return_row, donate_argnums=0), torch.zeros(()), X[0])
     torch.testing.assert_close(last, X[0].sum())
     assert torch.equal(ys, X[0])
     assert runs == []
 
 
-def test_a_scan_of_a_program_with_an_operator_of_torch(runs: list[int]) -> None:
+def test_scan_with_a_torch_operator_runs_step_by_step(runs: list[int]) -> None:
     def step(carry: Tensor, x: Tensor) -> Any:
         return torch.sort(carry + x)[0] * 2, carry.sum()
 
@@ -416,20 +434,20 @@ def test_a_scan_of_a_program_with_an_operator_of_torch(runs: list[int]) -> None:
     assert runs == []
 
 
-def test_other_batches_and_arguments_take_the_long_way(looked: list[int]) -> None:
+def test_other_kinds_of_arguments_are_flattened(flattened: list[int]) -> None:
     update = jit(_step, donate_argnums=0, static_argnames="scale")
     few, many = _batches(), _batches(6)
     learner = _learner()
     for batch in (few[0], few[1], few[2], many[0], many[1]):
         learner, _ = update(learner, batch)
-    assert len(looked) == 2
+    assert len(flattened) == 2
     _close(learner, _expected([*few[:3], *many[:2]])[0])
     arrays = {k: np.asarray(v) for k, v in few[0].items()}
     learner, _ = update(update(learner, few[0])[0], arrays)
-    assert len(looked) == 4
-    loose = {"x": few[0]["x"].mT.contiguous().mT, "y": few[0]["y"]}
-    learner, _ = update(update(learner, few[0])[0], loose)
-    assert len(looked) == 5
+    assert len(flattened) == 4
+    strided = {"x": few[0]["x"].mT.contiguous().mT, "y": few[0]["y"]}
+    learner, _ = update(update(learner, few[0])[0], strided)
+    assert len(flattened) == 5
     _close(learner, _expected([*few[:3], *many[:2], *few[:1] * 4])[0])
     with pytest.raises(KeyError):
         update(learner, {"x": few[0]["x"]})
@@ -438,7 +456,7 @@ def test_other_batches_and_arguments_take_the_long_way(looked: list[int]) -> Non
     torch.testing.assert_close(scaled["loss"], 4 * info["loss"])
 
 
-def test_a_learner_that_went_round_is_refused() -> None:
+def test_donated_learner_of_a_loop_is_refused() -> None:
     update, batches = jit(_step, donate_argnums=0), _batches()
     first, _ = update(_learner(), batches[0])
     second, _ = update(first, batches[1])
@@ -451,7 +469,7 @@ def test_a_learner_that_went_round_is_refused() -> None:
     assert third.rng.shape == (2,)
 
 
-def test_functions_that_take_turns_go_round(looked: list[int]) -> None:
+def test_alternating_static_arguments_flatten_once_each(flattened: list[int]) -> None:
     update = jit(_step, donate_argnums=0, static_argnames="scale")
     batches = _batches()
     learner, infos = _learner(), []
@@ -459,7 +477,7 @@ def test_functions_that_take_turns_go_round(looked: list[int]) -> None:
         learner, info = update(learner, batch, scale=1.0 + k % 2)
         infos.append(info)
         assert peek(learner, "weights", "step").item() == k + 1
-    assert len(looked) == 2
+    assert len(flattened) == 2
     expected = _learner()
     for k, (batch, found) in enumerate(zip([*batches, *batches], infos, strict=True)):
         with disable_jit():
