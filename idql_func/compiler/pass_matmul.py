@@ -1,8 +1,9 @@
-"""Torch's matrix products in a graph become the library's own, with what surrounds them.
+"""Replace torch's matrix products in a graph by the library's own, fused with their neighbours.
 
-A dense layer is a product, a bias and perhaps ``max(x, 0)``; its gradient two products, a gate and
-a sum. Between each two of these a graph passes over memory. :func:`use_native_matmul` finds them in
-a traced graph, whatever function it was traced from, and makes each group one operator.
+A dense layer is a product, a bias and perhaps ``max(x, 0)``; its gradient is two products, a gate
+(the mask of the activation's derivative) and a sum. Each of these operations passes over memory
+once more. :func:`use_native_matmul` finds them in any traced graph and replaces each group by one
+operator.
 """
 
 from __future__ import annotations
@@ -32,30 +33,30 @@ __all__ = ["use_native_matmul"]
 
 _aten = torch.ops.aten
 _PRODUCTS = (_aten.mm.default, _aten.bmm.default)
-_FAR = 1 << 19
-"""Elements of a transposed right factor beyond which a library's packing is the better one."""
+_LARGE = 1 << 19
+"""Elements of a transposed right factor above which torch's product is faster."""
 
 
 def use_native_matmul(graph: GraphModule) -> bool:
-    """Replace the float32 products of a graph for the CPU, in place; whether there was one.
+    """Replace the float32 products of a CPU graph in place; return whether there was one.
 
-    It has no gradients to be taken any more. One whose shapes are not known, or whose factors lie
-    in memory in another way than by rows or columns, stays torch's; so does one of a large
-    transposed factor.
+    The graph can't be differentiated afterwards. A product stays torch's if its shapes are
+    symbolic, if a factor is not contiguous by rows or by columns, or if its right factor is large
+    and transposed.
     """
     if not any(node.target in _PRODUCTS for node in graph.graph.nodes) or not available():
         return False
     _register_lowering()
     order = {node: k for k, node in enumerate(graph.graph.nodes)}
-    written = [k for node, k in order.items() if writes(node)]
+    writing = [k for node, k in order.items() if writes(node)]
     replaced = False
     for node in [n for n in graph.graph.nodes if n.target in _PRODUCTS]:
-        found = _Product.of(node)
-        if found is None:
+        product = _Product.of(node)
+        if product is None:
             continue
-        found.take_in_what_follows(order, written)
-        found.take_in_sums(order, written)
-        found.put(order)
+        product.fuse_following(order, writing)
+        product.fuse_sums(order, writing)
+        product.insert(order)
         replaced = True
     graph.graph.eliminate_dead_code()
     graph.recompile()
@@ -64,7 +65,7 @@ def use_native_matmul(graph: GraphModule) -> bool:
 
 @functools.cache
 def _register_lowering() -> None:
-    """Let Inductor call the product by its address, into memory that Inductor plans."""
+    """Register a lowering: Inductor allocates the result and calls the product with its memory."""
     inductor = torch_internals.lowering()
     assert inductor is not None
     setattr(inductor.kernels, KERNEL_NAME, fused_matmul_into)
@@ -89,7 +90,7 @@ def _register_lowering() -> None:
 
 @dataclass
 class _Factor:
-    """A contiguous tensor of the graph, and what a product makes of it."""
+    """A factor of a product, as a contiguous tensor that may have to be transposed."""
 
     node: Node
     transposed: bool
@@ -97,7 +98,10 @@ class _Factor:
 
     @staticmethod
     def of(node: Node) -> _Factor | None:
-        """The memory behind ``node``, a matrix ``[R, C]`` or several ``[G, R, C]``."""
+        """The contiguous tensor behind ``node``, a matrix ``[R, C]`` or a batch ``[G, R, C]``.
+
+        None if there is no such tensor.
+        """
         value: Tensor = node.meta["val"]
         rows, columns = value.shape[-2:]
         down, right = value.stride()[-2:]
@@ -111,7 +115,7 @@ class _Factor:
             shape = (value.shape[0], *shape)
         elif value.ndim == 3 and value.stride(0) != 0:
             return None
-        for source in _names(node):
+        for source in _bases(node):
             found: Tensor = source.meta["val"]
             if (
                 found.dtype == value.dtype
@@ -125,11 +129,11 @@ class _Factor:
 
 @dataclass
 class _Product:
-    """A product of a graph with what was found to belong to it."""
+    """A product of a graph and the operations that are fused with it."""
 
     node: Node
     end: Node
-    """The node whose value it computes: the product's own or a later one."""
+    """The node whose value the fused operator computes: the product or a later node."""
     a: _Factor
     b: _Factor
     bias: Node | None = None
@@ -139,6 +143,7 @@ class _Product:
 
     @staticmethod
     def of(node: Node) -> _Product | None:
+        """The product of a node, or None if it stays torch's."""
         left, right = node.args
         values = [n.meta.get("val") if isinstance(n, Node) else None for n in (left, right, node)]
         for value in values:
@@ -153,7 +158,7 @@ class _Product:
         a, b = _Factor.of(left), _Factor.of(right)
         if a is None or b is None or max(len(a.shape), len(b.shape)) < len(node.meta["val"].shape):
             return None
-        if b.transposed and math.prod(b.shape[-2:]) > _FAR:
+        if b.transposed and math.prod(b.shape[-2:]) > _LARGE:
             return None
         return _Product(node, node, a, b)
 
@@ -163,18 +168,18 @@ class _Product:
         shape = self.node.meta["val"].shape
         return (1, *shape) if len(shape) == 2 else tuple(shape)
 
-    def take_in_what_follows(self, order: dict[Node, int], written: list[int]) -> None:
-        """A bias, ``relu`` and its derivative, if nothing else sees what lies between."""
+    def fuse_following(self, order: dict[Node, int], writing: list[int]) -> None:
+        """Fuse a following bias, ``relu`` and gate if no other node reads their inputs."""
         while True:
             user = _only_user(self.end)
             if (
                 user is None
-                or not _by_rows(user, self.node.meta["val"].numel())
-                or _between(written, order[self.node], order[user])
+                or not _is_contiguous(user, self.node.meta["val"].numel())
+                or _between(writing, order[self.node], order[user])
             ):
                 return
             if user.target is _aten.add.Tensor and not (self.bias or self.relu or self.gate):
-                other = next((n for n in user.args if n is not _last_name(self.end, user)), None)
+                other = next((n for n in user.args if n is not _argument_of(self.end, user)), None)
                 if user.kwargs or not (bias := self._as_bias(other, user)):
                     return
                 self.bias = bias
@@ -184,9 +189,9 @@ class _Product:
                 _, gate, threshold = user.args
                 if (
                     threshold != 0
-                    or _last_name(self.end, user) is not user.args[0]
+                    or _argument_of(self.end, user) is not user.args[0]
                     or not isinstance(gate, Node)
-                    or not _by_rows(gate, self.node.meta["val"].numel())
+                    or not _is_contiguous(gate, self.node.meta["val"].numel())
                 ):
                     return
                 self.gate = gate
@@ -195,7 +200,7 @@ class _Product:
             self.end = user
 
     def _as_bias(self, other: Any, addition: Node) -> Node | None:
-        """The contiguous ``[N]`` or ``[G, N]`` behind what is added to each row, if that it is."""
+        """The node that is added if it is a bias: contiguous ``[N]`` or ``[G, N]``, else None."""
         batch, _, columns = self.sizes
         if not isinstance(other, Node):
             return None
@@ -205,30 +210,30 @@ class _Product:
             return None
         if math.prod(shape) == columns:
             return other
-        # one for each of the batch: the rows' axis is the one before the last
-        alone = result.ndim >= 3 and result.shape[-2] == self.sizes[1] and shape[-2] == 1
-        return other if alone and math.prod(shape) == batch * columns else None
+        # one bias for each member: the axis before the last must be that of the rows
+        per_member = result.ndim >= 3 and result.shape[-2] == self.sizes[1] and shape[-2] == 1
+        return other if per_member and math.prod(shape) == batch * columns else None
 
-    def take_in_sums(self, order: dict[Node, int], written: list[int]) -> None:
-        """The sums of the right factor's columns, if the graph takes them as well."""
-        alone = self.end is self.node and len(self.b.shape) == len(self.node.meta["val"].shape)
-        if self.b.transposed or not alone:
+    def fuse_sums(self, order: dict[Node, int], writing: list[int]) -> None:
+        """Fuse the sums of the right factor's columns if the graph computes them."""
+        unfused = self.end is self.node and len(self.b.shape) == len(self.node.meta["val"].shape)
+        if self.b.transposed or not unfused:
             return
-        names = list(_all_names(self.b.node))
-        for name in names:
-            for user in name.users:
+        aliases = list(_aliases(self.b.node))
+        for alias in aliases:
+            for user in alias.users:
                 if (
                     user.target is _aten.sum.dim_IntList
-                    and _sums_rows(name.meta["val"], user.args[1], self.b.shape)
+                    and _sums_rows(alias.meta["val"], user.args[1], self.b.shape)
                     and order[self.a.node] < order[user]
-                    and not _between(written, *sorted((order[user], order[self.node])))
+                    and not _between(writing, *sorted((order[user], order[self.node])))
                 ):
                     self.sums = user
-                    self.b.node = names[0]  # the others may come after the sums
+                    self.b.node = aliases[0]  # the others may come after the sums
                     return
 
-    def put(self, order: dict[Node, int]) -> None:
-        """Write the operator into the graph."""
+    def insert(self, order: dict[Node, int]) -> None:
+        """Insert the fused operator into the graph and use its result."""
         graph, value = self.node.graph, self.end.meta["val"]
         batch, rows, columns = self.sizes
         first = min((n for n in (self.end, self.sums) if n), key=order.__getitem__)
@@ -279,75 +284,76 @@ def _slice(graph: torch.fx.Graph, flat: Node, start: int, stop: int, like: Tenso
 
 
 def _sums_rows(value: Tensor, axes: Any, shape: tuple[int, ...]) -> bool:
-    """Whether a sum over ``axes`` of something that lies like ``shape`` is one of its rows."""
+    """Whether summing ``value`` over ``axes`` sums the rows of the factor of that ``shape``."""
     (*batch, _, columns), summed = shape, {axis % value.ndim for axis in axes}
     kept = [size for axis, size in enumerate(value.shape) if axis not in summed and size > 1]
-    of_each = not batch or batch[0] == 1 or (value.shape[0] == batch[0] and 0 not in summed)
+    per_member = not batch or batch[0] == 1 or (value.shape[0] == batch[0] and 0 not in summed)
     return (
         value.shape[-1] == columns
         and value.ndim - 1 not in summed
         and value.is_contiguous()
-        and of_each
+        and per_member
         and kept == [size for size in (*batch, columns) if size > 1]
     )
 
 
-# --- names of one value ------------------------------------------------------------------
+# --- aliases of one value ----------------------------------------------------------------
 
 
-def _names(node: Node) -> Iterator[Node]:
-    """The node, what it is a view of, what that is a view of, and so on."""
+def _bases(node: Node) -> Iterator[Node]:
+    """The node, the node of which it is a view, and so on."""
     while True:
         yield node
         source = node.args[0] if node.op == "call_function" and node.args else None
-        if not isinstance(source, Node) or not _share(node, source):
+        if not isinstance(source, Node) or not _is_view(node, source):
             return
         node = source
 
 
-def _all_names(node: Node) -> Iterator[Node]:
-    """All nodes that show the elements of one in the same order."""
-    while node.op == "call_function" and _renames(node):
+def _aliases(node: Node) -> Iterator[Node]:
+    """All nodes that are views of the same elements in the same order."""
+    while node.op == "call_function" and _reshapes(node):
         (node, *_) = node.args  # type: ignore[assignment]
     found = [node]
-    for name in found:
-        yield name
-        found += [user for user in name.users if user.args[0] is name and _renames(user)]
+    for alias in found:
+        yield alias
+        found += [user for user in alias.users if user.args[0] is alias and _reshapes(user)]
 
 
-def _last_name(node: Node, user: Node) -> Node | None:
+def _argument_of(node: Node, user: Node) -> Node | None:
     """The argument of ``user`` that is ``node`` or a view of it."""
     for argument in user.all_input_nodes:
-        if any(name is node for name in _names(argument)):
+        if any(base is node for base in _bases(argument)):
             return argument
     return None
 
 
 def _only_user(node: Node) -> Node | None:
-    """The one node that reads a value, by whatever name."""
+    """The only node that reads a value, directly or through reshaping views."""
     while len(node.users) == 1:
         (user,) = node.users
-        if not (user.op == "call_function" and _renames(user)):
+        if not (user.op == "call_function" and _reshapes(user)):
             return user if user.op == "call_function" else None
         node = user
     return None
 
 
-def _renames(node: Node) -> bool:
-    """Whether a node shows all elements of its first argument in the same order, as a view."""
+def _reshapes(node: Node) -> bool:
+    """Whether a node is a view of all elements of its first argument in the same order."""
     source = node.args[0] if node.args else None
-    if not isinstance(source, Node) or not _share(node, source):
+    if not isinstance(source, Node) or not _is_view(node, source):
         return False
     value, of = node.meta["val"], source.meta["val"]
     return value.is_contiguous() and of.is_contiguous() and value.numel() == of.numel()
 
 
-def _share(node: Node, source: Node) -> bool:
-    """Whether a node is a view of another, which nothing was written to in between."""
+def _is_view(node: Node, source: Node) -> bool:
+    """Whether a node is a view of another one and does not write to it."""
     return not writes(node) and storage_number(node) == storage_number(source)
 
 
-def _by_rows(node: Node, count: int) -> bool:
+def _is_contiguous(node: Node, count: int) -> bool:
+    """Whether the value is a contiguous float32 tensor of ``count`` elements."""
     value = node.meta.get("val")
     return (
         isinstance(value, Tensor)
@@ -357,5 +363,5 @@ def _by_rows(node: Node, count: int) -> bool:
     )
 
 
-def _between(places: list[int], start: int, stop: int) -> bool:
-    return any(start < place < stop for place in places)
+def _between(positions: list[int], start: int, stop: int) -> bool:
+    return any(start < position < stop for position in positions)

@@ -4,8 +4,8 @@
 a dense layer and its gradient do next: add a bias, take ``max(x, 0)``, mask with the derivative of
 that function, sum the columns of the right factor for the bias's gradient. On matrices that are
 used once, as in a training step, it is at least as fast as the best library, and the fused steps
-cost nothing. ``compiler/pass_matmul.py`` replaces torch's operators by it; the source is
-``csrc/matmul.c``.
+take no additional time. ``compiler/pass_matmul.py`` replaces torch's operators by it; the source
+is ``csrc/matmul.c``.
 """
 
 from __future__ import annotations
@@ -30,11 +30,14 @@ __all__ = [
 ]
 
 _FLAGS = ("-ffp-contract=fast",)
-"""A multiplication and an addition are fused here, as in every library's matrix product."""
+"""Multiplications and additions are fused here, as in the matrix product of any library."""
 
 KERNEL_NAME = "idql_func_fused_matmul"
-"""How compiled programs call the product. Torch keeps them on disk: another meaning of the
-arguments needs another name here and of the operator."""
+"""The name by which generated code calls the product.
+
+Torch caches generated code on disk: if the arguments change their meaning, this name and that of
+the operator must change too.
+"""
 
 
 @functools.cache
@@ -43,8 +46,8 @@ def functions() -> dict[str, CFunction] | None:
     found = library("matmul", openmp=True, flags=_FLAGS)
     if found is None:
         return None
-    words = {"fused_matmul": "p" * 6 + "n" * 11, "fused_matmul_sequence": "nl"}
-    return {name: CFunction(found, name, kinds) for name, kinds in words.items()}
+    signatures = {"fused_matmul": "p" * 6 + "n" * 11, "fused_matmul_sequence": "nl"}
+    return {name: CFunction(found, name, kinds) for name, kinds in signatures.items()}
 
 
 def functions_if_built() -> dict[str, CFunction] | None:
@@ -53,7 +56,7 @@ def functions_if_built() -> dict[str, CFunction] | None:
 
 
 def available() -> bool:
-    """Whether the product can be had: there is a C compiler that takes the source.
+    """Whether the product can be used: a C compiler is installed and compiles the source.
 
     >>> available() in (True, False)
     True
@@ -64,7 +67,7 @@ def available() -> bool:
 def _dimensions(
     a: Any, b: Any, a_transposed: bool, b_transposed: bool
 ) -> tuple[Any, Any, Any, Any]:
-    """``(G, M, N, K)``; the arguments need no more than a ``shape``, which may be symbolic."""
+    """``(G, M, N, K)``; only the shapes of ``a`` and ``b`` are read, which may be symbolic."""
     m, k = a.shape[-2:][::-1] if a_transposed else a.shape[-2:]
     n = b.shape[-2] if b_transposed else b.shape[-1]
     return next((x.shape[0] for x in (a, b) if len(x.shape) == 3), 1), m, n, k
@@ -73,7 +76,7 @@ def _dimensions(
 def fused_matmul_shape(
     a: Any, b: Any, a_transposed: bool, b_transposed: bool, sums: bool
 ) -> tuple[Any, ...]:
-    """The shape of the result; sizes may be symbolic, and none of them is fixed here."""
+    """The shape of the result; sizes may be symbolic and stay so."""
     batch, m, n, _ = _dimensions(a, b, a_transposed, b_transposed)
     if sums:
         return (batch * (m + 1) * n,)
@@ -83,13 +86,13 @@ def fused_matmul_shape(
 def _numbers(
     a: Any, b: Any, a_transposed: bool, b_transposed: bool, bias: Any, relu: bool
 ) -> tuple[int, ...]:
-    """The C function's arguments after the addresses. Sizes must be integers here, as at a call."""
+    """The arguments of the C function between the pointers and the threads, as integers."""
     batch, m, n, k = _dimensions(a, b, a_transposed, b_transposed)
     a_step = m * k if len(a.shape) == 3 else 0
     b_step = k * n if len(b.shape) == 3 else 0
     bias_step = n if bias is not None and len(bias.shape) == 2 else 0
-    found = (batch, m, n, k, a_step, b_step, bias_step, a_transposed, b_transposed, relu)
-    return tuple(int(number) for number in found)
+    numbers = (batch, m, n, k, a_step, b_step, bias_step, a_transposed, b_transposed, relu)
+    return tuple(int(number) for number in numbers)
 
 
 def _fake(a: Tensor, b: Tensor, *others: Any) -> Tensor:
@@ -98,29 +101,33 @@ def _fake(a: Tensor, b: Tensor, *others: Any) -> Tensor:
 
 
 def fused_matmul_into(*arguments: Any, out: Tensor) -> None:
-    """Write the product; the arguments are ``(a, b, [bias], [gate], layout)``.
+    """Write the product into ``out``.
 
-    The layout is that of :func:`fused_matmul_layout`.
+    Args:
+        arguments: ``(a, b, [bias], [gate], layout)``; the layout is that of
+            :func:`fused_matmul_layout`.
+        out: contiguous, of the shape given by :func:`fused_matmul_shape`.
     """
     *tensors, (bias, gate, sums, numbers) = arguments
-    memory = [tensor.data_ptr() for tensor in tensors]
-    memory.append(0)
-    a, b, *_ = memory
-    result = out.data_ptr()
-    extra = result + sums if sums else 0
-    own = functions()
-    assert own is not None
-    own["fused_matmul"](
-        a, b, result, memory[bias], memory[gate], extra, *numbers, torch.get_num_threads()
-    )
+    addresses = [tensor.data_ptr() for tensor in tensors]
+    addresses.append(0)  # at index -1: no bias, no gate
+    a, b, *_ = addresses
+    product = out.data_ptr()
+    pointers = a, b, product, addresses[bias], addresses[gate], product + sums if sums else 0
+    library = functions()
+    assert library is not None
+    library["fused_matmul"](*pointers, *numbers, torch.get_num_threads())
 
 
 def fused_matmul_layout(
     a: Any, b: Any, a_transposed: bool, b_transposed: bool, bias: Any, relu: bool, gate: Any,
     sums: bool,
 ) -> tuple[Any, ...]:  # fmt: skip
-    """Where the bias and the gate are among the tensors (-1: nowhere), the bytes before the sums
-    (0: none), and the numbers."""
+    """``(bias, gate, sums, numbers)``, the last argument of :func:`fused_matmul_into`.
+
+    ``bias`` and ``gate`` are positions among the tensors, or -1 if there is none; ``sums`` is the
+    offset of the sums in bytes, or 0; ``numbers`` are arguments of the C function.
+    """
     numbers = _numbers(a, b, a_transposed, b_transposed, bias, relu)
     batch, m, n, *_ = numbers
     at_bias = -1 if bias is None else 2
@@ -143,8 +150,9 @@ fused_matmul = operator(
 )
 """``a @ b`` of float32 tensors ``[M, K]`` or ``[G, M, K]``, and ``[K, N]`` or ``[G, K, N]``.
 
-A transposed factor is given as ``[K, M]`` or ``[N, K]``. ``bias`` ``[N]`` or ``[G, N]`` is added;
-then, with ``relu``, the maximum with 0 taken; then what has a ``gate``, of the result's shape, of 0
-or less made 0. With ``sums`` the result is flat: the product's elements, then the sums of ``b``'s
-columns, ``[G * N]``. There are no gradients: it is put into graphs that have theirs already.
+A transposed factor is passed as ``[K, M]`` or ``[N, K]``. First ``bias`` ``[N]`` or ``[G, N]`` is
+added; then, if ``relu``, the maximum with 0 is taken; then elements whose ``gate`` (of the result's
+shape) is 0 or less are set to 0. If ``sums``, the result is flat: the elements of the product,
+followed by the sums of ``b``'s columns, ``[G * N]``. The operator has no gradient: it replaces
+products in graphs that already contain their gradients.
 """

@@ -258,8 +258,8 @@ def test_a_recorded_program_copies_only_the_inputs_that_move(
             self.owner._outputs = tuple(program(*self.owner._inputs))
 
     def record(self: CudaGraph, tensors: Sequence[Tensor]) -> None:
-        recordings.append(set(self._moving))
-        self._inputs = [t.clone() if k in self._moving else t for k, t in enumerate(tensors)]
+        recordings.append(set(self._buffered))
+        self._inputs = [t.clone() if k in self._buffered else t for k, t in enumerate(tensors)]
         self._graph = cast(Any, Replay(self))
 
     monkeypatch.setattr(CudaGraph, "_record", record)
