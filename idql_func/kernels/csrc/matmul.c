@@ -14,7 +14,7 @@
    - Columns of the right factor are summed while they are in the cache: the gradient of a bias
      beside that of its kernel.
 
-   Outer products and results of few columns are in matmul_thin.h. Which method is taken depends
+   Outer products and results of few columns are in matmul_thin.h. The choice of the method depends
    only on n, k and the layouts.
 
    An element is the sum over k, in order, of fused multiply-adds, in sections of KC that are added
@@ -27,12 +27,13 @@
 
 #include "matmul_thin.h"
 
-static float *room(void)
+/* Returns the workspace of this thread, or null if memory is short. */
+static float *thread_workspace(void)
 {
-    static __thread float *mine; /* allocated once for each thread */
-    void *fresh;
-    if (!mine && posix_memalign(&fresh, 4096, 4 * ROOM) == 0) mine = fresh;
-    return mine;
+    static __thread float *workspace; /* allocated once for each thread */
+    void *memory;
+    if (!workspace && posix_memalign(&memory, 4096, 4 * WORKSPACE) == 0) workspace = memory;
+    return workspace;
 }
 
 typedef struct {
@@ -41,23 +42,23 @@ typedef struct {
     const float *bias, *gate;
     float *sums;
     int64_t batch, m, n, k, a_step, b_step, bias_step, a_transposed, b_transposed, relu, threads;
-} problem; /* see fused_matmul */
+} product; /* see fused_matmul */
 
 /* Computes rows m0 to m1 and columns n0 to n1 of member g; returns 1 if memory is short. */
-static int part_of(const problem *p, int64_t g, int64_t m0, int64_t m1, int64_t n0, int64_t n1)
+static int compute_part(const product *p, int64_t g, int64_t m0, int64_t m1, int64_t n0, int64_t n1)
 {
     const int64_t m = p->m, n = p->n, k = p->k;
     const factor left = {p->a + g * p->a_step, p->a_transposed ? m : k, p->a_transposed != 0};
     const factor right = {p->b + g * p->b_step, p->b_transposed ? k : n, p->b_transposed != 0};
-    const ending e = {p->bias ? p->bias + g * p->bias_step : 0,
+    const epilogue e = {p->bias ? p->bias + g * p->bias_step : 0,
                       p->gate ? p->gate + g * m * n : 0, p->relu != 0};
     float *out = p->c + g * m * n, *sums = p->sums && m0 == 0 ? p->sums + g * n : 0;
-    float *mine = room();
+    float *workspace = thread_workspace();
     if (m0 == m1 || n0 == n1) return 0;
-    if (!mine) return 1;
+    if (!workspace) return 1;
     if (k == 1) outer(left, right, out, m0, m1, n0, n1, n, e, sums);
-    else if (n <= FEW) few_columns(left, right, out, m0, m1, n, k, e, sums, mine);
-    else rectangle(left, right, out, n, m0, m1, n0, n1, k, e, sums, mine);
+    else if (n <= FEW_COLUMNS) few_columns(left, right, out, m0, m1, n, k, e, sums, workspace);
+    else rectangle(left, right, out, n, m0, m1, n0, n1, k, e, sums, workspace);
     return 0;
 }
 
@@ -71,7 +72,7 @@ int64_t fused_matmul(const float *a, const float *b, float *c, const float *bias
                      int64_t k, int64_t a_step, int64_t b_step, int64_t bias_step,
                      int64_t a_transposed, int64_t b_transposed, int64_t relu, int64_t threads)
 {
-    const problem p = {a, b, c, bias, gate, sums, batch, m, n, k, a_step, b_step, bias_step,
+    const product p = {a, b, c, bias, gate, sums, batch, m, n, k, a_step, b_step, bias_step,
                        a_transposed, b_transposed, relu, threads};
     const int64_t panels = (n + NR - 1) / NR;
     int down = 1, across = 1, failed = 0;
@@ -91,8 +92,9 @@ int64_t fused_matmul(const float *a, const float *b, float *c, const float *bias
     #pragma omp parallel for num_threads(threads) schedule(static) reduction(|:failed)
     for (int64_t task = 0; task < tasks; task++) {
         const int64_t g = task / parts, x = task / across % down, y = task % across;
-        failed |= part_of(&p, g, edge(m, down, x), edge(m, down, x + 1),
-                          edge(panels, across, y) * NR, least(n, edge(panels, across, y + 1) * NR));
+        failed |= compute_part(&p, g, part_start(m, down, x), part_start(m, down, x + 1),
+                               part_start(panels, across, y) * NR,
+                               smaller(n, part_start(panels, across, y + 1) * NR));
     }
     return failed;
 }
@@ -100,12 +102,12 @@ int64_t fused_matmul(const float *a, const float *b, float *c, const float *bias
 /* Several products of one batch size, each given by the arguments of fused_matmul, computed member
    by member, so that the results of one product are in the cache for the next. A member may not
    read another member's results. */
-int64_t fused_matmul_sequence(int64_t count, const problem *list)
+int64_t fused_matmul_sequence(int64_t count, const product *list)
 {
     int failed = 0;
     #pragma omp parallel for num_threads(list->threads) schedule(static) reduction(|:failed)
     for (int64_t g = 0; g < list->batch; g++)
-        for (const problem *p = list; p < list + count; p++)
-            failed |= part_of(p, g, 0, p->m, 0, p->n);
+        for (const product *p = list; p < list + count; p++)
+            failed |= compute_part(p, g, 0, p->m, 0, p->n);
     return failed;
 }

@@ -14,8 +14,8 @@
 static inline void transpose(const float *from, int64_t ld, float *to)
 {
     vec r[16], u[16];
-    EACH(i, 16) r[i] = load(from + i * ld);
-    EACH(i, 8) {
+    UNROLL(i, 16) r[i] = load(from + i * ld);
+    UNROLL(i, 8) {
         u[i] = PICK(r[i], r[i + 8], 0,1,2,3,4,5,6,7,16,17,18,19,20,21,22,23);
         u[i + 8] = PICK(r[i], r[i + 8], 8,9,10,11,12,13,14,15,24,25,26,27,28,29,30,31);
     }
@@ -31,7 +31,7 @@ static inline void transpose(const float *from, int64_t ld, float *to)
         r[i] = PICK(u[i], u[i + 1], 0,16,2,18,4,20,6,22,8,24,10,26,12,28,14,30);
         r[i + 1] = PICK(u[i], u[i + 1], 1,17,3,19,5,21,7,23,9,25,11,27,13,29,15,31);
     }
-    EACH(i, 16) store(to + i * NR, r[i]);
+    UNROLL(i, 16) store(to + i * NR, r[i]);
 }
 #endif
 #endif
@@ -59,6 +59,7 @@ static void pack_panel(const float *b, int64_t ld, int transposed, int64_t depth
     }
 }
 
+/* Packs rows of the left factor: by rows, or by columns if it is transposed. */
 static void pack_block(const float *a, int64_t ld, int transposed, int64_t rows, int64_t depth,
                        float *to)
 {
@@ -66,15 +67,16 @@ static void pack_block(const float *a, int64_t ld, int transposed, int64_t rows,
         int64_t i = 0;
         for (; i < rows && (rows - 1 - i) * ld >= LANES; i++)
             for (int64_t k = 0; k < depth; k += LANES)
-                store(to + i * APART + k, load(a + i * ld + k));
-        for (; i < rows; i++) memcpy(to + i * APART, a + i * ld, 4 * depth);
+                store(to + i * ROW_DISTANCE + k, load(a + i * ld + k));
+        for (; i < rows; i++) memcpy(to + i * ROW_DISTANCE, a + i * ld, 4 * depth);
         return;
     }
-    /* copy TALL floats of each row, except where that could read beyond the end of the matrix */
+    /* copy STEP_DISTANCE floats of each row, unless that could read beyond the end of the matrix */
     int64_t k = 0;
-    for (; k < depth && (depth - 1 - k) * ld + rows >= TALL; k++)
-        for (int64_t i = 0; i < TALL; i += LANES) store(to + k * TALL + i, load(a + k * ld + i));
-    for (; k < depth; k++) memcpy(to + k * TALL, a + k * ld, 4 * rows);
+    for (; k < depth && (depth - 1 - k) * ld + rows >= STEP_DISTANCE; k++)
+        for (int64_t i = 0; i < STEP_DISTANCE; i += LANES)
+            store(to + k * STEP_DISTANCE + i, load(a + k * ld + i));
+    for (; k < depth; k++) memcpy(to + k * STEP_DISTANCE, a + k * ld, 4 * rows);
 }
 
 /* Sums a panel's columns in four partial sums, which makes the error bound four times smaller. */
@@ -84,19 +86,19 @@ static void sum_panel(const float *panel, int64_t step, int64_t depth, int64_t c
     for (int64_t j = 0; j < cols; j += LANES) {
         vec run[4];
         float total[LANES];
-        EACH(r, 4) run[r] = splat(0);
+        UNROLL(r, 4) run[r] = splat(0);
         int64_t k = 0;
-        for (; k + 4 <= depth; k += 4) EACH(r, 4) run[r] += load(panel + (k + r) * step + j);
+        for (; k + 4 <= depth; k += 4) UNROLL(r, 4) run[r] += load(panel + (k + r) * step + j);
         for (; k < depth; k++) run[0] += load(panel + k * step + j);
         store(total, (run[0] + run[1]) + (run[2] + run[3]));
-        for (int64_t i = 0; i < least(LANES, cols - j); i++)
+        for (int64_t i = 0; i < smaller(LANES, cols - j); i++)
             sums[j + i] = total[i] + (add ? sums[j + i] : 0);
     }
 }
 
 /* Applies bias, relu and gate to results that are stored already: parts of a tile, vectors. */
-static void finish(ending e, float *c, int64_t ldc, int64_t rows, int64_t cols, int64_t row,
-                   int64_t column)
+static void apply_epilogue(epilogue e, float *c, int64_t ldc, int64_t rows, int64_t cols,
+                           int64_t row, int64_t column)
 {
     for (int64_t i = 0; i < rows; i++) {
         float *x = c + i * ldc;
@@ -115,61 +117,64 @@ static void finish(ending e, float *c, int64_t ldc, int64_t rows, int64_t cols, 
 
 /* --- a rectangle of the result --------------------------------------------------------- */
 
+/* a matrix; ld: the distance of its stored rows */
 typedef struct { const float *at; int64_t ld; int transposed; } factor;
 
-static const float *entry(factor f, int64_t row, int64_t column)
+/* the address of an element */
+static const float *element(factor f, int64_t row, int64_t column)
 {
     return f.transposed ? f.at + column * f.ld + row : f.at + row * f.ld + column;
 }
 
+/* Computes rows m0 to m1 and columns n0 to n1 of the result. */
 static void rectangle(factor a, factor b, float *c, int64_t ldc, int64_t m0, int64_t m1,
-                      int64_t n0, int64_t n1, int64_t k, ending e, float *sums, float *room)
+                      int64_t n0, int64_t n1, int64_t k, epilogue e, float *sums, float *workspace)
 {
-    float *panel = room + (MC / MR + 2) * BLOCK, *other = panel + KC * NR, part_tile[MR * NR];
-    const int64_t portions = (m1 - m0 + MC - 1) / MC, panels = (n1 - n0 + NR - 1) / NR;
-    const int64_t steps = (k + KC - 1) / KC * portions * panels;
-    const int in_place = !b.transposed && m1 - m0 <= 2 * MR; /* packing would not pay */
-    ahead soon[2] = {{0}};
+    float *panel = workspace + (MC / MR + 2) * BLOCK, *other = panel + KC * NR, part_tile[MR * NR];
+    const int64_t row_groups = (m1 - m0 + MC - 1) / MC, panels = (n1 - n0 + NR - 1) / NR;
+    const int64_t steps = (k + KC - 1) / KC * row_groups * panels;
+    const int unpacked = !b.transposed && m1 - m0 <= 2 * MR; /* packing would not pay */
+    lookahead later[2] = {{0}};
     for (int64_t step = 0; step < steps; step++) {
-        const int64_t n = n0 + step % panels * NR, portion = step / panels % portions;
-        const int64_t k0 = step / panels / portions * KC, depth = least(KC, k - k0);
-        const int64_t top = m0 + edge(m1 - m0, portions, portion);
-        const int64_t rows = m0 + edge(m1 - m0, portions, portion + 1) - top;
+        const int64_t n = n0 + step % panels * NR, row_group = step / panels % row_groups;
+        const int64_t k0 = step / panels / row_groups * KC, depth = smaller(KC, k - k0);
+        const int64_t top = m0 + part_start(m1 - m0, row_groups, row_group);
+        const int64_t rows = m0 + part_start(m1 - m0, row_groups, row_group + 1) - top;
         const int64_t blocks = (rows + MR - 1) / MR, chunks = depth < CHUNK ? 1 : depth / CHUNK;
-        const int64_t cols = least(NR, n1 - n), width = cols > LANES ? NR : LANES;
-        const float *right = in_place && cols == NR ? entry(b, k0, n) : panel;
+        const int64_t cols = smaller(NR, n1 - n), width = cols > LANES ? NR : LANES;
+        const float *right = unpacked && cols == NR ? element(b, k0, n) : panel;
         const int64_t right_step = right == panel ? width : b.ld;
-        if (soon[0].to) prepare(soon, soon[0].stop); /* the rest of the panel */
+        if (later[0].to) advance(later, later[0].stop); /* what is left of the panel */
         else if (right == panel)
-            pack_panel(entry(b, k0, n), b.ld, b.transposed, depth, cols, width, panel);
-        if (sums && portion == 0)
+            pack_panel(element(b, k0, n), b.ld, b.transposed, depth, cols, width, panel);
+        if (sums && row_group == 0)
             sum_panel(right, right_step, depth, cols, k0 > 0, sums + n);
-        soon[0] = (ahead){0};
+        later[0] = (lookahead){0};
         if (step + 1 < steps) {
             const int64_t n_next = n0 + (step + 1) % panels * NR;
-            const int64_t k_next = (step + 1) / panels / portions * KC;
-            const int64_t deep = least(KC, k - k_next);
-            const float *from = entry(b, k_next, n_next);
+            const int64_t k_next = (step + 1) / panels / row_groups * KC;
+            const int64_t deep = smaller(KC, k - k_next);
+            const float *from = element(b, k_next, n_next);
             if (b.transposed)
-                soon[0] = (ahead){from, 0, LINE, b.ld, NR_BITS, (deep + LINE - 1) / LINE * NR};
-            else if (in_place)
-                soon[0] = (ahead){from, 0, b.ld, LINE, NR_BITS - 4, deep * (NR / LINE)};
-            else if (n_next + NR <= n1) soon[0] = (ahead){from, other, b.ld, 0, 0, deep};
-            soon[0].quota = (soon[0].stop + blocks * chunks - 1) / (blocks * chunks);
+                later[0] = (lookahead){from, 0, LINE, b.ld, NR_BITS, (deep + LINE - 1) / LINE * NR};
+            else if (unpacked)
+                later[0] = (lookahead){from, 0, b.ld, LINE, NR_BITS - 4, deep * (NR / LINE)};
+            else if (n_next + NR <= n1) later[0] = (lookahead){from, other, b.ld, 0, 0, deep};
+            later[0].quota = (later[0].stop + blocks * chunks - 1) / (blocks * chunks);
         }
         for (int64_t block = 0; block < blocks; block++) {
-            const int64_t row = top + edge(rows, blocks, block);
-            const int64_t after = top + edge(rows, blocks, block + 1), height = after - row;
-            float *packed = room + block * BLOCK, *to = c + row * ldc + n;
-            soon[1].stop = 0;
+            const int64_t row = top + part_start(rows, blocks, block);
+            const int64_t after = top + part_start(rows, blocks, block + 1), height = after - row;
+            float *packed = workspace + block * BLOCK, *to = c + row * ldc + n;
+            later[1].stop = 0;
             if (n == n0) {
-                pack_block(entry(a, row, k0), a.ld, a.transposed, height, depth, packed);
+                pack_block(element(a, row, k0), a.ld, a.transposed, height, depth, packed);
                 if (block + 1 < blocks) {
-                    const float *from = entry(a, after, k0);
+                    const float *from = element(a, after, k0);
                     const int64_t lines = (depth + LINE - 1) / LINE;
-                    if (a.transposed) soon[1] = (ahead){from, 0, a.ld, MR - 1, 1, 2 * depth};
-                    else soon[1] = (ahead){from, 0, LINE, a.ld, 4, lines * 16};
-                    soon[1].quota = (soon[1].stop + chunks - 1) / chunks;
+                    if (a.transposed) later[1] = (lookahead){from, 0, a.ld, MR - 1, 1, 2 * depth};
+                    else later[1] = (lookahead){from, 0, LINE, a.ld, 4, lines * 16};
+                    later[1].quota = (later[1].stop + chunks - 1) / chunks;
                 }
             }
             tile t = {packed, right, to, depth, right_step, ldc, k0 > 0, {0}};
@@ -180,11 +185,11 @@ static void rectangle(factor a, factor b, float *c, int64_t ldc, int64_t m0, int
                 t.end.relu = e.relu;
             }
             if (!whole) t.c = part_tile, t.c_step = NR, t.add = 0;
-            KERNELS[a.transposed][width == NR][height](&t, soon);
+            KERNELS[a.transposed][width == NR][height](&t, later);
             if (whole) continue;
             for (int64_t i = 0; i < height; i++) for (int64_t j = 0; j < cols; j++)
                 to[i * ldc + j] = part_tile[i * NR + j] + (k0 ? to[i * ldc + j] : 0);
-            if (last) finish(e, to, ldc, height, cols, row, n);
+            if (last) apply_epilogue(e, to, ldc, height, cols, row, n);
         }
         float *done = panel;
         panel = other;

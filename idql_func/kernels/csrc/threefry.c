@@ -1,7 +1,7 @@
 /* JAX's random streams: threefry-2x32 words of a key, and the numbers made of them, in one pass.
 
    Loaded by kernels/threefry.py and kernels/draws.py, whose tensor forms give the same bits. Keys
-   are pairs of 32-bit words stored as int64. Every loop is written so that the compiler
+   are hash_counters of 32-bit words stored as int64. Every loop is written so that the compiler
    vectorises it. The result does not depend on the number of threads, because each piece of a
    draw depends only on its position. */
 
@@ -52,10 +52,10 @@ int64_t threefry2x32(const int64_t *keys, int64_t rows, const int64_t *counts, i
     return 0;
 }
 
-/* Word pairs `start` to `start + n` of a draw of `size` words. The newer layout hashes each 64-bit
-   counter separately; the older one hashes each counter of the first half together with one of
-   the second half. */
-static void pairs(const int64_t *key, int64_t size, int newer, int64_t start, int64_t n,
+/* Computes pairs `start` to `start + n` of the words of a draw of `size` words. The newer layout
+   hashes each 64-bit counter separately; the older one hashes each counter of the first half
+   together with one of the second half. */
+static void hash_counters(const int64_t *key, int64_t size, int newer, int64_t start, int64_t n,
                   uint32_t *restrict a, uint32_t *restrict b)
 {
     const uint32_t k0 = (uint32_t)key[0], k1 = (uint32_t)key[1];
@@ -75,9 +75,12 @@ static void pairs(const int64_t *key, int64_t size, int newer, int64_t start, in
 }
 
 /* A float in [0, 1): the top 23 bits of a word. */
-static inline float unit(uint32_t word) { return (float)(int32_t)(word >> 9) * 0x1p-23f; }
+static inline float to_unit_interval(uint32_t word)
+{
+    return (float)(int32_t)(word >> 9) * 0x1p-23f;
+}
 
-/* The next functions do the steps of the float32 forms in kernels/xla_math.py. */
+/* The next functions compute the same steps as the float32 functions of kernels/xla_math.py. */
 static inline float logarithm(float x)
 {
     union { float value; uint32_t word; } parts = {x};
@@ -99,21 +102,21 @@ static inline float logarithm(float x)
 
 static inline float log1p_above_minus_one(float x)
 {
-    float top = 4.5270000862445199635215e-5f, bottom = 1.0f;
-    top = fmaf(top, x, 4.9854102823193375972212e-1f);
-    top = fmaf(top, x, 6.5787325942061044846969e0f);
-    top = fmaf(top, x, 2.9911919328553073277375e1f);
-    top = fmaf(top, x, 6.0949667980987787057556e1f);
-    top = fmaf(top, x, 5.7112963590585538103336e1f);
-    top = fmaf(top, x, 2.0039553499201281259648e1f);
-    bottom = fmaf(bottom, x, 1.5062909083469192043167e1f);
-    bottom = fmaf(bottom, x, 8.3047565967967209469434e1f);
-    bottom = fmaf(bottom, x, 2.2176239823732855465394e2f);
-    bottom = fmaf(bottom, x, 3.0909872225312059774938e2f);
-    bottom = fmaf(bottom, x, 2.1642788614495947685003e2f);
-    bottom = fmaf(bottom, x, 6.0118660497603843919306e1f);
+    float numerator = 4.5270000862445199635215e-5f, denominator = 1.0f;
+    numerator = fmaf(numerator, x, 4.9854102823193375972212e-1f);
+    numerator = fmaf(numerator, x, 6.5787325942061044846969e0f);
+    numerator = fmaf(numerator, x, 2.9911919328553073277375e1f);
+    numerator = fmaf(numerator, x, 6.0949667980987787057556e1f);
+    numerator = fmaf(numerator, x, 5.7112963590585538103336e1f);
+    numerator = fmaf(numerator, x, 2.0039553499201281259648e1f);
+    denominator = fmaf(denominator, x, 1.5062909083469192043167e1f);
+    denominator = fmaf(denominator, x, 8.3047565967967209469434e1f);
+    denominator = fmaf(denominator, x, 2.2176239823732855465394e2f);
+    denominator = fmaf(denominator, x, 3.0909872225312059774938e2f);
+    denominator = fmaf(denominator, x, 2.1642788614495947685003e2f);
+    denominator = fmaf(denominator, x, 6.0118660497603843919306e1f);
     const float square = x * x;
-    const float small = x + fmaf(x * square, top / bottom, -0.5f * square);
+    const float small = x + fmaf(x * square, numerator / denominator, -0.5f * square);
     return fabsf(x) < 0.41421356237309504880f ? small : logarithm(x + 1.0f);
 }
 
@@ -137,7 +140,7 @@ static inline float erfinv(float x)
 /* sqrt(2) * erfinv(u), u uniform on (nextafter(-1, 0), 1) */
 static inline float normal(uint32_t word)
 {
-    const float lowest = -1.0f + 0x1p-24f, u = unit(word) * 2.0f + lowest;
+    const float lowest = -1.0f + 0x1p-24f, u = to_unit_interval(word) * 2.0f + lowest;
     return erfinv(u < lowest ? lowest : u) * 1.41421356237309504880f;
 }
 
@@ -152,7 +155,7 @@ static void convert(int kind, const uint32_t *restrict words, int64_t n, void *o
         float *restrict to = (float *)out + at;
         const float low = (float)p, width = (float)q - low;
         for (int64_t i = 0; i < n; i++) {
-            const float value = fmaf(unit(words[i]), width, low);
+            const float value = fmaf(to_unit_interval(words[i]), width, low);
             to[i] = value < low ? low : value;
         }
     } else if (kind == NORMAL) {
@@ -180,7 +183,7 @@ int64_t draw(int64_t kind, const int64_t *keys, int64_t rows, int64_t size, int6
         const int64_t row = job / pieces, start = job % pieces * PIECE;
         const int64_t n = SMALLER(PIECE, count - start), at = row * size + start;
         uint32_t a[PIECE], b[PIECE];
-        pairs(keys + 2 * row, size, newer, start, n, a, b);
+        hash_counters(keys + 2 * row, size, newer, start, n, a, b);
         if (newer)
             for (int i = 0; i < n; i++) a[i] ^= b[i];
         else
@@ -224,7 +227,7 @@ int64_t split_chain(const int64_t *keys, int64_t rows, int64_t size, int64_t new
     return 0;
 }
 
-/* Makes a new key from each key and its number in numbers, or from `number` if numbers is null. */
+/* Folds a number into each key: numbers[i] into key i, or `number` if numbers is null. */
 int64_t fold_in(const int64_t *keys, int64_t rows, const int64_t *numbers, int64_t number,
                 int64_t *out)
 {
@@ -253,7 +256,7 @@ int64_t randint(const int64_t *keys, int64_t rows, int64_t size, int64_t newer, 
             const int64_t n = SMALLER(PIECE, count - start);
             uint32_t words[2][2][PIECE];
             for (int i = 0; i < 2; i++)
-                pairs(two + 2 * i, size, newer, start, n, words[i][0], words[i][1]);
+                hash_counters(two + 2 * i, size, newer, start, n, words[i][0], words[i][1]);
             for (int part = 0; part < (newer ? 1 : 2); part++) {
                 const int64_t from = start + part * count;
                 int32_t *restrict to = out + row * size + from;
