@@ -235,6 +235,7 @@ OLD_NAMES = {
     "idql_func.agents.ddpm_iql": {"DDPMIQLLearner": "ddpm_iql_learners"},
     "idql_func.agents.sac": {"all_but_last": "step_on_all_but_last"},
     "idql_func.agents.pixels": {"Eyes": "VisionConfig"},
+    "idql_func.data.arrays": {"placer": "make_transfer"},
     "idql_func.networks.layers": {"Looked": "IndexedRows", "Dropout": "dropout"},
     "idql_func.networks.products": {"matmul": "layers"},
     "idql_func.networks.resnet": {"MLPResNet": "mlp"},

@@ -14,9 +14,9 @@ from idql_func.types import PRNGKey
 
 
 def _sources(key: PRNGKey, height: int, width: int, padding: int) -> Tensor:
-    """For each pixel of a crop, the index of its source pixel in the image, ``[H * W]``.
+    """The index in the image of the source of each pixel of a crop, ``[H * W]``.
 
-    The padded image is never built: a row or column outside the image is its nearest edge.
+    The padded image is not built: a row or column outside the image is clamped to its edge.
     """
     top, left = random.randint(key, (2,), 0, 2 * padding + 1).unbind(0)
     rows = torch.arange(height, device=key.device) + (top - padding)
@@ -26,7 +26,7 @@ def _sources(key: PRNGKey, height: int, width: int, padding: int) -> Tensor:
 
 
 def random_crop(key: PRNGKey, img: Tensor, padding: int) -> Tensor:
-    """Pad ``[H, W, ...]`` by its edges on all sides, then cut out the old size anywhere.
+    """Pad ``[H, W, ...]`` with its edge values, then crop a random window of the original size.
 
     >>> img = torch.arange(4).reshape(2, 2, 1, 1)
     >>> random_crop(random.PRNGKey(1), img, 1)[..., 0, 0].tolist()
@@ -40,10 +40,9 @@ def random_crop(key: PRNGKey, img: Tensor, padding: int) -> Tensor:
 def batched_random_crop(
     key: PRNGKey, obs: Mapping[str, Any], pixel_key: str, padding: int = 4
 ) -> dict[str, Any]:
-    """Observations with each image of ``[B, H, W, C, S]`` cropped with a different key.
+    """Crop each image of the entry ``pixel_key``, ``[B, H, W, C, S]``, with a different key.
 
-    Called with the same key for another entry, such as the camera's depth, it makes the same
-    crops (quirk A14).
+    The same key gives another entry, such as the camera's depth, the same crops (quirk A14).
 
     >>> obs = {"pixels": torch.zeros(5, 8, 8, 3, 2, dtype=torch.uint8), "state": torch.ones(5, 1)}
     >>> batched_random_crop(random.PRNGKey(0), obs, "pixels")["pixels"].shape
@@ -54,7 +53,7 @@ def batched_random_crop(
     sources = vmap(_sources, in_axes=(0, None, None, None))(
         random.split(key, count), height, width, padding
     )
-    # one index_select on the whole batch is several times faster than one per image
+    # one index_select for the whole batch is several times faster than one per image
     first = torch.arange(count, device=imgs.device)[:, None] * (height * width)
     pixels = imgs.reshape(count * height * width, -1)
     crops = pixels.index_select(0, (sources + first).flatten()).reshape(imgs.shape)

@@ -1,4 +1,4 @@
-"""How an IDQL learner is made from its settings: checks, networks, optimisers, initial values."""
+"""Build an IDQL learner from its settings: checks, networks, optimisers, initial values."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _DEFAULT_HIDDEN_DIMS = (256, 256, 256)
 
 @dataclass(frozen=True)
 class ActorSettings:
-    """What decides the noise predictor's network, but for its input and output sizes."""
+    """Settings of the noise predictor's network, except its input and output sizes."""
 
     architecture: str
     time_dim: int
@@ -59,7 +59,11 @@ class ActorSettings:
     dropout_rate: float | None = None
 
     def check(self) -> None:
-        """Refuse settings that no network has, in the words of ``create``."""
+        """Check the settings; messages use the argument names of ``create``.
+
+        Raises:
+            InputError: a setting is out of range, or has no effect with this architecture.
+        """
         check_name("actor_architecture", self.architecture, ARCHITECTURES)
         check_layers("actor_hidden_dims", self.hidden_dims)
         check_integer("actor_num_blocks", self.num_blocks, 0)
@@ -70,12 +74,12 @@ class ActorSettings:
         if self.architecture == "ln_resnet" and self.hidden_dims != _DEFAULT_HIDDEN_DIMS:
             raise InputError(
                 "actor_hidden_dims has no effect with actor_architecture='ln_resnet', whose "
-                "size is set by actor_num_blocks: leave it out, or take 'mlp'."
+                "size is set by actor_num_blocks: leave it out, or use 'mlp'."
             )
 
 
-# Networks hold no weights, so equal settings share one object: learners made alike have
-# equal static fields, stack as trees, and run through one compiled program.
+# Networks hold no weights, so equal settings share one object. Learners with equal settings then
+# have equal static fields, can be stacked as trees, and use the same compiled program.
 
 
 @functools.cache
@@ -111,12 +115,12 @@ def build(
     actor_weight_decay: float | None = None,
     **fields: Any,
 ) -> Any:
-    """A learner of class ``cls``: the initial values are upstream's for the seed.
+    """Create a learner of class ``cls`` with upstream's initial values for the seed.
 
-    ``fields`` are the learner's own, under their names.
+    ``fields`` holds the other fields of the learner by name.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: a setting is out of range.
     """
     obs_dim = box_size(observation_space, "observation_space")
     act_dim = box_size(action_space, "action_space")
@@ -155,12 +159,12 @@ def build(
 def _noise_schedule(name: str, T: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     betas = BETA_SCHEDULES[name](T).to(device)
     alphas = 1 - betas
-    # one product for each prefix: a cumulative product rounds otherwise (quirk N11)
+    # one product per prefix: a cumulative product rounds differently (quirk N11)
     alpha_hats = torch.stack([alphas[: i + 1].prod() for i in range(T)])
     if name == "linear" and float(alpha_hats[-1]) > 0.5:
         warnings.warn(
-            f"beta_schedule='linear' with T={T} keeps alpha_hat at {float(alpha_hats[-1]):.3f}, "
-            "far from the noise that sampling starts from (quirk N10); 'vp' and 'cosine' do not.",
+            f"beta_schedule='linear' with T={T} ends with alpha_hat {float(alpha_hats[-1]):.3f}, "
+            "far from the pure noise that sampling starts from (quirk N10); use 'vp' or 'cosine'.",
             stacklevel=4,
         )
     return betas, alphas, alpha_hats
@@ -173,9 +177,9 @@ def _actor_optimiser(
     if decay_steps is not None:
         check_integer("decay_steps", decay_steps, 1)
         if callable(actor_lr):
-            raise InputError("actor_lr is a schedule already: pass decay_steps=None with it.")
+            raise InputError("actor_lr is already a schedule: pass decay_steps=None with it.")
         rate = optim.cosine_decay_schedule(actor_lr, decay_steps)
-    if weight_decay is None:  # upstream's: optax's default on every leaf (quirks U12, U13)
+    if weight_decay is None:  # as upstream: optax's default decay on every leaf (quirks U12, U13)
         return optim.adamw(rate)
     return optim.adamw(rate, weight_decay=weight_decay, mask=get_weight_decay_mask)
 

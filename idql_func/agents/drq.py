@@ -1,4 +1,4 @@
-"""DrQ (arXiv 2004.13649): soft actor-critic from pixels, after ``jaxrl5/agents/drq``."""
+"""DrQ (arXiv 2004.13649): soft actor-critic on images, after ``jaxrl5/agents/drq``."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ Self = TypeVar("Self", bound="DrQLearner")
 
 
 def share_encoder(source: TrainState, target: TrainState) -> TrainState:
-    """The target with the source's encoders: the convolutions, not the latent layers.
+    """Copy the encoders of ``source`` into ``target``: the convolutions, not the latent layers.
 
-    Upstream copies the entries with "encoder" in their name (quirk A12), here into a new dict (A9).
+    As upstream, this copies all entries with "encoder" in their name (quirk A12), but into a new
+    dict (A9).
 
     >>> import torch
     >>> one, two = ({"encoder_0": torch.tensor(x), "Dense_0": torch.tensor(x)} for x in (1, 2))
@@ -81,15 +82,15 @@ class DrQLearner(PixelAgent, SACLearner):
         pixel_keys: Sequence[str] = ("pixels",),
         depth_keys: Sequence[str] = (),
     ) -> DrQLearner:
-        """A learner with upstream's keywords, defaults and initial values.
+        """Create a learner with upstream's keywords, defaults and initial values.
 
         ``observation_space`` is a Dict with ``(H, W, C, S)`` uint8 boxes under ``pixel_keys``,
-        ``(H, W, 1, S)`` under ``depth_keys`` (none, or one for each camera) and perhaps
-        ``state``. ``encoder`` is ``d4pg``, whose layers the ``cnn_`` keywords set, or ``resnet``.
-        With ``num_min_qs`` upstream's target network crashes (quirk A8); here it works as SAC's.
+        ``(H, W, 1, S)`` under ``depth_keys`` (none, or one per camera) and optionally ``state``.
+        ``encoder`` is ``d4pg``, with the layers that the ``cnn_`` keywords set, or ``resnet``.
+        With ``num_min_qs`` upstream's target network crashes (quirk A8); here it works as in SAC.
 
         Raises:
-            InputError: a setting is out of its range, or the space lacks a key.
+            InputError: a setting is out of range, or the space lacks a key.
             TypeError: a keyword is unknown.
         """
         act_dim = box_size(action_space, "action_space")
@@ -128,14 +129,14 @@ class DrQLearner(PixelAgent, SACLearner):
     def update(
         self: Self, batch: Batch, utd_ratio: int = 1, *, donate: bool = False
     ) -> tuple[Self, InfoDict]:
-        """SAC's update on crops of the images, the actor with the critic's encoder as it was.
+        """Apply SAC's update to crops; the actor gets the critic's encoder from before its step.
 
-        ``observations`` and ``next_observations`` are dicts of ``[B, ...]``; cameras that the
-        next ones lack are packed with the present ones (see :func:`unpack`).
+        ``observations`` and ``next_observations`` are dicts of ``[B, ...]``. A camera that is
+        missing in the latter must be packed in the former (see :func:`unpack`).
 
         Raises:
-            InputError: an entry is missing or has a wrong shape or dtype, or ``utd_ratio``
-                does not divide B.
+            InputError: an entry is missing or has a wrong shape or dtype, or B is not divisible
+                by ``utd_ratio``.
         """
         checked = self._checked_batch(unpack(batch, self.frames), TRANSITION_FIELDS)
         rng, (observations, next_observations) = augmented(

@@ -1,4 +1,4 @@
-"""Behaviour cloning from pixels, after ``jaxrl5/agents/pixel_bc``."""
+"""Behaviour cloning on images, after ``jaxrl5/agents/pixel_bc``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FIELDS = ("observations", "actions")
 
 
 class PixelBCLearner(PixelAgent, BCLearner):
-    """Maximum likelihood on random crops; deviations depend on the state, unlike BC's.
+    """Maximum likelihood on random crops; the standard deviation depends on the state (not in BC).
 
     >>> import gymnasium as gym
     >>> frames = gym.spaces.Box(0, 255, (16, 16, 3, 2), "uint8")
@@ -60,14 +60,14 @@ class PixelBCLearner(PixelAgent, BCLearner):
         pixel_keys: Sequence[str] = ("pixels",),
         depth_keys: Sequence[str] = (),
     ) -> PixelBCLearner:
-        """A learner with upstream's keywords, defaults and initial values.
+        """Create a learner with upstream's keywords, defaults and initial values.
 
-        ``distr_name`` is ``TanhNormal`` or ``Normal``; upstream looks the name up among its
-        imports, where the second is missing. The other keywords are those of
+        ``distr_name`` is ``TanhNormal`` or ``Normal``. Upstream looks the name up in its globals
+        and does not import ``Normal``. The other keywords are those of
         :meth:`DrQLearner.create`.
 
         Raises:
-            InputError: a setting is out of its range, or the space lacks a key.
+            InputError: a setting is out of range, or the space lacks a key.
             TypeError: a keyword is unknown.
         """
         act_dim = box_size(action_space, "action_space")
@@ -102,7 +102,7 @@ class PixelBCLearner(PixelAgent, BCLearner):
         )
 
     def update(self: Self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
-        """One step on crops of ``observations``, a dict of ``[B, ...]``, and ``actions [B, A]``.
+        """Train on crops of ``observations``, a dict of ``[B, ...]``, and ``actions [B, A]``.
 
         Raises:
             InputError: an entry is missing or has a wrong shape or dtype.

@@ -1,4 +1,4 @@
-"""Networks, nested observations and random crops of the learners from pixels."""
+"""Networks, nested observations and random crops of the learners on images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from idql_func.transforms import jit
 from idql_func.types import Batch, InputError, PRNGKey
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-"""The shape of each entry of an observation by its key, hashable."""
+"""Pairs of the key and the shape of each entry of an observation; hashable."""
 
 Augmentation = Callable[[PRNGKey, Mapping[str, Any]], dict[str, Any]]
 
@@ -68,10 +68,10 @@ class VisionConfig:
         cnn_padding: Padding,
         latent_dim: int,
     ) -> VisionConfig:
-        """From the keywords of ``create``.
+        """Check the keywords of a learner's ``create`` and collect those of the image part.
 
         Raises:
-            InputError: a setting is out of its range, or the space lacks a key.
+            InputError: a setting is out of range, or the space lacks a key.
         """
         check_name("encoder", encoder, ENCODERS)
         for name, sizes in (
@@ -96,7 +96,7 @@ class VisionConfig:
     def network(
         self, head: Callable[..., Any], action_dim: int = 0, stop_gradient: bool = False
     ) -> PixelMultiplexer:
-        """The multiplexer in front of ``head(input_dim=...)``."""
+        """A multiplexer whose latents are the input of ``head(input_dim=...)``."""
         encoder: Callable[..., Any] = functools.partial(ResNetV2Encoder, stage_sizes=(2, 2, 2, 2))
         if self.encoder == "d4pg":
             encoder = functools.partial(
@@ -131,7 +131,7 @@ def pixel_policy(
     dropout_rate: float | None = None,
     layer_norm: bool = False,
 ) -> PixelMultiplexer:
-    """A normal policy on latents, with or without tanh; gradients reach the encoder by default.
+    """A normal policy on latents, with or without tanh; it trains the encoder by default.
 
     >>> camera = ("pixels", (8, 8, 3, 1))
     >>> vision = VisionConfig((camera,), ("pixels",), (), "d4pg", (4,), (3,), (2,), "VALID", 5)
@@ -160,7 +160,7 @@ def pixel_critic(
     dropout_rate: float | None = None,
     layer_norm: bool = False,
 ) -> PixelMultiplexer:
-    """An ensemble of ``num`` values of latents and actions, with one encoder per camera.
+    """An ensemble of ``num`` critics on latents and actions, with one encoder per camera.
 
     >>> camera = ("pixels", (8, 8, 3, 1))
     >>> vision = VisionConfig((camera,), ("pixels",), (), "d4pg", (4,), (3,), (2,), "VALID", 5)
@@ -186,7 +186,7 @@ def observation_shapes(
     """The shapes of the entries that a pixel learner reads: its cameras, and ``state``.
 
     Raises:
-        InputError: no Dict space, a key that it lacks, or pixels that are not 8-bit images.
+        InputError: the space is not a Dict, lacks a key, or has pixels that are not 8-bit images.
 
     >>> import gymnasium as gym
     >>> frames = gym.spaces.Box(0, 255, (64, 64, 3, 3), "uint8")
@@ -202,7 +202,7 @@ def observation_shapes(
     for key in (*pixel_keys, *depth_keys):
         if key not in spaces:
             raise InputError(
-                f"observation_space has no {key!r}, which pixel_keys or depth_keys names; it has "
+                f"observation_space has no {key!r}, a key in pixel_keys or depth_keys; it has "
                 f"{', '.join(sorted(map(str, spaces))) or 'nothing'}."
             )
     for key in pixel_keys:
@@ -225,9 +225,9 @@ def _key_names(what: str, keys: Any) -> tuple[str, ...]:
 
 @functools.cache
 def random_crops(pixel_keys: tuple[str, ...], depth_keys: tuple[str, ...]) -> Augmentation:
-    """The augmentation ``(key, observations) -> observations`` of these cameras.
+    """Random crops of these cameras as a function ``(key, observations) -> observations``.
 
-    Each camera has different crops; its depth image has the same ones (quirk A14).
+    Each camera has different crops; its depth images have the same crops as it (quirk A14).
 
     >>> frames = {"pixels": torch.zeros(2, 8, 8, 3, 1, dtype=torch.uint8)}
     >>> random_crops(("pixels",), ())(random.PRNGKey(0), frames)["pixels"].shape
@@ -250,7 +250,7 @@ def random_crops(pixel_keys: tuple[str, ...], depth_keys: tuple[str, ...]) -> Au
 def augmented(
     rng: PRNGKey, observations: tuple[Any, ...], *, augment: Augmentation
 ) -> tuple[PRNGKey, tuple[Any, ...]]:
-    """Augment each of several observations with a different key; also return the next key.
+    """Augment each of several observations with a different key; return the next key first.
 
     >>> from idql_func import disable_jit
     >>> frames = {"pixels": torch.zeros(2, 8, 8, 3, 1, dtype=torch.uint8)}
@@ -268,15 +268,15 @@ def augmented(
 
 
 def unpack(batch: Batch, frames: Mapping[str, int]) -> dict[str, Any]:
-    """Split images that hold the next frame too (upstream's ``_unpack``).
+    """Split image stacks that also contain the next frame (upstream's ``_unpack``).
 
-    ``frames`` gives the frame stack ``S`` of each camera. Where ``next_observations`` lacks a
+    ``frames`` gives the size ``S`` of each camera's frame stack. If ``next_observations`` lacks a
     camera, ``observations`` must hold ``[B, H, W, C, S + 1]``: the first ``S`` frames are the
     observation, the last ``S`` the next one. Upstream uses the key ``pixels`` for any
     camera (quirk A11), and unpacks the last camera only (A10).
 
     Raises:
-        InputError: a camera without a next image does not hold one frame more than its stack.
+        InputError: ``next_observations`` lacks a camera whose images do not hold ``S + 1`` frames.
 
     >>> batch = {"observations": {"pixels": torch.arange(4).reshape(1, 1, 1, 1, 4)}}
     >>> batch = unpack(batch, {"pixels": 3})
@@ -286,7 +286,7 @@ def unpack(batch: Batch, frames: Mapping[str, int]) -> dict[str, Any]:
     parts = dict(batch.items())
     present, following = parts.get("observations"), parts.get("next_observations", {})
     if not (_is_nested(present) and _is_nested(following)):
-        return parts  # the check of the batch raises the error
+        return parts  # the later check of the batch raises the error
     now, later = dict(present.items()), dict(following.items())
     for name, stack in frames.items():
         if name in later or name not in now:
@@ -295,8 +295,8 @@ def unpack(batch: Batch, frames: Mapping[str, int]) -> dict[str, Any]:
         if packed.shape[-1] != stack + 1:
             raise InputError(
                 f"batch['next_observations'] has no {name!r}; then batch['observations']"
-                f"[{name!r}] must hold {stack + 1} frames on its last axis, the next one with "
-                f"them, got shape {tuple(packed.shape)}."
+                f"[{name!r}] must hold {stack + 1} frames on its last axis, including the "
+                f"next one, got shape {tuple(packed.shape)}."
             )
         now[name], later[name] = packed[..., :-1], packed[..., 1:]
     return {**parts, "observations": now, "next_observations": later}
@@ -306,7 +306,7 @@ def _is_nested(value: Any) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(value, Mapping) or hasattr(value, "items")
 
 
-# --- the learners' common part --------------------------------------------------------------
+# --- base class -----------------------------------------------------------------------------
 
 
 class PixelAgent(Agent):
@@ -322,7 +322,7 @@ class PixelAgent(Agent):
 
     @property
     def frames(self) -> dict[str, int]:
-        """The frame stack of each camera, depth included."""
+        """The size of the frame stack of each camera, depth included."""
         return {name: shape[-1] for name, shape in self.obs_dim if name != "state"}
 
     def _dtype(self, name: str) -> torch.dtype:
@@ -364,8 +364,8 @@ class PixelAgent(Agent):
             checked[name] = value if leading else value.unsqueeze(0)
         if len(rows) > 1:
             raise InputError(
-                f"{type(self).__name__}: the entries of observations must be of one observation "
-                "or of equally many, got "
+                f"{type(self).__name__}: the entries of observations must all be single or all "
+                "have the same batch size, got "
                 + ", ".join(f"{name!r} {tuple(v.shape)}" for name, v in checked.items())
                 + "."
             )

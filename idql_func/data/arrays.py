@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from idql_func.deprecation import moved_names
 from idql_func.switches import float_dtype, int_dtype
 from idql_func.types import DatasetDict, InputError
 
@@ -109,3 +110,6 @@ def make_transfer(device: torch.device) -> Callable[[np.ndarray], torch.Tensor]:
         return tensor.to(device, canonical.get(tensor.dtype, tensor.dtype))
 
     return transfer
+
+
+__getattr__ = moved_names(__name__, {"placer": f"{__name__}:make_transfer"})

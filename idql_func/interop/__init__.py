@@ -1,6 +1,6 @@
-"""Weights across: Flax and Orbax checkpoints of upstream's learners, and policies as modules.
+"""Read and write upstream's Flax and Orbax checkpoints, and export policies as modules.
 
-A learner of the same class and sizes takes over everything that upstream's holds: parameters,
+A checkpoint of upstream's learner loads into a learner of the same class and sizes: parameters,
 targets, optimiser states, steps, key and hyper-parameters. Flax's msgpack needs no JAX.
 
 >>> import gymnasium as gym, tempfile

@@ -1,7 +1,6 @@
-"""Networks as JSON settings and back: what a file of weights needs beside its tensors.
+"""Convert networks to JSON settings and back, so that a file of weights can rebuild its network.
 
-Only what decides the forward pass is kept, so dropout, which acts in training alone, and initial
-values are not.
+The settings describe the evaluation forward pass only: they omit dropout and initial values.
 """
 
 from __future__ import annotations
@@ -40,16 +39,16 @@ _ACTIVATIONS = {"relu": relu, "swish": swish, "mish": mish}
 
 @functools.singledispatch
 def describe_network(network: Module) -> dict[str, Any]:
-    """The JSON-able settings from which :func:`build_network` makes the same network.
+    """JSON-compatible settings from which :func:`build_network` makes the same network.
 
     Raises:
-        InputError: a network of a class, or with an activation, that this module does not know.
+        InputError: the class or the activation of the network is not supported.
 
     >>> describe_network(MLP(3, [8, 2]))["hidden_dims"]
     [8, 2]
     """
     raise InputError(
-        f"a {type(network).__name__} cannot be exported; the networks of the learners here can."
+        f"a {type(network).__name__} cannot be exported; only networks of the learners here can."
     )
 
 
@@ -83,7 +82,7 @@ def _(network: MLPResNet) -> dict[str, Any]:
 @describe_network.register
 def _(network: FourierFeatures) -> dict[str, Any]:
     if not network.learnable:
-        raise InputError("FourierFeatures without a kernel cannot be exported; no learner has it.")
+        raise InputError("FourierFeatures without a kernel cannot be exported; no learner uses it.")
     return {
         "class": "FourierFeatures",
         "output_size": network.output_dim,
@@ -174,8 +173,8 @@ def _activation(function: Any) -> str:
         if function is known:
             return name
     raise InputError(
-        f"a network with the activation {function!r} cannot be exported; those with "
-        f"{', '.join(_ACTIVATIONS)} can."
+        f"a network with the activation {function!r} cannot be exported; supported are "
+        f"{', '.join(_ACTIVATIONS)}."
     )
 
 
@@ -185,14 +184,14 @@ def _activation(function: Any) -> str:
 def build_network(
     settings: Mapping[str, Any], observation_shapes: Mapping[str, Any] | None = None
 ) -> Module:
-    """The network of some settings, with zeros for weights: ``state_dict`` names are Flax's.
+    """Build a network from its settings, with zero weights and Flax's names in ``state_dict``.
 
     Args:
-        settings: what :func:`describe_network` gave, perhaps by way of JSON.
-        observation_shapes: for networks from pixels, the shape of each entry of an observation.
+        settings: the result of :func:`describe_network`, also after conversion to JSON and back.
+        observation_shapes: for networks on images, the shape of each entry of an observation.
 
     Raises:
-        InputError: settings that no network has.
+        InputError: the settings are not those of a network.
 
     >>> network = build_network(describe_network(MLP(3, [8, 2])))
     >>> list(network.state_dict())
@@ -221,7 +220,7 @@ def _build(settings: dict[str, Any], shapes: Mapping[str, Any]) -> Module:
         "Normal": Normal,
         "TanhDeterministic": TanhDeterministic,
     }
-    if name in wrapped:  # their first argument makes the network that they are around
+    if name in wrapped:  # their first argument is a function that makes the inner network
         return wrapped[name](lambda: inner, **plain)
     whole: dict[str, Callable[..., Module]] = {
         "MLP": MLP,
@@ -251,7 +250,7 @@ def _build_multiplexer(settings: dict[str, Any], shapes: Mapping[str, Any]) -> M
 
 
 def _with_zeros(network: Module) -> Module:
-    """Real parameters in the place of those that only have a shape; an ensemble's are stacked."""
+    """Replace parameters without storage by zeros; those of an ensemble have a leading axis."""
 
     def fill(module: nn.Module, leading: tuple[int, ...]) -> None:
         if isinstance(module, Ensemble):

@@ -1,10 +1,9 @@
-"""Flax's checkpoint files: found, read and written as ``flax.training.checkpoints`` does.
+"""Find, read and write Flax's checkpoint files, as ``flax.training.checkpoints`` does.
 
-A folder holds ``checkpoint_1000``, ``checkpoint_2000``, ...: each a file of Flax's msgpack, or a
-folder that Orbax wrote, which is Flax's default since version 0.6.10. Orbax versions beside JAX
-0.4.13 (0.2) put all arrays of a checkpoint made by Flax into one msgpack file in that folder, which
-is read here without JAX; later versions write a database, for which see
-:mod:`idql_func.interop.orbax`.
+A folder holds ``checkpoint_1000``, ``checkpoint_2000``, ...: each is a file in Flax's msgpack
+format, or a folder written by Orbax, Flax's default since version 0.6.10. Orbax 0.2, which is used
+with JAX 0.4.13, writes all arrays of such a checkpoint into one msgpack file in that folder; this
+module reads it without JAX. Later versions write a database: see :mod:`idql_func.interop.orbax`.
 """
 
 from __future__ import annotations
@@ -37,21 +36,20 @@ def save_checkpoint(
 ) -> Path:
     """Write ``<ckpt_dir>/<prefix><step>`` for ``flax.training.checkpoints.restore_checkpoint``.
 
-    The file appears whole or not at all, and no other is removed: Flax's ``keep`` has no
-    counterpart.
+    The write is atomic. No other checkpoint is removed: there is no counterpart of Flax's ``keep``.
 
     Args:
-        ckpt_dir: the folder, made if it is not there.
+        ckpt_dir: the folder; created if it does not exist.
         target: a learner, a part of one, or parameters.
-        step: the number in the file's name, by which the latest is found.
-        prefix: what comes before it.
-        overwrite: replace an existing file; without it that raises an error.
+        step: the number in the file's name; the largest number is the latest checkpoint.
+        prefix: the part of the name before the number.
+        overwrite: whether to replace an existing file.
 
     Returns:
         The file's path.
 
     Raises:
-        InputError: there is a checkpoint of this step already.
+        InputError: a checkpoint of this step exists and is a folder or ``overwrite`` is False.
         OSError: the disk is full or the folder cannot be written to.
 
     Example:
@@ -65,7 +63,7 @@ def save_checkpoint(
     path = Path(ckpt_dir) / f"{prefix}{step}"
     if path.is_dir() or (path.exists() and not overwrite):
         raise InputError(
-            f"{path} is there already; take another step, or overwrite=True to replace a file."
+            f"{path} already exists; use another step, or overwrite=True to replace a file."
         )
     payload = to_bytes(target)
     with atomic_path(path) as temporary:
@@ -79,18 +77,18 @@ def restore_checkpoint(
     step: int | None = None,
     prefix: str = "checkpoint_",
 ) -> T:
-    """``target`` with the leaves of a checkpoint that Flax, Orbax or this module wrote.
+    """Return ``target`` with the leaves of a checkpoint that Flax, Orbax or this module wrote.
 
     Args:
-        ckpt_dir: a folder of checkpoints, or one checkpoint: a file, or a folder of Orbax's.
+        ckpt_dir: a folder of checkpoints, or one checkpoint: a file, or a folder written by Orbax.
         target: a learner of the same class and sizes (see :func:`from_state_dict`).
-        step: which one of a folder; None takes that of the largest number.
-        prefix: what comes before the number in their names.
+        step: the number of the checkpoint in the folder; default: the largest.
+        prefix: the part of the names before the number.
 
     Raises:
-        FileNotFoundError: there is none. (Flax returns its target unchanged.)
-        InputError: it does not fit the target, is damaged, or is in Orbax's database format while
-            Orbax is not installed.
+        FileNotFoundError: there is no such checkpoint. (Flax returns its target unchanged.)
+        InputError: the checkpoint does not match the target, is damaged, or is in Orbax's database
+            format and Orbax is not installed.
 
     Example:
         >>> restore_checkpoint("/no/such/run", {})
@@ -110,7 +108,7 @@ def restore_checkpoint(
 
 
 def latest_checkpoint(ckpt_dir: str | os.PathLike[str], prefix: str = "checkpoint_") -> Path | None:
-    """The checkpoint of the largest number in a folder, or None; half-written ones do not count.
+    """The checkpoint with the largest number in a folder, or None; ignores partial files.
 
     Example:
         >>> import tempfile
@@ -143,7 +141,7 @@ def _find(path: Path, step: int | None, prefix: str) -> Path:
 
 
 def _has_placeholders(state: Any) -> bool:
-    """Whether Orbax left arrays beside its msgpack file, in folders of their own."""
+    """Whether Orbax stored arrays outside the msgpack file, in separate folders."""
     if isinstance(state, dict):
         return any(_has_placeholders(value) for value in state.values())
     if isinstance(state, list):

@@ -1,8 +1,8 @@
-"""Flax's msgpack format without Flax: nested dicts of NumPy arrays to bytes and back.
+"""Flax's msgpack format without Flax: convert nested dicts of NumPy arrays to bytes and back.
 
 After ``flax/serialization.py``. Arrays are MessagePack extension 1, complex numbers 2, NumPy
-scalars 3; an array above 2^30 bytes is a dict of chunks. The decoder makes arrays and numbers
-and nothing else: there is no type in a file that could run code.
+scalars 3; an array above 2^30 bytes is a dict of chunks. The decoder creates only containers,
+arrays, numbers, strings and bytes, so a file cannot execute code.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def msgpack_serialize(tree: Any) -> bytes:
     """The bytes that Flax writes for a tree (``flax.serialization.msgpack_serialize``).
 
     Args:
-        tree: nested dicts with string keys (a FrozenDict or another mapping is as good), lists
-            and tuples, of NumPy arrays, NumPy scalars, numbers, strings, bytes and None. Tuples
-            are written as lists.
+        tree: nested mappings with string keys (such as a dict or FrozenDict), lists and tuples,
+            with leaves that are NumPy arrays, NumPy scalars, numbers, strings, bytes or None.
+            Tuples are written as lists.
 
     Raises:
-        InputError: a leaf of another type, an array of a dtype that is no number, or an integer
-            beyond 64 bits, by its path.
+        InputError: a leaf has another type, a dtype that is not numeric, or is an integer of more
+            than 64 bits; the message gives its path.
 
     Example:
         >>> msgpack_serialize({"step": 3}) == bytes([0x81, 0xA4]) + b"step" + bytes([3])
@@ -48,14 +48,14 @@ def msgpack_serialize(tree: Any) -> bytes:
 
 
 def msgpack_restore(data: bytes) -> Any:
-    """The tree that Flax, or :func:`msgpack_serialize`, wrote (``flax.serialization``'s function).
+    """Read a tree that Flax or :func:`msgpack_serialize` wrote (``flax.serialization``'s function).
 
-    Arrays are read-only; chunked ones are put together. Sizes are checked against the bytes that
-    are there before anything is made of them.
+    Arrays are read-only; chunked ones are concatenated. Sizes are checked against the number of
+    bytes before memory is allocated.
 
     Raises:
-        InputError: bytes that are cut off or damaged, an extension that Flax does not have, or an
-            array of another dtype than a number's.
+        InputError: the bytes are cut off or damaged, or contain an extension that Flax does not
+            have or an array whose dtype is not numeric.
 
     Example:
         >>> tree = {"params": {"kernel": np.ones((2, 3), np.float32)}, "step": np.int32(4)}
@@ -67,7 +67,7 @@ def msgpack_restore(data: bytes) -> Any:
         tree = msgpack.unpackb(data, ext_hook=_decode, raw=False)
     except InputError:
         raise
-    # msgpack's errors have no common base of their own; these are their bases
+    # msgpack's errors have no common base class; these are their base classes
     except (ValueError, TypeError, ArithmeticError, RecursionError, msgpack.UnpackException) as e:
         reason = str(e).rstrip(".") or type(e).__name__
         raise InputError(
@@ -79,7 +79,7 @@ def msgpack_restore(data: bytes) -> Any:
 
 def _pack(value: Any) -> bytes:
     packed = msgpack.packb(value, default=_encode, strict_types=True)
-    assert packed is not None  # as for a Packer that keeps its buffer
+    assert packed is not None  # it is None only with autoreset=False
     return packed
 
 
@@ -91,7 +91,7 @@ def _encode(leaf: Any) -> msgpack.ExtType:
         return msgpack.ExtType(_ARRAY, _array_to_bytes(leaf))
     if isinstance(leaf, np.generic):
         return msgpack.ExtType(_SCALAR, _array_to_bytes(np.asarray(leaf)))
-    assert isinstance(leaf, complex)  # _prepare lets nothing else through
+    assert isinstance(leaf, complex)  # _prepare rejects all other types
     return msgpack.ExtType(_COMPLEX, _pack([leaf.real, leaf.imag]))
 
 
@@ -116,15 +116,15 @@ def _array_to_bytes(array: np.ndarray) -> bytes:
 def _array_from_bytes(data: bytes) -> np.ndarray:
     parts = msgpack.unpackb(data, raw=True)
     if not isinstance(parts, list) or [type(part) for part in parts] != [list, bytes, bytes]:
-        raise InputError("the checkpoint has an array that is no (shape, dtype name, bytes).")
+        raise InputError("the checkpoint has an array that is not (shape, dtype name, bytes).")
     shape, name, buffer = parts
     dtype, sizes = _dtype(name.decode("ascii", "replace")), tuple(shape)
     if not all(type(n) is int and n >= 0 for n in sizes):
-        raise InputError(f"the checkpoint has an array of shape {sizes}, which no array has.")
+        raise InputError(f"the checkpoint has an array of invalid shape {sizes}.")
     if math.prod(sizes) * dtype.itemsize != len(buffer):
         raise InputError(
             f"the checkpoint has an array of shape {sizes} and dtype {dtype} with {len(buffer)} "
-            f"bytes where {math.prod(sizes) * dtype.itemsize} are right."
+            f"bytes; expected {math.prod(sizes) * dtype.itemsize}."
         )
     return np.frombuffer(buffer, dtype).reshape(sizes)
 
@@ -132,7 +132,7 @@ def _array_from_bytes(data: bytes) -> np.ndarray:
 def _dtype(name: str) -> np.dtype:
     if name in _DTYPES:
         return np.dtype(name)
-    if name == "bfloat16":  # NumPy has none; JAX brings this package along
+    if name == "bfloat16":  # NumPy has no bfloat16; JAX installs ml_dtypes
         try:
             return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
         except ImportError:
@@ -149,7 +149,7 @@ def _dtype(name: str) -> np.dtype:
 
 
 def _prepare(tree: Any, path: tuple[str, ...]) -> Any:
-    """Plain dicts and lists, large arrays in chunks, and nothing that Flax cannot read."""
+    """Convert to plain dicts and lists, split large arrays, reject what Flax cannot read."""
     if isinstance(tree, Mapping):
         for key in tree:
             if not isinstance(key, str):
@@ -194,7 +194,7 @@ def _unchunk(tree: Any, path: tuple[str, ...]) -> Any:
         return np.concatenate(chunks).reshape(shape)
     except (KeyError, TypeError, ValueError, ArithmeticError):
         raise InputError(
-            f"{_where(path)} is an array in chunks that do not fit together."
+            f"{_where(path)} is an array in chunks that do not match its shape."
         ) from None
 
 

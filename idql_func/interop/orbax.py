@@ -1,15 +1,15 @@
-"""Orbax checkpoints, where the package ``orbax-checkpoint`` (and with it JAX) is installed.
+"""Orbax checkpoints. Needs the package ``orbax-checkpoint``, which depends on JAX.
 
 On disk such a checkpoint is a folder: ``_METADATA`` (JSON: path and kind of each leaf),
-``_sharding``, ``manifest.ocdbt`` and ``d/`` (a B-tree of Zarr arrays, compressed with zstd), for
-upstream's learner some hundred leaves such as ``score_model.opt_state.0.mu.MLP_0.Dense_0.kernel``.
-That database, OCDBT, is specified by its one implementation, the TensorStore library, and Orbax's
-own metadata change from version to version; to read them without Orbax would be a second
-implementation of both, so this module needs the package. The way without JAX is Flax's msgpack
-(:mod:`idql_func.interop.files`).
+``_sharding``, ``manifest.ocdbt`` and ``d/`` (a B-tree of Zarr arrays, compressed with zstd). An
+upstream learner has about a hundred leaves such as
+``score_model.opt_state.0.mu.MLP_0.Dense_0.kernel``. The only specification of this database, OCDBT,
+is its implementation in the TensorStore library, and Orbax's metadata change between versions.
+Reading them without Orbax would need a second implementation of both, so this module uses the
+package. To avoid JAX, use Flax's msgpack (:mod:`idql_func.interop.files`).
 
-Seen to work: Orbax 0.2.7 beside JAX 0.4.13 and Flax 0.6.11, and Orbax 0.12.8 beside JAX 0.10.2 and
-Flax 0.12.8. Orbax 0.5.16, which pip picks beside JAX 0.4.13, fails there (``jax.tree`` is missing).
+Tested: Orbax 0.2.7 with JAX 0.4.13 and Flax 0.6.11, and Orbax 0.12.8 with JAX 0.10.2 and Flax
+0.12.8. Orbax 0.5.16, which pip selects for JAX 0.4.13, fails with it (``jax.tree`` is missing).
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ __all__ = ["is_orbax", "restore_orbax", "save_orbax"]
 T = TypeVar("T")
 
 _MARKS = ("_METADATA", "manifest.ocdbt")
-_ITEM = "default"  # where Orbax's CheckpointManager puts a step's one item
+_ITEM = "default"  # the folder of a step's only item in Orbax's CheckpointManager
 
 
 def save_orbax(path: str | os.PathLike[str], target: Any, overwrite: bool = False) -> Path:
-    """Write the folder that Orbax, given upstream's learner as its item, restores.
+    """Write a folder that Orbax can restore with upstream's learner as its item.
 
     Args:
-        path: the folder to make, such as ``run/checkpoint_1000``; it appears whole or not at all.
+        path: the folder to write, such as ``run/checkpoint_1000``; the write is atomic.
         target: a learner, a part of one, or parameters.
-        overwrite: replace what is there.
+        overwrite: whether to replace an existing file or folder.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: Orbax is not installed, or the folder is there already.
-        OSError: the disk is full or the place cannot be written to.
+        InputError: Orbax is not installed, or the path exists and ``overwrite`` is False.
+        OSError: the disk is full or the path cannot be written to.
 
     Example:
         >>> import tempfile, torch
@@ -58,23 +58,25 @@ def save_orbax(path: str | os.PathLike[str], target: Any, overwrite: bool = Fals
     ocp = _orbax("to write an Orbax checkpoint")
     path = Path(path).absolute()
     if path.exists() and not overwrite:
-        raise InputError(f"{path} is there already; take another, or overwrite=True to replace it.")
-    # Orbax too writes beside the place and renames, but removes an old folder before it begins
+        raise InputError(
+            f"{path} already exists; use another path, or overwrite=True to replace it."
+        )
+    # Orbax also writes to a temporary folder, but removes an existing folder before it starts
     with atomic_folder(path) as temporary:
         ocp.PyTreeCheckpointer().save(temporary, _as_orbax(to_state_dict(target)))
     return path
 
 
 def restore_orbax(path: str | os.PathLike[str], target: T) -> T:
-    """``target`` with the leaves of an Orbax checkpoint.
+    """Return ``target`` with the leaves of an Orbax checkpoint.
 
     Args:
-        path: its folder, or that of a step of Orbax's ``CheckpointManager``.
+        path: its folder, or the folder of one step of Orbax's ``CheckpointManager``.
         target: a learner of the same class and sizes (see :func:`from_state_dict`).
 
     Raises:
-        FileNotFoundError: there is nothing of Orbax's.
-        InputError: Orbax is not installed, or the checkpoint does not fit the target.
+        FileNotFoundError: there is no Orbax checkpoint.
+        InputError: Orbax is not installed, or the checkpoint does not match the target.
 
     Example:
         >>> restore_orbax("/no/such/run", {})
@@ -91,7 +93,7 @@ def restore_orbax(path: str | os.PathLike[str], target: T) -> T:
 
 
 def is_orbax(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder looks like one that Orbax wrote, itself or in ``default/``.
+    """Whether a folder, or ``default/`` in it, has the files of an Orbax checkpoint.
 
     >>> is_orbax("/no/such/folder")
     False
@@ -105,15 +107,15 @@ def _orbax(purpose: str) -> Any:
         return importlib.import_module("orbax.checkpoint")
     except ImportError as error:
         raise InputError(
-            f"{purpose}, install orbax-checkpoint, which needs JAX ({error}); a checkpoint that "
-            "flax.serialization.to_bytes wrote is read without either."
+            f"{purpose}, install orbax-checkpoint, which needs JAX ({error}); checkpoints written "
+            "by flax.serialization.to_bytes need neither."
         ) from None
 
 
 def _restore(ocp: Any, folder: Path) -> Any:
-    """The raw tree as NumPy arrays, on the devices of whatever machine it was saved on."""
+    """The raw tree as NumPy arrays, independent of the devices that it was saved on."""
     checkpointer = ocp.PyTreeCheckpointer()
-    if not hasattr(checkpointer, "metadata"):  # Orbax 0.2 gives NumPy arrays of itself
+    if not hasattr(checkpointer, "metadata"):  # Orbax 0.2 returns NumPy arrays by default
         return _as_numpy(checkpointer.restore(folder))
     import jax  # pyright: ignore[reportMissingImports]
 
@@ -133,7 +135,7 @@ def _as_numpy(tree: Any) -> Any:
 
 
 def _as_orbax(state: Any) -> Any:
-    """A state dict as Orbax files a learner: tuples as lists, nodes without leaves as None."""
+    """A state dict in Orbax's form: tuples as lists, nodes without leaves as None."""
     if not isinstance(state, dict):
         return state
     if not state:

@@ -1,8 +1,8 @@
-"""Policies as plain ``torch.nn.Module``: for people who want actions and no learner.
+"""Export a learner's policy as a plain ``torch.nn.Module``.
 
-Their ``state_dict`` holds tensors under Flax's names with dots, after the learner's field:
-``actor.MLP_0.Dense_0.kernel``. It is loaded and saved as any other; :func:`save_policy` puts the
-few settings beside it that rebuild the module, so that its file needs no learner to be read.
+Keys of its ``state_dict`` are the learner's field and Flax's names, joined with dots:
+``actor.MLP_0.Dense_0.kernel``. It can be saved and loaded like any other. :func:`save_policy` adds
+the settings that rebuild the module, so its file can be loaded without a learner.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ _SCHEDULE = ("betas", "alphas", "alpha_hats")
 
 
 class Policy(nn.Module):
-    """Base of both kinds: settings that rebuild the module, and the shape of observations.
+    """Base class: the settings that rebuild the module, and checks of observations.
 
-    Its parameters have no gradient; ``policy.requires_grad_()`` makes them trainable.
+    Parameters do not require gradients; ``policy.requires_grad_()`` makes them trainable.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.config: dict[str, Any] = dict(config)
-        """JSON-able settings; :func:`build_policy` makes the same module of them."""
+        """JSON-compatible settings, from which :func:`build_policy` makes the same module."""
         shapes = config["observations"]
         self.shapes: dict[str, tuple[int, ...]] | int = (
             {name: tuple(shape) for name, shape in shapes.items()}
@@ -66,13 +66,14 @@ class Policy(nn.Module):
         return build_network(self.config["networks"][name], shapes)
 
     def _rows(self, observations: Any) -> tuple[Any, bool]:
-        """Check one or several observations; return a batch, and whether it was one."""
+        """Check observations; return them as a batch, and whether the input was a single one."""
         if isinstance(self.shapes, int):
             return self._checked("observations", observations, (self.shapes,))
         if not isinstance(observations, Mapping) or not set(self.shapes) <= set(observations):
+            found = sorted(observations) if isinstance(observations, Mapping) else observations
             raise InputError(
                 f"observations must be a dict with the entries {', '.join(self.shapes)}, got "
-                f"{sorted(observations) if isinstance(observations, Mapping) else 'no dict'}."
+                f"{found if isinstance(found, list) else type(found).__name__}."
             )
         rows: dict[str, Tensor] = {}
         counts: set[int | None] = set()
@@ -82,7 +83,8 @@ class Policy(nn.Module):
             counts.add(None if single else rows[name].shape[0])
         if len(counts) > 1:
             raise InputError(
-                "the entries of observations must be of one observation or of equally many, got "
+                "the entries of observations must all be single or all have the same batch size, "
+                "got "
                 + ", ".join(f"{name!r} {tuple(observations[name].shape)}" for name in rows)
                 + "."
             )
@@ -102,8 +104,8 @@ class Policy(nn.Module):
 class GreedyPolicy(Policy):
     """The mode of a policy network: BC, IQL, SAC, TD3, DrQ, pixel BC.
 
-    Deterministic; ``forward(observations)`` takes ``[O]`` or ``[B, O]`` (a dict of such from
-    pixels) to ``[A]`` or ``[B, A]``, as ``learner.eval_actions`` does.
+    Deterministic. ``forward(observations)`` maps ``[O]`` or ``[B, O]`` (for images, a dict of
+    tensors) to ``[A]`` or ``[B, A]``, as ``learner.eval_actions`` does.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -111,10 +113,10 @@ class GreedyPolicy(Policy):
         self.actor = self._network("actor")
 
     def forward(self, observations: Any) -> Tensor:
-        """The most likely action, in the bounds of the policy.
+        """The mode of the policy's distribution.
 
         Raises:
-            InputError: an observation has another shape.
+            InputError: an observation has the wrong shape.
         """
         rows, single = self._rows(observations)
         outputs = self.actor(rows)
@@ -123,11 +125,12 @@ class GreedyPolicy(Policy):
 
 
 class DiffusionPolicy(Policy):
-    """IDQL's greedy policy: of ``N`` candidates of the EMA actor the one of the largest min-Q.
+    """IDQL's greedy policy: the candidate with the largest min-Q among ``N`` of the EMA actor.
 
-    ``forward`` is pure: equal observations and keys give equal actions. Without a key it uses
-    ``policy.key``, the learner's at export, for which it gives what ``learner.eval_actions`` did;
-    in a control loop pass a different key at each step, an integer seed or a threefry key ``[2]``.
+    ``forward`` is pure: equal observations and keys give equal actions. The default key is
+    ``policy.key``, the learner's key at export; with it the actions equal those of
+    ``learner.eval_actions``. In a control loop pass a different key at each step: an integer seed
+    or a threefry key ``[2]``.
     """
 
     key: Tensor
@@ -144,10 +147,10 @@ class DiffusionPolicy(Policy):
         self.register_buffer("key", torch.zeros(2, dtype=torch.int64))
 
     def forward(self, observations: Tensor, key: PRNGKey | int | None = None) -> Tensor:
-        """``[O]`` or ``[B, O]`` to the chosen ``[A]`` or ``[B, A]``.
+        """Map observations ``[O]`` or ``[B, O]`` to the chosen actions ``[A]`` or ``[B, A]``.
 
         Raises:
-            InputError: an observation has another shape.
+            InputError: an observation has the wrong shape.
         """
         rows, single = self._rows(observations)
         if key is None:
@@ -181,17 +184,17 @@ _KINDS: dict[str, type[Policy]] = {"greedy": GreedyPolicy, "diffusion": Diffusio
 
 
 def policy_module(learner: Agent) -> Policy:
-    """The learner's greedy policy as a module with copies of its tensors, on the same device.
+    """Export the learner's greedy policy as a module with copies of its tensors on its device.
 
     Args:
         learner: any learner of ``idql_func.agents``.
 
     Returns:
         :class:`DiffusionPolicy` for IDQL, with its EMA actor and target critic (quirk E4), and
-        :class:`GreedyPolicy` for the others. Its actions are those of ``learner.eval_actions``.
+        :class:`GreedyPolicy` for the others. Its actions equal those of ``learner.eval_actions``.
 
     Raises:
-        InputError: a learner with a network of the user's own, or one out of a stack of several.
+        InputError: the learner is a stack of several, or has a custom network.
 
     Example:
         >>> import gymnasium as gym
@@ -234,15 +237,15 @@ def policy_module(learner: Agent) -> Policy:
     }
     for name, state in states.items():
         tensors |= flatten_params(state.params, f"{name}.")
-    config = json.loads(json.dumps(config))  # lists for tuples, as in a file
+    config = json.loads(json.dumps(config))  # lists in place of tuples, as in a file
     return build_policy(config, tensors).to(learner.rng.device)
 
 
 def build_policy(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> Policy:
-    """A policy from its settings and its tensors, for files of your own.
+    """Build a policy from its settings and tensors, for custom file formats.
 
     Raises:
-        InputError: settings that no policy has, or tensors that do not fit them, by name.
+        InputError: the settings are invalid, or tensors do not match them; names each tensor.
 
     Example:
         >>> import gymnasium as gym, io
@@ -266,17 +269,17 @@ def build_policy(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) ->
     try:
         policy = kind(config).to(dtype)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"a policy cannot have these settings: {error}.") from None
+        raise InputError(f"these settings are not those of a policy: {error}.") from None
     arrays = {name: tensor.numpy(force=True) for name, tensor in state_dict.items()}
     policy.load_state_dict(from_state_dict(dict(policy.state_dict()), arrays))
     return policy
 
 
 def save_policy(policy: Policy, path: str | os.PathLike[str]) -> Path:
-    """Write a policy as one safetensors file, whole or not at all: tensors, and settings beside.
+    """Write a policy's tensors and settings to one safetensors file, atomically.
 
     Raises:
-        OSError: the disk is full or the place cannot be written to.
+        OSError: the disk is full or the path cannot be written to.
 
     Example:
         >>> import gymnasium as gym, tempfile
@@ -302,11 +305,11 @@ def save_policy(policy: Policy, path: str | os.PathLike[str]) -> Path:
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
-    """The policy of a file that :func:`save_policy` wrote, without a learner.
+    """Load a policy that :func:`save_policy` wrote; needs no learner.
 
     Raises:
         FileNotFoundError: there is no such file.
-        InputError: it is damaged, or no policy.
+        InputError: the file is damaged or does not hold a policy.
 
     Example:
         >>> load_policy("/no/such/file")
@@ -332,5 +335,7 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
 def _network_of(state: TrainState, name: str) -> Module:
     network = getattr(state.apply_fn, "__self__", None)
     if not isinstance(network, Module):
-        raise InputError(f"{name} has an apply_fn that is no network's; it cannot be exported.")
+        raise InputError(
+            f"{name} cannot be exported: its apply_fn is not a method of a network of this package."
+        )
     return network

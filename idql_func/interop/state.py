@@ -1,8 +1,8 @@
-"""Learners as Flax's state dicts: nested dicts of NumPy arrays under Flax's names.
+"""Convert learners to and from Flax's state dicts: nested dicts of NumPy arrays with Flax's names.
 
 After ``flax.serialization.to_state_dict`` and ``from_state_dict``. A learner here and upstream's
-have the same fields, parameter trees and optax states, so that one walk over both is all it takes;
-what differs is said at :func:`to_state_dict`.
+have the same fields, parameter trees and optax states, so both are traversed in parallel.
+:func:`to_state_dict` lists the differences.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WORD = 2**32
 
 
 def to_bytes(target: Any) -> bytes:
-    """The bytes that ``flax.serialization.from_bytes`` reads into upstream's learner.
+    """Serialise to bytes that ``flax.serialization.from_bytes`` reads into upstream's learner.
 
     Example:
         >>> from_bytes({"w": torch.zeros(2)}, to_bytes({"w": torch.ones(2)}))
@@ -42,10 +42,10 @@ def to_bytes(target: Any) -> bytes:
 
 
 def from_bytes(target: T, data: bytes) -> T:
-    """``target`` with the leaves that ``flax.serialization.to_bytes`` wrote of a learner like it.
+    """Return ``target`` with the leaves of bytes that ``flax.serialization.to_bytes`` wrote.
 
     Raises:
-        InputError: as :func:`from_state_dict`, and for damaged bytes.
+        InputError: as for :func:`from_state_dict`, or the bytes are damaged.
 
     Example:
         >>> from_bytes({"w": torch.zeros(2)}, b"")
@@ -58,20 +58,20 @@ damaged, cut off or of another format: Unpack failed: incomplete input.
 
 
 def to_state_dict(target: Any) -> Any:
-    """Nested dicts with Flax's names: ``score_model/opt_state/0/mu/MLPResNet_0/...``.
+    """Convert to nested dicts with Flax's names: ``score_model/opt_state/0/mu/MLPResNet_0/...``.
 
     Args:
         target: a learner, one of its training states, parameters, or any tree of dicts, tuples,
             named tuples, tensors, numbers and None.
 
     Returns:
-        Dicts of NumPy arrays, in upstream's form: tuples by number, keys uint32, and what only
-        upstream has, the empty ``actor`` of IDQL (quirk E6) and the optimiser state None of a
-        target network (U18). Numbers stay numbers. Static fields (``T``, ``M``, objectives) are
-        not in it, as they are not in Flax's.
+        Dicts of NumPy arrays in upstream's form: tuples are dicts with their indices as keys,
+        random keys are uint32, and entries that only upstream has are added: the empty ``actor`` of
+        IDQL (quirk E6) and the optimiser state None of a target network (U18). Numbers stay
+        numbers. As in Flax, static fields (``T``, ``M``, objectives) are left out.
 
     Raises:
-        InputError: a leaf of another type, by its path.
+        InputError: a leaf has another type; the message gives its path.
 
     Example:
         >>> import gymnasium as gym
@@ -87,29 +87,29 @@ def to_state_dict(target: Any) -> Any:
 
 
 def from_state_dict(target: T, state: Any) -> T:
-    """``target`` with the leaves of a state dict that Flax, Orbax or :func:`to_state_dict` made.
+    """Return ``target`` with the leaves of a Flax, Orbax or :func:`to_state_dict` state dict.
 
     Args:
         target: a learner (or a part of one, or parameters) of the same class and sizes, as for
-            Flax's function; its leaves are replaced and its device is kept.
-        state: the state dict; lists count as tuples, and None, ``{}`` and a missing entry alike
-            as a node without leaves.
+            Flax's function. It is not changed; the result is on its device.
+        state: the state dict. Lists are treated as tuples; None, ``{}`` and a missing entry are
+            all treated as a node without leaves.
 
     Returns:
-        A new ``target``. Parameters, moments, counts, steps and keys are the state's, bit for bit.
-        Hyper-parameters, which JAX turns into float32 arrays, become Python numbers again: the
-        target's own where it rounds to the saved one, else the shortest decimal that does.
+        A new ``target``. Parameters, moments, counts, steps and keys equal the state's bit for bit.
+        JAX turns hyper-parameters into float32 arrays; here they become Python numbers again: the
+        target's number if it rounds to the saved one, otherwise the shortest decimal that does.
 
     Raises:
-        InputError: one sentence that names the path of each leaf that is missing, has no place
-            in the target, or is of another shape or dtype (the first eight of many).
+        InputError: leaves are missing, not expected, or have the wrong shape or dtype; the message
+            gives the paths of the first eight.
 
     Example:
         >>> from_state_dict({"a": torch.zeros(2), "b": torch.zeros(1)}, {"a": np.zeros(3)})
         Traceback (most recent call last):
         ...
-        idql_func.errors.InputError: the checkpoint does not fit this dict: a has shape (3,) where \
-(2,) is right; b is missing.
+        idql_func.errors.InputError: the checkpoint does not match this dict: a has shape (3,), \
+expected (2,); b is missing.
     """
     problems: list[str] = []
     result = _import(target, state, (), problems)
@@ -118,20 +118,22 @@ def from_state_dict(target: T, state: Any) -> T:
         more = len(problems) - _NAMED_PROBLEMS
         rest = f"; and {more} more like these" if more > 0 else ""
         raise InputError(
-            f"the checkpoint does not fit this {type(target).__name__}: {named}{rest}."
+            f"the checkpoint does not match this {type(target).__name__}: {named}{rest}."
         )
     return result
 
 
-# --- out --------------------------------------------------------------------------------------
+# --- export -----------------------------------------------------------------------------------
 
 
 def _export(node: Any, path: tuple[str, ...]) -> Any:
     if isinstance(node, PyTreeNode):
         state = {name: _export(child, (*path, name)) for name, child in _children(node)}
         if isinstance(node, Agent):
-            state["rng"] = state["rng"].astype(np.uint32)  # int64 here: torch has little for uint32
-            state.setdefault("actor", None)  # upstream's IDQL inherits the field (quirk E6)
+            state["rng"] = state["rng"].astype(
+                np.uint32
+            )  # int64 here: torch lacks most uint32 operations
+            state.setdefault("actor", None)  # a field that upstream's IDQL inherits (quirk E6)
         if isinstance(node, TrainState) and node.tx is None:
             state["opt_state"] = None  # upstream's dummy optimiser (quirk U18)
         return state
@@ -158,11 +160,11 @@ def _children(node: Any) -> Iterator[tuple[str, Any]]:
         yield from ((str(i), child) for i, child in enumerate(node))
 
 
-# --- in ---------------------------------------------------------------------------------------
+# --- import -----------------------------------------------------------------------------------
 
 
 def _import(target: Any, state: Any, path: tuple[str, ...], problems: list[str]) -> Any:
-    """``target`` with the leaves of ``state``; what does not fit is added to ``problems``."""
+    """Return ``target`` with the leaves of ``state``; append each mismatch to ``problems``."""
     if isinstance(target, PyTreeNode | Mapping | tuple | list):
         return _import_node(target, state, path, problems)
     if isinstance(target, Tensor):
@@ -176,7 +178,7 @@ def _import_node(node: Any, state: Any, path: tuple[str, ...], problems: list[st
     if state is None:
         state = {}
     if not isinstance(state, Mapping):
-        problems.append(f"{_where(path)} is {_kind(state)} where a dict is right")
+        problems.append(f"{_where(path)} is {_kind(state)}, expected a dict")
         return node
     names = dict(_children(node))
     types = _annotations(node)
@@ -194,7 +196,7 @@ def _import_node(node: Any, state: Any, path: tuple[str, ...], problems: list[st
             results[name] = _import(child, state.get(name), here, problems)
     for name in state:
         if name not in names and not _is_empty(state[name]):
-            problems.append(f"{_where((*path, str(name)))} has no place in it")
+            problems.append(f"{_where((*path, str(name)))} is not expected")
     return _rebuilt(node, results)
 
 
@@ -214,18 +216,16 @@ def _import_tensor(
     array = _array(saved)
     dtype = torch.empty((), dtype=tensor.dtype).numpy().dtype
     if array is None:
-        problems.append(f"{_where(path)} is {_kind(saved)} where an array is right")
+        problems.append(f"{_where(path)} is {_kind(saved)}, expected an array")
         return tensor
     if array.shape != tuple(tensor.shape):
-        problems.append(
-            f"{_where(path)} has shape {array.shape} where {tuple(tensor.shape)} is right"
-        )
+        problems.append(f"{_where(path)} has shape {array.shape}, expected {tuple(tensor.shape)}")
         return tensor
-    # a count may be of any integer type, and a fresh one is a Python number; floats must agree
+    # a count may have any integer type or be a Python number; float dtypes must be equal
     integers = array.dtype.kind in "iu" and dtype.kind in "iu"
     number = isinstance(saved, int | float) and array.dtype.kind in ("iu" + dtype.kind)
     if not (array.dtype == dtype or integers or number):
-        problems.append(f"{_where(path)} is {array.dtype} where {dtype} is right")
+        problems.append(f"{_where(path)} is {array.dtype}, expected {dtype}")
         return tensor
     cast = array.astype(dtype)
     if integers and (cast != array).any():
@@ -238,12 +238,12 @@ def _import_key(key: Tensor, saved: Any, path: tuple[str, ...], problems: list[s
     array = _array(saved)
     if array is None or array.dtype.kind not in "iu" or array.shape != tuple(key.shape):
         problems.append(
-            f"{_where(path)} is {_kind(saved)} where a key, uint32 {list(key.shape)}, is right"
+            f"{_where(path)} is {_kind(saved)}, expected a uint32 key {list(key.shape)}"
         )
         return key
     words = array.astype(np.int64)
     if (words < 0).any() or (words >= _WORD).any():
-        problems.append(f"{_where(path)} has words that are no 32-bit unsigned integers")
+        problems.append(f"{_where(path)} has words that are not 32-bit unsigned integers")
         return key
     return torch.from_numpy(words).to(key.device)
 
@@ -259,14 +259,14 @@ def _import_number(
     integer = annotation == "int" or (annotation == "" and isinstance(number, int))
     if array is None or array.dtype.kind not in "iuf" or (number is None and not optional):
         right = "None" if number is None and not optional else "a number"
-        problems.append(f"{_where(path)} is {_kind(saved)} where {right} is right")
+        problems.append(f"{_where(path)} is {_kind(saved)}, expected {right}")
         return number
     if array.shape != ():
-        problems.append(f"{_where(path)} has shape {array.shape} where a number is right")
+        problems.append(f"{_where(path)} has shape {array.shape}, expected a number")
         return number
     value = array.item()
     if integer and not float(value).is_integer():
-        problems.append(f"{_where(path)} is {value} where an integer is right")
+        problems.append(f"{_where(path)} is {value}, expected an integer")
         return number
     if integer:
         return int(value)
@@ -274,7 +274,7 @@ def _import_number(
         return float(value)
     if number is not None and array.dtype.type(number) == array[()]:
         return number
-    return float(str(array[()]))  # the shortest decimal, not all digits of the float32
+    return float(str(array[()]))  # the shortest decimal that rounds to the float32
 
 
 def _array(saved: Any) -> np.ndarray | None:
@@ -290,7 +290,7 @@ def _annotations(node: Any) -> dict[str, str]:
 
 
 def _is_empty(node: Any) -> bool:
-    """Whether a node has no leaves: Orbax and Flax write such as None, ``{}`` or not at all."""
+    """Whether a node has no leaves: Orbax and Flax write it as None, as ``{}`` or omit it."""
     if isinstance(node, PyTreeNode | Mapping | tuple | list):
         return all(_is_empty(child) for _, child in _children(node))
     return node is None

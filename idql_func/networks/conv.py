@@ -14,7 +14,7 @@ from idql_func.networks.module import LazyRng, Module
 from idql_func.types import InputError
 
 Padding: TypeAlias = str | Sequence[tuple[int, int]]
-"""``"SAME"``, ``"VALID"``, or the rows and columns to add: ``((top, bottom), (left, right))``."""
+"""``"SAME"``, ``"VALID"``, or rows and columns to add: ``((top, bottom), (left, right))``."""
 
 Pairs: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 
@@ -23,7 +23,7 @@ def check_padding(padding: Any) -> str | Pairs:
     """Convert a padding to a hashable form: ``"SAME"``, ``"VALID"`` or two pairs.
 
     Raises:
-        InputError: the padding has another name or form.
+        InputError: the padding has an unknown name or form.
 
     >>> check_padding([[1, 1], [0, 2]])
     ((1, 1), (0, 2))
@@ -50,7 +50,7 @@ def pad_widths(
     the end: with strides this differs from the symmetric padding of torch.
 
     Raises:
-        InputError: the padding has another name or form.
+        InputError: the padding has an unknown name or form.
 
     >>> pad_widths((64, 64), (3, 3), (2, 2), "SAME")
     ((0, 1), (0, 1))
@@ -96,11 +96,11 @@ def output_shape(
 class Conv(Module):
     """``[..., H, W, in] -> [..., H', W', out]`` with ``kernel`` ``[h, w, in, out]`` (Flax's Conv).
 
-    Images stay channels-last in memory, the layout of the CPU's convolution, so that they are
-    not copied.
+    Images stay channels-last in memory. The CPU convolution uses this layout, so they are not
+    copied.
 
     Raises:
-        InputError: the padding has another name or form.
+        InputError: the padding has an unknown name or form.
 
     >>> from idql_func import random
     >>> layer = Conv(3, 8, (3, 3), strides=(2, 2))
@@ -155,7 +155,7 @@ class GroupNorm(Module):
     Variance is ``E[x^2] - E[x]^2`` floored at 0, as in :class:`LayerNorm` (quirk N5).
 
     Raises:
-        InputError: the channels do not divide into the groups.
+        InputError: the number of channels is not divisible by the number of groups.
 
     >>> from idql_func import random
     >>> layer = GroupNorm(4, num_groups=2)
@@ -187,8 +187,8 @@ class GroupNorm(Module):
         mean = groups.mean(dim=(1, 3), keepdim=True)
         square = (groups * groups).mean(dim=(1, 3), keepdim=True)
         variance = torch.clamp(square - mean * mean, min=0.0)
-        # one factor and one offset per channel: the backward pass then saves no tensor of the
-        # image's size but x
+        # with one factor and one offset per channel, x is the only tensor of the image's size
+        # that the backward pass saves
         grouped = (1, 1, self.num_groups, channels // self.num_groups)
         factor = torch.rsqrt(variance + self.epsilon) * self.scale.reshape(grouped)
         offset = self.bias.reshape(grouped) - mean * factor

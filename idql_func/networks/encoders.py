@@ -22,11 +22,12 @@ def _flatten(x: Tensor) -> Tensor:
 class D4PGEncoder(Module):
     """Convolutions with ReLU (``d4pg_encoder.py``; the network of arXiv 1804.08617).
 
-    ``input_shape`` is ``(H, W, C)``. The default ``filters``, the side of each kernel, are
-    those that upstream's learners pass: its own default is a copy of the strides (quirk A13).
+    ``input_shape`` is ``(H, W, C)``. ``filters`` holds the side length of each kernel; its default
+    is the value that upstream's learners pass, since upstream's default repeats the strides
+    (quirk A13).
 
     Raises:
-        InputError: settings of different lengths, or an image that the kernels do not fit.
+        InputError: the settings differ in length, or the image is smaller than a kernel.
 
     >>> import torch
     >>> from idql_func import random
@@ -46,7 +47,7 @@ class D4PGEncoder(Module):
         super().__init__()
         if not 1 <= len(features) == len(filters) == len(strides):
             raise InputError(
-                "D4PGEncoder: features, filters and strides must have one entry a layer, got "
+                "D4PGEncoder: features, filters and strides must have one entry per layer, got "
                 f"{tuple(features)}, {tuple(filters)} and {tuple(strides)}."
             )
         *size, channels = input_shape
@@ -66,7 +67,7 @@ class D4PGEncoder(Module):
 
 
 class MyGroupNorm(GroupNorm):
-    """Group norm as upstream's encoder has it: 4 groups, eps 1e-5, under this name in the tree.
+    """Upstream's group norm: 4 groups, eps 1e-5. The class name is part of the parameter names.
 
     >>> MyGroupNorm(8).num_groups, MyGroupNorm(8).epsilon
     (4, 1e-05)
@@ -88,9 +89,9 @@ def _conv(
 
 
 class ResNetV2Block(Module):
-    """Norm, act, conv, norm, act, conv, and the input added (arXiv 1603.05027).
+    """Pre-activation block: norm, act, conv, twice, plus the input (arXiv 1603.05027).
 
-    Where channels or size change, a 1x1 convolution takes the input to the output's shape.
+    If the channels or the size change, a 1x1 convolution projects the input to the output shape.
 
     >>> block = ResNetV2Block((8, 8, 4), filters=8, stride=2)
     >>> sorted(name for name, _ in block.named_children())
@@ -122,14 +123,14 @@ class ResNetV2Block(Module):
 
 
 class ResNetV2Encoder(Module):
-    """Pre-activation residual network without pooling at its end (``ln_resnet_encoder.py``).
+    """Pre-activation residual network without final pooling (``ln_resnet_encoder.py``).
 
-    ``stage_sizes`` counts the blocks of each stage; a stage halves the image and doubles the
-    filters of the one before it. Images 224 pixels wide go through ImageNet's stem, a 7x7
-    convolution and a pooling that take them to 56.
+    ``stage_sizes`` holds the number of blocks of each stage. Each stage after the first halves the
+    image and doubles the filters. For images 224 pixels wide the stem is ImageNet's: a 7x7
+    convolution and max pooling, which reduce the width to 56.
 
     Raises:
-        InputError: no stage, or filters that do not divide into 4 groups.
+        InputError: there is no stage, or the filters are not divisible by 4.
 
     >>> import torch
     >>> from idql_func import random
@@ -148,7 +149,7 @@ class ResNetV2Encoder(Module):
         super().__init__()
         if not stage_sizes or min(stage_sizes) < 1:
             raise InputError(
-                "ResNetV2Encoder: stage_sizes must name at least one block a stage, got "
+                "ResNetV2Encoder: stage_sizes must have at least one block per stage, got "
                 f"{tuple(stage_sizes)}."
             )
         *size, channels = input_shape

@@ -1,4 +1,4 @@
-"""Encoders for several cameras in front of one network, after ``pixel_multiplexer.py``."""
+"""One encoder per camera, then one network on all latents, after ``pixel_multiplexer.py``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from idql_func.types import InputError
 
 
 class _Latent(NamedTuple):
-    """``tanh(LayerNorm(Dense(x)))``, of layers in the multiplexer's own tree."""
+    """``tanh(LayerNorm(Dense(x)))``; the multiplexer holds the parameters of both layers."""
 
     dense: Dense
     norm: LayerNorm
@@ -25,25 +25,25 @@ class _Latent(NamedTuple):
 
 
 class PixelMultiplexer(Module):
-    """Nested observations to the output of a network on their latents.
+    """Encode nested observations to latents and apply a network to them.
 
-    Each camera's frames, ``[..., H, W, C, S]`` with the frame stack last, are scaled to
-    [0, 1], joined with their depth frames on the channel axis, and go through an encoder of
-    their own (``encoder_0``, ...), Dense, LayerNorm and tanh; so does ``state`` without an
-    encoder. The latents, side by side, and the actions are what the network sees.
+    The frames of each camera, ``[..., H, W, C, S]`` with the frame stack last, are scaled to
+    [0, 1], concatenated with its depth frames on the channel axis, and passed through the
+    camera's encoder (``encoder_0``, ...), Dense, LayerNorm and tanh. ``state`` passes through
+    Dense, LayerNorm and tanh only. The network takes the concatenated latents and the actions.
 
     Args:
         encoder_cls: called as ``encoder_cls(input_shape=(H, W, C * S))``.
         network_cls: called as ``network_cls(input_dim=latents + action_dim)``.
         latent_dim: size of each latent.
         observation_shapes: the shape of each entry of an observation: ``(H, W, C, S)`` of the
-            pixel and depth keys, ``(n,)`` of ``state``, which takes part if it is there.
-        action_dim: size of the actions that the network takes too; 0 for none.
-        stop_gradient: whether gradients end before the encoders, as in DrQ's actor.
-        pixel_keys, depth_keys: the cameras; no depth keys, or one for each pixel key.
+            pixel and depth keys, ``(n,)`` of the optional ``state``.
+        action_dim: size of the actions that the network also takes; 0 if it takes none.
+        stop_gradient: whether to stop gradients before the encoders, as in DrQ's actor.
+        pixel_keys, depth_keys: the cameras; either no depth keys or one per pixel key.
 
     Raises:
-        InputError: a key without a shape, a shape of another rank, or unequal numbers of keys.
+        InputError: a key has no shape, a shape has the wrong rank, or the numbers of keys differ.
 
     >>> from functools import partial
     >>> from idql_func import random
@@ -103,11 +103,11 @@ class PixelMultiplexer(Module):
     ) -> Any:
         latents: list[Tensor] = []
         for pixel_key, depth_key, encoder, latent in self.cameras:
-            # a product, which is what XLA makes of upstream's division by a constant
+            # multiply: XLA replaces upstream's division by a constant with this product
             x = observations[pixel_key].to(torch.float32) * (1.0 / 255.0)
             if depth_key is not None:
                 x = torch.cat([x, observations[depth_key]], dim=-2)
-            # policy gradients do not reach the convolutions, whose activations are not kept either
+            # without gradients autograd does not save the activations of the convolutions
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
                 x = encoder(x.reshape(*x.shape[:-2], -1))
             latents.append(latent(x))
@@ -123,12 +123,12 @@ def _check_keys(
     if not pixel_keys or len(depth_keys) not in (0, len(pixel_keys)):
         raise InputError(
             "PixelMultiplexer: pixel_keys must name at least one camera, and depth_keys none or "
-            f"one for each, got {tuple(pixel_keys)} and {tuple(depth_keys)}."
+            f"one per camera, got {tuple(pixel_keys)} and {tuple(depth_keys)}."
         )
     for key in (*pixel_keys, *depth_keys):
         if key not in shapes:
             raise InputError(
-                f"PixelMultiplexer: there is no observation {key!r}; there are {sorted(shapes)}."
+                f"PixelMultiplexer: there is no observation {key!r}; the keys are {sorted(shapes)}."
             )
         if len(shapes[key]) != 4:
             raise InputError(

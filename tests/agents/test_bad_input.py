@@ -71,7 +71,7 @@ nan = float("nan")
         ({"critic_lr": -1e-3}, "critic_lr must be above 0, got -0.001"),
         ({"value_lr": "fast"}, "value_lr must be a finite number, got 'fast'"),
         ({"beta_schedule": "sqrt"}, "beta_schedule must be one of cosine, linear, vp, got 'sqrt'"),
-        ({"actor_lr": optim.constant_schedule(0.1)}, "a schedule already: pass decay_steps=None"),
+        ({"actor_lr": optim.constant_schedule(0.1)}, "already a schedule: pass decay_steps=None"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )

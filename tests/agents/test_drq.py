@@ -172,11 +172,11 @@ def test_entries_that_are_not_read_may_have_any_form() -> None:
         ({"pixel_keys": "pixels"}, "pixel_keys must be a tuple of names"),
         ({"pixel_keys": ("front",)}, "observation_space has no 'front'"),
         ({"pixel_keys": ("state",)}, r"observation_space\['state'\] must be of dtype uint8"),
-        ({"depth_keys": ("near", "far")}, "depth_keys none or one for each"),
+        ({"depth_keys": ("near", "far")}, "depth_keys none or one per camera"),
         ({"depth_keys": ("state",)}, "'state' must have shape"),
         ({"latent_dim": 0}, "latent_dim must be an integer of at least 1, got 0"),
         ({"cnn_features": ()}, "cnn_features must name at least one layer"),
-        ({"cnn_features": (4,)}, "features, filters and strides must have one entry a layer"),
+        ({"cnn_features": (4,)}, "features, filters and strides must have one entry per layer"),
         ({"cnn_padding": "FULL"}, "padding must be 'SAME', 'VALID'"),
         ({"cnn_padding": 3}, "padding must be 'SAME', 'VALID'"),
         ({"cnn_strides": (9, 9)}, "an image of 2x1 .* is smaller than the 3x3 window"),
@@ -241,7 +241,7 @@ def test_a_ratio_that_does_not_divide_is_named() -> None:
         ({"pixels": np.zeros((12, 11, 3, 2), np.float32)}, "must be torch.uint8"),
         (
             {"pixels": np.zeros((1, 12, 11, 3, 2), np.uint8)},
-            "of one observation or of equally many",
+            "must all be single or all have the same batch size",
         ),
         (
             {"state": "here"},

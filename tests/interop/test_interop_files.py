@@ -45,7 +45,7 @@ def test_flaxs_own_file_in_a_folder(tmp_path: Path) -> None:
 
 def test_a_checkpoint_is_not_replaced_unless_asked(tmp_path: Path) -> None:
     interop.save_checkpoint(tmp_path, ZEROS, 1)
-    with pytest.raises(InputError, match="checkpoint_1 is there already; take another step"):
+    with pytest.raises(InputError, match="checkpoint_1 already exists; use another step"):
         interop.save_checkpoint(tmp_path, TREE, 1)
     interop.save_checkpoint(tmp_path, TREE, 1, overwrite=True)
     assert same(interop.restore_checkpoint(tmp_path, ZEROS), TREE)
@@ -109,7 +109,9 @@ def test_without_orbax_one_sentence_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "orbax.checkpoint", None)
-    sentence = r"install orbax-checkpoint, which needs JAX \(.*\); a checkpoint that flax\.seria"
+    sentence = (
+        r"install orbax-checkpoint, which needs JAX \(.*\); checkpoints written by flax\.seria"
+    )
     for folder in folders_only_orbax_reads(tmp_path):
         with pytest.raises(InputError, match=sentence) as caught:
             interop.restore_checkpoint(folder, TREE)
@@ -127,7 +129,7 @@ def test_a_learner_goes_through_orbax(name: str, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint_5"]
     assert same(interop.restore_checkpoint(tmp_path, make_learner(name)), learner)
     assert same(interop.restore_orbax(path, make_learner(name)), learner)
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         interop.save_orbax(path, learner)
     interop.save_orbax(path, make_learner(name), overwrite=True)
     assert same(interop.restore_orbax(path, learner), make_learner(name))
@@ -138,5 +140,5 @@ def test_double_precision_and_misfits_go_through_orbax(tmp_path: Path) -> None:
     double = {"w": torch.arange(3.0, dtype=torch.float64) / 3}
     path = interop.save_orbax(tmp_path / "double", double)
     assert same(interop.restore_orbax(path, {"w": torch.zeros(3, dtype=torch.float64)}), double)
-    with pytest.raises(InputError, match="w is float64 where float32 is right"):
+    with pytest.raises(InputError, match="w is float64, expected float32"):
         interop.restore_orbax(path, {"w": torch.zeros(3)})

@@ -93,7 +93,9 @@ def test_cameras_with_depth_and_state() -> None:
         rows[name] = torch.from_numpy(values.astype(space.dtype))
     policy = interop.policy_module(learner)
     np.testing.assert_allclose(policy(rows), learner.eval_actions(rows)[0], rtol=0, atol=1e-6)
-    with pytest.raises(InputError, match=r"of one observation or of equally many, got 'left'"):
+    with pytest.raises(
+        InputError, match=r"must all be single or all have the same batch size, got 'left'"
+    ):
         policy({**rows, "state": rows["state"][0]})
 
 
@@ -222,14 +224,16 @@ def test_a_stack_and_a_network_of_ones_own_are_refused() -> None:
         interop.policy_module(stack)
     learner = make_learner("iql")
     lonely = learner.replace(actor=learner.actor.replace(apply_fn=lambda *_: None))
-    with pytest.raises(InputError, match="actor has an apply_fn that is no network's"):
+    with pytest.raises(InputError, match="actor cannot be exported: its apply_fn is not a method"):
         interop.policy_module(lonely)
 
     class Other(MLP):
         pass
 
     other = Other(3, (2,), activations=torch.sin)
-    with pytest.raises(InputError, match=r"with the activation .* cannot be exported; those with"):
+    with pytest.raises(
+        InputError, match=r"with the activation .* cannot be exported; supported are"
+    ):
         interop.policy_module(learner.replace(actor=learner.actor.replace(apply_fn=other.apply)))
 
 
@@ -250,7 +254,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     [
         ({"kind": "random"}, r"must have a kind \(greedy, diffusion\) and a dtype, got 'random'"),
         ({"dtype": "float31"}, "got 'greedy' and 'float31'"),
-        ({"networks": {}}, "a policy cannot have these settings: 'actor'"),
+        ({"networks": {}}, "these settings are not those of a policy: 'actor'"),
         ({"networks": {"actor": {"class": "Transformer"}}}, "no network has these settings"),
         ({"networks": {"actor": {"class": "MLP", "input_dim": 0, "hidden_dims": [2]}}}, "at least"),
     ],
@@ -266,7 +270,7 @@ def test_tensors_that_do_not_fit_are_named() -> None:
     state = policy.state_dict()
     tensor = state.pop("actor.OutpuLogStd")
     state["actor.OutputLogStd"] = tensor
-    sentence = "actor.OutpuLogStd is missing; actor.OutputLogStd has no place in it"
+    sentence = "actor.OutpuLogStd is missing; actor.OutputLogStd is not expected"
     with pytest.raises(InputError, match=sentence):
         interop.build_policy(policy.config, state)
     assert agents.IQLLearner.__name__ == policy.config["learner"]

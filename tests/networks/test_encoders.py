@@ -107,7 +107,7 @@ def test_bad_settings_are_named() -> None:
         D4PGEncoder((16, 16, 3), features=(4, 4))
     with pytest.raises(InputError, match=r"an image of 2x2 .* smaller than the 3x3 window"):
         D4PGEncoder((14, 14, 3), features=(4,) * 5, filters=(3,) * 5, strides=(2, 2, 1, 1, 1))
-    with pytest.raises(InputError, match="stage_sizes must name at least one block"):
+    with pytest.raises(InputError, match="stage_sizes must have at least one block"):
         ResNetV2Encoder((16, 16, 3), stage_sizes=())
     with pytest.raises(InputError, match="6 channels do not divide into 4 groups"):
         ResNetV2Encoder((16, 16, 3), stage_sizes=(1,), num_filters=6)

@@ -110,7 +110,7 @@ def test_other_entries_take_no_part() -> None:
             {"pixel_keys": ("front",), "depth_keys": ()},
             "there is no observation 'front'",
         ),
-        ({"depth_keys": ("near",)}, "depth_keys none or one for each"),
+        ({"depth_keys": ("near",)}, "depth_keys none or one per camera"),
         ({"depth_keys": ("near", "none")}, "there is no observation 'none'"),
         ({"depth_keys": ("near", "small")}, "'small' .* must have the height, width and frames"),
         ({"pixel_keys": ("left", "state"), "depth_keys": ()}, "'state' must have shape"),
