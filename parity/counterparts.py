@@ -129,11 +129,11 @@ EXEMPT: Mapping[str, Exemption] = {
     ),
     r"flax\.training\.checkpoints(\.(restore|save)_checkpoint)?": Exemption(
         "writes and reads files: a test compares with checkpoints that Flax wrote",
-        "tests/interop/test_interop.py::test_a_checkpoint_of_upstream_goes_on_here",
+        "tests/interop/test_interop.py::test_upstream_checkpoint_continues_equally",
     ),
     r"flax\.training\.checkpoints\.latest_checkpoint": Exemption(
         "finds a file in a folder",
-        "tests/interop/test_interop_files.py::test_the_latest_of_a_folder_a_step_of_it_and_a_file",
+        "tests/interop/test_interop_files.py::test_latest_step_and_file_are_found",
     ),
 }
 """By a pattern that matches all of a name."""

@@ -24,7 +24,7 @@ def observe(seed: int, rows: int = 7) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("padding", [1, 4])
-def test_crops_are_upstreams_bits(padding: int) -> None:
+def test_crops_equal_upstream(padding: int) -> None:
     key, seen = random.PRNGKey(padding), observe(padding)
     cropped = dict(seen)
     for name in SHAPES:
@@ -40,7 +40,7 @@ def test_crops_are_upstreams_bits(padding: int) -> None:
     height=st.integers(1, 7),
     width=st.integers(1, 7),
 )
-def test_a_crop_is_a_window_of_the_padded_image(
+def test_crop_is_a_window_of_the_padded_image(
     seed: int, padding: int, height: int, width: int
 ) -> None:
     key = random.PRNGKey(seed)
@@ -52,14 +52,14 @@ def test_a_crop_is_a_window_of_the_padded_image(
     assert np.array_equal(random_crop(key, image, padding).numpy(), window)
 
 
-def test_arguments_are_left_as_they_were() -> None:
+def test_crop_does_not_change_its_arguments() -> None:
     seen = observe(0)
     before = {name: value.clone() for name, value in seen.items()}
     batched_random_crop(random.PRNGKey(0), seen, "pixels")
     assert all(torch.equal(seen[name], before[name]) for name in seen)
 
 
-def test_depth_has_the_crops_of_its_camera_and_cameras_their_own() -> None:
+def test_depth_is_cropped_like_its_camera() -> None:
     seen = observe(0)
     twice = {"a": seen["pixels"], "b": seen["pixels"], "c": seen["pixels"]}
     cropped = random_crops(("a", "b"), ("c", "b"))(random.PRNGKey(0), twice)
@@ -67,7 +67,7 @@ def test_depth_has_the_crops_of_its_camera_and_cameras_their_own() -> None:
     assert not torch.equal(cropped["a"], cropped["b"])
 
 
-def test_no_padding_changes_nothing() -> None:
+def test_crop_without_padding_is_the_identity() -> None:
     seen = observe(0)
     assert torch.equal(
         batched_random_crop(random.PRNGKey(0), seen, "pixels", 0)["pixels"], seen["pixels"]
@@ -77,7 +77,7 @@ def test_no_padding_changes_nothing() -> None:
 @pytest.mark.skipif(
     compiler_problem(torch.device("cpu")) is not None, reason="needs a C++ compiler"
 )
-def test_compiled_crops_are_the_same_bits() -> None:
+def test_compiled_crops_equal_eager() -> None:
     key, seen, augment = random.PRNGKey(5), observe(3), random_crops(("pixels",), ("depth",))
     with disable_jit():
         rng, expected = augmented(key, (seen, seen), augment=augment)
@@ -90,7 +90,7 @@ def test_compiled_crops_are_the_same_bits() -> None:
 # --- packed observations ----------------------------------------------------------------------
 
 
-def test_unpack_takes_every_camera_apart() -> None:
+def test_unpack_splits_every_camera() -> None:
     """Upstream's gives the last camera alone (A10) and asks for the key "pixels" (A11)."""
     packed = {
         "left": torch.arange(8).reshape(1, 1, 1, 2, 4),
@@ -109,13 +109,13 @@ def test_unpack_takes_every_camera_apart() -> None:
     assert packed["left"].shape[-1] == 4 and "left" not in batch["next_observations"]
 
 
-def test_unpack_leaves_full_batches_alone() -> None:
+def test_unpack_does_not_change_complete_batches() -> None:
     seen = observe(0)
     batch = {"observations": seen, "next_observations": seen}
     assert unpack(batch, {"pixels": 2, "depth": 2}) == batch
 
 
-def test_unpack_names_a_camera_without_a_next_image() -> None:
+def test_unpack_without_a_next_image_raises() -> None:
     batch = {"observations": observe(0), "next_observations": {}}
     with pytest.raises(InputError, match=r"must hold 3 frames on its last axis.*\(7, 6, 5, 3, 2\)"):
         unpack(batch, {"pixels": 2})

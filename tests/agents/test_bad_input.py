@@ -75,7 +75,7 @@ nan = float("nan")
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_settings_out_of_range(
+def test_settings_out_of_range_raise(
     create: Callable[..., Any], keywords: dict[str, Any], words: str
 ) -> None:
     if "actor_dropout_rate" in keywords or "actor_num_blocks" in keywords:
@@ -148,7 +148,7 @@ def test_spaces_must_be_boxes_of_one_axis(space: Any) -> None:
             learner.create(0, box(OBS), space, **TINY[learner])
 
 
-def test_the_seed_is_an_integer(create: Callable[..., Any]) -> None:
+def test_seed_that_is_no_integer_raises(create: Callable[..., Any]) -> None:
     with pytest.raises(TypeError, match="seed must be an integer, got float"):
         create(1.5)
 
@@ -186,7 +186,7 @@ METHODS = ["update", "critic_update", "eval_loss"]
     ids=lambda value: None if isinstance(value, str) else next(iter(value)),
 )
 @pytest.mark.parametrize("method", METHODS)
-def test_wrong_entries_are_named(
+def test_wrong_entries_raise(
     create: Callable[..., Any], method: str, changes: dict[str, Any], words: str
 ) -> None:
     learner = create()
@@ -198,7 +198,7 @@ def test_wrong_entries_are_named(
 @pytest.mark.parametrize(
     "name", ["observations", "actions", "rewards", "masks", "next_observations"]
 )
-def test_missing_entries_are_named_with_those_present(
+def test_missing_entries_raise_and_list_those_present(
     create: Callable[..., Any], name: str
 ) -> None:
     batch = make_batch()
@@ -210,7 +210,7 @@ def test_missing_entries_are_named_with_those_present(
         assert one_sentence(error)
 
 
-def test_the_actors_update_needs_only_what_it_reads(create: Callable[..., Any]) -> None:
+def test_actor_update_needs_only_the_fields_it_reads(create: Callable[..., Any]) -> None:
     batch = make_batch()
     short = {name: batch[name] for name in ("observations", "actions")}
     learner = create()
@@ -231,20 +231,20 @@ def test_update_without_dones_gives_the_same_learner(create: Callable[..., Any])
         create().update({name: value for name, value in batch.items() if name != "masks"})
 
 
-def test_an_empty_batch_is_refused(create: Callable[..., Any]) -> None:
+def test_empty_batch_raises(create: Callable[..., Any]) -> None:
     with pytest.raises(InputError, match="at least one row"):
         create().update(make_batch(rows=0))
 
 
 @pytest.mark.parametrize("batch", [None, [torch.ones(8, 3)], torch.ones(8, 3)], ids=type)
-def test_a_batch_is_a_dict(create: Callable[..., Any], batch: Any) -> None:
+def test_batch_that_is_no_dict_raises(create: Callable[..., Any], batch: Any) -> None:
     with pytest.raises(
         TypeError, match=f"a batch is a dict of tensors, got {type(batch).__name__}"
     ):
         create().update(batch)
 
 
-def test_nothing_is_changed_by_a_refused_batch(create: Callable[..., Any]) -> None:
+def test_rejected_batch_changes_nothing(create: Callable[..., Any]) -> None:
     learner = create()
     key = learner.rng.clone()
     with pytest.raises(InputError):
@@ -270,7 +270,7 @@ def test_nothing_is_changed_by_a_refused_batch(create: Callable[..., Any]) -> No
     ids=["long", "short", "axes", "number", "none", "dict", "text", "complex"],
 )
 @pytest.mark.parametrize("method", ["eval_actions", "sample_actions", "sample_implicit_policy"])
-def test_wrong_observations(
+def test_wrong_observations_raise(
     create: Callable[..., Any], method: str, observation: Any, words: str
 ) -> None:
     with pytest.raises(InputError, match=f"Learner: observations .*{words}") as error:
@@ -279,14 +279,14 @@ def test_wrong_observations(
 
 
 @pytest.mark.parametrize("count", [0, -3, 2.5, "many"])
-def test_the_number_of_candidates(create: Callable[..., Any], count: Any) -> None:
+def test_invalid_number_of_candidates_raises(create: Callable[..., Any], count: Any) -> None:
     learner = create().replace(N=count)
     for method in ("eval_actions", "sample_implicit_policy"):
         with pytest.raises(InputError, match=f"N, .* integer of at least 1, got {count!r}"):
             getattr(learner, method)(np.ones(OBS))
 
 
-def test_a_learner_out_of_a_stack_chooses_as_before(create: Callable[..., Any]) -> None:
+def test_unstacked_learner_chooses_the_same_actions(create: Callable[..., Any]) -> None:
     """Its numbers have become tensors."""
     learner = create()
     unstacked = tree_unstack(tree_stack([learner, create(1)]))[0]

@@ -132,7 +132,7 @@ def test_compiled_equals_eager(eager: dict[str, Any], compiled: dict[str, Any]) 
 
 
 @needs_compiler
-def test_one_graph_no_breaks_no_recompiles(compiled: dict[str, Any]) -> None:
+def test_update_is_one_graph_without_recompiles(compiled: dict[str, Any]) -> None:
     first, last = compiled["counted"][0], compiled["counted"][-1]
     assert first["aot_autograd"]["total"] == 1
     # other seeds, batches and discounts: not a single count moved
@@ -140,7 +140,7 @@ def test_one_graph_no_breaks_no_recompiles(compiled: dict[str, Any]) -> None:
     assert compiled["programs"] == 1
 
 
-def test_mapped_over_seeds_equals_eager(eager: dict[str, Any]) -> None:
+def test_vmapped_updates_equal_eager(eager: dict[str, Any]) -> None:
     with disable_jit():
         mapped = vmap(eager["cls"].update)(
             tree_stack(eager["learners"]), tree_stack(eager["batches"])
@@ -151,7 +151,7 @@ def test_mapped_over_seeds_equals_eager(eager: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @needs_compiler
-def test_compiled_and_mapped_equals_eager(eager: dict[str, Any]) -> None:
+def test_compiled_vmapped_updates_equal_eager(eager: dict[str, Any]) -> None:
     update = jit(vmap(eager["cls"].update))
     counters.clear()
     stacked, batches = tree_stack(eager["learners"]), tree_stack(eager["batches"])
@@ -166,7 +166,7 @@ def test_compiled_and_mapped_equals_eager(eager: dict[str, Any]) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("rows", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_compiled_choice_of_actions_equals_eager(rows: int) -> None:
+def test_compiled_actions_equal_eager(rows: int) -> None:
     """With as many candidates that the times are encoded once for all, in one program."""
     learner = make_simple(0).replace(N=8)
     observations = torch.linspace(-1, 1, rows * OBS).reshape(rows, OBS)

@@ -116,13 +116,13 @@ GENERAL_DEFAULTS = {
         (GeneralDDPMIQLLearner, {**GENERAL_DEFAULTS, "hard_adv_threshold": -0.01}),
     ],
 )
-def test_keywords_and_defaults_are_upstreams(learner: Any, defaults: dict[str, Any]) -> None:
+def test_keywords_and_defaults_equal_upstream(learner: Any, defaults: dict[str, Any]) -> None:
     parameters = list(inspect.signature(learner.create).parameters.values())
     assert [p.name for p in parameters[:3]] == ["seed", "observation_space", "action_space"]
     assert {p.name: p.default for p in parameters[3:]} == defaults
 
 
-def test_default_sizes_are_upstreams() -> None:
+def test_default_sizes_equal_upstream() -> None:
     simple = DDPMIQLLearner.create(0, box(11), box(3))
     assert simple.score_model.params["FourierFeatures_0"]["kernel"].shape == (64, 1)
     assert simple.score_model.params["MLP_0"]["Dense_1"]["kernel"].shape == (256, 256)
@@ -142,7 +142,7 @@ def test_default_sizes_are_upstreams() -> None:
         assert (learner.N, learner.T, learner.M, learner.act_dim) == (64, 5, 0, 3)
 
 
-def test_optimisers_are_upstreams(create: Callable[..., Any]) -> None:
+def test_optimisers_equal_upstream(create: Callable[..., Any]) -> None:
     learner = create()
     steps = SIMPLE_DEFAULTS if isinstance(learner, DDPMIQLLearner) else GENERAL_DEFAULTS
     rate = optim.cosine_decay_schedule(3e-4, steps["decay_steps"])
@@ -154,7 +154,7 @@ def test_optimisers_are_upstreams(create: Callable[..., Any]) -> None:
     assert create(decay_steps=None, actor_lr=schedule).score_model.tx == optim.adamw(schedule)
 
 
-def test_weight_decay_is_honoured_with_upstreams_mask() -> None:
+def test_weight_decay_uses_upstreams_mask() -> None:
     """Upstream takes ``actor_weight_decay`` and drops it (quirk U13)."""
     tiny = TINY[GeneralDDPMIQLLearner]
     decayed, plain = (
@@ -171,7 +171,7 @@ def test_weight_decay_is_honoured_with_upstreams_mask() -> None:
     assert torch.equal(a["Dense_0"]["bias"], b["Dense_0"]["bias"])
 
 
-def test_the_same_seed_gives_the_same_learner_and_another_another(
+def test_seed_determines_the_learner(
     create: Callable[..., Any],
 ) -> None:
     assert same(create(3), create(3))
@@ -194,7 +194,7 @@ def test_linear_schedule_of_few_steps_warns(create: Callable[..., Any]) -> None:
         create(T=5, beta_schedule="linear")
 
 
-def test_a_learner_is_a_pytree_of_tensors_and_numbers(create: Callable[..., Any]) -> None:
+def test_learner_is_a_pytree_of_tensors_and_numbers(create: Callable[..., Any]) -> None:
     learner = create()
     paths = tree_paths(learner)
     for name in ("discount", "tau", "actor_tau", "critic_hyperparam", "N", "ddpm_temperature"):
@@ -208,7 +208,7 @@ def test_a_learner_is_a_pytree_of_tensors_and_numbers(create: Callable[..., Any]
 # --- updates ----------------------------------------------------------------------------------
 
 
-def test_update_leaves_its_argument_as_it_was(create: Callable[..., Any]) -> None:
+def test_update_does_not_change_its_argument(create: Callable[..., Any]) -> None:
     learner, batch = create(), make_batch()
     before, batch_before = copy_of(learner), copy_of(batch)
     for method in ("update", "actor_update", "critic_update", "eval_loss"):
@@ -236,7 +236,7 @@ def test_each_update_touches_its_own_networks(create: Callable[..., Any]) -> Non
     assert both.target_critic.step.item() == 0  # quirk U18
 
 
-def test_info_has_upstreams_names(create: Callable[..., Any]) -> None:
+def test_info_names_equal_upstream(create: Callable[..., Any]) -> None:
     learner, info = create().update(make_batch())
     expected = {"actor_loss", "value_loss", "v", "critic_loss", "q"}
     if isinstance(learner, GeneralDDPMIQLLearner):
@@ -286,7 +286,7 @@ def test_training_fits_a_batch(create: Callable[..., Any]) -> None:
     assert (late < 0.9 * early).all()
 
 
-def test_eval_loss_changes_the_key_alone(create: Callable[..., Any]) -> None:
+def test_eval_loss_changes_only_the_key(create: Callable[..., Any]) -> None:
     learner, batch = create(), make_batch()
     after, info = learner.eval_loss(batch)
     assert changed(learner, after) == {"rng"}
@@ -336,7 +336,7 @@ def test_every_objective_with_every_architecture(
     torch.testing.assert_close(info["weights"], weights.mean())
 
 
-def test_a_batch_of_arrays_or_a_tensordict_is_the_same(create: Callable[..., Any]) -> None:
+def test_arrays_and_tensordict_give_the_same_update(create: Callable[..., Any]) -> None:
     from tensordict import TensorDict
 
     learner, batch = create(), make_batch()
@@ -365,7 +365,7 @@ def test_double_precision(create: Callable[..., Any]) -> None:
 # --- many seeds ---------------------------------------------------------------------------------
 
 
-def test_stacked_learners_update_as_each_alone(create: Callable[..., Any]) -> None:
+def test_stacked_learners_update_like_single_ones(create: Callable[..., Any]) -> None:
     learners = [create(seed, discount=0.9 + 0.01 * seed) for seed in range(2)]
     batches = [make_batch(seed) for seed in range(2)]
     stacked, info = vmap(type(learners[0]).update)(tree_stack(learners), tree_stack(batches))
@@ -386,7 +386,7 @@ def test_stacked_learners_update_as_each_alone(create: Callable[..., Any]) -> No
 
 
 @pytest.mark.parametrize("method", ["eval_actions", "sample_implicit_policy", "sample_actions"])
-def test_actions_have_the_observations_leading_shape(
+def test_actions_have_the_leading_shape_of_the_observations(
     create: Callable[..., Any], method: str
 ) -> None:
     for act in (1, 2):
@@ -408,12 +408,12 @@ def test_actions_have_the_observations_leading_shape(
         assert not np.array_equal(later, getattr(learner, method)(rows)[0])
 
 
-def test_rows_of_a_batch_have_noise_of_their_own(create: Callable[..., Any]) -> None:
+def test_rows_of_a_batch_have_different_noise(create: Callable[..., Any]) -> None:
     actions, _ = create(act=6).eval_actions(np.zeros((4, OBS)))
     assert len({tuple(row) for row in actions}) == 4
 
 
-def test_eval_actions_takes_the_candidate_of_the_largest_value(
+def test_eval_actions_returns_the_candidate_with_the_largest_value(
     create: Callable[..., Any],
 ) -> None:
     learner = create(N=6)
@@ -427,7 +427,7 @@ def test_eval_actions_takes_the_candidate_of_the_largest_value(
     assert torch.equal(after.rng, rng)
 
 
-def test_a_network_of_the_users_own_is_given_whole_rows(create: Callable[..., Any]) -> None:
+def test_custom_network_gets_complete_rows(create: Callable[..., Any]) -> None:
     """The library's own is given what rows share once, and the times by number: equal values."""
     learner = create()
     net, shapes = learner.score_model.apply_fn, []
@@ -444,7 +444,7 @@ def test_a_network_of_the_users_own_is_given_whole_rows(create: Callable[..., An
     assert set(shapes) == {(12, 12, (12, 1)), (32, 32, (32, 1))}
 
 
-def test_actions_depend_on_what_is_passed_alone(create: Callable[..., Any]) -> None:
+def test_compiled_actions_take_only_what_they_need(create: Callable[..., Any]) -> None:
     """No optimiser state and no network that only learns is an argument of a choice."""
     learner, obs = create(), torch.ones(3, OBS)
     light = learner.to_act()
@@ -455,7 +455,7 @@ def test_actions_depend_on_what_is_passed_alone(create: Callable[..., Any]) -> N
             assert torch.equal(a, b)
 
 
-def test_the_moving_average_acts(create: Callable[..., Any]) -> None:
+def test_actions_come_from_the_moving_average(create: Callable[..., Any]) -> None:
     """Quirk E4: the actor itself plays no part."""
     learner = create()
     obs = np.ones((20, OBS))
@@ -467,7 +467,7 @@ def test_the_moving_average_acts(create: Callable[..., Any]) -> None:
     assert not np.array_equal(other.eval_actions(obs)[0], expected)
 
 
-def test_the_first_of_equal_candidates_is_taken(create: Callable[..., Any]) -> None:
+def test_first_of_equal_candidates_is_chosen(create: Callable[..., Any]) -> None:
     learner = create(N=5)
     flat = tree_map(torch.zeros_like, learner.target_critic.params)
     learner = learner.replace(target_critic=learner.target_critic.replace(params=flat))
@@ -476,7 +476,7 @@ def test_the_first_of_equal_candidates_is_taken(create: Callable[..., Any]) -> N
 
 
 @pytest.mark.filterwarnings("ignore:beta_schedule='linear'")
-def test_implicit_policy_follows_its_weights() -> None:
+def test_implicit_policy_samples_by_its_weights() -> None:
     """Candidates of positive advantage are drawn as often as the expectile's weights say."""
     learner = GeneralDDPMIQLLearner.create(
         0, box(OBS), box(6), **TINY[GeneralDDPMIQLLearner], beta_schedule="linear"
@@ -526,7 +526,7 @@ def test_to_moves_every_tensor(create: Callable[..., Any]) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_an_update_on_cuda_is_that_of_the_cpu(create: Callable[..., Any]) -> None:
+def test_update_on_cuda_equals_cpu(create: Callable[..., Any]) -> None:
     learner, batch = create(), make_batch()
     expected, info = learner.update(batch)
     on_gpu = {name: x.cuda() for name, x in batch.items()}

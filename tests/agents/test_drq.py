@@ -37,14 +37,14 @@ def close(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-6) -> None:
 
 
 @pytest.mark.parametrize("name", DRQ)
-def test_five_updates_are_upstreams(name: str) -> None:
+def test_five_updates_equal_upstream(name: str) -> None:
     check_case(name)
 
 
 # --- what an update does -----------------------------------------------------------------------
 
 
-def test_the_actor_sees_through_the_critics_encoder_as_it_was() -> None:
+def test_actor_uses_the_critics_encoder_before_its_step() -> None:
     """The convolutions are copied before the critic's step, the latents never (quirk A12)."""
     learner = create("drq")
     assert not same(learner.actor.params["encoder_0"], learner.critic.params["encoder_0"])
@@ -56,7 +56,7 @@ def test_the_actor_sees_through_the_critics_encoder_as_it_was() -> None:
     assert same(learner, create("drq"))
 
 
-def test_packed_and_plain_batches_learn_the_same() -> None:
+def test_packed_batches_give_the_same_update() -> None:
     packed = batch_of("drq-packed")
     images = packed["observations"]["pixels"]
     plain = {
@@ -68,7 +68,7 @@ def test_packed_and_plain_batches_learn_the_same() -> None:
     assert same(learner.update(packed), learner.update(plain))
 
 
-def test_several_packed_cameras_work() -> None:
+def test_several_packed_cameras_are_unpacked() -> None:
     """Upstream unpacks the last one alone (quirk A10)."""
     learner, batch = create("drq-cameras"), batch_of("drq-cameras")
     packed = {
@@ -83,7 +83,7 @@ def test_several_packed_cameras_work() -> None:
     assert int(new.critic.step) == 2 and int(new.actor.step) == 1
 
 
-def test_cameras_of_any_name_work_packed() -> None:
+def test_packed_camera_may_have_any_name() -> None:
     """Upstream looks for the key "pixels" whatever pixel_keys says (quirk A11)."""
     learner = DrQLearner.create(
         0, space({"front": (12, 11, 3, 2)}), ACTIONS, **SMALL, pixel_keys=("front",)
@@ -95,7 +95,7 @@ def test_cameras_of_any_name_work_packed() -> None:
     assert bool(info["critic_loss"].isfinite())
 
 
-def test_a_subset_of_the_targets_works() -> None:
+def test_num_min_qs_works() -> None:
     """Upstream's target network keeps the whole ensemble's size and crashes (quirk A8)."""
     learner = create("drq", num_qs=4, num_min_qs=2)
     learner, info = learner.update(batch_of("drq"))
@@ -104,21 +104,21 @@ def test_a_subset_of_the_targets_works() -> None:
     assert kernel["kernel"].shape[0] == 4
 
 
-def test_resnet_learns() -> None:
+def test_resnet_encoder_trains() -> None:
     learner = create("drq", encoder="resnet")
     assert "ResNetV2Block_7" in learner.critic.params["encoder_0"]
     _, info = learner.update(batch_of("drq"))
     assert bool(info["critic_loss"].isfinite())
 
 
-def test_arrays_and_tensordicts_are_batches_too() -> None:
+def test_arrays_and_tensordicts_are_accepted() -> None:
     learner, batch = create("drq"), batch_of("drq")
     expected = learner.update(batch)
     assert same(learner.update(tree_map(lambda x: x.numpy(), batch)), expected)
     assert same(learner.update(TensorDict(batch, batch_size=[4])), expected)
 
 
-def test_mapped_over_seeds_equals_one_by_one() -> None:
+def test_vmapped_learners_equal_single_ones() -> None:
     learners = [create("drq-cameras", seed) for seed in range(2)]
     batches = [batch_of("drq-cameras", seed) for seed in range(2)]
     update = vmap(lambda learner, batch: learner.update(batch, 2))
@@ -156,7 +156,7 @@ def test_actions_of_one_and_of_several_observations() -> None:
     assert not torch.equal(new.rng, learner.rng)
 
 
-def test_entries_that_are_not_read_may_have_any_form() -> None:
+def test_unused_entries_are_ignored() -> None:
     learner = create("drq")
     seen = {**make_observations(CASES["drq"][1], 0), "time": "noon"}
     assert learner.eval_actions(seen)[0].shape == (2,)
@@ -185,13 +185,13 @@ def test_entries_that_are_not_read_may_have_any_form() -> None:
         ({"hidden_dims": ()}, "hidden_dims must name at least one layer"),
     ],
 )
-def test_bad_settings_are_named(keywords: dict[str, Any], words: str) -> None:
+def test_bad_settings_raise(keywords: dict[str, Any], words: str) -> None:
     settings = {**SMALL, **keywords}
     with pytest.raises(InputError, match=words):
         DrQLearner.create(0, space(SEVERAL), ACTIONS, **settings)
 
 
-def test_unknown_keywords_and_spaces_without_images_are_refused() -> None:
+def test_unknown_keywords_and_spaces_without_images_raise() -> None:
     with pytest.raises(TypeError, match="unexpected keyword"):
         create("drq", cnn_kernels=(3,))
     with pytest.raises(InputError, match="observation_space must be a Dict"):
@@ -223,13 +223,13 @@ def test_unknown_keywords_and_spaces_without_images_are_refused() -> None:
         ("actions", torch.zeros(4, 3), r"batch\['actions'\] must have shape \(4, 2\)"),
     ],
 )
-def test_bad_batches_are_named(name: str, value: Any, words: str) -> None:
+def test_bad_batches_raise(name: str, value: Any, words: str) -> None:
     batch = {**batch_of("drq"), name: value}
     with pytest.raises(InputError, match=words):
         create("drq").update(batch)
 
 
-def test_a_ratio_that_does_not_divide_is_named() -> None:
+def test_utd_ratio_that_does_not_divide_raises() -> None:
     with pytest.raises(InputError, match="utd_ratio must be an integer"):
         create("drq").update(batch_of("drq"), 3)
 
@@ -250,7 +250,7 @@ def test_a_ratio_that_does_not_divide_is_named() -> None:
         ({"near": None}, r"observations\['near'\] must be"),
     ],
 )
-def test_bad_observations_are_named(changes: dict[str, Any], words: str) -> None:
+def test_bad_observations_raise(changes: dict[str, Any], words: str) -> None:
     learner = create("drq-cameras")
     with pytest.raises(InputError, match=words):
         learner.eval_actions({**make_observations(SEVERAL, 0), **changes})

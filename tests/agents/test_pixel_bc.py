@@ -27,7 +27,7 @@ def eager() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", BC)
-def test_five_updates_are_upstreams(name: str) -> None:
+def test_five_updates_equal_upstream(name: str) -> None:
     check_case(name)
 
 
@@ -44,7 +44,7 @@ def test_rewards_and_next_observations_are_not_needed() -> None:
     assert same(learner.update(few), learner.update(batch))
 
 
-def test_a_normal_policy_without_tanh_works() -> None:
+def test_normal_policy_without_tanh_trains() -> None:
     """Upstream looks for ``Normal`` among its imports, where it is missing."""
     learner = create("bc", distr_name="Normal")
     batch = batch_of("bc")
@@ -60,7 +60,7 @@ def test_a_normal_policy_without_tanh_works() -> None:
     )
 
 
-def test_a_schedule_is_a_rate() -> None:
+def test_learning_rate_may_be_a_schedule() -> None:
     learner = create("bc", actor_lr=optim.cosine_decay_schedule(1e-3, 2))
     for step in range(3):
         learner, _ = learner.update(batch_of("bc", step))
@@ -68,7 +68,7 @@ def test_a_schedule_is_a_rate() -> None:
     assert same(still.actor.params, learner.actor.params)  # the rate has reached 0
 
 
-def test_losses_without_an_update_see_no_crop_and_no_dropout() -> None:
+def test_eval_losses_use_no_crops_and_no_dropout() -> None:
     learner, batch = create("bc"), batch_of("bc")
     unchanged, info = learner.eval_loss(batch)
     dist = learner.actor.apply_fn(learner.actor.params, batch["observations"])
@@ -76,7 +76,7 @@ def test_losses_without_an_update_see_no_crop_and_no_dropout() -> None:
     assert same(unchanged, learner)
 
 
-def test_mapped_over_seeds_equals_one_by_one() -> None:
+def test_vmapped_learners_equal_single_ones() -> None:
     learners = [create("bc", seed, entropy_bonus=None) for seed in range(2)]
     batches = [batch_of("bc", seed) for seed in range(2)]
     mapped = vmap(PixelBCLearner.update)(tree_stack(learners), tree_stack(batches))
@@ -110,12 +110,12 @@ def test_compiled_equals_eager() -> None:
         ({"pixel_keys": ()}, "pixel_keys must name at least one camera"),
     ],
 )
-def test_bad_settings_are_named(keywords: dict[str, Any], words: str) -> None:
+def test_bad_settings_raise(keywords: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         PixelBCLearner.create(0, space(CASES["bc"][1]), ACTIONS, **{**SMALL, **keywords})
 
 
-def test_bad_batches_are_named() -> None:
+def test_bad_batches_raise() -> None:
     learner, batch = create("bc-cameras"), batch_of("bc-cameras")
     del batch["observations"]["near"]
     with pytest.raises(InputError, match="must have an entry 'near'; it has far, pixels, state"):

@@ -73,7 +73,7 @@ UPSTREAM_KEYWORDS: dict[Any, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("cls", UPSTREAM_KEYWORDS, ids=lambda cls: cls.__name__)
-def test_keywords_and_defaults_are_upstreams(cls: Any) -> None:
+def test_keywords_and_defaults_equal_upstream(cls: Any) -> None:
     parameters = inspect.signature(cls.create).parameters
     keywords = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
     assert keywords == UPSTREAM_KEYWORDS[cls]
@@ -81,7 +81,7 @@ def test_keywords_and_defaults_are_upstreams(cls: Any) -> None:
         cls.create(0, box(OBS), box(ACT), unknown=1)
 
 
-def test_an_update_changes_a_copy(name: str) -> None:
+def test_update_returns_a_changed_copy(name: str) -> None:
     learner = make_state_learner(name)
     before = tree_map(torch.clone, tree_map(torch.as_tensor, learner))
     updated, info = update(name, learner, make_batch())
@@ -95,7 +95,7 @@ def test_an_update_changes_a_copy(name: str) -> None:
     assert same(updated.actor, learner.actor) == delayed
 
 
-def test_the_same_seed_gives_the_same_bits(name: str) -> None:
+def test_same_seed_gives_the_same_bits(name: str) -> None:
     results = [update(name, make_state_learner(name, 3), make_batch(1)) for _ in range(2)]
     assert same(*results)
     other, _ = update(name, make_state_learner(name, 4), make_batch(1))
@@ -103,7 +103,7 @@ def test_the_same_seed_gives_the_same_bits(name: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["eval_actions", "sample_actions"])
-def test_one_observation_or_many(name: str, method: str) -> None:
+def test_single_and_batched_observations(name: str, method: str) -> None:
     learner = make_state_learner(name)
     observations = make_batch()["observations"].numpy()
     one, after_one = getattr(learner, method)(observations[0])
@@ -117,14 +117,14 @@ def test_one_observation_or_many(name: str, method: str) -> None:
     np.testing.assert_allclose(single[0], one, rtol=1e-5, atol=1e-6)
 
 
-def test_action_size_one_stays_an_axis(name: str) -> None:
+def test_action_of_size_one_keeps_its_axis(name: str) -> None:
     cls, settings, _ = STATE_LEARNERS[name]
     learner = cls.create(0, box(OBS), box(1), **settings)
     assert learner.eval_actions(np.zeros(OBS))[0].shape == (1,)
     assert learner.sample_actions(np.zeros((2, OBS)))[0].shape == (2, 1)
 
 
-def test_vmapped_over_seeds_is_each_alone(name: str) -> None:
+def test_vmapped_learners_equal_single_ones(name: str) -> None:
     learners = [make_state_learner(name, seed) for seed in range(3)]
     batches = [make_batch(seed) for seed in range(3)]
     cls, keywords = type(learners[0]), STATE_LEARNERS[name][2]
@@ -157,7 +157,7 @@ def test_double_precision(name: str) -> None:
     ],
     ids=["size", "rows", "dtype"],
 )
-def test_wrong_batches_are_refused(name: str, change: dict[str, Any], words: str) -> None:
+def test_wrong_batches_raise(name: str, change: dict[str, Any], words: str) -> None:
     learner = make_state_learner(name)
     with pytest.raises(InputError, match=rf"^{type(learner).__name__}: .*{words}"):
         update(name, learner, {**make_batch(), **change})
@@ -187,7 +187,7 @@ def test_wrong_batches_are_refused(name: str, change: dict[str, Any], words: str
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_settings_out_of_range_are_named(cls: Any, keywords: dict, words: str) -> None:
+def test_settings_out_of_range_raise(cls: Any, keywords: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):
         cls.create(0, box(OBS), box(ACT), **keywords)
 
@@ -203,7 +203,7 @@ def test_spaces_must_be_boxes_of_one_axis() -> None:
 
 @pytest.mark.parametrize("ratio", [0, 3, 2.0, None])
 @pytest.mark.parametrize("which", ["sac", "td3"])
-def test_the_ratio_divides_the_batch(which: str, ratio: Any) -> None:
+def test_utd_ratio_must_divide_the_batch(which: str, ratio: Any) -> None:
     with pytest.raises(InputError, match=r"utd_ratio must be an integer .* divides the 8 rows"):
         make_state_learner(which).update(make_batch(), ratio)
 
@@ -215,7 +215,7 @@ def test_mini_batches_cut_nested_trees_in_order() -> None:
     assert parts["rewards"].tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
-def test_the_critic_steps_for_each_part_and_the_actor_once() -> None:
+def test_critic_updates_per_mini_batch_and_actor_once() -> None:
     """Quirk A5."""
     learner, _ = make_state_learner("sac").update(make_batch(), 4)
     assert learner.critic.step.item() == 4
@@ -225,7 +225,7 @@ def test_the_critic_steps_for_each_part_and_the_actor_once() -> None:
 # --- each learner's own ---------------------------------------------------------------------
 
 
-def test_bc_fits_the_data_and_its_std_never_moves() -> None:
+def test_bc_fits_the_data_with_a_constant_std() -> None:
     """Quirk U22: the parameter has no gradient, with weight decay or without."""
     learner = make_state_learner("bc-full", actor_lr=1e-2)
     batch = make_batch()
@@ -237,7 +237,7 @@ def test_bc_fits_the_data_and_its_std_never_moves() -> None:
     assert torch.equal(learner.actor.params["OutpuLogStd"], torch.zeros(ACT))
 
 
-def test_bc_decays_kernels_and_no_bias() -> None:
+def test_bc_decays_kernels_but_not_biases() -> None:
     """Towards a batch that is fitted already, all that moves is what decays."""
     decayed = make_state_learner("bc-full", weight_decay=10.0, actor_lr=1e-2, dropout_rate=None)
     kept = make_state_learner("bc-full", weight_decay=0.0, actor_lr=1e-2, dropout_rate=None)
@@ -256,7 +256,7 @@ def test_bc_reports_held_out_losses_without_dropout() -> None:
     assert torch.equal(info["nll"], expected)
 
 
-def test_iql_reports_each_critic_and_the_mean_advantage() -> None:
+def test_iql_info_has_each_critic_and_the_mean_advantage() -> None:
     """Quirks U20 and U21."""
     _, info = make_state_learner("iql").update(make_batch())
     assert set(info) == {
@@ -297,7 +297,7 @@ def test_sac_target_entropy_and_temperature() -> None:
     assert make_state_learner("sac", target_entropy=-7.0).target_entropy == -7.0
 
 
-def test_sac_backup_entropy_changes_the_target_alone() -> None:
+def test_sac_backup_entropy_changes_only_the_target() -> None:
     batch = make_batch()
     with_entropy, a = make_state_learner("sac").update_critic(batch)
     without, b = make_state_learner("sac", backup_entropy=False).update_critic(batch)
@@ -305,7 +305,7 @@ def test_sac_backup_entropy_changes_the_target_alone() -> None:
     assert not torch.equal(a["critic_loss"], b["critic_loss"])
 
 
-def test_redq_draws_another_subset_each_time() -> None:
+def test_redq_draws_a_new_subset_each_time() -> None:
     """Targets from subsets differ with the key; the whole ensemble's does not depend on it."""
     learner, batch = make_state_learner("redq"), make_batch()
     losses = {
@@ -317,7 +317,7 @@ def test_redq_draws_another_subset_each_time() -> None:
     assert rows == 4  # the whole ensemble is kept; only its use is cut
 
 
-def test_td3_steps_its_actor_when_it_is_due() -> None:
+def test_td3_updates_its_actor_after_the_delay() -> None:
     """Quirk A2: the critic's target moves every time, actor and target only when due."""
     learner, batch = make_state_learner("td3", actor_delay=3), make_batch()
     for step in range(1, 7):
@@ -340,7 +340,7 @@ def test_td3_counts_updates_not_critic_steps() -> None:
     assert steps == [0, 1, 1, 2]
 
 
-def test_td3_computes_both_and_keeps_the_right_one_where_the_step_is_unknown() -> None:
+def test_td3_delays_each_actor_of_a_stack_by_its_own_step() -> None:
     learners = [make_state_learner("td3", seed) for seed in range(2)]
     batch = make_batch()
     learners[1], _ = learners[1].update(batch)  # one is due, the other not
@@ -353,7 +353,7 @@ def test_td3_computes_both_and_keeps_the_right_one_where_the_step_is_unknown() -
     )
 
 
-def test_td3_explores_with_noise_inside_the_bounds() -> None:
+def test_td3_exploration_noise_stays_in_the_bounds() -> None:
     learner = make_state_learner("td3", exploration_noise=2.0)
     observations = make_batch()["observations"].numpy()
     noisy, after = learner.sample_actions(observations)

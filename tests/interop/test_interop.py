@@ -100,12 +100,12 @@ def check_against_upstream(learner: Any, name: str, after: dict[str, np.ndarray]
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_a_checkpoint_of_upstream_goes_on_here(name: str) -> None:
+def test_upstream_checkpoint_continues_equally(name: str) -> None:
     check_against_upstream(loaded(name), name, load_file(REFERENCE / "after.safetensors"))
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_every_leaf_comes_back_out_bit_for_bit(name: str) -> None:
+def test_loaded_learner_exports_the_same_bits(name: str) -> None:
     data = interop.to_bytes(loaded(name))
     ours, theirs = (leaves(x) for x in (interop.msgpack_restore(data), state_of(name)))
     assert set(ours) == set(theirs)
@@ -124,7 +124,7 @@ def test_every_leaf_comes_back_out_bit_for_bit(name: str) -> None:
 
 
 @pytest.mark.live
-def test_flax_reads_back_the_learners_that_it_wrote(tmp_path: Path) -> None:
+def test_flax_reads_exported_learners(tmp_path: Path) -> None:
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     theirs.mkdir()
     ours.mkdir()
@@ -156,7 +156,7 @@ def _reference(*arguments: Any) -> str:
     return run.stdout
 
 
-def test_nothing_of_it_needs_jax_or_flax() -> None:
+def test_import_and_load_without_jax_and_flax() -> None:
     program = (
         "import sys; sys.modules.update(dict.fromkeys(['jax', 'flax', 'orbax', 'optax']))\n"
         "import gymnasium as gym, idql_func.interop as interop\n"
@@ -176,7 +176,7 @@ def test_nothing_of_it_needs_jax_or_flax() -> None:
 # --- what is loaded -------------------------------------------------------------------------------
 
 
-def test_optimiser_steps_counts_and_targets_are_the_checkpoints() -> None:
+def test_optimiser_states_and_targets_are_loaded() -> None:
     learner = loaded("ddpm_iql")
     state = state_of("ddpm_iql")
     adam, decay, schedule = learner.score_model.opt_state
@@ -192,7 +192,7 @@ def test_optimiser_steps_counts_and_targets_are_the_checkpoints() -> None:
     assert learner.rng.dtype == torch.int64 and learner.rng.tolist() == state["rng"].tolist()
 
 
-def test_hyper_parameters_are_the_decimals_that_were_given() -> None:
+def test_hyper_parameters_are_restored_as_decimals() -> None:
     state = state_of("ddpm_iql")
     assert state["discount"].dtype == np.float32
     learner = interop.from_state_dict(make_learner("ddpm_iql", discount=0.5, N=9), state)
@@ -200,7 +200,7 @@ def test_hyper_parameters_are_the_decimals_that_were_given() -> None:
     assert learner.N == 4 and isinstance(learner.N, int)
 
 
-def test_a_number_that_rounds_to_the_saved_one_stays() -> None:
+def test_number_that_rounds_to_the_saved_one_is_kept() -> None:
     third = 1 / 3
     state = {**state_of("iql"), "temperature": np.float32(third)}
     assert interop.from_state_dict(make_learner("iql"), state).temperature == pytest.approx(third)
@@ -210,14 +210,14 @@ def test_a_number_that_rounds_to_the_saved_one_stays() -> None:
 
 @pytest.mark.parametrize("saved", [None, 0.25, np.float32(0.25), np.array(0.25, np.float32)])
 @pytest.mark.parametrize("given", [None, 0.5])
-def test_an_optional_hyper_parameter_may_be_none_on_either_side(saved: Any, given: Any) -> None:
+def test_optional_hyper_parameter_may_be_none(saved: Any, given: Any) -> None:
     state = {**state_of("bc"), "entropy_bonus": saved}
     learner = interop.from_state_dict(make_learner("bc", entropy_bonus=given), state)
     assert learner.entropy_bonus == (None if saved is None else 0.25)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_fresh_learner_goes_out_and_back(name: str) -> None:
+def test_new_learner_round_trips(name: str) -> None:
     learner = make_learner(name, seed=3)
     again = interop.from_bytes(make_learner(name, seed=4), interop.to_bytes(learner))
     assert tree_paths(again) == tree_paths(learner)
@@ -228,7 +228,7 @@ def test_a_fresh_learner_goes_out_and_back(name: str) -> None:
         assert torch.equal(torch.as_tensor(a), torch.as_tensor(b)), path
 
 
-def test_a_stack_of_learners_and_a_double_precision_one_go_out_and_back() -> None:
+def test_stacked_and_double_precision_learners_round_trip() -> None:
     def wide(learner: Any) -> Any:
         def widen(x: Any) -> Any:
             return x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
@@ -255,7 +255,7 @@ def test_parts_of_a_learner_load_alone() -> None:
         assert np.array_equal(one["OutputVDense"]["kernel"], kernel)
 
 
-def test_the_target_is_unchanged_and_shares_nothing() -> None:
+def test_target_is_unchanged_and_shares_no_memory() -> None:
     target = make_learner("iql")
     before = [torch.as_tensor(x).clone() for x in tree_leaves(target)]
     state = interop.to_state_dict(target)
@@ -302,7 +302,7 @@ PROBLEMS = [
 
 
 @pytest.mark.parametrize(("path", "value", "sentence"), PROBLEMS)
-def test_each_leaf_that_does_not_fit_is_named(path: str, value: Any, sentence: str) -> None:
+def test_mismatched_leaves_raise_with_their_path(path: str, value: Any, sentence: str) -> None:
     state = changed(state_of("iql"), path, value)
     with pytest.raises(InputError, match=sentence) as caught:
         interop.from_state_dict(make_learner("iql"), state)
@@ -310,7 +310,7 @@ def test_each_leaf_that_does_not_fit_is_named(path: str, value: Any, sentence: s
     assert str(caught.value).count(";") == 0
 
 
-def test_an_integer_stays_one() -> None:
+def test_fraction_for_an_integer_raises() -> None:
     state = {**state_of("ddpm_iql"), "N": 4.5}
     with pytest.raises(InputError, match=r"N is 4\.5, expected an integer"):
         interop.from_state_dict(make_learner("ddpm_iql"), state)
@@ -324,7 +324,7 @@ def test_many_problems_are_counted() -> None:
     assert "actor/params/MLP_0/Dense_0/kernel has shape (3, 8), expected (3, 9)" in message
 
 
-def test_another_learner_and_another_optimiser_are_refused_by_name() -> None:
+def test_checkpoint_of_another_learner_or_optimiser_raises() -> None:
     with pytest.raises(InputError, match=r"IQLLearner: critic is missing; .*entropy_bonus is not"):
         interop.from_state_dict(make_learner("iql"), state_of("bc"))
     constant = make_learner("ddpm_iql", decay_steps=None)
@@ -332,6 +332,6 @@ def test_another_learner_and_another_optimiser_are_refused_by_name() -> None:
         interop.from_state_dict(constant, state_of("ddpm_iql"))
 
 
-def test_a_leaf_that_no_checkpoint_holds_is_named() -> None:
+def test_leaf_of_unsupported_type_raises() -> None:
     with pytest.raises(InputError, match="a/b is a function"):
         interop.to_bytes({"a": {"b": print.__class__ and make_learner}})

@@ -50,24 +50,24 @@ def same(a: Any, b: Any) -> bool:
 
 @given(trees)
 @settings(max_examples=150, deadline=None)
-def test_trees_come_back(tree: Any) -> None:
+def test_trees_round_trip(tree: Any) -> None:
     assert same(tree, msgpack_restore(msgpack_serialize(tree)))
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_what_flax_wrote_is_written_again_to_the_byte(name: str) -> None:
+def test_serialized_bytes_equal_flax(name: str) -> None:
     data = (REFERENCE / f"{name}.msgpack").read_bytes()
     assert msgpack_serialize(msgpack_restore(data)) == data
 
 
-def test_any_mapping_is_a_dict_tuples_are_lists_and_views_are_copied() -> None:
+def test_mappings_tuples_and_views_are_converted() -> None:
     array = np.arange(6, dtype=">f4").reshape(2, 3).T
     tree = msgpack_restore(msgpack_serialize(MappingProxyType({"a": (1, array)})))
     assert tree["a"][0] == 1 and tree["a"][1].dtype == np.float32
     assert np.array_equal(tree["a"][1], array)
 
 
-def test_arrays_above_the_limit_are_chunked_as_flax_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_arrays_are_chunked_as_in_flax(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flax_bytes, "_CHUNK_BYTES", 16)
     array = np.arange(10, dtype=np.float32).reshape(5, 2)
     data = msgpack_serialize({"big": array, "small": array[:2]})
@@ -122,7 +122,7 @@ def packed_array(shape: Any, dtype: str, size: int, code: int = 1) -> Any:
         ),
     ],
 )
-def test_bad_bytes_are_refused_in_one_sentence(data: bytes, sentence: str) -> None:
+def test_bad_bytes_raise_one_sentence(data: bytes, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence) as caught:
         msgpack_restore(data)
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
@@ -130,7 +130,7 @@ def test_bad_bytes_are_refused_in_one_sentence(data: bytes, sentence: str) -> No
 
 @given(st.integers(0), st.binary(max_size=4), st.sampled_from(["bc", "td3"]))
 @settings(max_examples=200, deadline=None)
-def test_damage_anywhere_gives_a_tree_or_one_sentence(at: int, patch: bytes, name: str) -> None:
+def test_damaged_bytes_raise_or_give_a_tree(at: int, patch: bytes, name: str) -> None:
     data = bytearray((REFERENCE / f"{name}.msgpack").read_bytes())
     start = at % len(data)
     data[start : start + len(patch)] = patch
@@ -155,12 +155,12 @@ class Evil:
         ({"a": 2**64}, "a is 18446744073709551616; it must fit in 64 bits"),
     ],
 )
-def test_what_the_format_has_no_place_for_is_named(tree: Any, sentence: str) -> None:
+def test_unsupported_leaves_and_keys_raise(tree: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         msgpack_serialize(tree)
 
 
-def test_bfloat16_needs_a_package_or_works() -> None:
+def test_bfloat16_needs_ml_dtypes() -> None:
     data = packed_array((2,), "bfloat16", 4)
     try:
         import ml_dtypes  # pyright: ignore[reportMissingImports]

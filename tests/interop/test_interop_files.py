@@ -27,7 +27,7 @@ def same(a: Any, b: Any) -> bool:
     return all(torch.equal(torch.as_tensor(x), torch.as_tensor(y)) for x, y in pairs)
 
 
-def test_the_latest_of_a_folder_a_step_of_it_and_a_file(tmp_path: Path) -> None:
+def test_latest_step_and_file_are_found(tmp_path: Path) -> None:
     for step in (2, 10, 9):
         interop.save_checkpoint(tmp_path, {**TREE, "n": torch.tensor(step).int()}, step)
     (tmp_path / "checkpoint_11.part").write_bytes(b"half")
@@ -37,13 +37,13 @@ def test_the_latest_of_a_folder_a_step_of_it_and_a_file(tmp_path: Path) -> None:
     assert interop.latest_checkpoint(tmp_path, prefix="other_") is None
 
 
-def test_flaxs_own_file_in_a_folder(tmp_path: Path) -> None:
+def test_file_of_flax_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / "best_7").write_bytes((REFERENCE / "td3.msgpack").read_bytes())
     learner = interop.restore_checkpoint(tmp_path, make_learner("td3"), prefix="best_")
     assert learner.critic.step == 2
 
 
-def test_a_checkpoint_is_not_replaced_unless_asked(tmp_path: Path) -> None:
+def test_checkpoint_is_not_replaced_without_overwrite(tmp_path: Path) -> None:
     interop.save_checkpoint(tmp_path, ZEROS, 1)
     with pytest.raises(InputError, match="checkpoint_1 already exists; use another step"):
         interop.save_checkpoint(tmp_path, TREE, 1)
@@ -51,7 +51,9 @@ def test_a_checkpoint_is_not_replaced_unless_asked(tmp_path: Path) -> None:
     assert same(interop.restore_checkpoint(tmp_path, ZEROS), TREE)
 
 
-def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_leaves_no_partial_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     interop.save_checkpoint(tmp_path, ZEROS, 1)
 
     def fail(descriptor: int) -> None:
@@ -64,7 +66,7 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
     assert same(interop.restore_checkpoint(tmp_path, TREE), ZEROS)
 
 
-def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+def test_missing_checkpoint_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*checkpoint_<number>"):
         interop.restore_checkpoint(tmp_path, TREE)
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*checkpoint_3"):
@@ -83,7 +85,7 @@ def as_orbax_tree(state: Any) -> Any:
     return {k: as_orbax_tree(v) for k, v in state.items()} or None
 
 
-def test_the_one_file_of_orbax_0_2_needs_no_orbax(tmp_path: Path) -> None:
+def test_orbax_0_2_folder_is_read_without_orbax(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint_2"
     folder.mkdir()
     tree = as_orbax_tree(state_of("ddpm_iql"))
@@ -105,7 +107,7 @@ def folders_only_orbax_reads(tmp_path: Path) -> list[Path]:
     return [database, step, split]
 
 
-def test_without_orbax_one_sentence_says_what_to_do(
+def test_missing_orbax_raises_with_the_package_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "orbax.checkpoint", None)
@@ -123,7 +125,7 @@ def test_without_orbax_one_sentence_says_what_to_do(
 
 @with_orbax
 @pytest.mark.parametrize("name", ["ddpm_iql", "bc", "sac"])
-def test_a_learner_goes_through_orbax(name: str, tmp_path: Path) -> None:
+def test_learner_round_trips_through_orbax(name: str, tmp_path: Path) -> None:
     learner = interop.from_state_dict(make_learner(name), state_of(name))
     path = interop.save_orbax(tmp_path / "checkpoint_5", learner)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint_5"]
@@ -136,7 +138,7 @@ def test_a_learner_goes_through_orbax(name: str, tmp_path: Path) -> None:
 
 
 @with_orbax
-def test_double_precision_and_misfits_go_through_orbax(tmp_path: Path) -> None:
+def test_orbax_keeps_dtypes_and_mismatches_raise(tmp_path: Path) -> None:
     double = {"w": torch.arange(3.0, dtype=torch.float64) / 3}
     path = interop.save_orbax(tmp_path / "double", double)
     assert same(interop.restore_orbax(path, {"w": torch.zeros(3, dtype=torch.float64)}), double)

@@ -52,7 +52,7 @@ def observations_of(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", [*CASES, *MORE])
-def test_actions_are_the_learners(name: str, tmp_path: Path) -> None:
+def test_actions_equal_the_learner(name: str, tmp_path: Path) -> None:
     learner, observations = learner_of(name), observations_of(name)
     policy = interop.load_policy(
         interop.save_policy(interop.policy_module(learner), tmp_path / "policy.safetensors")
@@ -67,7 +67,7 @@ def test_actions_are_the_learners(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_actions_are_upstreams(name: str) -> None:
+def test_actions_equal_upstream(name: str) -> None:
     learner = interop.from_state_dict(make_learner(name), state_of(name))
     one = tree_map(lambda x: x[0], observations_of(name))
     after = safetensors.torch.load_file(REFERENCE / "after.safetensors")
@@ -102,7 +102,7 @@ def test_cameras_with_depth_and_state() -> None:
 # --- IDQL's key -----------------------------------------------------------------------------------
 
 
-def test_a_key_of_ones_own() -> None:
+def test_actions_depend_on_the_given_key() -> None:
     learner, rows = make_learner("ddpm_iql"), observations_of("ddpm_iql")
     policy: Any = interop.policy_module(learner)
     assert torch.equal(policy(rows), policy(rows, learner.rng))
@@ -119,7 +119,7 @@ def test_a_key_of_ones_own() -> None:
     ("name", "fields"),
     [("sac", ["actor"]), ("drq", ["actor"]), ("ddpm_iql", ["target_score_model", "target_critic"])],
 )
-def test_names_and_tensors_are_the_flax_trees(name: str, fields: list[str]) -> None:
+def test_state_dict_has_flaxs_names_and_tensors(name: str, fields: list[str]) -> None:
     learner = make_learner(name)
     state = interop.policy_module(learner).state_dict()
     expected: dict[str, torch.Tensor] = {}
@@ -133,7 +133,7 @@ def test_names_and_tensors_are_the_flax_trees(name: str, fields: list[str]) -> N
         assert type(state[key]) is torch.Tensor and torch.equal(state[key], tensor), key
 
 
-def test_it_shares_nothing_with_the_learner_and_asks_for_no_gradient() -> None:
+def test_policy_shares_no_memory_and_requires_no_gradient() -> None:
     learner = make_learner("iql")
     before = [torch.as_tensor(x).clone() for x in tree_leaves(learner)]
     policy = interop.policy_module(learner)
@@ -145,7 +145,7 @@ def test_it_shares_nothing_with_the_learner_and_asks_for_no_gradient() -> None:
         assert torch.equal(a, torch.as_tensor(b))
 
 
-def test_it_trains_like_any_module() -> None:
+def test_policy_can_be_trained() -> None:
     policy = interop.policy_module(make_learner("td3")).requires_grad_()
     optimiser = torch.optim.SGD(policy.parameters(), lr=0.1)
     rows = observations_of("td3")
@@ -156,7 +156,7 @@ def test_it_trains_like_any_module() -> None:
 
 
 @pytest.mark.parametrize("name", ["sac", "ddpm_iql"])
-def test_a_plain_state_dict_goes_through_safetensors_and_torch_save(
+def test_state_dict_round_trips_through_safetensors_and_torch_save(
     name: str, tmp_path: Path
 ) -> None:
     one, other = (interop.policy_module(make_learner(name, seed)) for seed in (1, 2))
@@ -170,7 +170,7 @@ def test_a_plain_state_dict_goes_through_safetensors_and_torch_save(
     assert torch.equal(one(rows), interop.build_policy(saved["config"], saved["state"])(rows))
 
 
-def test_double_precision_stays() -> None:
+def test_double_precision_is_kept() -> None:
     def widen(x: Any) -> Any:
         return x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
 
@@ -181,7 +181,7 @@ def test_double_precision_stays() -> None:
     np.testing.assert_allclose(policy(rows), learner.eval_actions(rows)[0], rtol=0, atol=1e-12)
 
 
-def test_a_policy_file_needs_no_learner(tmp_path: Path) -> None:
+def test_policy_file_is_loaded_without_a_learner(tmp_path: Path) -> None:
     policy = interop.policy_module(make_learner("bc"))
     path = interop.save_policy(policy, tmp_path / "policy.safetensors")
     program = (
@@ -195,7 +195,7 @@ def test_a_policy_file_needs_no_learner(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["td3", "ddpm_iql"])
-def test_torch_export_takes_it(name: str) -> None:
+def test_policy_can_be_exported_with_torch_export(name: str) -> None:
     policy, rows = interop.policy_module(make_learner(name)), observations_of(name)
     program = torch.export.export(policy, (rows,))
     assert torch.allclose(program.module()(rows), policy(rows), rtol=0, atol=1e-6)
@@ -204,7 +204,7 @@ def test_torch_export_takes_it(name: str) -> None:
 # --- bad input ------------------------------------------------------------------------------------
 
 
-def test_observations_of_another_shape_are_refused() -> None:
+def test_observations_of_another_shape_raise() -> None:
     policy = interop.policy_module(make_learner("sac"))
     for shape in ((4,), (2, 4), (1, 2, 3), ()):
         with pytest.raises(InputError, match=r"must have shape \(3,\) or \(batch, 3\), got"):
@@ -218,7 +218,7 @@ def test_observations_of_another_shape_are_refused() -> None:
         pixels(torch.zeros(3))
 
 
-def test_a_stack_and_a_network_of_ones_own_are_refused() -> None:
+def test_stacks_and_custom_networks_raise() -> None:
     stack = tree_stack([make_learner("iql", seed) for seed in (0, 1)])
     with pytest.raises(InputError, match="a stack of learners; export one of tree_unstack"):
         interop.policy_module(stack)
@@ -237,7 +237,7 @@ def test_a_stack_and_a_network_of_ones_own_are_refused() -> None:
         interop.policy_module(learner.replace(actor=learner.actor.replace(apply_fn=other.apply)))
 
 
-def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
+def test_damaged_and_other_files_raise(tmp_path: Path) -> None:
     path = interop.save_policy(interop.policy_module(make_learner("iql")), tmp_path / "p")
     data = path.read_bytes()
     for damaged in (b"", data[:50], data[:-1], data[:40] + b"\xff" + data[41:]):
@@ -259,13 +259,13 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         ({"networks": {"actor": {"class": "MLP", "input_dim": 0, "hidden_dims": [2]}}}, "at least"),
     ],
 )
-def test_settings_that_no_policy_has_are_refused(change: dict[str, Any], sentence: str) -> None:
+def test_invalid_settings_raise(change: dict[str, Any], sentence: str) -> None:
     policy = interop.policy_module(make_learner("iql"))
     with pytest.raises(InputError, match=sentence):
         interop.build_policy({**policy.config, **change}, policy.state_dict())
 
 
-def test_tensors_that_do_not_fit_are_named() -> None:
+def test_mismatched_tensors_raise_with_their_name() -> None:
     policy = interop.policy_module(make_learner("iql"))
     state = policy.state_dict()
     tensor = state.pop("actor.OutpuLogStd")

@@ -23,20 +23,20 @@ KEY = random.PRNGKey(0)
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 3))])
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_conv_is_flaxs(stride: int, padding: str | tuple[tuple[int, int], ...]) -> None:
+def test_conv_equals_flax(stride: int, padding: str | tuple[tuple[int, int], ...]) -> None:
     kind = padding if isinstance(padding, str) else "pairs"
     check_case(f"conv-{stride}-{kind}", Conv(3, 2, (3, 4), (stride, stride), padding))
 
 
-def test_conv_without_bias_and_over_several_batch_axes_is_flaxs() -> None:
+def test_conv_without_bias_and_with_several_batch_axes_equals_flax() -> None:
     check_case("conv-no-bias", Conv(3, 2, (3, 3), (2, 2), use_bias=False))
 
 
-def test_conv_of_one_image_is_flaxs() -> None:
+def test_conv_of_one_image_equals_flax() -> None:
     check_case("conv-one", Conv(3, 2, (3, 3), (2, 1)))
 
 
-def test_group_norm_is_flaxs() -> None:
+def test_group_norm_equals_flax() -> None:
     check_case("norm", MyGroupNorm(8))
     check_case("norm-one", MyGroupNorm(8))
     check_case("norm-default", GroupNorm(4, num_groups=2))
@@ -55,7 +55,7 @@ class Pooled(Module):
         return max_pool(self.conv(x), (3, 3), (2, 2), "SAME")
 
 
-def test_max_pool_is_flaxs() -> None:
+def test_max_pool_equals_flax() -> None:
     check_case("pool", Pooled())
 
 
@@ -73,7 +73,7 @@ def test_conv_by_hand() -> None:
     assert layer.apply(params, image).flatten().tolist() == [5.5, 11.5]
 
 
-def test_same_padding_with_strides_is_not_torchs() -> None:
+def test_same_padding_with_strides_differs_from_torch() -> None:
     """An even image, a 3x3 kernel and stride 2 leave one row, which goes behind."""
     layer = Conv(1, 1, (3, 3), (2, 2), use_bias=False)
     params = {"kernel": torch.zeros(3, 3, 1, 1).index_fill(0, torch.tensor([0]), 1.0)}
@@ -91,14 +91,14 @@ def test_group_norm_of_a_constant_is_its_bias() -> None:
     assert torch.equal(zeros, params["bias"].expand(2, 3, 3, 4))
 
 
-def test_group_norm_keeps_images_apart() -> None:
+def test_group_norm_treats_images_separately() -> None:
     layer = GroupNorm(4, num_groups=2)
     params, images = layer.init(KEY), random.normal(KEY, (3, 2, 2, 4))
     each = torch.stack([layer.apply(params, image) for image in images])
     torch.testing.assert_close(layer.apply(params, images), each)
 
 
-def test_conv_maps_over_parameters_and_images() -> None:
+def test_conv_under_vmap_over_parameters_and_images() -> None:
     layer = Conv(2, 3, (3, 3), (2, 2))
     params = [layer.init(random.PRNGKey(i)) for i in range(2)]
     images = random.normal(KEY, (2, 4, 6, 6, 2))
@@ -115,7 +115,7 @@ def test_conv_maps_over_parameters_and_images() -> None:
     window=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     strides=st.tuples(st.integers(1, 4), st.integers(1, 4)),
 )
-def test_same_padding_gives_one_window_a_stride(
+def test_same_padding_gives_one_window_per_stride(
     size: tuple[int, int], window: tuple[int, int], strides: tuple[int, int]
 ) -> None:
     assert output_shape(size, window, strides, "SAME") == tuple(
@@ -138,18 +138,18 @@ def test_same_padding_gives_one_window_a_stride(
 
 
 @pytest.mark.parametrize("padding", ["same", 1, (1, 1), ((1, 1),), ((1, 1), (1, -1)), None])
-def test_a_padding_of_another_form_is_named(padding: object) -> None:
+def test_padding_of_another_form_raises(padding: object) -> None:
     with pytest.raises(InputError, match="padding must be 'SAME', 'VALID' or two pairs"):
         check_padding(padding)
     with pytest.raises(InputError, match="padding must be"):
         Conv(1, 1, (3, 3), padding=padding)  # type: ignore[arg-type]
 
 
-def test_a_window_larger_than_the_image_is_named() -> None:
+def test_window_larger_than_the_image_raises() -> None:
     with pytest.raises(InputError, match="an image of 2x9 with padding 'VALID' is smaller than"):
         output_shape((2, 9), (3, 3), (1, 1), "VALID")
 
 
-def test_channels_that_do_not_divide_are_named() -> None:
+def test_channels_that_do_not_divide_raise() -> None:
     with pytest.raises(InputError, match="6 channels do not divide into 4 groups"):
         GroupNorm(6, num_groups=4)

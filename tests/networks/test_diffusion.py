@@ -79,7 +79,7 @@ def test_fourier_features_are_cosines_then_sines() -> None:
     assert y[1].tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_fourier_features_that_do_not_learn() -> None:
+def test_fourier_features_without_parameters() -> None:
     net = FourierFeatures(4, learnable=False)
     assert net.init(KEY) == {}
     y = net.apply({}, torch.tensor([[3.0]]))
@@ -101,7 +101,7 @@ def ddpm() -> DDPM:
     return DDPM(MLP(8, [6, 4]), MLP(2 + 3 + 4, [5, 2]), FourierFeatures(8))
 
 
-def test_tree_is_flaxs() -> None:
+def test_parameter_tree_equals_flax() -> None:
     assert tree_map(lambda p: tuple(p.shape), ddpm().init(KEY)) == {
         "FourierFeatures_0": {"kernel": (4, 1)},
         "MLP_0": {
@@ -115,7 +115,7 @@ def test_tree_is_flaxs() -> None:
     }
 
 
-def test_the_reverse_encoder_sees_action_observation_and_time() -> None:
+def test_reverse_encoder_gets_action_observation_and_time() -> None:
     net = DDPM(MLP(2, [1]), MLP(1 + 1 + 1, [1]), FourierFeatures(2))
     params = {
         "FourierFeatures_0": {"kernel": torch.tensor([[0.25]])},
@@ -138,7 +138,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_each_step_encoded_once_gives_the_same_values_and_gradients(name: str) -> None:
+def test_encoding_each_time_once_gives_the_same_values_and_gradients(name: str) -> None:
     net = DDPM(MLP(8, [6, 4]), NETWORKS[name](), FourierFeatures(8))
     params = net.init(KEY)
     s, a, t = torch.randn(20, 3), torch.randn(20, 2), torch.arange(20).unsqueeze(1) % 3
@@ -157,7 +157,7 @@ def test_each_step_encoded_once_gives_the_same_values_and_gradients(name: str) -
 
 @pytest.mark.parametrize("steps", [None, 3])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_what_rows_share_need_not_be_repeated(name: str, steps: int | None) -> None:
+def test_inputs_equal_in_all_rows_need_not_be_repeated(name: str, steps: int | None) -> None:
     net = DDPM(MLP(8, [6, 4]), NETWORKS[name](), FourierFeatures(8))
     params = net.init(KEY)
     s, a = torch.randn(4, 3), torch.randn(4, 5, 2)
@@ -198,7 +198,7 @@ def test_sampler_by_hand_for_one_step() -> None:
     torch.testing.assert_close(actions, expected.clamp(-1, 1))
 
 
-def test_sampler_visits_the_steps_downwards() -> None:
+def test_sampler_goes_through_the_steps_in_descending_order() -> None:
     times: list[list[int]] = []
 
     def eps(params: Any, s: Tensor, a: Tensor, t: Tensor, training: bool) -> Tensor:
@@ -210,7 +210,7 @@ def test_sampler_visits_the_steps_downwards() -> None:
     assert times == [[2] * 4, [1] * 4, [0] * 4, [0] * 4, [0] * 4]
 
 
-def test_sampler_is_a_function_of_the_key_and_hands_on_the_next() -> None:
+def test_sampler_depends_on_the_key_and_returns_the_next() -> None:
     (a, key_a), (b, key_b), (c, key_c) = sample(), sample(), sample(seed=1)
     assert torch.equal(a, b) and torch.equal(key_a, key_b)
     assert not torch.equal(a, c) and not torch.equal(key_a, key_c)

@@ -16,20 +16,20 @@ KEY = random.PRNGKey(0)
 LAYERS: dict[str, Any] = {"features": (4, 3), "filters": (3, 4), "strides": (2, 1)}
 
 
-def test_d4pg_is_upstreams() -> None:
+def test_d4pg_equals_upstream() -> None:
     check_case("d4pg", D4PGEncoder((12, 11, 3), **LAYERS))
     check_case("d4pg-same", D4PGEncoder((9, 10, 3), **LAYERS, padding="SAME"))
 
 
-def test_resnet_is_upstreams() -> None:
+def test_resnet_equals_upstream() -> None:
     check_case("resnet", ResNetV2Encoder((7, 6, 3), stage_sizes=(1, 1), num_filters=4))
 
 
-def test_resnets_stem_for_224_pixels_is_upstreams() -> None:
+def test_resnet_stem_for_224_pixels_equals_upstream() -> None:
     check_case("resnet-stem", ResNetV2Encoder((8, 224, 2), stage_sizes=(1,), num_filters=4))
 
 
-def test_resnet_of_drq_has_upstreams_tree() -> None:
+def test_resnet_of_drq_has_upstreams_parameter_tree() -> None:
     """(2, 2, 2, 2) blocks: 64x64 frames, three stacked, give 8 * 8 * 512 features."""
     net = ResNetV2Encoder((64, 64, 9), stage_sizes=(2, 2, 2, 2))
     assert net.output_dim == 8 * 8 * 512
@@ -50,7 +50,7 @@ def test_resnet_of_a_square_image_of_224_pixels() -> None:
     assert net.output_dim == 7 * 7 * 512
 
 
-def test_default_filters_are_the_learners() -> None:
+def test_default_filters_equal_those_of_the_learners() -> None:
     """Not upstream's (2, 1, 1, 1), a copy of the strides (quirk A13)."""
     net = D4PGEncoder((16, 16, 3))
     assert [conv.kernel_size for conv in net.convs] == [(3, 3)] * 4
@@ -65,7 +65,7 @@ def test_default_filters_are_the_learners() -> None:
     ],
     ids=["d4pg", "resnet"],
 )
-def test_one_image_gives_what_it_gives_in_a_batch(net: Any) -> None:
+def test_single_image_equals_batch(net: Any) -> None:
     params, images = net.init(KEY), random.uniform(KEY, (3, 12, 11, 3))
     batch = net.apply(params, images)
     assert batch.shape == (3, net.output_dim)
@@ -78,7 +78,7 @@ def test_one_image_gives_what_it_gives_in_a_batch(net: Any) -> None:
 
 
 @pytest.mark.parametrize("width", [12, 224], ids=["plain", "stem"])
-def test_resnets_side_by_side_are_each_alone(width: int) -> None:
+def test_vmapped_resnets_equal_single_ones(width: int) -> None:
     """In double precision: in float32 the rounding of the stem alone takes up parity's bounds."""
     net = ResNetV2Encoder((12, width, 3), stage_sizes=(1, 1), num_filters=4)
     params = tree_map(lambda x: x.double(), vmap(net.init)(random.split(KEY, 3)))
@@ -102,7 +102,7 @@ def test_block_without_change_of_shape_has_no_projection() -> None:
     assert ResNetV2Block((8, 8, 4), filters=4, stride=2).output_shape == (4, 4, 4)
 
 
-def test_bad_settings_are_named() -> None:
+def test_bad_settings_raise() -> None:
     with pytest.raises(InputError, match="features, filters and strides must have one entry"):
         D4PGEncoder((16, 16, 3), features=(4, 4))
     with pytest.raises(InputError, match=r"an image of 2x2 .* smaller than the 3x3 window"):

@@ -16,7 +16,7 @@ def critics(num: int = 3, **options: float) -> Ensemble:
     return Ensemble(StateActionValue, MLP, input_dim=5, hidden_dims=[8], num=num, **options)
 
 
-def test_tree_is_flaxs_with_members_on_axis_zero() -> None:
+def test_parameter_tree_equals_flax_with_members_on_axis_0() -> None:
     assert tree_map(lambda p: tuple(p.shape), critics().init(KEY)) == {
         "VmapStateActionValue_0": {
             "MLP_0": {"Dense_0": {"kernel": (3, 5, 8), "bias": (3, 8)}},
@@ -25,7 +25,7 @@ def test_tree_is_flaxs_with_members_on_axis_zero() -> None:
     }
 
 
-def test_members_have_weights_of_their_own() -> None:
+def test_members_have_different_weights() -> None:
     net = critics()
     params = net.init(KEY)
     kernel = params["VmapStateActionValue_0"]["MLP_0"]["Dense_0"]["kernel"]
@@ -39,7 +39,7 @@ def test_members_have_weights_of_their_own() -> None:
         torch.testing.assert_close(single.apply(member, OBS, ACT), q[i])
 
 
-def test_members_drop_by_keys_of_their_own() -> None:
+def test_members_have_different_dropout_masks() -> None:
     net = critics(2, dropout_rate=0.5, activate_final=True)
     params = net.init(KEY)
     one = tree_map(lambda p: p[:1].expand_as(p).clone(), params)  # the same weights twice
@@ -60,7 +60,7 @@ def test_gradient_of_one_member_leaves_the_others() -> None:
     assert bias.tolist() == [[0.0], [4.0]]
 
 
-def test_subset_is_drawn_without_replacement_and_alike_in_all_leaves() -> None:
+def test_subset_is_drawn_without_replacement_and_equal_in_all_leaves() -> None:
     params = {"a": torch.arange(6), "b": {"c": 10 * torch.arange(6)}}
     for seed in range(10):
         cut = subsample_ensemble(random.PRNGKey(seed), params, 3, 6)
@@ -71,7 +71,7 @@ def test_subset_is_drawn_without_replacement_and_alike_in_all_leaves() -> None:
     assert subsample_ensemble(KEY, params, 3, 6)["a"].tolist() == expected.tolist()
 
 
-def test_subset_runs_through_the_network() -> None:
+def test_subset_can_be_applied() -> None:
     net = critics(4)
     params = net.init(KEY)
     cut = subsample_ensemble(KEY, params, 2, 4)
@@ -79,7 +79,7 @@ def test_subset_runs_through_the_network() -> None:
     torch.testing.assert_close(net.apply(cut, OBS, ACT), net.apply(params, OBS, ACT)[index])
 
 
-def test_subset_of_a_part_keeps_the_rest() -> None:
+def test_subset_of_one_entry_keeps_the_others() -> None:
     params = {"Ensemble_0": {"w": torch.arange(5)}, "Encoder": {"w": torch.arange(7)}}
     cut = subsample_ensemble(KEY, params, 2, 5)
     assert cut["Ensemble_0"]["w"].shape == (2,)

@@ -15,7 +15,7 @@ from idql_func.networks.layers import IndexedRows, join
 KEY = random.PRNGKey(0)
 
 
-def test_dense_is_the_same_for_any_number_of_axes() -> None:
+def test_dense_accepts_any_number_of_axes() -> None:
     layer = Dense(3, 2)
     params = layer.init(KEY)
     params["bias"] = torch.tensor([0.5, -0.5])
@@ -38,7 +38,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_dense_of_parts_is_dense_of_them_joined(name: str) -> None:
+def test_dense_of_parts_equals_dense_of_their_concatenation(name: str) -> None:
     parts = PARTS[name]
     joined = join(parts)
     layer = Dense(joined.shape[-1], 6)
@@ -84,7 +84,7 @@ def test_layer_norm_by_hand() -> None:
     torch.testing.assert_close(y, torch.tensor([-2 * s, -2 * s, 5.0, 3 * s]))
 
 
-def test_layer_norms_epsilon_is_flaxs() -> None:
+def test_layer_norm_epsilon_equals_flax() -> None:
     """1e-6, not torch's 1e-5 (quirk N5): with a variance of 1e-6 it halves the square."""
     layer = LayerNorm(2)
     x = torch.tensor([-1e-3, 1e-3])
@@ -98,7 +98,7 @@ def test_layer_norm_of_a_large_constant_has_no_negative_variance() -> None:
     assert bool(y.isfinite().all())
 
 
-def test_layer_norm_starts_as_scale_one_and_bias_zero() -> None:
+def test_layer_norm_initial_scale_is_one_and_bias_zero() -> None:
     params = LayerNorm(3).init(KEY)
     assert params["scale"].tolist() == [1.0] * 3 and params["bias"].tolist() == [0.0] * 3
 
@@ -106,7 +106,7 @@ def test_layer_norm_starts_as_scale_one_and_bias_zero() -> None:
 # --- dropout --------------------------------------------------------------------------------
 
 
-def test_dropout_zeroes_a_share_and_scales_the_rest() -> None:
+def test_dropout_zeroes_a_fraction_and_scales_the_others() -> None:
     x = torch.ones(10_000)
     y = Dropout(0.25).apply({}, x, training=True, rngs={"dropout": KEY})
     kept = y != 0
@@ -131,7 +131,7 @@ def test_dropout_is_off_outside_training_and_at_rate_zero() -> None:
     assert Dropout(1.0).apply({}, x, training=True, rngs={"dropout": KEY}).tolist() == [0.0] * 4
 
 
-def test_dropout_without_a_key_says_so() -> None:
+def test_dropout_without_a_key_raises() -> None:
     with pytest.raises(ValueError, match=r"needs a key; pass rngs=\{'dropout': key\}"):
         Dropout(0.5).apply({}, torch.ones(2), training=True)
 
@@ -148,14 +148,14 @@ def test_activations_by_hand() -> None:
         assert mish(x)[i].item() == pytest.approx(v * math.tanh(softplus), rel=1e-6)
 
 
-def test_relus_slope_at_zero_is_zero() -> None:
+def test_relu_gradient_at_zero_is_zero() -> None:
     assert grad(relu)(torch.tensor(0.0)).item() == 0.0
 
 
 # --- initialisers ---------------------------------------------------------------------------
 
 
-def test_xavier_fills_its_range() -> None:
+def test_xavier_uniform_range() -> None:
     draw = xavier_uniform()(KEY, (60, 90))
     limit = math.sqrt(6 / (60 + 90))
     assert 0.99 * limit < draw.abs().max().item() <= limit
@@ -163,14 +163,14 @@ def test_xavier_fills_its_range() -> None:
     assert default_init is xavier_uniform
 
 
-def test_lecun_has_its_variance_and_is_cut_at_two_deviations() -> None:
+def test_lecun_normal_variance_and_truncation() -> None:
     draw = lecun_normal()(KEY, (50, 200))
     assert draw.var().item() == pytest.approx(1 / 50, rel=0.05)
     cut = 2 / math.sqrt(50) / 0.87962566103423978
     assert 0.98 * cut < draw.abs().max().item() <= cut
 
 
-def test_fans_of_convolutions_count_the_field() -> None:
+def test_fans_of_convolutions_include_the_kernel_size() -> None:
     draw = xavier_uniform()(KEY, (3, 3, 8, 16))
     assert draw.abs().max().item() <= math.sqrt(6 / (9 * 24))
     assert draw.abs().max().item() > 0.99 * math.sqrt(6 / (9 * 24))

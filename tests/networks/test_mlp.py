@@ -15,7 +15,7 @@ def shapes(tree: object) -> object:
     return tree_map(lambda p: tuple(p.shape), tree)
 
 
-def test_tree_is_flaxs() -> None:
+def test_parameter_tree_equals_flax() -> None:
     assert shapes(MLP(10, [256, 4]).init(KEY)) == {
         "Dense_0": {"kernel": (10, 256), "bias": (256,)},
         "Dense_1": {"kernel": (256, 4), "bias": (4,)},
@@ -59,7 +59,7 @@ def test_dropout_comes_before_the_activation() -> None:
     assert set(y.flatten().tolist()) == {1.0, 5.0}  # 0 + 1, and (1 * 1 + 1) / 0.5 + 1
 
 
-def test_layers_drop_by_keys_of_their_own() -> None:
+def test_layers_have_different_dropout_masks() -> None:
     net = MLP(1, [64, 64], activate_final=True, dropout_rate=0.5)
     params = net.init(KEY)
     params["Dense_0"] = {"kernel": torch.zeros(1, 64), "bias": torch.ones(64)}
@@ -71,7 +71,7 @@ def test_layers_drop_by_keys_of_their_own() -> None:
         net.apply(params, torch.ones(1, 1), training=True)
 
 
-def test_the_last_layer_drops_only_when_activated() -> None:
+def test_last_layer_has_dropout_only_with_activate_final() -> None:
     net = MLP(2, [8], dropout_rate=0.9)
     params = net.init(KEY)
     x = torch.ones(1, 2)
@@ -80,12 +80,12 @@ def test_the_last_layer_drops_only_when_activated() -> None:
 
 
 @pytest.mark.parametrize(("size", "hidden"), [(3, []), (0, [4]), (3, [4, 0])])
-def test_sizes_below_one_are_refused(size: int, hidden: list[int]) -> None:
+def test_sizes_below_one_raise(size: int, hidden: list[int]) -> None:
     with pytest.raises(ValueError, match="MLP: input_dim and every entry of hidden_dims"):
         MLP(size, hidden)
 
 
-def test_decay_mask_spares_biases_and_ends() -> None:
+def test_decay_mask_excludes_biases_and_end_layers() -> None:
     tree = {
         "Dense_0": {"kernel": 1, "bias": 1},
         "OutputVDense": {"kernel": 1, "bias": 1},

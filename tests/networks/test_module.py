@@ -15,7 +15,7 @@ from idql_func.types import InputError
 KEY = random.PRNGKey(0)
 
 
-def test_a_module_holds_no_weights() -> None:
+def test_module_holds_no_weights() -> None:
     net = MLP(3, [4, 2])
     assert all(p.device.type == "meta" for p in net.parameters())
     init(net, KEY)
@@ -32,7 +32,7 @@ def test_init_is_a_function_of_the_key() -> None:
     assert torch.equal(init(MLP(3, [4]), KEY)["Dense_0"]["kernel"], same["Dense_0"]["kernel"])
 
 
-def test_init_maps_over_keys() -> None:
+def test_init_under_vmap_over_keys() -> None:
     net = MLP(3, [4], use_layer_norm=True)
     keys = random.split(KEY, 3)
     stacked = vmap(net.init)(keys)
@@ -56,7 +56,7 @@ def test_apply_is_pure_and_differentiable() -> None:
         assert torch.equal(params[name], before[name])
 
 
-def test_flaxs_outer_dict_is_accepted() -> None:
+def test_outer_params_dict_of_flax_is_accepted() -> None:
     net = MLP(3, [4])
     params = net.init(KEY)
     x = torch.ones(2, 3)

@@ -38,12 +38,12 @@ def observe(rows: tuple[int, ...] = (3,), **shapes: tuple[int, ...]) -> dict[str
     return seen
 
 
-def test_one_camera_is_upstreams() -> None:
+def test_one_camera_equals_upstream() -> None:
     encoder = partial(ResNetV2Encoder, stage_sizes=(1, 1), num_filters=4)
     check_case("one-camera", PixelMultiplexer(encoder, ACTOR, 5, {"pixels": (9, 8, 3, 2)}))
 
 
-def test_cameras_with_depth_state_and_actions_are_upstreams() -> None:
+def test_cameras_with_depth_state_and_actions_equal_upstream() -> None:
     net = PixelMultiplexer(D4PG, CRITIC, 5, SHAPES, action_dim=2, **CAMERAS)
     check_case("cameras", net)
     assert sorted(net._modules) == [
@@ -52,12 +52,12 @@ def test_cameras_with_depth_state_and_actions_are_upstreams() -> None:
     ]  # fmt: skip
 
 
-def test_stopped_gradients_are_upstreams() -> None:
+def test_stop_gradient_equals_upstream() -> None:
     check_case("stopped", PixelMultiplexer(D4PG, ACTOR, 5, SHAPES, stop_gradient=True, **CAMERAS))
 
 
 @pytest.mark.parametrize("stop", [True, False])
-def test_stopped_gradients_end_before_the_encoders_alone(stop: bool) -> None:
+def test_stop_gradient_affects_only_the_encoders(stop: bool) -> None:
     net = PixelMultiplexer(D4PG, ACTOR, 5, SHAPES, stop_gradient=stop, **CAMERAS)
     params, seen = net.init(KEY), observe()
     grads = grad(lambda p: net.apply(p, seen).square().sum())(params)
@@ -67,7 +67,7 @@ def test_stopped_gradients_end_before_the_encoders_alone(stop: bool) -> None:
     assert torch.is_grad_enabled()
 
 
-def test_one_observation_gives_what_it_gives_in_a_batch() -> None:
+def test_single_observation_equals_batch() -> None:
     net = PixelMultiplexer(D4PG, CRITIC, 5, SHAPES, action_dim=2, **CAMERAS)
     params, seen, actions = net.init(KEY), observe(), random.normal(KEY, (3, 2))
     batch = net.apply(params, seen, actions)
@@ -75,7 +75,7 @@ def test_one_observation_gives_what_it_gives_in_a_batch() -> None:
     torch.testing.assert_close(net.apply(params, one, actions[1]), batch[:, 1])
 
 
-def test_frames_lie_beside_each_other_on_the_channel_axis() -> None:
+def test_frames_are_merged_into_the_channel_axis() -> None:
     """Channel c of frame s is channel ``c * S + s`` of the encoder: the stack is last."""
     seen: list[torch.Tensor] = []
 
@@ -96,7 +96,7 @@ def test_frames_lie_beside_each_other_on_the_channel_axis() -> None:
     assert torch.equal(seen[0][..., 6:], depth[..., 0, :])
 
 
-def test_other_entries_take_no_part() -> None:
+def test_other_entries_are_ignored() -> None:
     shapes = {"pixels": FRAMES, "wrist": FRAMES, "time": (1,)}
     net = PixelMultiplexer(D4PG, ACTOR, 5, shapes)
     assert sorted(net._modules) == ["Dense_0", "LayerNorm_0", "MLP_0", "encoder_0"]
@@ -116,7 +116,7 @@ def test_other_entries_take_no_part() -> None:
         ({"pixel_keys": ("left", "state"), "depth_keys": ()}, "'state' must have shape"),
     ],
 )
-def test_bad_keys_are_named(keywords: dict[str, Any], words: str) -> None:
+def test_bad_keys_raise(keywords: dict[str, Any], words: str) -> None:
     shapes = {**SHAPES, "small": (6, 11, 1, 2)}
     with pytest.raises(InputError, match=words):
         PixelMultiplexer(D4PG, ACTOR, 5, shapes, **{**CAMERAS, **keywords})

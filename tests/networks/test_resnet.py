@@ -14,7 +14,7 @@ def shapes(tree: object) -> object:
     return tree_map(lambda p: tuple(p.shape), tree)
 
 
-def test_trees_are_flaxs() -> None:
+def test_parameter_trees_equal_flax() -> None:
     block = {
         "LayerNorm_0": {"scale": (16,), "bias": (16,)},
         "Dense_0": {"kernel": (16, 64), "bias": (64,)},
@@ -40,7 +40,7 @@ def test_trees_are_flaxs() -> None:
     }
 
 
-def test_a_block_adds_to_its_input() -> None:
+def test_block_adds_its_input() -> None:
     block = MLPResNetBlock(3, relu, use_layer_norm=True)
     params = block.init(KEY)
     x = torch.tensor([[1.0, -2.0, 3.0]])
@@ -48,7 +48,7 @@ def test_a_block_adds_to_its_input() -> None:
     assert torch.equal(block.apply(params, x), x)
 
 
-def test_a_block_projects_where_sizes_differ() -> None:
+def test_block_projects_if_sizes_differ() -> None:
     block = MLPResNetBlock(4, relu, input_dim=3)
     params = block.init(KEY)
     params["Dense_1"] = tree_map(torch.zeros_like, params["Dense_1"])
@@ -66,7 +66,7 @@ def test_dropout_acts_on_the_branch_before_its_norm() -> None:
     assert set(y.flatten().tolist()) == {1.0, 3.0}  # 1 + 0 and 1 + 2
 
 
-def test_blocks_drop_by_keys_of_their_own() -> None:
+def test_blocks_have_different_dropout_masks() -> None:
     net = MLPResNet(2, 2, 1, dropout_rate=0.5, hidden_dim=32)
     params = net.init(KEY)
     x = torch.ones(4, 2)
@@ -78,7 +78,7 @@ def test_blocks_drop_by_keys_of_their_own() -> None:
     assert not torch.equal(first, net.apply(params, x))
 
 
-def test_blocks_start_from_lecun_and_ends_from_xavier() -> None:
+def test_blocks_use_lecun_and_end_layers_xavier() -> None:
     """Quirk N4: bounded by Xavier's limit at the ends, by the cut normal inside."""
     params = MLPResNet(100, 1, 100, hidden_dim=100).init(KEY)
     for name in ("Dense_0", "Dense_1"):
@@ -90,7 +90,7 @@ def test_blocks_start_from_lecun_and_ends_from_xavier() -> None:
     assert abs(inside.var().item() * 100 - 1) < 0.05
 
 
-def test_without_blocks_it_is_dense_activation_dense() -> None:
+def test_network_without_blocks_is_dense_activation_dense() -> None:
     net = MLPResNet(2, 0, 1, hidden_dim=2)
     params = {
         "Dense_0": {"kernel": torch.tensor([[1.0, -1.0], [0.0, 0.0]]), "bias": torch.zeros(2)},

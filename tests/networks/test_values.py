@@ -14,7 +14,7 @@ def shapes(tree: object) -> object:
     return tree_map(lambda p: tuple(p.shape), tree)
 
 
-def test_trees_are_flaxs() -> None:
+def test_parameter_trees_equal_flax() -> None:
     value = StateValue(MLP, input_dim=10, hidden_dims=[8, 6], use_layer_norm=True)
     assert shapes(value.init(KEY)) == {
         "MLP_0": {
@@ -31,7 +31,7 @@ def test_trees_are_flaxs() -> None:
     }
 
 
-def test_values_drop_the_last_axis() -> None:
+def test_values_have_no_last_axis() -> None:
     value = StateValue(MLP, input_dim=3, hidden_dims=[4])
     params = value.init(KEY)
     x = torch.ones(2, 5, 3)
@@ -40,7 +40,7 @@ def test_values_drop_the_last_axis() -> None:
     assert value.apply(params, x[:1, 0]).shape == (1,)  # a batch of one stays a batch
 
 
-def test_a_critic_sees_observations_then_actions() -> None:
+def test_critic_input_is_observations_then_actions() -> None:
     critic = StateActionValue(MLP, input_dim=3, hidden_dims=[1])
     params = {
         "MLP_0": {

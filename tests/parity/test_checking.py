@@ -47,12 +47,12 @@ def _hold(case: Case, mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
-def test_port_is_within_the_promises(case: Case) -> None:
+def test_port_is_within_bounds(case: Case) -> None:
     _hold(case, "eager")
 
 
 @pytest.mark.parametrize("name", COMPILED)
-def test_compiled_port_is_within_the_promises(name: str) -> None:
+def test_compiled_port_is_within_bounds(name: str) -> None:
     _hold(next(case for case in CASES if case.id == name), "compiled")
 
 
@@ -69,11 +69,11 @@ _VMAPPED = [
 
 
 @pytest.mark.parametrize("case", _VMAPPED)
-def test_vmapped_port_is_within_the_promises(case: Case) -> None:
+def test_vmapped_port_is_within_bounds(case: Case) -> None:
     _hold(case, "vmapped")
 
 
-def test_manifest_lists_the_cases_of_the_code_and_says_where_they_come_from() -> None:
+def test_manifest_lists_all_cases_and_their_origin() -> None:
     manifest = read_manifest()
     assert read_cases(manifest) == CASES
     assert len(CASES) >= 400
@@ -90,7 +90,7 @@ def test_record_is_small() -> None:
     assert sum(path.stat().st_size for path in REFERENCE.iterdir()) < 10e6
 
 
-def test_a_port_that_is_wrong_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_port_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     from idql_func import losses
 
     right = losses.expectile_loss
@@ -106,7 +106,7 @@ def test_a_port_that_is_wrong_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "bound 2.0e-06" in failures([result])[0] or "bound 1.0e-05" in failures([result])[0]
 
 
-def test_a_case_that_crashes_fails_and_says_where() -> None:
+def test_crashing_case_fails_with_its_location() -> None:
     case = next(c for c in CASES if c.group == "losses")
     broken = dataclasses.replace(case, settings={"loss": "no_such_loss", "args": {}})
     result = run_case(TorchBackend(), broken, {"value": np.zeros(1, np.float32)})
@@ -114,7 +114,7 @@ def test_a_case_that_crashes_fails_and_says_where() -> None:
     assert "no_such_loss" in result.crash
 
 
-def test_a_damaged_record_is_named(tmp_path) -> None:
+def test_damaged_record_raises(tmp_path) -> None:
     with pytest.raises(RecordError, match="does not exist"):
         read_manifest(tmp_path)
     manifest = read_manifest()
@@ -130,12 +130,12 @@ def test_a_damaged_record_is_named(tmp_path) -> None:
         read_manifest(tmp_path)
 
 
-def test_unknown_group_is_refused() -> None:
+def test_unknown_group_raises() -> None:
     with pytest.raises(RecordError, match="no case begins with 'nothing'"):
         list(recorded(only="nothing"))
 
 
-def test_several_processes_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_do_not_depend_on_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parity.checking.FEW", 0)
     alone, together = (check(only="optim/ema", jobs=jobs) for jobs in (1, 2))
     assert [r.case.id for r in together] == ["optim/ema-32", "optim/ema-64"]
@@ -161,7 +161,7 @@ def test_command_writes_every_figure(tmp_path, capsys: pytest.CaptureFixture[str
     assert "vmapped: 1 of 1 cases within bounds" in printed
 
 
-def test_status_is_one_when_a_promise_breaks(
+def test_status_is_1_if_a_bound_is_exceeded(
     tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("idql_func.losses.exp_w_clip", lambda x, x0, mode="zero": x * x0)
@@ -174,7 +174,7 @@ def test_status_is_one_when_a_promise_breaks(
     assert "FAIL losses/exp_w_clip-zero (vmapped): 2 of 2" in capsys.readouterr().out
 
 
-def test_the_longest_jobs_come_compiled_and_every_case_is_asked_for_by_name() -> None:
+def test_jobs_of_compiled_mode() -> None:
     assert {job.mode for job in jobs_of(only="losses", modes=("compiled",))} == {"compiled"}
     assert len(jobs_of(only="losses", modes=("compiled",))) == 3
     assert len(jobs_of(only="losses", modes=("compiled",), every=True)) == 15
@@ -206,7 +206,7 @@ def test_bad_input_is_one_sentence(
     assert error.count("\n") == bool(words)
 
 
-def test_an_unknown_mode_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_mode_raises(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["check", "--mode", "jitted"])
     assert left.value.code == 2
@@ -215,13 +215,13 @@ def test_an_unknown_mode_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
         check_command(mode="jitted")
 
 
-def test_nothing_compiles_where_jit_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_mode_raises_if_jit_is_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IDQL_DISABLE_JIT", "1")
     with pytest.raises(RuntimeError, match="IDQL_DISABLE_JIT is set"):
         check(only="losses", modes=("compiled",))
 
 
-def test_a_mode_that_touches_nothing_of_a_case_fails() -> None:
+def test_mode_that_runs_no_part_of_a_case_fails() -> None:
     case = next(c for c in CASES if c.id == "dataset/split")
     result = run_job(Job(case, "vmapped", "cpu", _group("dataset")["split"]))
     assert result.crash == "nothing of the case ran vmapped"
@@ -230,7 +230,7 @@ def test_a_mode_that_touches_nothing_of_a_case_fails() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("group", ["random", "network", "losses", "optim", "update"])
-def test_port_on_cuda_is_within_the_promises(group: str) -> None:
+def test_port_on_cuda_is_within_bounds(group: str) -> None:
     results = check(only=group, device="cuda")
     assert all(r.passed for r in results), "\n".join(failures(results))
 

@@ -32,13 +32,13 @@ def test_name_is_covered(name: str) -> None:
     assert row.state in ("covered", "exempt"), f"{row.state} {row.note}"
 
 
-def test_the_record_is_of_this_revision_and_its_cases_exist() -> None:
+def test_record_is_of_this_revision_and_its_cases_exist() -> None:
     assert RECORDED["commit"] == COMMIT
     ids = {case.id for case in all_cases()}
     assert {case for entry in NAMES.values() for case in entry["cases"]} <= ids
 
 
-def test_nothing_of_the_original_is_left_out() -> None:
+def test_all_modules_of_the_original_are_recorded() -> None:
     modules = {name.rpartition(".")[0] for name, e in NAMES.items() if e["sort"] == "class"}
     assert {module.split(".")[1] for module in modules if module.startswith("jaxrl5.")} == {
         *("agents", "data", "distributions", "networks", "normalization", "wrappers")
@@ -49,7 +49,7 @@ def test_nothing_of_the_original_is_left_out() -> None:
     assert len(NAMES) == 200
 
 
-def test_few_names_are_exempt_and_each_for_a_test_that_exists() -> None:
+def test_exempt_names_are_few_and_their_tests_exist() -> None:
     exempt = [name for name in NAMES if exemption(name)]
     outside = [name for name in exempt if not name.startswith("jaxrl5.wrappers.")]
     assert len(outside) <= 20
@@ -66,7 +66,7 @@ def test_no_name_is_both_covered_and_exempt() -> None:
     assert both == []
 
 
-def test_a_name_without_case_or_counterpart_and_one_that_fails_are_told() -> None:
+def test_state_of_names_without_case_or_counterpart_and_of_failures() -> None:
     name = "jaxrl5.networks.mlp.MLP"
     assert coverage.row(name, [], {}).state == "no case"
     assert coverage.row("jaxrl5.networks.mlp.NewThing", ["a/b"], {}).state == "no counterpart"
@@ -75,7 +75,7 @@ def test_a_name_without_case_or_counterpart_and_one_that_fails_are_told() -> Non
     assert coverage.row(name, ["network/mlp"], {"network/mlp": True}).state == "covered"
 
 
-def test_every_counterpart_is_the_ports() -> None:
+def test_every_counterpart_is_in_the_port() -> None:
     places = {counterpart(name) for name in NAMES} - {None}
     assert all(place and place.startswith("idql_func.") for place in places)
     assert coverage.resolve("idql_func.networks.MLP.forward").__name__ == "forward"
@@ -83,14 +83,14 @@ def test_every_counterpart_is_the_ports() -> None:
         coverage.resolve("idql_func.networks.NewThing")
 
 
-def test_few_cases_stand_for_all_names() -> None:
+def test_few_cases_cover_all_names() -> None:
     chosen = coverage.fewest(NAMES)
     assert len(chosen) <= 40
     for name, entry in NAMES.items():
         assert not entry["cases"] or set(entry["cases"]) & set(chosen), name
 
 
-def test_recording_a_part_anew_keeps_the_rest() -> None:
+def test_recording_some_groups_keeps_the_others() -> None:
     sorts = {"f": "function", "g": "function"}
     old = gathered(sorts, {"a/1": {"f", "g"}, "b/1": {"f"}, "gone/1": {"f"}})
     new = gathered(sorts, {"a/2": {"f"}, "c/1": {"g"}})
@@ -101,7 +101,7 @@ def test_recording_a_part_anew_keeps_the_rest() -> None:
     }
 
 
-def test_file_is_read_back_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+def test_file_round_trips_and_damage_raises(tmp_path: Path) -> None:
     names: dict[str, dict[str, Any]] = {"f": {"sort": "function", "cases": ["a/1"]}}
     write_coverage(tmp_path, "1234", names)
     assert read_coverage(tmp_path) == {"commit": "1234", "names": names}
@@ -134,7 +134,7 @@ def _package(folder: Path) -> Path:
     return folder
 
 
-def test_what_runs_is_seen_and_nothing_else(
+def test_observer_records_only_executed_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(_package(tmp_path)))
@@ -162,12 +162,12 @@ def test_what_runs_is_seen_and_nothing_else(
     json.dumps({})  # another's call of the same function is nobody's case
 
 
-def test_a_folder_without_the_package_is_refused(tmp_path: Path) -> None:
+def test_folder_without_the_package_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no jaxrl5 package"):
         public.public_names(tmp_path)
 
 
-def test_command_says_what_is_covered(
+def test_command_reports_coverage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(coverage, "_run", lambda directory, ids: dict.fromkeys(ids, True))
@@ -181,13 +181,13 @@ def test_command_says_what_is_covered(
 
 
 @pytest.mark.slow
-def test_the_port_passes_a_case_of_every_name() -> None:
+def test_port_passes_a_case_of_every_name() -> None:
     rows = coverage.coverage(REFERENCE)
     assert [r for r in rows if r.state not in ("covered", "exempt")] == []
 
 
 @pytest.mark.live
-def test_the_list_is_the_checkouts() -> None:
+def test_names_equal_those_of_the_checkout() -> None:
     upstream = os.environ.get("IDQL_UPSTREAM")
     assert upstream, "set IDQL_UPSTREAM"
     found = public.public_names(Path(upstream))

@@ -28,13 +28,13 @@ MEASURES = (
 
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 2)])
-def test_equal_arrays_are_at_distance_zero(measure, shape) -> None:
+def test_equal_arrays_have_error_zero(measure, shape) -> None:
     x = np.full(shape, 1.5, np.float32)
     assert measure(x, x.copy()) == 0.0
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_other_shapes_and_lone_nans_are_infinitely_far(measure) -> None:
+def test_different_shapes_and_unmatched_nans_have_infinite_error(measure) -> None:
     x = np.ones(3, np.float32)
     assert measure(np.ones(2, np.float32), x) == math.inf
     if measure is not errors.bit_error:
@@ -43,7 +43,7 @@ def test_other_shapes_and_lone_nans_are_infinitely_far(measure) -> None:
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_the_same_nans_are_no_distance(measure) -> None:
+def test_matching_nans_have_error_zero(measure) -> None:
     x = np.array([1.0, np.nan, np.inf], np.float32)
     assert measure(x, x.copy()) == 0.0
 
@@ -60,7 +60,7 @@ def test_ulps_count_steps_to_the_next_float(x: np.ndarray, steps: int) -> None:
     assert errors.ulp_error(x, y) == steps
 
 
-def test_ulps_cross_zero_and_reach_across_the_whole_range() -> None:
+def test_ulps_across_zero_and_the_whole_range() -> None:
     tiny = np.nextafter(np.float64(0), np.float64(1))
     assert errors.ulp_error(np.array([tiny]), np.array([-tiny])) == 2.0
     big = np.finfo(np.float64).max
@@ -76,19 +76,19 @@ def test_measures_by_hand() -> None:
     assert errors.bit_error(a, b) == 1.0
 
 
-def test_signs_of_zero_differ_in_bits_only() -> None:
+def test_signed_zeros_differ_only_in_bits() -> None:
     a, b = np.array([-0.0], np.float32), np.array([0.0], np.float32)
     assert errors.bit_error(a, b) == 1.0
     assert errors.ulp_error(a, b) == 0.0
 
 
-def test_a_float_of_another_width_never_passes() -> None:
+def test_float_of_another_width_fails() -> None:
     narrow, wide = np.ones(2, np.float32), np.ones(2, np.float64)
     for kind in KINDS:
         assert not compare_tensor("x", kind, narrow, wide).passed
 
 
-def test_integers_compare_by_value_and_never_wrap() -> None:
+def test_integers_are_compared_by_value_without_wrapping() -> None:
     reference = np.array([5], np.uint32)
     assert compare_tensor("x", "bits", np.array([5], np.int64), reference).passed
     assert not compare_tensor("x", "bits", np.array([5 + 2**32], np.int64), reference).passed
@@ -102,7 +102,7 @@ def test_missing_and_extra_tensors_fail() -> None:
     assert not compare_case(case, {"value": one, "value/more": one}, {"value": one}).passed
 
 
-def test_ulps_are_counted_entry_by_entry() -> None:
+def test_ulps_are_counted_per_entry() -> None:
     one = np.ones(9, np.float32)
     moved = np.array([1, 1, 1, 1, 1, 1, 1, 1, np.inf], np.float32)
     for steps, place in enumerate((4, 5, 6, 7), start=1):
@@ -129,7 +129,7 @@ def test_ulps_are_counted_entry_by_entry() -> None:
         ("params/q", "state", None),
     ],
 )
-def test_errors_of_a_series_are_kept_by_step(name, kind, growth) -> None:
+def test_errors_of_a_series_are_kept_per_step(name, kind, growth) -> None:
     actual, expected = np.array([4.0, 1.25, 0.0]), np.array([4.0, 1.0, 0.0])
     found = compare_tensor(name, kind, actual, expected)
     assert found.growth == growth
@@ -138,7 +138,7 @@ def test_errors_of_a_series_are_kept_by_step(name, kind, growth) -> None:
     assert compare_tensor(name, kind, actual[None], expected[None]).growth is None
 
 
-def test_a_loss_that_is_no_number_is_null_in_json() -> None:
+def test_nan_loss_is_null_in_json() -> None:
     found = compare_tensor("losses/q", "loss", np.array([1.0, np.nan]), np.ones(2))
     assert found.growth == (0.0, math.inf)
     case = Case("g", "n", "p", {}, {"losses": "loss"})
@@ -147,6 +147,6 @@ def test_a_loss_that_is_no_number_is_null_in_json() -> None:
     assert written["error"] is None
 
 
-def test_findings_need_neither_counts_nor_steps() -> None:
+def test_counts_and_steps_of_findings_are_optional() -> None:
     found = Finding("x", "forward", 0.0, 2e-6, 0.0, 0.0, 0.0)
     assert (found.ulps, found.growth) == (None, None)

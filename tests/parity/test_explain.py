@@ -39,7 +39,7 @@ def _named(replays: list[Replay]) -> dict[str, str | None]:
     return {r.result.case.id: r.first and r.first[0].tensor for r in replays}
 
 
-def test_a_port_that_is_right_holds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_correct_port_has_no_failing_tensor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--case", "update/simple-dropout", "--explain"]) == 0
     told = capsys.readouterr().out
     assert "every tensor of calls/simple-dropout holds" in told
@@ -112,7 +112,7 @@ def test_layer_norm_with_another_epsilon(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not run.result.passed
 
 
-def test_the_average_on_the_wrong_side(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moving_average_with_swapped_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     right = optim.incremental_update
     monkeypatch.setattr(optim, "incremental_update", lambda new, old, tau: right(old, new, tau))
     _, double, run = explain("update25/simple")
@@ -124,7 +124,7 @@ def test_the_average_on_the_wrong_side(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "losses/value_loss at update 2: first of" in verdict(run)
 
 
-def test_times_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_shifted_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     right = ddpm_iql.score_loss
 
     def late(params: Any, fn: Any, obs: Any, noisy: Any, time: Any, *rest: Any) -> Any:
@@ -137,7 +137,7 @@ def test_times_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert verdict(single).endswith("of calls/score_model/0 itself in0, in1")
 
 
-def test_noise_and_action_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_and_action_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
     right = ddpm_iql.diffuse
     monkeypatch.setattr(ddpm_iql, "diffuse", lambda a, noise, *rest: right(noise, a, *rest))
     single, *_ = explain("update/general-expectile-soft_adv")
@@ -146,7 +146,7 @@ def test_noise_and_action_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "rng/rng; calls/value/0; calls/target_critic/0; of" in verdict(single)
 
 
-def test_a_run_that_crashes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crashing_run_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: Any) -> Any:
         raise RuntimeError("no such noise")
 
@@ -156,7 +156,7 @@ def test_a_run_that_crashes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["check", "--case", "update/simple", "--explain"]) == 1
 
 
-def test_a_name_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_case_raises(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RecordError, match=r"no case 'losses/expctile-0\.7'; did you mean losses/"):
         explain("losses/expctile-0.7")
     assert main(["check", "--case", "losses/expctile-0.7", "--explain"]) == 2
@@ -164,7 +164,7 @@ def test_a_name_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str])
     assert "--explain needs --case GROUP/NAME" in capsys.readouterr().err
 
 
-def test_a_case_is_replayed_in_the_modes_that_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+def test_case_is_replayed_in_its_modes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--case", "calls/bc", "--explain", "--mode", "all"]) == 0
     assert capsys.readouterr().out.count("every tensor of calls/bc holds (26 tensors)") == 1
     assert main(["check", "--case", "calls/bc", "--explain", "--mode", "compiled"]) == 2
@@ -173,12 +173,12 @@ def test_a_case_is_replayed_in_the_modes_that_it_has(capsys: pytest.CaptureFixtu
     assert "losses/expectile-0.7 holds vmapped" in capsys.readouterr().out
 
 
-def test_one_case_is_checked_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_of_one_case(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--case", "losses/expectile-0.7"]) == 0
     assert "1 of 1 cases within bounds" in capsys.readouterr().out
 
 
-def test_values_are_read_out_of_grad_and_vmap() -> None:
+def test_values_are_captured_under_grad_and_vmap() -> None:
     kept: list[Any] = []
 
     def watched(x: torch.Tensor) -> torch.Tensor:
@@ -192,7 +192,7 @@ def test_values_are_read_out_of_grad_and_vmap() -> None:
     assert np.array_equal(array(kept[0])["x"], 2 * x.permute(2, 1, 0).numpy())
 
 
-def test_a_series_names_the_earliest_step_of_any() -> None:
+def test_first_failure_of_series_is_the_earliest_step() -> None:
     case = Case("g", "n", "run", {}, {"losses": "loss", "means": "mean"})
     right = np.ones(4, np.float32)
     first, later = right.copy(), right.copy()
@@ -207,7 +207,7 @@ def test_a_series_names_the_earliest_step_of_any() -> None:
     )
 
 
-def test_every_learner_and_every_shown_network_has_a_lead() -> None:
+def test_every_run_has_a_case_of_intermediate_values() -> None:
     cases = read_cases(read_manifest())
     for case in cases:
         if case.program in ("run", "act", "course"):

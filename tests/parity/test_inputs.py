@@ -18,7 +18,7 @@ def test_numbers_are_pinned() -> None:
     assert inputs.uniform("pin", (0, 4)).shape == (0, 4)
 
 
-def test_batches_are_legal_and_differ_by_step() -> None:
+def test_batches_are_valid_and_differ_by_step() -> None:
     first, second = (inputs.batch(3, step, 64, 5, 2) for step in (0, 1))
     assert first["actions"].shape == (64, 2)
     assert first["observations"].dtype == np.float32
@@ -28,12 +28,12 @@ def test_batches_are_legal_and_differ_by_step() -> None:
     assert not np.array_equal(first["rewards"], second["rewards"])
 
 
-def test_double_batches_keep_the_bits_that_float32_drops() -> None:
+def test_double_batches_have_more_than_float32_precision() -> None:
     wide = inputs.batch(3, 0, 8, 5, 2, dtype="float64")
     assert not np.array_equal(wide["actions"], wide["actions"].astype(np.float32))
 
 
-def test_trees_survive_flattening() -> None:
+def test_flattened_trees_round_trip() -> None:
     tree = inputs.parameters("t", {"a/kernel": (2, 3), "a/bias": (3,), "scale": (2,)})
     assert list(inputs.flatten(tree)) == ["a/bias", "a/kernel", "scale"]
     assert np.array_equal(
@@ -41,7 +41,7 @@ def test_trees_survive_flattening() -> None:
     )
 
 
-def test_digest_sees_every_entry_of_a_leaf() -> None:
+def test_digest_depends_on_every_entry_of_a_leaf() -> None:
     leaf = np.arange(5000, dtype=np.float32)
     changed = leaf.copy()
     changed[1] += 1
@@ -56,7 +56,7 @@ def test_every_case_names_a_program_and_its_kinds() -> None:
         assert case.kinds
 
 
-def test_images_are_bytes_and_the_next_ones_lie_one_frame_on() -> None:
+def test_images_are_bytes_and_next_images_are_one_frame_later() -> None:
     space = {"pixels": [4, 5, 3, 2], "depth": [4, 5, 1, 2], "state": [3]}
     plain, packed = (inputs.pixel_batch(0, 1, 6, space, 2, packed=p) for p in (False, True))
     now, later = plain["observations"], plain["next_observations"]

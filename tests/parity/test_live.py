@@ -70,7 +70,7 @@ def test_both_sides_agree_from_the_same_seed(learner: str) -> None:
     assert all(r.passed for r in results), "\n".join(failures(results))
 
 
-def test_every_learner_runs_live_and_over_states_in_double_precision_too() -> None:
+def test_live_cases_cover_every_learner_and_precision() -> None:
     upstream = {"simple", "general", "bc", "iql", "sac", "redq", "droq", "td3", "drq", "pixel_bc"}
     assert set(LEARNERS) == upstream
     cases = live_cases("small", 25, 1000, 5)
@@ -96,7 +96,7 @@ def test_cases_are_chosen_by_learner_and_by_name() -> None:
         live_cases("small", 2, 3, 1, "ppo")
 
 
-def test_default_networks_are_the_originals_own() -> None:
+def test_default_networks_equal_the_original() -> None:
     for name, settings in live_learners("default").items():
         assert not {"hidden_dims", "critic_hidden_dims", "cnn_features"} & set(settings["kwargs"])
         assert set(settings) <= set(live_learners("small")[name])
@@ -109,12 +109,12 @@ def _python(tmp_path: Path, text: str) -> Path:
     return python
 
 
-def test_a_python_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_python_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no Python of the JAX environment"):
         live([], tmp_path, tmp_path / "python")
 
 
-def test_a_side_that_fails_says_why(tmp_path: Path) -> None:
+def test_error_of_the_other_process_is_reported(tmp_path: Path) -> None:
     python = _python(tmp_path, "echo first >&2\necho 'no such module: jax' >&2\nexit 3")
     with pytest.raises(RuntimeError, match="ended with 3: no such module: jax"):
         live([random_case(2)], tmp_path, python)
@@ -137,9 +137,7 @@ def stand_in(tmp_path: Path) -> Path:
     return _python(tmp_path, script)
 
 
-def test_both_halves_meet_and_kept_tensors_are_not_computed_again(
-    stand_in: Path, tmp_path: Path
-) -> None:
+def test_live_comparison_reuses_saved_tensors(stand_in: Path, tmp_path: Path) -> None:
     cases, kept = [random_case(2), random_case(3)], tmp_path / "kept"
     seen: list[Result] = []
     for _ in range(2):
@@ -154,7 +152,7 @@ def test_both_halves_meet_and_kept_tensors_are_not_computed_again(
     assert ran.count("random-bc/seed-2: ") == ran.count("random-iql/seed-3: ") == 1
 
 
-def test_settings_that_the_original_refuses_fail(stand_in: Path, tmp_path: Path) -> None:
+def test_settings_that_the_original_rejects_fail(stand_in: Path, tmp_path: Path) -> None:
     drawn = random_case(2)
     kwargs = {**drawn.settings["kwargs"], "dropout_rate": 2.0}
     case = dataclasses.replace(drawn, settings={**drawn.settings, "kwargs": kwargs})
@@ -167,7 +165,7 @@ def test_settings_that_the_original_refuses_fail(stand_in: Path, tmp_path: Path)
 # --- settings drawn at random ---------------------------------------------------------------
 
 
-def test_a_seed_means_the_same_settings_for_ever() -> None:
+def test_settings_of_a_seed_are_pinned() -> None:
     case = random_case(12)
     assert case.id == "random-bc/seed-12"
     assert json.loads(json.dumps(case.settings)) == case.settings
@@ -177,7 +175,7 @@ def test_a_seed_means_the_same_settings_for_ever() -> None:
         random_case(-1)
 
 
-def test_ten_seeds_meet_every_learner_and_many_meet_both_widths_and_layouts() -> None:
+def test_random_settings_cover_learners_precisions_and_sizes() -> None:
     groups = [random_case(seed).group for seed in range(20)]
     assert sorted(groups[:10]) == sorted(f"random-{name}" for name in LEARNERS_DRAWN)
     assert groups[:10] == groups[10:]
@@ -195,7 +193,7 @@ def test_ten_seeds_meet_every_learner_and_many_meet_both_widths_and_layouts() ->
 
 
 @pytest.mark.parametrize("seed", range(19))  # the next has the residual encoder
-def test_drawn_settings_are_valid_for_the_port(seed: int) -> None:
+def test_random_settings_are_valid_for_the_port(seed: int) -> None:
     case = random_case(seed)
     once = dataclasses.replace(case, settings={**case.settings, "steps": 1, "observations": 1})
     run = attempt(TorchBackend(), once)
@@ -204,7 +202,7 @@ def test_drawn_settings_are_valid_for_the_port(seed: int) -> None:
     assert {name.partition("/")[0] for name in run} <= set(case.kinds)
 
 
-def test_the_command_draws_by_itself(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_seeds_option_excludes_learner(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     common = ["live", "--upstream", str(tmp_path), "--reference-python", str(tmp_path / "python")]
     assert main([*common, "--seeds", "1", "--learner", "td3"]) == 2
     assert "--seeds draws all settings by itself: leave --learner out." in capsys.readouterr().err
@@ -214,7 +212,7 @@ def test_the_command_draws_by_itself(capsys: pytest.CaptureFixture[str], tmp_pat
 
 @pytest.mark.live
 @pytest.mark.parametrize("seed", [2, 7, 13])
-def test_both_sides_agree_under_settings_drawn_at_random(seed: int) -> None:
+def test_both_sides_agree_with_random_settings(seed: int) -> None:
     results = live([random_case(seed)], *_environment())
     assert all(r.passed for r in results), "\n".join(failures(results))
 
@@ -222,7 +220,7 @@ def test_both_sides_agree_under_settings_drawn_at_random(seed: int) -> None:
 # --- the error along a long run -------------------------------------------------------------
 
 
-def test_a_curve_holds_every_parameter_on_the_way(stand_in: Path, tmp_path: Path) -> None:
+def test_curve_has_every_parameter_at_every_point(stand_in: Path, tmp_path: Path) -> None:
     (long,) = live_cases("small", 1, 5, 1, "bc", "bc-double", curve=True)
     assert long.settings["curve"] == [1, 2, 5]
     results = live([long], tmp_path, stand_in)
@@ -247,7 +245,7 @@ def test_a_curve_holds_every_parameter_on_the_way(stand_in: Path, tmp_path: Path
         write_curve(path, results, figures, "python -m parity live")
 
 
-def test_the_figures_of_ten_thousand_updates_keep_the_promise() -> None:
+def test_errors_of_ten_thousand_updates_are_within_bounds() -> None:
     entries = json.loads(CURVES.read_text())["results"]
     assert entries
     for entry in entries:

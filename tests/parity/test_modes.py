@@ -35,7 +35,7 @@ CASES = {case.id: case for case in all_cases()}
     ],
     ids=["floats", "float", "count", "flags", "image", "key", "keys"],
 )
-def test_a_decoy_is_another_value_of_the_same_kind(x: Tensor) -> None:
+def test_decoy_differs_but_has_the_same_shape_and_dtype(x: Tensor) -> None:
     other = decoy(x)
     assert other.shape == x.shape
     assert other.dtype == x.dtype
@@ -44,7 +44,7 @@ def test_a_decoy_is_another_value_of_the_same_kind(x: Tensor) -> None:
         assert int(other.min()) >= 0 and int(other.max()) < 2**32
 
 
-def test_a_rule_that_takes_the_first_member_for_all_is_found_out() -> None:
+def test_wrong_vmap_rule_is_detected() -> None:
     class Broken(torch.autograd.Function):
         generate_vmap_rule = False
 
@@ -64,7 +64,7 @@ def test_a_rule_that_takes_the_first_member_for_all_is_found_out() -> None:
     assert Lift("vmapped")(Broken.apply)(x).tolist() != [2.0, 6.0]
 
 
-def test_vmapped_takes_trees_keywords_and_constants() -> None:
+def test_vmapped_accepts_trees_keywords_and_constants() -> None:
     lift = Lift("vmapped")
 
     def step(params: dict[str, Tensor], *, rate: float, names: list[str]) -> Any:
@@ -75,7 +75,7 @@ def test_vmapped_takes_trees_keywords_and_constants() -> None:
     assert (word, nothing, lift.calls) == ("done", None, 1)
 
 
-def test_a_lifted_function_steps_aside_inside_another() -> None:
+def test_nested_lifted_function_is_called_directly() -> None:
     lift = Lift("vmapped")
     square = lift(lambda x: x**2)
     assert lift(lambda x: square(x).sum())(torch.ones(3)).item() == 3.0
@@ -88,7 +88,7 @@ def test_functions_without_tensors_are_not_lifted() -> None:
     assert lift.calls == 0
 
 
-def test_compiled_programs_are_shared_between_values_alone() -> None:
+def test_compiled_programs_are_shared_between_tensor_values_only() -> None:
     lift, traced = Lift("compiled"), []
 
     def power(x: Tensor, n: int) -> Tensor:
@@ -100,13 +100,13 @@ def test_compiled_programs_are_shared_between_values_alone() -> None:
     assert traced == [2, 3]
 
 
-def test_optimiser_moments_stay_variances_in_a_stack() -> None:
+def test_decoys_of_second_moments_are_not_negative() -> None:
     state = optim.adam(0.1).init({"w": torch.ones(2)})
     moments = decoy(state[0].nu["w"] + torch.tensor([1.0, 2.0]))
     assert (moments >= 0).all()
 
 
-def test_every_program_says_which_modes_it_has() -> None:
+def test_modes_of_programs() -> None:
     assert modes_of(CASES["create/simple"]) == ("eager",)
     assert modes_of(CASES["init/mlp"]) == ("eager", "vmapped")
     assert modes_of(CASES["sac/plain"]) == MODES
@@ -114,7 +114,7 @@ def test_every_program_says_which_modes_it_has() -> None:
     assert modes_of(Case("mine", "one", "", {})) == ("eager",)
 
 
-def test_the_cases_that_stand_for_all_are_there_and_cover_every_learner() -> None:
+def test_compiled_cases_exist_and_cover_every_learner() -> None:
     assert set(COMPILED) <= set(CASES)
     assert all("compiled" in modes_of(CASES[name]) for name in COMPILED)
     learners = {CASES[name].settings.get("learner") for name in COMPILED} - {None}
@@ -125,7 +125,7 @@ def test_the_cases_that_stand_for_all_are_there_and_cover_every_learner() -> Non
     assert subset["num_min_qs"] < subset["num_qs"]
 
 
-def test_a_case_compiles_the_part_of_a_learner_that_it_is_about() -> None:
+def test_case_compiles_only_its_part_of_a_learner() -> None:
     parts: tuple[tuple[Part | None, int], ...] = (("update", 1), ("choice", 2), (None, 3))
     for part, counted in parts:
         backend = TorchBackend("compiled", part=part)
@@ -150,13 +150,13 @@ class _Learner:
     eval_actions = update
 
 
-def test_every_runs_every_case_compiled() -> None:
+def test_every_option_compiles_all_cases() -> None:
     compiled = [case for case in CASES.values() if "compiled" in modes_of(case)]
     assert all(chosen(case, "compiled", every=True) for case in compiled)
     assert sum(chosen(case, "compiled") for case in compiled) == len(COMPILED)
 
 
-def test_long_runs_are_mapped_only_with_every_case() -> None:
+def test_long_runs_are_vmapped_only_with_every_option() -> None:
     long = CASES["double/simple-dropout"]
     assert not chosen(long, "vmapped")
     assert chosen(long, "vmapped", every=True)
@@ -164,7 +164,7 @@ def test_long_runs_are_mapped_only_with_every_case() -> None:
     assert all(chosen(case, "eager") for case in CASES.values())
 
 
-def test_what_takes_longest_begins_first() -> None:
+def test_longest_jobs_start_first() -> None:
     long, short = CASES["double/simple-dropout"], CASES["losses/quantile-default"]
     assert seconds(CASES[COMPILED[0]], "compiled") > seconds(long, "vmapped")
     assert seconds(long, "vmapped") > seconds(long, "eager") > seconds(short, "eager")
@@ -197,7 +197,7 @@ ON_META = (
 
 
 @pytest.mark.parametrize("name", ON_META)
-def test_every_array_is_made_on_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_array_is_created_on_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = CASES[name]
     settings = {**case.settings, "choose": []}
     if "steps" in settings:
@@ -206,7 +206,7 @@ def test_every_array_is_made_on_the_device(name: str, monkeypatch: pytest.Monkey
     assert outputs
 
 
-def test_what_a_mode_leaves_open_is_said(capsys: pytest.CaptureFixture[str], tmp_path) -> None:
+def test_unchecked_cases_are_reported(capsys: pytest.CaptureFixture[str], tmp_path) -> None:
     path = tmp_path / "figures.json"
     name = "encoders/pass-resnet-stem"
     assert check_command(case=name, mode="eager") == 0

@@ -42,7 +42,7 @@ def small(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=[m.name for m in MUTATIONS])
-def test_text_occurs_as_often_as_said_and_the_change_is_valid(
+def test_text_occurs_count_times_and_the_change_is_valid(
     mutation: Mutation, tmp_path: Path
 ) -> None:
     text = (PACKAGE / mutation.file).read_text()
@@ -63,13 +63,13 @@ def test_text_occurs_as_often_as_said_and_the_change_is_valid(
         subprocess.run([compiler, "-std=c99", "-fsyntax-only", str(source)], check=True)
 
 
-def test_there_are_many_with_names_of_their_own() -> None:
+def test_mutations_are_many_and_distinct() -> None:
     assert len(MUTATIONS) >= 80
     assert len({m.name for m in MUTATIONS}) == len(MUTATIONS)
     assert len({(m.file, m.old, m.new) for m in MUTATIONS}) == len(MUTATIONS)
 
 
-def test_order_puts_cases_without_updates_first_and_then_takes_turns() -> None:
+def test_cheapest_first_order() -> None:
     def case(group: str, name: str, steps: int | None) -> Case:
         settings = {} if steps is None else {"learner": "simple", "steps": steps}
         return Case(group, name, "run", settings, {})
@@ -87,13 +87,13 @@ def test_order_puts_cases_without_updates_first_and_then_takes_turns() -> None:
     assert {c.id for c, _ in everything} == {c.id for c in all_cases()}
 
 
-def test_a_text_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_text_raises(tmp_path: Path) -> None:
     (tmp_path / "losses.py").write_text("nothing = 0\n")
     with pytest.raises(ValueError, match=r"'harmless'.* occurs 0 times in losses.py, not 1"):
         HARMLESS.plant(tmp_path)
 
 
-def test_a_planted_bug_is_caught_and_the_port_itself_is_left_alone(small: Path) -> None:
+def test_planted_bug_is_caught_and_the_package_is_unchanged(small: Path) -> None:
     mutation = next(m for m in MUTATIONS if m.name == "expectile-flipped")
     before = (PACKAGE / mutation.file).read_text()
     verdict = mutate.judge(mutation, reference=small)
@@ -109,7 +109,7 @@ def test_a_planted_bug_is_caught_and_the_port_itself_is_left_alone(small: Path) 
     assert (PACKAGE / mutation.file).read_text() == before
 
 
-def test_command_writes_verdicts_and_with_full_counts_all_failing_cases(
+def test_command_writes_verdicts_and_counts_failing_cases(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "verdicts.json"
@@ -126,7 +126,7 @@ def test_command_writes_verdicts_and_with_full_counts_all_failing_cases(
     assert "The unchanged port passes every case." in printed
 
 
-def test_a_change_that_is_no_bug_survives_and_the_command_says_so(
+def test_harmless_change_is_reported_as_survived(
     small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(mutate, "MUTATIONS", (HARMLESS,))
@@ -136,7 +136,7 @@ def test_a_change_that_is_no_bug_survives_and_the_command_says_so(
     assert "all 15 cases pass" in printed
 
 
-def test_an_exception_is_not_a_catch(small: Path) -> None:
+def test_exception_does_not_count_as_caught(small: Path) -> None:
     crashes = Mutation("crash", "raises", "losses.py", HARMLESS.old, "raise ValueError('no')")
     verdict = mutate.judge(crashes, reference=small)
     assert not verdict.caught
@@ -147,7 +147,7 @@ def test_an_exception_is_not_a_catch(small: Path) -> None:
     assert verdict.message.startswith("SyntaxError")
 
 
-def test_a_port_that_fails_by_itself_proves_nothing(
+def test_failing_unchanged_port_is_an_error(
     small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = {"ran": 3, "failed": [{"message": "losses/a: 1 of 2 tensors out of bounds"}]}
@@ -156,6 +156,6 @@ def test_a_port_that_fails_by_itself_proves_nothing(
     assert "fails without a planted bug: losses/a" in capsys.readouterr().err
 
 
-def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_name_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["mutate", "--only", "nothing"]) == 2
     assert "no mutation begins with 'nothing'" in capsys.readouterr().err

@@ -69,7 +69,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "record"
 
 
-def test_a_right_port_passes_and_prints_the_table(
+def test_correct_port_passes_and_prints_the_table(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = parity.check(_port, folder)
@@ -88,7 +88,7 @@ def test_a_right_port_passes_and_prints_the_table(
     assert "relative 1e-6" in out and "2 of 2 cases within bounds (8 tensors)" in out
 
 
-def test_a_wrong_port_fails_at_the_first_tensor_it_computed(
+def test_wrong_port_fails_at_the_first_computed_tensor(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = parity.check(_wrong, folder, only="cell/small")
@@ -120,9 +120,7 @@ def test_figures_are_written_on_request(folder: Path, tmp_path: Path, capsys) ->
     assert messages[1].startswith("cell/large: 4 of 4 tensors out of bounds; first hidden")
 
 
-def test_the_record_says_how_it_was_made_and_is_made_the_same_twice(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_record_has_its_origin_and_is_reproducible(folder: Path, tmp_path: Path) -> None:
     manifest = read_manifest(folder)
     assert manifest["upstream"] == {"function": "_reference"}
     assert manifest["versions"]["numpy"] == np.__version__
@@ -139,7 +137,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_numbers_integers_and_deeper_names_are_outputs_too(tmp_path: Path) -> None:
+def test_numbers_and_nested_names_are_accepted_as_outputs(tmp_path: Path) -> None:
     kinds = {"count": "bits", "mean": "bits", "tree": "ulp 0", "half": "relative 1e-3"}
     case = Case("g", "n/m", kinds=kinds)
 
@@ -158,7 +156,7 @@ def test_numbers_integers_and_deeper_names_are_outputs_too(tmp_path: Path) -> No
     assert [f.tensor for f in found.results[0].findings] == ["count", "mean", "tree/a/b", "half"]
 
 
-def test_a_port_that_raises_or_returns_nonsense_fails_its_case_only(
+def test_exception_or_invalid_output_fails_only_its_case(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def raising(case: Case) -> dict[str, Any]:
@@ -175,7 +173,7 @@ def test_a_port_that_raises_or_returns_nonsense_fails_its_case_only(
     assert crash.endswith("the outputs of cell/small are a list: give a dict of named arrays")
 
 
-def test_a_group_named_like_one_of_ours_stands_for_itself(
+def test_group_may_have_the_name_of_a_recorded_group(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     case = Case("update", "n", kinds={"out": "bits"})
@@ -185,7 +183,7 @@ def test_a_group_named_like_one_of_ours_stands_for_itself(
     assert "update, eager" in out and "ddpm_iql" not in out
 
 
-def test_missing_extra_and_other_outputs_fail(folder: Path) -> None:
+def test_missing_extra_and_different_outputs_fail(folder: Path) -> None:
     def other(case: Case) -> dict[str, Any]:
         out = _port(case)
         return {"hidden": out["hidden"].double(), "loss": out["loss"][None], "more": 1.0}
@@ -217,7 +215,7 @@ def test_missing_extra_and_other_outputs_fail(folder: Path) -> None:
         ({"group": "a/b"}, "the group 'a/b' of case 'small' is also the name of a file"),
     ],
 )
-def test_a_case_that_cannot_be_saved_is_refused_when_it_is_made(
+def test_case_that_cannot_be_saved_raises_on_creation(
     changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError) as error:
@@ -241,7 +239,7 @@ OUTPUTS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize("outputs, message", OUTPUTS, ids=[m for _, m in OUTPUTS])
-def test_outputs_that_cannot_be_saved_are_refused_and_nothing_is_written(
+def test_outputs_that_cannot_be_saved_raise_and_write_nothing(
     outputs: Any, message: str, tmp_path: Path
 ) -> None:
     first = _cell("first")
@@ -253,7 +251,7 @@ def test_outputs_that_cannot_be_saved_are_refused_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_cases_and_two_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_no_cases_or_duplicate_names_raise(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there are no cases to record"):
         parity.record([], _reference, tmp_path)
     with pytest.raises(ValueError, match="two cases are named cell/small"):
@@ -262,7 +260,7 @@ def test_no_cases_and_two_of_one_name_are_refused(tmp_path: Path) -> None:
         parity.record([_cell(arrays={"x": np.array([{}])})], _reference, tmp_path)
 
 
-def test_a_record_of_other_cases_is_refused(folder: Path) -> None:
+def test_record_of_other_cases_raises(folder: Path) -> None:
     small, large = _cell(), _cell("large", 64)
     assert parity.check(_port, folder, [small, large], show=False)
     moved = {**small.arrays, "x": small.arrays["x"] + 1}
@@ -277,7 +275,7 @@ def test_a_record_of_other_cases_is_refused(folder: Path) -> None:
             parity.check(_port, folder, cases)
 
 
-def test_a_record_that_is_damaged_or_none_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_damaged_or_missing_record_raises(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="does not exist: make a record first"):
         parity.check(_port, tmp_path / "nothing")
     with pytest.raises(RecordError, match="no case begins with 'cells'; the groups are cell"):
@@ -290,7 +288,7 @@ def test_a_record_that_is_damaged_or_none_is_refused(folder: Path, tmp_path: Pat
         parity.check(_port, folder)
 
 
-def test_a_promise_of_ones_own_is_a_measure_and_a_bound() -> None:
+def test_custom_bound_is_a_measure_and_a_number() -> None:
     kind = promised("l2 0.5")
     assert (kind.bound, kind.unit) == (0.5, "relative L2")
     assert kind.measure(np.array([3.0, 4.5]), np.array([3.0, 4.0])) == pytest.approx(0.1)
@@ -312,7 +310,7 @@ except AttributeError as error:
 """
 
 
-def test_importing_brings_neither_side_and_has_no_effect() -> None:
+def test_import_loads_neither_framework_and_has_no_effect() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROBE],
         cwd=Path(parity.__file__).parent.parent,

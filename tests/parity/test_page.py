@@ -100,14 +100,14 @@ def test_failures_come_first_with_the_first_tensor_that_fails(tmp_path: Path) ->
     assert "✗ network" in page
 
 
-def test_nothing_but_crashes_is_a_report_too(tmp_path: Path) -> None:
+def test_report_of_crashes_only(tmp_path: Path) -> None:
     figures = _written(tmp_path, {"results": _content()["results"][-1:]})
     code, page = _report(tmp_path, "--figures", figures, "--png", tmp_path / "page.png")
     assert code == 1
     assert "✗ 0 of 1 cases within bounds" in page and "No tensor could be compared" in page
 
 
-def test_the_page_loads_nothing_and_says_where_it_is_from(tmp_path: Path) -> None:
+def test_page_loads_nothing_and_shows_its_origin(tmp_path: Path) -> None:
     _, page = _report(tmp_path, "--figures", _written(tmp_path, _content()))
     links = re.findall(r'(?:src|href|action|data)="([^"]*)"', page)
     outside = {link for link in links if not link.startswith("#")}
@@ -139,7 +139,7 @@ def test_the_same_figures_give_the_same_bytes(tmp_path: Path) -> None:
     assert int.from_bytes(pairs[0][1][16:20], "big") == 1600
 
 
-def test_modes_of_several_files_stand_side_by_side(tmp_path: Path) -> None:
+def test_modes_of_several_files_are_shown_together(tmp_path: Path) -> None:
     eager = _passing()
     results = [{**r, "mode": "compiled"} for r in eager["results"]]
     compiled = {**eager, "results": results, "seconds": {"compiled": 30}}
@@ -151,13 +151,13 @@ def test_modes_of_several_files_stand_side_by_side(tmp_path: Path) -> None:
     assert "error, compiled" in page and "■ compiled" in page
 
 
-def test_a_check_is_run_where_no_figures_are_given(tmp_path: Path) -> None:
+def test_check_is_run_without_figures(tmp_path: Path) -> None:
     code, page = _report(tmp_path, "--only", "optim", "--jobs", "1")
     assert code == 0
     assert re.search(r"✓ (\d+) of \1 cases within bounds, in mode eager", page)
 
 
-def test_the_figures_of_two_checks_make_one_report(tmp_path: Path) -> None:
+def test_figures_of_two_checks_are_merged(tmp_path: Path) -> None:
     paths = [tmp_path / "losses.json", tmp_path / "actions.json"]
     for path, group in zip(paths, ("losses", "random/normal"), strict=True):
         assert main(["check", "--only", group, "--jobs", "1", "--json", str(path)]) == 0
@@ -179,7 +179,7 @@ def test_the_figures_of_two_checks_make_one_report(tmp_path: Path) -> None:
         ('{"results": []}', "there are no results in"),
     ],
 )
-def test_other_files_are_refused_in_a_sentence(tmp_path, capsys, content, said) -> None:
+def test_other_files_raise_one_sentence(tmp_path, capsys, content, said) -> None:
     path = tmp_path / "figures.json"
     path.write_text(content)
     code, page = _report(tmp_path, "--figures", path)
@@ -189,7 +189,7 @@ def test_other_files_are_refused_in_a_sentence(tmp_path, capsys, content, said) 
     assert captured.count("\n") == 1
 
 
-def test_missing_files_and_results_given_twice_are_refused(tmp_path, capsys) -> None:
+def test_missing_files_and_duplicate_results_raise(tmp_path, capsys) -> None:
     path = _written(tmp_path, _passing())
     assert _report(tmp_path, "--figures", tmp_path / "no.json") == (2, "")
     assert "no.json cannot be read" in capsys.readouterr().err
@@ -225,7 +225,7 @@ def test_long_runs_are_drawn_but_not_counted(tmp_path, monkeypatch) -> None:
     assert "any parameter: 1e-11" in page
 
 
-def test_growth_goes_by_learner_and_width() -> None:
+def test_growth_is_grouped_by_learner_and_precision() -> None:
     entry = _result(
         "double/simple-plain", _tensor("means/q", "double", 1e-15, 1e-8, growth=[0, 1e-15, 0])
     )
@@ -239,7 +239,7 @@ def test_growth_goes_by_learner_and_width() -> None:
     assert found["iql"].steps == 3
 
 
-def test_errors_beyond_the_chart_stay_on_its_edge() -> None:
+def test_errors_outside_the_chart_are_drawn_at_its_edge() -> None:
     places = [panels.place(x) for x in (0.0, 1e-30, 1e-3, 1.0, 1e9, math.inf)]
     assert places == sorted(places)
     assert places[0] < places[1] and places[3] == 0 and places[-1] == places[-2]

@@ -34,19 +34,19 @@ def test_other_groups_are_kept(tmp_path: Path) -> None:
     assert [case["group"] for case in found["cases"]] == ["one"]
 
 
-def test_a_new_folder_has_nothing_to_keep(tmp_path: Path) -> None:
+def test_new_folder_keeps_no_groups(tmp_path: Path) -> None:
     assert kept(tmp_path, MADE, ["two"]) == {"files": {}, "cases": []}
 
 
 @pytest.mark.parametrize("part", list(MADE))
-def test_records_made_differently_are_not_mixed(tmp_path: Path, part: str) -> None:
+def test_records_with_different_settings_are_not_mixed(tmp_path: Path, part: str) -> None:
     _record(tmp_path)
     other = {**MADE, part: json.loads('{"other": 1}')}
     with pytest.raises(ValueError, match=f"made with other {part}: record all groups anew"):
         kept(tmp_path, other, ["two"])
 
 
-def test_a_manifest_of_something_else_is_refused(tmp_path) -> None:
+def test_other_manifest_raises(tmp_path) -> None:
     (tmp_path / "manifest.json").write_text('{"upstream": {}, "files": {}, "cases": []}')
     with pytest.raises(RecordError, match="is not of a record: it lacks 'inputs'"):
         read_manifest(tmp_path)
