@@ -22,9 +22,9 @@ from parity.modes import (
     Mode,
     chosen,
     compiled_part,
-    left_open,
     modes_of,
     seconds,
+    unchecked,
 )
 from parity.store import REFERENCE, RecordError, read_manifest, recorded, write_whole
 
@@ -220,7 +220,7 @@ def check_command(
     commit = manifest["upstream"]["commit"][:7]
     how = ", ".join(dict.fromkeys(result.mode for result in results))
     tables.show(results, f"the port ({how}; {device}) against the original at {commit}", wall)
-    out = left_open([member for member, _ in recorded(directory, only, case)], modes)
+    out = unchecked([member for member, _ in recorded(directory, only, case)], modes)
     for line in out:
         print(line)
     if json_path is not None:

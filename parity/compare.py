@@ -214,8 +214,8 @@ def _odd(name: str, kind: str, detail: str) -> Finding:
     return Finding(name, kind, inf, promised(kind).bound, inf, inf, inf, detail)
 
 
-def tried(function: Function, case: Case) -> Tensors | str:
-    """Run a function on a case; of an exception, its last line and where it was raised."""
+def outputs_or_error(function: Function, case: Case) -> Tensors | str:
+    """Outputs of a function for a case; after an exception, one line with its place."""
     try:
         return computed(function, case)
     except Exception as error:
@@ -226,23 +226,23 @@ def tried(function: Function, case: Case) -> Tensors | str:
 
 
 def compared(case: Case, run: Tensors | str, expected: Tensors) -> Result:
-    """The result of what was :func:`tried`; an exception is a failure."""
+    """Compare the result of :func:`outputs_or_error` with the record; an exception is a failure."""
     return Result(case, (), run) if isinstance(run, str) else compare_case(case, run, expected)
 
 
-def held(function: Function, case: Case, expected: Tensors) -> Result:
-    """Run a function on a case and compare; an exception becomes a failed result."""
+def run_and_compare(function: Function, case: Case, expected: Tensors) -> Result:
+    """Run a function on a case and compare its outputs; an exception is a failure."""
     begin = time.perf_counter()
-    run = tried(function, case)
+    run = outputs_or_error(function, case)
     seconds = time.perf_counter() - begin
     return replace(compared(case, run, expected), seconds=seconds)
 
 
 def attempt(backend: Any, case: Case) -> Tensors | str:
-    """:func:`tried` of a case's program on a backend."""
-    return tried(on(backend), case)
+    """Run a case's program on a backend with :func:`outputs_or_error`."""
+    return outputs_or_error(on(backend), case)
 
 
 def run_case(backend: Any, case: Case, expected: Tensors) -> Result:
-    """:func:`held` of a case's program on a backend."""
-    return held(on(backend), case, expected)
+    """Run a case's program on a backend with :func:`run_and_compare`."""
+    return run_and_compare(on(backend), case, expected)

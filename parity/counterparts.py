@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# A name belongs to the first pattern that matches all of it.
+# The first pattern that matches a whole name applies.
 _PLACES: Mapping[str, str] = {
-    r"jaxrl5\.agents\.agent\.Agent(.*)": r"idql_func.agents.agent.PolicyAgent\1",
+    r"jaxrl5\.agents\.agent\.Agent(.*)": r"idql_func.agents.policy_agent.PolicyAgent\1",
     r"jaxrl5\.agents\.bc\.bc_learner\.get_weight_decay_mask": "idql_func.agents.bc.decay_mask",
     r"jaxrl5\.agents\.ddpm_iql\.ddpm_iql_learner\.DDPMIQLLearner\.actor_loss_no_grad": (
-        "idql_func.agents.ddpm_iql.GeneralDDPMIQLLearner.eval_loss"
+        "idql_func.agents.ddpm_iql_learners.GeneralDDPMIQLLearner.eval_loss"
     ),
     r"jaxrl5\.agents\.ddpm_iql\.ddpm_iql_learner\.DDPMIQLLearner(.*)": (
         r"idql_func.agents.GeneralDDPMIQLLearner\1"
@@ -80,11 +80,11 @@ def counterpart(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class Exemption:
-    """Why no case can test a name, and the test that covers its counterpart."""
+    """Why no case can test a name, and the test of its counterpart."""
 
     reason: str
     test: str
-    """``file::function`` below the project's root."""
+    """``file::function``, relative to the project's root."""
 
 
 _ALIAS = Exemption(
@@ -97,11 +97,11 @@ _ENVS = "tests/envs/test_upstream_wrappers.py"
 EXEMPT: Mapping[str, Exemption] = {
     r"jaxrl5\.types\.\w+|jaxrl5\.data\.dataset\.DatasetDict|optax\.Schedule": _ALIAS,
     r"jaxrl5\.distributions\.\w+\.tf[pdb]": Exemption(
-        "shorthand for a module of TensorFlow Probability; what is taken from it has cases",
+        "an alias of a module of TensorFlow Probability; the names used from it have cases",
         "tests/test_distributions.py::test_densities_are_those_of_torch",
     ),
     r"jaxrl5\.data\.binary_datasets\.AWAC_DATA_DIR": Exemption(
-        "a folder of its authors' cluster (quirk D19); here an argument or a variable",
+        "a folder on its authors' cluster (quirk D19); here an argument or a variable",
         "tests/data/test_binary.py::test_files_are_found_by_environment_and_name",
     ),
     r"jaxrl5\.normalization\.flatten": Exemption(
@@ -109,7 +109,7 @@ EXEMPT: Mapping[str, Exemption] = {
         "tests/data/test_normalizers.py::test_any_shape_and_narrow_dtypes",
     ),
     r"jaxrl5\.normalization\.Normalizer\.(un)?normalize": Exemption(
-        "raises NotImplementedError; the Gaussian one, which overrides it, has cases",
+        "raises NotImplementedError; the Gaussian subclass, which overrides it, has cases",
         "tests/data/test_normalizers.py::test_mean_and_deviation",
     ),
     r"jaxrl5\.wrappers\.wrap_gym": Exemption(_WRAPPER, f"{_ENVS}::test_wrap_gym"),
@@ -136,7 +136,7 @@ EXEMPT: Mapping[str, Exemption] = {
         "tests/interop/test_interop_files.py::test_latest_step_and_file_are_found",
     ),
 }
-"""By a pattern that matches all of a name."""
+"""Exemptions by a pattern that matches the whole name."""
 
 
 SCRIPTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -146,7 +146,7 @@ SCRIPTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tests/training/test_presets.py", "tests/training/test_sweeps.py"),
     ),
 }
-"""Folders of scripts of the original, which have no public names: modules here, and their tests."""
+"""For each folder of the original's scripts, which have no public names: modules and tests here."""
 
 
 def exemption(name: str) -> Exemption | None:

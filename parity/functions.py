@@ -214,13 +214,13 @@ def check(
         RecordError: the record is missing or damaged, or of other cases than ``cases``.
     """
     from parity import tables
-    from parity.compare import held
+    from parity.compare import run_and_compare
     from parity.junit import as_junit
 
     folder = Path(folder)
     if cases is not None:
         _same_cases(cases, [case for case, _ in recorded(folder)], folder)
-    results = [held(port, case, expected) for case, expected in recorded(folder, only)]
+    results = [run_and_compare(port, case, expected) for case, expected in recorded(folder, only)]
     if show:
         tables.show(results, f"{_name(port)} against the record in {folder.name}")
     if json_path is not None:

@@ -33,7 +33,7 @@ _DRAWN = frozenset({"initial", "initialiser"})
 # Other programs run eagerly only: they run once on the host (creation, masks, schedules, datasets,
 # buffers), or record intermediate values, which transforms hide (layers, calls).
 
-LEFT_OPEN: dict[tuple[str, Mode], str] = {
+UNCHECKED: dict[tuple[str, Mode], str] = {
     ("encoders/pass-resnet-stem", "vmapped"): (
         "2.04e-6 from the original, bound 2e-6; the original's own rounding is 1.8e-6 off the "
         "exact result, the convolution under vmap 0.8e-6, on its other side"
@@ -49,17 +49,17 @@ computes only in float32, so no recorded case can be stricter; a test in double 
 the encoder under vmap equals each member alone (tests/networks)."""
 
 
-def left_open(cases: Iterable[Case], modes: Sequence[Mode]) -> list[str]:
+def unchecked(cases: Iterable[Case], modes: Sequence[Mode]) -> list[str]:
     """One line for each case that is left out of one of the modes, with the reason.
 
-    >>> left_open([Case("drq", "resnet", "course", {})], ["eager"])
+    >>> unchecked([Case("drq", "resnet", "course", {})], ["eager"])
     []
     """
     return [
-        f"{case.id} is not checked {mode}: {LEFT_OPEN[case.id, mode]}"
+        f"{case.id} is not checked {mode}: {UNCHECKED[case.id, mode]}"
         for mode in modes
         for case in cases
-        if (case.id, mode) in LEFT_OPEN
+        if (case.id, mode) in UNCHECKED
     ]
 
 
@@ -75,7 +75,7 @@ def modes_of(case: Case) -> tuple[Mode, ...]:
         modes = MODES
     else:
         modes = ("eager", "vmapped") if case.program in _DRAWN else ("eager",)
-    return tuple(mode for mode in modes if (case.id, mode) not in LEFT_OPEN)
+    return tuple(mode for mode in modes if (case.id, mode) not in UNCHECKED)
 
 
 # Compiling a program takes seconds to a minute. So by default one case runs for all that compile

@@ -27,7 +27,7 @@ def _checked(args: argparse.Namespace, directory: Path, manifest: Mapping[str, A
     import torch
 
     from parity.checking import check
-    from parity.modes import MODES, left_open
+    from parity.modes import MODES, unchecked
     from parity.store import recorded
 
     torch.set_num_threads(1)  # as a check does
@@ -35,8 +35,8 @@ def _checked(args: argparse.Namespace, directory: Path, manifest: Mapping[str, A
     modes = MODES if args.mode == "all" else (args.mode,)
     results = check(directory, args.only, modes, args.jobs)
     wall = time.perf_counter() - begin
-    out = left_open([member for member, _ in recorded(directory, args.only)], modes)
-    content = tables.as_json(results, manifest, wall=wall, left_open=out)
+    out = unchecked([member for member, _ in recorded(directory, args.only)], modes)
+    content = tables.as_json(results, manifest, wall=wall, unchecked=out)
     # By way of JSON, so that a report is the same whether a check was saved in between or not.
     return summary.figures_of(json.loads(json.dumps(content)))
 

@@ -190,13 +190,13 @@ def as_json(
     manifest: Mapping[str, Any] | None = None,
     device: str = "cpu",
     wall: float | None = None,
-    left_open: Sequence[str] = (),
+    unchecked: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Every figure. Infinite errors (no comparison possible) become null.
 
     ``cases`` counts a case once for each mode; ``seconds`` are those that the cases of a mode took,
     one after the other, and ``wall_seconds`` what it all took, in however many processes.
-    ``left_open`` are the lines of :func:`parity.modes.left_open`.
+    ``unchecked`` are the lines of :func:`parity.modes.unchecked`.
     """
 
     def finite(value: Any) -> Any:
@@ -218,7 +218,7 @@ def as_json(
         "wall_seconds": None if wall is None else round(wall, 2),
         "cases": len(results),
         "passed": sum(r.passed for r in results),
-        "left_open": list(left_open),
+        "unchecked": list(unchecked),
         "promises": {
             name: {"bound": promised(name).bound, "unit": promised(name).unit}
             for name in dict.fromkeys((*KINDS, *kinds(results)))

@@ -132,10 +132,10 @@ def _failures(figures: Figures) -> str:
     return _section("Failures", "Of each the first tensor, in order of computation.", table)
 
 
-def _left_open(figures: Figures) -> str:
-    if not figures.left_open:
+def _unchecked(figures: Figures) -> str:
+    if not figures.unchecked:
         return ""
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in figures.left_open)
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in figures.unchecked)
     text = "Their bound is used up by the rounding of float32 itself, in whatever order it adds up."
     return _section("Left open", text, f"<ul>{items}</ul>")
 
@@ -399,7 +399,7 @@ def page(
             f"{html.escape(line)}</strong>{html.escape(worst)}</div>",
             _tiles(figures, mutations, coverage),
             _failures(figures),
-            _left_open(figures),
+            _unchecked(figures),
             _room(figures),
             _growth(figures, curves),
             _draws(figures),

@@ -40,7 +40,7 @@ class Figures:
     references: tuple[dict[str, Any], ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     wall: float = 0.0
-    left_open: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ def figures_of(content: Mapping[str, Any]) -> Figures:
         (dict(reference),) if reference else (),
         {str(mode): float(s) for mode, s in dict(content.get("seconds") or {}).items()},
         float(content.get("wall_seconds") or 0.0),
-        tuple(map(str, content.get("left_open") or ())),
+        tuple(map(str, content.get("unchecked") or content.get("left_open") or ())),
     )
 
 
@@ -155,7 +155,7 @@ def merged(parts: Sequence[tuple[str, Figures]]) -> Figures:
         _once(r for part in figures for r in part.references),
         seconds,
         sum(part.wall for part in figures),
-        tuple(dict.fromkeys(line for part in figures for line in part.left_open)),
+        tuple(dict.fromkeys(line for part in figures for line in part.unchecked)),
     )
 
 

@@ -105,9 +105,9 @@ def test_passes_gymnasiums_checker(suite: Any) -> None:
 def test_copy_is_independent(suite: Any) -> None:
     env, _ = wrap_pixels(make_env("reacher-easy-v0", render_mode="rgb_array"), image_size=16)
     first = env.reset(seed=2)[0]["pixels"]
-    twin = copy.deepcopy(env)
-    np.testing.assert_array_equal(twin.reset(seed=2)[0]["pixels"], first)
-    assert twin.unwrapped.physics is not env.unwrapped.physics  # type: ignore[attr-defined]
+    copied = copy.deepcopy(env)
+    np.testing.assert_array_equal(copied.reset(seed=2)[0]["pixels"], first)
+    assert copied.unwrapped.physics is not env.unwrapped.physics  # type: ignore[attr-defined]
 
 
 def test_images_equal_dm_control(suite: Any, tmp_path: Path) -> None:

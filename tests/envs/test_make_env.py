@@ -120,12 +120,12 @@ def test_other_goal_and_bad_goals() -> None:
 def test_no_temporary_files_are_left(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     env = make_pointmaze_env(goal=(1.0, 0.0), goal_radius=0.3, episode_steps=7)
-    twin = copy.deepcopy(env)
+    copied = copy.deepcopy(env)
     assert list(tmp_path.iterdir()) == []
-    assert (twin.goal.tolist(), twin.goal_radius) == ([1.0, 0.0], 0.3)
-    twin.reset(seed=1)
+    assert (copied.goal.tolist(), copied.goal_radius) == ([1.0, 0.0], 0.3)
+    copied.reset(seed=1)
     env.reset(seed=2)
-    assert [twin.step(np.zeros(2, np.float32))[3] for _ in range(7)] == [False] * 6 + [True]
+    assert [copied.step(np.zeros(2, np.float32))[3] for _ in range(7)] == [False] * 6 + [True]
 
 
 def test_import_of_the_robotics_package_is_silent(capfd) -> None:

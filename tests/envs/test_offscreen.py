@@ -188,11 +188,13 @@ def test_one_view_renders_two_models_and_after_close(scene: Scene) -> None:
     np.testing.assert_array_equal(view.rgb(*scene, "top"), first)
 
 
-@pytest.mark.parametrize("twin", [copy.deepcopy, lambda view: pickle.loads(pickle.dumps(view))])
-def test_copy_renders_independently(scene: Scene, twin) -> None:
+@pytest.mark.parametrize(
+    "make_copy", [copy.deepcopy, lambda view: pickle.loads(pickle.dumps(view))]
+)
+def test_copy_renders_independently(scene: Scene, make_copy) -> None:
     view = OffscreenView(16, 16, effects=False)
     first = view.rgb(*scene)
-    other = twin(view)
+    other = make_copy(view)
     view.close()
     np.testing.assert_array_equal(other.rgb(*scene), first)
 

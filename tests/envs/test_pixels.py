@@ -137,12 +137,12 @@ def test_passes_gymnasiums_checker(name: str) -> None:
 def test_copy_has_the_same_observations() -> None:
     env, _ = wrap_pixels(make_env("InvertedPendulum-v5"), image_size=16)
     first = env.reset(seed=1)[0]["pixels"]
-    twin = copy.deepcopy(env)
-    np.testing.assert_array_equal(twin.reset(seed=1)[0]["pixels"], first)
-    twin.step(np.ones(1, np.float32))
+    copied = copy.deepcopy(env)
+    np.testing.assert_array_equal(copied.reset(seed=1)[0]["pixels"], first)
+    copied.step(np.ones(1, np.float32))
     after = env.step(np.zeros(1, np.float32))[0]["pixels"]
-    assert (after[..., :2] == first[..., :2]).all()  # the twin's step is not its own
-    twin.close()
+    assert (after[..., :2] == first[..., :2]).all()  # a step of the copy does not affect it
+    copied.close()
     np.testing.assert_array_equal(env.reset(seed=1)[0]["pixels"], first)
 
 
@@ -258,8 +258,8 @@ def test_builtin_maze_renders_without_display(monkeypatch) -> None:
     assert red.sum() > 50  # the goal, in the lower arm
     assert green.sum() > 50  # the ball
     assert np.argwhere(red)[:, 0].mean() > 240 > np.argwhere(red)[:, 1].mean()
-    twin = copy.deepcopy(env)
-    twin.reset(seed=0)
-    np.testing.assert_array_equal(twin.render(), picture)
+    copied = copy.deepcopy(env)
+    copied.reset(seed=0)
+    np.testing.assert_array_equal(copied.render(), picture)
     env.close()
-    twin.close()
+    copied.close()

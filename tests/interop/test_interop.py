@@ -1,7 +1,7 @@
-"""Learners to and from Flax's checkpoints, without JAX: saved ones of upstream's learners.
+"""Learners to and from Flax's checkpoints, without JAX, with checkpoints of upstream's learners.
 
 ``tests/reference`` was recorded by ``upstream_flax.py``; with ``-m live`` (``IDQL_UPSTREAM`` and
-``IDQL_REFERENCE_PYTHON`` set) the same is done afresh, and Flax reads back what is written here.
+``IDQL_REFERENCE_PYTHON`` set) the tests record new checkpoints, and Flax reads the exported ones.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def eager() -> Iterator[None]:
 
 
 def make_learner(name: str, seed: int = 1, **keywords: Any) -> Any:
-    """The port's learner of a case, from another seed than upstream's."""
+    """The port's learner of a case, with a seed that differs from upstream's."""
     class_name, settings = CASES[name]
     space: Any = gym.spaces.Box(-1, 1, (OBS,))
     if name in PIXELS:
@@ -72,13 +72,13 @@ def as_tensors(tree: Any) -> Any:
 
 
 def gain(learner: Any) -> float:
-    """How far IDQL's sampler enlarges the rounding of its first step: 12 with ``vp`` and T = 2."""
+    """The factor of rounding errors in IDQL's sampler: 12 with ``vp`` and T = 2."""
     alpha_hats = getattr(learner, "alpha_hats", None)
     return 1.0 if alpha_hats is None else float(1 / alpha_hats[-1].sqrt())
 
 
 def check_against_upstream(learner: Any, name: str, after: dict[str, np.ndarray]) -> None:
-    """The losses of the next update, eight actions and the key after them are upstream's."""
+    """The losses of the next update, eight actions and the final key equal upstream's."""
     batch = as_tensors(make_batch(2, name in PIXELS))
     _, info = learner.update(batch)
     prefix = f"{name}/info/"
@@ -88,7 +88,7 @@ def check_against_upstream(learner: Any, name: str, after: dict[str, np.ndarray]
         if value.ndim == 0:  # IQL's advantages are a vector upstream (quirk U20)
             np.testing.assert_allclose(info[key].item(), value, rtol=2e-5, atol=1e-6, err_msg=key)
     expected_actions = after[f"{name}/actions"]
-    assert (np.abs(expected_actions) < 1).any()  # the bounds would hide an error
+    assert (np.abs(expected_actions) < 1).any()  # actions at the bounds would hide an error
     for i, expected_action in enumerate(expected_actions):
         one = tree_map(lambda x, i=i: x[i], batch["observations"])
         action, learner = learner.eval_actions(one)
@@ -96,7 +96,7 @@ def check_against_upstream(learner: Any, name: str, after: dict[str, np.ndarray]
     assert learner.rng.tolist() == after[f"{name}/rng"].tolist()
 
 
-# --- the must-show --------------------------------------------------------------------------------
+# --- equality with upstream and Flax --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -144,7 +144,7 @@ def test_flax_reads_exported_learners(tmp_path: Path) -> None:
 def _reference(*arguments: Any) -> str:
     missing = [n for n in ("IDQL_UPSTREAM", "IDQL_REFERENCE_PYTHON") if n not in os.environ]
     if missing:
-        pytest.fail(f"asked for by -m live, but {' and '.join(missing)} not set")
+        pytest.fail(f"-m live needs environment variables, but {' and '.join(missing)} not set")
     script = Path(__file__).parent / "upstream_flax.py"
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment["PYTHONPATH"] = os.environ["IDQL_UPSTREAM"]
@@ -173,7 +173,7 @@ def test_import_and_load_without_jax_and_flax() -> None:
     assert run.stdout.strip() == "2"
 
 
-# --- what is loaded -------------------------------------------------------------------------------
+# --- loaded values --------------------------------------------------------------------------------
 
 
 def test_optimiser_states_and_targets_are_loaded() -> None:
@@ -266,7 +266,7 @@ def test_target_is_unchanged_and_shares_no_memory() -> None:
         assert torch.equal(a, torch.as_tensor(b))
 
 
-# --- what does not fit ----------------------------------------------------------------------------
+# --- mismatches -----------------------------------------------------------------------------------
 
 
 def changed(state: Any, path: str, value: Any = "gone") -> Any:

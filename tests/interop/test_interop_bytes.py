@@ -1,4 +1,4 @@
-"""Flax's msgpack format: equal bytes, chunks, and no trust in what a file says."""
+"""Flax's msgpack format: equal bytes, chunks, and damaged or malicious files."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_damaged_bytes_raise_or_give_a_tree(at: int, patch: bytes, name: str) ->
         msgpack_restore(bytes(data)[:start])
 
 
-class Evil:
+class Pickled:
     def __reduce__(self) -> Any:
         raise AssertionError("pickled")
 
@@ -148,8 +148,8 @@ class Evil:
 @pytest.mark.parametrize(
     ("tree", "sentence"),
     [
-        ({"a": {"b": Evil()}}, "a/b is a Evil; it must be a NumPy array"),
-        ({"a": [np.array([Evil()])]}, "a/0 is an array of dtype object"),
+        ({"a": {"b": Pickled()}}, "a/b is a Pickled; it must be a NumPy array"),
+        ({"a": [np.array([Pickled()])]}, "a/0 is an array of dtype object"),
         ({"a": np.array(["x"])}, "a is an array of dtype <U1"),
         ({1: 2}, "the tree has the key 1; keys must be strings"),
         ({"a": 2**64}, "a is 18446744073709551616; it must fit in 64 bits"),

@@ -77,7 +77,7 @@ def test_missing_checkpoint_raises(tmp_path: Path) -> None:
 
 
 def as_orbax_tree(state: Any) -> Any:
-    """A state dict in the form that Orbax files it: tuples as lists, empty nodes as None."""
+    """A state dict in Orbax's form: tuples as lists, empty nodes as None."""
     if not isinstance(state, dict):
         return state
     if set(state) and set(state) == {str(i) for i in range(len(state))}:
@@ -102,8 +102,8 @@ def folders_only_orbax_reads(tmp_path: Path) -> list[Path]:
         folder.mkdir(parents=True)
         (folder / "_METADATA").write_text("{}")
     split.mkdir()
-    left_out = interop.msgpack_serialize({"w": ["PLACEHOLDER://w"]})
-    (split / "checkpoint").write_bytes(left_out)
+    placeholder = interop.msgpack_serialize({"w": ["PLACEHOLDER://w"]})
+    (split / "checkpoint").write_bytes(placeholder)
     return [database, step, split]
 
 

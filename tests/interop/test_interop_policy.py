@@ -1,4 +1,4 @@
-"""Policies as modules: the learner's actions, Flax's names, files that need no learner."""
+"""Exported policies: the learner's actions, Flax's names, files, and bad input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 from test_interop import REFERENCE, make_learner, state_of
-from upstream_flax import ACT, CASES, EYES, OBS, PIXELS, RECORDED, make_batch
+from upstream_flax import ACT, CASES, OBS, PIXELS, RECORDED, VISION, make_batch
 
 from idql_func import agents, disable_jit, interop, random, tree_leaves, tree_map, tree_stack
 from idql_func.networks import MLP
@@ -29,7 +29,7 @@ def eager() -> Iterator[None]:
         yield
 
 
-# encoders, activations and norms that the reference cases lack
+# encoders, architectures and norms that the reference cases lack
 MORE: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet": ("ddpm_iql_general", {"actor_architecture": "ln_resnet", "actor_layer_norm": True,
                                     "actor_hidden_dims": (256, 256, 256), "actor_num_blocks": 1}),
@@ -83,7 +83,7 @@ def test_cameras_with_depth_and_state() -> None:
         "state": gym.spaces.Box(-1, 1, (5,)),
     }
     learner = agents.PixelBCLearner.create(
-        0, gym.spaces.Dict(spaces), gym.spaces.Box(-1, 1, (ACT,)), **EYES,
+        0, gym.spaces.Dict(spaces), gym.spaces.Box(-1, 1, (ACT,)), **VISION,
         pixel_keys=("left", "right"), depth_keys=("left_depth", "right_depth"),
     )  # fmt: skip
     rng = np.random.default_rng(0)
@@ -223,9 +223,9 @@ def test_stacks_and_custom_networks_raise() -> None:
     with pytest.raises(InputError, match="a stack of learners; export one of tree_unstack"):
         interop.policy_module(stack)
     learner = make_learner("iql")
-    lonely = learner.replace(actor=learner.actor.replace(apply_fn=lambda *_: None))
+    custom = learner.replace(actor=learner.actor.replace(apply_fn=lambda *_: None))
     with pytest.raises(InputError, match="actor cannot be exported: its apply_fn is not a method"):
-        interop.policy_module(lonely)
+        interop.policy_module(custom)
 
     class Other(MLP):
         pass

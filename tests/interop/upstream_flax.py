@@ -1,4 +1,4 @@
-"""Let upstream's learners and Flax itself write and read checkpoints, in the reference environment.
+"""Write and read checkpoints with upstream's learners and Flax, in the reference environment.
 
 Needs upstream's checkout on PYTHONPATH and its packages (jax, flax, gym); nothing of this project.
 
@@ -27,9 +27,9 @@ import numpy as np
 OBS, ACT, ROWS, FRAMES = 3, 2, 8, (8, 8, 3, 2)
 SMALL = {"critic_hidden_dims": (8,), "time_dim": 2, "T": 2, "N": 4}
 LAYERS = {"hidden_dims": (8,)}
-EYES = {**LAYERS, "cnn_features": (4,), "cnn_filters": (3,), "cnn_strides": (2,), "latent_dim": 4}
+VISION = {**LAYERS, "cnn_features": (4,), "cnn_filters": (3,), "cnn_strides": (2,), "latent_dim": 4}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    # a schedule that keeps the actions of a learner hardly trained inside the clipping
+    # with this schedule most actions of a barely trained learner are not clipped
     "ddpm_iql": (
         "DDPMIQLLearner",
         {**SMALL, "actor_num_blocks": 0, "decay_steps": 10, "beta_schedule": "linear"},
@@ -42,8 +42,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "bc": ("BCLearner", {**LAYERS, "weight_decay": 0.1, "entropy_bonus": 0.1}),
     "sac": ("SACLearner", {**LAYERS, "num_qs": 3, "num_min_qs": 2}),
     "td3": ("TD3Learner", {**LAYERS, "actor_delay": 1}),
-    "drq": ("DrQLearner", EYES),
-    "pixel_bc": ("PixelBCLearner", EYES),
+    "drq": ("DrQLearner", VISION),
+    "pixel_bc": ("PixelBCLearner", VISION),
 }
 PIXELS = ("drq", "pixel_bc")
 RECORDED = tuple(name for name in CASES if name != "ddpm_iql_general")  # 290 kB
@@ -72,7 +72,7 @@ def make_batch(seed: int, pixels: bool) -> dict[str, Any]:
 
 def make_learner(name: str) -> Any:
     """Upstream's learner of a case."""
-    # upstream's data package wants them, its learners do not
+    # upstream's data package imports these; its learners do not use them
     sys.modules.update({name: MagicMock() for name in ("d4rl", "mjrl") if name not in sys.modules})
     import gym  # pyright: ignore
     from jaxrl5 import agents  # pyright: ignore
@@ -152,13 +152,13 @@ def compare(folder: Path, other: Path) -> dict[str, Any]:
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    # hyper-parameters are Python numbers until JAX's first update makes float32 of them
+    # hyper-parameters are Python numbers until the first update in JAX makes them float32
     b = b.astype(a.dtype) if a.ndim == b.ndim == 0 else b
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 if __name__ == "__main__":
-    # one thread: a recording gives the same bits twice
+    # with one thread recordings are reproducible bit for bit
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
     command, place, *rest = sys.argv[1:]
     if command == "write":

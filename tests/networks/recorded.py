@@ -1,4 +1,4 @@
-"""What Flax's image layers and upstream's encoders gave, and the comparison with it.
+"""Recorded outputs of Flax's image layers and upstream's encoders, and the comparison.
 
 ``reference/encoders.safetensors`` is written by ``upstream_encoders.py``.
 """
@@ -26,7 +26,7 @@ def _tensors() -> dict[str, Tensor]:
 
 
 def recorded(prefix: str) -> Any:
-    """The tensor of that name, or the nested dict of those below it."""
+    """The tensor of this name, or the nested dict of tensors whose names begin with it."""
     tensors = _tensors()
     if prefix in tensors:
         return tensors[prefix]
@@ -43,7 +43,7 @@ def recorded(prefix: str) -> Any:
 
 def check_case(name: str, module: Module) -> None:
     """Initial parameters within 4 ulp, the output within 2e-6, the gradient within 1e-5."""
-    inputs = list(recorded(f"{name}/in").values())  # by position, and there are at most two
+    inputs = list(recorded(f"{name}/in").values())  # by position; there are at most two
     w, expected = recorded(f"{name}/w"), recorded(f"{name}/params")
     params = module.init(random.PRNGKey(7))
     flat, flat_expected = flatten_params(params), flatten_params(expected)

@@ -74,7 +74,7 @@ def test_conv_by_hand() -> None:
 
 
 def test_same_padding_with_strides_differs_from_torch() -> None:
-    """An even image, a 3x3 kernel and stride 2 leave one row, which goes behind."""
+    """For an even size, a 3x3 kernel and stride 2, the one padding row goes at the end."""
     layer = Conv(1, 1, (3, 3), (2, 2), use_bias=False)
     params = {"kernel": torch.zeros(3, 3, 1, 1).index_fill(0, torch.tensor([0]), 1.0)}
     params["kernel"][0, 1:] = 0  # only the upper left tap

@@ -232,7 +232,7 @@ def test_temperature_scales_the_noise_but_not_the_start() -> None:
     for t in (2, 1, 0):
         x = (x - (1 - alphas[t]) / torch.sqrt(1 - hats[t]) * 0.5 * x) / torch.sqrt(alphas[t])
     torch.testing.assert_close(cold, x.clamp(-1, 1))
-    # and the key advances alike
+    # and the key advances in the same way
     assert torch.equal(key, sample(sample_temperature=0.0)[1])
 
 

@@ -41,7 +41,7 @@ def test_resnet_of_drq_has_upstreams_parameter_tree() -> None:
     assert sorted(net._modules) == [
         "Conv_0", "MyGroupNorm_0", *(f"ResNetV2Block_{i}" for i in range(8))
     ]  # fmt: skip
-    # a block that keeps its shape adds its input as it is
+    # a block that keeps the shape adds its input without projection
     assert "ResNetV2Block_1.Conv_2.kernel" not in shapes
 
 
@@ -79,7 +79,7 @@ def test_single_image_equals_batch(net: Any) -> None:
 
 @pytest.mark.parametrize("width", [12, 224], ids=["plain", "stem"])
 def test_vmapped_resnets_equal_single_ones(width: int) -> None:
-    """In double precision: in float32 the rounding of the stem alone takes up parity's bounds."""
+    """In double precision: in float32 the rounding of the stem alone uses up parity's bounds."""
     net = ResNetV2Encoder((12, width, 3), stage_sizes=(1, 1), num_filters=4)
     params = tree_map(lambda x: x.double(), vmap(net.init)(random.split(KEY, 3)))
     images = random.uniform(KEY, (3, 2, 12, width, 3), dtype=torch.float64)

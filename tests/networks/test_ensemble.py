@@ -1,4 +1,4 @@
-"""Ensembles: stacked parameters, members of their own, subsets."""
+"""Ensembles: stacked parameters, independent members, subsets."""
 
 from __future__ import annotations
 

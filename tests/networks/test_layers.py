@@ -50,7 +50,7 @@ def test_dense_of_parts_equals_dense_of_their_concatenation(name: str) -> None:
     torch.testing.assert_close(layer.apply(params, parts), layer.apply(params, joined))
     of_parts, of_joined = (grad(loss)(params, x) for x in (parts, joined))
     torch.testing.assert_close(of_parts, of_joined, rtol=1e-5, atol=1e-5)
-    # several layers at once, as an ensemble or a stack of learners has them
+    # several layers at once, as in an ensemble or a stack of learners
     two = {k: torch.stack([v, -v]) for k, v in params.items()}
     torch.testing.assert_close(
         vmap(grad(loss), in_axes=(0, None))(two, parts)["kernel"][0], of_joined["kernel"],

@@ -1,4 +1,4 @@
-"""The MLP: tree, order of its parts, decay mask."""
+"""The MLP: parameter tree, order of operations, decay mask."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_parameter_tree_equals_flax() -> None:
         "Dense_0": {"kernel": (10, 256), "bias": (256,)},
         "Dense_1": {"kernel": (256, 4), "bias": (4,)},
     }
-    # dropout adds nothing to it, layer norm is of the input's size (quirk N1)
+    # dropout has no parameters; layer norm has the size of the input (quirk N1)
     assert shapes(MLP(10, [6, 4], use_layer_norm=True, dropout_rate=0.1).init(KEY)) == {
         "LayerNorm_0": {"scale": (10,), "bias": (10,)},
         "Dense_0": {"kernel": (10, 6), "bias": (6,)},

@@ -1,4 +1,4 @@
-"""Modules without weights: init, apply, streams of keys."""
+"""Modules without weights: init, apply, random key streams."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_init_is_a_function_of_the_key() -> None:
     same, other = init(net, KEY), init(net, random.PRNGKey(1))
     assert torch.equal(init(net, KEY)["Dense_0"]["kernel"], same["Dense_0"]["kernel"])
     assert not torch.equal(other["Dense_0"]["kernel"], same["Dense_0"]["kernel"])
-    # a second instance of the same settings draws the same
+    # a second instance with the same settings draws the same values
     assert torch.equal(init(MLP(3, [4]), KEY)["Dense_0"]["kernel"], same["Dense_0"]["kernel"])
 
 

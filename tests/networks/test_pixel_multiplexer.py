@@ -1,4 +1,4 @@
-"""PixelMultiplexer: upstream's numbers, gradients that stop, which keys take part, bad input."""
+"""PixelMultiplexer: upstream's numbers, stopped gradients, used keys, bad input."""
 
 from __future__ import annotations
 

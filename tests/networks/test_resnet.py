@@ -1,4 +1,4 @@
-"""The residual perceptron: trees and the order in a block."""
+"""MLPResNet: parameter trees and the order of operations in a block."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_block_projects_if_sizes_differ() -> None:
 
 
 def test_dropout_acts_on_the_branch_before_its_norm() -> None:
-    """The residual keeps what dropout took (quirk N3)."""
+    """Dropout does not affect the residual connection (quirk N3)."""
     block = MLPResNetBlock(64, lambda h: h, dropout_rate=0.5)
     params = tree_map(torch.zeros_like, block.init(KEY))
     params["Dense_0"]["kernel"][:, :64] = torch.eye(64)
@@ -79,7 +79,7 @@ def test_blocks_have_different_dropout_masks() -> None:
 
 
 def test_blocks_use_lecun_and_end_layers_xavier() -> None:
-    """Quirk N4: bounded by Xavier's limit at the ends, by the cut normal inside."""
+    """Quirk N4: Xavier uniform in the end layers, truncated normal in the blocks."""
     params = MLPResNet(100, 1, 100, hidden_dim=100).init(KEY)
     for name in ("Dense_0", "Dense_1"):
         kernel = params[name]["kernel"]

@@ -1,4 +1,4 @@
-"""V(s) and Q(s, a): trees, shapes, values."""
+"""V(s) and Q(s, a): parameter trees, shapes, values."""
 
 from __future__ import annotations
 

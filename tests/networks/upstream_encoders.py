@@ -1,4 +1,4 @@
-"""Run Flax's image layers and upstream's encoders, and save what they give.
+"""Run Flax's image layers and upstream's encoders, and save their outputs.
 
 Needs upstream's checkout on PYTHONPATH and its packages (jax, flax); nothing of this project.
 
@@ -29,7 +29,7 @@ TENSORS: dict[str, np.ndarray] = {}
 
 
 class Pooled(nn.Module):
-    """A convolution, so that there is a parameter, and the pooling of the 224-pixel stem."""
+    """A convolution, which has parameters, and the pooling of the 224-pixel stem."""
 
     @nn.compact
     def __call__(self, x: Any) -> Any:

@@ -40,7 +40,7 @@ def _group(group: str) -> dict[str, Tensors]:
     return {case.name: tensors for case, tensors in read_pairs(group, read_manifest())}
 
 
-def _hold(case: Case, mode: Mode) -> None:
+def _check_case(case: Case, mode: Mode) -> None:
     result = run_job(Job(case, mode, "cpu", _group(case.group)[case.name]))
     assert result.mode == mode
     assert result.passed, "\n".join(failures([result]))
@@ -48,12 +48,12 @@ def _hold(case: Case, mode: Mode) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
 def test_port_is_within_bounds(case: Case) -> None:
-    _hold(case, "eager")
+    _check_case(case, "eager")
 
 
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_port_is_within_bounds(name: str) -> None:
-    _hold(next(case for case in CASES if case.id == name), "compiled")
+    _check_case(next(case for case in CASES if case.id == name), "compiled")
 
 
 def _is_long(case: Case) -> bool:
@@ -70,7 +70,7 @@ _VMAPPED = [
 
 @pytest.mark.parametrize("case", _VMAPPED)
 def test_vmapped_port_is_within_bounds(case: Case) -> None:
-    _hold(case, "vmapped")
+    _check_case(case, "vmapped")
 
 
 def test_manifest_lists_all_cases_and_their_origin() -> None:

@@ -172,8 +172,8 @@ def test_command_reports_coverage(
 ) -> None:
     monkeypatch.setattr(coverage, "_run", lambda directory, ids: dict.fromkeys(ids, True))
     assert coverage.coverage_command(REFERENCE) == 0
-    said = capsys.readouterr().out
-    assert f"of {len(NAMES)} names covered" in said and "0 not" in said
+    printed = capsys.readouterr().out
+    assert f"of {len(NAMES)} names covered" in printed and "0 not" in printed
     bare = {"jaxrl5.networks.mlp.MLP": {"sort": "class", "cases": []}}
     write_coverage(tmp_path, COMMIT, bare)
     assert coverage.coverage_command(tmp_path) == 1

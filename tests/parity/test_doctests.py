@@ -20,6 +20,6 @@ MODULES = [
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name: str) -> None:
-    tried = doctest.testmod(importlib.import_module(name))
-    assert tried.attempted > 0
-    assert tried.failed == 0
+    results = doctest.testmod(importlib.import_module(name))
+    assert results.attempted > 0
+    assert results.failed == 0

@@ -41,11 +41,11 @@ def _named(replays: list[Replay]) -> dict[str, str | None]:
 
 def test_correct_port_has_no_failing_tensor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--case", "update/simple-dropout", "--explain"]) == 0
-    told = capsys.readouterr().out
-    assert "every tensor of calls/simple-dropout holds" in told
-    assert "every tensor of calls/simple-dropout-double holds" in told
-    assert "every tensor of update/simple-dropout holds" in told
-    assert "FIRST" not in told
+    printed = capsys.readouterr().out
+    assert "every tensor of calls/simple-dropout holds" in printed
+    assert "every tensor of calls/simple-dropout-double holds" in printed
+    assert "every tensor of update/simple-dropout holds" in printed
+    assert "FIRST" not in printed
 
 
 def test_dropout_after_the_activation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,9 +93,9 @@ def test_keys_split_in_the_other_order(
         "calls/score_model/0/in2",
     ]
     assert main(["check", "--case", "update25/simple", "--explain"]) == 1
-    told = capsys.readouterr().out
-    assert "rng/rng (the key at the end): first of" in told
-    assert "calls/score_model/0/in1 (noisy actions)" in told
+    printed = capsys.readouterr().out
+    assert "rng/rng (the key at the end): first of" in printed
+    assert "calls/score_model/0/in1 (noisy actions)" in printed
 
 
 def test_layer_norm_with_another_epsilon(monkeypatch: pytest.MonkeyPatch) -> None:

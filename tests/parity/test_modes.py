@@ -14,7 +14,7 @@ from idql_func import optim, random
 from idql_func.switches import jit_disabled
 from parity.cases import Case, all_cases
 from parity.checking import check_command
-from parity.modes import COMPILED, LEFT_OPEN, MODES, Part, chosen, left_open, modes_of, seconds
+from parity.modes import COMPILED, MODES, UNCHECKED, Part, chosen, modes_of, seconds, unchecked
 from parity.port.backend import TorchBackend
 from parity.port.lift import Lift, decoy
 from parity.programs import execute
@@ -212,8 +212,8 @@ def test_unchecked_cases_are_reported(capsys: pytest.CaptureFixture[str], tmp_pa
     assert check_command(case=name, mode="eager") == 0
     assert "is not checked" not in capsys.readouterr().out
     assert check_command(only="losses/expectile-0.7", mode="vmapped", json_path=path) == 0
-    assert json.loads(path.read_text())["left_open"] == []
-    lines = left_open([case for case in all_cases() if case.id == name], MODES)
+    assert json.loads(path.read_text())["unchecked"] == []
+    lines = unchecked([case for case in all_cases() if case.id == name], MODES)
     assert len(lines) == 1
     assert lines[0].startswith(f"{name} is not checked vmapped: 2.04e-6")
-    assert {case for case, _ in LEFT_OPEN} <= {case.id for case in all_cases()}
+    assert {case for case, _ in UNCHECKED} <= {case.id for case in all_cases()}

@@ -102,7 +102,7 @@ IMAGES = gym.spaces.Dict(
     }
 )
 LAYERS: dict[str, Any] = {"hidden_dims": (8,)}
-EYES: dict[str, Any] = {
+VISION: dict[str, Any] = {
     **LAYERS,
     "cnn_features": (3,),
     "cnn_filters": (3,),
@@ -117,9 +117,9 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("SACLearner", LAYERS),
     ("SACLearner", {**LAYERS, "num_qs": 4, "num_min_qs": 2, "critic_dropout_rate": 0.01}),
     ("TD3Learner", {**LAYERS, "exploration_noise": 0.3}),
-    ("DrQLearner", EYES),
-    ("DrQLearner", {**EYES, "num_min_qs": 1, "critic_layer_norm": True}),
-    ("PixelBCLearner", {**EYES, "actor_lr": optim.cosine_decay_schedule(1e-3, 7)}),
+    ("DrQLearner", VISION),
+    ("DrQLearner", {**VISION, "num_min_qs": 1, "critic_layer_norm": True}),
+    ("PixelBCLearner", {**VISION, "actor_lr": optim.cosine_decay_schedule(1e-3, 7)}),
 ]
 
 

@@ -193,11 +193,11 @@ def test_resumed_run_has_the_same_bits(started: FinetuneConfig, quiet: Reporter,
     assert same(result.learner, whole.learner)
     assert result.before[3]["returns"] == whole.before[3]["returns"]
 
-    def told(run: Any) -> list[dict[str, Any]]:
+    def comparable_records(run: Any) -> list[dict[str, Any]]:
         records = read_metrics(run.path / "metrics.jsonl")
         return [{k: v for k, v in r.items() if "_per_second" not in k} for r in records]
 
-    assert told(run) == told(whole.run)
+    assert comparable_records(run) == comparable_records(whole.run)
 
 
 def test_run_interrupted_offline_resumes_offline(

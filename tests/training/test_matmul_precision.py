@@ -78,9 +78,9 @@ def test_choice_follows_error_and_speed(
     monkeypatch.setattr(module.own_matmul, "available", lambda: len(routes) == 3)
     choice = probe_matmul()
     assert choice.setting == expected
-    told = 2 if expected.endswith("+own") else 1
-    assert choice.error_fast == pytest.approx(errors[told])
-    assert choice.speedup == pytest.approx(seconds[0] / seconds[told])
+    fast = 2 if expected.endswith("+own") else 1
+    assert choice.error_fast == pytest.approx(errors[fast])
+    assert choice.speedup == pytest.approx(seconds[0] / seconds[fast])
 
 
 @pytest.mark.parametrize("slow", ["highest", "medium"])

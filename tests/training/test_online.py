@@ -152,11 +152,11 @@ def test_resumed_run_has_the_same_bits(online: OnlineConfig, quiet: Reporter, st
     for name in kept:
         np.testing.assert_array_equal(kept[name], full[name])
 
-    def told(run: Any) -> list[dict[str, Any]]:
+    def comparable_records(run: Any) -> list[dict[str, Any]]:
         records = read_metrics(run.path / "metrics.jsonl")
         return [{k: v for k, v in r.items() if k != "steps_per_second"} for r in records]
 
-    assert told(result.run) == told(whole.run)
+    assert comparable_records(result.run) == comparable_records(whole.run)
 
 
 def test_ctrl_c_waits_for_the_end_of_the_step(online: OnlineConfig, quiet: Reporter) -> None:
