@@ -1,4 +1,4 @@
-"""Each learner in turn, as a maker of tiny ones."""
+"""A fixture that creates tiny learners of each IDQL class."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Learners from pixels so small that an update takes milliseconds, and batches for them.
 
-Of NumPy alone, so that upstream's side, which runs in an environment of its own, reads it too.
+Imports only NumPy, since upstream's script, which runs in another environment, uses it too.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def make_observations(
 def make_batch(
     shapes: dict[str, tuple[int, ...]], seed: int, packed: bool = False, rows: int = ROWS
 ) -> dict[str, Any]:
-    """A batch; packed, its images hold the next frame too, and the next observations nothing."""
+    """A batch; if packed, its images include the next frame and it has no next observations."""
     draws = np.random.RandomState(1000 + seed)
     return {
         "observations": make_observations(shapes, seed, (rows,), packed),

@@ -1,4 +1,4 @@
-"""Makers of the learners in ``pixel_cases.py``, and what upstream recorded for them.
+"""Create the learners of ``pixel_cases.py`` and compare them with upstream's record.
 
 ``reference/pixels.safetensors`` is written by ``upstream_pixels.py``.
 """
@@ -34,7 +34,7 @@ def space(shapes: dict[str, tuple[int, ...]]) -> gym.spaces.Dict:
 
 
 def create(name: str, seed: int = SEED, **changes: Any) -> Any:
-    """The learner of a case, some of its keywords changed."""
+    """The learner of a case with some keywords changed."""
     cls, shapes, keywords, _ = CASES[name]
     return getattr(agents, cls).create(seed, space(shapes), ACTIONS, **{**keywords, **changes})
 
@@ -52,7 +52,7 @@ def recorded() -> dict[str, Tensor]:
 
 
 def check_case(name: str) -> None:
-    """Five updates as upstream's: losses within 1e-5, the actor, its actions and its key."""
+    """Five updates equal upstream's: losses within 1e-5, the actor, its actions and its key."""
     saved = recorded()
     _, shapes, _, run = CASES[name]
     learner, ratio = create(name), [run["utd_ratio"]] if "utd_ratio" in run else []

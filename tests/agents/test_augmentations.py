@@ -1,4 +1,4 @@
-"""Random crops: upstream's bits, what a crop is, the same under every transform."""
+"""Random crops: equality with upstream, definition of a crop, compilation, unpacking."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_compiled_crops_equal_eager() -> None:
 
 
 def test_unpack_splits_every_camera() -> None:
-    """Upstream's gives the last camera alone (A10) and asks for the key "pixels" (A11)."""
+    """Upstream unpacks only the last camera (A10) and needs the key "pixels" (A11)."""
     packed = {
         "left": torch.arange(8).reshape(1, 1, 1, 2, 4),
         "right": -torch.arange(4).reshape(1, 1, 1, 1, 4),

@@ -122,7 +122,7 @@ def test_exponential_levels_may_exceed_one() -> None:
 def test_unknown_keywords_raise(create: Callable[..., Any]) -> None:
     with pytest.raises(TypeError, match="'hidden_dims'"):
         create(hidden_dims=(4,))
-    # what one learner knows and the other does not
+    # keywords that only the other learner has
     with pytest.raises(TypeError, match="'actor_objective'"):
         DDPMIQLLearner.create(0, box(OBS), box(ACT), actor_objective="bc")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="'value_layer_norm'"):

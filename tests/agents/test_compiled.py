@@ -64,7 +64,7 @@ LEARNERS: dict[str, tuple[Callable[[int], Any], Any]] = {
     "droq": (maker("droq"), sac._update),
     "td3-full": (maker("td3-full"), td3._update),
 }
-# compiling these takes longest, and the others' code is nearly theirs
+# these take longest to compile, and share most code with the others
 SLOW = ("droq", "td3-full")
 
 needs_compiler = pytest.mark.skipif(
@@ -135,7 +135,7 @@ def test_compiled_equals_eager(eager: dict[str, Any], compiled: dict[str, Any]) 
 def test_update_is_one_graph_without_recompiles(compiled: dict[str, Any]) -> None:
     first, last = compiled["counted"][0], compiled["counted"][-1]
     assert first["aot_autograd"]["total"] == 1
-    # other seeds, batches and discounts: not a single count moved
+    # other seeds, batches and discounts cause no recompilation
     assert last == first
     assert compiled["programs"] == 1
 
@@ -167,7 +167,7 @@ def test_compiled_vmapped_updates_equal_eager(eager: dict[str, Any]) -> None:
 @needs_compiler
 @pytest.mark.parametrize("rows", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_compiled_actions_equal_eager(rows: int) -> None:
-    """With as many candidates that the times are encoded once for all, in one program."""
+    """With so many candidates that each time is encoded only once, in one program."""
     learner = make_simple(0).replace(N=8)
     observations = torch.linspace(-1, 1, rows * OBS).reshape(rows, OBS)
     with disable_jit():

@@ -53,7 +53,7 @@ def changed(before: Any, after: Any) -> set[str]:
 
 # --- create: the contract -----------------------------------------------------------------
 
-# read off upstream's `create` at 7582571: ddpm_iql_simple and ddpm_iql
+# copied from upstream's `create` at 7582571: ddpm_iql_simple and ddpm_iql
 SIMPLE_DEFAULTS = {
     "actor_lr": 3e-4,
     "critic_lr": 3e-4,
@@ -112,7 +112,7 @@ GENERAL_DEFAULTS = {
     ("learner", "defaults"),
     [
         (DDPMIQLLearner, SIMPLE_DEFAULTS),
-        # upstream's constant of quirk U9 has a name here
+        # upstream's constant of quirk U9 is an argument here
         (GeneralDDPMIQLLearner, {**GENERAL_DEFAULTS, "hard_adv_threshold": -0.01}),
     ],
 )
@@ -397,7 +397,9 @@ def test_actions_have_the_leading_shape_of_the_observations(
         assert isinstance(single, np.ndarray) and single.dtype == np.float32
         assert single.shape == (act,) and batch.shape == (5, act) and one.shape == (1, act)
         assert np.abs(batch).max() <= 1
-        assert np.array_equal(one[0], single)  # a batch of one chooses as the single does
+        assert np.array_equal(
+            one[0], single
+        )  # a batch of one gives the action of the single observation
         assert torch.equal(after.rng, after_one.rng)
         assert changed(learner, after) == {"rng"}
         again, _ = getattr(learner, method)(np.ones(OBS))
@@ -428,7 +430,7 @@ def test_eval_actions_returns_the_candidate_with_the_largest_value(
 
 
 def test_custom_network_gets_complete_rows(create: Callable[..., Any]) -> None:
-    """The library's own is given what rows share once, and the times by number: equal values."""
+    """The built-in network gets shared inputs once and times as indices, with equal results."""
     learner = create()
     net, shapes = learner.score_model.apply_fn, []
 
@@ -445,7 +447,7 @@ def test_custom_network_gets_complete_rows(create: Callable[..., Any]) -> None:
 
 
 def test_compiled_actions_take_only_what_they_need(create: Callable[..., Any]) -> None:
-    """No optimiser state and no network that only learns is an argument of a choice."""
+    """Optimiser states and networks used only in training are not arguments."""
     learner, obs = create(), torch.ones(3, OBS)
     light = learner.to_act()
     assert not any("opt_state" in path for path in tree_paths(light))
@@ -456,7 +458,7 @@ def test_compiled_actions_take_only_what_they_need(create: Callable[..., Any]) -
 
 
 def test_actions_come_from_the_moving_average(create: Callable[..., Any]) -> None:
-    """Quirk E4: the actor itself plays no part."""
+    """Quirk E4: the actor itself is not used."""
     learner = create()
     obs = np.ones((20, OBS))
     zero = tree_map(torch.zeros_like, learner.score_model.params)
@@ -488,7 +490,7 @@ def test_implicit_policy_samples_by_its_weights() -> None:
         v = learner.value.apply_fn(learner.value.params, repeated).reshape(qs.shape)
         weights = losses.implicit_policy_weights(qs - v, "expectile", level)
         share = (weights / weights.sum(1, keepdim=True))[qs > v].sum() / 200
-        assert 0.1 < share < 0.97  # both kinds are there
+        assert 0.1 < share < 0.97  # both kinds occur
         taken = (torch.from_numpy(chosen)[:, None] == candidates).all(-1)
         assert bool((taken.sum(1) == 1).all())
         assert taken[qs > v].sum().item() / 200 == pytest.approx(share.item(), abs=0.09)

@@ -52,7 +52,7 @@ def test_actor_uses_the_critics_encoder_before_its_step() -> None:
     assert same(new.actor.params["encoder_0"], learner.critic.params["encoder_0"])
     assert not same(new.critic.params["encoder_0"], learner.critic.params["encoder_0"])
     assert not same(new.actor.params["Dense_0"], new.critic.params["Dense_0"])
-    # nothing of the old learner has moved
+    # the old learner is unchanged
     assert same(learner, create("drq"))
 
 
@@ -69,7 +69,7 @@ def test_packed_batches_give_the_same_update() -> None:
 
 
 def test_several_packed_cameras_are_unpacked() -> None:
-    """Upstream unpacks the last one alone (quirk A10)."""
+    """Upstream unpacks only the last one (quirk A10)."""
     learner, batch = create("drq-cameras"), batch_of("drq-cameras")
     packed = {
         name: value
@@ -96,7 +96,7 @@ def test_packed_camera_may_have_any_name() -> None:
 
 
 def test_num_min_qs_works() -> None:
-    """Upstream's target network keeps the whole ensemble's size and crashes (quirk A8)."""
+    """Upstream's target network keeps the size of the full ensemble and crashes (quirk A8)."""
     learner = create("drq", num_qs=4, num_min_qs=2)
     learner, info = learner.update(batch_of("drq"))
     assert bool(info["critic_loss"].isfinite())

@@ -45,7 +45,7 @@ def test_rewards_and_next_observations_are_not_needed() -> None:
 
 
 def test_normal_policy_without_tanh_trains() -> None:
-    """Upstream looks for ``Normal`` among its imports, where it is missing."""
+    """Upstream looks up ``Normal`` in its globals but does not import it."""
     learner = create("bc", distr_name="Normal")
     batch = batch_of("bc")
     params = learner.actor.params

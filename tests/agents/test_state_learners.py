@@ -1,4 +1,4 @@
-"""IQL, BC, SAC (REDQ, DroQ) and TD3: what all of them promise, and what each adds.
+"""IQL, BC, SAC (REDQ, DroQ) and TD3: common behaviour, and that of each.
 
 That their numbers are upstream's is the parity suite's business; here are the contract and
 those properties that no comparison shows.
@@ -88,7 +88,7 @@ def test_update_returns_a_changed_copy(name: str) -> None:
     assert same(learner, before)
     assert all(v.ndim == 0 and v.isfinite() for v in info.values())
     trained = [s for s in ("actor", "critic", "value", "temp") if hasattr(learner, s)]
-    # of TD3 only every second update steps the actor
+    # TD3 updates its actor only every second time
     delayed = name == "td3"
     for state in trained[1:] if delayed else trained:
         assert not same(getattr(updated, state).params, getattr(learner, state).params)
@@ -238,7 +238,7 @@ def test_bc_fits_the_data_with_a_constant_std() -> None:
 
 
 def test_bc_decays_kernels_but_not_biases() -> None:
-    """Towards a batch that is fitted already, all that moves is what decays."""
+    """On a batch that is already fitted, only decayed parameters change."""
     decayed = make_state_learner("bc-full", weight_decay=10.0, actor_lr=1e-2, dropout_rate=None)
     kept = make_state_learner("bc-full", weight_decay=0.0, actor_lr=1e-2, dropout_rate=None)
     for_decay, _ = decayed.update(make_batch())
@@ -343,7 +343,7 @@ def test_td3_counts_updates_not_critic_steps() -> None:
 def test_td3_delays_each_actor_of_a_stack_by_its_own_step() -> None:
     learners = [make_state_learner("td3", seed) for seed in range(2)]
     batch = make_batch()
-    learners[1], _ = learners[1].update(batch)  # one is due, the other not
+    learners[1], _ = learners[1].update(batch)  # an actor update is due for only one of them
     mapped, info = vmap(TD3Learner.update, in_axes=(0, None))(tree_stack(learners), batch)
     assert mapped.actor.step.tolist() == [0, 1]
     assert info["actor_loss"][0].item() == 0 and info["actor_loss"][1].item() != 0

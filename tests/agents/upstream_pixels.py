@@ -1,4 +1,4 @@
-"""Run upstream's DrQ, pixel BC and random crops on the cases, and save what they give.
+"""Run upstream's DrQ, pixel BC and random crops on the cases, and save their outputs.
 
 Needs upstream's checkout on PYTHONPATH and its packages (jax, flax, gym, TFP); nothing of this
 project but ``pixel_cases.py`` beside it.

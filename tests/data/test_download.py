@@ -1,4 +1,4 @@
-"""Downloads from a server of our own: whole, or an error and nothing left."""
+"""Downloads from a local server: a complete file, or an error and no file."""
 
 import functools
 import http.server

@@ -1,4 +1,4 @@
-"""HDF5 files: what is written is read back, whole or not at all, and damage is told."""
+"""HDF5 files: round trips, atomic writes, and errors for damaged files."""
 
 import os
 

@@ -111,7 +111,7 @@ def test_copy_is_independent(suite: Any) -> None:
 
 
 def test_images_equal_dm_control(suite: Any, tmp_path: Path) -> None:
-    """In a process of its own, since dm_control's renderer and others upset each other."""
+    """In a separate process, since dm_control's renderer and others interfere."""
     from idql_func.envs.offscreen import gl_libraries
 
     code = (

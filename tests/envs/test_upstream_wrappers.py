@@ -1,4 +1,4 @@
-"""The wrappers give what upstream's gave (``upstream_wrappers.py`` recorded it)."""
+"""The wrappers equal upstream's (``upstream_wrappers.py`` recorded it)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECORD = load_file(Path(__file__).parent / "reference" / "wrappers.safetensors")
 
 
 def play(env: gym.Env, canvas: Canvas) -> dict[str, np.ndarray]:
-    """What the recorder saves, of the same script."""
+    """The values that the recorder saves, for the same actions."""
     observations, rewards, dones, infos = [], [], [], []
     for actions in script(3, 3):
         observation, _ = env.reset()

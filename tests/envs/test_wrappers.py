@@ -1,4 +1,4 @@
-"""The wrappers do to spaces, observations, actions and seeds what they say."""
+"""Wrappers: spaces, observations, actions and seeds."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_wrap_gym_without_rescaling_keeps_native_bounds() -> None:
 
 
 def test_assert_native_bounds_rejects_other_bounds() -> None:
-    """D14: rescaling is no harm only where the native bounds are ±1."""
+    """D14: rescaling is harmless only if the native bounds are ±1."""
     with pytest.raises(InputError, match=r"Probe has actions in \[-2, 2\], not \[-1, 1\]"):
         wrap_gym(Probe(box(), box(-2.0, 2.0)), assert_native_bounds=True)
     wrap_gym(Probe(box(), box()), assert_native_bounds=True)

@@ -21,7 +21,7 @@ from idql_func.training.runs.console import Reporter
 
 @pytest.fixture(scope="session", autouse=True)
 def short_pendulum() -> Iterator[None]:
-    """Register it for the time of the tests."""
+    """Register the environment during the tests."""
     gym.register(SHORT_PENDULUM, "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=10)
     gym.register(TINY_DOT, "tiny_images:TinyDot", max_episode_steps=STEPS)
     yield
@@ -30,7 +30,7 @@ def short_pendulum() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def eager(blank_pictures: None) -> Iterator[None]:
-    """Compilation is the transforms' and the learners' matter; here it only costs time."""
+    """Other folders test compilation; here it would only cost time."""
     with disable_jit():
         yield
 

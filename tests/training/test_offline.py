@@ -49,7 +49,7 @@ def assert_same_bits(left: Any, right: Any) -> None:
 
 
 def losses(run: RunDirectory) -> list[dict[str, Any]]:
-    """All that was logged but for the speed, which no two runs share."""
+    """All logged values except the speed, which differs between runs."""
     records = read_metrics(run.path / "metrics.jsonl")
     return [{k: v for k, v in r.items() if k != "updates_per_second"} for r in records]
 

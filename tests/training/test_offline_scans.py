@@ -58,7 +58,7 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scans as long as there is nothing else to do."""
+    """Scans that end only at events."""
     long = ScanLength(seconds=1e9, updates=1_000)
     monkeypatch.setattr(offline_loop, "ScanLength", lambda: long)
 
@@ -93,7 +93,7 @@ def test_scans_end_at_events(
     tiny: TrainConfig, quiet: Reporter, scans: list[tuple[int, bool]]
 ) -> None:
     train_offline(replace(tiny, max_steps=16, log_interval=6), reporter=quiet)
-    # the first update and those that are logged spare the state before them; checkpoints after
+    # the first update and logged updates do not donate the state; checkpoints after
     # 5, 10 and 15 updates end a scan
     assert scans == [
         (1, False),  # step 0, logged
@@ -145,7 +145,7 @@ def test_ctrl_c_waits_for_the_scan_and_the_resumed_run_has_the_same_bits(
 def test_hanging_update_can_be_interrupted(
     tiny: TrainConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The learner is half written then: the checkpoint before it stands, none is added."""
+    """The learner is partly overwritten then: no checkpoint is added to the last one."""
     monkeypatch.setattr(offline_loop, "_PATIENCE", 0.0)
     press_ctrl_c_at(monkeypatch, BCLearner, call=9, presses=2)
     config = replace(tiny, log_interval=100, learner=BC)

@@ -125,7 +125,7 @@ def test_members_equal_single_runs_over_100_updates(
         assert_close(own[0], theirs[0], bound=1e-4)
         assert own[1].extra == theirs[1].extra and own[1].create == theirs[1].create
         assert own[1].seed == member.seed
-        # and the run of a member goes on alone
+        # and the run of one member can be resumed alone
         longer = replace(run.read_config(), max_steps=101)
         if not config.cosine_decay:
             train_offline(longer, resume=run.path, reporter=quiet)
@@ -361,7 +361,7 @@ def test_too_many_members_for_memory_raise(
 
 
 def test_member_memory_equals_the_measured_memory(tiny: TrainConfig) -> None:
-    """Counted on shapes alone, against the same update on values, of one member and of three."""
+    """The estimate from shapes equals the memory of the update, for one member and three."""
     task = prepare_task(tiny)
     members = [create_learner(config, task) for config in seeds(tiny, 0, 1, 2)]
     batch = task.train.sample_torch(64, keys=TRANSITION_FIELDS)
@@ -379,7 +379,7 @@ def test_member_memory_equals_the_measured_memory(tiny: TrainConfig) -> None:
 
 @pytest.mark.slow
 def test_compiled_members_equal_compiled_single_runs(tiny: TrainConfig, quiet: Reporter) -> None:
-    """Through donated memory and scans."""
+    """With donated memory and scans."""
     config = replace(tiny, learner=BC, log_interval=6)
     with disable_jit(False):
         group = train_seeds(seeds(config, 0, 1), reporter=quiet)

@@ -24,7 +24,7 @@ SIZES = {
     "next_observations": (4,),
 }
 
-# What all members share, and what each has of its own.
+# Settings that all members share, and those that differ.
 LEARNERS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "GeneralDDPMIQLLearner": (
         dict(actor_hidden_dims=(8,), critic_hidden_dims=(8,), time_dim=4, T=2, decay_steps=9),
@@ -72,7 +72,7 @@ def worst(left: Any, right: Any) -> float:
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_members_equal_single_learners_in_double_precision(name: str) -> None:
-    """No rounding to hide behind: whatever is computed otherwise shows."""
+    """In double precision rounding cannot hide a difference in the computation."""
     with enable_x64(), disable_jit():
         members = [tree_map(as_double, member) for member in create(name)]
         stacked, rates = stack_members(members)

@@ -88,7 +88,7 @@ def tensors_alive() -> int:
 
 
 def resident_bytes() -> int:
-    """Of the process; 0 where the system does not say."""
+    """Memory of the process; 0 if the system does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
@@ -98,7 +98,7 @@ def resident_bytes() -> int:
 
 @pytest.fixture
 def compiled() -> Iterator[None]:
-    """These few compile, against the rule of the folder."""
+    """Enable compilation, which the folder's fixture disables."""
     with disable_jit(False):
         yield
 

@@ -1,4 +1,4 @@
-"""A world of 8 x 8 pixels, and what a random policy saw of it."""
+"""An environment of 8 x 8 pixels, and episodes of a random policy in it."""
 
 from __future__ import annotations
 
