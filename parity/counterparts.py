@@ -98,7 +98,7 @@ EXEMPT: Mapping[str, Exemption] = {
     r"jaxrl5\.types\.\w+|jaxrl5\.data\.dataset\.DatasetDict|optax\.Schedule": _ALIAS,
     r"jaxrl5\.distributions\.\w+\.tf[pdb]": Exemption(
         "an alias of a module of TensorFlow Probability; the names used from it have cases",
-        "tests/test_distributions.py::test_densities_are_those_of_torch",
+        "tests/test_distributions.py::test_densities_equal_those_of_torch",
     ),
     r"jaxrl5\.data\.binary_datasets\.AWAC_DATA_DIR": Exemption(
         "a folder on its authors' cluster (quirk D19); here an argument or a variable",

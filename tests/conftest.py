@@ -1,4 +1,4 @@
-"""What tests of several folders share: a core for each worker, pictures left blank."""
+"""Shared test set-up: one core for each worker, figures that are not drawn."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side; read when torch is imported
+if "PYTEST_XDIST_WORKER" in os.environ:  # parallel workers; torch reads it when it is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# pytest has put this folder first on the path, where the tests' folders stand before the packages
-# benchmarks and parity
+# pytest has put this folder first on the path, so that tests/benchmarks and tests/parity would hide
+# the packages benchmarks and parity
 sys.path.remove(str(Path(__file__).parent))
 for package in ("benchmarks", "parity"):
     importlib.import_module(package)
@@ -22,11 +22,11 @@ for package in ("benchmarks", "parity"):
 
 @pytest.fixture
 def drawn() -> None:
-    """For a test that looks at a run's pictures: with it they are drawn."""
+    """Request this fixture in a test that reads the figures of a run, so that they are drawn."""
 
 
 @pytest.fixture
 def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are built but not drawn, which takes longer than all else in a tiny run."""
+    """Build figures but do not draw them, which takes most of the time of a tiny run."""
     if "drawn" not in request.fixturenames:
         monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: Path(path).touch())

@@ -1,4 +1,4 @@
-"""Policies as distributions: draws, densities, modes; equality with TFP is the parity suite's."""
+"""Policy distributions: draws, densities, modes. The parity suite compares them with TFP."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def diagonal(tanh: bool, rows: int = 4, size: int = 2) -> Diagonal:
 
 
 @pytest.mark.parametrize("tanh", [False, True])
-def test_densities_are_those_of_torch(tanh: bool) -> None:
+def test_densities_equal_those_of_torch(tanh: bool) -> None:
     dist = diagonal(tanh)
     reference: torch.distributions.Distribution = torch.distributions.Normal(dist.loc, dist.scale)
     if tanh:
@@ -38,7 +38,7 @@ def test_densities_are_those_of_torch(tanh: bool) -> None:
 
 @pytest.mark.parametrize("tanh", [False, True])
 @pytest.mark.parametrize("shape", [(), (3,), (2, 5)])
-def test_a_draw_and_its_density_belong_together(tanh: bool, shape: tuple[int, ...]) -> None:
+def test_log_prob_of_a_draw_equals_its_density(tanh: bool, shape: tuple[int, ...]) -> None:
     dist = diagonal(tanh)
     action, log_prob = dist.sample_and_log_prob(KEY, shape)
     assert action.shape == (*shape, 4, 2) and log_prob.shape == (*shape, 4)
@@ -46,21 +46,21 @@ def test_a_draw_and_its_density_belong_together(tanh: bool, shape: tuple[int, ..
     torch.testing.assert_close(log_prob, dist.log_prob(action), rtol=1e-3, atol=1e-3)
 
 
-def test_draws_have_the_mean_and_the_deviation() -> None:
+def test_draws_have_the_mean_and_standard_deviation() -> None:
     dist = diagonal(tanh=False)
     drawn = dist.sample(KEY, (20_000,))
     torch.testing.assert_close(drawn.mean(0), dist.loc, rtol=0, atol=0.05)
     torch.testing.assert_close(drawn.std(0), dist.scale, rtol=0.03, atol=0)
 
 
-def test_the_action_axis_is_drawn_first() -> None:
+def test_action_axis_is_drawn_first() -> None:
     """TFP draws [n, A, batch] and transposes."""
     dist = Diagonal(loc=torch.zeros(4, 2), scale=torch.ones(2), tanh=False)
     expected = random.normal(KEY, (3, 2, 4)).transpose(1, 2)
     assert torch.equal(dist.sample(KEY, (3,)), expected)
 
 
-def test_the_density_under_tanh_integrates_to_one() -> None:
+def test_density_under_tanh_integrates_to_one() -> None:
     with enable_x64():
         one = torch.ones(1, dtype=torch.float64)
         dist = Diagonal(loc=0.3 * one, scale=0.7 * one, tanh=True)
@@ -79,7 +79,7 @@ def test_densities_and_their_gradients_are_finite_everywhere(action: float, mean
     assert density(loc).isfinite() and grad(density)(loc).isfinite().all()
 
 
-def test_a_draw_that_reaches_the_bound_keeps_its_density() -> None:
+def test_draw_at_the_bound_keeps_its_density() -> None:
     dist = Diagonal(loc=torch.tensor([20.0]), scale=torch.ones(1), tanh=True)
     action, log_prob = dist.sample_and_log_prob(KEY)
     assert action.item() == 1.0 and 0 < log_prob.item() < 100
@@ -96,7 +96,7 @@ def test_mode_and_entropy() -> None:
         squashed.entropy()
 
 
-def test_an_independent_deviation_enters_the_entropy_once_for_each_action() -> None:
+def test_entropy_counts_a_shared_deviation_for_each_action() -> None:
     dist = Diagonal(loc=torch.zeros(4, 2), scale=torch.full((2,), 0.1), tanh=False)
     expected = 2 * (0.5 + 0.5 * math.log(2 * math.pi) + math.log(0.1))
     np.testing.assert_allclose(dist.entropy().numpy(), np.full(4, expected), rtol=1e-6)
@@ -105,7 +105,7 @@ def test_an_independent_deviation_enters_the_entropy_once_for_each_action() -> N
 # --- networks -------------------------------------------------------------------------------
 
 
-def test_trees_are_flaxs() -> None:
+def test_parameter_trees_equal_those_of_flax() -> None:
     def names(module: Normal | TanhDeterministic) -> set[str]:
         return {path.rsplit("/", 1)[0] for path in tree_paths(module.init(KEY))}
 
@@ -140,18 +140,18 @@ def test_bounds_hold_for_a_state_dependent_deviation(bounds: tuple[float, float]
 
 
 @pytest.mark.parametrize("wrong", [{"action_dim": 0}, {"log_std_min": 1.0, "log_std_max": 0.0}])
-def test_impossible_settings_are_refused(wrong: dict) -> None:
+def test_invalid_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match="action_dim must be at least 1 and log_std_min"):
         Normal(MLP, **{**BASE, **wrong})
 
 
-def test_deterministic_policies_stay_inside() -> None:
+def test_deterministic_actions_are_within_bounds() -> None:
     module = TanhDeterministic(MLP, **BASE)
     actions = module.apply(module.init(KEY), 100 * random.normal(KEY, (16, 3)))
     assert actions.shape == (16, 2) and actions.abs().max() <= 1
 
 
-def test_a_distribution_passes_through_transforms() -> None:
+def test_distribution_passes_through_transforms() -> None:
     def draw(dist: Diagonal, key: torch.Tensor) -> torch.Tensor:
         return dist.sample(key)
 

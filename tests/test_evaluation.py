@@ -154,7 +154,7 @@ def test_actions_are_chosen_in_batches_of_one_size() -> None:
 
 
 class Sluggish(Countdown):
-    """Each step takes as long as a list says, one entry a step, whoever steps."""
+    """Each step, of any environment, waits for the next time of a list."""
 
     def __init__(self, waits: Iterator[float]) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ def test_results_do_not_depend_on_timing(
 
 
 def test_order_of_choices_and_steps() -> None:
-    """Halves act by turns, each with the key that the other handed on; a lone half goes on."""
+    """Halves act in turn, each with the key that the other returned; a last half goes on alone."""
     seen: list[tuple[int, ...]] = []
 
     class Counting:
@@ -214,7 +214,7 @@ def test_order_of_choices_and_steps() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Lasting(Noisy):
-    """Ends an episode early where its draw says so, so that members are done at other times."""
+    """Ends episodes early at random, so that members finish at different times."""
 
     patience: float = 1.0
 
@@ -226,7 +226,7 @@ class Lasting(Noisy):
 
 @dataclasses.dataclass(frozen=True)
 class Members:
-    """Several learners as one, each with a key of its own."""
+    """Several learners in one, each with its own key."""
 
     each: tuple[Lasting, ...]
 
@@ -236,7 +236,7 @@ class Members:
 
 
 class Leavable(Countdown):
-    """Ends before its time too where the second action is 1."""
+    """Also ends early if the second action is 1."""
 
     def step(self, action):
         observation, reward, done, truncated, info = super().step(action)
@@ -255,7 +255,7 @@ class Leavable(Countdown):
 def test_members_have_the_results_of_single_evaluation(
     seed: int, episodes: int, num_envs: int | None, overlap: bool, patience: list[float]
 ) -> None:
-    """Bit for bit: their keys advance with their own turns, whenever the others are done."""
+    """Bit for bit: the key of a member does not depend on when other members finish."""
     each = tuple(Lasting(random.PRNGKey(k), p) for k, p in enumerate(patience))
     options: Any = {"num_envs": num_envs, "overlap": overlap, "record_trajectories": True}
     found = evaluate_members(Members(each), len(each), Leavable, episodes, seed, **options)
@@ -274,24 +274,24 @@ def test_zero_members_raise_input_error() -> None:
 def test_switches_apply_in_the_acting_thread() -> None:
     flags = []
 
-    class Asking(Policy):
+    class ReadsSwitches(Policy):
         def eval_actions(self, observations: np.ndarray) -> tuple[np.ndarray, Policy]:
             flags.append(jit_disabled())
             return super().eval_actions(observations)
 
     with disable_jit():
-        evaluate(Asking(), Countdown, 2)
+        evaluate(ReadsSwitches(), Countdown, 2)
     assert set(flags) == {True}
 
 
 def test_errors_of_environment_and_learner_propagate() -> None:
-    class Falling(Countdown):
+    class Failing(Countdown):
         def step(self, action):
             raise ArithmeticError("fell")
 
     before = threading.active_count()
     with pytest.raises(ArithmeticError, match="fell"):
-        evaluate(Policy(), Falling, 4)
+        evaluate(Policy(), Failing, 4)
     with pytest.raises(ZeroDivisionError):
         evaluate(Broken(ZeroDivisionError()), Countdown, 4)
     assert threading.active_count() == before
@@ -305,7 +305,7 @@ def test_result_depends_on_the_seed() -> None:
     for one, other in zip(first["trajectories"], second["trajectories"], strict=True):
         np.testing.assert_array_equal(one, other)
     assert evaluate(learner, Countdown, 6, seed=4, num_envs=4)["returns"] != first["returns"]
-    assert torch.equal(learner.rng, random.PRNGKey(0))  # E8: the learner passed in is as it was
+    assert torch.equal(learner.rng, random.PRNGKey(0))  # E8: the learner passed in is unchanged
 
 
 def test_fold_seed_changes_the_noise_and_not_the_starts() -> None:
@@ -388,7 +388,7 @@ def test_progress_bar(capsys) -> None:
     assert capsys.readouterr().err == ""
 
 
-def test_maze_with_its_best_controller() -> None:
+def test_maze_with_its_reference_controller() -> None:
     """Positions per episode, and a score of about 100 for the controller that defines it."""
 
     class Expert:
@@ -579,8 +579,8 @@ def test_wrong_nested_observations_raise_input_error() -> None:
 
 
 @pytest.mark.parametrize("name", ["BCLearner", "IQLLearner", "SACLearner", "TD3Learner"])
-def test_learners_without_candidates(name: str) -> None:
-    """No N and, but for IQL, no value network: none of it is needed to evaluate."""
+def test_learners_without_candidates_can_be_evaluated(name: str) -> None:
+    """They have no N and, except IQL, no value network; evaluation needs neither."""
     spaces = (gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(-1, 1, (2,)))
     learner = getattr(agents, name).create(0, *spaces, hidden_dims=(8,))
     assert not hasattr(learner, "N")
@@ -618,7 +618,7 @@ def test_record_video_runs_the_first_episode_of_evaluate(tmp_path) -> None:
     assert shades == [20 * left for left in range(told["length"], -1, -1)]
 
 
-def test_a_recording_of_mujoco_and_of_pictures(tmp_path) -> None:
+def test_recording_of_mujoco_and_of_image_observations(tmp_path) -> None:
     rest = Broken(np.zeros((1, 2), np.float32))
     told = record_video(rest, ENV_NAME, tmp_path / "maze.gif", size=24, max_steps=4, camera_id=-1)
     assert (told["length"], told["success"]) == (4, False)

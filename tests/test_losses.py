@@ -1,4 +1,4 @@
-"""The asymmetric losses: values and gradients by hand, at zero too."""
+"""Asymmetric losses: values and gradients computed by hand, also at zero."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_objectives_by_name_are_the_functions(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CRITIC_OBJECTIVES)
-def test_minimiser_is_the_named_statistic(name: str) -> None:
+def test_minimiser_is_the_estimated_statistic(name: str) -> None:
     """The slope of the mean loss in V changes sign at the statistic that V estimates."""
     q = torch.linspace(-1.0, 1.0, 2001, dtype=torch.float64)
     level = 0.75
@@ -161,7 +161,7 @@ def test_implicit_weights_are_the_slope_over_the_distance() -> None:
 
 @pytest.mark.parametrize("name", CRITIC_OBJECTIVES)
 def test_implicit_weights_are_positive_and_finite(name: str) -> None:
-    """Where upstream's are negative or not numbers (quirks E1, E2)."""
+    """Those of upstream can be negative or NaN (quirks E1, E2)."""
     adv = torch.tensor([-1e30, -100.0, -1e-20, 0.0, 1e-20, 100.0, 1e30])
     weights = implicit_policy_weights(adv, name, 0.7)
     assert bool(weights.isfinite().all()) and bool((weights >= 0).all())
@@ -189,7 +189,7 @@ def test_losses_keep_shape_and_dtype_eager_jitted_and_mapped(
     torch.testing.assert_close(jitted, loss, rtol=1e-6, atol=0)
 
 
-def test_unknown_names_are_refused_with_the_known_ones() -> None:
+def test_unknown_name_is_refused_with_a_list_of_names() -> None:
     with pytest.raises(ValueError, match=r"'l2'.*expectile.*quantile.*exponential"):
         critic_objective_loss(U, "l2", 0.7)
     with pytest.raises(ValueError, match=r"'l2'.*expectile.*quantile.*exponential"):

@@ -1,4 +1,4 @@
-"""Optimisers and schedules: steps worked out by hand, states, equality by value."""
+"""Optimisers and schedules: steps computed by hand, states, equality by value."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ def test_two_steps_of_adam_by_hand() -> None:
     assert state[0].count.item() == 2
 
 
-def test_eps_stands_outside_the_root() -> None:
-    # with a tiny gradient eps decides: 1e-8 / (1e-8 + 1e-8) is a half
+def test_eps_is_outside_the_root() -> None:
+    # with a tiny gradient eps dominates: 1e-8 / (1e-8 + 1e-8) is a half
     tx = optim.adam(1.0)
     params = {"w": torch.zeros(1)}
     updates, _ = tx.update({"w": torch.tensor([1e-8])}, tx.init(params))
     assert updates["w"].item() == pytest.approx(-0.5, rel=1e-4)
 
 
-def test_zero_gradient_moves_nothing() -> None:
+def test_zero_gradient_changes_no_parameter() -> None:
     tx = optim.adam(1.0)
     zeros = tree_map(torch.zeros_like, PARAMS)
     updates, _ = tx.update(zeros, tx.init(PARAMS))
     assert all(u.abs().max() == 0 for u in updates.values())
 
 
-def test_states_have_optaxs_structure() -> None:
+def test_states_have_the_structure_of_optax() -> None:
     state = optim.adam(0.1).init(PARAMS)
     assert isinstance(state[0], ScaleByAdamState) and state[1] == EmptyState()
     assert state[0].count.dtype == torch.int32 and state[0].count.shape == ()
@@ -109,7 +109,7 @@ def test_adamw_decays_every_leaf_by_rate_times_decay() -> None:
         torch.testing.assert_close(decayed[name], plain[name] - 0.1 * 0.5 * p)
 
 
-def test_the_default_decay_is_optaxs() -> None:
+def test_default_decay_is_that_of_optax() -> None:
     """1e-4, not torch's 1e-2 (quirk U12)."""
     tx = optim.adamw(1.0)
     params = {"w": torch.tensor([100.0])}
@@ -161,7 +161,7 @@ def test_cosine_decay_ends_at_alpha() -> None:
     assert schedule(torch.tensor(500)).item() == pytest.approx(0.5)
 
 
-def test_schedules_follow_the_precision_in_force() -> None:
+def test_schedules_have_the_current_precision() -> None:
     with enable_x64():
         value = optim.cosine_decay_schedule(1.0, 3)(torch.tensor(1))
         assert value.dtype == torch.float64
@@ -169,7 +169,7 @@ def test_schedules_follow_the_precision_in_force() -> None:
         assert optim.constant_schedule(0.1)(torch.tensor(1)).item() == 0.1
 
 
-def test_the_first_update_uses_count_zero() -> None:
+def test_first_update_uses_count_zero() -> None:
     tx = optim.adam(optim.cosine_decay_schedule(1.0, 2))
     state, sizes = tx.init(PARAMS), []
     for _ in range(4):
@@ -205,7 +205,7 @@ def test_incremental_update_is_two_products_and_a_sum() -> None:
     new, old = torch.randn(2, 1000, generator=generator)
     got = optim.incremental_update({"w": new}, {"w": old}, 0.005)["w"]
     assert torch.equal(got, 0.005 * new + (1 - 0.005) * old)
-    assert not torch.equal(got, torch.lerp(old, new, 0.005))  # rounds otherwise (quirk U17)
+    assert not torch.equal(got, torch.lerp(old, new, 0.005))  # has another rounding (quirk U17)
     assert torch.equal(optim.incremental_update({"w": new}, {"w": old}, 1.0)["w"], new)
     assert torch.equal(optim.incremental_update({"w": new}, {"w": old}, 0.0)["w"], old)
 
@@ -266,7 +266,7 @@ def test_transformations_are_static_arguments(monkeypatch: pytest.MonkeyPatch) -
     ],
     ids=["adam", "adamw", "cosine", "constant"],
 )
-def test_members_of_a_stack_learn_each_at_its_own_rate(make, compiled: bool) -> None:
+def test_stacked_members_have_their_own_learning_rates(make, compiled: bool) -> None:
     rates = [0.1, 0.003, 2.0]
     tx = make(0.5)
     params = [tree_map(lambda x, k=k: x + k, PARAMS) for k in range(3)]
@@ -288,11 +288,11 @@ def test_members_of_a_stack_learn_each_at_its_own_rate(make, compiled: bool) -> 
             own = optim.apply_updates(own, updates)
         for name in own:
             torch.testing.assert_close(stacked[name][k], own[name], rtol=1e-6, atol=1e-7)
-    # the states have no trace of it: they are those of the optimiser without a rate of its own
+    # the states are those of the optimiser without a learning rate for each member
     assert tree_paths(state) == tree_paths(tx.init(params[0]))
 
 
-def test_the_rate_of_an_optimiser_is_read_and_replaced() -> None:
+def test_learning_rate_of_an_optimiser_is_read_and_replaced() -> None:
     decayed = optim.adamw(optim.cosine_decay_schedule(0.3, 7), weight_decay=0.1)
     assert optim.learning_rate_of(decayed) == 0.3
     wanted = optim.adamw(optim.cosine_decay_schedule(0.2, 7), weight_decay=0.1)

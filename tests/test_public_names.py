@@ -71,7 +71,7 @@ NAMES = {
     ),
 }
 
-# found, so that a new module is held to the same
+# found by search, so that new modules are tested too
 PACKAGES = ("idql_func.networks", "idql_func.agents")
 FLOOR = ("random", "tree", "transforms", "struct", "optim", "losses", "distributions")
 MODULES = [f"idql_func.{name}" for name in FLOOR] + [
@@ -90,7 +90,7 @@ def test_names_of_the_contract_exist(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["idql_func", "idql_func.networks", "idql_func.random"])
-def test_all_lists_what_there_is(module: str) -> None:
+def test_all_lists_existing_names(module: str) -> None:
     loaded = importlib.import_module(module)
     assert all(hasattr(loaded, name) for name in loaded.__all__)
     assert len(set(loaded.__all__)) == len(loaded.__all__)
@@ -130,14 +130,14 @@ LEARNERS = {
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_the_other_learners_have_upstreams_methods_and_fields(name: str) -> None:
+def test_other_learners_have_the_methods_and_fields_of_upstream(name: str) -> None:
     cls = getattr(idql_func_agents(), name)
     for method in ("create", "update", "eval_actions", "sample_actions", "replace", "to"):
         assert inspect.getdoc(getattr(cls, method)), method
     assert set(inspect.signature(cls).parameters) >= set(LEARNERS[name].split())
 
 
-def test_learners_have_upstreams_methods_and_fields() -> None:
+def test_learners_have_the_methods_and_fields_of_upstream() -> None:
     for cls in (idql_func_agents().DDPMIQLLearner, idql_func_agents().GeneralDDPMIQLLearner):
         for method in METHODS:
             assert inspect.getdoc(getattr(cls, method)), method
@@ -154,7 +154,7 @@ def idql_func_agents() -> ModuleType:
     return importlib.import_module("idql_func.agents")
 
 
-# the examples of the learners that call them show these
+# shown in the examples of the learners that call them
 WITHOUT_EXAMPLE = {"sample_candidates", "build"}
 
 
@@ -212,8 +212,8 @@ def test_importing_has_no_effect() -> None:
     assert json.loads(result.stdout) == {"same": True, "heavy": [], "compiled": False}
 
 
-def test_the_floor_knows_nothing_of_what_stands_on_it() -> None:
-    """Imports point downwards: no module of the floor needs networks or learners."""
+def test_base_modules_import_no_higher_layer() -> None:
+    """``transforms``, ``optim``, ``struct`` and ``random`` need no networks and no learners."""
     code = (
         "import sys, idql_func.transforms, idql_func.optim, idql_func.struct, idql_func.random\n"
         "print([n for n in sys.modules if n.startswith(('idql_func.networks', "
@@ -241,7 +241,7 @@ OLD_NAMES = {
     "idql_func.networks.resnet": {"MLPResNet": "mlp"},
     "idql_func.networks.values": {"StateValue": "mlp"},
 }  # fmt: skip
-"""For each module its old names, and a word of the new address."""
+"""The old names of each module, and a part of the new module or name."""
 
 
 @pytest.mark.parametrize("module", OLD_NAMES)
@@ -252,8 +252,8 @@ def test_old_names_resolve_with_a_deprecation_warning(module: str) -> None:
             assert callable(getattr(loaded, old))
 
 
-def test_modules_are_there_when_asked_for() -> None:
-    """As they were when the package imported them itself; a name that is none is refused."""
+def test_subpackages_are_imported_on_attribute_access() -> None:
+    """Unknown names raise AttributeError."""
     code = "import idql_func; idql_func.agents.IQLLearner; idql_func.evaluation.evaluate"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
     for name in ("nothing", "_nothing"):

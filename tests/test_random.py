@@ -1,4 +1,4 @@
-"""Keys and draws: JAX's own values, and the properties that any input must keep.
+"""Keys and draws: recorded values of JAX, and properties that hold for any input.
 
 The recorded values are those of JAX 0.4.13 on a CPU for ``PRNGKey(1234)``.
 """
@@ -92,7 +92,7 @@ def draws(key: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(("newer", "expected"), [(False, OLDER), (True, NEWER)])
-def test_draws_are_those_of_jax(newer: bool, expected: dict[str, list]) -> None:
+def test_draws_equal_those_of_jax(newer: bool, expected: dict[str, list]) -> None:
     with random.threefry_partitionable(newer):
         actual = draws(random.PRNGKey(1234))
     for name, tensor in actual.items():
@@ -109,14 +109,14 @@ def ulps(a: torch.Tensor, b: torch.Tensor) -> int:
     return int(np.abs(x - y).max())
 
 
-def test_fold_in_is_that_of_jax_in_both_layouts() -> None:
+def test_fold_in_equals_that_of_jax_in_both_layouts() -> None:
     for newer in (False, True):
         with random.threefry_partitionable(newer):
             folded = random.fold_in(random.PRNGKey(1234), 99)
         assert folded.tolist() == [1352316717, 3624571589]
 
 
-def test_double_precision_draws_are_those_of_jax() -> None:
+def test_double_precision_draws_equal_those_of_jax() -> None:
     with enable_x64():
         key = random.PRNGKey(2**40 + 7)
         assert key.tolist() == [256, 7]
@@ -133,7 +133,7 @@ def test_double_precision_draws_are_those_of_jax() -> None:
         assert random.PRNGKey(-3).tolist() == [2**32 - 1, 2**32 - 3]
 
 
-def test_a_seed_keeps_its_low_32_bits_outside_x64() -> None:
+def test_seed_keeps_its_low_32_bits_without_x64() -> None:
     assert random.PRNGKey(2**40 + 7).tolist() == [0, 7]
     assert random.PRNGKey(-3).tolist() == [0, 2**32 - 3]
     assert random.PRNGKey(int(np.int64(5))).tolist() == [0, 5]
@@ -154,7 +154,7 @@ def test_split_gives_distinct_keys(seed: int, num: int, newer: bool) -> None:
 
 @given(seeds, shapes, layouts, st.booleans())
 @few
-def test_any_shape_has_its_shape_dtype_and_range(
+def test_draws_have_shape_dtype_and_range(
     seed: int, shape: tuple[int, ...], newer: bool, x64: bool
 ) -> None:
     key = random.PRNGKey(seed)
@@ -175,7 +175,7 @@ def test_any_shape_has_its_shape_dtype_and_range(
 
 @given(seeds, st.integers(0, 60), layouts, st.booleans())
 @few
-def test_a_draw_is_flat_then_shaped(seed: int, half: int, newer: bool, x64: bool) -> None:
+def test_draw_is_a_reshaped_flat_draw(seed: int, half: int, newer: bool, x64: bool) -> None:
     key = random.PRNGKey(seed)
     with random.threefry_partitionable(newer), enable_x64(x64):
         flat, shaped = random.uniform(key, (2 * half,)), random.uniform(key, (half, 2))
@@ -186,13 +186,13 @@ def test_a_draw_is_flat_then_shaped(seed: int, half: int, newer: bool, x64: bool
 @few
 def test_uniform_stays_within_its_bounds(seed: int, low: float, width: float) -> None:
     u = random.uniform(random.PRNGKey(seed), (50,), minval=low, maxval=low + width)
-    # the bounds as float32 hold them; rounding may reach the upper one
+    # the bounds rounded to float32; rounding may reach the upper one
     assert bool((u >= np.float32(low)).all()) and bool((u <= np.float32(low + width)).all())
 
 
 @given(seeds, st.integers(-(2**31), 2**31 - 1), st.integers(-(2**31), 2**31 - 1))
 @few
-def test_randint_of_32_bits_stays_in_any_range(seed: int, a: int, b: int) -> None:
+def test_randint_of_32_bits_is_within_its_range(seed: int, a: int, b: int) -> None:
     low, high = min(a, b), max(a, b)
     drawn = random.randint(random.PRNGKey(seed), (9,), low, high)
     assert drawn.dtype == torch.int32
@@ -202,7 +202,7 @@ def test_randint_of_32_bits_stays_in_any_range(seed: int, a: int, b: int) -> Non
 
 @given(seeds, st.integers(-(2**62), 2**62 - 1), st.integers(1, 2**62))
 @few
-def test_randint_of_64_bits_stays_in_any_range(seed: int, low: int, span: int) -> None:
+def test_randint_of_64_bits_is_within_its_range(seed: int, low: int, span: int) -> None:
     drawn = random.randint(random.PRNGKey(seed), (9,), low, low + span, torch.int64)
     assert all(low <= x < low + span for x in drawn.tolist())
 
@@ -210,7 +210,7 @@ def test_randint_of_64_bits_stays_in_any_range(seed: int, low: int, span: int) -
 def test_randint_reaches_every_value_and_the_largest_integer() -> None:
     drawn = random.randint(random.PRNGKey(0), (200,), 2, 7)
     assert sorted(set(drawn.tolist())) == [2, 3, 4, 5, 6]
-    # a bound past the dtype includes its largest value
+    # a bound above the dtype includes its largest value
     top = random.randint(random.PRNGKey(0), (200,), 2**31 - 2, 2**31)
     assert set(top.tolist()) == {2**31 - 2, 2**31 - 1}
     full = random.randint(random.PRNGKey(0), (2000,), -(2**31), 2**31)
@@ -219,7 +219,7 @@ def test_randint_reaches_every_value_and_the_largest_integer() -> None:
 
 @given(seeds, st.integers(0, 80), layouts)
 @few
-def test_permutation_is_one(seed: int, n: int, newer: bool) -> None:
+def test_permutation_has_each_element_once(seed: int, n: int, newer: bool) -> None:
     key = random.PRNGKey(seed)
     with random.threefry_partitionable(newer):
         index = random.permutation(key, n)
@@ -236,7 +236,7 @@ def test_stable_argsort_small_equals_stable_sort(words: list[int]) -> None:
 
 @given(seeds, st.integers(1, 30), st.data())
 @few
-def test_choice_without_replacement_repeats_nothing(seed: int, n: int, data: st.DataObject) -> None:
+def test_choice_without_replacement_has_no_repeats(seed: int, n: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(0, n))
     key = random.PRNGKey(seed)
     p = torch.linspace(1.0, 2.0, n)
@@ -274,7 +274,7 @@ def test_moments_of_the_distributions() -> None:
     assert sides == pytest.approx(0.75, abs=0.02)
 
 
-def test_draws_are_pure_and_keys_matter() -> None:
+def test_draws_depend_only_on_the_key() -> None:
     key = random.PRNGKey(0)
     before = key.clone()
     assert torch.equal(random.normal(key, (5,)), random.normal(key, (5,)))
@@ -333,7 +333,7 @@ def test_switches_are_restored_after_an_exception() -> None:
         assert random.uniform(random.PRNGKey(0)).dtype == torch.float64
 
 
-def test_an_explicit_dtype_overrules_the_switch() -> None:
+def test_explicit_dtype_overrides_the_switch() -> None:
     key = random.PRNGKey(4)
     inside: list[torch.Tensor] = []
     for x64 in (False, True):
@@ -374,7 +374,7 @@ KEY = torch.tensor([0, 1])
         (lambda: random.bits(KEY, (2**16, 2**16)), ValueError, "exceeds"),
     ],
 )
-def test_bad_input_is_told_in_a_sentence(call, error: type[Exception], words: str) -> None:
+def test_bad_input_raises_a_clear_error(call, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         call()
 
@@ -385,7 +385,7 @@ def test_bad_input_is_told_in_a_sentence(call, error: type[Exception], words: st
 @cuda
 @pytest.mark.parametrize("newer", [False, True])
 @pytest.mark.parametrize("x64", [False, True])
-def test_cuda_draws_are_those_of_the_cpu(newer: bool, x64: bool) -> None:
+def test_cuda_draws_equal_those_of_the_cpu(newer: bool, x64: bool) -> None:
     with random.threefry_partitionable(newer), enable_x64(x64):
         on_cpu = draws(random.PRNGKey(1234))
         on_gpu = draws(random.PRNGKey(1234, device="cuda"))

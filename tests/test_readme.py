@@ -66,7 +66,7 @@ def blocks_of(name: str) -> list[Block]:
     return found
 
 
-def test_the_root_readme_fits_on_a_few_screens() -> None:
+def test_root_readme_fits_on_a_few_screens() -> None:
     assert (ROOT / "README.md").stat().st_size <= 9_000
 
 

@@ -19,7 +19,7 @@ class Point(struct.PyTreeNode):
 
 
 class Named(Point):
-    """A subclass adds fields to those it has."""
+    """A subclass that adds fields."""
 
     z: object = 3.0
 
@@ -33,13 +33,13 @@ def test_children_and_static_fields() -> None:
     assert type(moved) is Named and (moved.x, moved.z, moved.name) == (10.0, 30.0, "q")
 
 
-def test_classes_are_registered_in_the_librarys_namespace() -> None:
+def test_classes_are_registered_in_the_namespace_of_the_library() -> None:
     point = Point(1.0)
     assert optree.tree_leaves(point, namespace="idql_func") == [1.0, 2.0]  # type: ignore[arg-type]
     assert optree.tree_leaves(point) == [point]  # type: ignore[arg-type]
 
 
-def test_nothing_can_be_assigned() -> None:
+def test_assignment_to_a_field_is_refused() -> None:
     point = Point(1.0)
     with pytest.raises(dataclasses.FrozenInstanceError):
         point.x = 5.0  # type: ignore[misc]
@@ -48,7 +48,7 @@ def test_nothing_can_be_assigned() -> None:
     assert point.x == 1.0
 
 
-def test_replace_copies() -> None:
+def test_replace_returns_a_new_node() -> None:
     point = Point(1.0)
     other = point.replace(x=7.0, name="r")
     assert (other.x, other.y, other.name) == (7.0, 2.0, "r")
@@ -65,7 +65,7 @@ def test_create_with_an_unknown_field_is_refused() -> None:
         Point(1.0, w=2.0)  # type: ignore[call-arg]
 
 
-def test_trees_of_other_static_values_do_not_map_together() -> None:
+def test_trees_with_different_static_values_do_not_map_together() -> None:
     with pytest.raises(ValueError):
         tree_map(lambda a, b: a + b, Point(1.0), Point(1.0, name="other"))
 
@@ -73,7 +73,7 @@ def test_trees_of_other_static_values_do_not_map_together() -> None:
 # --- TrainState -----------------------------------------------------------------------------
 
 
-def test_train_state_starts_and_steps() -> None:
+def test_train_state_is_created_and_updated() -> None:
     params = {"w": torch.tensor([1.0, 2.0])}
     state = TrainState.create(params=params, tx=optim.adam(0.5), apply_fn=len)
     assert state.step.item() == 0 and state.step.dtype == torch.int32
@@ -84,12 +84,12 @@ def test_train_state_starts_and_steps() -> None:
     assert stepped.params["w"].tolist() == pytest.approx([0.5, 2.5], abs=1e-5)
     assert stepped.step.item() == 1 and stepped.opt_state[0].count.item() == 1
     assert stepped.apply_fn is len and stepped.tx == optim.adam(0.5)
-    # the state before is as it was
+    # the old state is unchanged
     assert state.step.item() == 0 and params["w"].tolist() == [1.0, 2.0]
     assert state.opt_state[0].mu["w"].tolist() == [0.0, 0.0]
 
 
-def test_a_target_network_takes_no_gradients() -> None:
+def test_target_network_refuses_gradients() -> None:
     target = TrainState.create(params={"w": torch.ones(1)})
     assert target.opt_state == () and target.tx is None
     with pytest.raises(ValueError, match="target network"):

@@ -37,7 +37,7 @@ from idql_func import (
 
 
 class Model(struct.PyTreeNode):
-    """A learner in small: tensors, a Python number, a static field."""
+    """A small learner: tensors, a Python number, a static field."""
 
     params: dict[str, Tensor]
     rate: float
@@ -70,7 +70,7 @@ def assert_trees_close(actual: Any, expected: Any, rtol: float = 1e-6) -> None:
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Traced graphs run as they are, without the C++ compiler."""
+    """Run traced graphs without the C++ compiler."""
     monkeypatch.setattr(transforms, "compiler_problem", lambda device: "No compiler.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "jit: No compiler", RuntimeWarning)
@@ -95,7 +95,7 @@ def test_jit_equals_eager_on_a_dataclass_with_static_fields() -> None:
 
 
 @pytest.mark.usefixtures("traced")
-def test_what_is_handed_back_untouched_is_the_same_object() -> None:
+def test_argument_returned_unchanged_is_the_same_object() -> None:
     rate, array, tensor = 0.30000000000000004, np.arange(2.0), torch.ones(2)
     result = jit(lambda tree, y: (tree, y * tree["rate"], 7, None))(
         {"rate": rate, "array": array, "tensor": tensor}, torch.ones(2)
@@ -118,7 +118,7 @@ def test_numbers_are_inputs_and_not_constants() -> None:
 
 
 @pytest.mark.usefixtures("traced")
-def test_what_needs_a_new_program_and_what_does_not() -> None:
+def test_shapes_dtypes_switches_and_static_fields_need_a_new_program() -> None:
     step = jit(lambda m, x: m.step(x))
     step(model(), X)
     step(model(seed=1, rate=0.2), X)  # other values
@@ -147,7 +147,7 @@ def test_what_needs_a_new_program_and_what_does_not() -> None:
 
 
 @pytest.mark.usefixtures("traced")
-def test_numbers_take_the_precision_in_force() -> None:
+def test_numbers_have_the_current_precision() -> None:
     def pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
         return a * 1, b * 1
 
@@ -179,7 +179,7 @@ def test_jit_of_keyword_arguments_and_no_arguments() -> None:
 
 
 @pytest.mark.usefixtures("traced")
-def test_a_tensordict_batch_is_accepted() -> None:
+def test_tensordict_batch_is_accepted() -> None:
     from tensordict import TensorDict
 
     total = jit(lambda batch: (batch["a"] * batch["b"]).sum())
@@ -188,7 +188,7 @@ def test_a_tensordict_batch_is_accepted() -> None:
     assert total(entries).item() == 3.0
 
 
-def test_the_random_streams_are_the_same_inside_jit(traced: None) -> None:
+def test_random_streams_are_equal_inside_jit(traced: None) -> None:
     key = random.PRNGKey(3)
     inside = jit(lambda k: (random.split(k), random.normal(k, (4,)), random.permutation(k, 5)))(key)
     outside = (random.split(key), random.normal(key, (4,)), random.permutation(key, 5))
@@ -203,25 +203,25 @@ def test_disable_jit_runs_the_function_itself(monkeypatch: pytest.MonkeyPatch) -
     seen: list[type] = []
 
     @jit
-    def look(x: Tensor) -> Tensor:
+    def observe(x: Tensor) -> Tensor:
         seen.append(type(x))
         return x + 1
 
     with disable_jit():
-        look(X)
-        look(X)
-    assert look.cache_size() == 0 and seen == [Tensor, Tensor]
+        observe(X)
+        observe(X)
+    assert observe.cache_size() == 0 and seen == [Tensor, Tensor]
     monkeypatch.setenv("IDQL_DISABLE_JIT", "1")
-    look(X)
-    assert look.cache_size() == 0 and len(seen) == 3
+    observe(X)
+    assert observe.cache_size() == 0 and len(seen) == 3
     monkeypatch.setenv("IDQL_DISABLE_JIT", "0")
     monkeypatch.setattr(transforms, "compiler_problem", lambda device: "No compiler.")
     with pytest.warns(RuntimeWarning):
-        look(X)
-    assert look.cache_size() == 1
+        observe(X)
+    assert observe.cache_size() == 1
 
 
-def test_disable_jit_ends_with_its_block_even_on_an_error() -> None:
+def test_disable_jit_ends_with_its_block_after_an_error() -> None:
     from idql_func.switches import jit_disabled
 
     with pytest.raises(ZeroDivisionError), disable_jit():
@@ -239,11 +239,11 @@ def test_without_a_compiler_one_warning_and_the_same_values(
         assert double(X).tolist() == [2.0, -4.0, 1.0]
     assert len(record) == 1
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # the second call says nothing
+        warnings.simplefilter("error")  # the second call must not warn
         assert double(-X).tolist() == [-2.0, 4.0, -1.0]
 
 
-def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor import cpp_builder, exc
 
     def none_found() -> str:
@@ -296,7 +296,7 @@ def test_compiled_equals_eager(compiled_run: dict[str, Any]) -> None:
     assert_trees_close(compiled_run["actual"], compiled_run["expected"], rtol=1e-5)
 
 
-def test_compile_makes_one_graph_and_never_again(compiled_run: dict[str, Any]) -> None:
+def test_compile_makes_exactly_one_graph(compiled_run: dict[str, Any]) -> None:
     assert compiled_run["first"]["aot_autograd"]["total"] == 1
     assert compiled_run["all"] == compiled_run["first"]
     assert compiled_run["programs"] == 1
@@ -335,7 +335,7 @@ def test_gradient_in_any_order_with_jit(nested: Callable[..., Any]) -> None:
     ],
     ids=["vmap", "jit vmap", "vmap jit", "jit vmap jit", "chunks"],
 )
-def test_stacked_models_step_as_each_alone(nested: Callable[..., Any]) -> None:
+def test_stacked_models_step_like_single_ones(nested: Callable[..., Any]) -> None:
     models = [model(seed=i, rate=0.1 * (i + 1)) for i in range(3)]
     xs = torch.stack([X, X + 1, X * 2])
     with disable_jit():
@@ -377,7 +377,7 @@ def test_gradient_through_scan_and_of_a_gradient() -> None:
 
 
 @pytest.mark.usefixtures("traced")
-def test_vmap_of_grad_gives_gradients_of_each_example() -> None:
+def test_vmap_of_grad_returns_the_gradient_of_each_example() -> None:
     params = {"w": torch.tensor([1.0, 2.0, 3.0]), "b": torch.tensor(0.5)}
     xs = torch.stack([X, -X])
     per_example = jit(vmap(grad(energy), in_axes=(None, 0)))(params, xs)
@@ -472,7 +472,7 @@ def test_scan_of_a_jitted_step_compiles_it_once() -> None:
 # --- bad input -------------------------------------------------------------------------------
 
 
-def test_a_leaf_of_another_kind_is_named_with_its_place() -> None:
+def test_leaf_of_an_unsupported_type_is_named_with_its_path() -> None:
     def named(batch: Any) -> Any:
         return batch
 
@@ -484,7 +484,7 @@ def test_a_leaf_of_another_kind_is_named_with_its_place() -> None:
         jit(named)(np.array(["a"]))
 
 
-def test_vmap_says_what_does_not_fit() -> None:
+def test_vmap_names_the_mismatch() -> None:
     add = lambda a, b: a + b  # noqa: E731
     with pytest.raises(ValueError, match=r"differ in size: 2 for '0', 3 for '1'"):
         vmap(add)(torch.zeros(2), torch.zeros(3))
@@ -513,13 +513,13 @@ def test_scan_needs_one_length() -> None:
         scan(lambda c, x: (c, x), X)
 
 
-def test_errors_inside_a_jitted_function_are_its_own(traced: None) -> None:
+def test_errors_inside_a_jitted_function_propagate(traced: None) -> None:
     def fail(x: Tensor) -> Tensor:
         raise KeyError("told by the function")
 
     with pytest.raises(KeyError, match="told by the function"):
         jit(fail)(X)
-    # and tracing is over afterwards
+    # tracing has ended afterwards
     assert jit(lambda x: x * math.pi)(X)[0].item() == pytest.approx(math.pi)
 
 
@@ -529,7 +529,7 @@ def test_jit_keeps_name_and_docstring_and_binds_as_a_method() -> None:
     assert [f.name for f in dataclasses.fields(Model)] == ["params", "rate", "power"]
 
 
-def test_torchs_own_gradient_passes_through_compiled_code() -> None:
+def test_torch_autograd_passes_through_compiled_code() -> None:
     if transforms.compiler_problem(torch.device("cpu")) is not None:
         pytest.skip("needs a C++ compiler")
     w = torch.tensor([1.0, 2.0], requires_grad=True)

@@ -47,16 +47,16 @@ trees = st.recursive(
 
 
 @given(trees)
-def test_unflatten_undoes_flatten(tree: object) -> None:
+def test_unflatten_inverts_flatten(tree: object) -> None:
     leaves, treespec = tree_flatten(tree)
     assert tree_unflatten(treespec, leaves) == tree
     assert len(tree_paths(tree)) == len(leaves) == len(tree_leaves(tree))
     assert tree_leaves(tree_map(lambda x: x + 1, tree)) == [x + 1 for x in leaves]
 
 
-def test_leaves_come_in_one_order_whatever_the_insertion() -> None:
+def test_order_of_leaves_does_not_depend_on_insertion() -> None:
     assert tree_leaves({"b": 1, "a": 2}) == tree_leaves({"a": 2, "b": 1}) == [2, 1]
-    # fields of dataclasses and named tuples keep theirs
+    # fields of dataclasses and named tuples keep their order
     assert tree_leaves(Node(weights=[1, 2], scale=3, name="n")) == [1, 2, 3]
     assert tree_leaves(Pair(first=2, second=1)) == [2, 1]
 
@@ -67,7 +67,7 @@ def test_paths_name_every_leaf() -> None:
         "weights/Dense_0/bias",
         "weights/Dense_0/kernel",
         "scale/0",
-        "scale/1/0",  # a named tuple's entries go by position
+        "scale/1/0",  # entries of a named tuple are named by position
         "scale/1/1",
     ]
 
@@ -81,7 +81,7 @@ def test_map_over_several_trees_needs_one_structure() -> None:
         tree_map(lambda a, b: a + b, Node(1, 2, "one"), Node(1, 2, "two"))
 
 
-def test_map_gives_new_trees() -> None:
+def test_map_returns_new_trees() -> None:
     tree = {"a": [1, 2]}
     mapped = tree_map(lambda x: -x, tree)
     assert mapped == {"a": [-1, -2]} and tree == {"a": [1, 2]}
@@ -112,7 +112,7 @@ def test_stacked_numbers_have_the_default_dtypes() -> None:
     assert wide["f"].tolist() == [0.99, 0.5]
 
 
-def test_unstack_of_uneven_leaves_is_refused() -> None:
+def test_unstack_of_leaves_of_different_lengths_is_refused() -> None:
     with pytest.raises(ValueError):
         tree_unstack({"a": torch.zeros(2), "b": torch.zeros(3)})
 

@@ -1,4 +1,4 @@
-"""Donated arguments: in place, refused afterwards, and never a wrong number."""
+"""Donated arguments: results reuse their memory, later uses are refused, no value changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from idql_func.tree import tree_map, tree_stack
 
 @pytest.fixture(params=["traced", "compiled"])
 def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The rewritten graph as it is, and the machine code made of it."""
+    """Run the test with the traced graph, and with the graph compiled by Inductor."""
     if request.param == "traced":
         monkeypatch.setattr(transforms, "compiler_problem", lambda device: "No compiler.")
     elif transforms.compiler_problem(torch.device("cpu")) is not None:
@@ -51,7 +51,7 @@ def addresses(tree: Any) -> list[int]:
     return [leaf.data_ptr() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def test_a_donating_loop_has_the_same_numbers_and_stays_where_it_is(either: str) -> None:
+def test_donating_loop_has_equal_values_and_reuses_its_memory(either: str) -> None:
     plain = jit(step)
     expected = train_state()
     state = train_state()
@@ -70,7 +70,7 @@ def test_a_donating_loop_has_the_same_numbers_and_stays_where_it_is(either: str)
 
 
 @pytest.mark.usefixtures("either")
-def test_a_donated_tensor_refuses_any_use() -> None:
+def test_donated_tensor_refuses_any_use() -> None:
     state = train_state()
     weights = state.params["w"]
     new, _ = jit(step, donate_argnums=0)(state, X)
@@ -151,7 +151,7 @@ def test_scan_of_a_jitted_step_equals_single_calls(donate: bool) -> None:
 
 
 @pytest.mark.usefixtures("either")
-def test_scan_hands_keywords_to_each_step_and_donates_none_of_them() -> None:
+def test_scan_passes_keyword_arguments_and_donates_none_of_them() -> None:
     def pick(total: Tensor, row: Tensor, *, table: Tensor, power: int) -> tuple[Tensor, Tensor]:
         chosen = table.index_select(0, row.reshape(1))[0] ** power
         return total + chosen, chosen
@@ -165,7 +165,7 @@ def test_scan_hands_keywords_to_each_step_and_donates_none_of_them() -> None:
 
 
 @pytest.mark.usefixtures("either")
-def test_scan_keeps_its_state_in_place_and_its_draws() -> None:
+def test_scan_keeps_its_memory_and_its_draws() -> None:
     @jit
     def draw(carry: dict[str, Any], _: None) -> tuple[dict[str, Any], Tensor]:
         key, rng = random.split(carry["rng"])
@@ -186,7 +186,7 @@ def test_scan_keeps_its_state_in_place_and_its_draws() -> None:
     assert addresses(state) == places
 
 
-def test_a_step_that_cannot_be_repeated_is_refused() -> None:
+def test_scan_refuses_a_step_that_changes_the_structure() -> None:
     with pytest.raises(TypeError, match="must return"):
         scan(jit(lambda c, x: c), torch.zeros(2), length=3)
     with pytest.raises(TypeError, match="another structure"):
@@ -196,7 +196,7 @@ def test_a_step_that_cannot_be_repeated_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("either")
-def test_stacked_states_are_donated_alike() -> None:
+def test_stacked_states_reuse_their_memory() -> None:
     states = [train_state(), train_state().replace(step=torch.tensor(7, dtype=torch.int32))]
     expected = [step(s, X)[0] for s in states]
     mapped = jit(vmap(step, in_axes=(0, None)), donate_argnums=0)
@@ -215,14 +215,14 @@ def test_without_jit_nothing_is_donated() -> None:
     assert state.params["w"].tolist() == [1.0, -2.0]
 
 
-def test_static_and_donated_at_once_is_refused() -> None:
+def test_argument_both_static_and_donated_is_refused() -> None:
     with pytest.raises(ValueError, match="argument 0 can't be static and donated"):
         jit(step, static_argnums=0, donate_argnums=0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("donate", [(), 0])
-def test_cuda_graphs_replay_the_same_numbers(donate: Any) -> None:
+def test_cuda_graphs_have_equal_values(donate: Any) -> None:
     graphed = jit(step, donate_argnums=donate, cuda_graphs=True)
     plain = jit(step)
     a, b = (tree_map(lambda x: x.cuda(), train_state()) for _ in range(2))
@@ -238,10 +238,10 @@ def test_cuda_graphs_replay_the_same_numbers(donate: Any) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_a_recorded_program_copies_only_the_inputs_that_move(
+def test_cuda_graph_copies_only_inputs_whose_address_changes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The bookkeeping of CUDA graphs, with a recorder that replays on the CPU."""
+    """Runs on the CPU: the recording and the replay are replaced."""
 
     def program(state: Tensor, data: Tensor, batch: Tensor) -> list[Tensor]:
         out = state + data.sum() + batch
@@ -268,15 +268,15 @@ def test_a_recorded_program_copies_only_the_inputs_that_move(
     batches = [torch.tensor([10.0 * i]) for i in range(4)]
     assert [graph(state, data, batch)[0].item() for batch in batches] == [3.0, 14.0, 25.0, 36.0]
     assert recordings == [set(), {2}] and state.item() == 4.0
-    other = torch.zeros(1)  # another state is recorded anew, and the first is left alone
+    other = torch.zeros(1)  # another state is recorded again; the first is not written
     assert graph(other, data, batches[0])[0].item() == 3.0
     assert recordings[2:] == [{2}] and state.item() == 4.0
 
 
-def test_a_recorded_program_is_not_stopped_by_a_donated_input(
+def test_cuda_graph_accepts_a_donated_input(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its memory stays, under another tensor object; recorded without a GPU, so replayed never."""
+    """The memory is in another tensor object then. Runs without a GPU: CUDA calls are mocked."""
     stream = mock.MagicMock()
     for name in ("Stream", "current_stream", "stream", "CUDAGraph", "graph"):
         monkeypatch.setattr(torch.cuda, name, stream)
@@ -292,7 +292,7 @@ def test_a_recorded_program_is_not_stopped_by_a_donated_input(
 
 
 @pytest.mark.usefixtures("either")
-def test_constants_of_any_kind_come_out_beside_donated_state() -> None:
+def test_constants_are_returned_beside_donated_state() -> None:
     names = np.array(["a", "b"])
-    new, told = jit(lambda x: (x + 1, names), donate_argnums=0)(torch.zeros(2))
-    assert new.tolist() == [1.0, 1.0] and told is names
+    new, constant = jit(lambda x: (x + 1, names), donate_argnums=0)(torch.zeros(2))
+    assert new.tolist() == [1.0, 1.0] and constant is names

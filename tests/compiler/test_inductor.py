@@ -1,4 +1,4 @@
-"""Symbolic sizes on the way from a traced graph to machine code."""
+"""Compilation of traced graphs with symbolic sizes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from idql_func.switches import set_native_matmul
 
 
 def _symbolic(mode: FakeTensorMode, *shape: int) -> Tensor:
-    """A fake tensor whose sizes are all symbols."""
+    """A fake tensor with symbolic sizes."""
     dims = [DimDynamic.DYNAMIC] * len(shape)
     context = StatelessSymbolicContext(dynamic_sizes=dims)  # type: ignore[arg-type]
     return mode.from_tensor(torch.empty(shape), symbolic_context=context)
@@ -32,7 +32,7 @@ def _symbolic(mode: FakeTensorMode, *shape: int) -> Tensor:
 @pytest.mark.parametrize("batch", [(), (7,)])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("sums", [False, True])
-def test_shape_of_a_product_is_computed_from_symbols_without_fixing_them(
+def test_shape_of_a_product_stays_symbolic(
     batch: tuple[int, ...], transposed: bool, sums: bool
 ) -> None:
     environment = ShapeEnv(duck_shape=False)
@@ -51,7 +51,7 @@ def test_shape_of_a_product_is_computed_from_symbols_without_fixing_them(
 
 
 @pytest.mark.parametrize("own_products", [False, True])
-def test_dynamic_rows_make_only_the_lengths_symbolic_and_pass_them_as_arguments(
+def test_dynamic_rows_are_symbolic_arguments(
     own_products: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fn(rows: Tensor, others: Tensor, weight: Tensor, places: Tensor) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Results that are held: the same trees as any, whoever looks, changes, copies or donates them."""
+"""Lazy results of jitted calls: reading, changing, copying and donating them keeps all values."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DONATED = "This tensor was donated"
 
 
 class Learner(struct.PyTreeNode):
-    """Two networks, a number, a key, and a part that no update touches."""
+    """A key, a training state, tensors that no update changes, a number and a static field."""
 
     rng: Tensor
     actor: struct.TrainState
@@ -47,7 +47,7 @@ class Learner(struct.PyTreeNode):
 
 
 class WithDefault(struct.PyTreeNode):
-    """The default is an attribute of the class: it would stand in for a field not yet there."""
+    """The default is a class attribute, which would hide a field that is not materialized."""
 
     weights: Any
     scale: Any = 2.0
@@ -55,7 +55,7 @@ class WithDefault(struct.PyTreeNode):
 
 @pytest.fixture(autouse=True)
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The graphs as they are: what is tested here lies around them."""
+    """Run traced graphs without the compiler, which does not matter to these tests."""
     monkeypatch.setattr(transforms, "compiler_problem", lambda device: "No compiler.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "jit: No compiler", RuntimeWarning)
@@ -90,12 +90,12 @@ def assert_same(ours: Any, theirs: Any) -> None:
         torch.testing.assert_close(a, b)
 
 
-def is_held(tree: Any) -> bool:
+def is_lazy(tree: Any) -> bool:
     return lazy.lazy_tree_of(tree) is not None
 
 
 @pytest.mark.parametrize("donate", [False, True])
-def test_a_loop_flattens_its_learner_once(donate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loop_flattens_its_learner_once(donate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     program = jit(update).donating(donate)
     learner, expected = make_learner(), make_learner()
     learner, _ = program(learner, X)
@@ -103,7 +103,7 @@ def test_a_loop_flattens_its_learner_once(donate: bool, monkeypatch: pytest.Monk
     monkeypatch.setattr(struct, "_flatten", calls.append)
     monkeypatch.setattr(Learner, "_unflatten", calls.append)
     for k in range(4):
-        assert is_held(learner)
+        assert is_lazy(learner)
         learner, info = program(learner, X * k)
     monkeypatch.undo()
     assert not calls and program.cache_size() == 1
@@ -114,9 +114,9 @@ def test_a_loop_flattens_its_learner_once(donate: bool, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("donate", [False, True])
-def test_fields_read_between_the_calls_change_nothing(donate: bool) -> None:
-    """A key, a step count, a nested node, a dict, all of it: what is read is what comes next."""
-    looks = (
+def test_reading_fields_between_calls_changes_no_value(donate: bool) -> None:
+    """A key, a step count, a nested node, a dict, the whole tree; and writing in place to a key."""
+    reads = (
         lambda learner: learner.rng.tolist(),
         lambda learner: learner.actor.step.item(),
         lambda learner: learner.actor,
@@ -127,22 +127,22 @@ def test_fields_read_between_the_calls_change_nothing(donate: bool) -> None:
     )
     program = jit(update).donating(donate)
     learner, expected = make_learner(), make_learner()
-    for k in range(2 * len(looks)):
+    for k in range(2 * len(reads)):
         learner, info = program(learner, X)
         expected, expected_info = update(expected, X)
         torch.testing.assert_close(info["loss"], expected_info["loss"])
-        look = looks[k // 2]
+        read = reads[k // 2]
         if k % 2:
-            look(learner)
+            read(learner)
         else:
-            learner.rng.add_(1)  # in place, in a tensor that was handed out
+            learner.rng.add_(1)  # in place, in a tensor that was read
             expected = expected.replace(rng=expected.rng + 1)
     assert_same(learner, expected)
     assert program.cache_size() == 1
 
 
 @pytest.mark.parametrize("donate", [False, True])
-def test_nothing_stale_is_used_when_a_learner_is_changed(donate: bool) -> None:
+def test_changes_of_a_learner_reach_the_next_call(donate: bool) -> None:
     program = jit(update).donating(donate)
     learner, expected = make_learner(), make_learner()
 
@@ -157,7 +157,7 @@ def test_nothing_stale_is_used_when_a_learner_is_changed(donate: bool) -> None:
         x.replace(still={"t": torch.tensor([7.0])}, rate=0.25) for x in (learner, expected)
     )
     both()
-    for x in (learner, expected):  # frozen is the node alone
+    for x in (learner, expected):  # the node is frozen, not the dict in it
         x.still["t"] = torch.tensor([9.0])
     both()
     for x in (learner, expected):
@@ -174,12 +174,12 @@ def test_nothing_stale_is_used_when_a_learner_is_changed(donate: bool) -> None:
     assert_same(learner, expected)
 
 
-def test_a_donated_learner_refuses_any_use_looked_at_or_not() -> None:
+def test_donated_learner_refuses_any_use() -> None:
     program = jit(update, donate_argnums=0)
     first, _ = program(make_learner(), X)
     new, _ = program(first, X)
     assert first.name == "a" and first.rate == 0.5  # no tensors
-    for look in (
+    for use in (
         lambda: first.rng + 1,
         lambda: first.actor.step + 1,
         lambda: first.actor.params["layer"]["w"].shape,
@@ -193,37 +193,37 @@ def test_a_donated_learner_refuses_any_use_looked_at_or_not() -> None:
         lambda: jit(lambda x: x * first.rng[0])(X),
     ):
         with pytest.raises(RuntimeError, match=DONATED):
-            look()
+            use()
     assert all(isinstance(x, DonatedTensor) for x in tree_leaves(first) if isinstance(x, Tensor))
     assert repr(first.rng) == "<donated tensor>"
     assert new.rng.tolist() == [2, 2]
 
 
-def test_what_was_looked_at_before_is_refused_after() -> None:
+def test_tensors_read_before_donation_are_refused_after_it() -> None:
     program = jit(update, donate_argnums=0)
     learner, _ = program(make_learner(), X)
     key, step, view = learner.rng, learner.actor.step, learner.rng.view(2, 1)
     unread = learner.actor
     place = key.data_ptr()
-    assert is_held(learner)  # tensors of it are out, its structure is not
+    assert is_lazy(learner)  # tensors were read, but the tree was not materialized
     learner, _ = program(learner, X)
     for gone in (key, step, unread.step, unread.params["layer"]["b"]):
         with pytest.raises(RuntimeError, match=DONATED):
             _ = gone + 1
-    assert view.tolist() == [[2], [2]]  # a view sees what is written
+    assert view.tolist() == [[2], [2]]  # a view shares the memory
     assert learner.rng.data_ptr() == place and learner.rng.tolist() == [2, 2]
     part = learner.actor
     jit(lambda state: state.replace(step=state.step + 1), donate_argnums=0)(part)
-    with pytest.raises(RuntimeError, match=DONATED):  # a part was given away
+    with pytest.raises(RuntimeError, match=DONATED):  # a part was donated
         program(learner, X)
 
 
-def test_a_leaf_that_others_got_is_refused_to_them() -> None:
-    """One handed through by a call without donation is in two trees."""
+def test_donated_leaf_is_refused_in_other_trees_too() -> None:
+    """A leaf that a call without donation returns unchanged is in two trees."""
     donating, plain = jit(update, donate_argnums=0), jit(update)
     first, _ = donating(make_learner(), X)
-    second, _ = plain(first, X)  # has first's own still["t"]
-    assert is_held(first) and is_held(second)
+    second, _ = plain(first, X)  # shares first.still["t"]
+    assert is_lazy(first) and is_lazy(second)
     donating(first, X)
     with pytest.raises(RuntimeError, match=DONATED):
         plain(second, X)
@@ -235,7 +235,7 @@ def test_a_leaf_that_others_got_is_refused_to_them() -> None:
 
 
 @pytest.mark.parametrize("donate", [False, True])
-def test_one_learner_in_two_arguments(donate: bool) -> None:
+def test_one_learner_as_two_arguments(donate: bool) -> None:
     def mix(a: Learner, b: Learner) -> tuple[Learner, Tensor]:
         return a.replace(rng=a.rng + 10), b.rng + 1
 
@@ -245,7 +245,7 @@ def test_one_learner_in_two_arguments(donate: bool) -> None:
     assert new.still["t"].tolist() == [5.0]
 
 
-def test_numbers_follow_the_precision_of_the_call() -> None:
+def test_numbers_have_the_precision_of_the_call() -> None:
     program = jit(lambda learner: (learner, torch.ones((), dtype=torch.float64) * learner.rate))
     learner, low = program(make_learner(rate=0.1))
     learner, again = program(learner)
@@ -256,8 +256,8 @@ def test_numbers_follow_the_precision_of_the_call() -> None:
 
 
 @pytest.mark.parametrize("donate", [False, True])
-def test_a_number_as_leaf_and_the_loss_never_share_memory(donate: bool) -> None:
-    """A donated number or array has no memory to write the result of its shape to."""
+def test_number_leaf_and_result_do_not_share_memory(donate: bool) -> None:
+    """The memory of a donated number or array is never reused for a result of its shape."""
     program = jit(lambda t: ({"n": 0.5, "a": t["a"]}, t["n"] * 2)).donating(donate)
     array = np.array(3.0, np.float32)
     for number in (0.25, array, 0.25):
@@ -266,7 +266,7 @@ def test_a_number_as_leaf_and_the_loss_never_share_memory(donate: bool) -> None:
     assert array == 3.0
 
 
-def test_copies_and_pickles_are_whole() -> None:
+def test_copies_and_pickles_hold_all_fields() -> None:
     learner, _ = jit(update)(make_learner(), X)
     expected, _ = update(make_learner(), X)
     for make in (
@@ -275,8 +275,8 @@ def test_copies_and_pickles_are_whole() -> None:
         lambda x: pickle.loads(pickle.dumps(x)),
         dataclasses.replace,
     ):
-        held, _ = jit(update)(make_learner(), X)
-        copied = make(held)
+        lazy_learner, _ = jit(update)(make_learner(), X)
+        copied = make(lazy_learner)
         assert {*vars(copied)} == {f.name for f in dataclasses.fields(Learner)}
         for a, b in zip(tree_leaves(copied), tree_leaves(expected), strict=True):
             torch.testing.assert_close(a, b)
@@ -287,33 +287,33 @@ def test_copies_and_pickles_are_whole() -> None:
     assert learner.actor is learner.actor and learner.actor.params is learner.actor.params
 
 
-def test_fields_with_a_default_are_there_at_once() -> None:
+def test_node_with_default_values_is_not_lazy() -> None:
     node = jit(lambda n: n.replace(scale=n.scale * 2))(WithDefault(X, torch.tensor(3.0)))
-    assert not is_held(node) and node.scale.item() == 6.0
+    assert not is_lazy(node) and node.scale.item() == 6.0
 
 
-def test_other_transforms_take_held_learners() -> None:
+def test_other_transforms_accept_lazy_learners() -> None:
     learners = [make_learner(), make_learner().replace(rng=torch.ones(2, dtype=torch.int64))]
     expected = tree_stack([update(update(x, X)[0], X)[0] for x in learners])
     for donate in (False, True):
         mapped = jit(vmap(update, in_axes=(0, None))).donating(donate)
         stacked, _ = mapped(tree_map(torch.clone, tree_stack(learners)), X)
-        assert is_held(stacked)
+        assert is_lazy(stacked)
         stacked, _ = mapped(stacked, X)
         assert_same(stacked, expected)
-    held, _ = mapped(tree_stack(learners), X)
-    plain, _ = vmap(update, in_axes=(0, None))(held, X)
+    result, _ = mapped(tree_stack(learners), X)
+    plain, _ = vmap(update, in_axes=(0, None))(result, X)
     assert_same(plain, expected)
     with disable_jit():
-        held, _ = jit(update)(jit(update)(make_learner(), X)[0], X)
-    held, _ = jit(update)(make_learner(), X)
+        result, _ = jit(update)(jit(update)(make_learner(), X)[0], X)
+    result, _ = jit(update)(make_learner(), X)
     with disable_jit():
-        held, _ = jit(update)(held, X)
-    assert_same(held, update(update(make_learner(), X)[0], X)[0])
+        result, _ = jit(update)(result, X)
+    assert_same(result, update(update(make_learner(), X)[0], X)[0])
 
 
 @pytest.mark.parametrize("donate", [False, True])
-def test_scan_takes_and_gives_held_state(donate: bool) -> None:
+def test_scan_accepts_and_returns_lazy_state(donate: bool) -> None:
     step = jit(update).donating(donate)
     learner, _ = step(make_learner(), X)
     learner, infos = scan(step, learner, torch.stack([X, 2 * X]))
@@ -326,26 +326,26 @@ def test_scan_takes_and_gives_held_state(donate: bool) -> None:
     torch.testing.assert_close(infos["loss"], torch.stack(losses[1:3]))
 
 
-def test_a_scan_may_exchange_its_leaves() -> None:
+def test_scan_may_swap_leaves() -> None:
     def swap(c: dict[str, Tensor], _: None) -> tuple[dict[str, Tensor], Tensor]:
         return {"a": c["b"], "b": c["a"]}, c["a"] + 0
 
     wide = torch.arange(6.0).reshape(2, 3)
     for donate in (False, True):
-        start = {"a": wide[:, 0], "b": wide[:, 2]}  # neither contiguous
+        start = {"a": wide[:, 0], "b": wide[:, 2]}  # neither is contiguous
         end, seen = scan(jit(swap).donating(donate), start, length=3)
         assert end["a"].tolist() == [2.0, 5.0] and end["b"].tolist() == [0.0, 3.0]
         assert seen.tolist() == [[0.0, 3.0], [2.0, 5.0], [0.0, 3.0]]
 
 
-def test_threads_see_one_tree_and_give_it_away_once() -> None:
+def test_threads_read_one_tree_and_donate_it_once() -> None:
     program = jit(update, donate_argnums=0)
     learner, _ = program(make_learner(), X)
     seen: list[int] = []
     refused: list[str] = []
     start = threading.Barrier(8)
 
-    def look() -> None:
+    def read() -> None:
         start.wait(timeout=30)
         seen.append(id(learner.actor.params))
 
@@ -356,7 +356,7 @@ def test_threads_see_one_tree_and_give_it_away_once() -> None:
         except RuntimeError as error:
             refused.append(str(error))
 
-    for work in (look, donate):
+    for work in (read, donate):
         learner, _ = program(make_learner(), X)
         threads = [threading.Thread(target=work) for _ in range(8)]
         for thread in threads:
@@ -367,7 +367,7 @@ def test_threads_see_one_tree_and_give_it_away_once() -> None:
     assert len(refused) == 7 and all(text.startswith(DONATED) for text in refused)
 
 
-def test_nothing_is_kept_from_call_to_call() -> None:
+def test_calls_do_not_accumulate_objects() -> None:
     program = jit(update, donate_argnums=0)
     learner, _ = program(make_learner(), X)
     kinds = (Tensor, DonatedTensor, Learner, struct.TrainState, lazy.LazyTree)

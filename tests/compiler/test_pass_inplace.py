@@ -1,4 +1,4 @@
-"""Results written over inputs: which ones may be, and that no value changes."""
+"""Results written over inputs: which ones are, and that no value changes."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def averaged(new: Tensor, old: Tensor) -> Tensor:
 
 
 def inputs(shape: tuple[int, ...] = (3,), members: tuple[int, ...] = ()) -> list[Tensor]:
-    """x, parameters, two moments, count, target."""
+    """``x``, parameters, two moments, a count, a target."""
     generator = torch.Generator().manual_seed(0)
     x, p, m, v, t = (torch.rand(*members, *shape, generator=generator) for _ in range(5))
     return [x, p, m, v, ZERO.expand(members).clone(), t]
 
 
 def written(fn: Callable[..., tuple[Tensor, ...]], tensors: list[Tensor]) -> tuple[int, list[int]]:
-    """Run ``fn`` with twins; how many there were, and the results that were left to be copied.
+    """The number of in-place operators in the graph of ``fn``, and the results left to be copied.
 
     Asserts that every value is that of ``fn``.
     """
@@ -47,8 +47,8 @@ def written(fn: Callable[..., tuple[Tensor, ...]], tensors: list[Tensor]) -> tup
     graph = trace(fn, tensors)
     pairs = output_buffers(graph)
     left = use_inplace_ops(graph, pairs)
-    twins = sum(
-        node.target in [twin for twin, _ in tree_ops.INPLACE_FORMS.values()]
+    count = sum(
+        node.target in [form for form, _ in tree_ops.INPLACE_FORMS.values()]
         for node in graph.graph.nodes
     )
     given = [t.clone() for t in tensors]
@@ -56,10 +56,10 @@ def written(fn: Callable[..., tuple[Tensor, ...]], tensors: list[Tensor]) -> tup
         assert torch.equal(got, value)
         if k in pairs and k not in left:
             assert torch.equal(given[pairs[k]], value)
-    return twins, sorted(left)
+    return count, sorted(left)
 
 
-def test_a_step_and_its_average_are_written_in_place() -> None:
+def test_step_and_average_are_written_in_place() -> None:
     def update(x, p, m, v, count, target):
         new, *moments = stepped(x * p, p, m, v, count)
         return (new, *moments, averaged(new, target), x.mean())
@@ -76,7 +76,7 @@ def test_two_steps_in_a_row_are_written_in_place() -> None:
     assert written(update, inputs()) == (2, [])
 
 
-def test_old_values_that_are_read_later_stay() -> None:
+def test_old_values_read_later_are_not_overwritten() -> None:
     def update(x, p, m, v, count, target):
         view = p.reshape(1, 3)
         new = stepped(x, p, m, v, count)
@@ -85,14 +85,14 @@ def test_old_values_that_are_read_later_stay() -> None:
     assert written(update, inputs()) == (0, [0, 1, 2, 3])
 
 
-def test_an_average_of_what_it_writes_to_is_not_written_in_place() -> None:
+def test_average_of_its_own_buffer_is_not_written_in_place() -> None:
     def update(x, p, m, v, count, target):
         return (averaged(p.reshape(3), p),)
 
     assert written(update, inputs()) == (0, [0])
 
 
-def test_results_that_should_go_elsewhere_are_copied() -> None:
+def test_results_for_other_buffers_are_copied() -> None:
     def update(x, p, m, v, count, target):
         return stepped(x, p, m, v, count)
 
@@ -100,10 +100,10 @@ def test_results_that_should_go_elsewhere_are_copied() -> None:
     crossed = {0: 2, 1: 1, 2: 3, 3: 4}
     assert use_inplace_ops(graph, crossed) == crossed
     graph = trace(update, inputs())
-    assert use_inplace_ops(graph, {0: 1}) == {0: 1}  # the moments aren't given away
+    assert use_inplace_ops(graph, {0: 1}) == {0: 1}  # the moments are not donated
 
 
-def test_a_result_that_is_given_twice_is_written_once_at_most() -> None:
+def test_result_returned_twice_is_not_written_in_place() -> None:
     def update(x, p, m, v, count, target):
         new = averaged(x, target)
         return new, new.reshape(1, 3)
@@ -112,7 +112,7 @@ def test_a_result_that_is_given_twice_is_written_once_at_most() -> None:
     assert written(update, inputs()) == (0, [0])
 
 
-def test_old_values_that_are_a_result_stay() -> None:
+def test_old_values_that_are_results_are_not_overwritten() -> None:
     def update(x, p, m, v, count, target):
         return averaged(x, target), target * 1, target.reshape(3, 1)
 
@@ -127,7 +127,7 @@ def test_members_of_a_stack_are_written_in_place() -> None:
     assert written(vmap(update), inputs(members=(4,))) == (2, [])
 
 
-def test_the_twins_copy_into_other_strides() -> None:
+def test_inplace_forms_write_to_other_strides() -> None:
     g, p, m, v, t = torch.rand(5, 4, 3).unbind(0)
     expected, count = stepped(g, p, m, v, ZERO), ZERO.clone()
     turned = [x.T.contiguous().T for x in (p, m, v)]
@@ -140,7 +140,7 @@ def test_the_twins_copy_into_other_strides() -> None:
     assert torch.equal(target, averaged(g, t))
 
 
-def test_the_same_function_gives_the_same_program() -> None:
+def test_graph_of_an_inplace_form_is_deterministic() -> None:
     """The nodes that an in-place form runs after are in the order of the graph."""
 
     def update(x, p, m, v, count, target):
@@ -155,7 +155,7 @@ def test_the_same_function_gives_the_same_program() -> None:
     assert readers == sorted(readers, key=nodes.index)
 
 
-def test_compiled_programs_write_in_place() -> None:
+def test_compiled_graph_writes_in_place() -> None:
     def update(x, p, m, v, count, target):
         mean = (x + p).mean()
         new, *moments = stepped(x * p, p, m, v, count)

@@ -1,4 +1,4 @@
-"""What ``idql doctor`` finds: facts about the machine, and routes with the reason of each off."""
+"""The report of ``idql doctor``: the machine, and each route with the reason why it is off."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _states() -> dict[str, routes.Route]:
     return {route.name: route for route in routes.routes()}
 
 
-def test_all_routes_are_on_where_there_are_compilers() -> None:
+def test_all_routes_are_on_with_compilers() -> None:
     if routes.c_compiler() is None or torch_internals.cpp_compiler() is None:
         pytest.skip("needs a C and a C++ compiler")
     off = {name for name, route in _states().items() if not route.on}
@@ -59,7 +59,7 @@ def test_without_compilers_each_route_names_the_remedy(no_compilers: None) -> No
     assert not states[torch_internals.REPLAY].on
 
 
-def test_a_route_without_its_part_of_torch_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_route_without_its_part_of_torch_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     def find() -> Any:
         raise ImportError("it is gone")
 
@@ -69,12 +69,12 @@ def test_a_route_without_its_part_of_torch_says_why(monkeypatch: pytest.MonkeyPa
     assert "it is gone" in route.detail and "torch multiplies" in route.detail
 
 
-def test_disabled_jit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disabled_jit_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IDQL_DISABLE_JIT", "1")
     assert _states()["compiled programs"].detail == "IDQL_DISABLE_JIT is set."
 
 
-def test_the_environment_names_versions_and_the_cache(
+def test_environment_has_versions_and_the_cache_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -85,12 +85,12 @@ def test_the_environment_names_versions_and_the_cache(
     assert routes.environment()["cache folder"].endswith("(not writable)")
 
 
-def test_a_compiler_that_does_not_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiler_that_does_not_run_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", os.devnull)
     assert routes.environment()["C compiler"].startswith(f"{os.devnull}, which does not run")
 
 
-def test_the_command_prints_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == (compiler_problem(torch.device("cpu")) is not None)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
@@ -99,7 +99,7 @@ def test_the_command_prints_80_columns(capsys: pytest.CaptureFixture[str]) -> No
         assert word in text
 
 
-def test_json_holds_the_same_and_status_1_means_nothing_compiles(
+def test_json_has_the_same_content_and_status_1_without_compilers(
     no_compilers: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["doctor", "--json"]) == 1

@@ -1,4 +1,4 @@
-"""Private parts of torch: in one file, checked, and with a public way around each."""
+"""Private parts of torch: used in one file, checked, and each with a fallback."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from idql_func.transforms import value_and_grad
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("idql_func", "parity", "benchmarks")
 NOT_TORCHS = {"_fields", "_replace", "_max_episode_steps", "_is_correct_index"}
-"""Private names of Python's named tuples, of Gymnasium and of the original."""
+"""Private names of Python's named tuples, of Gymnasium and of the original code."""
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def fresh_internals() -> Iterator[None]:
 
 @pytest.fixture
 def off_lines(caplog: pytest.LogCaptureFixture) -> Iterator[Any]:
-    """A function that gives the INFO lines about routes that are off."""
+    """A function that returns the INFO records about routes that are off."""
     with caplog.at_level(logging.INFO, "idql_func"):
         yield lambda: [r for r in caplog.records if r.name == "idql_func" and " off (" in r.message]
 
@@ -67,7 +67,7 @@ def _update(learner: Learner, batch: Any) -> tuple[Learner, dict[str, Tensor]]:
 
 
 def _everything() -> list[Tensor]:
-    """What a donating loop, a scan, rows of any number, and a mapped function compute."""
+    """The results of a donating loop, a scan, a graph with dynamic rows, and a mapped function."""
     xs = torch.linspace(-1, 1, 4 * 6 * 8).reshape(4, 6, 8)
     batches = {"x": xs, "y": xs.square().sum(-1, keepdim=True).expand(4, 6, 5).contiguous()}
     params = {"kernel": torch.linspace(-1, 1, 40).reshape(8, 5), "bias": torch.zeros(5)}
@@ -80,9 +80,9 @@ def _everything() -> list[Tensor]:
         losses.append(info["loss"])
     learner, infos = scan(step, learner, batches)
     rows = jit(lambda i, data: data[i].sin(), open_argnames="data")
-    looked_up = rows(torch.tensor([1, 0]), data=xs[0])
+    picked = rows(torch.tensor([1, 0]), data=xs[0])
     mapped = vmap(jit(_loss), in_axes=(None, 0))(learner.layer.params, batches)
-    return [*losses, *tree_leaves(learner), infos["loss"], looked_up, mapped]
+    return [*losses, *tree_leaves(learner), infos["loss"], picked, mapped]
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +99,14 @@ def _check(expected: list[Tensor]) -> None:
     assert peak_bytes_of_fake(lambda x: x + 1, torch.zeros(100)) in (0, 400)
 
 
-def test_all_parts_are_there_on_supported_versions(expected: list[Tensor], off_lines: Any) -> None:
+def test_all_parts_are_found_on_supported_versions(expected: list[Tensor], off_lines: Any) -> None:
     _check(expected)
     assert off_lines() == []
     assert {name: part.problem for name, part in INTERNALS.items() if part.problem} == {}
 
 
 @pytest.mark.parametrize("name", INTERNALS)
-def test_without_a_part_the_numbers_are_right_and_one_line_says_so(
+def test_missing_part_keeps_the_values_and_is_logged_once(
     name: str, expected: list[Tensor], off_lines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def find() -> Any:
@@ -124,7 +124,7 @@ def test_without_a_part_the_numbers_are_right_and_one_line_says_so(
     assert [problem_of(route) for route in others] == [None] * len(others)
 
 
-# --- parts that behave otherwise ------------------------------------------------------
+# --- parts with another behaviour -----------------------------------------------------
 
 
 class _NoMode:
@@ -161,15 +161,15 @@ BROKEN: dict[str, tuple[str, Any]] = {
     "fake_tensor_mode": ("torch._subclasses.fake_tensor.FakeTensorMode", _NoMode),
     "compiled_graph_type": (_INDUCTOR + "output_code.CompiledFxGraph", object),
 }
-"""For each part another behaviour that its check must notice."""
+"""A changed behaviour of each part, which its check must detect."""
 
 
-def test_every_part_has_a_case() -> None:
+def test_every_part_has_a_broken_case() -> None:
     assert BROKEN.keys() == INTERNALS.keys()
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_another_behaviour_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_behaviour_is_detected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert INTERNALS[name]() is not None
     torch_internals.reset()
     place, _, attribute = BROKEN[name][0].rpartition(".")
@@ -188,11 +188,11 @@ def _resolve(path: str) -> Any:
     return found
 
 
-def test_a_part_is_looked_for_once() -> None:
-    looked: list[int] = []
-    part = Internal(lambda: looked.append(1), ())
+def test_part_is_searched_for_once() -> None:
+    searches: list[int] = []
+    part = Internal(lambda: searches.append(1), ())
     assert (part(), part(), part.problem) == (None, None, None)
-    assert looked == [1]
+    assert searches == [1]
 
 
 def _fail(*args: Any, **kwargs: Any) -> Any:
@@ -203,7 +203,7 @@ def _fail(*args: Any, **kwargs: Any) -> Any:
     ("part", "route"),
     [("standalone_compile", torch_internals.INDUCTOR), ("lowering", torch_internals.MATMUL)],
 )
-def test_a_compilation_that_fails_goes_another_way(
+def test_failed_compilation_falls_back(
     part: str,
     route: str,
     expected: list[Tensor],
@@ -222,7 +222,7 @@ def test_a_compilation_that_fails_goes_another_way(
     assert "Cannot convert" in str(problem_of(route))
 
 
-def test_a_program_of_another_structure_is_not_recorded(
+def test_compiled_graph_of_unknown_structure_is_not_recorded(
     expected: list[Tensor], off_lines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch_internals, "generated_function", lambda code: None)
@@ -234,7 +234,7 @@ def test_a_program_of_another_structure_is_not_recorded(
 # --- Inductor's settings --------------------------------------------------------------
 
 
-def test_settings_are_known_to_inductor_and_change_it_for_one_program_alone() -> None:
+def test_settings_exist_in_inductor_and_are_restored() -> None:
     settings = torch_internals.inductor_settings()
     before = {name: _setting(name) for name in settings}
     with config.patch(settings):
@@ -265,21 +265,21 @@ def test_inductor_tests_the_compiler_on_a_cpu_with_amx(monkeypatch) -> None:
     assert "cpp.vec_isa_ok" not in torch_internals.inductor_settings()
 
 
-def test_inputs_are_checked_again_only_if_asked(monkeypatch) -> None:
+def test_size_asserts_are_on_only_if_the_environment_says_so(monkeypatch) -> None:
     monkeypatch.delenv("TORCHINDUCTOR_SIZE_ASSERTS", raising=False)
     assert torch_internals.inductor_settings()["size_asserts"] is False
     monkeypatch.setenv("TORCHINDUCTOR_SIZE_ASSERTS", "1")
     assert torch_internals.inductor_settings()["size_asserts"] is True
 
 
-def test_one_compiler_thread_holds_for_the_block() -> None:
+def test_one_compiler_thread_is_restored_after_the_block() -> None:
     before = config.compile_threads
     with torch_internals.one_compiler_thread():
         assert config.compile_threads == 1
     assert config.compile_threads == before
 
 
-def test_the_compiler_is_found_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiler_is_found_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(INTERNALS["cpp_compiler_search"], "find", _fail)
     monkeypatch.setenv("CXX", sys.executable)
     assert torch_internals.cpp_compiler() == sys.executable
@@ -341,7 +341,7 @@ def _hidden(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
-def test_private_names_of_torch_stand_in_one_file() -> None:
+def test_private_names_of_torch_are_in_one_file() -> None:
     trees = _trees()
     own = NOT_TORCHS | {name for tree in trees.values() for name in _own_names(tree)}
     uses = {path: sorted({*private_uses(tree, own)}) for path, tree in trees.items()}
@@ -365,7 +365,7 @@ def test_private_names_of_torch_stand_in_one_file() -> None:
         ("getattr(x, '_cdata')", ["_cdata"]),
     ],
 )  # fmt: skip
-def test_a_private_name_is_found(source: str, found: list[str]) -> None:
+def test_private_names_are_detected(source: str, found: list[str]) -> None:
     assert list(private_uses(ast.parse(source), {"_mine"})) == found
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a function on its way to a compiled program."""
+"""Traced graphs: equal operations are merged, writes keep their meaning."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from idql_func.compiler.trace import trace
 
 
 def operations(graph: torch.fx.GraphModule) -> Counter[str]:
-    """How often each operation is called."""
+    """The number of calls of each operator."""
     return Counter(node.target.__name__ for node in graph.graph.nodes if node.op == "call_function")
 
 
-def test_equal_operations_on_equal_values_are_done_once() -> None:
+def test_equal_operations_are_merged() -> None:
     def fn(x: Tensor, y: Tensor) -> Tensor:
         return torch.sin(x @ y) + torch.sin(x @ y) * torch.sin(y @ x)
 
@@ -28,13 +28,13 @@ def test_equal_operations_on_equal_values_are_done_once() -> None:
     torch.testing.assert_close(jit(fn)(x, y), fn(x, y))
 
 
-def test_equal_results_stay_two_tensors() -> None:
+def test_equal_results_are_separate_tensors() -> None:
     one, two = jit(lambda x: (x + 1, x + 1))(torch.zeros(3))
     one += 1
     assert two.tolist() == [1.0] * 3
 
 
-def test_copies_that_are_written_to_stay_apart() -> None:
+def test_copies_with_a_written_view_are_not_merged() -> None:
     def fn(x: Tensor) -> Tensor:
         a, b = x.clone(), x.clone()
         seen = a[:]
@@ -46,7 +46,7 @@ def test_copies_that_are_written_to_stay_apart() -> None:
     assert graph(torch.full((2,), 2.0)).tolist() == [6.0, 6.0]
 
 
-def test_a_copy_that_is_written_to_is_one_more_value() -> None:
+def test_write_to_a_copy_becomes_a_new_value() -> None:
     def fn(x: Tensor) -> Tensor:
         a, b = x.clone(), x.clone()
         a.add_(1)

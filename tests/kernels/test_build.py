@@ -30,7 +30,7 @@ def test_source_compiles_without_warnings(name: str, openmp: bool, tmp_path: Pat
     flags = ["-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers"]
     if openmp:
         flags += ["-fopenmp", "-c", "-o", str(tmp_path / "object.o")]
-    else:  # what only a pragma reads is unused then
+    else:  # names that only a pragma reads are unused then
         flags += ["-Wno-unknown-pragmas", "-Wno-unused", "-Wno-unused-parameter", "-fsyntax-only"]
     command = [str(c_compiler()), *build._FLAGS, *flags, str(CSRC / name)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Whole draws as operators: the C form and the tensor form give the same bits."""
+"""Draws as operators: the C form and the tensor form give the same bits."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_folded_keys(keys, number, numbers) -> None:
     assert torch.equal(vmap(lambda d: random.fold_in(stack[0], d))(data)[0], each[0])
 
 
-def test_many_normals_are_the_tensor_forms() -> None:
+def test_many_normals_equal_the_tensor_form() -> None:
     key = random.PRNGKey(3)
     for newer in (False, True):
         with random.threefry_partitionable(newer):
@@ -115,7 +115,7 @@ def test_many_normals_are_the_tensor_forms() -> None:
         assert torch.equal(drawn, draws._normal_tensors(key, (200_001,), newer))
 
 
-def _a_bit_of_each(key: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _one_draw_of_each_kind(key: torch.Tensor) -> tuple[torch.Tensor, ...]:
     first, second = random.split(key).unbind(0)
     return (
         random.normal(first, (3, 2)),
@@ -129,14 +129,14 @@ def _a_bit_of_each(key: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 @pytest.mark.parametrize("newer", [False, True])
-def test_compiled_mapped_and_alone_alike(newer: bool) -> None:
+def test_compiled_mapped_and_single_draws_are_equal(newer: bool) -> None:
     keys = random.split(random.PRNGKey(8), 6).reshape(2, 3, 2)
     with random.threefry_partitionable(newer):
-        alone = [_a_bit_of_each(key) for key in keys.reshape(6, 2)]
-        twice = vmap(vmap(_a_bit_of_each))(keys)
-        compiled = jit(vmap(_a_bit_of_each))(keys[1])
+        alone = [_one_draw_of_each_kind(key) for key in keys.reshape(6, 2)]
+        twice = vmap(vmap(_one_draw_of_each_kind))(keys)
+        compiled = jit(vmap(_one_draw_of_each_kind))(keys[1])
         # a key that is a column of memory, not a row
-        strided = _a_bit_of_each(keys.reshape(6, 2).T.contiguous().T[4])
+        strided = _one_draw_of_each_kind(keys.reshape(6, 2).T.contiguous().T[4])
     for i, expected in enumerate(zip(*alone, strict=True)):
         stacked = torch.stack(expected)
         assert torch.equal(twice[i].flatten(0, 1), stacked)
@@ -162,7 +162,7 @@ def test_threads_do_not_change_bits() -> None:
 @pytest.mark.parametrize(
     ("name", "given"), [("normal", ()), ("bernoulli", (0.5,)), ("randint", (0, 5))]
 )
-def test_the_operators_keep_torchs_rules(name: str, given: tuple) -> None:
+def test_operators_pass_opcheck(name: str, given: tuple) -> None:
     torch.library.opcheck(
         draws._OPERATORS[name],
         (random.PRNGKey(5), (2, 3), False, *given),
@@ -171,10 +171,10 @@ def test_the_operators_keep_torchs_rules(name: str, given: tuple) -> None:
 
 
 @pytest.mark.parametrize("newer", [False, True])
-def test_without_a_compiler_the_same(newer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_without_a_compiler_are_equal(newer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     key = random.PRNGKey(2)
     with random.threefry_partitionable(newer):
-        expected = _a_bit_of_each(key)
+        expected = _one_draw_of_each_kind(key)
         try:
             with monkeypatch.context() as patch:
                 patch.setenv("CC", "false")
@@ -182,12 +182,12 @@ def test_without_a_compiler_the_same(newer: bool, monkeypatch: pytest.MonkeyPatc
                 for function in (build.library, threefry.functions):
                     function.cache_clear()
                 assert not threefry.uses_c(key)
-                found = _a_bit_of_each(key)
-                # and a graph made where there was one
+                found = _one_draw_of_each_kind(key)
+                # and a graph that was traced with a compiler
                 stack = torch.stack([key, key])
                 normals = draws._OPERATORS["normal"](stack, (3, 2), newer)
                 folded = draws._fold_in_op(stack, torch.tensor([3, 4]), 0)
-        finally:  # with the compiler in its place again
+        finally:  # with the compiler again
             for function in (build.library, threefry.functions):
                 function.cache_clear()
         assert torch.equal(folded[1], random.fold_in(key, 4))
@@ -195,7 +195,7 @@ def test_without_a_compiler_the_same(newer: bool, monkeypatch: pytest.MonkeyPatc
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_a_draw_larger_than_a_keys_counters_is_refused() -> None:
+def test_draw_larger_than_the_counters_of_a_key_is_refused() -> None:
     with pytest.raises(ValueError, match="exceeds"):
         random.normal(random.PRNGKey(0), (2**16, 2**16))
     with pytest.raises(ValueError, match="one integer"):

@@ -23,10 +23,10 @@ needs_compiler = pytest.mark.skipif(
 
 @pytest.fixture
 def fresh_kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The compiled function is looked for again, before and after."""
+    """Search for the compiled function again, before and after the test."""
     _forget()
     yield
-    monkeypatch.undo()  # what is looked for next has the compiler again
+    monkeypatch.undo()  # the next search finds the compiler again
     _forget()
 
 
@@ -37,7 +37,7 @@ def _forget() -> None:
 
 @pytest.mark.parametrize(
     ("key", "counter", "answer"),
-    [  # the known answers of the Random123 library (threefry2x32, 20 rounds)
+    [  # known answers of the Random123 library (threefry2x32, 20 rounds)
         ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
         ((2**32 - 1, 2**32 - 1), (2**32 - 1, 2**32 - 1), (0x1CB996FC, 0xBB002BE7)),
         ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
@@ -61,7 +61,7 @@ def test_c_form_equals_tensor_form(key: tuple[int, int], counts: list[tuple[int,
 
 
 @needs_compiler
-def test_stacked_keys_and_counts_map_alike() -> None:
+def test_mapped_keys_and_counts_equal_single_ones() -> None:
     keys = random.split(random.PRNGKey(0), 3)
     counts = torch.arange(24).reshape(3, 2, 4)
     for form in (threefry2x32, threefry2x32_tensors):
@@ -74,7 +74,7 @@ def test_stacked_keys_and_counts_map_alike() -> None:
 
 
 @needs_compiler
-def test_the_operator_keeps_torchs_rules() -> None:
+def test_operator_passes_opcheck() -> None:
     keys = random.PRNGKey(5)
     counts = torch.arange(6).reshape(2, 3)
     torch.library.opcheck(
@@ -91,12 +91,12 @@ def test_without_a_compiler_the_tensor_form_runs(
     _forget()
     assert threefry.functions() is None
     assert torch.equal(random.normal(random.PRNGKey(0), (5,)), expected)
-    # so does a graph that was made where there was a compiler
+    # also in a graph that was traced with a compiler
     hashed = threefry._threefry_op(torch.tensor([0, 0]), torch.tensor([[0], [0]]))
     assert hashed.flatten().tolist() == [0x6B200159, 0x99BA4EFE]
 
 
-def test_a_compiler_that_fails_is_no_error(
+def test_failing_compiler_is_no_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh_kernel: None
 ) -> None:
     monkeypatch.setenv("CC", "false")
@@ -111,7 +111,7 @@ def test_a_compiler_that_fails_is_no_error(
 
 
 @needs_compiler
-def test_the_library_is_built_once_into_the_cache(
+def test_library_is_built_once_into_the_cache(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh_kernel: None
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

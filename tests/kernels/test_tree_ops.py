@@ -1,4 +1,4 @@
-"""The operators for a whole tree: bit for bit what the tensor operations compute one by one."""
+"""Operators on a whole tree: bit for bit the values of single tensor operations."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ each_optimiser = pytest.mark.parametrize("tx", OPTIMISERS.values(), ids=OPTIMISE
 
 
 @pytest.fixture
-def right_roots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Square roots to the last bit: on some CPUs those of torch's eager mode have other ones."""
+def exact_roots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Correctly rounded square roots; on some CPUs those of eager torch differ in the last bit."""
     monkeypatch.setattr(torch, "sqrt", lambda x: torch.from_numpy(np.asarray(np.sqrt(x.numpy()))))
 
 
 @pytest.fixture
-def by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def tensor_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the tensor form, as on a machine without a C compiler."""
     monkeypatch.setattr(tree_ops, "_kernels", lambda: None)
 
 
-def drawn(seed: int, dtype: torch.dtype, shapes: Any = None) -> tuple[Any, Any, Any, Any]:
+def random_state(seed: int, dtype: torch.dtype, shapes: Any = None) -> tuple[Any, Any, Any, Any]:
     """Parameters, gradients of many sizes, and moments."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -90,8 +90,8 @@ def assert_same(got: Any, expected: Any) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("x64", [False, True], ids=["", "x64"])
 @pytest.mark.parametrize("count", [0, 7, 1999, 2**31 - 1])
-def test_a_step_is_the_parts_to_the_last_bit(tx, dtype, x64, count, right_roots) -> None:
-    params, grads, mu, nu = drawn(count % 100, dtype)
+def test_step_equals_the_tensor_form_bit_for_bit(tx, dtype, x64, count, exact_roots) -> None:
+    params, grads, mu, nu = random_state(count % 100, dtype)
     state = state_of(tx, params, mu, nu, count)
     with enable_x64(x64):
         fused = optim._fused_step(tx, grads, state, params)
@@ -106,9 +106,9 @@ def test_a_step_is_the_parts_to_the_last_bit(tx, dtype, x64, count, right_roots)
     columns=st.integers(1, 400),
     threads=st.integers(1, 5),
 )
-def test_no_cut_of_the_work_changes_a_bit(seed, rows, columns, threads) -> None:
+def test_number_of_threads_changes_no_bit(seed, rows, columns, threads) -> None:
     tx, shapes = OPTIMISERS["adamw"], {"a": (rows,), "b": (rows, columns), "c": (columns, 3)}
-    params, grads, mu, nu = drawn(seed, torch.float32, shapes)
+    params, grads, mu, nu = random_state(seed, torch.float32, shapes)
     state, before = state_of(tx, params, mu, nu, 3), torch.get_num_threads()
     single = optim.step(tx, grads, state, params)
     average = optim.incremental_update(params, grads, 0.1)
@@ -121,8 +121,8 @@ def test_no_cut_of_the_work_changes_a_bit(seed, rows, columns, threads) -> None:
 
 
 @each_optimiser
-def test_members_of_a_stack_step_alone(tx) -> None:
-    members = [drawn(seed, torch.float32) for seed in range(3)]
+def test_stacked_members_step_like_single_ones(tx) -> None:
+    members = [random_state(seed, torch.float32) for seed in range(3)]
     states = [state_of(tx, p, mu, nu, 5 * k) for k, (p, _, mu, nu) in enumerate(members)]
     alone = [optim.step(tx, g, s, p) for (p, g, _, _), s in zip(members, states, strict=True)]
     stacked = [
@@ -135,9 +135,9 @@ def test_members_of_a_stack_step_alone(tx) -> None:
     assert_same(mapped, tree_map(lambda *leaves: torch.stack(leaves), *alone))
 
 
-def test_a_stack_may_share_what_is_not_mapped_and_nest() -> None:
+def test_mapped_step_may_share_arguments_and_nest() -> None:
     tx = OPTIMISERS["adamw"]
-    params, _, mu, nu = drawn(0, torch.float32)
+    params, _, mu, nu = random_state(0, torch.float32)
     state = state_of(tx, params, mu, nu, 4)
     scales = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
 
@@ -151,9 +151,9 @@ def test_a_stack_may_share_what_is_not_mapped_and_nest() -> None:
             assert_same(tree_map(lambda x, i=i, j=j: x[i, j], mapped), expected)
 
 
-def test_each_member_has_a_rate_of_its_own() -> None:
+def test_each_member_has_its_own_rate() -> None:
     tx = optim.adam(1e-3)
-    params, grads, mu, nu = drawn(1, torch.float32)
+    params, grads, mu, nu = random_state(1, torch.float32)
     state, rates = state_of(tx, params, mu, nu), torch.tensor([1e-2, 3e-4])
     mapped = vmap(
         lambda rate: optim.step(optim.with_learning_rate(tx, rate), grads, state, params)
@@ -163,9 +163,9 @@ def test_each_member_has_a_rate_of_its_own() -> None:
         assert_same(tree_map(lambda x, i=i: x[i], mapped), alone)
 
 
-def test_compiled_as_eager() -> None:
+def test_compiled_step_equals_eager_step() -> None:
     tx = OPTIMISERS["adamw with a mask"]
-    params, grads, mu, nu = drawn(2, torch.float32)
+    params, grads, mu, nu = random_state(2, torch.float32)
     state = state_of(tx, params, mu, nu, 9)
 
     def step(grads, state, params, target):
@@ -178,9 +178,9 @@ def test_compiled_as_eager() -> None:
     assert_same(jit(vmap(step))(*stacked), vmap(step)(*stacked))
 
 
-def test_inputs_keep_their_values_and_any_strides_do() -> None:
+def test_inputs_keep_their_values_and_may_have_any_strides() -> None:
     tx = OPTIMISERS["adam"]
-    params, grads, mu, nu = drawn(3, torch.float32, {"w": (4, 6)})
+    params, grads, mu, nu = random_state(3, torch.float32, {"w": (4, 6)})
     turned = [tree_map(lambda x: x.T.contiguous().T, t) for t in (params, grads, mu, nu)]
     copies = tree_map(torch.clone, turned)
     straight = optim.step(tx, grads, state_of(tx, params, mu, nu), params)
@@ -189,13 +189,13 @@ def test_inputs_keep_their_values_and_any_strides_do() -> None:
     assert_same(turned, copies)
 
 
-# --- where the parts are taken ---------------------------------------------------------------
+# --- fallback to the tensor form --------------------------------------------------------------
 
 
-def test_an_update_can_be_differentiated() -> None:
-    """A gradient through a step, as of a meta-learner: the tensor form has it."""
+def test_update_can_be_differentiated() -> None:
+    """A gradient through a step, as in meta-learning, uses the tensor form."""
     tx = OPTIMISERS["adam"]
-    params, grads, mu, nu = drawn(4, torch.float64, {"w": (3,)})
+    params, grads, mu, nu = random_state(4, torch.float64, {"w": (3,)})
     state = state_of(tx, params, mu, nu)
 
     def after(scale: Tensor) -> Tensor:
@@ -218,20 +218,20 @@ def test_an_update_can_be_differentiated() -> None:
     ],
     ids=["two dtypes", "half", "to be broadcast"],
 )
-def test_other_leaves_take_the_parts(change) -> None:
+def test_other_leaves_use_the_tensor_form(change) -> None:
     tx = OPTIMISERS["adam"]
-    params, grads, mu, nu = drawn(5, torch.float32)
+    params, grads, mu, nu = random_state(5, torch.float32)
     grads, state = change(grads), state_of(tx, params, mu, nu)
     assert optim._fused_step(tx, grads, state, params) is None
     assert_same(optim.step(tx, grads, state, params), by_definition(tx, grads, state, params))
 
 
-def test_other_chains_take_the_parts() -> None:
+def test_other_chains_use_the_tensor_form() -> None:
     class Half(optim.ScaleByAdam):
         def update(self, updates, state, params=None):
             return tree_map(lambda g: g / 2, updates), state
 
-    params, grads, *_ = drawn(6, torch.float32)
+    params, grads, *_ = random_state(6, torch.float32)
     for tx in (
         optim.chain(optim.ScaleByLearningRate(0.1)),
         optim.chain(Half(), optim.ScaleByLearningRate(0.1)),
@@ -241,8 +241,8 @@ def test_other_chains_take_the_parts() -> None:
         assert_same(optim.step(tx, grads, state, params), by_definition(tx, grads, state, params))
 
 
-def test_without_a_compiler_the_parts_do_it(by_parts) -> None:
-    params, grads, _, _ = drawn(7, torch.float32)
+def test_without_a_compiler_the_tensor_form_runs(tensor_form) -> None:
+    params, grads, _, _ = random_state(7, torch.float32)
     state = TrainState.create(params=params, tx=OPTIMISERS["adamw"])
     new = state.apply_gradients(grads=grads)
     expected, _ = by_definition(state.tx, grads, state.opt_state, params)
@@ -258,22 +258,22 @@ def test_without_a_compiler_the_parts_do_it(by_parts) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", ["number", "tensor"])
-def test_an_average_is_two_products_and_a_sum(dtype, kind) -> None:
-    new, old, *_ = drawn(8, dtype)
+def test_average_is_two_products_and_a_sum(dtype, kind) -> None:
+    new, old, *_ = random_state(8, dtype)
     tau: Any = 0.005 if kind == "number" else torch.tensor(0.005, dtype=dtype)
     expected = tree_map(lambda a, b: tau * a + (1 - tau) * b, new, old)
     assert_same(optim.incremental_update(new, old, tau), expected)
 
 
-def test_a_share_of_another_precision_promotes_as_ever() -> None:
-    new, old, *_ = drawn(9, torch.float32)
+def test_share_of_another_precision_promotes() -> None:
+    new, old, *_ = random_state(9, torch.float32)
     tau = torch.tensor(0.25, dtype=torch.float64)
     averaged = optim.incremental_update(new, old, tau)
     assert averaged["scalar"].dtype == torch.float64 and averaged["bias"].dtype == torch.float32
 
 
-def test_each_member_has_a_share_of_its_own() -> None:
-    new, old, *_ = drawn(10, torch.float32)
+def test_each_member_has_its_own_share() -> None:
+    new, old, *_ = random_state(10, torch.float32)
     taus = torch.tensor([0.0, 0.25, 1.0])
     mapped = vmap(lambda tau: optim.incremental_update(new, old, tau))(taus)
     for i, tau in enumerate(taus):
@@ -291,7 +291,7 @@ def members(dtype: torch.dtype) -> list[torch.Tensor]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("index", [[3], [4, 0], [1, 1, 2, 0, 4, 3]])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_members_are_taken_whole(dtype, index, threads) -> None:
+def test_take_members_equals_indexing(dtype, index, threads) -> None:
     leaves, chosen = members(dtype), torch.tensor(index)
     turned = [leaf.flip(0).contiguous().mT if leaf.ndim > 2 else leaf for leaf in leaves]
     with cpu_threads(threads):
@@ -302,7 +302,7 @@ def test_members_are_taken_whole(dtype, index, threads) -> None:
             assert_same(compiled, expected)
 
 
-def test_members_of_a_stack_are_taken_alone() -> None:
+def test_mapped_take_members_equals_single_ones() -> None:
     stacks = [torch.stack([leaf, leaf + 1, leaf * 2]) for leaf in members(torch.float32)]
     index = torch.tensor([[0, 4], [3, 3], [2, 1]])
 
