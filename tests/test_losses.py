@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from idql_func import grad, jit, losses, transforms, vmap
+from idql_func import grad, jit, losses, vmap
 from idql_func.losses import (
     ACTOR_OBJECTIVES,
     CLIP_MODES,
@@ -175,7 +175,7 @@ def test_implicit_weights_are_positive_and_finite(name: str) -> None:
 def test_losses_keep_shape_and_dtype_eager_jitted_and_mapped(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transforms, "compiler_problem", lambda device: "No compiler.")
+    monkeypatch.setattr("idql_func.compiler.jit.compiler_problem", lambda device: "No compiler.")
     table = torch.stack([U, 2 * U]).double()
     loss = critic_objective_loss(table, name, 0.7)
     assert loss.shape == (2, 5) and loss.dtype == torch.float64

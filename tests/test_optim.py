@@ -245,9 +245,8 @@ def test_steps_map_over_stacked_states() -> None:
 
 
 def test_transformations_are_static_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    from idql_func import transforms
 
-    monkeypatch.setattr(transforms, "compiler_problem", lambda device: "No compiler.")
+    monkeypatch.setattr("idql_func.compiler.jit.compiler_problem", lambda device: "No compiler.")
     step = jit(lambda g, tx: tx.update(g, tx.init(g))[0], static_argnames="tx")
     with pytest.warns(RuntimeWarning):
         step(GRADS, tx=optim.adam(0.1))

@@ -71,7 +71,7 @@ def assert_trees_close(actual: Any, expected: Any, rtol: float = 1e-6) -> None:
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run traced graphs without the C++ compiler."""
-    monkeypatch.setattr(transforms, "compiler_problem", lambda device: "No compiler.")
+    monkeypatch.setattr("idql_func.compiler.jit.compiler_problem", lambda device: "No compiler.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "jit: No compiler", RuntimeWarning)
         yield
@@ -215,7 +215,7 @@ def test_disable_jit_runs_the_function_itself(monkeypatch: pytest.MonkeyPatch) -
     observe(X)
     assert observe.cache_size() == 0 and len(seen) == 3
     monkeypatch.setenv("IDQL_DISABLE_JIT", "0")
-    monkeypatch.setattr(transforms, "compiler_problem", lambda device: "No compiler.")
+    monkeypatch.setattr("idql_func.compiler.jit.compiler_problem", lambda device: "No compiler.")
     with pytest.warns(RuntimeWarning):
         observe(X)
     assert observe.cache_size() == 1
@@ -233,7 +233,9 @@ def test_disable_jit_ends_with_its_block_after_an_error() -> None:
 def test_without_a_compiler_one_warning_and_the_same_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transforms, "compiler_problem", lambda device: "There is no compiler.")
+    monkeypatch.setattr(
+        "idql_func.compiler.jit.compiler_problem", lambda device: "There is no compiler."
+    )
     double = jit(lambda x: 2 * x)
     with pytest.warns(RuntimeWarning, match="There is no compiler. Running eagerly") as record:
         assert double(X).tolist() == [2.0, -4.0, 1.0]

@@ -23,7 +23,9 @@ from idql_func.tree import tree_map, tree_stack
 def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Run the test with the traced graph, and with the graph compiled by Inductor."""
     if request.param == "traced":
-        monkeypatch.setattr(transforms, "compiler_problem", lambda device: "No compiler.")
+        monkeypatch.setattr(
+            "idql_func.compiler.jit.compiler_problem", lambda device: "No compiler."
+        )
     elif transforms.compiler_problem(torch.device("cpu")) is not None:
         pytest.skip("needs a C++ compiler")
     with warnings.catch_warnings():

@@ -56,7 +56,7 @@ class WithDefault(struct.PyTreeNode):
 @pytest.fixture(autouse=True)
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run traced graphs without the compiler, which does not matter to these tests."""
-    monkeypatch.setattr(transforms, "compiler_problem", lambda device: "No compiler.")
+    monkeypatch.setattr("idql_func.compiler.jit.compiler_problem", lambda device: "No compiler.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "jit: No compiler", RuntimeWarning)
         yield
