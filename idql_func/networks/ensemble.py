@@ -22,6 +22,8 @@ def subsample_ensemble(key: PRNGKey, params: Params, num_sample: int | None, num
     Raises:
         ValueError: ``num_sample`` is larger than ``num_qs``.
 
+    >>> import torch
+    >>> from idql_func import random
     >>> cut = subsample_ensemble(random.PRNGKey(0), {"w": torch.zeros(10, 3)}, 2, 10)
     >>> cut["w"].shape
     torch.Size([2, 3])

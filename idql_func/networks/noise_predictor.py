@@ -26,6 +26,7 @@ class FourierFeatures(Module):
     Learnable: ``f = 2 pi x @ kernel.T`` with a ``[output_size // 2, in]`` kernel from
     N(0, 0.2^2). Times enter as raw integers 0..T-1.
 
+    >>> from idql_func import random
     >>> net = FourierFeatures(8)
     >>> net.apply(net.init(random.PRNGKey(0)), torch.zeros(3, 1)).shape
     torch.Size([3, 8])
@@ -65,6 +66,7 @@ class DDPM(Module):
     ``steps`` promises that times are integers from 0 to ``steps - 1``. If there are many more
     rows than that, each time is encoded once and its row is selected; the values are the same.
 
+    >>> from idql_func import random
     >>> from idql_func.networks import MLP
     >>> net = DDPM(MLP(8, [4]), MLP(2 + 3 + 4, [2]), FourierFeatures(8))
     >>> params = net.init(random.PRNGKey(0))

@@ -16,6 +16,7 @@ class Temperature(Module):
     Raises:
         ValueError: the initial temperature is not above 0.
 
+    >>> from idql_func import random
     >>> temperature = Temperature(0.5)
     >>> round(temperature.apply(temperature.init(random.PRNGKey(0))).item(), 6)
     0.5

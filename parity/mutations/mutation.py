@@ -44,5 +44,5 @@ class Mutation:
                 f"{self.count}: parity/mutations is out of date with the port."
             )
         path.write_text(text.replace(self.old, self.new), encoding="utf-8")
-        # Compiled code is told from its source by size and seconds, which may be the same.
+        # Python recognises compiled code by size and time in seconds, which may be the same.
         Path(cache_from_source(str(path))).unlink(missing_ok=True)

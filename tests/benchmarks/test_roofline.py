@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks import idql
 from benchmarks.case import Flops, Plan
 from benchmarks.roofline import copy_variant, count_flops, dense_flops, matmul_variant
 from benchmarks.timing import Budget, interleave
-from benchmarks.workloads import act, idql, load, update
+from benchmarks.workloads import act, load, update
 from idql_func import grad, jit, random, vmap
 from idql_func.networks import MLP
 
