@@ -25,7 +25,10 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     check = commands.add_parser("check", help="run the port on the saved cases and compare")
-    check.add_argument("--only", help="a group, or the beginning of case names (group/name)")
+    check.add_argument(
+        "--only",
+        help="a group, the beginning of case names (group/name), or several: random,update",
+    )
     check.add_argument("--case", metavar="GROUP/NAME", help="one case, by its whole name")
     check.add_argument(
         "--explain",

@@ -158,12 +158,23 @@ def find_case(name: str, cases: Sequence[Case]) -> Case:
     )
 
 
+def _selected(cases: list[Case], only: str) -> set[str]:
+    """The names of the cases of a group, or of those that begin with ``only``."""
+    only = only.strip()
+    members = [c for c in cases if c.group == only] or [c for c in cases if c.id.startswith(only)]
+    if not members:
+        groups = ", ".join(dict.fromkeys(c.group for c in cases))
+        raise RecordError(f"no case begins with {only!r}; the groups are {groups}.")
+    return {c.id for c in members}
+
+
 def recorded(
     directory: Path = REFERENCE, only: str | None = None, case: str | None = None
 ) -> Iterator[tuple[Case, dict[str, np.ndarray]]]:
     """Recorded cases with their reference tensors.
 
-    ``only`` is a group or a prefix of ``group/name``; ``case`` is one whole name.
+    ``only`` is a group or a prefix of ``group/name``, or several of these with commas between them;
+    ``case`` is one whole name.
 
     Raises:
         RecordError: if the record is damaged, was made with other inputs, or has no such case.
@@ -178,10 +189,6 @@ def recorded(
     if case is not None:
         chosen = {find_case(case, cases).id}
     else:
-        members = [c for c in cases if c.group == only]
-        chosen = {c.id for c in members or [c for c in cases if c.id.startswith(only or "")]}
-    if only is not None and not chosen:
-        groups = ", ".join(dict.fromkeys(c.group for c in cases))
-        raise RecordError(f"no case begins with {only!r}; the groups are {groups}.")
+        chosen = set().union(*(_selected(cases, part) for part in (only or "").split(",")))
     for group in dict.fromkeys(c.group for c in cases if c.id in chosen):
         yield from (p for p in read_pairs(group, manifest, directory) if p[0].id in chosen)

@@ -133,6 +133,15 @@ def test_damaged_record_raises(tmp_path) -> None:
 def test_unknown_group_raises() -> None:
     with pytest.raises(RecordError, match="no case begins with 'nothing'"):
         list(recorded(only="nothing"))
+    with pytest.raises(RecordError, match="no case begins with 'nothing'"):
+        list(recorded(only="random,nothing"))
+
+
+def test_several_groups_are_separated_by_commas() -> None:
+    def names(only: str) -> list[str]:
+        return [case.id for case, _ in recorded(only=only)]
+
+    assert set(names("optim, losses")) == {*names("optim"), *names("losses")}
 
 
 def test_results_do_not_depend_on_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
