@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded import check_case
 
-from idql_func import disable_jit, random, vmap
+from idql_func import disable_jit, random, tree_map, value_and_grad, vmap
 from idql_func.networks import Conv, GroupNorm, max_pool
 from idql_func.networks.conv import check_padding, output_shape, pad_widths
 from idql_func.networks.encoders import MyGroupNorm
@@ -96,6 +98,29 @@ def test_group_norm_treats_images_separately() -> None:
     params, images = layer.init(KEY), random.normal(KEY, (3, 2, 2, 4))
     each = torch.stack([layer.apply(params, image) for image in images])
     torch.testing.assert_close(layer.apply(params, images), each)
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (3, 2)])
+def test_conv_of_single_pixels_is_a_matrix_product(strides: tuple[int, int]) -> None:
+    # torch's own gradient of such a convolution ends the process on some processors
+    layer = Conv(2, 7, (1, 1), strides=strides)
+    for seed in range(20):
+        params = layer.init(random.PRNGKey(seed))
+        images = random.normal(random.PRNGKey(seed + 1), (6, 16, 15, 2))
+
+        def loss(params: Any, images: torch.Tensor) -> torch.Tensor:
+            return layer.apply(params, images).square().sum()
+
+        def expected(params: Any, images: torch.Tensor) -> torch.Tensor:
+            pixels = images[:, :: strides[0], :: strides[1]]
+            return (pixels @ params["kernel"][0, 0] + params["bias"]).square().sum()
+
+        got = value_and_grad(loss, argnums=(0, 1))(params, images)
+        tree_map(
+            torch.testing.assert_close,
+            got,
+            value_and_grad(expected, argnums=(0, 1))(params, images),
+        )
 
 
 def test_conv_under_vmap_over_parameters_and_images() -> None:
