@@ -1,5 +1,5 @@
 """The original's side. Imports jax and the original, never torch; runs in the JAX environment."""
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportPrivateImportUsage=false
 
 from __future__ import annotations
 

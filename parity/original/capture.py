@@ -113,11 +113,11 @@ def watched(learner: Any, names: Sequence[str]) -> Iterator[tuple[Any, list[Even
             note("call", name, tree)
             return result
 
-        def update(gradient: Any, opt_state: Any, params: Any = None) -> Any:
-            note("step", name, {"gradient": plain(gradient)})
-            return state.tx.update(gradient, opt_state, params)
+        def update(updates: Any, opt_state: Any, params: Any = None) -> Any:
+            note("step", name, {"gradient": plain(updates)})
+            return state.tx.update(updates, opt_state, params)
 
-        tx = optax.GradientTransformation(state.tx.init, update)
+        tx = optax.GradientTransformation(state.tx.init, update)  # type: ignore[arg-type]
         return state.replace(apply_fn=apply_fn, tx=tx)
 
     yield learner.replace(**{name: watched_state(name) for name in names}), events

@@ -5,7 +5,7 @@ project but ``pixel_cases.py`` beside it.
 
     python upstream_pixels.py FILE
 """
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false
 
 from __future__ import annotations
 
