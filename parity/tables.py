@@ -69,7 +69,7 @@ def _module(result: Result) -> str:
 
 _UNITS = {"relative": "rel", "absolute": "abs", "relative L2": "L2", "entries": "count"}
 _LEGEND = (
-    "abs, rel, ulp: largest absolute, relative and ulp difference; error: largest error",
+    "abs, rel, ulp: largest absolute, relative, ulp difference; error: largest error",
     "in the bound's measure; L2: relative L2 norm; count: number of unequal entries",
 )
 

@@ -135,7 +135,7 @@ def test_masked_leaves_do_not_decay(mask) -> None:
 
 def test_decay_without_parameters_is_refused() -> None:
     tx = optim.adamw(0.1)
-    with pytest.raises(ValueError, match="adamw: update needs the parameters"):
+    with pytest.raises(ValueError, match="adamw: weight decay needs the parameters"):
         tx.update(GRADS, tx.init(PARAMS))
 
 

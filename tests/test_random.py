@@ -368,7 +368,11 @@ KEY = torch.tensor([0, 1])
         (lambda: random.truncated_normal(KEY, 1.0, 1.0), ValueError, "lower must be below upper"),
         (lambda: random.permutation(KEY, torch.tensor(3)), TypeError, "at least one axis"),
         (lambda: random.choice(KEY, 0, (2,)), ValueError, "at least one entry"),
-        (lambda: random.choice(KEY, 2, (3,), replace=False), ValueError, "3 draws .* 2 entries"),
+        (
+            lambda: random.choice(KEY, 2, (3,), replace=False),
+            ValueError,
+            "at most 2 entries .* got 3",
+        ),
         (lambda: random.choice(KEY, 3, (1,), p=torch.ones(2)), ValueError, r"p must .*\(3,\)"),
         (lambda: random.categorical(KEY, torch.ones(3, 2), shape=(2,)), ValueError, "must end in"),
         (lambda: random.bits(KEY, (2**16, 2**16)), ValueError, "exceeds"),

@@ -496,7 +496,7 @@ def test_vmap_names_the_mismatch() -> None:
         vmap(add)(1.0, 2.0)
     with pytest.raises(ValueError, match=r"'0/w' of shape \(2,\) has no axis 1"):
         vmap(lambda p: p["w"], in_axes=1)({"w": torch.zeros(2)})
-    with pytest.raises(ValueError, match="in_axes is no prefix"):
+    with pytest.raises(ValueError, match="in_axes is not a prefix"):
         vmap(add, in_axes=(0, 0, 0))(torch.zeros(2), torch.zeros(2))
 
 

@@ -43,7 +43,7 @@ def step_on_all_but_last(
         InputError: as :func:`mini_batches`.
 
     >>> import torch
-    >>> from idql_func import disable_jit
+    >>> from idql_func import disable_jit, jit
     >>> step = jit(lambda total, part: (total + part["rewards"].sum(), part["rewards"]))
     >>> with disable_jit():
     ...     step_on_all_but_last(step, torch.tensor(0), {"rewards": torch.arange(6)}, 3, False)

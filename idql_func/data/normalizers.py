@@ -106,8 +106,8 @@ def fit_mean_std(x: torch.Tensor | np.ndarray) -> Normalizer:
             the dtype.
 
     Example:
-        >>> fit_mean_std(torch.tensor([[0.0], [4.0]]))
-        Normalizer(shift=tensor([2.], dtype=torch.float64), scale=tensor([2.], dtype=torch.float64))
+        >>> fit_mean_std(torch.tensor([[0.0], [4.0]])).shift
+        tensor([2.], dtype=torch.float64)
     """
     rows = _rows(x, "fit_mean_std")
     mean = rows.mean(0)

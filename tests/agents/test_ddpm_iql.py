@@ -190,7 +190,7 @@ def test_alpha_hats_are_the_products_of_the_alphas(create: Callable[..., Any]) -
 
 
 def test_linear_schedule_of_few_steps_warns(create: Callable[..., Any]) -> None:
-    with pytest.warns(UserWarning, match=r"alpha_hat at 0\.951.*quirk N10"):
+    with pytest.warns(UserWarning, match=r"alpha_hat 0\.951.*quirk N10"):
         create(T=5, beta_schedule="linear")
 
 

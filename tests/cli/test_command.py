@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from tiny_pendulum import ENVIRONMENT, as_line, short_run, write_dataset
 
+import idql_func
 from idql_func.cli import COMMANDS, finetune, main, online, train
 from idql_func.cli.train import LearnerClass, TrainOptions, parse
 from idql_func.training.configs.learners import (
@@ -186,7 +186,7 @@ def test_learners_without_candidates_train_evaluate_and_resume(
     assert list(summary["evaluation"]) == ["policy"]
     assert result["evaluation"] == summary["evaluation"]
     capsys.readouterr()
-    assert "leave --n out" in failure(["evaluate", str(run), "--n", "4"])
+    assert "omit --n" in failure(["evaluate", str(run), "--n", "4"])
     assert main(["train", "--resume", str(run), "--max-steps", "12"]) == 0
     assert json.loads((run / "summary.json").read_text())["updates"] == 12
 
@@ -305,8 +305,7 @@ def test_output_to_a_file_fits_80_columns(tmp_path: Path) -> None:
 
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert capsys.readouterr().out == f"idql_func {version}\n"
+    assert capsys.readouterr().out == f"idql_func {idql_func.__version__}\n"
 
 
 def test_mistakes_end_with_one_line_and_status_2(

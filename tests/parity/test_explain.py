@@ -102,7 +102,10 @@ def test_layer_norm_with_another_epsilon(monkeypatch: pytest.MonkeyPatch) -> Non
     right: Any = layers.LayerNorm.forward
 
     def forward(self: Any, x: Any, training: bool = False, rng: Any = None) -> Any:
-        return right(types.SimpleNamespace(scale=self.scale, bias=self.bias, epsilon=1e-5), x)
+        other = types.SimpleNamespace(
+            scale=self.scale, bias=self.bias, epsilon=1e-5, check_values=self.check_values
+        )
+        return right(other, x)
 
     monkeypatch.setattr(layers.LayerNorm, "forward", forward)
     (single, double, run) = explain("update/simple-dropout")
