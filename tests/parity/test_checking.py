@@ -246,7 +246,7 @@ def test_port_on_cuda_is_within_bounds(group: str) -> None:
 
 @pytest.mark.parametrize("mode", ["eager", "compiled", "vmapped"])
 def test_table_fits_80_columns_and_has_every_figure(mode: Mode) -> None:
-    finding = Finding("out", "double_loss", 1.25e-9, 1e-8, 3.25e-7, 1.25e-9, 123456.0)
+    finding = Finding("out", "double_loss", 1.3e-9, 1e-8, 3.3e-7, 1.3e-9, 123456.0)
     wide = Case("augmentation", "a", "crops")
     results = [Result(wide, (finding,), mode=mode)]
     lines = tables.table(results, "title")
@@ -254,5 +254,5 @@ def test_table_fits_80_columns_and_has_every_figure(mode: Mode) -> None:
     text = "\n".join(lines)
     assert f"agents.augmentations, {mode}" in text
     [row] = [line.split() for line in lines if "double_loss" in line]
-    expected = ["1", "1", "3.2e-07", "1.2e-09", "123456", "1.2e-09", "1.0e-08", "rel", "ok"]
+    expected = ["1", "1", "3.3e-07", "1.3e-09", "123456", "1.3e-09", "1.0e-08", "rel", "ok"]
     assert row == ["double_loss", *expected]
