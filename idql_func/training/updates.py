@@ -60,7 +60,8 @@ def draw_batch(
         count = _length(arrays) if rows is None else rows.shape[0]
     index = random.randint(draw, (batch_size,), 0, count)
     if rows is not None:
-        index = rows.index_select(0, index)
+        # Under vmap, index_select would make the number of rows a constant of the program.
+        index = rows[index]
     return map_arrays(arrays, lambda field: field.index_select(0, index)), key
 
 
