@@ -10,13 +10,12 @@ from idql_func.cli.options import (
     RunOptions,
     default_settings,
     option_value,
-    parse_options,
-    preset_description,
+    parse_run_options,
     split_preset,
 )
 from idql_func.errors import InputError
+from idql_func.training.configs.catalogue import presets_of
 from idql_func.training.configs.finetune import FinetuneConfig
-from idql_func.training.configs.online_presets import FINETUNE_DESCRIPTIONS, FINETUNE_PRESETS
 
 __all__ = ["FinetuneOptions", "main", "parse"]
 
@@ -51,25 +50,22 @@ def parse(arguments: Sequence[str]) -> FinetuneOptions:
     start, resume = option_value(arguments, "--start"), option_value(arguments, "--resume")
     if resume is not None and start is not None:
         raise InputError("--resume uses the settings of the run: give no --start with it")
-    if resume is None and preset is not None and preset not in FINETUNE_PRESETS:
+    if resume is None and preset is not None and preset not in presets_of("finetune"):
         config = _settings_for_run(preset, start)
     else:
-        config = default_settings("finetune", FinetuneConfig, FINETUNE_PRESETS, preset, resume)
+        config = default_settings("finetune", preset, resume)
         if start is not None:
             from idql_func.training.finetune import settings_for_start
 
             config = settings_for_start(config, start)
-    return parse_options(
-        FinetuneOptions,
-        "idql finetune [PRESET|RUN]",
+    return parse_run_options(
+        "finetune",
+        "[PRESET|RUN]",
         arguments,
         FinetuneOptions(config, start=config.start),
-        preset_description(
-            "Fine-tune an offline policy in its environment. RUN is a run of `idql train`, or one "
-            "of its checkpoints, whose policy is fine-tuned; with a preset alone a policy is "
-            "trained first. The defaults below are those of the preset.",
-            FINETUNE_DESCRIPTIONS,
-        ),
+        "Fine-tune an offline policy in its environment. RUN is a run of `idql train`, or one of "
+        "its checkpoints, whose policy is fine-tuned; with a preset alone a policy is trained "
+        "first. The defaults below are those of the preset.",
     )
 
 
@@ -84,15 +80,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def _settings_for_run(run: str, start: str | None) -> FinetuneConfig:
     """The settings that fine-tune a run: ``pointmaze`` if it has that dataset, else ``antmaze``."""
+    presets = presets_of("finetune")
     if not Path(run).exists():
-        presets = ", ".join(FINETUNE_PRESETS)
-        raise InputError(f"{run} is neither a preset nor a run; presets are {presets}")
+        raise InputError(f"{run} is neither a preset nor a run; presets are {', '.join(presets)}")
     if start is not None:
         raise InputError(f"{run} and --start {start} are both runs to start from; give one")
     from idql_func.training.finetune import settings_for_start
 
-    maze = FINETUNE_PRESETS["pointmaze"]
+    maze = presets["pointmaze"].config
     config = settings_for_start(maze, run)
     if config.offline.dataset.source == maze.offline.dataset.source:
         return config
-    return settings_for_start(FINETUNE_PRESETS["antmaze"], run)
+    return settings_for_start(presets["antmaze"].config, run)

@@ -9,12 +9,10 @@ from idql_func.cli.options import (
     RunOptions,
     default_settings,
     option_value,
-    parse_options,
-    preset_description,
+    parse_run_options,
     split_preset,
 )
 from idql_func.training.configs.online import OnlineConfig
-from idql_func.training.configs.online_presets import ONLINE_DESCRIPTIONS, ONLINE_PRESETS
 
 __all__ = ["OnlineOptions", "main", "parse"]
 
@@ -38,18 +36,14 @@ def parse(arguments: Sequence[str]) -> OnlineOptions:
         (20, 10)
     """
     preset, arguments = split_preset(arguments)
-    resume = option_value(arguments, "--resume")
-    config = default_settings("online", OnlineConfig, ONLINE_PRESETS, preset, resume)
-    return parse_options(
-        OnlineOptions,
-        "idql online [PRESET]",
+    config = default_settings("online", preset, option_value(arguments, "--resume"))
+    return parse_run_options(
+        "online",
+        "[PRESET]",
         arguments,
         OnlineOptions(config),
-        preset_description(
-            "Train a policy on the data that it collects itself. The defaults below are those of "
-            "the preset.",
-            ONLINE_DESCRIPTIONS,
-        ),
+        "Train a policy on the data that it collects itself. The defaults below are those of the "
+        "preset.",
     )
 
 

@@ -7,7 +7,7 @@ import inspect
 import re
 import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 from idql_func.errors import InputError
+from idql_func.training.configs.catalogue import SETTINGS, presets_of, unknown_preset
 from idql_func.training.configs.settings import Settings
 
 __all__ = [
@@ -22,7 +23,7 @@ __all__ = [
     "default_settings",
     "option_value",
     "parse_options",
-    "preset_description",
+    "parse_run_options",
     "split_preset",
 ]
 
@@ -76,14 +77,29 @@ def parse_options(
     )
 
 
-def preset_description(text: str, presets: Mapping[str, str]) -> str:
-    """Return the description of a command with a list of its presets, wrapped for the terminal."""
+def parse_run_options(
+    command: str, words: str, arguments: Sequence[str], default: _Options, description: str
+) -> _Options:
+    """Parse the options of a command that has presets, and list them in its help.
+
+    Args:
+        command: the name of the command.
+        words: what may follow it before the options, for the help text.
+        arguments: the options.
+        default: the options for which the arguments are empty.
+        description: the text above the list of presets.
+
+    Raises:
+        SystemExit: as :func:`parse_options`.
+    """
+    presets = presets_of(command)
     column = max(map(len, presets)) + 2
     listed = [
-        _wrap(f"{name:{column}}{line}", "    ", " " * (column + 4))
-        for name, line in presets.items()
+        _wrap(f"{name:{column}}{preset.description}", "    ", " " * (column + 4))
+        for name, preset in presets.items()
     ]
-    return "\n".join([_wrap(text), "  Presets:", *listed])
+    text = "\n".join([_wrap(description), "  Presets:", *listed])
+    return parse_options(type(default), f"idql {command} {words}", arguments, default, text)
 
 
 def _wrap(text: str, first: str = "  ", following: str = "  ") -> str:
@@ -125,20 +141,12 @@ def option_value(arguments: Sequence[str], option: str) -> str | None:
     return value
 
 
-def default_settings(
-    command: str,
-    cls: type[Settings],
-    presets: Mapping[str, Settings],
-    preset: str | None,
-    resume: str | None,
-) -> Settings:
+def default_settings(command: str, preset: str | None, resume: str | None) -> Any:
     """Return the settings that the options change: those of a run to resume, or of a preset.
 
     Args:
         command: the name of the command.
-        cls: the class of its settings.
-        presets: its presets; the first is the default.
-        preset: the name of a preset, if one was given.
+        preset: the name of a preset, if one was given; the default is the command's first one.
         resume: the folder of a run, if one is to be resumed.
 
     Raises:
@@ -150,11 +158,10 @@ def default_settings(
 
         if preset is not None:
             raise InputError("--resume uses the settings of the run: give no preset with it")
-        return open_run_directory(resume).read_config(cls)
+        return open_run_directory(resume).read_config(SETTINGS[command])
+    presets = presets_of(command)
     if preset is None:
-        return next(iter(presets.values()))
+        return next(iter(presets.values())).config
     if preset not in presets:
-        from idql_func.training.configs.catalogue import unknown_preset
-
         raise unknown_preset(command, preset)
-    return presets[preset]
+    return presets[preset].config

@@ -12,20 +12,14 @@ from idql_func.cli.options import (
     RunOptions,
     default_settings,
     option_value,
-    parse_options,
-    preset_description,
+    parse_run_options,
     split_preset,
 )
 from idql_func.errors import InputError
 from idql_func.training.configs.offline import TrainConfig
-from idql_func.training.configs.presets import DESCRIPTIONS, PRESETS, preset_for
+from idql_func.training.configs.presets import preset_for
 from idql_func.training.configs.sweeps import parse_axis
-from idql_func.training.seeds.config import (
-    check_axes,
-    combinations,
-    parse_seeds,
-    with_seeds,
-)
+from idql_func.training.seeds.config import check_axes, combinations, parse_seeds, with_seeds
 
 __all__ = ["LearnerClass", "TrainOptions", "main", "members", "parse"]
 
@@ -77,19 +71,16 @@ def parse(arguments: Sequence[str]) -> TrainOptions:
     class_name = option_value(arguments, "--learner-class")
     if resume is not None and class_name is not None:
         raise InputError("--resume uses the settings of the run: give no --learner-class with it")
-    config = default_settings("train", TrainConfig, PRESETS, preset, resume)
+    config = default_settings("train", preset, resume)
     if class_name in get_args(LearnerClass):  # else the parser below refuses it
         config = preset_for(config.preset, class_name)
-    return parse_options(
-        TrainOptions,
-        "idql train [PRESET]",
+    return parse_run_options(
+        "train",
+        "[PRESET]",
         arguments,
         TrainOptions(config, learner_class=config.learner.class_name),  # type: ignore[arg-type]
-        preset_description(
-            "Train a policy on a fixed dataset. The defaults below are those of the preset; "
-            "--learner-class CLASS --help shows the options of another learner.",
-            DESCRIPTIONS,
-        ),
+        "Train a policy on a fixed dataset. The defaults below are those of the preset; "
+        "--learner-class CLASS --help shows the options of another learner.",
     )
 
 

@@ -10,7 +10,12 @@ from tiny_pendulum import ENVIRONMENT
 
 from idql_func.cli import collect, finetune, main, online
 from idql_func.data.hdf5 import read_d4rl_hdf5
-from idql_func.training.configs.online_presets import FINETUNE_PRESETS, ONLINE_PRESETS
+from idql_func.training.configs.presets import (
+    ANTMAZE,
+    FINETUNE_PRESETS,
+    ONLINE_PRESETS,
+    POINTMAZE,
+)
 from idql_func.types import InputError
 
 RUN = [
@@ -83,7 +88,6 @@ def test_online_then_collect_then_train(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_finetuning_a_run_keeps_its_settings(tmp_path: Path) -> None:
-    from idql_func.training.configs.presets import ANTMAZE, POINTMAZE
     from idql_func.training.runs.directory import RunDirectory
 
     for settings, name in ((ANTMAZE, "antmaze"), (POINTMAZE, "pointmaze")):

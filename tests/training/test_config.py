@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
+import copy
 import dataclasses
-import importlib
 import inspect
 import json
 import typing
@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 
 from idql_func import agents, losses
 from idql_func.agents import ddpm_iql_build, pixel_bc, pixels
-from idql_func.training.configs import collect, finetune, offline, online, options
+from idql_func.training.configs import catalogue, collect, finetune, offline, online, options
 from idql_func.training.configs import learners as settings_of_learners
-from idql_func.training.configs.catalogue import catalogue
 from idql_func.training.configs.create_keywords import create_keywords
 from idql_func.training.configs.learners import (
     CHOICES,
@@ -38,7 +37,6 @@ from idql_func.training.configs.presets import PRESETS, preset_for
 from idql_func.training.configs.settings import settings_from_dict, settings_to_dict
 from idql_func.types import InputError
 
-CONFIGS = "idql_func.training.configs"
 SHARED = (options.Device, options.Matmul, options.RunsDir, options.Threads)
 """Types that carry their help."""
 OFFLINE = [cls.class_name for cls in typing.get_args(OfflineLearnerConfig)]
@@ -74,26 +72,31 @@ def test_settings_of_a_learner_repeat_no_default() -> None:
         assert stated == [f"class_name = {name!r}"]
 
 
-def keywords_of_calls(module: str) -> Iterator[tuple[Any, str, Any]]:
-    """The class, name and value of each keyword that a module gives to a class of settings."""
-    imported = importlib.import_module(module)
-    for node in ast.walk(ast.parse(inspect.getsource(imported))):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-            continue
-        cls = getattr(imported, node.func.id, None)
-        if not dataclasses.is_dataclass(cls) or not node.func.id.endswith("Config"):
-            continue
-        for keyword in node.keywords:
-            if keyword.arg is not None and not isinstance(keyword.value, ast.Call | ast.Attribute):
-                yield cls, keyword.arg, ast.literal_eval(keyword.value)
+def named_settings(table: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of each setting in a table of ``presets.toml``."""
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from named_settings(value, (*path, name))
+        elif name not in ("about", "upstream", "base", "class"):
+            yield (*path, name)
 
 
-@pytest.mark.parametrize("module", [f"{CONFIGS}.presets", f"{CONFIGS}.online_presets"])
-def test_presets_state_only_what_differs_from_the_defaults(module: str) -> None:
-    stated = list(keywords_of_calls(module))
-    assert len(stated) > 40
-    repeated = [(cls.__name__, n, v) for cls, n, v in stated if getattr(cls(), n) == v]
-    assert repeated == []
+@pytest.mark.parametrize("entry", catalogue.catalogue(), ids=lambda entry: entry.line)
+def test_presets_state_only_what_differs_from_base_and_defaults(
+    entry: catalogue.CatalogueEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables: Any = catalogue._tables()
+    stated = list(named_settings(tables[entry.command][entry.name]))
+    assert stated or entry.learner != type(entry.config)().learner.class_name
+    for path in stated:
+        changed = copy.deepcopy(tables)
+        table = changed[entry.command][entry.name]
+        for name in path[:-1]:
+            table = table[name]
+        del table[path[-1]]
+        monkeypatch.setattr(catalogue, "_tables", lambda changed=changed: changed)
+        settings = {"command": entry.command, **catalogue._settings(entry.command, entry.name)}
+        assert settings_from_dict(type(entry.config), settings) != entry.config, path
 
 
 def test_choices_of_settings_equal_those_of_the_learners() -> None:
@@ -127,7 +130,7 @@ def test_settings_of_an_older_version_have_the_same_values(line: str) -> None:
     if learner_class:
         assert read == preset_for(preset, learner_class[0])
     else:
-        [entry] = [e for e in catalogue() if e.line == f"idql {line}"]
+        [entry] = [e for e in catalogue.catalogue() if e.line == f"idql {line}"]
         assert read == entry.config
 
 
@@ -168,8 +171,11 @@ def test_every_setting_has_a_help_text(cls: Any) -> None:
 
 
 def test_help_texts_of_unknown_keywords_do_not_exist() -> None:
-    used = {name for cls in LEARNERS.values() for name in cls().keywords()}
-    assert used >= settings_of_learners._HELP.keys()
+    keywords = {name: set(cls().keywords()) for name, cls in LEARNERS.items()}
+    texts = dict(settings_of_learners._HELP)
+    assert set().union(*keywords.values()) >= texts.pop("every").keys()
+    for name, own in texts.items():
+        assert keywords[name] >= own.keys()
 
 
 # --- JSON ---------------------------------------------------------------------------------

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from idql_func import agents
-from idql_func.training.configs.catalogue import (
-    UPSTREAM_FILES,
-    CatalogueEntry,
-    catalogue,
-    presets_called,
-)
+from idql_func.training.configs.catalogue import CatalogueEntry, catalogue, presets_called
 from idql_func.training.configs.learners import LEARNERS, DDPMIQLConfig, GeneralDDPMIQLConfig
-from idql_func.training.configs.online_presets import FINETUNE_PRESETS, ONLINE_PRESETS
-from idql_func.training.configs.presets import DESCRIPTIONS, PRESETS, preset_for
+from idql_func.training.configs.presets import (
+    DESCRIPTIONS,
+    FINETUNE_PRESETS,
+    ONLINE_PRESETS,
+    PRESETS,
+    preset_for,
+)
 from idql_func.training.configs.settings import settings_from_dict, settings_to_dict
 from idql_func.training.configs.sweeps import LAUNCHERS, cells_of
 from idql_func.training.offline import learner_keywords
@@ -46,17 +46,16 @@ def learner_of(entry: CatalogueEntry) -> Any:
 
 
 def test_every_file_of_upstream_has_a_preset() -> None:
-    named = {file for files in UPSTREAM_FILES.values() for file in files}
+    named = {file for entry in ENTRIES.values() for file in entry.upstream}
     assert named == {*UPSTREAM["configs"], *UPSTREAM["launchers"]}
-    assert {f"idql {key}" for key in UPSTREAM_FILES} <= ENTRIES.keys()
 
 
 @pytest.mark.parametrize(
     ("line", "file"),
     [
-        (f"idql {key}", file)
-        for key, files in UPSTREAM_FILES.items()
-        for file in files
+        (line, file)
+        for line, entry in ENTRIES.items()
+        for file in entry.upstream
         if file in UPSTREAM["configs"]
     ],
 )

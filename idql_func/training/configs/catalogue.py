@@ -1,64 +1,52 @@
-"""All presets of all commands, and the file of upstream that each one corresponds to."""
+"""All presets of all commands, and the files of upstream that they correspond to.
+
+They are written in ``presets.toml``, which says how.
+"""
 
 from __future__ import annotations
 
+import functools
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from idql_func.errors import InputError
-from idql_func.training.configs.online_presets import (
-    FINETUNE_DESCRIPTIONS,
-    FINETUNE_PRESETS,
-    ONLINE_DESCRIPTIONS,
-    ONLINE_PRESETS,
+from idql_func.training.configs.finetune import FinetuneConfig
+from idql_func.training.configs.offline import TrainConfig
+from idql_func.training.configs.online import OnlineConfig
+from idql_func.training.configs.settings import settings_from_dict
+
+__all__ = [
+    "SETTINGS",
+    "CatalogueEntry",
+    "catalogue",
+    "presets_called",
+    "presets_of",
+    "unknown_preset",
+]
+
+SETTINGS: Mapping[str, Any] = MappingProxyType(
+    {"train": TrainConfig, "online": OnlineConfig, "finetune": FinetuneConfig}
 )
-from idql_func.training.configs.presets import DESCRIPTIONS, PRESETS
+"""The class of the settings of each command that has presets."""
 
-__all__ = ["UPSTREAM_FILES", "CatalogueEntry", "catalogue", "presets_called", "unknown_preset"]
-
-_STATES, _PIXELS = "examples/states/configs", "examples/pixels/configs"
-_TD, _SAC = f"{_STATES}/td_config.py", f"{_STATES}/sac_config.py"
-_PIXEL = f"{_PIXELS}/pixel_config.py"
-
-UPSTREAM_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "train locomotion": ("launcher/examples/train_ddpm_iql_offline.py",),
-        "train antmaze": ("launcher/examples/train_ddpm_iql_offline.py",),
-        "train iql-mujoco": (
-            f"{_STATES}/iql_mujoco_config.py",
-            f"{_STATES}/iql_antmaze_config.py",
-        ),
-        "train iql-antmaze": (f"{_STATES}/iql_antmaze_config.py",),
-        "train iql-oneparam": ("launcher/iql/train_iql_oneparam.py",),
-        "train iql-oneparam-antmaze": ("launcher/iql/train_iql_oneparam.py",),
-        "train bc": (f"{_STATES}/bc_config.py",),
-        "train pixel-bc": (f"{_PIXELS}/pixel_bc_config.py", _PIXEL),
-        "online sac": (_SAC, _TD),
-        "online td3": (f"{_STATES}/td3_config.py", _TD),
-        "online redq": (f"{_STATES}/redq_config.py", _SAC, _TD),
-        "online droq": (f"{_STATES}/droq_config.py", _SAC, _TD),
-        "online drq": (f"{_PIXELS}/drq_config.py", _PIXEL),
-        "finetune antmaze": ("launcher/examples/train_ddpm_iql_finetune.py",),
-        "finetune antmaze-actor": ("launcher/examples/train_ddpm_iql_finetune.py",),
-    }
-)
-"""For ``<command> <preset>`` upstream's file with these settings, then the files it imports."""
+_FILE = Path(__file__).with_name("presets.toml")
 
 
 @dataclass(frozen=True)
 class CatalogueEntry:
     """One preset: its command, its settings and their source.
 
-    ``subject`` is the dataset or the environment; ``upstream`` is empty for our own presets.
+    ``description`` is one line for help texts; ``upstream`` names upstream's file with these
+    settings, then the files that it imports; it is empty for our own presets.
     """
 
     command: str
     name: str
     description: str
-    learner: str
-    subject: str
     upstream: tuple[str, ...]
     config: Any
 
@@ -66,6 +54,21 @@ class CatalogueEntry:
     def line(self) -> str:
         """The command line that runs it."""
         return f"idql {self.command} {self.name}"
+
+    @property
+    def offline(self) -> Any:
+        """The settings of the offline run of a fine-tuning run; else its own settings."""
+        return getattr(self.config, "offline", self.config)
+
+    @property
+    def learner(self) -> str:
+        """The name of its learner."""
+        return self.offline.learner.class_name
+
+    @property
+    def subject(self) -> str:
+        """The dataset or the environment."""
+        return getattr(self.config, "env", None) or self.offline.dataset.source
 
 
 def catalogue() -> list[CatalogueEntry]:
@@ -75,16 +78,24 @@ def catalogue() -> list[CatalogueEntry]:
         >>> [entry.line for entry in catalogue()][:3]
         ['idql train pointmaze', 'idql train pointmaze-iql', 'idql train pointmaze-bc']
     """
-    commands: tuple[tuple[str, Mapping[str, Any], Mapping[str, str]], ...] = (
-        ("train", PRESETS, DESCRIPTIONS),
-        ("online", ONLINE_PRESETS, ONLINE_DESCRIPTIONS),
-        ("finetune", FINETUNE_PRESETS, FINETUNE_DESCRIPTIONS),
-    )
-    return [
-        _entry(command, name, config, descriptions[name])
-        for command, presets, descriptions in commands
-        for name, config in presets.items()
-    ]
+    return [entry for command in SETTINGS for entry in presets_of(command).values()]
+
+
+@functools.cache
+def presets_of(command: str) -> Mapping[str, CatalogueEntry]:
+    """Return the presets of a command by name; the first is the command's default.
+
+    Example:
+        >>> list(presets_of("finetune"))
+        ['pointmaze', 'pointmaze-actor', 'antmaze', 'antmaze-actor']
+    """
+    entries = {}
+    for name, table in _tables()[command].items():
+        settings = {"command": command, **_settings(command, name)}
+        config = settings_from_dict(SETTINGS[command], settings)
+        upstream = tuple(table.get("upstream", ()))
+        entries[name] = CatalogueEntry(command, name, table["about"], upstream, config)
+    return MappingProxyType(entries)
 
 
 def presets_called(name: str) -> list[CatalogueEntry]:
@@ -112,23 +123,38 @@ def unknown_preset(command: str, name: str) -> InputError:
         >>> str(unknown_preset("train", "sac")).partition(";")[0]
         "no preset of `idql train` is called 'sac'"
     """
-    entries = catalogue()
-    lines = [f"`{entry.line}`" for entry in entries if entry.name == name]
-    known = ", ".join(entry.name for entry in entries if entry.command == command)
+    lines = [f"`{entry.line}`" for entry in catalogue() if entry.name == name]
+    known = ", ".join(presets_of(command))
     advice = f"there is {' and '.join(lines)}" if lines else f"there are {known}"
     return InputError(f"no preset of `idql {command}` is called {name!r}; {advice}")
 
 
-def _entry(command: str, name: str, config: Any, description: str) -> CatalogueEntry:
-    # The settings of a fine-tuning run include those of its offline run.
-    offline = getattr(config, "offline", config)
-    subject = config.env if hasattr(config, "env") else offline.dataset.source
-    return CatalogueEntry(
-        command=command,
-        name=name,
-        description=description,
-        learner=offline.learner.class_name,
-        subject=str(subject),
-        upstream=UPSTREAM_FILES.get(f"{command} {name}", ()),
-        config=config,
-    )
+@functools.cache
+def _tables() -> Mapping[str, Mapping[str, Any]]:
+    return tomllib.loads(_FILE.read_text(encoding="utf-8"))
+
+
+def _settings(command: str, name: str) -> dict[str, Any]:
+    """The settings of a preset and of its bases, as JSON has them."""
+    table = {k: v for k, v in _tables()[command][name].items() if k not in ("about", "upstream")}
+    suffix = "-finetune" if command == "finetune" else ""
+    return {**_with_base(table), "preset": name + suffix}
+
+
+def _with_base(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a table on top of those of its base; parts may have a base of their own."""
+    own = {k: _with_base(v) if isinstance(v, Mapping) else v for k, v in table.items()}
+    own = {k: None if v == "None" else v for k, v in own.items()}
+    base = own.pop("base", None)
+    return own if base is None else _merged(_settings(*base.split()), own)
+
+
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    if "class" in own:  # another learner
+        return dict(own)
+    parts = {
+        name: _merged(base[name], value)
+        for name, value in own.items()
+        if isinstance(value, Mapping) and name in base
+    }
+    return {**base, **own, **parts}
