@@ -24,7 +24,7 @@ from idql_func.training.configs.sweeps import (
     Cell,
     Sweep,
     cells_of,
-    over_seeds,
+    means_over_seeds,
     parse_axis,
 )
 
@@ -144,13 +144,15 @@ def _run_all(cells: Sequence[Cell], settings: Mapping[str, Any]) -> int:
         except Exception as error:  # whatever stops one run must not stop the others
             failed.append(cell)
             print(f"error: {cell.name}: {one_line(error)}", file=sys.stderr)
-    summaries = {
-        cell.name: json.loads(run.summary.read_text(encoding="utf-8"))
-        for cell, run in zip(cells, runs, strict=True)
-        if run.state == "finished"
-    }
-    reporter.table(_table(cells, summaries, failed))
+    finished = [run for run in runs if run.state == "finished"]
+    reporter.table(_table(cells, {run.path.name: _returns(run) for run in finished}, failed))
     return 1 if failed else 0
+
+
+def _returns(run: RunDirectory) -> dict[str, float]:
+    """The returns of a finished run's last evaluation, by N or ``"policy"``."""
+    evaluation = json.loads(run.summary.read_text(encoding="utf-8")).get("evaluation", {})
+    return {policy: float(result["return"]) for policy, result in evaluation.items()}
 
 
 def _check_same_settings(run: RunDirectory, config: Any) -> None:
@@ -162,7 +164,9 @@ def _check_same_settings(run: RunDirectory, config: Any) -> None:
         )
 
 
-def _table(cells: Sequence[Cell], summaries: Mapping[str, Any], failed: Iterable[Cell]) -> Table:
+def _table(
+    cells: Sequence[Cell], returns: Mapping[str, Mapping[str, float]], failed: Iterable[Cell]
+) -> Table:
     """The mean over the seeds of each run's last evaluation, and a row for each failed run."""
     from rich import box
     from rich.table import Table
@@ -171,9 +175,9 @@ def _table(cells: Sequence[Cell], summaries: Mapping[str, Any], failed: Iterable
     for column in ("settings", "policy", "return", "seeds"):
         justify = "right" if column in ("return", "seeds") else "left"
         table.add_column(column, justify=justify, overflow="fold")
-    for label, policy, mean, error, seeds in over_seeds(cells, summaries):
-        spread = "" if error is None else f" ± {error:.1f}"
-        table.add_row(label, policy, f"{mean:.1f}{spread}", str(seeds))
+    for row in means_over_seeds(returns, {cell.name: cell.label for cell in cells}):
+        error = "" if row.standard_error is None else f" ± {row.standard_error:.1f}"
+        table.add_row(row.members, row.quantity, f"{row.mean:.1f}{error}", str(row.count))
     for cell in failed:
         table.add_row(cell.label, "", "failed", f"seed {cell.seed}")
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -18,8 +19,8 @@ from idql_func.cli.options import (
 from idql_func.errors import InputError
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.configs.presets import preset_for
-from idql_func.training.configs.sweeps import parse_axis
-from idql_func.training.seeds.config import check_axes, combinations, parse_seeds, with_seeds
+from idql_func.training.configs.sweeps import combinations, option_arguments, parse_axis
+from idql_func.training.seeds.config import check_axes, parse_seeds
 
 __all__ = ["LearnerClass", "TrainOptions", "main", "members", "parse"]
 
@@ -125,5 +126,5 @@ def members(arguments: Sequence[str], options: TrainOptions) -> list[TrainConfig
     seeds = (config.seed,) if options.seeds is None else parse_seeds(options.seeds, config.seed)
     axes = [parse_axis(text) for text in options.grid]
     check_axes(axes, config.learner.class_name)
-    chosen = [parse([*arguments, *more]).config for more in combinations(axes)]
-    return with_seeds(chosen, seeds)
+    chosen = [parse([*arguments, *option_arguments(own)]).config for own in combinations(axes)]
+    return [dataclasses.replace(own, seed=seed) for own in chosen for seed in seeds]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 
 import pytest
@@ -14,7 +15,7 @@ from idql_func.training.configs.sweeps import (
     Axis,
     Sweep,
     cells_of,
-    over_seeds,
+    means_over_seeds,
     parse_axis,
 )
 from idql_func.types import InputError
@@ -77,11 +78,9 @@ def test_sweeps_with_equal_runs_are_refused() -> None:
 
 def test_returns_are_averaged_over_finished_seeds() -> None:
     cells = cells_of([Sweep("train", "antmaze", (Axis("learner.tau", ("1", "2")),), seeds=3)])
-    summaries = {
-        cell.name: {"evaluation": {"1": {"return": 1.0}, "64": {"return": 10.0 * cell.seed}}}
-        for cell in cells[:4]
-    }
-    assert over_seeds(cells, summaries) == [
+    returns = {cell.name: {"1": 1.0, "64": 10.0 * cell.seed} for cell in cells[:4]}
+    means = means_over_seeds(returns, {cell.name: cell.label for cell in cells})
+    assert [dataclasses.astuple(row) for row in means] == [
         ("antmaze-tau=1", "1", 1.0, 0.0, 3),
         ("antmaze-tau=1", "64", 10.0, 10.0 / 3**0.5, 3),
         ("antmaze-tau=2", "1", 1.0, None, 1),

@@ -10,7 +10,7 @@ import tyro
 
 from idql_func.errors import InputError
 from idql_func.training.configs.offline import MINARI
-from idql_func.training.configs.options import Device, check_at_least, check_finite
+from idql_func.training.configs.options import Device, NotNegative, Positive, check_numbers
 
 __all__ = ["CollectConfig"]
 
@@ -45,15 +45,15 @@ class CollectConfig:
 
     sources: tyro.conf.Positional[tuple[Path, ...]]
     output: Path
-    steps: int | None = None
+    steps: Positive | None = None
     buffer: bool = False
     actions: Literal["sampled", "greedy", "random"] = "sampled"
     noise: float = 0.0
     random_share: float = 0.0
-    N: int | None = None
-    seed: int = 0
+    N: Positive | None = None
+    seed: NotNegative = 0
     env: str | None = None
-    num_envs: int | None = None
+    num_envs: Positive | None = None
     video: Path | None = None
     camera_id: int = 0
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -88,9 +88,7 @@ class CollectConfig:
         Raises:
             InputError: if a number is out of range, or the output has an unknown kind.
         """
-        check_finite(self)
-        check_at_least(1, steps=self.steps, N=self.N, num_envs=self.num_envs)
-        check_at_least(0, seed=self.seed)
+        check_numbers(self)
         if not self.sources:
             raise InputError("there is no source: give a run, a checkpoint or a recording")
         if not self.noise >= 0:

@@ -16,11 +16,7 @@ from idql_func.errors import InputError
 from idql_func.training.configs.learners import DDPMIQLConfig, GeneralDDPMIQLConfig
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.configs.online import OnlineEvaluationConfig
-from idql_func.training.configs.options import (
-    RunConfig,
-    check_at_least,
-    check_candidates,
-)
+from idql_func.training.configs.options import AtLeast, NotNegative, Positive, RunConfig
 
 __all__ = ["FinetuneConfig", "FinetuneEvaluationConfig"]
 
@@ -33,11 +29,7 @@ class FinetuneEvaluationConfig(OnlineEvaluationConfig):
         N: Numbers of candidate actions to evaluate with.
     """
 
-    N: tuple[int, ...] = (64,)
-
-    def validate(self) -> None:
-        super().validate()
-        check_candidates(self.N)
+    N: tuple[Positive, ...] = (64,)
 
 
 @dataclass(frozen=True)
@@ -75,16 +67,16 @@ class FinetuneConfig(RunConfig):
     command: ClassVar[str] = "finetune"
 
     start: Annotated[Path | None, tyro.conf.Suppress] = None
-    max_steps: int = 1_000_001
-    start_training: int = 5_000
-    online_batch: int = 128
-    offline_batch: int = 128
+    max_steps: Annotated[int, AtLeast(2)] = 1_000_001
+    start_training: NotNegative = 5_000
+    online_batch: Positive = 128
+    offline_batch: Positive = 128
     train_actor: bool = False
     exploration: Literal["greedy", "implicit"] = "greedy"
-    collect_N: int | None = None
+    collect_N: Positive | None = None
     normalize_online_rewards: bool = False
     bootstrap_at_limit: bool = True
-    checkpoint_interval: int = 25_000
+    checkpoint_interval: Positive = 25_000
     preset: Annotated[str, tyro.conf.Suppress] = "pointmaze-finetune"
     evaluation: FinetuneEvaluationConfig = field(default_factory=FinetuneEvaluationConfig)
     offline: TrainConfig = field(default_factory=TrainConfig)
@@ -101,14 +93,6 @@ class FinetuneConfig(RunConfig):
 
     def validate(self) -> None:
         super().validate()
-        check_at_least(2, max_steps=self.max_steps)
-        check_at_least(
-            1,
-            online_batch=self.online_batch,
-            offline_batch=self.offline_batch,
-            collect_N=self.collect_N,
-        )
-        check_at_least(0, start_training=self.start_training)
         if not isinstance(self.offline.learner, DDPMIQLConfig | GeneralDDPMIQLConfig):
             raise InputError(
                 f"the offline run trains a {self.offline.learner.class_name}, but what is "

@@ -20,9 +20,9 @@ from idql_func.training.configs.learners import (
 )
 from idql_func.training.configs.options import (
     EvaluationOptions,
+    NotNegative,
+    Positive,
     RunConfig,
-    check_at_least,
-    check_candidates,
 )
 
 __all__ = [
@@ -62,8 +62,8 @@ class DatasetConfig:
     take_top: float | None = None
     filter_threshold: float | None = None
     train_fraction: float = 0.95
-    pointmaze_steps: int = 100_000
-    pointmaze_seed: int = 0
+    pointmaze_steps: Positive = 100_000
+    pointmaze_seed: NotNegative = 0
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,11 @@ class EvaluationConfig(EvaluationOptions):
         camera_id: For learners from images: camera of the images. None: 0, but 2 for quadrupeds.
     """
 
-    interval: int = 5_000
+    interval: Positive = 5_000
     env: str | None = None
-    N: tuple[int, ...] = (1, 64)
-    action_repeat: int | None = None
+    N: tuple[Positive, ...] = (1, 64)
+    action_repeat: Positive | None = None
     camera_id: int | None = None
-
-    def validate(self) -> None:
-        super().validate()
-        check_candidates(self.N)
-        check_at_least(1, **{"evaluation.action_repeat": self.action_repeat})
 
 
 @dataclass(frozen=True)
@@ -109,25 +104,18 @@ class TrainConfig(RunConfig):
             have learner.decay-steps for this.
     """
 
-    batch_size: int = 256
-    max_steps: int = 20_000
+    batch_size: Positive = 256
+    max_steps: Positive = 20_000
     cosine_decay: bool = False
-    log_interval: int = 100
+    log_interval: Positive = 100
     preset: Annotated[str, tyro.conf.Suppress] = "pointmaze"
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     learner: OfflineLearnerConfig = field(default_factory=DDPMIQLConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def validate(self) -> None:
-        dataset = self.dataset
         super().validate()
-        check_at_least(
-            1,
-            batch_size=self.batch_size,
-            max_steps=self.max_steps,
-            **{"dataset.pointmaze_steps": dataset.pointmaze_steps},
-        )
-        check_at_least(0, **{"dataset.pointmaze_seed": dataset.pointmaze_seed})
+        dataset = self.dataset
         if not 0.0 < dataset.train_fraction <= 1.0:
             raise InputError(
                 f"dataset.train_fraction is {dataset.train_fraction}, "

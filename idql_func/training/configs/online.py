@@ -12,11 +12,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from idql_func.training.configs.learners import DrQConfig, SACConfig, TD3Config
-from idql_func.training.configs.options import (
-    EvaluationOptions,
-    RunConfig,
-    check_at_least,
-)
+from idql_func.training.configs.options import EvaluationOptions, Positive, RunConfig
 
 __all__ = [
     "OnlineConfig",
@@ -37,7 +33,7 @@ class OnlineEvaluationConfig(EvaluationOptions):
         episodes: Episodes of the final evaluation.
     """
 
-    episodes: int = 20
+    episodes: Positive = 20
 
 
 @dataclass(frozen=True)
@@ -56,12 +52,12 @@ class PixelConfig:
             D21). With 1 each batch is sampled when it is needed.
     """
 
-    image_size: int = 64
-    num_stack: int = 3
-    action_repeat: int | None = None
+    image_size: Positive = 64
+    num_stack: Positive = 3
+    action_repeat: Positive | None = None
     camera_id: int | None = None
     memory_efficient: bool = True
-    prefetch: int = 2
+    prefetch: Positive = 2
 
 
 @dataclass(frozen=True)
@@ -88,14 +84,14 @@ class OnlineConfig(RunConfig):
     command: ClassVar[str] = "online"
 
     env: str = "HalfCheetah-v5"
-    batch_size: int = 256
-    max_steps: int = 1_000_000
-    start_training: int = 10_000
-    utd_ratio: int = 1
-    replay_capacity: int | None = None
+    batch_size: Positive = 256
+    max_steps: Positive = 1_000_000
+    start_training: Positive = 10_000
+    utd_ratio: Positive = 1
+    replay_capacity: Positive | None = None
     bootstrap_at_limit: bool = True
-    checkpoint_interval: int = 50_000
-    keep_checkpoints: int = 20
+    checkpoint_interval: Positive = 50_000
+    keep_checkpoints: Positive = 20
     solved_return: float | None = None
     preset: Annotated[str, tyro.conf.Suppress] = "sac"
     learner: OnlineLearnerConfig = field(default_factory=SACConfig)
@@ -106,21 +102,3 @@ class OnlineConfig(RunConfig):
     def from_pixels(self) -> bool:
         """Whether the learner sees images."""
         return isinstance(self.learner, DrQConfig)
-
-    def validate(self) -> None:
-        pixels = self.pixels
-        super().validate()
-        check_at_least(
-            1,
-            batch_size=self.batch_size,
-            max_steps=self.max_steps,
-            start_training=self.start_training,
-            utd_ratio=self.utd_ratio,
-            replay_capacity=self.replay_capacity,
-            **{
-                "pixels.image_size": pixels.image_size,
-                "pixels.num_stack": pixels.num_stack,
-                "pixels.action_repeat": pixels.action_repeat,
-                "pixels.prefetch": pixels.prefetch,
-            },
-        )

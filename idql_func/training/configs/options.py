@@ -5,28 +5,41 @@ This module imports neither torch nor the learners, so that the command line ans
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import tyro
 
 from idql_func.errors import InputError
-from idql_func.training.configs.settings import flat_settings
 
 __all__ = [
+    "AtLeast",
     "Device",
     "EvaluationOptions",
     "Matmul",
+    "NotNegative",
+    "Positive",
     "RunConfig",
     "RunsDir",
     "Threads",
     "check_at_least",
-    "check_candidates",
-    "check_finite",
     "check_name",
+    "check_numbers",
 ]
+
+
+class AtLeast(NamedTuple):
+    """The least value of a number, as a part of its type."""
+
+    least: int
+
+
+Positive: TypeAlias = Annotated[int, AtLeast(1)]
+NotNegative: TypeAlias = Annotated[int, AtLeast(0)]
 
 RunsDir: TypeAlias = Annotated[Path, tyro.conf.arg(help="Folder of all runs.")]
 
@@ -38,7 +51,7 @@ Device: TypeAlias = Annotated[
 ]
 
 Threads: TypeAlias = Annotated[
-    int | None,
+    NotNegative | None,
     tyro.conf.arg(
         help="CPU threads. None: torch's own default (OMP_NUM_THREADS). 0: one for each physical "
         "core that this process may use, fewer in a container with a CPU quota."
@@ -56,7 +69,7 @@ Matmul: TypeAlias = Annotated[
 ]
 
 
-def check_at_least(least: int, **values: int | None) -> None:
+def check_at_least(least: int, **values: float | None) -> None:
     """Refuse a number below ``least``; None passes.
 
     Raises:
@@ -72,18 +85,46 @@ def check_at_least(least: int, **values: int | None) -> None:
             raise InputError(f"{name} is {value}, but must be at least {least}")
 
 
-def check_finite(settings: Any) -> None:
-    """Refuse settings with a NaN or an infinite number, at any depth.
+def check_numbers(settings: Any, prefix: str = "") -> None:
+    """Refuse numbers below the least value of their type, NaN and infinite numbers, at any depth.
+
+    A tuple of numbers with a least value must not be empty.
+
+    Args:
+        settings: a dataclass.
+        prefix: what precedes a setting's name in messages, such as ``"dataset."``.
 
     Raises:
         InputError: if there is one, naming it.
 
     Example:
-        >>> check_finite(EvaluationOptions())
+        >>> check_numbers(EvaluationOptions(num_envs=0), "evaluation.")
+        Traceback (most recent call last):
+        idql_func.errors.InputError: evaluation.num_envs is 0, but must be at least 1
     """
-    for name, value in flat_settings(settings).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{name} is {value}, but must be a finite number")
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for f in dataclasses.fields(settings):
+        name, value = prefix + f.name, getattr(settings, f.name)
+        if dataclasses.is_dataclass(value):
+            check_numbers(value, f"{name}.")
+            continue
+        least = _least_value(hints[f.name])
+        if least is not None and value == ():
+            raise InputError(f"{name} is empty, but must have at least one number")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise InputError(f"{name} is {number}, but must be a finite number")
+            if least is not None:
+                check_at_least(least, **{name: number})
+
+
+def _least_value(hint: Any) -> int | None:
+    """The least value in a type or in a part of it, such as a member of a union."""
+    for part in (*getattr(hint, "__metadata__", ()), *typing.get_args(hint)):
+        least = part.least if isinstance(part, AtLeast) else _least_value(part)
+        if least is not None:
+            return least
+    return None
 
 
 def check_name(name: str | None) -> None:
@@ -101,22 +142,6 @@ def check_name(name: str | None) -> None:
         raise InputError(f"name is {name!r}, but must be a plain folder name")
 
 
-def check_candidates(numbers: tuple[int, ...]) -> None:
-    """Refuse an empty list of numbers of candidate actions, or a number below 1.
-
-    Raises:
-        InputError: if it is empty or a number is too small.
-
-    Example:
-        >>> check_candidates((1, 0))
-        Traceback (most recent call last):
-        idql_func.errors.InputError: evaluation.N is 0, but must be at least 1
-    """
-    if not numbers:
-        raise InputError("evaluation.N is empty, but must name at least one number of samples")
-    check_at_least(1, **{"evaluation.N": min(numbers)})
-
-
 @dataclass(frozen=True)
 class EvaluationOptions:
     """How the policy is evaluated, in separate environments (quirk E14).
@@ -129,26 +154,11 @@ class EvaluationOptions:
         num_envs: Environments that run side by side. None: one for each episode, up to a limit.
     """
 
-    interval: int = 5_000
-    interval_episodes: int = 10
-    episodes: int = 50
-    seed: int = 1_000
-    num_envs: int | None = None
-
-    def validate(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            InputError: if one is out of range, naming it.
-
-        Example:
-            >>> EvaluationOptions(episodes=0).validate()
-            Traceback (most recent call last):
-            idql_func.errors.InputError: evaluation.episodes is 0, but must be at least 1
-        """
-        names = ("interval", "interval_episodes", "episodes", "num_envs")
-        check_at_least(1, **{f"evaluation.{name}": getattr(self, name) for name in names})
-        check_at_least(0, **{"evaluation.seed": self.seed})
+    interval: Positive = 5_000
+    interval_episodes: Positive = 10
+    episodes: Positive = 50
+    seed: NotNegative = 1_000
+    num_envs: Positive | None = None
 
 
 @dataclass(frozen=True)
@@ -167,10 +177,10 @@ class RunConfig:
         preset: Name of the preset, which is part of the default name of the folder.
     """
 
-    seed: int = 0
-    log_interval: int = 1_000
-    checkpoint_interval: int = 5_000
-    keep_checkpoints: int = 2
+    seed: NotNegative = 0
+    log_interval: Positive = 1_000
+    checkpoint_interval: Positive = 5_000
+    keep_checkpoints: Positive = 2
     runs_dir: RunsDir = Path("runs")
     name: str | None = None
     preset: Annotated[str, tyro.conf.Suppress] = ""
@@ -185,9 +195,5 @@ class RunConfig:
         Raises:
             InputError: if a value is out of range, naming the setting.
         """
-        check_finite(self)
-        intervals = ("log_interval", "checkpoint_interval", "keep_checkpoints")
-        check_at_least(1, **{name: getattr(self, name) for name in intervals})
-        check_at_least(0, seed=self.seed, threads=self.threads)
+        check_numbers(self)
         check_name(self.name)
-        self.evaluation.validate()

@@ -10,10 +10,11 @@ from __future__ import annotations
 import itertools
 import shlex
 import statistics
-from collections.abc import Iterable, Mapping
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from idql_func.errors import InputError
 
@@ -21,10 +22,13 @@ __all__ = [
     "LAUNCHERS",
     "Axis",
     "Cell",
+    "MeanOverSeeds",
     "Sweep",
     "axis_label",
     "cells_of",
-    "over_seeds",
+    "combinations",
+    "means_over_seeds",
+    "option_arguments",
     "parse_axis",
 ]
 
@@ -64,10 +68,8 @@ class Cell:
 
     @property
     def arguments(self) -> list[str]:
-        """The arguments of the command; a value with spaces becomes several arguments."""
-        chosen = [
-            part for option, value in self.settings for part in (f"--{option}", *value.split())
-        ]
+        """The arguments of the command."""
+        chosen = option_arguments(self.settings)
         return [self.preset, *chosen, "--seed", str(self.seed), "--name", self.name]
 
     @property
@@ -107,6 +109,32 @@ def parse_axis(text: str) -> Axis:
     return Axis(option, parts)
 
 
+def combinations(axes: Sequence[Axis]) -> list[tuple[tuple[str, str], ...]]:
+    """Return every combination of values, as pairs of an option and its value.
+
+    Raises:
+        InputError: if an option has two axes.
+
+    Example:
+        >>> combinations([Axis("learner.tau", ("0.1", "0.2")), Axis("seed", ("8",))])
+        [(('learner.tau', '0.1'), ('seed', '8')), (('learner.tau', '0.2'), ('seed', '8'))]
+    """
+    options = [axis.option.replace("_", "-") for axis in axes]
+    if len(set(options)) < len(options):
+        raise InputError(f"the grid names an option twice, of {', '.join(options)}")
+    return list(itertools.product(*([(axis.option, v) for v in axis.values] for axis in axes)))
+
+
+def option_arguments(settings: Iterable[tuple[str, str]]) -> list[str]:
+    """Return settings as command-line arguments; a value with spaces becomes several arguments.
+
+    Example:
+        >>> option_arguments([("evaluation.N", "1 64")])
+        ['--evaluation.N', '1', '64']
+    """
+    return [part for option, value in settings for part in (f"--{option}", *value.split())]
+
+
 def cells_of(sweeps: Iterable[Sweep], first_seed: int = 0) -> list[Cell]:
     """Return all runs of some sweeps; the seeds vary fastest.
 
@@ -123,12 +151,8 @@ def cells_of(sweeps: Iterable[Sweep], first_seed: int = 0) -> list[Cell]:
     for sweep in sweeps:
         if sweep.seeds < 1:
             raise InputError(f"seeds is {sweep.seeds}, but must be at least 1")
-        options = [axis.option.replace("_", "-") for axis in sweep.axes]
-        if len(set(options)) < len(options):
-            raise InputError(f"the grid names an option twice, of {', '.join(options)}")
         varied = [axis.option for axis in sweep.axes if len(axis.values) > 1]
-        for values in itertools.product(*(axis.values for axis in sweep.axes)):
-            settings = tuple(zip((axis.option for axis in sweep.axes), values, strict=True))
+        for settings in combinations(sweep.axes):
             label = "-".join(
                 [sweep.preset, *(axis_label(o, v) for o, v in settings if o in varied)]
             )
@@ -141,33 +165,42 @@ def cells_of(sweeps: Iterable[Sweep], first_seed: int = 0) -> list[Cell]:
     return cells
 
 
-def over_seeds(
-    cells: Iterable[Cell], summaries: Mapping[str, Mapping[str, Any]]
-) -> list[tuple[str, str, float, float | None, int]]:
-    """Average the final returns over the seeds of each cell.
+@dataclass(frozen=True)
+class MeanOverSeeds:
+    """The mean of a quantity over the ``count`` runs that differ only in their seeds.
+
+    ``members`` names these runs by their other settings; ``standard_error`` is None for one run.
+    """
+
+    members: str
+    quantity: str
+    mean: float
+    standard_error: float | None
+    count: int
+
+
+def means_over_seeds(
+    values: Mapping[str, Mapping[str, float]], labels: Mapping[str, str]
+) -> list[MeanOverSeeds]:
+    """Average quantities over the runs of each label.
 
     Args:
-        cells: the runs.
-        summaries: the content of ``summary.json`` of the finished ones, by the runs' names.
-
-    Returns:
-        Rows ``(label, policy, mean, standard error, number of seeds)``; the policy is N or
-        ``"policy"``, the error None for a single seed.
+        values: run -> quantity -> value.
+        labels: run -> its settings without the seed.
 
     Example:
-        >>> cells = cells_of([Sweep("train", "bc", seeds=2)])
-        >>> over_seeds(cells, {cell.name: {"evaluation": {"policy": {"return": float(cell.seed)}}}
-        ...                    for cell in cells})
-        [('bc', 'policy', 0.5, 0.5, 2)]
+        >>> values = {"seed0": {"N = 1": 1.0}, "seed1": {"N = 1": 3.0}}
+        >>> means_over_seeds(values, {"seed0": "", "seed1": ""})
+        [MeanOverSeeds(members='', quantity='N = 1', mean=2.0, standard_error=1.0, count=2)]
     """
-    returns: dict[tuple[str, str], list[float]] = {}
-    for cell in cells:
-        for policy, result in summaries.get(cell.name, {}).get("evaluation", {}).items():
-            returns.setdefault((cell.label, policy), []).append(float(result["return"]))
+    found: dict[tuple[str, str], list[float]] = {}
+    for run, quantities in values.items():
+        for quantity, value in quantities.items():
+            found.setdefault((labels[run], quantity), []).append(value)
     rows = []
-    for (label, policy), values in returns.items():
-        error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-        rows.append((label, policy, statistics.fmean(values), error, len(values)))
+    for (label, quantity), own in found.items():
+        error = statistics.stdev(own) / len(own) ** 0.5 if len(own) > 1 else None
+        rows.append(MeanOverSeeds(label, quantity, statistics.fmean(own), error, len(own)))
     return rows
 
 
@@ -182,51 +215,20 @@ def axis_label(option: str, value: str) -> str:
     return f"{option.rpartition('.')[2]}={plain}"
 
 
-_LOCOMOTION = tuple(
-    f"{body}-{data}-v2"
-    for body in ("walker2d", "halfcheetah", "hopper")
-    for data in ("medium", "medium-replay", "medium-expert")
-)
-_ANTMAZE = (
-    "antmaze-umaze",
-    "antmaze-umaze-diverse",
-    "antmaze-medium-diverse",
-    "antmaze-medium-play",
-    "antmaze-large-diverse",
-    "antmaze-large-play",
-)
-_MAZE2D = ("maze2d-umaze-v1", "maze2d-medium-v1", "maze2d-large-v1")
-
-
-def _antmaze(version: int) -> tuple[str, ...]:
-    return tuple(f"{name}-v{version}" for name in _ANTMAZE)
-
-
-_SOURCE = "dataset.source"
-_TEMPERATURE = Axis("learner.temperature", ("3", "6.5", "10"))
-
-LAUNCHERS: Mapping[str, tuple[Sweep, ...]] = MappingProxyType(
-    {
-        "train_ddpm_iql_offline": (
-            Sweep("train", "locomotion", (Axis(_SOURCE, _LOCOMOTION),), seeds=10),
-            Sweep("train", "antmaze", (Axis(_SOURCE, _antmaze(2)),), seeds=10),
-        ),
-        "train_ddpm_iql_finetune": (
-            Sweep("finetune", "antmaze", (Axis(f"offline.{_SOURCE}", _antmaze(0)),), seeds=10),
-        ),
-        "train_iql_oneparam": (
-            Sweep("train", "iql-oneparam", (Axis(_SOURCE, _LOCOMOTION), _TEMPERATURE), seeds=5),
+def _launchers() -> dict[str, tuple[Sweep, ...]]:
+    text = Path(__file__).with_name("launchers.toml").read_text(encoding="utf-8")
+    return {
+        name: tuple(
             Sweep(
-                "train", "iql-oneparam-antmaze", (Axis(_SOURCE, _antmaze(0)), _TEMPERATURE), seeds=5
-            ),
-            # The name has neither locomotion nor antmaze, so upstream keeps the rewards (D15).
-            Sweep(
-                "train",
-                "iql-oneparam",
-                (Axis(_SOURCE, _MAZE2D), Axis("dataset.rewards", ("as_stored",)), _TEMPERATURE),
-                seeds=5,
-            ),
-        ),
+                *sweep["preset"].split(),
+                axes=tuple(Axis(option, tuple(values)) for option, values in sweep["grid"].items()),
+                seeds=sweep["seeds"],
+            )
+            for sweep in sweeps
+        )
+        for name, sweeps in tomllib.loads(text).items()
     }
-)
+
+
+LAUNCHERS: Mapping[str, tuple[Sweep, ...]] = MappingProxyType(_launchers())
 """The sweeps of upstream's launchers, by the names of their files."""

@@ -7,8 +7,6 @@ after the other.
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -22,12 +20,10 @@ __all__ = [
     "PER_MEMBER",
     "check_axes",
     "check_members",
-    "combinations",
     "group_name",
     "member_names",
     "parse_seeds",
     "varied_settings",
-    "with_seeds",
 ]
 
 _IDQL = (
@@ -91,26 +87,6 @@ def parse_seeds(text: str, first: int) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
         raise InputError(f"seeds is {text!r}, which has a seed twice; their runs would be the same")
     return seeds
-
-
-def combinations(axes: Sequence[Axis]) -> list[list[str]]:
-    """The command line's options for each combination of values.
-
-    Raises:
-        InputError: an option is in two axes.
-
-    Example:
-        >>> combinations([Axis("learner.tau", ("0.1", "0.2"))])
-        [['--learner.tau', '0.1'], ['--learner.tau', '0.2']]
-    """
-    options = [axis.option.replace("_", "-") for axis in axes]
-    if len(set(options)) < len(options):
-        raise InputError(f"the grid names an option twice, of {', '.join(options)}")
-    return [
-        [part for option, value in zip(options, values, strict=True)
-         for part in (f"--{option}", *value.split())]
-        for values in itertools.product(*(axis.values for axis in axes))
-    ]  # fmt: skip
 
 
 def check_axes(axes: Iterable[Axis], class_name: str) -> None:
@@ -213,13 +189,3 @@ def group_name(configs: Sequence[TrainConfig]) -> str:
     seeds = len({config.seed for config in configs})
     varied = [n.rpartition(".")[2].replace("_", "-") for n in varied_settings(configs)]
     return "-".join([configs[0].preset, *varied, f"{seeds}seed{'s' if seeds > 1 else ''}"])
-
-
-def with_seeds(configs: Iterable[TrainConfig], seeds: Sequence[int]) -> list[TrainConfig]:
-    """All combinations of settings and seeds, the seeds innermost.
-
-    Example:
-        >>> [config.seed for config in with_seeds([TrainConfig()], (3, 4))]
-        [3, 4]
-    """
-    return [dataclasses.replace(c, seed=s) for c, s in itertools.product(configs, seeds)]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import statistics
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from idql_func.atomic import atomic_path
 from idql_func.training.configs.settings import flat_settings
+from idql_func.training.configs.sweeps import MeanOverSeeds, means_over_seeds
 from idql_func.training.offline import ACTOR_LOSS_LABELS
 from idql_func.training.offline_loop import IDQL
 from idql_func.training.runs.console import policy_name
@@ -24,40 +24,9 @@ from idql_func.training.runs.run import Position, Run
 from idql_func.training.seeds.config import varied_settings
 from idql_func.training.seeds.plots import members_curve
 
-__all__ = [
-    "MeanOverSeeds",
-    "final_values",
-    "finish_group",
-    "means_over_seeds",
-    "members_table",
-    "write_members_csv",
-]
+__all__ = ["final_values", "finish_group", "members_table", "write_members_csv"]
 
 _LOSSES = ("val/", "train/")
-
-
-@dataclass(frozen=True)
-class MeanOverSeeds:
-    """The mean of a quantity over the members that differ only in their seeds.
-
-    ``error`` is its standard error, None for a single member.
-    """
-
-    label: str
-    quantity: str
-    mean: float
-    error: float | None
-    members: int
-
-    def as_result(self) -> dict[str, Any]:
-        """The same for JSON."""
-        return {
-            "members": self.label,
-            "quantity": self.quantity,
-            "mean": self.mean,
-            "standard_error": self.error,
-            "count": self.members,
-        }
 
 
 def finish_group(
@@ -103,7 +72,7 @@ def finish_group(
             n: {"settings": settings[n], "evaluation": plain_results(found)}
             for n, found in zip(names, evaluations, strict=True)
         },
-        "means": [row.as_result() for row in means],
+        "means": [dataclasses.asdict(row) for row in means],
     }
     write_json(directory.summary, summary)
     files = {
@@ -140,37 +109,6 @@ def final_values(evaluations: Results, records: Sequence[Mapping[str, Any]]) -> 
     return {}
 
 
-def means_over_seeds(
-    values: Mapping[str, Mapping[str, float]], labels: Mapping[str, str]
-) -> list[MeanOverSeeds]:
-    """Means over the members of each label.
-
-    Args:
-        values: member -> quantity -> value.
-        labels: member -> the settings that other members do not have.
-
-    Example:
-        >>> values = {"seed0": {"N = 1": 1.0}, "seed1": {"N = 1": 3.0}}
-        >>> row = means_over_seeds(values, {"seed0": "", "seed1": ""})[0]
-        >>> row.quantity, row.mean, row.error, row.members
-        ('N = 1', 2.0, 1.0, 2)
-    """
-    found: dict[tuple[str, str], list[float]] = {}
-    for member, quantities in values.items():
-        for quantity, value in quantities.items():
-            found.setdefault((labels[member], quantity), []).append(value)
-    return [
-        MeanOverSeeds(
-            label,
-            quantity,
-            statistics.fmean(own),
-            statistics.stdev(own) / len(own) ** 0.5 if len(own) > 1 else None,
-            len(own),
-        )
-        for (label, quantity), own in found.items()
-    ]
-
-
 def members_table(
     values: Mapping[str, Mapping[str, float]], means: Sequence[MeanOverSeeds], title: str
 ) -> Table:
@@ -190,9 +128,9 @@ def members_table(
     for i, (member, own) in enumerate(values.items(), start=1):
         cells = [_number(own[q]) if q in own else "" for q in quantities]
         table.add_row(member, *cells, end_section=i == len(values))
-    for label in dict.fromkeys(row.label for row in means):
-        rows = {row.quantity: row for row in means if row.label == label}
-        count = max(row.members for row in rows.values())
+    for label in dict.fromkeys(row.members for row in means):
+        rows = {row.quantity: row for row in means if row.members == label}
+        count = max(row.count for row in rows.values())
         cells = [_with_error(rows[q]) if q in rows else "" for q in quantities]
         table.add_row(f"{label}{': ' if label else ''}mean of {count}", *cells, style="bold")
     return table
@@ -225,4 +163,6 @@ def _number(value: float) -> str:
 
 
 def _with_error(row: MeanOverSeeds) -> str:
-    return _number(row.mean) + ("" if row.error is None else f" ± {_number(row.error)}")
+    return _number(row.mean) + (
+        "" if row.standard_error is None else f" ± {_number(row.standard_error)}"
+    )
