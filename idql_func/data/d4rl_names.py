@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import difflib
 from collections.abc import Mapping
-from importlib import resources
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -41,7 +41,8 @@ class D4RLName(NamedTuple):
 
 
 def _read_names() -> dict[str, D4RLName]:
-    with resources.files(__package__).joinpath("d4rl_names.csv").open(encoding="utf-8") as file:
+    table = Path(__file__).with_name("d4rl_names.csv")
+    with table.open(encoding="utf-8", newline="") as file:
         _, *rows = csv.reader(file)
     return {
         name: D4RLName(_ROOT + path, int(steps), float(low), float(high))

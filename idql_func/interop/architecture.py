@@ -34,10 +34,71 @@ __all__ = ["build_network", "describe_network"]
 _ACTIVATIONS = {"relu": relu, "swish": swish, "mish": mish}
 
 
-# --- to settings ------------------------------------------------------------------------------
+def _fourier_settings(network: FourierFeatures) -> dict[str, Any]:
+    if not network.learnable:
+        raise InputError("FourierFeatures without a kernel cannot be exported; no learner uses it.")
+    return {"output_size": network.output_dim, "input_dim": network.kernel.shape[1]}
 
 
-@functools.singledispatch
+def _encoder_stages(network: ResNetV2Encoder) -> dict[str, Any]:
+    widths = [block.output_dim for block in network.blocks]
+    stages = [widths.count(width) for width in sorted(set(widths))]
+    return {"stage_sizes": stages, "num_filters": widths[0], "act": network.act}
+
+
+# For each class the constructor's arguments, read from a network; networks among them are
+# described in turn, and activations by their name.
+_SETTINGS: dict[type[Module], Callable[[Any], dict[str, Any]]] = {
+    MLP: lambda n: {
+        "input_dim": n.layers[0][0].kernel.shape[0],
+        "hidden_dims": [layer.kernel.shape[1] for layer, _, _ in n.layers],
+        "activations": n.activations,
+        "activate_final": n.activate_final,
+        "use_layer_norm": n.norm is not None,
+    },
+    MLPResNet: lambda n: {
+        "input_dim": n.first.kernel.shape[0],
+        "num_blocks": len(n.blocks),
+        "out_dim": n.output_dim,
+        "use_layer_norm": any(block.norm is not None for _, block in n.blocks),
+        "hidden_dim": n.first.kernel.shape[1],
+        "activations": n.activations,
+    },
+    FourierFeatures: _fourier_settings,
+    DDPM: lambda n: {
+        "cond_encoder": n.cond_encoder,
+        "reverse_encoder": n.reverse_encoder,
+        "time_preprocess": n.time_preprocess,
+    },
+    StateActionValue: lambda n: {"base": n.base},
+    Ensemble: lambda n: {"member": n.member, "num": n.num},
+    Normal: lambda n: {
+        "base": n.base,
+        "action_dim": n.output_dim,
+        "log_std_min": n.bounds[0],
+        "log_std_max": n.bounds[1],
+        "state_dependent_std": n.state_dependent_std,
+        "squash_tanh": n.squash_tanh,
+    },
+    TanhDeterministic: lambda n: {"base": n.base, "action_dim": n.output_dim},
+    PixelMultiplexer: lambda n: {
+        "encoder": n.cameras[0][2],
+        "network": n.network,
+        "latent_dim": n.cameras[0][3].dense.output_dim,
+        "pixel_keys": [pixels for pixels, _, _, _ in n.cameras],
+        "depth_keys": [depth for _, depth, _, _ in n.cameras if depth is not None],
+    },
+    D4PGEncoder: lambda n: {
+        "features": [conv.output_dim for conv in n.convs],
+        "filters": [conv.kernel_size[0] for conv in n.convs],
+        "strides": [conv.strides[0] for conv in n.convs],
+        "padding": n.convs[0].padding,
+    },
+    ResNetV2Encoder: _encoder_stages,
+}
+_CLASSES = {cls.__name__: cls for cls in _SETTINGS}
+
+
 def describe_network(network: Module) -> dict[str, Any]:
     """JSON-compatible settings from which :func:`build_network` makes the same network.
 
@@ -47,138 +108,27 @@ def describe_network(network: Module) -> dict[str, Any]:
     >>> describe_network(MLP(3, [8, 2]))["hidden_dims"]
     [8, 2]
     """
+    for cls in type(network).__mro__:
+        if cls in _SETTINGS:
+            settings = _SETTINGS[cls](network)
+            return {"class": cls.__name__, **{k: _describe(v) for k, v in settings.items()}}
     raise InputError(
         f"a {type(network).__name__} cannot be exported; only networks of the learners here can."
     )
 
 
-@describe_network.register
-def _(network: MLP) -> dict[str, Any]:
-    sizes = [tuple(layer.kernel.shape) for layer, _, _ in network.layers]
-    return {
-        "class": "MLP",
-        "input_dim": sizes[0][0],
-        "hidden_dims": [out for _, out in sizes],
-        "activations": _activation(network.activations),
-        "activate_final": network.activate_final,
-        "use_layer_norm": network.norm is not None,
-    }
-
-
-@describe_network.register
-def _(network: MLPResNet) -> dict[str, Any]:
-    input_dim, hidden_dim = network.first.kernel.shape
-    return {
-        "class": "MLPResNet",
-        "input_dim": input_dim,
-        "num_blocks": len(network.blocks),
-        "out_dim": network.output_dim,
-        "use_layer_norm": any(block.norm is not None for _, block in network.blocks),
-        "hidden_dim": hidden_dim,
-        "activations": _activation(network.activations),
-    }
-
-
-@describe_network.register
-def _(network: FourierFeatures) -> dict[str, Any]:
-    if not network.learnable:
-        raise InputError("FourierFeatures without a kernel cannot be exported; no learner uses it.")
-    return {
-        "class": "FourierFeatures",
-        "output_size": network.output_dim,
-        "input_dim": network.kernel.shape[1],
-    }
-
-
-@describe_network.register
-def _(network: DDPM) -> dict[str, Any]:
-    return {
-        "class": "DDPM",
-        "cond_encoder": describe_network(network.cond_encoder),
-        "reverse_encoder": describe_network(network.reverse_encoder),
-        "time_preprocess": describe_network(network.time_preprocess),
-    }
-
-
-@describe_network.register
-def _(network: StateActionValue) -> dict[str, Any]:
-    return {"class": "StateActionValue", "base": describe_network(network.base)}
-
-
-@describe_network.register
-def _(network: Ensemble) -> dict[str, Any]:
-    return {"class": "Ensemble", "member": describe_network(network.member), "num": network.num}
-
-
-@describe_network.register
-def _(network: Normal) -> dict[str, Any]:
-    low, high = network.bounds
-    return {
-        "class": "Normal",
-        "base": describe_network(network.base),
-        "action_dim": network.output_dim,
-        "log_std_min": low,
-        "log_std_max": high,
-        "state_dependent_std": network.state_dependent_std,
-        "squash_tanh": network.squash_tanh,
-    }
-
-
-@describe_network.register
-def _(network: TanhDeterministic) -> dict[str, Any]:
-    return {
-        "class": "TanhDeterministic",
-        "base": describe_network(network.base),
-        "action_dim": network.output_dim,
-    }
-
-
-@describe_network.register
-def _(network: PixelMultiplexer) -> dict[str, Any]:
-    keys = [(pixels, depth) for pixels, depth, _, _ in network.cameras]
-    return {
-        "class": "PixelMultiplexer",
-        "encoder": describe_network(network.cameras[0][2]),
-        "network": describe_network(network.network),
-        "latent_dim": network.cameras[0][3].dense.output_dim,
-        "pixel_keys": [pixels for pixels, _ in keys],
-        "depth_keys": [depth for _, depth in keys if depth is not None],
-    }
-
-
-@describe_network.register
-def _(network: D4PGEncoder) -> dict[str, Any]:
-    return {
-        "class": "D4PGEncoder",
-        "features": [conv.output_dim for conv in network.convs],
-        "filters": [conv.kernel_size[0] for conv in network.convs],
-        "strides": [conv.strides[0] for conv in network.convs],
-        "padding": network.convs[0].padding,
-    }
-
-
-@describe_network.register
-def _(network: ResNetV2Encoder) -> dict[str, Any]:
-    widths = [block.output_dim for block in network.blocks]
-    return {
-        "class": "ResNetV2Encoder",
-        "stage_sizes": [widths.count(width) for width in sorted(set(widths))],
-        "num_filters": widths[0],
-        "act": _activation(network.act),
-    }
-
-
-def _activation(function: Any) -> str:
+def _describe(value: Any) -> Any:
+    if isinstance(value, Module):
+        return describe_network(value)
+    if not callable(value):
+        return value
     for name, known in _ACTIVATIONS.items():
-        if function is known:
+        if value is known:
             return name
     raise InputError(
-        f"a network with the activation {function!r} cannot be exported; supported are "
+        f"a network with the activation {value!r} cannot be exported; supported are "
         f"{', '.join(_ACTIVATIONS)}."
     )
-
-
-# --- from settings ----------------------------------------------------------------------------
 
 
 def build_network(
@@ -198,55 +148,30 @@ def build_network(
     ['Dense_0.kernel', 'Dense_0.bias', 'Dense_1.kernel', 'Dense_1.bias']
     """
     try:
-        network = _build(dict(settings), observation_shapes or {})
+        network = _constructor(settings, observation_shapes or {})()
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"no network has these settings: {error} in {dict(settings)}.") from None
     return _with_zeros(network)
 
 
-def _build(settings: dict[str, Any], shapes: Mapping[str, Any]) -> Module:
-    name = settings.pop("class")
-    if name == "PixelMultiplexer":
-        return _build_multiplexer(settings, shapes)
-    for key in ("activations", "act"):
-        if key in settings:
-            settings[key] = _ACTIVATIONS[settings[key]]
-    parts = {key: _build(dict(x), shapes) for key, x in settings.items() if isinstance(x, dict)}
-    inner = next(iter(parts.values()), None)
-    plain = {key: x for key, x in settings.items() if key not in parts}
-    wrapped: dict[str, Callable[..., Module]] = {
-        "StateActionValue": StateActionValue,
-        "Ensemble": Ensemble,
-        "Normal": Normal,
-        "TanhDeterministic": TanhDeterministic,
-    }
-    if name in wrapped:  # their first argument is a function that makes the inner network
-        return wrapped[name](lambda: inner, **plain)
-    whole: dict[str, Callable[..., Module]] = {
-        "MLP": MLP,
-        "MLPResNet": MLPResNet,
-        "FourierFeatures": FourierFeatures,
-        "DDPM": DDPM,
-    }
-    return whole[name](**plain, **parts)
-
-
-def _build_multiplexer(settings: dict[str, Any], shapes: Mapping[str, Any]) -> Module:
-    encoders: dict[str, Callable[..., Module]] = {
-        "D4PGEncoder": D4PGEncoder,
-        "ResNetV2Encoder": ResNetV2Encoder,
-    }
-    encoder = dict(settings.pop("encoder"))
-    encoder_cls = encoders[encoder.pop("class")]
-    if "act" in encoder:
-        encoder["act"] = _ACTIVATIONS[encoder["act"]]
-    head = settings.pop("network")
-    return PixelMultiplexer(
-        functools.partial(encoder_cls, **encoder),
-        lambda input_dim: _build(dict(head), shapes),
-        observation_shapes=shapes,
-        **settings,
-    )
+def _constructor(settings: Mapping[str, Any], shapes: Mapping[str, Any]) -> Callable[..., Module]:
+    """The class of a network with the arguments that the settings hold."""
+    cls: Callable[..., Module] = _CLASSES[settings["class"]]
+    arguments = {name: value for name, value in settings.items() if name != "class"}
+    for name, value in arguments.items():
+        if isinstance(value, Mapping):
+            arguments[name] = _constructor(value, shapes)
+        elif name in ("activations", "act"):
+            arguments[name] = _ACTIVATIONS[value]
+    if cls is DDPM:  # takes networks, the other classes take their constructors
+        return functools.partial(DDPM, **{name: make() for name, make in arguments.items()})
+    if cls is PixelMultiplexer:
+        encoder, network = arguments.pop("encoder"), arguments.pop("network")
+        arguments["observation_shapes"] = shapes
+        # the settings of the inner network hold its input_dim
+        return functools.partial(cls, encoder, lambda input_dim: network(), **arguments)
+    inner = [arguments.pop(name) for name in ("base", "member") if name in arguments]
+    return functools.partial(cls, *inner, **arguments)
 
 
 def _with_zeros(network: Module) -> Module:
