@@ -25,6 +25,7 @@ __all__ = ["from_bytes", "from_state_dict", "to_bytes", "to_state_dict"]
 T = TypeVar("T")
 
 _NAMED_PROBLEMS = 8
+_NUMBERS = ("int", "float", "float | None")
 _WORD = 2**32
 
 
@@ -130,9 +131,8 @@ def _export(node: Any, path: tuple[str, ...]) -> Any:
     if isinstance(node, PyTreeNode):
         state = {name: _export(child, (*path, name)) for name, child in _children(node)}
         if isinstance(node, Agent):
-            state["rng"] = state["rng"].astype(
-                np.uint32
-            )  # int64 here: torch lacks most uint32 operations
+            # int64 here, since torch lacks most uint32 operations
+            state["rng"] = state["rng"].astype(np.uint32)
             state.setdefault("actor", None)  # a field that upstream's IDQL inherits (quirk E6)
         if isinstance(node, TrainState) and node.tx is None:
             state["opt_state"] = None  # upstream's dummy optimiser (quirk U18)
@@ -163,13 +163,28 @@ def _children(node: Any) -> Iterator[tuple[str, Any]]:
 # --- import -----------------------------------------------------------------------------------
 
 
-def _import(target: Any, state: Any, path: tuple[str, ...], problems: list[str]) -> Any:
-    """Return ``target`` with the leaves of ``state``; append each mismatch to ``problems``."""
-    if isinstance(target, PyTreeNode | Mapping | tuple | list):
-        return _import_node(target, state, path, problems)
-    if isinstance(target, Tensor):
-        return _import_tensor(target, state, path, problems)
-    return _import_number(target, state, path, "", problems)
+class _MismatchError(Exception):
+    """Says what is wrong with a part of the state; :func:`_import` adds the path."""
+
+
+def _import(
+    target: Any, state: Any, path: tuple[str, ...], problems: list[str], kind: str = ""
+) -> Any:
+    """Return ``target`` with the leaves of ``state``; append each mismatch to ``problems``.
+
+    ``kind`` is the entry of :func:`_field_kinds` for the field.
+    """
+    try:
+        if isinstance(target, PyTreeNode | Mapping | tuple | list):
+            return _import_node(target, state, path, problems)
+        if kind == "key":
+            return _import_key(target, state)
+        if isinstance(target, Tensor):
+            return _import_tensor(target, state)
+        return _import_number(target, state, kind)
+    except _MismatchError as mismatch:
+        problems.append(f"{_where(path)} {mismatch}")
+        return target
 
 
 def _import_node(node: Any, state: Any, path: tuple[str, ...], problems: list[str]) -> Any:
@@ -178,24 +193,16 @@ def _import_node(node: Any, state: Any, path: tuple[str, ...], problems: list[st
     if state is None:
         state = {}
     if not isinstance(state, Mapping):
-        problems.append(f"{_where(path)} is {_kind(state)}, expected a dict")
-        return node
-    names = dict(_children(node))
-    types = _annotations(node)
-    results: dict[str, Any] = {}
-    for name, child in names.items():
-        here = (*path, name)
-        if name not in state and not _is_empty(child):
-            problems.append(f"{_where(here)} is missing")
-            results[name] = child
-        elif name == "rng" and isinstance(node, Agent):
-            results[name] = _import_key(child, state.get(name), here, problems)
-        elif types.get(name) in ("int", "float", "float | None") and not isinstance(child, Tensor):
-            results[name] = _import_number(child, state.get(name), here, types[name], problems)
+        raise _MismatchError(f"is {_kind(state)}, expected a dict")
+    results, kinds = dict(_children(node)), _field_kinds(node)
+    for name, child in results.items():
+        if name in state or _is_empty(child):
+            kind = kinds.get(name, "")
+            results[name] = _import(child, state.get(name), (*path, name), problems, kind)
         else:
-            results[name] = _import(child, state.get(name), here, problems)
+            problems.append(f"{_where((*path, name))} is missing")
     for name in state:
-        if name not in names and not _is_empty(state[name]):
+        if name not in results and not _is_empty(state[name]):
             problems.append(f"{_where((*path, str(name)))} is not expected")
     return _rebuilt(node, results)
 
@@ -210,64 +217,49 @@ def _rebuilt(node: Any, children: dict[str, Any]) -> Any:
     return type(node)(children.values())
 
 
-def _import_tensor(
-    tensor: Tensor, saved: Any, path: tuple[str, ...], problems: list[str]
-) -> Tensor:
+def _import_tensor(tensor: Tensor, saved: Any) -> Tensor:
     array = _array(saved)
     dtype = torch.empty((), dtype=tensor.dtype).numpy().dtype
     if array is None:
-        problems.append(f"{_where(path)} is {_kind(saved)}, expected an array")
-        return tensor
+        raise _MismatchError(f"is {_kind(saved)}, expected an array")
     if array.shape != tuple(tensor.shape):
-        problems.append(f"{_where(path)} has shape {array.shape}, expected {tuple(tensor.shape)}")
-        return tensor
+        raise _MismatchError(f"has shape {array.shape}, expected {tuple(tensor.shape)}")
     # a count may have any integer type or be a Python number; float dtypes must be equal
     integers = array.dtype.kind in "iu" and dtype.kind in "iu"
     number = isinstance(saved, int | float) and array.dtype.kind in ("iu" + dtype.kind)
     if not (array.dtype == dtype or integers or number):
-        problems.append(f"{_where(path)} is {array.dtype}, expected {dtype}")
-        return tensor
+        raise _MismatchError(f"is {array.dtype}, expected {dtype}")
     cast = array.astype(dtype)
     if integers and (cast != array).any():
-        problems.append(f"{_where(path)} has values beyond {dtype}")
-        return tensor
+        raise _MismatchError(f"has values beyond {dtype}")
     return torch.from_numpy(cast).to(tensor.device)
 
 
-def _import_key(key: Tensor, saved: Any, path: tuple[str, ...], problems: list[str]) -> Tensor:
+def _import_key(key: Tensor, saved: Any) -> Tensor:
     array = _array(saved)
     if array is None or array.dtype.kind not in "iu" or array.shape != tuple(key.shape):
-        problems.append(
-            f"{_where(path)} is {_kind(saved)}, expected a uint32 key {list(key.shape)}"
-        )
-        return key
+        raise _MismatchError(f"is {_kind(saved)}, expected a uint32 key {list(key.shape)}")
     words = array.astype(np.int64)
     if (words < 0).any() or (words >= _WORD).any():
-        problems.append(f"{_where(path)} has words that are not 32-bit unsigned integers")
-        return key
+        raise _MismatchError("has words that are not 32-bit unsigned integers")
     return torch.from_numpy(words).to(key.device)
 
 
-def _import_number(
-    number: Any, saved: Any, path: tuple[str, ...], annotation: str, problems: list[str]
-) -> Any:
+def _import_number(number: Any, saved: Any, kind: str) -> Any:
     """A hyper-parameter, by the annotation of its field or by the number that is there."""
-    optional = annotation.endswith("None")
+    optional = kind.endswith("None")
     if saved is None and (number is None or optional):
         return None
     array = _array(saved)
-    integer = annotation == "int" or (annotation == "" and isinstance(number, int))
+    integer = kind == "int" or (kind == "" and isinstance(number, int))
     if array is None or array.dtype.kind not in "iuf" or (number is None and not optional):
         right = "None" if number is None and not optional else "a number"
-        problems.append(f"{_where(path)} is {_kind(saved)}, expected {right}")
-        return number
+        raise _MismatchError(f"is {_kind(saved)}, expected {right}")
     if array.shape != ():
-        problems.append(f"{_where(path)} has shape {array.shape}, expected a number")
-        return number
+        raise _MismatchError(f"has shape {array.shape}, expected a number")
     value = array.item()
     if integer and not float(value).is_integer():
-        problems.append(f"{_where(path)} is {value}, expected an integer")
-        return number
+        raise _MismatchError(f"is {value}, expected an integer")
     if integer:
         return int(value)
     if array.dtype.kind != "f":
@@ -283,10 +275,13 @@ def _array(saved: Any) -> np.ndarray | None:
     return None
 
 
-def _annotations(node: Any) -> dict[str, str]:
+def _field_kinds(node: Any) -> dict[str, str]:
+    """The annotation of each field that holds a number, and ``"key"`` for a learner's key."""
     if not isinstance(node, PyTreeNode):
         return {}
-    return {f.name: str(getattr(f.type, "__name__", f.type)) for f in dataclasses.fields(node)}
+    kinds = {f.name: str(getattr(f.type, "__name__", f.type)) for f in dataclasses.fields(node)}
+    kinds = {name: kind for name, kind in kinds.items() if kind in _NUMBERS}
+    return {**kinds, "rng": "key"} if isinstance(node, Agent) else kinds
 
 
 def _is_empty(node: Any) -> bool:
