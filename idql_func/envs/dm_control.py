@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import functools
 import re
+import tomllib
 import warnings
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -19,34 +21,8 @@ from idql_func.types import InputError
 
 __all__ = ["SUITE_TASKS", "FlatDmControl", "make_dm_control", "suite_id"]
 
-SUITE_TASKS: dict[str, tuple[str, ...]] = {
-    "acrobot": ("swingup", "swingup_sparse"),
-    "ball_in_cup": ("catch",),
-    "cartpole": (
-        "balance",
-        "balance_sparse",
-        "swingup",
-        "swingup_sparse",
-        "two_poles",
-        "three_poles",
-    ),
-    "cheetah": ("run",),
-    "dog": ("stand", "walk", "trot", "run", "fetch"),
-    "finger": ("spin", "turn_easy", "turn_hard"),
-    "fish": ("upright", "swim"),
-    "hopper": ("stand", "hop"),
-    "humanoid": ("stand", "walk", "run", "run_pure_state"),
-    "humanoid_CMU": ("stand", "walk", "run"),
-    "lqr": ("lqr_2_1", "lqr_6_2"),
-    "manipulator": ("bring_ball", "bring_peg", "insert_ball", "insert_peg"),
-    "pendulum": ("swingup",),
-    "point_mass": ("easy", "hard"),
-    "quadruped": ("walk", "run", "escape", "fetch"),
-    "reacher": ("easy", "hard"),
-    "stacker": ("stack_2", "stack_4"),
-    "swimmer": ("swimmer6", "swimmer15"),
-    "walker": ("stand", "walk", "run"),
-}
+_TABLE = Path(__file__).with_name("dm_control_tasks.toml").read_text(encoding="utf-8")
+SUITE_TASKS: dict[str, list[str]] = tomllib.loads(_TABLE)
 """Domain -> tasks of ``dm_control.suite``, listed so that names resolve without the package."""
 
 PREFIX = "dm_control/"

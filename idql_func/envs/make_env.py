@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import tomllib
 import warnings
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -18,43 +20,19 @@ from idql_func.types import InputError
 
 __all__ = ["D4RL_ENVIRONMENTS", "PlainAntMaze", "gymnasium_id", "make_env"]
 
-_OTHER_PHYSICS = (
-    "D4RL recorded it with mujoco-py and MuJoCo 2.x; observations and actions are the same here, "
-    "but the simulator and the model files are newer, so returns may differ from D4RL's published "
-    "scores"
+_TABLE = tomllib.loads(
+    Path(__file__).with_name("d4rl_environments.toml").read_text(encoding="utf-8")
 )
-_ANTMAZE = (
-    "D4RL's maze has its origin at the start cell and an ant with other gears; this maze has its "
-    "origin in the middle and random goals, so a policy trained on D4RL's file does not transfer "
-    "and scores are not comparable"
-)
-
-# D4RL family -> Gymnasium id and the difference. Families missing here have no counterpart.
+_NO_COUNTERPART: dict[str, str] = _TABLE.pop("no_counterpart")
 D4RL_ENVIRONMENTS: dict[str, tuple[str, str]] = {
-    "halfcheetah": ("HalfCheetah-v5", _OTHER_PHYSICS),
-    "hopper": ("Hopper-v5", _OTHER_PHYSICS),
-    "walker2d": ("Walker2d-v5", _OTHER_PHYSICS),
-    "pen": ("AdroitHandPen-v1", _OTHER_PHYSICS),
-    "hammer": ("AdroitHandHammer-v1", _OTHER_PHYSICS),
-    "door": ("AdroitHandDoor-v1", _OTHER_PHYSICS),
-    "relocate": ("AdroitHandRelocate-v1", _OTHER_PHYSICS),
-    # v4 and not v5: its ant has D4RL's 27 observations, without the position.
-    "antmaze-umaze": ("AntMaze_UMaze-v4", _ANTMAZE),
-    "antmaze-medium": ("AntMaze_Medium-v4", _ANTMAZE),
-    "antmaze-large": ("AntMaze_Large-v4", _ANTMAZE),
+    family: (identifier, group["difference"])
+    for group in _TABLE.values()
+    for family, identifier in group["ids"].items()
 }
+"""D4RL family -> Gymnasium id, and how that environment differs from D4RL's."""
 
-_NO_COUNTERPART: dict[str, str] = {
-    "ant": "D4RL's ant has 111 observations, Gymnasium's Ant-v5 has 105",
-    "maze2d": "D4RL's maze2d has other coordinates and another motor than gymnasium-robotics' "
-    f"PointMaze; the built-in {ENV_NAME!r} is a maze of that kind",
-    "kitchen": "D4RL's kitchen has 60 observations in another order than FrankaKitchen-v1",
-}
-
-_D4RL_NAME = re.compile(
-    r"(?P<family>halfcheetah|hopper|walker2d|antmaze-(?:umaze|medium|large)|ant|maze2d|kitchen"
-    r"|pen|hammer|door|relocate)-[a-z0-9-]*v\d+"
-)
+_FAMILIES = "|".join([*D4RL_ENVIRONMENTS, *_NO_COUNTERPART])
+_D4RL_NAME = re.compile(rf"(?P<family>{_FAMILIES})-[a-z0-9-]*v\d+")
 
 
 class PlainAntMaze(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
