@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from idql_func import random
 from idql_func.data.pointmaze import ENV_NAME, REF_MAX_SCORE, REF_MIN_SCORE
 from idql_func.data.scores import ReferenceScores, normalized_score, reference_scores
-from idql_func.envs import FrameSource, WANDBVideo, make_env, wrap_gym, write_video
+from idql_func.envs import WANDBVideo, make_env, wrap_gym, write_video
 from idql_func.envs.frames import env_name, frames_per_second
 from idql_func.envs.offscreen import Camera
-from idql_func.envs.rollout import Episode, check_actions, run_episodes, stack_observations
+from idql_func.envs.rollout import Episode, run_episodes
+from idql_func.envs.video import EpisodeFrames
 from idql_func.types import InputError
 
 __all__ = [
@@ -295,23 +296,14 @@ def record_video(
     _check_method(learner, method)
     env = _create_env(env_or_factory, render_mode="rgb_array")
     frames: list[NDArray[np.uint8]] = []
-    source: FrameSource | None = None
     try:
         _check_spaces(learner, env, False)
-        source = FrameSource(env, size, size)
-        observation, info = env.reset(seed=episode_seeds(seed, 1)[0])
-        episode, ended = Episode(observation, info), False
-        frames.append(source.rgb(camera_id))
-        while not ended and (max_steps is None or episode.length < max_steps):
-            actions, learner = getattr(learner, method)(stack_observations([observation]))
-            action = check_actions(actions, 1)[0]
-            observation, reward, terminated, truncated, info = env.step(action)
-            episode.add(observation, float(reward), info)
-            ended = terminated or truncated
-            frames.append(source.rgb(camera_id))
+        if max_steps is not None:
+            env = gym.wrappers.TimeLimit(env, max_steps)
+        env = EpisodeFrames(env, frames.extend, size, camera_id)
+        seeds = episode_seeds(seed, 1)
+        [[episode]] = run_episodes(learner, method, [[env]], seeds, overlap=False)
     finally:
-        if source is not None:
-            source.close()
         env.close()
     written = write_video(path, frames, frames_per_second(env) if fps is None else fps)
     summary = {"return": episode.total, "length": episode.length, "success": episode.success}
@@ -429,15 +421,7 @@ def _has_images(env: gym.Env) -> bool:
 def _observation_shape(learner: Any) -> int | dict[str, tuple[int, ...]] | None:
     """The observation size of a learner, or the shapes of a Dict's entries; None if unknown."""
     obs_dim = getattr(learner, "obs_dim", None)
-    if obs_dim is not None:
-        return obs_dim if isinstance(obs_dim, int) else dict(obs_dim)
-    node = getattr(getattr(learner, "value", None), "params", None)
-    while isinstance(node, dict):
-        if "Dense_0" in node:
-            kernel = node["Dense_0"].get("kernel")
-            return None if kernel is None else int(kernel.shape[-2])
-        node = next((part for name, part in node.items() if name.startswith("MLP")), None)
-    return None
+    return obs_dim if obs_dim is None or isinstance(obs_dim, int) else dict(obs_dim)
 
 
 def _summary(

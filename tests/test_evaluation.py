@@ -429,17 +429,10 @@ def test_a_maze_environment_can_be_copied() -> None:
     np.testing.assert_array_equal(copied["trajectories"][0], made["trajectories"][0])
 
 
-@dataclasses.dataclass(frozen=True)
-class _Value:
-    params: dict
-
-
 class Sized(Policy):
     def __init__(self, observations: int, actions: int) -> None:
         super().__init__()
-        kernel = torch.zeros(observations, 8)
-        tree = {"MLP_0": {"Dense_0": {"kernel": kernel}}, "OutputVDense": {}}
-        object.__setattr__(self, "value", _Value(tree))
+        object.__setattr__(self, "obs_dim", observations)
         object.__setattr__(self, "act_dim", actions)
 
 

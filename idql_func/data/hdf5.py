@@ -8,7 +8,7 @@ the root. It is what ``d4rl.offline_env.OfflineEnv.get_dataset`` reads.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from idql_func.atomic import atomic_path
+from idql_func.data.arrays import named_leaves
 from idql_func.deprecation import moved_names
 from idql_func.types import InputError
 
@@ -51,7 +52,7 @@ def write_d4rl_hdf5(
         ...     read_d4rl_hdf5(path)
         ({'rewards': array([1., 1.])}, {'seed': 3})
     """
-    flat = dict(_flatten(arrays))
+    flat = {name: np.asarray(value) for name, value in named_leaves(arrays)}
     if not flat:
         raise InputError(f"There is no array to write to {path}; give at least one.")
     for name, array in flat.items():
@@ -109,7 +110,10 @@ def read_d4rl_hdf5(
     try:
         with h5py.File(path, "r") as file:
             file.visititems(visit)
-            attributes = {name: _to_python(value) for name, value in file.attrs.items()}
+            attributes = {
+                name: value.item() if isinstance(value, np.generic) else value
+                for name, value in file.attrs.items()
+            }
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"{path} is a damaged HDF5 file ({first_line(error)}); create or download it again."
@@ -157,19 +161,6 @@ in D4RL's format.
             f"{path} is a truncated or damaged HDF5 file of {size} bytes ({first_line(error)}); "
             "create or download it again."
         ) from error
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", np.asarray(value)
-
-
-def _to_python(value: Any) -> Any:
-    """Convert a NumPy scalar to a Python value; leave arrays and strings unchanged."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def first_line(error: BaseException) -> str:

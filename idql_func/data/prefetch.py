@@ -55,37 +55,36 @@ def prefetch(
     if isinstance(queue_size, bool) or not isinstance(queue_size, int) or queue_size < 1:
         raise InputError(f"queue_size must be an integer of at least 1, got {queue_size!r}.")
     device = torch.device(device)
-    transfer: Any = _AsyncCopy(device) if device.type == "cuda" else _SyncCopy(device)
-    return _batches(draw, queue_size, transfer)
+    return _batches(draw, queue_size, (_CudaCopy if device.type == "cuda" else _Copy)(device))
 
 
 def _batches(
-    draw: Callable[[], dict[str, Any]], queue_size: int, transfer: Any
+    draw: Callable[[], dict[str, Any]], queue_size: int, copy: _Copy
 ) -> Iterator[dict[str, Any]]:
-    queue = collections.deque(transfer.start(draw()) for _ in range(queue_size))
+    queue = collections.deque(copy.start(draw()) for _ in range(queue_size))
     while True:
-        yield transfer.finish(queue.popleft())
-        queue.append(transfer.start(draw()))
+        yield copy.finish(queue.popleft())
+        queue.append(copy.start(draw()))
 
 
-class _SyncCopy:
+class _Copy:
     """Copy batches synchronously: they are on the device when ``start`` returns."""
 
     def __init__(self, device: torch.device):
         self.device = device
 
-    def start(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def start(self, batch: dict[str, Any]) -> Any:
         return map_arrays(batch, make_transfer(self.device))
 
-    def finish(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return batch
+    def finish(self, started: Any) -> dict[str, Any]:
+        return started
 
 
-class _AsyncCopy:
+class _CudaCopy(_Copy):
     """Copy batches to a CUDA device in parallel with its computation."""
 
     def __init__(self, device: torch.device):
-        self.device = device
+        super().__init__(device)
         self.stream = torch.cuda.Stream(device)
 
     def start(self, batch: dict[str, Any]) -> tuple[dict[str, Any], Any]:

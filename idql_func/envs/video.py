@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from idql_func.envs.frames import FrameSource, frames_per_second
 from idql_func.envs.offscreen import Camera
 from idql_func.types import InputError
 
-__all__ = ["VideoRecorder", "WANDBVideo", "video_suffix", "write_video"]
+__all__ = ["EpisodeFrames", "VideoRecorder", "WANDBVideo", "video_suffix", "write_video"]
 
 
 def video_suffix() -> str:
@@ -78,15 +78,10 @@ def _check_frames(frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> ND
     if len(frames) == 0:
         raise InputError("A video needs at least one frame, got none.")
     shapes = {np.shape(frame) for frame in frames}
-    stack = np.stack(list(frames)) if len(shapes) == 1 else None
-    if (
-        stack is None
-        or stack.dtype != np.uint8
-        or stack.ndim != 4
-        or stack.shape[-1] not in (1, 3)
-        or stack.size == 0
-    ):
-        got = "frames of several sizes" if stack is None else f"{stack.dtype} {stack.shape}"
+    stack = np.stack(list(frames)) if len(shapes) == 1 else np.empty(0, np.uint8)
+    is_image = stack.ndim == 4 and stack.shape[-1] in (1, 3) and stack.size > 0
+    if stack.dtype != np.uint8 or not is_image:
+        got = "frames of several sizes" if len(shapes) > 1 else f"{stack.dtype} {stack.shape}"
         raise InputError(f"Video frames must be uint8 [T, H, W, 3] or [T, H, W, 1], got {got}.")
     return np.repeat(stack, 3, axis=-1) if stack.shape[-1] == 1 else stack
 
@@ -121,20 +116,25 @@ def _ffmpeg() -> Any:
         ) from error
 
 
-class _EpisodeFrames(gym.Wrapper):
-    """Collects the frames of an episode and calls ``_finish`` with them at its end."""
+class EpisodeFrames(gym.Wrapper):
+    """Calls ``finish`` with the frames of each episode at its end.
+
+    The other arguments are those of :class:`VideoRecorder`; with ``use_pixels`` a frame of the
+    observation ``"pixels"`` is used if there is one.
+    """
 
     def __init__(
         self,
         env: gym.Env,
+        finish: Callable[[list[NDArray[np.uint8]]], Any],
         size: int,
-        use_pixels: bool,
-        camera_id: Camera,
-        max_videos: int | None,
+        camera_id: Camera = 0,
+        use_pixels: bool = False,
+        max_videos: int | None = None,
     ) -> None:
         gym.Wrapper.__init__(self, env)
-        self._size, self._use_pixels = size, use_pixels
-        self._camera, self._videos_left = camera_id, max_videos
+        self._finish, self._size, self._camera = finish, size, camera_id
+        self._use_pixels, self._videos_left = use_pixels, max_videos
         self._frames: list[NDArray[np.uint8]] = []
         self._source: FrameSource | None = None
 
@@ -175,11 +175,8 @@ class _EpisodeFrames(gym.Wrapper):
             self._source = FrameSource(self.env, self._size, self._size)
         self._frames.append(self._source.rgb(self._camera))
 
-    def _finish(self, frames: list[NDArray[np.uint8]]) -> None:
-        raise NotImplementedError
 
-
-class VideoRecorder(_EpisodeFrames, gym.utils.RecordConstructorArgs):
+class VideoRecorder(EpisodeFrames, gym.utils.RecordConstructorArgs):
     """Writes a video file of each episode: ``FOLDER/episode-0000.mp4`` and so on.
 
     Args:
@@ -235,7 +232,9 @@ class VideoRecorder(_EpisodeFrames, gym.utils.RecordConstructorArgs):
             fps=fps,
             suffix=suffix,
         )
-        _EpisodeFrames.__init__(self, env, size or 256, size is None, camera_id, max_videos)
+        EpisodeFrames.__init__(
+            self, env, self._write, size or 256, camera_id, size is None, max_videos
+        )
         self.files: list[Path] = []
         self._folder, self._name, self._every = Path(folder), name, every
         self._fps = frames_per_second(env) if fps is None else fps
@@ -253,12 +252,12 @@ class VideoRecorder(_EpisodeFrames, gym.utils.RecordConstructorArgs):
         if self._episode % self._every == 0:
             super()._add_frame(observation)
 
-    def _finish(self, frames: list[NDArray[np.uint8]]) -> None:
+    def _write(self, frames: list[NDArray[np.uint8]]) -> None:
         path = self._folder / f"{self._name}-{self._episode:04d}{self._suffix}"
         self.files.append(write_video(path, frames, self._fps))
 
 
-class WANDBVideo(_EpisodeFrames, gym.utils.RecordConstructorArgs):
+class WANDBVideo(EpisodeFrames, gym.utils.RecordConstructorArgs):
     """Logs a video of each episode to the active Weights & Biases run.
 
     It does not commit the step, as upstream. The file is written here, so W&B's media packages are
@@ -300,10 +299,10 @@ class WANDBVideo(_EpisodeFrames, gym.utils.RecordConstructorArgs):
         gym.utils.RecordConstructorArgs.__init__(
             self, name=name, pixel_hw=pixel_hw, render_kwargs=render_kwargs, max_videos=max_videos
         )
-        _EpisodeFrames.__init__(self, env, pixel_hw, True, camera_id, max_videos)
+        EpisodeFrames.__init__(self, env, self._log, pixel_hw, camera_id, True, max_videos)
         self._name = name
 
-    def _finish(self, frames: list[NDArray[np.uint8]]) -> None:
+    def _log(self, frames: list[NDArray[np.uint8]]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = write_video(Path(folder) / f"video{video_suffix()}", frames, fps=20)
             video = self._wandb.Video(str(path), format=path.suffix[1:])
