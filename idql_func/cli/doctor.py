@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import tyro
 
@@ -26,11 +25,14 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps(shown, indent=2))
         return 0 if compiles else 1
     from rich.console import Console
+    from rich.markup import escape
+
+    from idql_func.training.runs.console import make_table
 
     console = Console(highlight=False, width=_WIDTH)
-    console.print(_table([("", ""), *facts.items()]))
-    rows = [(route.name, "on" if route.on else f"off: {route.detail}") for route in found]
-    console.print(_table([("route", "state"), *rows]))
+    console.print(make_table(("", ""), [(name, escape(value)) for name, value in facts.items()]))
+    states = [(route.name, "on" if route.on else f"off: {route.detail}") for route in found]
+    console.print(make_table(("route", "state"), [(name, escape(x)) for name, x in states]))
     return 0 if compiles else 1
 
 
@@ -48,16 +50,3 @@ def _options(json: tyro.conf.FlagCreatePairsOff[bool] = False) -> bool:
         json: Print JSON.
     """
     return json
-
-
-def _table(rows: Sequence[tuple[str, str]]) -> Any:
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(header_style="bold", box=box.SIMPLE_HEAD, show_header=any(rows[0]))
-    table.add_column(rows[0][0], no_wrap=True)
-    table.add_column(rows[0][1], overflow="fold")
-    for name, value in rows[1:]:
-        table.add_row(name, escape(value))
-    return table

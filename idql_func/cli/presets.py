@@ -5,18 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
 from idql_func.cli.options import parse_options
 from idql_func.training.configs.catalogue import CatalogueEntry, catalogue, presets_called
 from idql_func.training.configs.settings import flat_settings, settings_to_dict
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 __all__ = ["PresetsOptions", "main", "parse"]
 
@@ -50,46 +47,32 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     from rich.console import Console
 
+    from idql_func.training.runs.console import make_table
+
     console = Console(highlight=False)
     if options.name is None:
-        console.print(_table_of_presets(entries))
+        rows = [(entry.line, _summary(entry)) for entry in entries]
+        console.print(make_table(("command", "learner, dataset or environment"), rows))
         console.print("`idql presets NAME` shows every setting of one.", style="dim")
         return 0
     for entry in entries:
-        console.print(_table_of_settings(entry))
+        origin = "".join(f"\nupstream: {file}" for file in entry.upstream)
+        title = f"{entry.line}: {entry.description}{origin}"
+        columns = ("setting", "value", "default if different")
+        console.print(make_table(columns, _settings(entry), title))
     return 0
 
 
-def _table_of_presets(entries: Iterable[CatalogueEntry]) -> Table:
-    table = _table(None, "command", "learner, dataset or environment")
-    for entry in entries:
-        upstream = f"\nupstream: {entry.upstream[0].rpartition('/')[2]}" if entry.upstream else ""
-        table.add_row(entry.line, f"{entry.learner}, {entry.subject}{upstream}")
-    return table
+def _summary(entry: CatalogueEntry) -> str:
+    upstream = f"\nupstream: {entry.upstream[0].rpartition('/')[2]}" if entry.upstream else ""
+    return f"{entry.learner}, {entry.subject}{upstream}"
 
 
-def _table_of_settings(entry: CatalogueEntry) -> Table:
-    origin = "".join(f"\nupstream: {file}" for file in entry.upstream)
-    title = f"{entry.line}: {entry.description}{origin}"
-    table = _table(title, "setting", "value", "default if different")
+def _settings(entry: CatalogueEntry) -> Iterator[tuple[str, str, str]]:
     defaults = flat_settings(_defaults(entry.config))
     for name, value in flat_settings(entry.config).items():
         default = "" if value == defaults[name] else json.dumps(defaults[name])
-        table.add_row(name, json.dumps(value), default)
-    return table
-
-
-def _table(title: str | None, first: str, *columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    table.add_column(first, no_wrap=True)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+        yield name, json.dumps(value), default
 
 
 def _defaults(config: Any) -> Any:

@@ -7,7 +7,7 @@ import functools
 import importlib
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,8 +29,6 @@ from idql_func.training.configs.sweeps import (
 )
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from idql_func.training.runs.directory import RunDirectory
 
 __all__ = ["SweepOptions", "main", "parse"]
@@ -120,7 +118,7 @@ def _settings_by_label(cells: Sequence[Cell]) -> dict[str, Any]:
 
 
 def _run_all(cells: Sequence[Cell], settings: Mapping[str, Any]) -> int:
-    from idql_func.training.runs.console import Reporter
+    from idql_func.training.runs.console import Reporter, make_table
     from idql_func.training.runs.directory import RunDirectory
 
     reporter = Reporter()
@@ -144,8 +142,9 @@ def _run_all(cells: Sequence[Cell], settings: Mapping[str, Any]) -> int:
         except Exception as error:  # whatever stops one run must not stop the others
             failed.append(cell)
             print(f"error: {cell.name}: {one_line(error)}", file=sys.stderr)
-    finished = [run for run in runs if run.state == "finished"]
-    reporter.table(_table(cells, {run.path.name: _returns(run) for run in finished}, failed))
+    returns = {run.path.name: _returns(run) for run in runs if run.state == "finished"}
+    columns, rows = ("settings", "policy", "return", "seeds"), _rows(cells, returns, failed)
+    reporter.table(make_table(columns, rows, "Returns over seeds", numbers=True))
     return 1 if failed else 0
 
 
@@ -164,20 +163,12 @@ def _check_same_settings(run: RunDirectory, config: Any) -> None:
         )
 
 
-def _table(
+def _rows(
     cells: Sequence[Cell], returns: Mapping[str, Mapping[str, float]], failed: Iterable[Cell]
-) -> Table:
+) -> Iterator[tuple[str, str, str, str]]:
     """The mean over the seeds of each run's last evaluation, and a row for each failed run."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title="Returns over seeds", title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("settings", "policy", "return", "seeds"):
-        justify = "right" if column in ("return", "seeds") else "left"
-        table.add_column(column, justify=justify, overflow="fold")
     for row in means_over_seeds(returns, {cell.name: cell.label for cell in cells}):
         error = "" if row.standard_error is None else f" ± {row.standard_error:.1f}"
-        table.add_row(row.members, row.quantity, f"{row.mean:.1f}{error}", str(row.count))
+        yield row.members, row.quantity, f"{row.mean:.1f}{error}", str(row.count)
     for cell in failed:
-        table.add_row(cell.label, "", "failed", f"seed {cell.seed}")
-    return table
+        yield cell.label, "", "failed", f"seed {cell.seed}"

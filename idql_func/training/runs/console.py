@@ -7,7 +7,7 @@ instead, a few a minute.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ __all__ = [
     "TrainingBar",
     "duration",
     "files_table",
+    "make_table",
     "policy_name",
     "returns_table",
 ]
@@ -228,6 +229,46 @@ class TrainingBar:
             self._progress.update(self._task, activity="training")
 
 
+def make_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    title: str | None = None,
+    *,
+    numbers: bool = False,
+) -> Table:
+    """A table whose first column names the rows.
+
+    Args:
+        columns: the headings; without any text there is no line of headings.
+        rows: a text for each column.
+        title: heading of the table.
+        numbers: the other columns hold numbers, on the right; else text, folded where it is long.
+
+    Example:
+        >>> make_table(("setting", "value"), [("seed", "0")]).row_count
+        1
+    """
+    table = Table(
+        title=title,
+        title_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_header=any(columns),
+        pad_edge=numbers,
+    )
+    table.add_column(columns[0], no_wrap=not numbers)
+    for column in columns[1:]:
+        table.add_column(
+            column,
+            justify="right" if numbers else "left",
+            no_wrap=numbers,
+            overflow="ellipsis" if numbers else "fold",
+        )
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def returns_table(
     results: Mapping[Any, Mapping[str, Any]],
     *,
@@ -257,13 +298,12 @@ def returns_table(
     columns = ["return", "x data", "episodes", "length", "success", "score /100"]
     cells = [(name, _cells(result, reference)) for name, result in rows]
     used = [i for i in range(len(columns)) if any(row[i] for _, row in cells)]
-    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
-    table.add_column("policy", no_wrap=True)
-    for i in used:
-        table.add_column(columns[i], justify="right", no_wrap=True)
-    for name, row in cells:
-        table.add_row(name, *(row[i] for i in used))
-    return table
+    return make_table(
+        ["policy", *(columns[i] for i in used)],
+        [(name, *(row[i] for i in used)) for name, row in cells],
+        title,
+        numbers=True,
+    )
 
 
 def _cells(result: Mapping[str, Any], reference: float | None) -> list[str]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from idql_func.atomic import atomic_path
@@ -16,7 +15,7 @@ from idql_func.training.configs.settings import flat_settings
 from idql_func.training.configs.sweeps import MeanOverSeeds, means_over_seeds
 from idql_func.training.offline import ACTOR_LOSS_LABELS
 from idql_func.training.offline_loop import IDQL
-from idql_func.training.runs.console import policy_name
+from idql_func.training.runs.console import make_table, policy_name
 from idql_func.training.runs.directory import write_json
 from idql_func.training.runs.plots import save_figure
 from idql_func.training.runs.results import Results, plain_results
@@ -121,17 +120,16 @@ def members_table(
         [['seed0', 'seed1', 'mean of 2'], ['1.00', '3.00', '2.00 ± 1.00']]
     """
     quantities = list(dict.fromkeys(q for own in values.values() for q in own))
-    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
-    table.add_column("member", no_wrap=True)
-    for quantity in quantities:
-        table.add_column(quantity, justify="right", no_wrap=True)
-    for i, (member, own) in enumerate(values.items(), start=1):
-        cells = [_number(own[q]) if q in own else "" for q in quantities]
-        table.add_row(member, *cells, end_section=i == len(values))
+    rows = [
+        (member, *(_number(own[q]) if q in own else "" for q in quantities))
+        for member, own in values.items()
+    ]
+    table = make_table(("member", *quantities), rows, title, numbers=True)
+    table.add_section()
     for label in dict.fromkeys(row.members for row in means):
-        rows = {row.quantity: row for row in means if row.members == label}
-        count = max(row.count for row in rows.values())
-        cells = [_with_error(rows[q]) if q in rows else "" for q in quantities]
+        own = {row.quantity: row for row in means if row.members == label}
+        count = max(row.count for row in own.values())
+        cells = [_with_error(own[q]) if q in own else "" for q in quantities]
         table.add_row(f"{label}{': ' if label else ''}mean of {count}", *cells, style="bold")
     return table
 
