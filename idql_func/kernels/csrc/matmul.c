@@ -7,12 +7,12 @@
    in registers. It differs from a general library because in a training step every operand comes
    from main memory and is used once:
 
-   - The next panel is packed, and the next block prefetched, while the present ones are multiplied.
+   - The next panel is packed, and the next block prefetched, while the current ones are multiplied.
      A panel that only one or two blocks use is read without packing.
    - A bias, max(x, 0) and the mask of its derivative (the gate) are applied to a tile before it is
      stored.
-   - Columns of the right factor are summed while they are in the cache: the gradient of a bias
-     beside that of its kernel.
+   - Columns of the right factor are summed while they are in the cache: this gives the gradient
+     of a bias together with that of its kernel.
 
    Outer products and results of few columns are in matmul_thin.h. The choice of the method depends
    only on n, k and the layouts.
@@ -27,7 +27,7 @@
 
 #include "matmul_thin.h"
 
-/* Returns the workspace of this thread, or null if memory is short. */
+/* Returns the workspace of this thread, or null if memory cannot be allocated. */
 static float *thread_workspace(void)
 {
     static __thread float *workspace; /* allocated once for each thread */
@@ -44,7 +44,7 @@ typedef struct {
     int64_t batch, m, n, k, a_step, b_step, bias_step, a_transposed, b_transposed, relu, threads;
 } product; /* see fused_matmul */
 
-/* Computes rows m0 to m1 and columns n0 to n1 of member g; returns 1 if memory is short. */
+/* Computes rows m0 to m1 and columns n0 to n1 of member g; returns 1 without memory. */
 static int compute_part(const product *p, int64_t g, int64_t m0, int64_t m1, int64_t n0, int64_t n1)
 {
     const int64_t m = p->m, n = p->n, k = p->k;
@@ -66,7 +66,7 @@ static int compute_part(const product *p, int64_t g, int64_t m0, int64_t m1, int
    or [n, k]. With a step of 0 all g share one factor. Then bias [batch, n] (or [n] with a step of
    0) is added, max(x, 0) is taken if relu is set, and elements whose gate [batch, m, n] is <= 0
    are set to 0; bias and gate may be null. If sums [batch, n] is not null, it receives the sums
-   of b's columns. Returns 0, or 1 if memory is short. */
+   of b's columns. Returns 0, or 1 if memory cannot be allocated. */
 int64_t fused_matmul(const float *a, const float *b, float *c, const float *bias,
                      const float *gate, float *sums, int64_t batch, int64_t m, int64_t n,
                      int64_t k, int64_t a_step, int64_t b_step, int64_t bias_step,

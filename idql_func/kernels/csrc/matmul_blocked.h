@@ -96,7 +96,7 @@ static void sum_panel(const float *panel, int64_t step, int64_t depth, int64_t c
     }
 }
 
-/* Applies bias, relu and gate to results that are stored already: parts of a tile, vectors. */
+/* Applies bias, relu and gate to results that are already in memory: incomplete tiles, vectors. */
 static void apply_epilogue(epilogue e, float *c, int64_t ldc, int64_t rows, int64_t cols,
                            int64_t row, int64_t column)
 {
@@ -133,7 +133,7 @@ static void rectangle(factor a, factor b, float *c, int64_t ldc, int64_t m0, int
     float *panel = workspace + (MC / MR + 2) * BLOCK, *other = panel + KC * NR, part_tile[MR * NR];
     const int64_t row_groups = (m1 - m0 + MC - 1) / MC, panels = (n1 - n0 + NR - 1) / NR;
     const int64_t steps = (k + KC - 1) / KC * row_groups * panels;
-    const int unpacked = !b.transposed && m1 - m0 <= 2 * MR; /* packing would not pay */
+    const int unpacked = !b.transposed && m1 - m0 <= 2 * MR; /* packing would cost more */
     lookahead later[2] = {{0}};
     for (int64_t step = 0; step < steps; step++) {
         const int64_t n = n0 + step % panels * NR, row_group = step / panels % row_groups;
@@ -144,7 +144,7 @@ static void rectangle(factor a, factor b, float *c, int64_t ldc, int64_t m0, int
         const int64_t cols = smaller(NR, n1 - n), width = cols > LANES ? NR : LANES;
         const float *right = unpacked && cols == NR ? element(b, k0, n) : panel;
         const int64_t right_step = right == panel ? width : b.ld;
-        if (later[0].to) advance(later, later[0].stop); /* what is left of the panel */
+        if (later[0].to) advance(later, later[0].stop); /* pack the rest of the panel */
         else if (right == panel)
             pack_panel(element(b, k0, n), b.ld, b.transposed, depth, cols, width, panel);
         if (sums && row_group == 0)

@@ -1,6 +1,6 @@
 /* Matrix products in which the result has few columns, or the factors are two vectors.
 
-   The first and last layers of a network, and their gradients, have a side of a few numbers. A
+   In the first and last layers of a network, and in their gradients, one dimension is small. A
    tile of the general product would be mostly zeros there, and packed data would be used once.
 
    - k of 1, an outer product, is written row by row, so that memory is accessed in order.
@@ -10,8 +10,8 @@
      are read without packing. If the left factor is transposed, the transpose of the result is
      computed instead: a general product of few rows, which reads its panels without packing.
 
-   A dot product is as many partial sums as a vector has lanes, added up by halves, in sections of
-   DEPTH elements. */
+   A dot product has one partial sum per lane of a vector, which are added by halves, in sections
+   of DEPTH elements. */
 #ifndef MATMUL_THIN_H
 #define MATMUL_THIN_H
 
@@ -76,7 +76,7 @@ static void combine_rows(const float *x, const float *rows, int64_t ld, int64_t 
         UNROLL(r, 8) store(to + j + r * LANES, s[r]);
     }
     for (; j < n; j += LANES) {
-        const int64_t at = smaller(j, n - LANES); /* the last may overlap: same values */
+        const int64_t at = smaller(j, n - LANES); /* may overlap the previous vector */
         vec s = splat(0);
         for (int64_t k = 0; k < depth; k++) {
             const float *row = rows + k * ld;

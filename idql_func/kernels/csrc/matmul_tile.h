@@ -13,7 +13,7 @@
 #define MR 14 /* 28 of 32 registers hold the tile */
 #else
 #define LANES 8
-#define MR 6 /* 12 of 16 */
+#define MR 6 /* 12 of 16 registers */
 #endif
 #define NR (2 * LANES)
 #define NR_BITS (LANES == 16 ? 5 : 4)
@@ -58,7 +58,7 @@ static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 /* the start of part i when m is divided into n equal parts */
 static inline int64_t part_start(int64_t m, int64_t n, int64_t i) { return m * i / n; }
 
-/* Work for a later step, done in portions of quota while the present step multiplies. If `to` is
+/* Work for a later step, done in portions of quota while the current step multiplies. If `to` is
    set, rows of the next panel are packed into it: row q, of NR floats, is at from + q * far.
    Otherwise cache lines are prefetched: line q is at from + (q >> shift) * far + (q & mask) * near
    with mask = 2**shift - 1. */

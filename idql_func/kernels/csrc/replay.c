@@ -13,7 +13,7 @@
    first argument in words, number of arguments, whether a nonzero result is an error). patches:
    for each pointer (its index in words, slot, offset in bytes); slot -1 is the copy of the words
    itself. The words are copied, so that two threads can replay the same recording at the same
-   time. A call passes up to 15 arguments more than the function takes, which it ignores. */
+   time. A call passes up to 15 arguments more than the function has; the function ignores them. */
 static int64_t run_once(const int64_t *steps, int64_t n_steps, const int64_t *words,
                         int64_t n_words, const int64_t *patches, int64_t n_patches,
                         const int64_t *slots)

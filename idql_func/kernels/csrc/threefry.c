@@ -1,9 +1,9 @@
 /* JAX's random streams: threefry-2x32 words of a key, and the numbers made of them, in one pass.
 
    Loaded by kernels/threefry.py and kernels/draws.py, whose tensor forms give the same bits. Keys
-   are hash_counters of 32-bit words stored as int64. Every loop is written so that the compiler
-   vectorises it. The result does not depend on the number of threads, because each piece of a
-   draw depends only on its position. */
+   are pairs of 32-bit words stored as int64. Every loop is written so that the compiler vectorises
+   it. The result does not depend on the number of threads, because each piece of a draw depends
+   only on its position. */
 
 #include <math.h>
 #include <stdint.h>
@@ -52,7 +52,7 @@ int64_t threefry2x32(const int64_t *keys, int64_t rows, const int64_t *counts, i
     return 0;
 }
 
-/* Computes pairs `start` to `start + n` of the words of a draw of `size` words. The newer layout
+/* Computes pairs `start` to `start + n` of words for a draw of `size` words. The newer layout
    hashes each 64-bit counter separately; the older one hashes each counter of the first half
    together with one of the second half. */
 static void hash_counters(const int64_t *key, int64_t size, int newer, int64_t start, int64_t n,
