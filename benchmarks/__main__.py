@@ -10,7 +10,7 @@ from benchmarks.processes import COMMAND
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command: 0 if all is well, 1 if something regressed or failed, 2 for bad input."""
+    """Run the command: 0 on success, 1 if something regressed or failed, 2 for bad input."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == [COMMAND]:
         from benchmarks import child

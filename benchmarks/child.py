@@ -1,6 +1,6 @@
-"""What runs in a child process of the benchmarks (``benchmarks.processes`` starts it).
+"""The program of the benchmarks' child processes (``benchmarks.processes`` starts them).
 
-At its top this module imports the standard library alone, because imports are part of what is
+At its top this module imports only the standard library, because imports are part of what is
 measured. A child measures memory, the time to a first update, or blocks of remote variants.
 """
 
@@ -158,7 +158,7 @@ def _jax_variant(task: Mapping[str, Any], workload: str, plan: Mapping[str, Any]
 
 
 def _restrict_cores(threads: int) -> None:
-    """Do as ``machine.use_threads``, which imports torch."""
+    """Restrict cores like ``machine.use_threads``, but without importing torch."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 

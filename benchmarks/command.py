@@ -156,11 +156,11 @@ def chosen(only: str | None) -> list[str]:
     """
     if only is None:
         return list(NAMES)
-    asked = [name.strip() for name in only.split(",")]
-    for name in asked:
+    requested = [name.strip() for name in only.split(",")]
+    for name in requested:
         if name not in NAMES:
             raise InputError(f"no workload is called {name!r}; there are {', '.join(NAMES)}")
-    return [name for name in NAMES if name in asked]
+    return [name for name in NAMES if name in requested]
 
 
 def _upstream(given: Path | None, left_out: list[str]) -> str | None:

@@ -54,8 +54,8 @@ def figure_of(run: Run) -> Figure:
     for axis, (draw, found) in zip(axes, panels, strict=False):
         draw(axis, found)
         axis.spines[["top", "right"]].set_visible(False)
-    for spare in axes[len(panels) :]:
-        spare.remove()
+    for unused in axes[len(panels) :]:
+        unused.remove()
     figure.suptitle(_heading(run), fontsize=10)
     return figure
 
@@ -86,7 +86,7 @@ def _heading(run: Run) -> str:
 # --- ratio to JAX -------------------------------------------------------------------------
 
 
-def _best_beside_jax(results: Sequence[Result]) -> list[Result]:
+def _best_with_jax(results: Sequence[Result]) -> list[Result]:
     """This library's fastest variant of each case that JAX ran too; sweeps have their own panel."""
     found = []
     for _, group in groupby(results, key=lambda r: (r.workload, r.settings)):
@@ -114,7 +114,7 @@ def _draw_ratios(axis: Axes, found: Sequence[Result]) -> None:
     _bar_names(axis, names)
     axis.set_xlim(0, 1.15 * max(1.05, *ends))
     axis.set_xlabel("times as fast as JAX (median and quartiles of pairs of blocks)")
-    axis.set_title("This library's fastest variant beside JAX")
+    axis.set_title("This library's fastest variant compared with JAX")
 
 
 # --- share of the limit -------------------------------------------------------------------
@@ -292,7 +292,7 @@ def _log2(axis: Axes, ticks: Sequence[int]) -> None:
 
 
 _PANELS: tuple[tuple[Callable[[Axes, Any], None], Callable[[Any], list[Result]]], ...] = (
-    (_draw_ratios, _best_beside_jax),
+    (_draw_ratios, _best_with_jax),
     (_draw_shares, _with_share),
     (_draw_sweep, _sweep),
     (_draw_seeds, _seeds),

@@ -1,7 +1,7 @@
 """Start child processes: for one-off measurements in a fresh process, and for remote variants.
 
-Memory of one variant alone and the time to a first update can only be measured in a process of its
-own. ``benchmarks.child`` is what runs in it. This module imports the standard library alone.
+The memory of one variant and the time to a first update can only be measured in a separate process,
+which runs ``benchmarks.child``. This module imports only the standard library.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def command(task: Mapping[str, Any]) -> list[str]:
 
 
 def _run(task: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, float]:
-    done = subprocess.run(
+    result = subprocess.run(
         command(task),
         env={**os.environ, **environ},
         cwd=ROOT,
@@ -85,8 +85,10 @@ def _run(task: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, float
         text=True,
         check=False,
     )
-    for line in reversed(done.stdout.splitlines()):
+    for line in reversed(result.stdout.splitlines()):
         if line.startswith(MARK):
             return json.loads(line.removeprefix(MARK))
-    output = (done.stderr or done.stdout).strip().splitlines()
-    raise RuntimeError(output[-1] if output else f"the child exited with status {done.returncode}")
+    output = (result.stderr or result.stdout).strip().splitlines()
+    raise RuntimeError(
+        output[-1] if output else f"the child exited with status {result.returncode}"
+    )

@@ -2,12 +2,12 @@
 
 Two libraries in one process share its memory allocator, its thread pools and its memory pages, so
 that each is faster or slower than alone, as its users run it. JAX's IDQL update allocates 3,000 to
-8,600 fresh pages a call, the fewer the more its allocator has kept: it takes from 40 ms (beside a
-torch whose heap has grown) to 52 ms.
+8,600 new pages per call, fewer if its allocator has kept more memory: it takes from 40 ms (in one
+process with a torch whose heap has grown) to 52 ms.
 
 So the parent requests each block from a child over a pipe and idles until the reply; the child
-waits on the pipe while the parent measures its own variants. The child's clock stands around its
-calls, so that the pipe is in no figure. ``benchmarks.child`` is the other end.
+waits on the pipe while the parent measures its own variants. The child itself times its calls, so
+that no figure includes the pipe. The child runs ``benchmarks.child``.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class ChildProcess:
         assert self._errors is not None
         try:
             status = child.wait(_EXIT_SECONDS)
-        except subprocess.TimeoutExpired:  # it closed its end of the pipe and goes on
+        except subprocess.TimeoutExpired:  # it closed its end of the pipe and continues
             status = _end(child)
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()

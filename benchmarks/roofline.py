@@ -44,7 +44,7 @@ SHAPES: tuple[Shape, ...] = (
 
 _COPIED = 1 << 26  # bytes read and bytes written: more than any cache holds
 _ROTATING = 6
-_MOST_REPEATS = 100
+_MAX_REPEATS = 100
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def matmul_variant(shape: Shape, device: str = "cpu", name: str = LIMIT) -> Vari
     """A float32 product with rotating operands; its unit is one floating-point operation."""
     rows, inner, columns = shape
     # a call that is long enough to make the overhead negligible
-    repeats = min(_MOST_REPEATS, max(1, round(2e8 / (rows * inner * columns))))
+    repeats = min(_MAX_REPEATS, max(1, round(2e8 / (rows * inner * columns))))
 
     def make() -> Callable[[int], Tensor]:
         left = [torch.randn(rows, inner, device=device) for _ in range(_ROTATING)]

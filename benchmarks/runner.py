@@ -33,7 +33,7 @@ BUDGETS = {
 }
 
 _MODULES = {JAX: "benchmarks.jax_side.variants", UPSTREAM: "benchmarks.upstream"}
-"""What runs in a child process each, and the module that makes its variants there."""
+"""The origins of variants that run in child processes, and the modules that make them there."""
 
 Note = Callable[[str], Any]
 """Called with one sentence about something that could not be measured."""
@@ -70,14 +70,14 @@ def run(
 ) -> Run:
     """Measure the named workloads.
 
-    A variant that fails is left out; ``left_out`` names it with its error, and the run goes on.
+    A variant that fails is left out; ``left_out`` names it with its error, and the run continues.
 
     Args:
         plan: what to measure, and what is installed.
         names: workloads, of ``benchmarks.workloads.NAMES``.
         threads: the number that :func:`benchmarks.machine.use_threads` has set.
         matmul: the mode of matrix products, of ``matmul_precision``.
-        memory: also run variants in processes of their own to measure their memory: all of them
+        memory: also run variants in separate processes to measure their memory: all of them
             in a full run, else the fastest and JAX's in cases with ``memory``.
         budget: rounds and length of blocks; default: the one of the plan's effort.
         console: shows the progress; default: nothing is shown.

@@ -18,7 +18,7 @@ from benchmarks.timing import Variant
 
 __all__ = ["act", "make_variant", "problem", "update"]
 
-_WIDTH = 256  # the original's residual blocks have no other (quirk U14)
+_WIDTH = 256  # the original's residual blocks always have this width (quirk U14)
 
 
 def problem(path: Path) -> str | None:

@@ -1,6 +1,6 @@
-"""The learners of ``idql_func`` in flax and optax: what the benchmarks compare this library with.
+"""The learners of ``idql_func`` in flax and optax, with which the benchmarks compare this library.
 
-They are written as users of JAX write them: one jitted program a step, its state donated, batches
+They are written as users of JAX write them: one jitted program per step, its state donated, batches
 drawn inside from a dataset on the device. Parameter trees, keys and the order of draws are those of
 the port, so that both start from the same numbers and both are compared with the parity record.
 

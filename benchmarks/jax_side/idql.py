@@ -107,7 +107,7 @@ class IDQL(struct.PyTreeNode):
         decay_steps: int | None = int(2e6),
         **settings: Any,
     ) -> IDQL:
-        """``GeneralDDPMIQLLearner``'s keywords and defaults, but for its objectives."""
+        """``GeneralDDPMIQLLearner``'s keywords and defaults, except for its objectives."""
         reverse: Any = functools.partial(
             MLP, (*actor_hidden_dims, act_dim), mish, layer_norm=actor_layer_norm
         )
@@ -190,7 +190,7 @@ class IDQL(struct.PyTreeNode):
             inputs = batch["observations"], noisy, time[:, None]
             eps = apply(self.score_model, params, *inputs, dropout_key=dropout_key)
             value = ((eps - noise) ** 2).sum(-1).mean()
-            # the full learner logs the mean weight of its objective, which is 1 here
+            # the general learner logs the mean weight of its objective, which is 1 here
             weights = {"weights": jnp.ones_like(value)} if self.report_weights else {}
             return value, {"actor_loss": value, **weights}
 

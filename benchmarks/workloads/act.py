@@ -39,9 +39,9 @@ def _case(settings: Settings, plan: Plan) -> Case:
     own = [Variant("compiled", make, wait_torch, units=number)]
     if plan.effort != "quick":
         own.insert(0, Variant("eager", make, wait_torch, units=number, scope=disable_jit))
-    beside = list(jax_variants(plan, "act", settings))
+    external = list(jax_variants(plan, "act", settings))
     if number > 1:  # other ways to act in several environments, each with its own keys
-        beside += [
+        external += [
             *jax_variants(plan, "act_each", settings),
             *jax_variants(plan, "act_vmapped", settings),
         ]
@@ -49,7 +49,7 @@ def _case(settings: Settings, plan: Plan) -> Case:
         "act",
         settings,
         "actions/s",
-        (*own, *beside, *upstream.act(plan, settings)),
+        (*own, *external, *upstream.act(plan, settings)),
         flops=lambda: idql.act_flops(settings),
         wait_each=True,
         limit_shape=(settings.num_envs * settings.N, settings.hidden, 4 * settings.hidden),

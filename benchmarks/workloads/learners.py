@@ -133,10 +133,10 @@ def _case(settings: Settings, plan: Plan) -> Case:
         return Flops(count, count)
 
     own = [_variant("donated", settings, plan, donate=True)]
-    beside = list(jax_variants(plan, "learner", settings))
+    external = list(jax_variants(plan, "learner", settings))
     if plan.effort != "quick" and settings.learner in IN_ONE_PROGRAM:
         own.append(scanned(settings, plan))
-        beside += jax_variants(plan, "learner_scanned", settings)
+        external += jax_variants(plan, "learner_scanned", settings)
     if plan.effort == "full":
         eager = _variant("eager", settings, plan, scope=disable_jit)
         own = [eager, _variant("compiled", settings, plan), *own]
@@ -144,7 +144,7 @@ def _case(settings: Settings, plan: Plan) -> Case:
         "learners",
         settings,
         "updates/s",
-        (*own, *beside),
+        (*own, *external),
         flops=flops,
         limit_shape=(settings.batch, settings.hidden, settings.hidden),
     )

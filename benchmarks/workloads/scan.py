@@ -18,7 +18,7 @@ class Settings(update.Settings):
 
 
 def cases(plan: Plan) -> list[Case]:
-    """One length; a full run has several, which shows what a call itself costs."""
+    """One length; a full run has several, which shows the cost of a call."""
     lengths = plan.pick((16,), (16,), (1, 4, 16, 64))
     settings = [Settings(steps=steps) for steps in lengths]
     return [_case(s, plan) for s in resized(plan, settings, **update.TINY, steps=2)]
