@@ -11,7 +11,7 @@ from pathlib import Path
 def _parser() -> argparse.ArgumentParser:
     # argparse, since `record` runs where the project's other packages are not installed.
     parser = argparse.ArgumentParser(
-        prog="python -m parity", description="Hold the port against the JAX original."
+        prog="python -m parity", description="Compare the port with the JAX original."
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument("--upstream", type=Path, required=True, help="checkout of the original")
     record.add_argument("--out", type=Path, help="folder to write (default: parity/reference)")
     record.add_argument(
-        "--only", nargs="+", metavar="GROUP", help="these groups; the others stay as they are"
+        "--only", nargs="+", metavar="GROUP", help="record only these groups and keep the others"
     )
 
     check = commands.add_parser("check", help="run the port on the saved cases and compare")
@@ -33,21 +33,21 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--explain",
         action="store_true",
-        help="replay that case and name the first tensor, in order of computation, that is off",
+        help="replay that case and name the first tensor, in order of computation, out of bounds",
     )
     check.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)"
     )
     check.add_argument(
         "--mode",
         choices=("eager", "compiled", "vmapped", "all"),
         default="eager",
-        help="how the port runs (compiled: the cases that stand for all that compile alike)",
+        help="how the port runs (compiled: one example of the cases with similar programs)",
     )
     check.add_argument(
         "--every",
         action="store_true",
-        help="compile every case, map long runs too: an hour",
+        help="compile every case and vmap long runs too (takes an hour)",
     )
     check.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
     check.add_argument("--json", type=Path, help="write every figure to this file too")
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     live.add_argument("--learner", help="one learner and its variants: td3, pixel_bc, …")
     live.add_argument("--only", help="the beginning of case names: td3-dropout, sac-float32, …")
     live.add_argument(
-        "--seeds", type=int, metavar="N", help="instead: N settings drawn at random, all learners"
+        "--seeds", type=int, metavar="N", help="instead run N random settings of all learners"
     )
     live.add_argument("--first-seed", type=int, default=0, metavar="S", help="draw from S, S+1, …")
     live.add_argument("--mode", choices=("eager", "compiled", "vmapped"), default="eager")
@@ -80,27 +80,27 @@ def _parser() -> argparse.ArgumentParser:
         "--keep",
         type=Path,
         metavar="FOLDER",
-        help="keep the original's tensors, and do not run it again where they are there",
+        help="keep the original's tensors, and reuse those that exist",
     )
     live.add_argument("--json", type=Path, help="write every figure to this file too")
 
     mutate = commands.add_parser("mutate", help="plant bugs in the port: the check must find each")
     mutate.add_argument("--only", metavar="NAME", help="one bug, or the beginning of names")
     mutate.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)"
     )
     mutate.add_argument("--json", type=Path, help="write every verdict to this file too")
-    mutate.add_argument("--full", action="store_true", help="run all cases, not up to the first")
-    mutate.add_argument("--no-control", action="store_true", help="leave out the unchanged port")
+    mutate.add_argument("--full", action="store_true", help="do not stop at the first failure")
+    mutate.add_argument("--no-control", action="store_true", help="do not run the unchanged port")
     mutate.add_argument("--reference", type=Path, help="folder to read (default: parity/reference)")
 
-    report = commands.add_parser("report", help="a page that shows where the port stands")
+    report = commands.add_parser("report", help="write an HTML page with the results")
     report.add_argument(
         "--figures",
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="what `check --json` and `live --json` wrote (default: run the check now)",
+        help="output of `check --json` and `live --json` (default: run the check now)",
     )
     report.add_argument(
         "--mode",
@@ -110,15 +110,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--only", help="what to check, as check --only")
     report.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)"
     )
-    report.add_argument("--mutations", type=Path, metavar="FILE", help="what `mutate --json` wrote")
+    report.add_argument("--mutations", type=Path, metavar="FILE", help="output of `mutate --json`")
     report.add_argument("--out", type=Path, default=Path("report.html"), help="page to write")
-    report.add_argument("--png", type=Path, help="picture of the charts to write too")
+    report.add_argument("--png", type=Path, help="also write the charts as an image")
     report.add_argument("--reference", type=Path, help="folder to read (default: parity/reference)")
 
     covered = commands.add_parser(
-        "coverage", help="every public name of the original, and the case that holds the port to it"
+        "coverage", help="list every public name of the original and the case that covers it"
     )
     covered.add_argument(
         "--table",
@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         "--reference", type=Path, help="folder to read (default: parity/reference)"
     )
 
-    worker = commands.add_parser("live-worker", help="the original's half of `live`")
+    worker = commands.add_parser("live-worker", help="the original's part of `live`")
     worker.add_argument("--upstream", type=Path, required=True)
     worker.add_argument("--cases", type=Path, required=True)
     worker.add_argument("--out", type=Path, required=True)
@@ -148,7 +148,7 @@ def _explain(args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; 0 when everything held, 1 when a promise broke, 2 on bad input."""
+    """Run one command: 0 if all tensors are within bounds, 1 if not, 2 on bad input."""
     args = _parser().parse_args(argv)
     try:
         match args.command:

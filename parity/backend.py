@@ -60,7 +60,7 @@ class Backend(Protocol):
     """Namespace with ``adam, adamw, cosine_decay_schedule, apply_updates, incremental_update``."""
 
     def flags(self, x64: bool, partitionable: bool) -> AbstractContextManager[None]:
-        """Set number width and stream layout inside the block."""
+        """Set the precision and the layout of random streams inside the block."""
         ...
 
     def array(self, value: np.ndarray) -> Any:
@@ -96,7 +96,7 @@ class Backend(Protocol):
         ...
 
     def draw(self, distribution: Any, key: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
-        """Draws, and the log-density that the distribution gives its own draws."""
+        """Draws, and their log-density as the distribution returns it with them."""
         ...
 
     def crop(self, key: Any, image: Any, padding: int) -> Any:
@@ -112,9 +112,9 @@ class Backend(Protocol):
         ...
 
     def ddpm_sampler(self, network: Network, *arguments: Any) -> tuple[Any, Any]:
-        """The reverse chain of a network's actor; ``(actions [B, A], key)``.
+        """The reverse process of a network's actor; ``(actions [B, A], key)``.
 
-        ``arguments`` are those of the function of that name, which both sides take in one order.
+        ``arguments`` are those of the function of that name, in the same order on both sides.
         """
         ...
 
@@ -123,15 +123,15 @@ class Backend(Protocol):
         ...
 
     def learner(self, settings: Settings) -> Any:
-        """A freshly created learner, widened to float64 where ``settings`` ask for it."""
+        """A new learner, converted to float64 if ``settings`` require it."""
         ...
 
     def updated(
         self, learner: Any, method: str, batch: Any, *ratio: int
     ) -> tuple[Any, Mapping[str, Any]]:
-        """``update`` or a part of it: the next learner and what it logs.
+        """``update`` or a part of it: the next learner and the logged values.
 
-        ``ratio`` is that of updates to data, for learners that take one.
+        ``ratio`` is the ratio of updates to data, for learners that have one.
         """
         ...
 
@@ -152,7 +152,7 @@ class Backend(Protocol):
     ) -> AbstractContextManager[tuple[Any, list[Event]]]:
         """The learner with its networks instrumented, and the events; complete after the block.
 
-        Events come in the order in which this side computes.
+        Events are in the order of this side's computation.
         """
         ...
 
@@ -173,7 +173,7 @@ class Backend(Protocol):
         ...
 
     def binary(self, folder: Path, name: str, options: Settings) -> Any:
-        """A dataset of the files in AWAC's format that lie in a folder."""
+        """A dataset of the files in AWAC's format in a folder."""
         ...
 
     def normalised(self, fitted: Mapping[str, np.ndarray], x: Mapping[str, np.ndarray]) -> Outputs:

@@ -2,8 +2,8 @@
 
 Every tensor of a case belongs to one *kind*, and a kind has one measure and one bound. The bounds
 are those of the project's specification; none is ever widened to make a case pass. Two kinds
-(``mean``, ``state``) carry a bound that the specification does not state by itself; ``promise``
-says what it follows from.
+(``mean``, ``state``) have a bound that the specification does not state; it follows from another
+one, which ``promise`` names.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def run_job(job: Job) -> Result:
     with full_precision(job.mode, job.device):
         result = replace(run_case(backend, job.case, job.expected), mode=job.mode)
     if job.mode != "eager" and not backend.lift.calls and not result.crash:
-        return replace(result, crash=f"nothing of the case ran {job.mode}")
+        return replace(result, crash=f"no function of the case ran {job.mode}")
     return result
 
 
@@ -62,7 +62,7 @@ def run_job(job: Job) -> Result:
 def full_precision(mode: Mode, device: str) -> Iterator[None]:
     """Context of a job: full float32 precision, and one compiler thread.
 
-    Compiled, matrix products are the library's own, as in training; eager, they are torch's.
+    Compiled functions use native matrix products, as in training; eager ones use torch's.
     """
     import torch
 
@@ -75,7 +75,7 @@ def full_precision(mode: Mode, device: str) -> Iterator[None]:
             stack.enter_context(one_compiler_thread())
             stack.enter_context(set_native_matmul())
         if torch.device(device).type == "cuda":
-            # cuDNN's convolutions take TF32 by default, of 10 bits.
+            # cuDNN's convolutions use TF32 by default, which has a mantissa of 10 bits
             cudnn = torch.backends.cudnn
             stack.enter_context(
                 cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
@@ -86,7 +86,7 @@ def full_precision(mode: Mode, device: str) -> Iterator[None]:
 def _one_thread() -> None:
     import torch
 
-    # The tensors are tiny: a second thread makes it slower (ten times, on two busy cores).
+    # the tensors are tiny: a second thread makes it slower (ten times, on two busy cores)
     torch.set_num_threads(1)
 
 
@@ -144,8 +144,8 @@ def jobs_of(
     if not listed:
         (mode,) = modes
         having = any(mode in modes_of(member) for member, _ in pairs)
-        why = "--every runs those that are left out by default" if having else "it has no such mode"
-        raise RecordError(f"nothing of {case or only!r} runs {mode}: {why}.")
+        reason = "--every runs the omitted cases" if having else "it has no such mode"
+        raise RecordError(f"no case of {case or only!r} runs {mode}: {reason}.")
     return listed
 
 

@@ -24,8 +24,8 @@ Tensors = Mapping[str, np.ndarray]
 class Finding:
     """One tensor against its reference; ``error`` is in the measure of its kind.
 
-    ``ulps``, for random draws and initial parameters, counts the entries that are 0, 1, 2, 3, 4 and
-    more than 4 ulp off. ``growth``, for a series over the steps of a run, is the error of each.
+    ``ulps``, for random draws and initial parameters, counts the entries with an error of 0, 1, 2,
+    3, 4 and more ulp. ``growth``, for a series over the steps of a run, has the error of each step.
     """
 
     tensor: str
@@ -76,8 +76,8 @@ class Result(Judged):
 def comparable(actual: np.ndarray, expected: np.ndarray) -> bool:
     """Whether the types allow a comparison: the same float type, or integers of any width.
 
-    The port keeps 32-bit words in int64, which is no difference in value. A float of the other
-    width is one.
+    The port stores 32-bit words as int64, which is no difference in value. A float of another
+    width is a difference.
     """
     return actual.dtype == expected.dtype or all(x.dtype.kind in "iub" for x in (actual, expected))
 
@@ -120,7 +120,7 @@ def _ulps(kind: str, actual: np.ndarray, expected: np.ndarray) -> tuple[int, ...
 def _growth(
     name: str, kind: str, actual: np.ndarray, expected: np.ndarray
 ) -> tuple[float, ...] | None:
-    """The error of each step (the largest is the tensor's); None for tensors without steps."""
+    """The error of each step, or None without steps; the largest is the tensor's error."""
     series = name.startswith(("losses/", "means/"))
     if expected.ndim != 1 or not (series and kind in {"loss", "double_loss", "mean", "double"}):
         return None
@@ -157,17 +157,17 @@ def compare_tensor(name: str, kind: str, actual: np.ndarray, expected: np.ndarra
 def compare_case(case: Case, actual: Tensors, expected: Tensors) -> Result:
     """Compare every tensor of a case; a missing or an extra tensor fails.
 
-    Findings are in the order of computation: that in which ``actual`` has the tensors, but for the
-    stages of a run (:data:`STAGES`). What is missing comes last in its stage.
+    Findings are in the order of computation: the order of ``actual``, within the stages of a run
+    (:data:`STAGES`). Missing tensors come last in their stage.
     """
     findings = []
     for name in in_order(case, actual, expected):
         head = name.partition("/")[0]
         kind = case.kinds[head] if name in expected else case.kinds.get(head, "bits")
         if name not in actual:
-            findings.append(_odd(name, kind, "missing from the port's side"))
+            findings.append(_unpaired(name, kind, "missing from the port's outputs"))
         elif name not in expected:
-            findings.append(_odd(name, kind, "unknown to the reference"))
+            findings.append(_unpaired(name, kind, "not in the reference"))
         else:
             findings.append(compare_tensor(name, kind, actual[name], expected[name]))
     return Result(case, tuple(findings))
@@ -185,9 +185,9 @@ STAGES = (
 )
 """When the parts of a program's outputs are computed, by the first part of their names.
 
-A program hands out in one go what it computed on the way, so that its own order is not enough. Keys
-come first: they follow from keys alone. The empty stage is that of all parts not named: forward
-passes, calls, gradients.
+A program returns all of its outputs at the end, so their order does not tell when each was
+computed. Keys come first, since they depend only on keys. The empty stage has all parts that are
+not named: forward passes, calls, gradients.
 """
 
 
@@ -202,14 +202,14 @@ def in_order(case: Case, actual: Tensors, expected: Tensors) -> list[str]:
     places = {name: place for place, name in enumerate(actual)}
 
     def order(name: str) -> tuple[int, int, str]:
-        # the stages of other functions are unknown
+        # the stages of a user's functions are unknown
         stage = stages.get(name.partition("/")[0], STAGES.index(())) if case.program else 0
         return stage, places.get(name, len(places)), name
 
     return sorted({*actual, *expected}, key=order)
 
 
-def _odd(name: str, kind: str, detail: str) -> Finding:
+def _unpaired(name: str, kind: str, detail: str) -> Finding:
     inf = math.inf
     return Finding(name, kind, inf, promised(kind).bound, inf, inf, inf, detail)
 

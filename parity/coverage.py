@@ -2,7 +2,7 @@
 
 A name is covered if a recorded case executed it (``coverage.json``, see :mod:`parity.evidence`),
 the port has a counterpart, and the port passes that case. Names that no case can test are exempt
-(:mod:`parity.counterparts`), each with the reason and the test that stands in. Needs no JAX.
+(:mod:`parity.counterparts`), each with the reason and the test that covers it. Needs no JAX.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _exists(name: str) -> bool:
 
 
 def row(name: str, cases: Sequence[str], passed: Mapping[str, bool]) -> Row:
-    """The row of one name; ``passed`` says of cases that were run whether the port passes them."""
+    """The row of one name; ``passed`` has for each case that was run whether the port passes it."""
     port = counterpart(name) or ""
     if exempt := exemption(name):
         port = port if port and _exists(port) else ""
@@ -147,7 +147,7 @@ def table(rows: Sequence[Row], title: str) -> list[str]:
 
 @dataclass
 class _ModuleRow:
-    """What the module table says of one module of the original."""
+    """The entries of the module table for one module of the original."""
 
     names: int = 0
     modules: dict[str, None] = field(default_factory=dict)
@@ -177,7 +177,7 @@ def _module_of_port(name: str) -> str | None:
     module = getattr(found, "__module__", None) or ""
     if module.startswith("idql_func."):
         return module
-    # an alias of another library's type says nothing of where it stands
+    # an alias of another library's type does not name the module that defines the alias
     parts = name.split(".")
     while not isinstance(resolve(".".join(parts)), ModuleType):
         parts.pop()
@@ -202,7 +202,7 @@ def _module_rows(names: Names) -> dict[str, _ModuleRow]:
 def module_table(names: Names) -> str:
     """A Markdown table: each module of the original, what replaces it, and what tests it.
 
-    Of the groups of cases those come first that cover the fewest modules.
+    Groups of cases are sorted by the number of modules that they cover, the fewest first.
     """
     rows = _module_rows(names)
     spread = Counter(group for row in rows.values() for group in row.groups)

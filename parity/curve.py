@@ -65,7 +65,7 @@ def _entry(result: Result, command: str) -> dict[str, Any]:
             tensors[-1]["detail"] = f"largest of {finding.tensor}"
     for finding in result.findings:
         if finding.growth is not None:
-            # One error for every update would be most of the file.
+            # errors of every update would make up most of the file
             upto = {step: max(finding.growth[:step]) for step in points}
             tensors.append({**_figures(finding), "largest_up_to": upto})
         elif finding.tensor.startswith("actions/"):

@@ -1,8 +1,8 @@
 """A small excerpt of a large parameter tree.
 
-Whole trees of the default sizes would take megabytes a case. Kept instead are, for each leaf, up to
-:data:`KEEP` entries spread evenly over it, and, for each tree, the norms of all its leaves, which
-cover the entries in between.
+Whole trees of the default sizes would take megabytes per case. Instead, the record has up to
+:data:`KEEP` evenly spaced entries of each leaf, and for each tree the norms of all its leaves,
+which cover the entries in between.
 """
 
 from __future__ import annotations

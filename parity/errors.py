@@ -1,7 +1,7 @@
-"""Distances between a computed array and its reference, one function a measure.
+"""Distances between a computed array and its reference, one function per measure.
 
-Every measure returns one float, 0 for equality and infinity where no tolerance makes sense: another
-shape, or a NaN or an infinity on one side only.
+Every measure returns one float: 0 for equality, and infinity where no tolerance makes sense
+(another shape, or a NaN or an infinity on one side only).
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def absolute_error(actual: np.ndarray, expected: np.ndarray) -> float:
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
     """Largest absolute difference over the largest absolute reference value (max norm).
 
-    One small entry beside large ones is judged at the scale of the array it belongs to, which is
-    the accuracy that a matrix product can promise.
+    A small entry among large ones is compared at the scale of its array, which is the accuracy of
+    a matrix product.
 
     >>> relative_error(np.array([1e-9, 2.5]), np.array([0.0, 2.0]))
     0.25

@@ -38,11 +38,11 @@ def gathered(sorts: Mapping[str, str], seen: Mapping[str, Collection[str]]) -> N
     return out
 
 
-def merged(old: Names, new: Names, groups: Sequence[str], anew: Collection[str]) -> Names:
+def merged(old: Names, new: Names, groups: Sequence[str], rerecorded: Collection[str]) -> Names:
     """``new`` and the entries of ``old`` for groups that were not recorded again, by group."""
     out: Names = {}
     for name, entry in new.items():
-        kept = [c for c in old.get(name, {"cases": []})["cases"] if _group(c) not in anew]
+        kept = [c for c in old.get(name, {"cases": []})["cases"] if _group(c) not in rerecorded]
         cases = [c for c in (*kept, *entry["cases"]) if _group(c) in groups]
         cases.sort(key=lambda case: groups.index(_group(case)))
         out[name] = {**entry, "cases": cases}
@@ -61,6 +61,6 @@ def read_coverage(directory: Path = REFERENCE) -> dict[str, Any]:
     """``{"commit": …, "names": Names}`` as recorded.
 
     Raises:
-        RecordError: there is none, or it is no JSON.
+        RecordError: it does not exist or is not JSON.
     """
     return read_part(directory / COVERAGE)

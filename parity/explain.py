@@ -1,9 +1,9 @@
 """Replay one case and name the first tensor, in order of computation, that is out of its bound.
 
 A learner's run does not show where it went wrong: after one wrong number all are wrong. So first an
-update of the same kind of learner is replayed that was recorded call by call (group ``calls``), and
-for a network its layers (group ``layers``). The first tensor out of bounds there is the place to
-look, since all tensors before it are within bounds.
+update of the same kind of learner is replayed for which all network calls were recorded (group
+``calls``), and for a network its layers (group ``layers``). The error is at the first tensor out of
+bounds there, since all tensors before it are within bounds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from parity.modes import MODES, Mode, modes_of
 from parity.store import REFERENCE, RecordError, find_case, read_cases, read_manifest, recorded
 
 BEFORE, AFTER = 3, 5
-"""Rows shown before the first failure, and of those after it, the worst."""
+"""The number of rows shown before the first failure, and of the worst failures after it."""
 
 _INPUTS = {
     "score_model": ("observations", "noisy actions", "times"),
@@ -58,18 +58,20 @@ class Replay:
         Of several series, the one that is out of bounds at the earliest update is taken.
         """
         first = self.result.first_failure
-        if first is None or (step := off_at(first)) is None:
+        if first is None or (step := first_failing_step(first)) is None:
             return None if first is None else (first, None)
-        series = [(at, f) for f in self.result.findings if (at := off_at(f)) is not None]
+        series = [
+            (at, f) for f in self.result.findings if (at := first_failing_step(f)) is not None
+        ]
         step, first = min(series, key=lambda pair: pair[0])
         return first, step
 
 
-def off_at(finding: Finding) -> int | None:
+def first_failing_step(finding: Finding) -> int | None:
     """The first update (from 0) at which a series is out of its bound; None for other tensors.
 
     >>> series = Finding("losses/q", "loss", 2e-3, 1e-3, 0, 0, 0, growth=(0.0, 1e-4, 2e-3))
-    >>> off_at(series)
+    >>> first_failing_step(series)
     2
     """
     steps = finding.growth or ()
@@ -78,11 +80,11 @@ def off_at(finding: Finding) -> int | None:
     return next(i for i, error in enumerate(steps) if not error <= finding.bound)
 
 
-def leads(case: Case, cases: Sequence[Case]) -> list[Case]:
-    """Cases that recorded intermediate tensors of what ``case`` runs, its own precision first.
+def intermediate_cases(case: Case, cases: Sequence[Case]) -> list[Case]:
+    """Cases with intermediate tensors of the computation of ``case``, equal precision first.
 
-    For a learner: the update, call by call, of the learner with the most similar options. For a
-    network: its layers.
+    For a learner: an update with all network calls, of the learner with the most similar options.
+    For a network: its layers.
     """
     settings = case.settings
     if case.program in ("network_pass", "sampler"):
@@ -143,7 +145,8 @@ def explain(
     if other := next((mode for mode in modes if mode not in modes_of(case)), None):
         raise RecordError(f"{name} does not run {other}, only {' and '.join(modes_of(case))}.")
     replays = [
-        replayed(lead, _tensors(lead, directory), "eager", device) for lead in leads(case, cases)
+        replayed(related, _tensors(related, directory), "eager", device)
+        for related in intermediate_cases(case, cases)
     ]
     expected = _tensors(case, directory)
     return [*replays, *(replayed(case, expected, mode, device) for mode in modes)]
@@ -153,7 +156,7 @@ def _tensors(case: Case, directory: Path) -> Tensors:
     return next(tensors for _, tensors in recorded(directory, case=case.id))
 
 
-# --- in words ---------------------------------------------------------------------------
+# --- text output ------------------------------------------------------------------------
 
 
 def label(tensor: str) -> str:
@@ -210,8 +213,8 @@ def verdict(replay: Replay) -> str:
     if not result.findings:
         return f"{result.case.id} has no reference tensors"
     if (found := replay.first) is None:
-        ran = "" if result.mode == "eager" else f" {result.mode}"
-        return f"every tensor of {result.case.id} holds{ran} ({len(result.findings)} tensors)"
+        mode = "" if result.mode == "eager" else f" ({result.mode})"
+        return f"all {len(result.findings)} tensors of {result.case.id}{mode} are within bounds"
     first, step = found
     _, value, reference = entry_of(replay, first)
     name = label(first.tensor) + ("" if step is None else f" at update {step + 1}")
@@ -219,7 +222,7 @@ def verdict(replay: Replay) -> str:
     held = _before(result.findings, first)
     return (
         f"{name}: first of {off} out of bound in {result.case.id}: {value}, reference {reference}; "
-        + (f"everything before it holds: {held}" if held else "nothing is computed before it")
+        + (f"within bounds before it: {held}" if held else "nothing is computed before it")
     )
 
 
@@ -228,7 +231,7 @@ def entry_of(replay: Replay, finding: Finding) -> tuple[str, str, str]:
     actual, expected = (side.get(finding.tensor) for side in (replay.actual, replay.expected))
     if actual is None or expected is None or finding.detail.startswith(("shape", "type")):
         return "", finding.detail or "missing", "" if expected is None else str(expected.shape)
-    step = off_at(finding)
+    step = first_failing_step(finding)
     place = worst_place(actual, expected) if step is None else (step,)
     return str(list(place)), _figure(actual[place]), _figure(expected[place])
 
@@ -279,10 +282,10 @@ def show(replays: Sequence[Replay]) -> None:
     """Print a table for each replay that fails, and a verdict for each."""
     console = Console()
     case = replays[-1].result.case
-    insides = [replay.result.case.id for replay in replays if replay.result.case != case]
-    if insides:
+    intermediates = [replay.result.case.id for replay in replays if replay.result.case != case]
+    if intermediates:
         console.print(
-            f"First, intermediate tensors of {case.id}: {', '.join(insides)}", highlight=False
+            f"First, intermediate tensors of {case.id}: {', '.join(intermediates)}", highlight=False
         )
     for replay in replays:
         failed = not replay.result.passed
@@ -295,10 +298,10 @@ def show(replays: Sequence[Replay]) -> None:
 
 
 def explain_command(name: str, directory: Path, mode: str = "eager", device: str = "cpu") -> int:
-    """``python -m parity check --case GROUP/NAME --explain``: 0 when everything holds, else 1.
+    """``python -m parity check --case GROUP/NAME --explain``: 0 if all is within bounds, else 1.
 
     Args:
-        mode: a mode, or ``all`` that the case has.
+        mode: a mode, or ``all`` for every mode of the case.
 
     Raises:
         RecordError: as :func:`explain`.

@@ -41,7 +41,7 @@ PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "chex", "distrax", "dm-haiku", "equinox"),
     *("tensorflow-probability", "torch", "numpy", "scipy"),
 )
-"""Packages whose versions a record names where they are installed."""
+"""Packages whose versions are in a record if they are installed."""
 
 FLAGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_threefry_partitionable")
 
@@ -78,8 +78,8 @@ def save_groups(cases: Sequence[Case], function: Function, out: Path) -> dict[st
     if not cases:
         raise ValueError("there are no cases to record")
     names = [case.id for case in cases]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"two cases are named {twice}: give each a name of its own")
+    if duplicate := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"two cases are named {duplicate}: give each a unique name")
     tensors: dict[str, dict[str, np.ndarray]] = {}
     for case in cases:
         tensors.setdefault(case.group, {}).update(case_tensors(case, function))
@@ -111,7 +111,7 @@ def generated_inputs() -> dict[str, str]:
 
 def conditions(reference: Function, source: Mapping[str, str]) -> dict[str, Any]:
     """The head of a manifest: source, versions and flags."""
-    jax = sys.modules.get("jax")  # a reference that never imported it needs none of its flags
+    jax = sys.modules.get("jax")  # the flags of JAX matter only if the reference imported it
     flags: dict[str, Any] = {}
     if jax:
         flags = {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
@@ -181,7 +181,7 @@ class Checked:
         return all(result.passed for result in self.results)
 
     def __bool__(self) -> bool:
-        # `assert check(...)` must fail where a promise broke.
+        # `assert check(...)` must fail if a tensor is out of bounds
         return self.passed
 
 
@@ -232,21 +232,21 @@ def check(
 
 
 def _same_cases(cases: Sequence[Case], found: Sequence[Case], folder: Path) -> None:
-    wanted, there = ({case.id: case for case in listed} for listed in (cases, found))
-    for name, case in {**wanted, **there}.items():
-        if name not in there:
-            what = "lacks case"
+    wanted, present = ({case.id: case for case in listed} for listed in (cases, found))
+    for name, case in {**wanted, **present}.items():
+        if name not in present:
+            difference = "lacks case"
         elif name not in wanted:
-            what = "also has case"
+            difference = "also has case"
         elif wanted[name] != case or not _same_arrays(wanted[name].arrays, case.arrays):
-            what = "has another case"
+            difference = "has another case"
         else:
             continue
-        raise RecordError(f"the record in {folder} {what} {name}: make the record again")
+        raise RecordError(f"the record in {folder} {difference} {name}: make the record again")
 
 
 def _same_arrays(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    wanted, there = (named(tree, "arrays") if tree else {} for tree in (one, other))
-    return wanted.keys() == there.keys() and all(
-        np.array_equal(array, there[name]) for name, array in wanted.items()
+    wanted, present = (named(tree, "arrays") if tree else {} for tree in (one, other))
+    return wanted.keys() == present.keys() and all(
+        np.array_equal(array, present[name]) for name, array in wanted.items()
     )

@@ -17,7 +17,7 @@ Tree = dict[str, Any]
 
 
 def uniform(tag: str, shape: tuple[int, ...], low: float = -1.0, high: float = 1.0) -> np.ndarray:
-    """Float64 numbers of ``shape`` in ``[low, high)``, a function of ``tag`` alone.
+    """Float64 numbers of ``shape`` in ``[low, high)`` that depend only on ``tag``.
 
     >>> float(uniform("example", (2,))[0]) == float(uniform("example", (2,))[0])
     True
@@ -162,7 +162,7 @@ def unflatten(flat: Mapping[str, Any]) -> Tree:
 
 
 def parameters(tag: str, shapes: Mapping[str, tuple[int, ...]], dtype: str = "float32") -> Tree:
-    """Parameters of the given shapes, none of them zero or one as a fresh initialiser leaves them.
+    """Parameters of the given shapes, without the zeros and ones of initialisers.
 
     Kernels are scaled by fan-in, so that activations keep their size from layer to layer; this
     keeps a test of forward passes independent of the test of initialisers.
@@ -183,7 +183,7 @@ def parameters(tag: str, shapes: Mapping[str, tuple[int, ...]], dtype: str = "fl
 
 
 def optimiser_tree(tag: str, dtype: str = "float32") -> Tree:
-    """A small parameter-like tree with the names that the weight-decay mask looks at."""
+    """A small parameter-like tree with the names that the weight-decay mask distinguishes."""
     shapes = {
         "Dense_0/kernel": (4, 3),
         "Dense_0/bias": (3,),
@@ -197,7 +197,7 @@ def optimiser_tree(tag: str, dtype: str = "float32") -> Tree:
 
 
 def fingerprint() -> str:
-    """SHA-256 over a sample of every generator here; the manifest holds the recorder's."""
+    """SHA-256 over a sample of every generator here; the manifest has that of the recording."""
     digest = hashlib.sha256()
     for array in batch(0, 0, 3, 2, 2, dtype="float64").values():
         digest.update(array.tobytes())

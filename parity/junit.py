@@ -9,14 +9,14 @@ from xml.etree import ElementTree
 from parity.compare import Result
 from parity.tables import failure
 
-# XML has no way to write these, and a message may quote anything.
+# XML cannot represent these characters, and a message may contain any text
 _UNWRITABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def as_junit(results: Sequence[Result]) -> bytes:
     """One suite for each group and mode, one test for each case.
 
-    A promise that broke is a ``failure``, an exception in the port an ``error``.
+    A tensor out of its bound is a ``failure``, an exception in the port is an ``error``.
 
     >>> as_junit([]).decode().splitlines()[-1]
     '<testsuites tests="0" failures="0" errors="0" time="0.000" />'

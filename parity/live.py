@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from parity.modes import Mode
 
 _EVERY = 2**62
-"""More entries than a parameter has: none is left out of a curve."""
+"""More entries than any parameter has, so that a curve omits none."""
 
 
 def _idql(learner: str) -> Options:
-    # Dropout on in both; weights by advantage in the general learner, so that the three networks
-    # of the algorithm all meet.
+    # both use dropout; the general learner weights by advantage, so that all three networks of
+    # the algorithm affect each other
     kwargs: Options = {
         "actor_dropout_rate": 0.1,
         "critic_hidden_dims": [32, 32],
@@ -61,16 +61,16 @@ def _idql(learner: str) -> Options:
 
 
 def _residual(settings: Options) -> Options:
-    # Actions are compared before the updates in float32: Adam's first steps have the size of the
-    # learning rate however small a gradient is, so that rounding alone moves both sides by 1e-3.
+    # in float32, actions are compared before the updates: Adam's first steps have the size of the
+    # learning rate even for tiny gradients, so that rounding alone moves both sides by 1e-3
     return {**settings, "batch": 4, "act_first": True}
 
 
 def live_learners(size: str) -> dict[str, Options]:
     """Settings of the learners that run live; a name is a learner, or a learner and a variant.
 
-    Those of the saved cases, or, with ``size="default"``, their options on the original's default
-    networks and on observations and images of an ordinary size.
+    They are those of the saved cases or, with ``size="default"``, their options with the original's
+    default networks and with observations and images of an ordinary size.
     """
     saved = {**state_learners(), **pixel_learners()}
     chosen = {
@@ -102,7 +102,7 @@ _SIZES = (
     *("critic_hidden_dims", "actor_num_blocks", "time_dim"),
     *("hidden_dims", "latent_dim", "cnn_features", "cnn_filters", "cnn_strides"),
 )
-"""What a small network is small by."""
+"""The options that set the size of a network."""
 
 
 def _enlarged(settings: Options) -> Options:
@@ -117,7 +117,7 @@ def _enlarged(settings: Options) -> Options:
 
 
 def curve_steps(last: int) -> list[int]:
-    """After how many updates a curve is taken: 1, 2, 5, 10, 20, 50 … and ``last``.
+    """The numbers of updates at which a curve has points: 1, 2, 5, 10, 20, 50 … and ``last``.
 
     >>> curve_steps(100)
     [1, 2, 5, 10, 20, 50, 100]
@@ -135,12 +135,12 @@ def live_cases(
     only: str | None = None,
     curve: bool = False,
 ) -> list[Case]:
-    """The whole course of each learner in float32 and, over states, in double precision.
+    """A run of each learner in float32 and, for learners on states, in double precision.
 
     Args:
-        learner: the first part of a name of :func:`live_learners`; its variants come with it.
+        learner: the first part of a name of :func:`live_learners`; its variants are included.
         only: the beginning of a case's name.
-        curve: whether runs in double precision record every parameter on the way.
+        curve: whether runs in double precision record every parameter at the points of a curve.
 
     Raises:
         ValueError: if no case is left.
@@ -209,7 +209,7 @@ def live(
             seconds = time.perf_counter() - begin
             expected = tensors(case)
             if isinstance(expected, str):
-                message = f"the original refuses these settings: {expected}"
+                message = f"the original rejects these settings: {expected}"
                 result = Result(case, (), message, mode, seconds)
             else:
                 result = compared(case, run, expected)
@@ -238,11 +238,11 @@ def _drawn(args: argparse.Namespace) -> list[Case]:
     """The cases of ``--seeds``."""
     others = {"--learner": args.learner, "--only": args.only, "--curve": args.curve}
     if given := [name for name, value in others.items() if value is not None]:
-        raise ValueError(f"--seeds draws all settings by itself: leave {given[0]} out.")
+        raise ValueError(f"--seeds draws all settings: omit {given[0]}.")
     if args.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {args.seeds}.")
     cases = [random_case(args.first_seed + i) for i in range(args.seeds)]
-    # JAX compiles again whenever one of these changes.
+    # JAX compiles again when one of these changes
     return sorted(cases, key=lambda c: (c.settings["x64"], c.settings["partitionable"]))
 
 
@@ -256,7 +256,7 @@ def _curve_command(args: argparse.Namespace) -> str:
 
 
 def live_command(args: argparse.Namespace) -> int:
-    """``python -m parity live``: 0 when every promise holds, else 1."""
+    """``python -m parity live``: 0 if all tensors are within bounds, else 1."""
     import torch
     from rich.progress import Progress
 
@@ -264,16 +264,16 @@ def live_command(args: argparse.Namespace) -> int:
     from parity.curve import curve_table, write_curve
 
     if args.size == "small":
-        # With tensors this small a second thread makes it slower.
+        # with tensors this small, a second thread makes it slower
         torch.set_num_threads(1)
     if args.seeds is not None:
-        cases, what = _drawn(args), "settings drawn at random"
+        cases, what = _drawn(args), "random settings"
     else:
         steps = (args.float_steps, args.double_steps, args.pixel_steps)
         curve = args.curve is not None
         cases = live_cases(args.size, *steps, args.learner, args.only, curve)
         what = f"{args.size} networks"
-    held_to, begin = reference(args.reference_python), time.perf_counter()
+    manifest, begin = reference(args.reference_python), time.perf_counter()
     with Progress(transient=True) as progress:
         task = progress.add_task("running both", total=len(cases))
 
@@ -282,8 +282,8 @@ def live_command(args: argparse.Namespace) -> int:
             progress.advance(task)
 
         results = live(cases, args.upstream, args.reference_python, args.mode, args.keep, each)
-    tables.show(results, f"the port ({args.mode}) beside the original, {what}")
-    figures = tables.as_json(results, held_to, wall=time.perf_counter() - begin)
+    tables.show(results, f"the port ({args.mode}) and the original, {what}")
+    figures = tables.as_json(results, manifest, wall=time.perf_counter() - begin)
     if args.json is not None:
         write_whole(args.json, json.dumps(figures, indent=1).encode())
     if args.curve is not None:

@@ -1,8 +1,8 @@
 """The modes in which the port's functions run, and which cases run in which mode.
 
-``eager``: as they are. ``compiled``: through :func:`idql_func.jit`, with the library's own matrix
-products. ``vmapped``: as one member of a stack. :mod:`parity.port.lift` applies the mode. Here the
-modes of a case follow from its program.
+``eager``: called directly. ``compiled``: through :func:`idql_func.jit`, with native matrix
+products. ``vmapped``: as one member of a stack. :mod:`parity.port.lift` applies the mode. The modes
+of a case depend on its program.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _DRAWN = frozenset({"initial", "initialiser"})
 
 UNCHECKED: dict[tuple[str, Mode], str] = {
     ("encoders/pass-resnet-stem", "vmapped"): (
-        "2.04e-6 from the original, bound 2e-6; the original's own rounding is 1.8e-6 off the "
-        "exact result, the convolution under vmap 0.8e-6, on its other side"
+        "2.04e-6 from the original, bound 2e-6; the original's rounding error is 1.8e-6, that of "
+        "the convolution under vmap 0.8e-6 with the opposite sign"
     ),
     ("drq/resnet", "vmapped"): (
         "a gradient of the critic's second layer 1.9e-5 from the original, bound 1e-5 (eager "
         "0.6e-5); one rounding of the 11 million weights moves it by 1.5e-5"
     ),
 }
-"""Cases that do not run in a mode, because float32 rounding alone uses up their bound, whatever the
-order of summation. Every check that leaves one out prints it. The original's residual encoder
-computes only in float32, so no recorded case can be stricter; a test in double precision shows that
-the encoder under vmap equals each member alone (tests/networks)."""
+"""Cases that do not run in a mode, because float32 rounding alone reaches their bound in any order
+of summation. Every check that omits one prints it. The original's residual encoder computes only
+in float32, so no recorded case can be stricter; a test in double precision shows that the encoder
+under vmap equals each member alone (tests/networks)."""
 
 
 def unchecked(cases: Iterable[Case], modes: Sequence[Mode]) -> list[str]:
@@ -78,9 +78,9 @@ def modes_of(case: Case) -> tuple[Mode, ...]:
     return tuple(mode for mode in modes if (case.id, mode) not in UNCHECKED)
 
 
-# Compiling a program takes seconds to a minute. So by default one case runs for all that compile
-# alike: each learner class (for SAC with dropout and a subset of critics), action choice, each kind
-# of network, draws, losses, optimisers and crops. The longest come first.
+# Compiling a program takes seconds to a minute. So by default one example runs of the cases with
+# similar programs: each learner class (for SAC with dropout and a subset of critics), action
+# choice, each kind of network, draws, losses, optimisers and crops. The longest come first.
 COMPILED: tuple[str, ...] = (
     *("drq/plain", "update/simple-dropout", "update/general-exp_adv-warm", "droq/redq-heavy"),
     *("td3/every_step", "actions/simple", "iql/plain", "pixel_bc/plain", "bc/plain"),
@@ -90,11 +90,11 @@ COMPILED: tuple[str, ...] = (
     *("losses/exponential-second-clip", "optim/adamw-cosine-32", "optim/adamw-masked-64"),
     "optim/ema-32",
 )
-"""The cases that run compiled unless every case is asked for."""
+"""The cases that run compiled unless every case is requested."""
 
 VMAPPED_STEPS = 25
-"""Longer runs (all in double precision) run vmapped only with ``--every``: a wrong batching rule
-shows at the first update."""
+"""Longer runs (all in double precision) run vmapped only with ``--every``, since the first update
+already shows a wrong batching rule."""
 
 
 def chosen(case: Case, mode: Mode, every: bool = False) -> bool:

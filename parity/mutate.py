@@ -64,9 +64,9 @@ class Verdict:
 
 
 def cheapest_first(pairs: Iterable[tuple[Case, Tensors]]) -> list[tuple[Case, Tensors]]:
-    """Cases that update no learner, in the record's order; then one of each group in turn.
+    """Cases without updates in the order of the record; then one of each group in turn.
 
-    Within a group those of fewer updates come first.
+    Within a group, cases with fewer updates come first.
     """
 
     def updates(case: Case) -> int:
@@ -87,13 +87,13 @@ def worker(package: Path, out: Path, full: bool, reference: Path) -> None:
     bounds unless ``full``. An exception outside the cases is written as a sentence.
     """
     try:
-        said: Any = _held(package, full, reference)
+        report: Any = _run_cases(package, full, reference)
     except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-    write_whole(out, json.dumps(said).encode())
+        report = f"{type(error).__name__}: {error}"
+    write_whole(out, json.dumps(report).encode())
 
 
-def _held(package: Path, full: bool, reference: Path) -> dict[str, Any]:
+def _run_cases(package: Path, full: bool, reference: Path) -> dict[str, Any]:
     import torch
 
     sys.path.insert(0, str(package.parent))
@@ -162,7 +162,7 @@ def run_worker(mutation: Mutation | None, full: bool, reference: Path = REFERENC
         if process.is_alive():
             process.kill()
             process.join()
-            return f"the run was given up after {LIMIT:.0f} seconds"
+            return f"the run was stopped after {LIMIT:.0f} seconds"
         if not out.is_file():
             return f"the run ended with {process.exitcode}"
         return json.loads(out.read_text())
@@ -175,18 +175,18 @@ def judge(mutation: Mutation, full: bool = False, reference: Path = REFERENCE) -
         ValueError: the mutation is out of date.
     """
     begin = time.perf_counter()
-    said = run_worker(mutation, full, reference)
+    report = run_worker(mutation, full, reference)
     seconds = round(time.perf_counter() - begin, 1)
     verdict = Verdict(mutation.name, mutation.bug, mutation.file, False, seconds=seconds)
-    if isinstance(said, str):
-        return replace(verdict, message=said)
-    counts = dict(Counter(entry["group"] for entry in said["failed"]))
-    verdict = replace(verdict, ran=said["ran"], failed=counts)
-    for entry in said["failed"]:
+    if isinstance(report, str):
+        return replace(verdict, message=report)
+    counts = dict(Counter(entry["group"] for entry in report["failed"]))
+    verdict = replace(verdict, ran=report["ran"], failed=counts)
+    for entry in report["failed"]:
         if entry["finding"] is not None:
             found = {**entry["finding"], "case": entry["case"], "message": entry["message"]}
             return replace(verdict, caught=True, **found)
-    return replace(verdict, message=said["failed"][0]["message"] if said["failed"] else "")
+    return replace(verdict, message=report["failed"][0]["message"] if report["failed"] else "")
 
 
 def chosen(only: str | None) -> Sequence[Mutation]:
@@ -213,11 +213,11 @@ def control(reference: Path = REFERENCE) -> int:
     Raises:
         RuntimeError: if a case fails.
     """
-    said = run_worker(None, True, reference)
-    if isinstance(said, str) or said["failed"]:
-        why = said if isinstance(said, str) else said["failed"][0]["message"]
-        raise RuntimeError(f"the port fails without a planted bug: {why}")
-    return said["ran"]
+    report = run_worker(None, True, reference)
+    if isinstance(report, str) or report["failed"]:
+        reason = report if isinstance(report, str) else report["failed"][0]["message"]
+        raise RuntimeError(f"the port fails without a planted bug: {reason}")
+    return report["ran"]
 
 
 def mutate(

@@ -10,7 +10,7 @@ import numpy as np
 from parity.cases import Case
 
 Function = Callable[[Case], Mapping[str, Any]]
-"""A side of the comparison: takes a case, returns named outputs, nested as it likes."""
+"""A side of the comparison: takes a case, returns named outputs, nested or not."""
 
 
 def named(tree: Any, of: str) -> dict[str, np.ndarray]:
@@ -53,7 +53,7 @@ def _array(leaf: Any, of: str) -> np.ndarray:
     if hasattr(leaf, "detach"):
         leaf = leaf.detach().cpu()
     try:
-        # torch names types that NumPy lacks, JAX brings its own: both end in this message
+        # torch and JAX have types that NumPy lacks: all of them raise the message below
         array = np.asarray(leaf)
     except TypeError:
         array = np.empty(0, object)

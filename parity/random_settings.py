@@ -5,8 +5,8 @@ turn, with sizes, objectives, schedules and rates from their whole ranges, in fl
 precision and with either layout of the random stream.
 
 A draw depends only on the seed and on the setting's name, so that a seed always gives the same
-settings, and adding a setting changes no other. Comments say why a setting is left out; the IDs are
-those of parity/QUIRKS.md.
+settings, and adding a setting changes no other. Comments give the reason if a setting is left out;
+the IDs are those of parity/QUIRKS.md.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _averages(d: Draws) -> Options:
     return {"discount": d.number("discount", 0.8, 1.0), "tau": d.number("tau", 0.001, 0.1)}
 
 
-# --- learners over states -------------------------------------------------------------------
+# --- learners on states ---------------------------------------------------------------------
 
 
 def _flat(d: Draws) -> Options:
@@ -101,19 +101,19 @@ def _idql(d: Draws) -> Options:
         "time_dim": 2 * d.whole("time_dim", 1, 16),
         "N": d.one_of("N", (1, 2, 7, 16, 64)),
         "M": d.whole("M", 0, 3),
-        # Unclipped, the chain of a network that has barely trained strays far beyond [-1, 1]: to 65
-        # in seed 90, where an entry that comes out within it was 1.3e-4 off in float32, by 2e-6 of
-        # its way (what one forward pass is allowed), and 4e-14 in double precision.
+        # Without clipping, the samples of a barely trained network go far beyond [-1, 1]: to 65 in
+        # seed 90. There, a final entry within [-1, 1] had an error of 1.3e-4 in float32, which is
+        # 2e-6 of the largest sample (the bound of one forward pass), and 4e-14 in float64.
         "clip_sampler": not _wide(d) or d.chance("clip_sampler", 0.5),
         "beta_schedule": d.one_of("beta_schedule", ("vp", "cosine", "linear")),
         "decay_steps": decay_steps,
     }
-    # The inherited sample_actions crashes (E6), and both ways to act take one observation.
+    # The inherited sample_actions crashes (E6), and both other methods take one observation.
     return {**_flat(d), "kwargs": kwargs, "choose": ["eval_actions"], "together": False}
 
 
 def _blocks(d: Draws) -> Options:
-    # The blocks are 256 wide whatever the settings (U14).
+    # The blocks always have width 256 (U14).
     return {
         "actor_num_blocks": d.whole("actor_num_blocks", 0, 2),
         "actor_dropout_rate": d.perhaps("actor_dropout_rate", 0.6, 0.0, 0.5),
@@ -137,13 +137,13 @@ def _general(d: Draws) -> Options:
     )
     kwargs["policy_temperature"] = d.number("policy_temperature", 0.1, 10.0)
     kwargs["actor_architecture"] = d.one_of("actor_architecture", ("mlp", "ln_resnet"))
-    # An MLP has no dropout, and blocks no hidden widths: the original ignores such settings (U14),
-    # and actor_weight_decay always (U13), where the port honours or refuses them.
+    # An MLP has no dropout, and blocks have no hidden widths: the original ignores such settings
+    # (U14), and always ignores actor_weight_decay (U13); the port uses or rejects them.
     if kwargs["actor_architecture"] == "mlp":
         kwargs["actor_hidden_dims"] = d.layers("actor_hidden_dims")
     else:
         kwargs |= _blocks(d)
-    # The other two objectives weigh candidates by formulas that the port mends (E1, E2).
+    # The other two objectives weight candidates by formulas that the port corrects (E1, E2).
     if kwargs["critic_objective"] == "expectile":
         settings["choose"] = ["eval_actions", "sample_implicit_policy"]
     return settings
@@ -225,7 +225,7 @@ def _td3(d: Draws) -> Options:
     return {**_flat(d), **_ratio(d), "kwargs": kwargs, "first_gradient": delay}
 
 
-# --- learners over pixels -------------------------------------------------------------------
+# --- learners on pixels ---------------------------------------------------------------------
 
 
 def _view(d: Draws, name: str, low: int) -> list[int]:
@@ -238,17 +238,17 @@ def _pixels(d: Draws) -> Options:
     layers = d.whole("cnn_layers", 1, 3)
     # Below 16 x 16 three layers of filter 3 and stride 2 leave no pixel.
     low = 16 if layers == 3 else 8
-    # The original asks for a camera of the name "pixels" (A11).
+    # The original needs a camera with the name "pixels" (A11).
     cameras = ["pixels", "wrist"] if d.chance("wrist", 0.3) else ["pixels"]
     space = {name: _view(d, name, low) for name in cameras}
     depths: list[str] = []
-    # Depth images come with every camera or with none: the original cuts the longer list short.
+    # All cameras have depth images or none: the original truncates the longer list.
     if d.chance("depth", 0.3):
         depths = [f"{name}_depth" for name in cameras]
         for camera, depth in zip(cameras, depths, strict=True):
             height, width, _, stack = space[camera]
             space[depth] = [height, width, 1, stack]
-    # The original unpacks the last of several images alone (A10).
+    # Of several images, the original unpacks only the last one (A10).
     packed = len(space) == 1 and d.chance("packed", 0.5)
     if d.chance("state", 0.5):
         space["state"] = [d.whole("state_dim", 1, 8)]
@@ -277,7 +277,7 @@ def _residual(d: Draws, settings: Options) -> Options:
     """Use the residual encoder instead of the small one, in a few cases.
 
     Its size is fixed, and the original takes minutes to compile it. It runs in double precision:
-    Adam's first steps move a weight by the learning rate however small its gradient is, so that in
+    Adam's first steps move a weight by the learning rate even if its gradient is tiny, so that in
     float32 rounding alone makes the two sides differ.
     """
     if not d.chance("resnet", 0.05):
@@ -290,7 +290,7 @@ def _residual(d: Draws, settings: Options) -> Options:
 
 def _drq(d: Draws) -> Options:
     settings = _pixels(d)
-    # num_min_qs stays away: the original's target keeps its num_qs members beside it (A8).
+    # num_min_qs is left out: with it, the original's target still has num_qs members (A8).
     settings["kwargs"] |= {
         **d.rates("actor_lr", "critic_lr", "temp_lr"),
         **_averages(d),
@@ -304,7 +304,7 @@ def _drq(d: Draws) -> Options:
 
 def _pixel_bc(d: Draws) -> Options:
     settings = _pixels(d)
-    # It never unpacks, and of the distributions the original imports the default one alone.
+    # Pixel BC never unpacks, and the original imports only the default distribution.
     settings["packed"] = False
     settings["kwargs"] |= {
         **d.rates("actor_lr"),
@@ -327,7 +327,7 @@ LEARNERS: dict[str, Callable[[Draws], Options]] = {
     "drq": _drq,
     "pixel_bc": _pixel_bc,
 }
-"""What draws the settings of each learner."""
+"""The function that draws the settings of each learner."""
 
 
 def random_case(seed: int) -> Case:
@@ -350,8 +350,8 @@ def random_case(seed: int) -> Case:
         "method": "update",
         "observations": 3,
         "together": True,
-        # Whole leaves: of an excerpt in even steps every entry may belong to one channel, and to
-        # one that is all but dead (seed 38: 1.2e-5 of 64 entries, which is no error of the leaf).
+        # Whole leaves are compared: all evenly spaced entries of a leaf may belong to one channel
+        # with almost no gradient (seed 38: 1.2e-5 in 64 entries, though the leaf is correct).
         "keep": 2**62,
         "x64": _wide(d),
         "partitionable": d.chance("partitionable", 0.3),

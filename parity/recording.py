@@ -39,7 +39,7 @@ def kept(out: Path, made: dict[str, Any], groups: list[str]) -> dict[str, Any]:
     """The other groups of the record in ``out``, if it was made under the same conditions.
 
     Raises:
-        ValueError: it was made of other inputs or by other versions, so that they cannot be mixed.
+        ValueError: it was made with other inputs or versions, so that they cannot be mixed.
     """
     if not (out / MANIFEST).is_file():
         return {"files": {}, "cases": []}
@@ -47,7 +47,7 @@ def kept(out: Path, made: dict[str, Any], groups: list[str]) -> dict[str, Any]:
     for name in ("upstream", "versions", "platform", "settings", "inputs"):
         if old[name] != made[name]:
             raise ValueError(
-                f"the record in {out} was made with other {name}: record all groups anew."
+                f"the record in {out} was made with other {name}: record all groups again."
             )
     files = {group: file for group, file in old["files"].items() if group not in groups}
     return {"files": files, "cases": [c for c in old["cases"] if c["group"] in files]}
@@ -83,12 +83,12 @@ def record(
         },
         "inputs": generated_inputs(),
     }
-    kept(out, made, chosen)  # what cannot be mixed is refused before the work, not after it
-    anew = [case for case in cases if case.group in chosen]
-    saved = save_groups(anew, observed(on(backend), observer, seen), out)
-    old = kept(out, made, chosen)  # as it is now: other groups may have been recorded meanwhile
+    kept(out, made, chosen)  # raises before the work if the groups cannot be mixed
+    new = [case for case in cases if case.group in chosen]
+    saved = save_groups(new, observed(on(backend), observer, seen), out)
+    old = kept(out, made, chosen)  # read again: other groups may have been recorded meanwhile
     files = {**old["files"], **saved}
-    entries = [*old["cases"], *map(entry, anew)]
+    entries = [*old["cases"], *map(entry, new)]
     manifest = {
         **made,
         "files": {group: files[group] for group in groups if group in files},

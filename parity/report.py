@@ -19,7 +19,7 @@ from parity.reporting.summary import Figures
 from parity.store import REFERENCE, read_manifest, write_whole
 
 CURVES = Path(__file__).resolve().parent / "figures" / "double_10000.json"
-"""The long runs that were recorded beside the original (``python -m parity live --curve``)."""
+"""Recorded errors of long runs of port and original (``python -m parity live --curve``)."""
 
 
 def _checked(args: argparse.Namespace, directory: Path, manifest: Mapping[str, Any]) -> Figures:
@@ -37,7 +37,7 @@ def _checked(args: argparse.Namespace, directory: Path, manifest: Mapping[str, A
     wall = time.perf_counter() - begin
     out = unchecked([member for member, _ in recorded(directory, args.only)], modes)
     content = tables.as_json(results, manifest, wall=wall, unchecked=out)
-    # By way of JSON, so that a report is the same whether a check was saved in between or not.
+    # through JSON, so that a report does not depend on whether the check was saved to a file
     return summary.figures_of(json.loads(json.dumps(content)))
 
 
@@ -54,7 +54,7 @@ def _read_mutations(path: Path) -> dict[str, Any]:
 
 
 def _covered(directory: Path, figures: Figures) -> list[Row]:
-    """The coverage rows, if the record says which cases executed which names."""
+    """The coverage rows, if the record has the names that each case executed."""
     if not (directory / COVERAGE).is_file():
         return []
     passed: dict[str, bool] = {}
@@ -65,7 +65,7 @@ def _covered(directory: Path, figures: Figures) -> list[Row]:
 
 
 def report_command(args: argparse.Namespace) -> int:
-    """``python -m parity report``: 0 when every promise holds, else 1.
+    """``python -m parity report``: 0 if all tensors are within bounds, else 1.
 
     Raises:
         ValueError: a file is missing or holds something else, or a result is given twice.

@@ -20,7 +20,7 @@ from parity.inputs import fingerprint, unflatten
 REFERENCE = Path(__file__).resolve().parent / "reference"
 MANIFEST = "manifest.json"
 ARRAYS = "inputs::"
-"""What the names of a case's own inputs begin with, after its name and ``::``."""
+"""Prefix of the names of a case's own inputs, after the case's name and ``::``."""
 
 
 class RecordError(ValueError):
@@ -46,7 +46,7 @@ def save_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest, one case a line."""
+    """Write the manifest, one case per line."""
     head = {key: value for key, value in manifest.items() if key != "cases"}
     lines = [json.dumps(case) for case in manifest["cases"]]
     opening = json.dumps(head, indent=1)[: -len("\n}")]
@@ -72,7 +72,7 @@ def read_part(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise RecordError(f"{path} is no JSON ({error}): make the record again.") from error
+        raise RecordError(f"{path} is not valid JSON ({error}): make the record again.") from error
 
 
 def read_manifest(directory: Path = REFERENCE) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def read_manifest(directory: Path = REFERENCE) -> dict[str, Any]:
     path = directory / MANIFEST
     manifest = read_part(path)
     if missing := {"upstream", "inputs", "files", "cases"} - set(manifest):
-        raise RecordError(f"{path} is not of a record: it lacks {min(missing)!r}.")
+        raise RecordError(f"{path} is not the manifest of a record: it lacks {min(missing)!r}.")
     return manifest
 
 
@@ -182,8 +182,8 @@ def recorded(
     manifest = read_manifest(directory)
     if manifest["inputs"]["sha256"] != fingerprint():
         raise RecordError(
-            "this machine generates other inputs than the recorder did: parity/inputs.py "
-            "has changed since; make the record again."
+            "the generated inputs differ from the recorded ones, since parity/inputs.py has "
+            "changed: make the record again."
         )
     cases = read_cases(manifest)
     if case is not None:

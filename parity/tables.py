@@ -39,7 +39,7 @@ def _worst(findings: Sequence[Finding], name: str) -> float:
 
 
 def kinds(results: Iterable[Result]) -> list[str]:
-    """The kinds found: those that have a name in their order, then those of a case's own."""
+    """The kinds found: named kinds in their order, then a case's custom ones."""
     found = dict.fromkeys(f.kind for r in results for f in r.findings)
     return [k for k in KINDS if k in found] + [k for k in found if k not in KINDS]
 
@@ -58,12 +58,12 @@ MODULES = {
     "augmentation": "agents.augmentations",
     **dict.fromkeys(("dataset", "buffers", "loaders"), "data"),
 }
-"""The module of ``idql_func`` that a group's cases are about; other groups stand for themselves."""
+"""The module of ``idql_func`` that a group's cases test; other groups are shown by their name."""
 
 
 def _module(result: Result) -> str:
     group = result.case.group
-    # without a program it is a case of somebody else's functions, whatever its group is called
+    # a case without a program belongs to a user's functions, whatever the name of its group
     return MODULES.get(group, group) if result.case.program else group
 
 
@@ -114,7 +114,7 @@ def _rows(members: Sequence[Result]) -> Iterator[str]:
 
 
 def failure(result: Result) -> str:
-    """What became of a case that failed: the first tensor that leaves its bound, or the crash."""
+    """One line about a failed case: the first tensor out of bounds, or the crash."""
     name = result.case.id if result.mode == "eager" else f"{result.case.id} ({result.mode})"
     if result.crash:
         return f"{name}: {result.crash}"
@@ -157,7 +157,7 @@ def show(results: Sequence[Result], title: str, wall: float | None = None) -> No
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """What the port ran on.
+    """The machine and the versions that the port ran with.
 
     >>> sorted(environment())
     ['cpu', 'date', 'device', 'numpy', 'platform', 'python', 'threads', 'torch']
@@ -194,8 +194,8 @@ def as_json(
 ) -> dict[str, Any]:
     """Every figure. Infinite errors (no comparison possible) become null.
 
-    ``cases`` counts a case once for each mode; ``seconds`` are those that the cases of a mode took,
-    one after the other, and ``wall_seconds`` what it all took, in however many processes.
+    ``cases`` counts a case once for each mode; ``seconds`` is the sum of the durations of a mode's
+    cases, and ``wall_seconds`` the total time, in any number of processes.
     ``unchecked`` are the lines of :func:`parity.modes.unchecked`.
     """
 

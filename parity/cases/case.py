@@ -31,7 +31,7 @@ class Case:
             them as NumPy arrays. Everything else they make themselves from the settings.
 
     Raises:
-        ValueError: a name cannot be stored, settings are no JSON, or there is no such promise.
+        ValueError: a name cannot be stored, settings are not JSON, or there is no such promise.
 
     >>> Case("mlp", "small", settings={"width": 8}, kinds={"out": "forward"}).id
     'mlp/small'

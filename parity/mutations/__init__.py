@@ -1,8 +1,8 @@
 """Typical bugs of ports from JAX, which ``mutate`` plants one at a time: data only.
 
 Each is a realistic mistake: another library's default, the textbook's formula where the original
-differs, an index or a key that is off by one. None crashes a run, and with most of them training
-works as well.
+differs, an index or a key that is wrong by one. None crashes a run, and training works with most of
+them.
 """
 
 from __future__ import annotations

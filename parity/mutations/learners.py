@@ -7,28 +7,28 @@ from parity.mutations.mutation import Mutation
 LEARNERS = (
     Mutation(
         "noise-loss-mean",
-        "the noise error averaged over action dimensions, as mse_loss does (quirk U5)",
+        "the noise error is averaged over action dimensions, as in mse_loss (quirk U5)",
         "agents/ddpm_iql.py",
         "errors = ((eps_pred - noise) ** 2).sum(dim=-1)",
         "errors = ((eps_pred - noise) ** 2).mean(dim=-1)",
     ),
     Mutation(
         "keys-other-order",
-        "the halves of a split key the other way round (quirk N15)",
+        "the two halves of a split key are swapped (quirk N15)",
         "agents/ddpm_iql.py",
         "keys = random.split_chain(self.rng, 3, carry=1)",
         "keys = random.split_chain(self.rng, 3, carry=0)",
     ),
     Mutation(
         "torch-randn",
-        "the noise of the actor's loss from torch.randn",
+        "the noise of the actor's loss is drawn by torch.randn",
         "agents/ddpm_iql.py",
         "noise = random.normal(noise_key, (rows, self.act_dim))",
         "noise = torch.randn(rows, self.act_dim)",
     ),
     Mutation(
         "time-one-less",
-        "diffusion times from 0 to T - 2: an upper bound taken for inclusive",
+        "diffusion times are 0 to T - 2, as if randint's upper bound were inclusive",
         "agents/ddpm_iql.py",
         "time = random.randint(time_key, (rows,), 0, self.T)",
         "time = random.randint(time_key, (rows,), 0, max(1, self.T - 1))",
@@ -48,7 +48,7 @@ LEARNERS = (
     ),
     Mutation(
         "actor-after-v",
-        "the actor is stepped after V, as in plain IQL, and weighs by the new V (quirk U1)",
+        "the actor is stepped after V, as in plain IQL, with weights of the new V (quirk U1)",
         "agents/ddpm_iql.py",
         """\
     learner, actor_info = learner.update_actor(batch)
@@ -61,56 +61,56 @@ LEARNERS = (
     ),
     Mutation(
         "no-mask",
-        "terminal states bootstrap: the discount without the mask",
+        "terminal states bootstrap, since the target omits the mask",
         "agents/critics.py",
         'return batch["rewards"] + discount * batch["masks"] * next_v',
         'return batch["rewards"] + discount * next_v',
     ),
     Mutation(
         "v-from-online-q",
-        "V follows the critic itself, not its moving average",
+        "V is fitted to the critic, not to its moving average",
         "agents/ddpm_iql.py",
         "q = batch_min_q(self.target_critic, batch)",
         "q = batch_min_q(self.critic, batch)",
     ),
     Mutation(
         "act-by-mean-q",
-        "candidates ranked by the mean of the critics, not by the least",
+        "candidates are ranked by the mean of the critics, not by the minimum",
         "agents/candidates.py",
         "qs = min_q(critic.apply_fn, critic.params, repeated, actions.flatten(0, 1))",
         "qs = critic.apply_fn(critic.params, repeated, actions.flatten(0, 1)).mean(dim=0)",
     ),
     Mutation(
         "act-by-online-actor",
-        "candidates drawn from the actor itself, not from its moving average (quirk E4)",
+        "candidates are drawn from the actor, not from its moving average (quirk E4)",
         "agents/candidates.py",
         "apply_fn, params = learner.score_model.apply_fn, learner.target_score_model.params",
         "apply_fn, params = learner.score_model.apply_fn, learner.score_model.params",
     ),
     Mutation(
         "repeat-last-step-lost",
-        "the repetitions of the chain's last step are not passed on",
+        "the number of repeated last steps is not passed to the sampler",
         "agents/candidates.py",
         "learner.ddpm_temperature, learner.M, learner.clip_sampler,",
         "learner.ddpm_temperature, 0, learner.clip_sampler,",
     ),
     Mutation(
         "swish-for-mish",
-        "the full learner's actor with swish; its default is mish (quirk N16)",
+        "the general learner's actor uses swish; its default is mish (quirk N16)",
         "agents/ddpm_iql_learners.py",
         "actor_architecture, time_dim, (128, 128), mish,",
         "actor_architecture, time_dim, (128, 128), swish,",
     ),
     Mutation(
         "min-of-two",
-        "the least of the first two critics, however many there are",
+        "the minimum is over the first two critics, even if there are more",
         "agents/critics.py",
         "**dropout_options(dropout_key)).amin(dim=0)",
         "**dropout_options(dropout_key))[:2].amin(dim=0)",
     ),
     Mutation(
         "ema-before-step",
-        "the target follows the critic as it was before its step, as in jaxrl_m",
+        "the target averages the critic before its step, as in jaxrl_m",
         "agents/critics.py",
         """\
     critic = critic.apply_gradients(grads=grads)
@@ -121,7 +121,7 @@ LEARNERS = (
     ),
     Mutation(
         "iql-loss-mean",
-        "plain IQL's critic loss averaged over the critics; it is their sum (quirk U4)",
+        "plain IQL's critic loss is averaged over the critics, not summed (quirk U4)",
         "agents/iql.py",
         "loss = ((qs - target_q) ** 2).sum(dim=0).mean()",
         "loss = ((qs - target_q) ** 2).mean()",
@@ -162,7 +162,7 @@ LEARNERS = (
     ),
     Mutation(
         "sac-actor-min",
-        "SAC's actor climbs the least critic, as in the paper; here it is the mean (quirk A3)",
+        "SAC's actor maximises the critics' minimum, as in the paper, not their mean (quirk A3)",
         "agents/sac.py",
         "qs.mean(dim=0)).mean()",
         "qs.amin(dim=0)).mean()",
@@ -177,7 +177,7 @@ LEARNERS = (
     ),
     Mutation(
         "td3-actions-clipped",
-        "TD3's noisy target actions are kept in bounds, as in the paper (quirk A1)",
+        "TD3's noisy target actions are clipped to the bounds, as in the paper (quirk A1)",
         "agents/td3.py",
         "next_actions = next_actions + noise",
         "next_actions = torch.clamp(next_actions + noise, -1.0, 1.0)",
@@ -198,7 +198,7 @@ LEARNERS = (
     ),
     Mutation(
         "crop-reflected",
-        "images padded by reflection; the original repeats their edges",
+        "images are padded by reflection; the original repeats their edges",
         "agents/augmentations.py",
         "rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)",
         """\
@@ -209,14 +209,14 @@ rows, columns = (
     ),
     Mutation(
         "crop-range",
-        "crops never reach the last row and column: an upper bound taken for inclusive",
+        "crops never reach the last row and column, as if the upper bound were inclusive",
         "agents/augmentations.py",
         "random.randint(key, (2,), 0, 2 * padding + 1)",
         "random.randint(key, (2,), 0, 2 * padding)",
     ),
     Mutation(
         "depth-own-crop",
-        "the depth image gets crops of its own (quirk A14)",
+        "the depth image is cropped with another key than its camera (quirk A14)",
         "agents/pixels.py",
         "observations = batched_random_crop(key, observations, depth_key)",
         "observations = batched_random_crop(rng, observations, depth_key)",

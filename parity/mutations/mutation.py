@@ -11,15 +11,15 @@ from pathlib import Path
 class Mutation:
     """One realistic bug of a port, as a change of one file's text.
 
-    The changed port must run: an exception needs no suite to be found.
+    The changed port must run: an exception would be found without a suite.
 
     Attributes:
-        name: unique.
+        name: a unique name.
         bug: what is wrong, and where such code comes from.
-        file: below ``idql_func/``.
+        file: the changed file, relative to ``idql_func/``.
         old: the text to replace, which occurs exactly ``count`` times.
         new: the replacement.
-        count: how often ``old`` occurs; all occurrences are replaced.
+        count: the number of occurrences of ``old``; all are replaced.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Mutation:
         """Change the file in a copy of the package ``idql_func``.
 
         Raises:
-            ValueError: if the text does not occur that often, so that the list is out of date.
+            ValueError: the text does not occur ``count`` times, so the list is out of date.
         """
         path = package / self.file
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Bugs of layers, networks, distributions and the diffusion chain."""
+"""Bugs of layers, networks, distributions and the diffusion sampler."""
 
 from __future__ import annotations
 
@@ -7,63 +7,63 @@ from parity.mutations.mutation import Mutation
 NETWORKS = (
     Mutation(
         "layer-norm-eps",
-        "LayerNorm's eps of 1e-5, PyTorch's default; Flax's is 1e-6 (quirk N5)",
+        "LayerNorm's eps is 1e-5, PyTorch's default; Flax's is 1e-6 (quirk N5)",
         "networks/layers.py",
         "epsilon: float = 1e-6",
         "epsilon: float = 1e-5",
     ),
     Mutation(
         "layer-norm-var",
-        "LayerNorm by Tensor.var(), which divides by n - 1",
+        "LayerNorm uses Tensor.var(), which divides by n - 1",
         "networks/layers.py",
         "torch.clamp((x * x).mean(dim=-1, keepdim=True) - mean * mean, min=0.0)",
         "x.var(dim=-1, keepdim=True)",
     ),
     Mutation(
         "group-norm-eps",
-        "the encoder's GroupNorm with Flax's default eps; the original sets 1e-5",
+        "the encoder's GroupNorm has Flax's default eps; the original sets 1e-5",
         "networks/encoders.py",
         "super().__init__(input_dim, num_groups=4, epsilon=1e-5)",
         "super().__init__(input_dim, num_groups=4, epsilon=1e-6)",
     ),
     Mutation(
         "linear-init",
-        "nn.Linear's initial kernels, uniform in 1/sqrt(fan_in), for Xavier's",
+        "kernels start uniform in 1/sqrt(fan_in), as in nn.Linear, not with Xavier's",
         "networks/initializers.py",
         "variance = np.float32(1.0 / ((fan_in + fan_out) / 2))",
         "variance = np.float32(1.0 / (3 * fan_in))",
     ),
     Mutation(
         "lecun-uncorrected",
-        "LeCun's normal without the correction for its truncation",
+        "LeCun's normal lacks the correction for its truncation",
         "networks/initializers.py",
         "float(np.sqrt(variance) / np.float32(0.87962566103423978))",
         "float(np.sqrt(variance))",
     ),
     Mutation(
         "lecun-clamped",
-        "a truncated normal made by clamping a normal",
+        "the truncated normal is a clamped normal",
         "networks/initializers.py",
         "random.truncated_normal(key, -2.0, 2.0, shape, torch.float32)",
         "random.normal(key, shape, torch.float32).clamp(-2.0, 2.0)",
     ),
     Mutation(
         "dropout-no-rescale",
-        "dropout does not scale up what it keeps",
+        "dropout does not rescale the kept values",
         "networks/dropout.py",
         "return torch.where(keep, x / (1.0 - self.rate), torch.zeros_like(x))",
         "return torch.where(keep, x, torch.zeros_like(x))",
     ),
     Mutation(
         "dropout-one-key",
-        "all dropout layers of a perceptron draw from the same key",
+        "all dropout layers of an MLP use the same key",
         "networks/mlp.py",
         "h = drop(h, training, rng and rng.push(name))",
         "h = drop(h, training, rng)",
     ),
     Mutation(
         "dropout-after-activation",
-        "dropout after the activation, as PyTorch code has it (quirk N2)",
+        "dropout is after the activation, as is usual in PyTorch (quirk N2)",
         "networks/mlp.py",
         """\
                 if drop is not None:
@@ -95,21 +95,21 @@ NETWORKS = (
     ),
     Mutation(
         "block-no-skip",
-        "the residual block without its residual",
+        "the residual block lacks its residual connection",
         "networks/mlp.py",
         "return residual + self.contract(self.act(self.expand(x)))",
         "return self.contract(self.act(self.expand(x)))",
     ),
     Mutation(
         "resnet-no-last-activation",
-        "no activation before the last layer, as CleanDiffuser's IDQL shipped",
+        "there is no activation before the last layer, as in CleanDiffuser's IDQL",
         "networks/mlp.py",
         "return self.last(self.activations(h))",
         "return self.last(h)",
     ),
     Mutation(
         "ensemble-same-init",
-        "all members of an ensemble start from one key",
+        "all members of an ensemble are initialised with one key",
         "networks/module.py",
         "for key in rng.split(self.num)]",
         "for key in [rng.key] * self.num]",
@@ -123,14 +123,14 @@ NETWORKS = (
     ),
     Mutation(
         "fourier-sin-first",
-        "time features with the sine first, as in the transformer's",
+        "time features have the sine first, as in transformers",
         "networks/noise_predictor.py",
         "torch.cat([torch.cos(f), torch.sin(f)], dim=-1)",
         "torch.cat([torch.sin(f), torch.cos(f)], dim=-1)",
     ),
     Mutation(
         "steps-from-1",
-        "the table of encoded times begins at 1, while times are counted from 0",
+        "the table of encoded times starts at 1, but times start at 0",
         "networks/noise_predictor.py",
         "torch.arange(steps, device=time.device).unsqueeze(1)",
         "torch.arange(1, steps + 1, device=time.device).unsqueeze(1)",
@@ -144,14 +144,14 @@ NETWORKS = (
     ),
     Mutation(
         "cosine-betas-unclipped",
-        "betas of the cosine schedule without their cap of 0.999 (quirk N8)",
+        "the betas of the cosine schedule are not clipped to 0.999 (quirk N8)",
         "networks/noise_schedules.py",
         "torch.clamp(1 - alpha_hat[1:] / alpha_hat[:-1], 0, 0.999)",
         "torch.clamp(1 - alpha_hat[1:] / alpha_hat[:-1], 0, 1)",
     ),
     Mutation(
         "alpha-hat-shifted",
-        "alpha_hat is the product of the alphas before a step, without its own",
+        "alpha_hat is the product of the alphas before a step, excluding the step",
         "agents/ddpm_iql_build.py",
         "alphas[: i + 1].prod() for i in range(T)",
         "alphas[:i].prod() for i in range(T)",
@@ -173,14 +173,14 @@ NETWORKS = (
     ),
     Mutation(
         "sampler-noise-at-0",
-        "the last step of the chain adds noise too",
+        "the last step of the sampler adds noise too",
         "networks/diffusion.py",
         "        if t > 0:",
         "        if t >= 0:",
     ),
     Mutation(
         "sampler-clip-forgotten",
-        "only the result of the chain is clipped (quirk N14)",
+        "only the result of the sampler is clipped, not every step (quirk N14)",
         "networks/diffusion.py",
         """\
         if clip_sampler:
@@ -190,42 +190,42 @@ NETWORKS = (
     ),
     Mutation(
         "tanh-no-correction",
-        "the density of a squashed action without the derivative of tanh",
+        "the density of a squashed action omits the derivative of tanh",
         "distributions.py",
         "        if not self.tanh:\n            return density",
         "        if True:\n            return density",
     ),
     Mutation(
         "tanh-correction-eps",
-        "the derivative of tanh as log(1 - tanh^2 + 1e-6), as in CleanRL",
+        "the derivative of tanh is log(1 - tanh^2 + 1e-6), as in CleanRL",
         "distributions.py",
         "(2.0 * (math.log(2.0) - x - _softplus(-2.0 * x))).sum(dim=-1)",
         "torch.log(1 - torch.tanh(x) ** 2 + 1e-6).sum(dim=-1)",
     ),
     Mutation(
         "same-padding-in-front",
-        "the odd row of SAME padding goes in front, as symmetric padding would have it",
+        "the odd row of SAME padding is in front, not at the end",
         "networks/conv.py",
         "((total // 2, total - total // 2) for total in totals)",
         "((total - total // 2, total // 2) for total in totals)",
     ),
     Mutation(
         "flatten-channels-first",
-        "features flattened channels first, as PyTorch's layout has them",
+        "features are flattened with channels first, as in PyTorch's layout",
         "networks/encoders.py",
         "return x.reshape(*x.shape[:-3], -1)",
         "return x.movedim(-1, -3).reshape(*x.shape[:-3], -1)",
     ),
     Mutation(
         "frames-before-channels",
-        "stacked frames joined frame by frame, not channel by channel",
+        "stacked frames are joined frame by frame, not channel by channel",
         "networks/pixel_multiplexer.py",
         "x = encoder(x.reshape(*x.shape[:-2], -1))",
         "x = encoder(x.movedim(-1, -2).reshape(*x.shape[:-2], -1))",
     ),
     Mutation(
         "encoder-not-stopped",
-        "the policy's gradients reach the encoder (DrQ's stop_gradient forgotten)",
+        "the policy's gradients reach the encoder: DrQ's stop_gradient is missing",
         "networks/pixel_multiplexer.py",
         "torch.is_grad_enabled() and not self.stop_gradient",
         "torch.is_grad_enabled()",

@@ -109,7 +109,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}).") from error
+        raise ValueError(f"{path} is not valid JSON ({error}).") from error
 
 
 def read_figures(path: Path) -> Figures:

@@ -1,6 +1,6 @@
-"""The port against the record: one test for each recorded case, eager; a few compiled.
+"""The port equals the record: one test for each recorded case in eager mode; a few compiled.
 
-Every case in every mode that it has: ``python -m parity check --mode all``, and here with -m slow.
+``python -m parity check --mode all`` runs every case in all of its modes, as does ``-m slow`` here.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def test_compiled_port_is_within_bounds(name: str) -> None:
 
 
 def _is_long(case: Case) -> bool:
-    # of long runs, those that stand for others and single updates are enough for every day
+    # without -m slow, of the long runs only the examples and single updates are run
     return not chosen(case, "compiled") and seconds(case, "vmapped") > 0.4
 
 
@@ -93,9 +93,9 @@ def test_record_is_small() -> None:
 def test_wrong_port_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     from idql_func import losses
 
-    right = losses.expectile_loss
+    correct = losses.expectile_loss
     monkeypatch.setattr(
-        losses, "expectile_loss", lambda diff, *a, **k: right(diff, *a, **k) * 1.00001
+        losses, "expectile_loss", lambda diff, *a, **k: correct(diff, *a, **k) * 1.00001
     )
     case = next(c for c in CASES if c.id == "losses/expectile-0.7")
     result = run_case(TorchBackend(), case, _group("losses")[case.name])
@@ -126,7 +126,7 @@ def test_damaged_record_raises(tmp_path) -> None:
     with pytest.raises(RecordError, match="SHA-256"):
         list(read_pairs("losses", manifest, tmp_path))
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(RecordError, match="no JSON"):
+    with pytest.raises(RecordError, match="is not valid JSON"):
         read_manifest(tmp_path)
 
 
@@ -154,7 +154,7 @@ def test_results_do_not_depend_on_the_number_of_processes(monkeypatch: pytest.Mo
 def test_command_writes_every_figure(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     figures_path, junit_path = tmp_path / "figures.json", tmp_path / "junit.xml"
     options = {"mode": "all", "json_path": figures_path, "junit_path": junit_path}
-    # compiled, another case stands for this one
+    # in compiled mode, another case is the example for this one
     assert check_command(only="optim/ema-64", **options) == 0
     figures = json.loads(figures_path.read_text())
     assert figures["passed"] == figures["cases"] == 2
@@ -183,7 +183,7 @@ def test_status_is_1_if_a_bound_is_exceeded(
     assert "FAIL losses/exp_w_clip-zero (vmapped): 2 of 2" in capsys.readouterr().out
 
 
-def test_jobs_of_compiled_mode() -> None:
+def test_compiled_mode_runs_only_examples_unless_every_is_set() -> None:
     assert {job.mode for job in jobs_of(only="losses", modes=("compiled",))} == {"compiled"}
     assert len(jobs_of(only="losses", modes=("compiled",))) == 3
     assert len(jobs_of(only="losses", modes=("compiled",), every=True)) == 15
@@ -194,8 +194,8 @@ def test_jobs_of_compiled_mode() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--mode", "vmapped", "--only", "dataset"], "nothing of 'dataset' runs vmapped"),
-        (["--mode", "compiled", "--only", "sac/plain"], "--every runs those that are left out"),
+        (["--mode", "vmapped", "--only", "dataset"], "no case of 'dataset' runs vmapped"),
+        (["--mode", "compiled", "--only", "sac/plain"], "--every runs the omitted cases"),
         (["--only", "losses/"], ""),
         (["--case", "losses/nothing"], "losses/nothing"),
         (["--device", "cuda:0", "--only", "losses"], "torch finds no CUDA device"),
@@ -216,9 +216,9 @@ def test_bad_input_is_one_sentence(
 
 
 def test_unknown_mode_raises(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as stop:
         main(["check", "--mode", "jitted"])
-    assert left.value.code == 2
+    assert stop.value.code == 2
     assert "'jitted'" in capsys.readouterr().err
     with pytest.raises(ValueError, match="unknown mode 'jitted'; there are eager, compiled, "):
         check_command(mode="jitted")
@@ -233,7 +233,7 @@ def test_compiled_mode_raises_if_jit_is_disabled(monkeypatch: pytest.MonkeyPatch
 def test_mode_that_runs_no_part_of_a_case_fails() -> None:
     case = next(c for c in CASES if c.id == "dataset/split")
     result = run_job(Job(case, "vmapped", "cpu", _group("dataset")["split"]))
-    assert result.crash == "nothing of the case ran vmapped"
+    assert result.crash == "no function of the case ran vmapped"
     assert not result.passed
 
 

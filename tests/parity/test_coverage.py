@@ -53,20 +53,20 @@ def test_exempt_names_are_few_and_their_tests_exist() -> None:
     exempt = [name for name in NAMES if exemption(name)]
     outside = [name for name in exempt if not name.startswith("jaxrl5.wrappers.")]
     assert len(outside) <= 20
-    for pattern, why in EXEMPT.items():
-        assert any(exemption(name) is why for name in NAMES), f"{pattern} exempts nothing"
-        file, _, function = why.test.partition("::")
+    for pattern, entry in EXEMPT.items():
+        assert any(exemption(name) is entry for name in NAMES), f"{pattern} exempts nothing"
+        file, _, function = entry.test.partition("::")
         tests = ast.parse((ROOT / file).read_text()).body
-        assert function in {t.name for t in tests if isinstance(t, ast.FunctionDef)}, why.test
+        assert function in {t.name for t in tests if isinstance(t, ast.FunctionDef)}, entry.test
 
 
 def test_no_name_is_both_covered_and_exempt() -> None:
-    # What a case executed needs no excuse. (A base class runs under the names of its heirs.)
+    # A name that a case executed needs no exemption. (A base class runs as its subclasses.)
     both = [name for name in NAMES if exemption(name) and NAMES[name]["cases"]]
     assert both == []
 
 
-def test_state_of_names_without_case_or_counterpart_and_of_failures() -> None:
+def test_state_of_a_name_is_that_of_its_cases_and_counterpart() -> None:
     name = "jaxrl5.networks.mlp.MLP"
     assert coverage.row(name, [], {}).state == "no case"
     assert coverage.row("jaxrl5.networks.mlp.NewThing", ["a/b"], {}).state == "no counterpart"
@@ -94,7 +94,7 @@ def test_recording_some_groups_keeps_the_others() -> None:
     sorts = {"f": "function", "g": "function"}
     old = gathered(sorts, {"a/1": {"f", "g"}, "b/1": {"f"}, "gone/1": {"f"}})
     new = gathered(sorts, {"a/2": {"f"}, "c/1": {"g"}})
-    both = merged(old, new, ["c", "a", "b"], anew=["a", "c"])
+    both = merged(old, new, ["c", "a", "b"], rerecorded=["a", "c"])
     assert {name: entry["cases"] for name, entry in both.items()} == {
         "f": ["a/2", "b/1"],
         "g": ["c/1"],
@@ -106,7 +106,7 @@ def test_file_round_trips_and_damage_raises(tmp_path: Path) -> None:
     write_coverage(tmp_path, "1234", names)
     assert read_coverage(tmp_path) == {"commit": "1234", "names": names}
     (tmp_path / evidence.COVERAGE).write_text("{")
-    with pytest.raises(RecordError, match="no JSON"):
+    with pytest.raises(RecordError, match="is not valid JSON"):
         read_coverage(tmp_path)
     with pytest.raises(RecordError, match="does not exist"):
         read_coverage(tmp_path / "nowhere")
@@ -129,7 +129,7 @@ def _package(folder: Path) -> Path:
         "write = json.dumps\n"
         "def say(x): return write(x)\n"
     )
-    for other in ("twin", "late"):
+    for other in ("duplicate", "late"):
         (module.parent / f"{other}.py").write_text(module.read_text())
     return folder
 
@@ -140,7 +140,7 @@ def test_observer_records_only_executed_names(
     monkeypatch.syspath_prepend(str(_package(tmp_path)))
     names = public.public_names(tmp_path)
     assert names["jaxrl5.parts.TanhNet"] == names["jaxrl5.parts.write"] == "value"
-    from jaxrl5 import parts, twin  # pyright: ignore[reportMissingImports]
+    from jaxrl5 import duplicate, parts  # pyright: ignore[reportMissingImports]
 
     observer = Observer(tmp_path, names)
     parts.unused()
@@ -151,15 +151,15 @@ def test_observer_records_only_executed_names(
         parts.say({})
     net = {f"jaxrl5.parts.{name}" for name in ("Net", "Net.__init__", "Net.__call__", "used")}
     assert first == net
-    said = {f"jaxrl5.parts.{name}" for name in ("TanhNet", "say", "write")}
-    assert second == net | said | {"jaxrl5.twin.write"}  # one function under two names
+    called = {f"jaxrl5.parts.{name}" for name in ("TanhNet", "say", "write")}
+    assert second == net | called | {"jaxrl5.duplicate.write"}  # one function under two names
     with observer.watching() as third:  # the same code on the same lines, of another module
-        twin.say({})
-    assert third == {"jaxrl5.twin.say", "jaxrl5.twin.write", "jaxrl5.parts.write"}
+        duplicate.say({})
+    assert third == {"jaxrl5.duplicate.say", "jaxrl5.duplicate.write", "jaxrl5.parts.write"}
     with observer.watching() as fourth:
         from jaxrl5 import late  # pyright: ignore[reportMissingImports]  # noqa: F401
     assert fourth == set()
-    json.dumps({})  # another's call of the same function is nobody's case
+    json.dumps({})  # not recorded: a call outside of the observed package
 
 
 def test_folder_without_the_package_raises(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The examples in parity's docstrings run (the package lies outside pytest's own search)."""
+"""The examples in parity's docstrings run (pytest does not collect them by itself)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODULES = [
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples(name: str) -> None:
+def test_docstring_examples_pass(name: str) -> None:
     results = doctest.testmod(importlib.import_module(name))
     assert results.attempted > 0
     assert results.failed == 0

@@ -1,4 +1,4 @@
-"""Measures of distance, against values worked out by hand."""
+"""Error measures equal hand-computed values."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_ulps_across_zero_and_the_whole_range() -> None:
     assert errors.ulp_error(np.array([big]), np.array([-big])) > 2.0**63
 
 
-def test_measures_by_hand() -> None:
+def test_measures_equal_hand_computed_values() -> None:
     a, b = np.array([3.0, 4.5]), np.array([3.0, 4.0])
     assert errors.absolute_error(a, b) == 0.5
     assert errors.relative_error(a, b) == 0.125
@@ -104,18 +104,18 @@ def test_missing_and_extra_tensors_fail() -> None:
 
 def test_ulps_are_counted_per_entry() -> None:
     one = np.ones(9, np.float32)
-    moved = np.array([1, 1, 1, 1, 1, 1, 1, 1, np.inf], np.float32)
+    shifted = np.array([1, 1, 1, 1, 1, 1, 1, 1, np.inf], np.float32)
     for steps, place in enumerate((4, 5, 6, 7), start=1):
         for _ in range(steps):
-            moved[place] = np.nextafter(moved[place], np.float32(2))
-    found = compare_tensor("out/0", "normal", moved, one)
+            shifted[place] = np.nextafter(shifted[place], np.float32(2))
+    found = compare_tensor("out/0", "normal", shifted, one)
     assert found.ulps == (4, 1, 1, 1, 1, 1)
     assert found.error == math.inf
     assert found.growth is None
     assert compare_tensor("out/0", "bits", one, one).ulps is None
     assert compare_tensor("out/0", "normal", one[:3], one).ulps is None
     assert compare_tensor("p", "init", one[:0], one[:0]).ulps == (0, 0, 0, 0, 0, 0)
-    assert compare_tensor("p", "init", moved[0:1], one[0:1]).ulps == (1, 0, 0, 0, 0, 0)
+    assert compare_tensor("p", "init", shifted[0:1], one[0:1]).ulps == (1, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(

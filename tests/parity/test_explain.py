@@ -16,7 +16,7 @@ from idql_func.networks import layers, mlp
 from parity.__main__ import main
 from parity.cases import Case
 from parity.compare import compare_case
-from parity.explain import Replay, explain, leads, off_at, verdict
+from parity.explain import Replay, explain, first_failing_step, intermediate_cases, verdict
 from parity.port.capture import array, bare
 from parity.store import RecordError, read_cases, read_manifest
 
@@ -42,13 +42,13 @@ def _named(replays: list[Replay]) -> dict[str, str | None]:
 def test_correct_port_has_no_failing_tensor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--case", "update/simple-dropout", "--explain"]) == 0
     printed = capsys.readouterr().out
-    assert "every tensor of calls/simple-dropout holds" in printed
-    assert "every tensor of calls/simple-dropout-double holds" in printed
-    assert "every tensor of update/simple-dropout holds" in printed
+    assert "tensors of calls/simple-dropout are within bounds" in printed
+    assert "tensors of calls/simple-dropout-double are within bounds" in printed
+    assert "tensors of update/simple-dropout are within bounds" in printed
     assert "FIRST" not in printed
 
 
-def test_dropout_after_the_activation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropout_after_the_activation_is_located(monkeypatch: pytest.MonkeyPatch) -> None:
     def forward(self: Any, x: Any, training: bool = False, rng: Any = None) -> Any:
         x = x if self.norm is None else self.norm(x)
         for i, (dense, drop, name) in enumerate(self.layers):
@@ -64,17 +64,17 @@ def test_dropout_after_the_activation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == {
         "layers/mlp-dropout-layer_norm-swish": "layers/eval/Dropout_0",
         "layers/mlp-dropout-layer_norm-swish-double": "layers/eval/Dropout_0",
-        # dropout off, the order makes no difference to the output
+        # without dropout, the order does not change the output
         "network/mlp-dropout-layer_norm-swish": "forward/train",
     }
-    # Behind a ReLU no output tells the two orders apart; the layer itself does.
+    # With ReLU, both orders give the same network output; only the layer's output differs.
     layer = "calls/target_critic/0/VmapStateActionValue_0/MLP_0/Dropout_0"
     found = _named(explain("droq/plain"))
     assert found["calls/droq"] == found["calls/droq-double"] == layer
     assert found["droq/plain"] is None
 
 
-def test_keys_split_in_the_other_order(
+def test_keys_split_in_the_other_order_are_located(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     swapped = types.SimpleNamespace(
@@ -86,8 +86,8 @@ def test_keys_split_in_the_other_order(
     monkeypatch.setattr(ddpm_iql, "random", swapped)
     replays = explain("update25/simple")
     assert {_first(r) for r in replays} == {("rng/rng", None)}
-    off = [f.tensor for f in replays[0].result.findings if not f.passed]
-    assert off[:3] == [
+    failing = [f.tensor for f in replays[0].result.findings if not f.passed]
+    assert failing[:3] == [
         "rng/rng",
         "calls/score_model/0/in1",
         "calls/score_model/0/in2",
@@ -98,14 +98,14 @@ def test_keys_split_in_the_other_order(
     assert "calls/score_model/0/in1 (noisy actions)" in printed
 
 
-def test_layer_norm_with_another_epsilon(monkeypatch: pytest.MonkeyPatch) -> None:
-    right: Any = layers.LayerNorm.forward
+def test_layer_norm_with_another_epsilon_is_located(monkeypatch: pytest.MonkeyPatch) -> None:
+    correct: Any = layers.LayerNorm.forward
 
     def forward(self: Any, x: Any, training: bool = False, rng: Any = None) -> Any:
         other = types.SimpleNamespace(
             scale=self.scale, bias=self.bias, epsilon=1e-5, check_values=self.check_values
         )
-        return right(other, x)
+        return correct(other, x)
 
     monkeypatch.setattr(layers.LayerNorm, "forward", forward)
     (single, double, run) = explain("update/simple-dropout")
@@ -115,9 +115,9 @@ def test_layer_norm_with_another_epsilon(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not run.result.passed
 
 
-def test_moving_average_with_swapped_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = optim.incremental_update
-    monkeypatch.setattr(optim, "incremental_update", lambda new, old, tau: right(old, new, tau))
+def test_moving_average_with_swapped_arguments_is_located(monkeypatch: pytest.MonkeyPatch) -> None:
+    correct = optim.incremental_update
+    monkeypatch.setattr(optim, "incremental_update", lambda new, old, tau: correct(old, new, tau))
     _, double, run = explain("update25/simple")
     # Every call and every gradient of the first update holds; the target after it does not.
     assert _first(double) == ("norms/target_score_model", None)
@@ -127,22 +127,22 @@ def test_moving_average_with_swapped_arguments(monkeypatch: pytest.MonkeyPatch) 
     assert "losses/value_loss at update 2: first of" in verdict(run)
 
 
-def test_times_shifted_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = ddpm_iql.score_loss
+def test_times_shifted_by_one_are_located(monkeypatch: pytest.MonkeyPatch) -> None:
+    correct = ddpm_iql.score_loss
 
-    def late(params: Any, fn: Any, obs: Any, noisy: Any, time: Any, *rest: Any) -> Any:
-        return right(params, fn, obs, noisy, time + 1, *rest)
+    def shifted(params: Any, fn: Any, obs: Any, noisy: Any, time: Any, *rest: Any) -> Any:
+        return correct(params, fn, obs, noisy, time + 1, *rest)
 
-    monkeypatch.setattr(ddpm_iql, "score_loss", late)
+    monkeypatch.setattr(ddpm_iql, "score_loss", shifted)
     single, *_ = explain("update/simple-dropout")
     assert _first(single) == ("calls/score_model/0/in2", None)
     assert verdict(single).startswith("calls/score_model/0/in2 (times): first of")
     assert verdict(single).endswith("of calls/score_model/0 itself in0, in1")
 
 
-def test_noise_and_action_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = ddpm_iql.diffuse
-    monkeypatch.setattr(ddpm_iql, "diffuse", lambda a, noise, *rest: right(noise, a, *rest))
+def test_swapped_noise_and_action_are_located(monkeypatch: pytest.MonkeyPatch) -> None:
+    correct = ddpm_iql.diffuse
+    monkeypatch.setattr(ddpm_iql, "diffuse", lambda a, noise, *rest: correct(noise, a, *rest))
     single, *_ = explain("update/general-expectile-soft_adv")
     # the weights of the actor's loss are computed first, from calls that hold
     assert _first(single) == ("calls/score_model/0/in1", None)
@@ -169,14 +169,14 @@ def test_unknown_case_raises(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_case_is_replayed_in_its_modes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--case", "calls/bc", "--explain", "--mode", "all"]) == 0
-    assert capsys.readouterr().out.count("every tensor of calls/bc holds (26 tensors)") == 1
+    assert capsys.readouterr().out.count("all 26 tensors of calls/bc are within bounds") == 1
     assert main(["check", "--case", "calls/bc", "--explain", "--mode", "compiled"]) == 2
     assert "calls/bc does not run compiled, only eager" in capsys.readouterr().err
     assert main(["check", "--case", "losses/expectile-0.7", "--explain", "--mode", "vmapped"]) == 0
-    assert "losses/expectile-0.7 holds vmapped" in capsys.readouterr().out
+    assert "tensors of losses/expectile-0.7 (vmapped) are within bounds" in capsys.readouterr().out
 
 
-def test_check_of_one_case(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_runs_one_case(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--case", "losses/expectile-0.7"]) == 0
     assert "1 of 1 cases within bounds" in capsys.readouterr().out
 
@@ -184,12 +184,12 @@ def test_check_of_one_case(capsys: pytest.CaptureFixture[str]) -> None:
 def test_values_are_captured_under_grad_and_vmap() -> None:
     kept: list[Any] = []
 
-    def watched(x: torch.Tensor) -> torch.Tensor:
+    def recorded(x: torch.Tensor) -> torch.Tensor:
         kept.append(bare({"x": 2 * x}))
         return x.sum()
 
     x = torch.arange(24.0).reshape(2, 3, 4)
-    inner = torch.func.vmap(torch.func.grad(watched), in_dims=1)
+    inner = torch.func.vmap(torch.func.grad(recorded), in_dims=1)
     torch.func.vmap(inner, in_dims=2)(x)
     # mapped axes in front, the outermost first
     assert np.array_equal(array(kept[0])["x"], 2 * x.permute(2, 1, 0).numpy())
@@ -197,13 +197,13 @@ def test_values_are_captured_under_grad_and_vmap() -> None:
 
 def test_first_failure_of_series_is_the_earliest_step() -> None:
     case = Case("g", "n", "run", {}, {"losses": "loss", "means": "mean"})
-    right = np.ones(4, np.float32)
-    first, later = right.copy(), right.copy()
+    correct = np.ones(4, np.float32)
+    first, later = correct.copy(), correct.copy()
     later[2:], first[1:] = 1.5, 1.2
     actual = {"losses/a": later, "means/b": first}
-    expected = {"losses/a": right, "means/b": right}
+    expected = {"losses/a": correct, "means/b": correct}
     replay = Replay(compare_case(case, actual, expected), actual, expected)
-    assert [off_at(f) for f in replay.result.findings] == [2, 1]
+    assert [first_failing_step(f) for f in replay.result.findings] == [2, 1]
     assert _first(replay) == ("means/b", 1)
     assert "means/b at update 2: first of 2 out of bound in g/n: 1.20000005, reference 1" in (
         verdict(replay)
@@ -214,8 +214,8 @@ def test_every_run_has_a_case_of_intermediate_values() -> None:
     cases = read_cases(read_manifest())
     for case in cases:
         if case.program in ("run", "act", "course"):
-            assert leads(case, cases), case.id
-    named = {case.id: [lead.id for lead in leads(case, cases)] for case in cases}
+            assert intermediate_cases(case, cases), case.id
+    named = {case.id: [lead.id for lead in intermediate_cases(case, cases)] for case in cases}
     assert named["redq/utd-4"] == ["calls/redq", "calls/redq-double"]
     assert named["droq/utd-2-double"] == ["calls/droq-double", "calls/droq"]
     assert named["network/ddpm-resnet"] == ["layers/ddpm-resnet", "layers/ddpm-resnet-double"]

@@ -1,4 +1,4 @@
-"""The shared inputs are the same for ever: their bits are pinned here."""
+"""The shared inputs must never change: their bits are pinned here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The port beside the original, live. Run with ``-m live`` and two variables set:
+"""The port and the original, compared while both run. ``-m live`` needs two variables:
 
 ``IDQL_UPSTREAM`` (a checkout of the original) and ``IDQL_REFERENCE_PYTHON`` (the Python of the
 JAX environment).
@@ -54,7 +54,7 @@ def _environment() -> tuple[Path, Path]:
     names = ("IDQL_UPSTREAM", "IDQL_REFERENCE_PYTHON")
     missing = [name for name in names if name not in os.environ]
     if missing:
-        pytest.fail(f"asked for by -m live, but {' and '.join(missing)} not set")
+        pytest.fail(f"-m live needs environment variables, but {' and '.join(missing)} not set")
     upstream, python = (Path(os.environ[name]) for name in names)
     return upstream, python
 
@@ -77,7 +77,7 @@ def test_live_cases_cover_every_learner_and_precision() -> None:
     assert len({case.name for case in cases}) == len(cases)
     for name, settings in live_learners("small").items():
         widths = {case.settings["x64"] for case in cases if case.group == f"live-{name}"}
-        # of learners over pixels those with the residual encoder run wide too
+        # of the learners on pixels, only those with the residual encoder run in float64 too
         narrow = "space" in settings and not settings.get("act_first")
         assert widths == ({False} if narrow else {False, True})
 
@@ -121,11 +121,8 @@ def test_error_of_the_other_process_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path) -> Path:
-    """A Python whose half of a live run is the port's, in place of the original's.
-
-    It names every case that it runs in a file beside it.
-    """
+def fake_original(tmp_path: Path) -> Path:
+    """A Python that runs the port in place of the original and logs each case that it runs."""
     code = (
         "import sys; from pathlib import Path; import parity.original.backend as original; "
         "from parity.port.backend import TorchBackend; "
@@ -137,11 +134,11 @@ def stand_in(tmp_path: Path) -> Path:
     return _python(tmp_path, script)
 
 
-def test_live_comparison_reuses_saved_tensors(stand_in: Path, tmp_path: Path) -> None:
+def test_live_comparison_reuses_saved_tensors(fake_original: Path, tmp_path: Path) -> None:
     cases, kept = [random_case(2), random_case(3)], tmp_path / "kept"
     seen: list[Result] = []
     for _ in range(2):
-        results = live(cases, tmp_path, stand_in, folder=kept, each=seen.append)
+        results = live(cases, tmp_path, fake_original, folder=kept, each=seen.append)
         assert [r.passed for r in results] == [True, True]
     assert [r.case for r in seen] == cases * 2
     assert progress_line(seen[0]).startswith(
@@ -152,13 +149,13 @@ def test_live_comparison_reuses_saved_tensors(stand_in: Path, tmp_path: Path) ->
     assert ran.count("random-bc/seed-2: ") == ran.count("random-iql/seed-3: ") == 1
 
 
-def test_settings_that_the_original_rejects_fail(stand_in: Path, tmp_path: Path) -> None:
+def test_settings_that_the_original_rejects_fail(fake_original: Path, tmp_path: Path) -> None:
     drawn = random_case(2)
     kwargs = {**drawn.settings["kwargs"], "dropout_rate": 2.0}
     case = dataclasses.replace(drawn, settings={**drawn.settings, "kwargs": kwargs})
-    (result,) = live([case], tmp_path, stand_in)
+    (result,) = live([case], tmp_path, fake_original)
     assert not result.passed
-    assert "the original refuses these settings: " in progress_line(result)
+    assert "the original rejects these settings: " in progress_line(result)
     assert "dropout_rate must lie in [0, 1)" in progress_line(result)
 
 
@@ -192,7 +189,7 @@ def test_random_settings_cover_learners_precisions_and_sizes() -> None:
     assert all(s["x64"] for s in resnets)
 
 
-@pytest.mark.parametrize("seed", range(19))  # the next has the residual encoder
+@pytest.mark.parametrize("seed", range(19))  # seed 19 has the residual encoder, which is slow
 def test_random_settings_are_valid_for_the_port(seed: int) -> None:
     case = random_case(seed)
     once = dataclasses.replace(case, settings={**case.settings, "steps": 1, "observations": 1})
@@ -205,7 +202,7 @@ def test_random_settings_are_valid_for_the_port(seed: int) -> None:
 def test_seeds_option_excludes_learner(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     common = ["live", "--upstream", str(tmp_path), "--reference-python", str(tmp_path / "python")]
     assert main([*common, "--seeds", "1", "--learner", "td3"]) == 2
-    assert "--seeds draws all settings by itself: leave --learner out." in capsys.readouterr().err
+    assert "--seeds draws all settings: omit --learner." in capsys.readouterr().err
     assert main([*common, "--seeds", "0"]) == 2
     assert "--seeds must be at least 1, got 0." in capsys.readouterr().err
 
@@ -220,10 +217,10 @@ def test_both_sides_agree_with_random_settings(seed: int) -> None:
 # --- the error along a long run -------------------------------------------------------------
 
 
-def test_curve_has_every_parameter_at_every_point(stand_in: Path, tmp_path: Path) -> None:
+def test_curve_has_every_parameter_at_every_point(fake_original: Path, tmp_path: Path) -> None:
     (long,) = live_cases("small", 1, 5, 1, "bc", "bc-double", curve=True)
     assert long.settings["curve"] == [1, 2, 5]
-    results = live([long], tmp_path, stand_in)
+    results = live([long], tmp_path, fake_original)
     (result,) = results
     points = {f.tensor for f in result.findings if f.tensor.startswith("curve/")}
     leaves = {name.partition("/")[2].partition("/")[2] for name in points}

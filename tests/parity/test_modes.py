@@ -1,4 +1,4 @@
-"""How functions are lifted into a mode, which cases have which, and where arrays are made."""
+"""Functions run in each mode, the modes of each case, and the device of created arrays."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_decoys_of_second_moments_are_not_negative() -> None:
     assert (moments >= 0).all()
 
 
-def test_modes_of_programs() -> None:
+def test_modes_depend_on_the_program_of_a_case() -> None:
     assert modes_of(CASES["create/simple"]) == ("eager",)
     assert modes_of(CASES["init/mlp"]) == ("eager", "vmapped")
     assert modes_of(CASES["sac/plain"]) == MODES
@@ -139,7 +139,7 @@ def test_case_compiles_only_its_part_of_a_learner() -> None:
 
 
 class _Learner:
-    """Notes whether it could have compiled."""
+    """Records for each call whether jit was enabled."""
 
     def __init__(self) -> None:
         self.jitted: list[bool] = []
@@ -171,7 +171,7 @@ def test_longest_jobs_start_first() -> None:
 
 
 class OnMeta(TorchBackend):
-    """Everything on a device without values, where mixing in a tensor of the host is an error."""
+    """Put everything on the meta device, where using a host tensor is an error."""
 
     def __init__(self) -> None:
         super().__init__(device="meta")

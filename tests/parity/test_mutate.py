@@ -1,4 +1,4 @@
-"""Planted bugs: the list is in step with the port, and the suite says what it says of each."""
+"""Planted bugs: each one applies to the port's source, and the verdicts on them are correct."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from parity.store import read_manifest, write_manifest
 PACKAGE = Path(idql_func.__file__ or "").parent
 HARMLESS = Mutation(
     "harmless",
-    "a sum in the other order: no bug",
+    "a product in the other order: not a bug",
     "losses.py",
     "return asymmetry(diff, expectile) * diff**2",
     "return diff**2 * asymmetry(diff, expectile)",
@@ -29,7 +29,7 @@ HARMLESS = Mutation(
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """The part of the record with the losses alone, so that a whole run takes a second."""
+    """The part of the record that holds the losses, so that a whole run takes a second."""
     manifest = read_manifest()
     listed = manifest["files"]["losses"]
     cases = [case for case in manifest["cases"] if case["group"] == "losses"]
@@ -69,7 +69,7 @@ def test_mutations_are_many_and_distinct() -> None:
     assert len({(m.file, m.old, m.new) for m in MUTATIONS}) == len(MUTATIONS)
 
 
-def test_cheapest_first_order() -> None:
+def test_cases_are_ordered_by_cost() -> None:
     def case(group: str, name: str, steps: int | None) -> Case:
         settings = {} if steps is None else {"learner": "simple", "steps": steps}
         return Case(group, name, "run", settings, {})
@@ -115,9 +115,9 @@ def test_command_writes_verdicts_and_counts_failing_cases(
     path = tmp_path / "verdicts.json"
     options = ["--only", "quantile", "--full", "--reference", str(small), "--json", str(path)]
     assert main(["mutate", *options, "--jobs", "1"]) == 0
-    said = json.loads(path.read_text())
-    assert (said["planted"], said["caught"]) == (1, 1)
-    (result,) = said["results"]
+    written = json.loads(path.read_text())
+    assert (written["planted"], written["caught"]) == (1, 1)
+    (result,) = written["results"]
     assert result["name"] == "quantile-abs"
     assert result["ran"] == 15
     assert result["failed"] == {"losses": 3}
@@ -150,8 +150,8 @@ def test_exception_does_not_count_as_caught(small: Path) -> None:
 def test_failing_unchanged_port_is_an_error(
     small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = {"ran": 3, "failed": [{"message": "losses/a: 1 of 2 tensors out of bounds"}]}
-    monkeypatch.setattr(mutate, "run_worker", lambda *a, **k: said)
+    report = {"ran": 3, "failed": [{"message": "losses/a: 1 of 2 tensors out of bounds"}]}
+    monkeypatch.setattr(mutate, "run_worker", lambda *a, **k: report)
     assert main(["mutate", "--only", "quantile-abs", "--reference", str(small)]) == 2
     assert "fails without a planted bug: losses/a" in capsys.readouterr().err
 

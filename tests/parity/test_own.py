@@ -1,4 +1,4 @@
-"""Functions of one's own: recorded by ``parity.record``, held to the record by ``parity.check``."""
+"""A user's functions: recorded by ``parity.record``, compared by ``parity.check``."""
 
 from __future__ import annotations
 
@@ -194,8 +194,8 @@ def test_missing_extra_and_different_outputs_fail(folder: Path) -> None:
     assert not any(f.passed for f in findings.values())
     assert findings["hidden"].detail == "type float64, reference float32"
     assert findings["loss"].detail == "shape (1,), reference ()"
-    assert findings["more"].detail == "unknown to the reference"
-    assert findings["grads/Dense_0/bias"].detail == "missing from the port's side"
+    assert findings["more"].detail == "not in the reference"
+    assert findings["grads/Dense_0/bias"].detail == "missing from the port's outputs"
 
 
 @pytest.mark.parametrize(
@@ -263,15 +263,15 @@ def test_no_cases_or_duplicate_names_raise(tmp_path: Path) -> None:
 def test_record_of_other_cases_raises(folder: Path) -> None:
     small, large = _cell(), _cell("large", 64)
     assert parity.check(_port, folder, [small, large], show=False)
-    moved = {**small.arrays, "x": small.arrays["x"] + 1}
-    for cases, what in [
+    changed = {**small.arrays, "x": small.arrays["x"] + 1}
+    for cases, difference in [
         ([small], "also has case cell/large"),
         ([small, large, _cell("more")], "lacks case cell/more"),
         ([_cell(settings={"scale": 2}), large], "has another case cell/small"),
         ([_cell(kinds={**KINDS_OF_CELL, "loss": "bits"}), large], "has another case cell/small"),
-        ([_cell(arrays=moved), large], "has another case cell/small"),
+        ([_cell(arrays=changed), large], "has another case cell/small"),
     ]:
-        with pytest.raises(RecordError, match=f"record {what}: make the record again"):
+        with pytest.raises(RecordError, match=f"record {difference}: make the record again"):
             parity.check(_port, folder, cases)
 
 
@@ -284,7 +284,7 @@ def test_damaged_or_missing_record_raises(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="SHA-256"):
         parity.check(_port, folder)
     (folder / "manifest.json").write_text("{}")
-    with pytest.raises(RecordError, match="not of a record: it lacks 'cases'"):
+    with pytest.raises(RecordError, match="is not the manifest of a record: it lacks 'cases'"):
         parity.check(_port, folder)
 
 
@@ -311,7 +311,7 @@ except AttributeError as error:
 
 
 def test_import_loads_neither_framework_and_has_no_effect() -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", PROBE],
         cwd=Path(parity.__file__).parent.parent,
         capture_output=True,
@@ -319,4 +319,4 @@ def test_import_loads_neither_framework_and_has_no_effect() -> None:
         check=True,
     )
     message = "module 'parity' has no attribute 'nothing'"
-    assert json.loads(done.stdout) == [[], [], message, True]
+    assert json.loads(result.stdout) == [[], [], message, True]

@@ -1,4 +1,4 @@
-"""The report: what it says first, that it loads nothing, and that it is the same each time."""
+"""The HTML report: the verdict comes first, nothing is loaded, and its bytes are reproducible."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _no_long_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(report, "CURVES", tmp_path / "none.json")
 
 
-def test_the_verdict_counts_cases_and_names_the_worst(tmp_path: Path) -> None:
+def test_verdict_counts_cases_and_names_the_worst(tmp_path: Path) -> None:
     code, page = _report(tmp_path, "--figures", _written(tmp_path, _passing()))
     assert code == 0
     assert "✓ 3 of 3 cases within bounds, in mode eager" in page
@@ -100,7 +100,7 @@ def test_failures_come_first_with_the_first_tensor_that_fails(tmp_path: Path) ->
     assert "✗ network" in page
 
 
-def test_report_of_crashes_only(tmp_path: Path) -> None:
+def test_report_of_crashes_has_no_worst_error(tmp_path: Path) -> None:
     figures = _written(tmp_path, {"results": _content()["results"][-1:]})
     code, page = _report(tmp_path, "--figures", figures, "--png", tmp_path / "page.png")
     assert code == 1
@@ -118,7 +118,7 @@ def test_page_loads_nothing_and_shows_its_origin(tmp_path: Path) -> None:
     assert "default-src 'none'" in page
     assert page.count("<svg") == page.count("</svg>") >= 3
     assert "prefers-color-scheme: dark" in page
-    # Every colour of a chart is one that changes with the reader's mode.
+    # Charts use only colours that change with the reader's colour scheme.
     assert not re.search(r"#[0-9a-f]{6}", page[page.index("<svg") :])
     files = json.loads((REFERENCE / "manifest.json").read_text())["files"]
     assert all(file["sha256"] in page for file in files.values())
@@ -126,14 +126,14 @@ def test_page_loads_nothing_and_shows_its_origin(tmp_path: Path) -> None:
     assert "losses/q<b>" not in page
 
 
-def test_the_same_figures_give_the_same_bytes(tmp_path: Path) -> None:
+def test_same_figures_give_the_same_bytes(tmp_path: Path) -> None:
     figures = _written(tmp_path, _content())
     pairs = []
     for name in ("one", "two"):
-        page, picture = tmp_path / f"{name}.html", tmp_path / f"{name}.png"
-        files = ["--out", str(page), "--png", str(picture)]
+        page, image = tmp_path / f"{name}.html", tmp_path / f"{name}.png"
+        files = ["--out", str(page), "--png", str(image)]
         main(["report", "--figures", str(figures), *files])
-        pairs.append((page.read_bytes(), picture.read_bytes()))
+        pairs.append((page.read_bytes(), image.read_bytes()))
     assert pairs[0] == pairs[1]
     assert pairs[0][1].startswith(PNG)
     assert int.from_bytes(pairs[0][1][16:20], "big") == 1600
@@ -170,22 +170,22 @@ def test_figures_of_two_checks_are_merged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content, said",
+    "content, message",
     [
-        ("{", "is no JSON"),
+        ("{", "is not valid JSON"),
         ("[]", "does not hold the figures"),
         ('{"results": [{"case": "a/b"}]}', "does not hold the figures"),
         ('{"results": [{"case": "a/b", "tensors": [{"tensor": "x"}]}]}', "KeyError: 'error'"),
         ('{"results": []}', "there are no results in"),
     ],
 )
-def test_other_files_raise_one_sentence(tmp_path, capsys, content, said) -> None:
+def test_other_files_raise_one_sentence(tmp_path, capsys, content, message) -> None:
     path = tmp_path / "figures.json"
     path.write_text(content)
     code, page = _report(tmp_path, "--figures", path)
     captured = capsys.readouterr().err
     assert (code, page) == (2, "")
-    assert said in captured and str(path) in captured
+    assert message in captured and str(path) in captured
     assert captured.count("\n") == 1
 
 

@@ -50,7 +50,7 @@ def test_example_passes_and_quoted_failure_is_printed(
     assert "2 of 2 cases within bounds (8 tensors)" in capsys.readouterr().out
     with pytest.raises(AssertionError):
         exec(CHECK.replace(', approximate="tanh"', ""), {})
-    # several entries are equally far off: which one is the worst depends on the machine's rounding
+    # several entries have equal errors: rounding, which differs by machine, decides the worst one
     quoted = re.search(r"`(FAIL gelu/.*?); worst at ", README.replace("\n", " "))
     printed = capsys.readouterr().out
     assert quoted and quoted[1] in printed
@@ -59,7 +59,7 @@ def test_example_passes_and_quoted_failure_is_printed(
 @pytest.mark.live
 def test_example_records_from_jax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "IDQL_REFERENCE_PYTHON" not in os.environ:
-        pytest.fail("asked for by -m live, but IDQL_REFERENCE_PYTHON is not set")
+        pytest.fail("-m live needs the environment variable IDQL_REFERENCE_PYTHON")
     subprocess.run(
         [os.environ["IDQL_REFERENCE_PYTHON"], "-c", RECORD],
         cwd=tmp_path,

@@ -62,7 +62,7 @@ def test_register_has_every_known_quirk_once() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=IDS)
-def test_row_says_what_the_port_does(row: tuple[str, ...]) -> None:
+def test_row_states_what_the_port_does(row: tuple[str, ...]) -> None:
     assert row[3].startswith(("kept", "option: ", "fixed", "not ported"))
 
 
