@@ -85,7 +85,7 @@ def test_draw_at_the_bound_keeps_its_density() -> None:
     assert action.item() == 1.0 and 0 < log_prob.item() < 100
 
 
-def test_mode_and_entropy() -> None:
+def test_mode_and_entropy_equal_their_definitions() -> None:
     dist = diagonal(tanh=False)
     assert torch.equal(dist.mode(), dist.loc)
     expected = torch.distributions.Normal(dist.loc, dist.scale).entropy().sum(-1)
@@ -140,7 +140,7 @@ def test_bounds_hold_for_a_state_dependent_deviation(bounds: tuple[float, float]
 
 
 @pytest.mark.parametrize("wrong", [{"action_dim": 0}, {"log_std_min": 1.0, "log_std_max": 0.0}])
-def test_invalid_settings_are_refused(wrong: dict) -> None:
+def test_invalid_settings_raise(wrong: dict) -> None:
     with pytest.raises(ValueError, match="action_dim must be at least 1 and log_std_min"):
         Normal(MLP, **{**BASE, **wrong})
 

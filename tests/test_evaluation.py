@@ -1,4 +1,4 @@
-"""Evaluation counts each episode once, in environments of its own, the same way every time."""
+"""Evaluation counts each episode once, in separate environments, with reproducible results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from idql_func.types import InputError
 
 
 class Countdown(gym.Env):
-    """Ends after a number of steps drawn from the seed; each step pays 10 times the first action.
+    """Ends after a number of steps drawn from the seed; the reward is 10 times the first action.
 
     Observation: ``[steps left, total steps, draw]``; stepping it after its end is an error.
     """
@@ -43,8 +43,8 @@ class Countdown(gym.Env):
     observation_space: gym.Space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float64)
     action_space: gym.Space = gym.spaces.Box(-1, 1, (2,), np.float32)
 
-    def __init__(self, tell_success: bool = True, truncate: bool = False) -> None:
-        self.tell_success, self.truncate = tell_success, truncate
+    def __init__(self, report_success: bool = True, truncate: bool = False) -> None:
+        self.report_success, self.truncate = report_success, truncate
         self.left = 0
         self.closed = False
 
@@ -61,7 +61,7 @@ class Countdown(gym.Env):
         assert self.left > 0, "stepped after the end"
         self.left -= 1
         done = self.left == 0
-        info = {"success": self.total > 4 and self.left == 1} if self.tell_success else {}
+        info = {"success": self.total > 4 and self.left == 1} if self.report_success else {}
         ends = (False, done) if self.truncate else (done, False)
         return self._observe(), 10.0 * float(action[0]), *ends, info
 
@@ -71,7 +71,7 @@ class Countdown(gym.Env):
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """Deterministic: the first action is the share of steps left."""
+    """A deterministic policy: the first action is the fraction of steps left."""
 
     calls: list = dataclasses.field(default_factory=list)
 
@@ -139,7 +139,7 @@ def test_each_episode_counts_once_for_any_number_of_environments(
 def test_actions_are_chosen_in_batches_of_one_size() -> None:
     policy = Policy()
     result = evaluate(policy, Countdown, 7, seed=1, num_envs=3)
-    assert {call.shape for call in policy.calls} == {(2, 3)}  # halves, the smaller one filled up
+    assert {call.shape for call in policy.calls} == {(2, 3)}  # two halves, the smaller one padded
     assert {call.dtype for call in policy.calls} == {np.dtype(np.float32)}
     assert len(policy.calls) < sum(result["lengths"])
     many = Policy()
@@ -153,8 +153,8 @@ def test_actions_are_chosen_in_batches_of_one_size() -> None:
     assert len(whole.calls) == max(result["lengths"])
 
 
-class Sluggish(Countdown):
-    """Each step, of any environment, waits for the next time of a list."""
+class SlowCountdown(Countdown):
+    """Each step of any of these environments sleeps for the next time of a shared list."""
 
     def __init__(self, waits: Iterator[float]) -> None:
         super().__init__()
@@ -188,13 +188,13 @@ def test_results_do_not_depend_on_timing(
     plain = evaluate(Noisy(random.PRNGKey(0)), Countdown, episodes, 5, num_envs)
     waits, threads = iter(steps), set()
     learner = SlowNoisy(random.PRNGKey(0), iter(choices), threads)
-    slow = evaluate(learner, lambda: Sluggish(waits), episodes, 5, num_envs)
+    slow = evaluate(learner, lambda: SlowCountdown(waits), episodes, 5, num_envs)
     assert slow == plain
     assert (threading.current_thread().name in threads) == (min(episodes, num_envs) == 1)
 
 
-def test_order_of_choices_and_steps() -> None:
-    """Halves act in turn, each with the key that the other returned; a last half goes on alone."""
+def test_halves_act_alternately() -> None:
+    """Halves act alternately, each with the other's returned key; then the longer one alone."""
     seen: list[tuple[int, ...]] = []
 
     class Counting:
@@ -213,14 +213,14 @@ def test_order_of_choices_and_steps() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Lasting(Noisy):
+class EarlyEnding(Noisy):
     """Ends episodes early at random, so that members finish at different times."""
 
-    patience: float = 1.0
+    threshold: float = 1.0
 
-    def eval_actions(self, observations: np.ndarray) -> tuple[np.ndarray, Lasting]:
+    def eval_actions(self, observations: np.ndarray) -> tuple[np.ndarray, EarlyEnding]:
         actions, learner = super().eval_actions(observations)
-        actions[:, 1] = np.abs(actions[:, 1]) > self.patience
+        actions[:, 1] = np.abs(actions[:, 1]) > self.threshold
         return actions, learner  # type: ignore[return-value]
 
 
@@ -228,14 +228,14 @@ class Lasting(Noisy):
 class Members:
     """Several learners in one, each with its own key."""
 
-    each: tuple[Lasting, ...]
+    each: tuple[EarlyEnding, ...]
 
     def eval_actions(self, observations: np.ndarray) -> tuple[np.ndarray, Members]:
         chosen = [m.eval_actions(o) for m, o in zip(self.each, observations, strict=True)]
         return np.stack([actions for actions, _ in chosen]), Members(tuple(m for _, m in chosen))
 
 
-class Leavable(Countdown):
+class EndableCountdown(Countdown):
     """Also ends early if the second action is 1."""
 
     def step(self, action):
@@ -253,14 +253,14 @@ class Leavable(Countdown):
 )
 @settings(max_examples=25, deadline=None)
 def test_members_have_the_results_of_single_evaluation(
-    seed: int, episodes: int, num_envs: int | None, overlap: bool, patience: list[float]
+    seed: int, episodes: int, num_envs: int | None, overlap: bool, threshold: list[float]
 ) -> None:
-    """Bit for bit: the key of a member does not depend on when other members finish."""
-    each = tuple(Lasting(random.PRNGKey(k), p) for k, p in enumerate(patience))
+    """Bit for bit, since the key of a member does not depend on when other members finish."""
+    each = tuple(EarlyEnding(random.PRNGKey(k), p) for k, p in enumerate(threshold))
     options: Any = {"num_envs": num_envs, "overlap": overlap, "record_trajectories": True}
-    found = evaluate_members(Members(each), len(each), Leavable, episodes, seed, **options)
+    found = evaluate_members(Members(each), len(each), EndableCountdown, episodes, seed, **options)
     for member, own in zip(each, found, strict=True):
-        alone = evaluate(member, Leavable, episodes, seed, **options)
+        alone = evaluate(member, EndableCountdown, episodes, seed, **options)
         paths, expected = own.pop("trajectories"), alone.pop("trajectories")
         assert own == alone
         assert all(np.array_equal(a, b) for a, b in zip(paths, expected, strict=True))
@@ -329,12 +329,12 @@ def test_passed_environment_is_not_stepped() -> None:
 
 
 def test_uncopyable_environment_raises_input_error() -> None:
-    class Stuck(Countdown):
+    class Uncopyable(Countdown):
         def __deepcopy__(self, memo):
             raise TypeError("no copy of a window")
 
     with pytest.raises(InputError, match=r"cannot be copied \(no copy of a window\); pass a"):
-        evaluate(Policy(), Stuck(), 1)
+        evaluate(Policy(), Uncopyable(), 1)
 
 
 def test_created_environments_are_closed_after_an_error() -> None:
@@ -362,10 +362,10 @@ class Broken:
 
 
 def test_success_is_none_without_a_success_flag() -> None:
-    assert evaluate(Policy(), lambda: Countdown(tell_success=False), 3)["success"] is None
+    assert evaluate(Policy(), lambda: Countdown(report_success=False), 3)["success"] is None
 
 
-def test_scores() -> None:
+def test_normalized_score_uses_the_reference_scores() -> None:
     result = evaluate(Policy(), Countdown, 5, score_name=ReferenceScores(10.0, 60.0))
     assert result["normalized_score"] == pytest.approx(2 * (result["return"] - 10.0))
     known = evaluate(Policy(), Countdown, 5, score_name="hopper-medium-v2")
@@ -381,14 +381,14 @@ def test_implicit_evaluate_uses_the_other_method() -> None:
     assert implicit["returns"] == pytest.approx([-r for r in plain["returns"]])
 
 
-def test_progress_bar(capsys) -> None:
+def test_progress_bar_is_shown_only_on_request(capsys) -> None:
     evaluate(Policy(), Countdown, 3, progress=True)
     assert "3/3" in capsys.readouterr().err
     evaluate(Policy(), Countdown, 3)
     assert capsys.readouterr().err == ""
 
 
-def test_maze_with_its_reference_controller() -> None:
+def test_reference_controller_of_the_maze_scores_about_100() -> None:
     """Positions per episode, and a score of about 100 for the controller that defines it."""
 
     class Expert:
@@ -406,7 +406,7 @@ def test_maze_with_its_reference_controller() -> None:
 
     result = evaluate(
         Expert(), ENV_NAME, 12, record_trajectories=True, score_name=ENV_NAME, overlap=False
-    )  # it keeps a controller for each row
+    )  # the expert keeps a controller for each row, so all rows act together
     assert result["success"] == 1.0
     assert result["lengths"] == [300] * 12
     assert 85 < result["normalized_score"] < 115
@@ -420,16 +420,16 @@ def test_maze_with_its_reference_controller() -> None:
         assert np.hypot(*(trajectory[-1] - np.asarray(GOAL, np.float32))) < 0.1
 
 
-def test_a_maze_environment_can_be_copied() -> None:
+def test_maze_environment_can_be_copied() -> None:
     env = make_pointmaze_env()
     env.reset(seed=0)
-    rest = Broken(np.zeros((1, 2), np.float32))
-    copied = evaluate(rest, env, 1, record_trajectories=True)
-    made = evaluate(rest, make_pointmaze_env, 1, record_trajectories=True)
+    idle = Broken(np.zeros((1, 2), np.float32))
+    copied = evaluate(idle, env, 1, record_trajectories=True)
+    made = evaluate(idle, make_pointmaze_env, 1, record_trajectories=True)
     np.testing.assert_array_equal(copied["trajectories"][0], made["trajectories"][0])
 
 
-class Sized(Policy):
+class SizedPolicy(Policy):
     def __init__(self, observations: int, actions: int) -> None:
         super().__init__()
         object.__setattr__(self, "obs_dim", observations)
@@ -445,11 +445,11 @@ class Sized(Policy):
 )
 def test_learner_of_another_size_raises_input_error(sizes: tuple[int, int], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        evaluate(Sized(*sizes), Countdown, 1)
+        evaluate(SizedPolicy(*sizes), Countdown, 1)
 
 
 def test_learner_of_the_right_size_is_accepted() -> None:
-    assert evaluate(Sized(3, 2), Countdown, 1)["episodes"] == 1
+    assert evaluate(SizedPolicy(3, 2), Countdown, 1)["episodes"] == 1
 
 
 @pytest.mark.parametrize(
@@ -468,7 +468,7 @@ def test_bad_arguments_raise_input_error(kwargs: dict, message: str) -> None:
 
 def test_unsupported_environments_raise_input_error() -> None:
     with pytest.raises(InputError, match=r"flat observations of size 4, but PointMaze.*wrap_gym"):
-        evaluate(Sized(4, 2), lambda: gym.make("PointMaze_UMaze-v3"), 1)
+        evaluate(SizedPolicy(4, 2), lambda: gym.make("PointMaze_UMaze-v3"), 1)
     with pytest.raises(InputError, match=r"observes Discrete\(16\).*wrap it with wrap_gym"):
         evaluate(Policy(), lambda: gym.make("FrozenLake-v1"), 1)
     with pytest.raises(InputError, match="learners need flat vectors"):
@@ -497,8 +497,8 @@ def test_more_episodes_extend_the_seeds() -> None:
     assert all(0 <= seed < 2**31 for seed in seeds)
 
 
-class Pictured(Countdown):
-    """Observes a picture whose brightness is the number of steps left, and the state."""
+class ImageEnv(Countdown):
+    """Observes an image whose brightness is the number of steps left, and the state."""
 
     observation_space: gym.Space = gym.spaces.Dict(
         pixels=gym.spaces.Box(0, 255, (4, 4, 3, 2), np.uint8),
@@ -506,18 +506,18 @@ class Pictured(Countdown):
     )
 
     def _observe(self) -> Any:
-        picture = np.full((4, 4, 3, 2), 10 * self.left, np.uint8)
-        return {"pixels": picture, "state": super()._observe()}
+        image = np.full((4, 4, 3, 2), 10 * self.left, np.uint8)
+        return {"pixels": image, "state": super()._observe()}
 
 
 @dataclasses.dataclass(frozen=True)
-class Looking:
-    """Acts on the picture as :class:`Policy` acts on the state."""
+class ImagePolicy:
+    """Acts on the image as :class:`Policy` acts on the state."""
 
     obs_dim: Any = None
     calls: list = dataclasses.field(default_factory=list)
 
-    def eval_actions(self, observations: dict) -> tuple[np.ndarray, Looking]:
+    def eval_actions(self, observations: dict) -> tuple[np.ndarray, ImagePolicy]:
         self.calls.append(observations)
         actions = np.zeros((len(observations["pixels"]), 2), np.float32)
         left = observations["pixels"][:, 0, 0, 0, -1].astype(np.float32) / 10
@@ -530,8 +530,8 @@ SHAPES = (("pixels", (4, 4, 3, 2)), ("state", (3,)))
 
 @pytest.mark.parametrize("num_envs", [None, 1, 3])
 def test_nested_observations_are_stacked_leaf_by_leaf(num_envs: int | None) -> None:
-    learner = Looking(SHAPES)
-    result = evaluate(learner, Pictured, 5, 2, num_envs, record_trajectories=True)
+    learner = ImagePolicy(SHAPES)
+    result = evaluate(learner, ImageEnv, 5, 2, num_envs, record_trajectories=True)
     returns, lengths, _ = expected(2, 5)
     assert result["returns"] == pytest.approx(returns)
     assert result["lengths"] == lengths
@@ -546,14 +546,14 @@ def test_nested_observations_are_stacked_leaf_by_leaf(num_envs: int | None) -> N
         np.testing.assert_array_equal(one, other)
 
 
-def test_fewer_environments_at_once_with_images() -> None:
-    learner = Looking()
-    evaluate(learner, Pictured, 20)
+def test_images_are_evaluated_in_fewer_environments() -> None:
+    learner = ImagePolicy()
+    evaluate(learner, ImageEnv, 20)
     assert {len(call["pixels"]) for call in learner.calls} == {4}  # two halves
 
 
 def test_wrong_nested_observations_raise_input_error() -> None:
-    class Blind(Pictured):
+    class WithoutState(ImageEnv):
         observation_space: gym.Space = gym.spaces.Dict(
             pixels=gym.spaces.Box(0, 255, (4, 4, 3, 2), np.uint8)
         )
@@ -561,14 +561,14 @@ def test_wrong_nested_observations_raise_input_error() -> None:
         def _observe(self) -> Any:
             return {"pixels": super()._observe()["pixels"]}
 
-    with pytest.raises(InputError, match=r"'state' of shape \(3,\), but Blind has none"):
-        evaluate(Looking(SHAPES), Blind, 1)
-    with pytest.raises(InputError, match=r"'pixels' of shape \(8, 8, 3, 2\), but Pictured has"):
-        evaluate(Looking((("pixels", (8, 8, 3, 2)),)), Pictured, 1)
+    with pytest.raises(InputError, match=r"'state' of shape \(3,\), but WithoutState has none"):
+        evaluate(ImagePolicy(SHAPES), WithoutState, 1)
+    with pytest.raises(InputError, match=r"'pixels' of shape \(8, 8, 3, 2\), but ImageEnv has"):
+        evaluate(ImagePolicy((("pixels", (8, 8, 3, 2)),)), ImageEnv, 1)
     with pytest.raises(InputError, match=r"with pixels, state, but Countdown returns flat vectors"):
-        evaluate(Looking(SHAPES), Countdown, 1)
+        evaluate(ImagePolicy(SHAPES), Countdown, 1)
     with pytest.raises(InputError, match="no 'state', so there are no positions"):
-        evaluate(Looking(), Blind, 1, record_trajectories=True)
+        evaluate(ImagePolicy(), WithoutState, 1, record_trajectories=True)
 
 
 @pytest.mark.parametrize("name", ["BCLearner", "IQLLearner", "SACLearner", "TD3Learner"])
@@ -586,8 +586,8 @@ def test_learners_without_candidates_can_be_evaluated(name: str) -> None:
         evaluate(learner, Countdown, 1)
 
 
-class Drawn(Countdown):
-    """Draws the number of steps left."""
+class RenderedEnv(Countdown):
+    """Renders the number of steps left as brightness."""
 
     render_mode = "rgb_array"
 
@@ -596,26 +596,28 @@ class Drawn(Countdown):
 
 
 def test_record_video_runs_the_first_episode_of_evaluate(tmp_path) -> None:
-    result = evaluate(Policy(), Drawn, 1, seed=4)
-    told = record_video(Policy(), Drawn, tmp_path / "film.gif", seed=4, size=10, fps=10)
-    assert told == {
+    result = evaluate(Policy(), RenderedEnv, 1, seed=4)
+    summary = record_video(Policy(), RenderedEnv, tmp_path / "film.gif", seed=4, size=10, fps=10)
+    assert summary == {
         "return": pytest.approx(result["return"]),
         "length": result["lengths"][0],
         "success": bool(result["success"]),
         "path": tmp_path / "film.gif",
     }
-    with Image.open(told["path"]) as film:
+    with Image.open(summary["path"]) as film:
         shades = [
             int(np.array(frame.convert("RGB")).mean()) for frame in ImageSequence.Iterator(film)
         ]
-    assert shades == [20 * left for left in range(told["length"], -1, -1)]
+    assert shades == [20 * left for left in range(summary["length"], -1, -1)]
 
 
 def test_recording_of_mujoco_and_of_image_observations(tmp_path) -> None:
-    rest = Broken(np.zeros((1, 2), np.float32))
-    told = record_video(rest, ENV_NAME, tmp_path / "maze.gif", size=24, max_steps=4, camera_id=-1)
-    assert (told["length"], told["success"]) == (4, False)
-    with Image.open(told["path"]) as film:
+    idle = Broken(np.zeros((1, 2), np.float32))
+    summary = record_video(
+        idle, ENV_NAME, tmp_path / "maze.gif", size=24, max_steps=4, camera_id=-1
+    )
+    assert (summary["length"], summary["success"]) == (4, False)
+    with Image.open(summary["path"]) as film:
         assert film.size == (24, 24)
 
 
@@ -623,9 +625,9 @@ def test_bad_recordings_raise_input_error(tmp_path) -> None:
     with pytest.raises(InputError, match="must be created with render_mode"):
         record_video(Policy(), Countdown, tmp_path / "film.gif")
     with pytest.raises(InputError, match="Policy has no method 'act'"):
-        record_video(Policy(), Drawn, tmp_path / "film.gif", method="act")
+        record_video(Policy(), RenderedEnv, tmp_path / "film.gif", method="act")
     with pytest.raises(InputError, match=r"must end in \.mp4 or \.gif"):
-        record_video(Policy(), Drawn, tmp_path / "film.txt")
+        record_video(Policy(), RenderedEnv, tmp_path / "film.txt")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -637,6 +639,6 @@ def test_first_episode_is_logged_to_wandb(monkeypatch) -> None:
     )
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.setattr(video, "video_suffix", lambda: ".gif")
-    result = evaluate(Policy(), Drawn, 4, seed=1, num_envs=2, save_video=True)
+    result = evaluate(Policy(), RenderedEnv, 4, seed=1, num_envs=2, save_video=True)
     assert logged == [{"eval_video": result["lengths"][0] + 1}]
-    assert result["returns"] == evaluate(Policy(), Drawn, 4, seed=1)["returns"]
+    assert result["returns"] == evaluate(Policy(), RenderedEnv, 4, seed=1)["returns"]

@@ -1,4 +1,4 @@
-"""No circle of files, counting imports inside functions too; import-linter checks the layers."""
+"""There is no import cycle, even with imports inside functions; import-linter checks layers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _type_checking(node: ast.AST) -> bool:
 
 
 def _imports(path: Path, modules: set[str]) -> set[str]:
-    """The modules that a file imports; ``from package import module`` is one of the module."""
+    """The modules that a file imports; ``from package import module`` imports the module."""
     found: set[str] = set()
     nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     for node in nodes:
@@ -39,13 +39,13 @@ def _imports(path: Path, modules: set[str]) -> set[str]:
 
 
 def import_graph(root: Path, packages: tuple[str, ...]) -> dict[str, set[str]]:
-    """For each module of some packages the modules that it imports."""
+    """The modules that each module of the packages imports."""
     files = [path for package in packages for path in (root / package).rglob("*.py")]
     modules = {_module(path, root): path for path in files}
     return {name: _imports(path, {*modules}) - {name} for name, path in modules.items()}
 
 
-def test_no_circle_of_files() -> None:
+def test_no_import_cycle() -> None:
     graph = import_graph(ROOT, PACKAGES)
     assert len(graph) > 200
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the files
@@ -58,7 +58,7 @@ def test_library_imports_neither_parity_nor_benchmarks() -> None:
         assert not [other for other in imported if other.split(".")[0] in forbidden], name
 
 
-def test_circle_through_a_deferred_import_is_found(tmp_path: Path) -> None:
+def test_import_cycle_through_a_deferred_import_is_found(tmp_path: Path) -> None:
     package = tmp_path / "package"
     package.mkdir()
     (package / "__init__.py").write_text("")

@@ -43,7 +43,7 @@ def test_asymmetry_is_strict_at_zero() -> None:
     assert asymmetry(U, 0.75).tolist() == [0.25, 0.25, 0.25, 0.75, 0.75]
 
 
-def test_expectile() -> None:
+def test_expectile_equals_hand_computed_values() -> None:
     assert expectile_loss(U, 0.75).tolist() == approx([1.0, 0.0625, 0.0, 0.1875, 3.0])
     assert slopes(lambda u: expectile_loss(u, 0.75)) == approx([-1.0, -0.25, 0.0, 0.75, 3.0])
 
@@ -52,13 +52,13 @@ def test_expectile_of_a_half_is_half_the_square() -> None:
     assert expectile_loss(U, 0.5).tolist() == approx((U**2 / 2).tolist())
 
 
-def test_quantile() -> None:
+def test_quantile_equals_hand_computed_values() -> None:
     assert quantile_loss(U, 0.75).tolist() == approx([0.5, 0.125, 0.0, 0.375, 1.5])
     # at zero JAX's derivative of |u| is 1, times 1 - 0.75
     assert slopes(lambda u: quantile_loss(u, 0.75)) == approx([-0.25, -0.25, 0.25, 0.75, 0.75])
 
 
-def test_exponential() -> None:
+def test_exponential_equals_hand_computed_values() -> None:
     beta = 0.5
     weights = [math.exp(beta * u) - 1 for u in U.tolist()]
     expected = [w * u for w, u in zip(weights, U.tolist(), strict=True)]
@@ -84,7 +84,7 @@ def test_losses_have_the_defaults_of_upstream() -> None:
     ("mode", "value", "slope"),
     [("zero", math.e, 0.0), ("first", 3 * math.e, math.e), ("second", 5 * math.e, 3 * math.e)],
 )
-def test_clip_modes_beyond_and_below(mode: str, value: float, slope: float) -> None:
+def test_clip_modes_change_values_beyond_the_limit(mode: str, value: float, slope: float) -> None:
     f = lambda x: exp_w_clip(x, 1.0, mode)  # noqa: E731
     assert f(torch.tensor(3.0)).item() == pytest.approx(value)
     assert grad(f)(torch.tensor(3.0)).item() == pytest.approx(slope)
@@ -123,7 +123,7 @@ def test_minimiser_is_the_estimated_statistic(name: str) -> None:
 # --- weights ------------------------------------------------------------------------------------
 
 
-def test_advantage_weights() -> None:
+def test_advantage_weights_equal_hand_computed_values() -> None:
     adv = torch.tensor([-1.0, -0.01, -0.005, 0.0, 1.0, 10.0])
     table = {
         "bc": [1.0] * 6,
@@ -141,7 +141,7 @@ def test_hard_advantages_take_a_threshold() -> None:
     assert advantage_weights(adv, "hard_adv", 0.7, 3.0, 0.5).tolist() == [0.0, 1.0, 1.0]
 
 
-def test_implicit_weights() -> None:
+def test_implicit_weights_equal_hand_computed_values() -> None:
     assert implicit_policy_weights(U, "expectile", 0.75).tolist() == [0.25, 0.25, 0.25, 0.75, 0.75]
     quantile = implicit_policy_weights(U, "quantile", 0.75).tolist()
     assert quantile == approx([0.125, 0.5, 0.25e6, 1.5, 0.375], 1e-5)
@@ -189,7 +189,7 @@ def test_losses_keep_shape_and_dtype_eager_jitted_and_mapped(
     torch.testing.assert_close(jitted, loss, rtol=1e-6, atol=0)
 
 
-def test_unknown_name_is_refused_with_a_list_of_names() -> None:
+def test_unknown_name_raises_with_the_known_names() -> None:
     with pytest.raises(ValueError, match=r"'l2'.*expectile.*quantile.*exponential"):
         critic_objective_loss(U, "l2", 0.7)
     with pytest.raises(ValueError, match=r"'l2'.*expectile.*quantile.*exponential"):

@@ -22,7 +22,7 @@ def double(tree):
 # --- adam ---------------------------------------------------------------------------------
 
 
-def test_two_steps_of_adam_by_hand() -> None:
+def test_two_steps_of_adam_equal_hand_computed_values() -> None:
     b1, b2, eps, rate = 0.8, 0.9, 0.01, 0.5
     tx = optim.adam(rate, b1, b2, eps)
     w = torch.tensor([1.0], dtype=torch.float64)
@@ -30,7 +30,7 @@ def test_two_steps_of_adam_by_hand() -> None:
         state = tx.init({"w": w})
         first, state = tx.update({"w": w * 2}, state)
         second, state = tx.update({"w": w * -3}, state)
-    # step 1: m = 0.2 * 2, v = 0.1 * 4; corrected both to the gradient's own moments
+    # step 1: m = 0.2 * 2, v = 0.1 * 4; bias correction makes them 2 and 4
     assert first["w"].item() == pytest.approx(-rate * 2 / (2 + eps), rel=1e-14)
     # step 2: m = 0.8 * 0.4 + 0.2 * -3, v = 0.9 * 0.4 + 0.1 * 9
     m, v = 0.8 * 0.4 - 0.6, 0.9 * 0.4 + 0.9
@@ -133,7 +133,7 @@ def test_masked_leaves_do_not_decay(mask) -> None:
     torch.testing.assert_close(updates["kernel"], -0.05 * PARAMS["kernel"])
 
 
-def test_decay_without_parameters_is_refused() -> None:
+def test_decay_without_parameters_raises() -> None:
     tx = optim.adamw(0.1)
     with pytest.raises(ValueError, match="adamw: weight decay needs the parameters"):
         tx.update(GRADS, tx.init(PARAMS))
@@ -146,7 +146,7 @@ def test_decay_without_parameters_is_refused() -> None:
     ("count", "expected"),
     [(0, 2.0), (25, 2 * (0.5 + math.sqrt(0.5) / 2)), (50, 1.0), (100, 0.0), (1000, 0.0)],
 )
-def test_cosine_decay(count: int, expected: float) -> None:
+def test_cosine_decay_equals_hand_computed_values(count: int, expected: float) -> None:
     schedule = optim.cosine_decay_schedule(2.0, 100)
     value = schedule(torch.tensor(count, dtype=torch.int32))
     assert value.dtype == torch.float32
@@ -175,12 +175,12 @@ def test_first_update_uses_count_zero() -> None:
     for _ in range(4):
         updates, state = tx.update(GRADS, state, PARAMS)
         sizes.append(updates["bias"].abs().item())
-    # a constant gradient makes each of Adam's steps one rate long
+    # with a constant gradient, each of Adam's steps has the size of the rate
     assert sizes == pytest.approx([1.0, 0.5, 0.0, 0.0], abs=1e-4)
 
 
 @pytest.mark.parametrize("steps", [0, -5])
-def test_decay_over_no_steps_is_refused(steps: int) -> None:
+def test_decay_over_no_steps_raises(steps: int) -> None:
     with pytest.raises(ValueError, match=f"decay_steps must be positive, got {steps}"):
         optim.cosine_decay_schedule(0.1, steps)
 
@@ -196,11 +196,11 @@ def test_chain_applies_its_parts_in_order() -> None:
 
 
 def test_apply_updates_adds() -> None:
-    moved = optim.apply_updates(PARAMS, GRADS)
-    assert moved["bias"].tolist() == [2.5] and PARAMS["bias"].tolist() == [0.5]
+    updated = optim.apply_updates(PARAMS, GRADS)
+    assert updated["bias"].tolist() == [2.5] and PARAMS["bias"].tolist() == [0.5]
 
 
-def test_incremental_update_is_two_products_and_a_sum() -> None:
+def test_incremental_update_rounds_like_its_formula() -> None:
     generator = torch.Generator().manual_seed(0)
     new, old = torch.randn(2, 1000, generator=generator)
     got = optim.incremental_update({"w": new}, {"w": old}, 0.005)["w"]

@@ -260,7 +260,7 @@ def test_choice_follows_its_weights_on_any_axis() -> None:
     assert random.choice(key, table, axis=1, replace=False).shape == (3,)
 
 
-def test_moments_of_the_distributions() -> None:
+def test_distributions_have_their_moments() -> None:
     key = random.PRNGKey(11)
     z = random.normal(key, (40_000,))
     assert z.mean().item() == pytest.approx(0, abs=0.02)
@@ -402,7 +402,7 @@ def test_cuda_draws_equal_those_of_the_cpu(newer: bool, x64: bool) -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 10), (-5, 2**31), (7, 3), (-(2**31), 2**31)])
-def test_randint_takes_tensors_as_bounds(low, high):
+def test_randint_accepts_tensors_as_bounds(low, high):
     key = random.PRNGKey(3)
     expected = random.randint(key, (9,), low, high)
     bounds = torch.tensor(low), torch.tensor(high)
@@ -414,7 +414,7 @@ def test_randint_takes_tensors_as_bounds(low, high):
 def test_randint_with_a_tensor_bound_traces():
     key, high = random.PRNGKey(0), torch.tensor(10, dtype=torch.int32)
     eager = random.randint(key, (5,), 0, 10)
-    # as jit sees a Python number; to compile the rounds as well takes Inductor a minute
+    # jit traces a Python number like this; compiling the rounds too would take a minute
     draw = trace(
         lambda key, high: random.randint(key, (5,), 0, high), [key, torch.zeros_like(high)]
     )
@@ -423,6 +423,6 @@ def test_randint_with_a_tensor_bound_traces():
     assert torch.equal(mapped(torch.tensor([10, 20]))[0], eager)
 
 
-def test_randint_refuses_tensor_bounds_of_64_bit_draws():
+def test_randint_of_64_bits_with_a_tensor_bound_raises():
     with pytest.raises(TypeError, match="Python integers"):
         random.randint(random.PRNGKey(0), (2,), 0, torch.tensor(5), dtype=torch.int64)

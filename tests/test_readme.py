@@ -235,7 +235,7 @@ def check_command(words: list[str]) -> None:
     elif program not in ("cd", "git"):
         wanted = DISTRIBUTIONS.get(program, program)
         found = [x for x in EXTRAS["dev"] if re.match(rf"{re.escape(wanted)}\b", x)]
-        assert found, f"nothing is known of the program {program}"
+        assert found, f"the program {program} is unknown"
 
 
 @pytest.mark.parametrize("name", READMES)
@@ -273,8 +273,8 @@ def test_command_lines_are_valid(
         ("pytest tests/gone", "there is no tests/gone"),
         ("python -m no_such_module", "there is no module"),
         (".ci/gone", "there is no file"),
-        ("frobnicate .", "nothing is known"),
-        ("true && FLAG=1 \\\n  idql fly", "nothing is known"),
+        ("frobnicate .", "the program frobnicate is unknown"),
+        ("true && FLAG=1 \\\n  idql fly", "the program true is unknown"),
     ],
 )
 def test_invalid_command_lines_are_found(line: str, message: str) -> None:

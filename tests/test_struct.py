@@ -24,13 +24,13 @@ class Named(Point):
     z: object = 3.0
 
 
-def test_children_and_static_fields() -> None:
+def test_only_child_fields_are_leaves() -> None:
     point = Point(1.0, name="q")
     assert (point.x, point.y, point.name) == (1.0, 2.0, "q")
     assert tree_leaves(point) == [1.0, 2.0]
     assert tree_leaves(Named(1.0)) == [1.0, 2.0, 3.0]
-    moved = tree_map(lambda leaf: leaf * 10, Named(1.0, name="q"))
-    assert type(moved) is Named and (moved.x, moved.z, moved.name) == (10.0, 30.0, "q")
+    scaled = tree_map(lambda leaf: leaf * 10, Named(1.0, name="q"))
+    assert type(scaled) is Named and (scaled.x, scaled.z, scaled.name) == (10.0, 30.0, "q")
 
 
 def test_classes_are_registered_in_the_namespace_of_the_library() -> None:
@@ -39,7 +39,7 @@ def test_classes_are_registered_in_the_namespace_of_the_library() -> None:
     assert optree.tree_leaves(point) == [point]  # type: ignore[arg-type]
 
 
-def test_assignment_to_a_field_is_refused() -> None:
+def test_assignment_to_a_field_raises() -> None:
     point = Point(1.0)
     with pytest.raises(dataclasses.FrozenInstanceError):
         point.x = 5.0  # type: ignore[misc]
@@ -60,7 +60,7 @@ def test_replace_of_an_unknown_field_names_the_known_ones() -> None:
         Point(1.0).replace(w=2.0)
 
 
-def test_create_with_an_unknown_field_is_refused() -> None:
+def test_create_with_an_unknown_field_raises() -> None:
     with pytest.raises(TypeError, match="'w'"):
         Point(1.0, w=2.0)  # type: ignore[call-arg]
 
@@ -79,7 +79,7 @@ def test_train_state_is_created_and_updated() -> None:
     assert state.step.item() == 0 and state.step.dtype == torch.int32
     assert state.opt_state[0].mu["w"].tolist() == [0.0, 0.0]
     stepped = state.apply_gradients(grads={"w": torch.tensor([3.0, -0.1])})
-    # Adam's first step is the learning rate against the sign of the gradient, but for
+    # Adam's first step is minus the learning rate times the sign of the gradient, up to
     # the rounding of 1 - 0.999 in float32
     assert stepped.params["w"].tolist() == pytest.approx([0.5, 2.5], abs=1e-5)
     assert stepped.step.item() == 1 and stepped.opt_state[0].count.item() == 1
@@ -89,7 +89,7 @@ def test_train_state_is_created_and_updated() -> None:
     assert state.opt_state[0].mu["w"].tolist() == [0.0, 0.0]
 
 
-def test_target_network_refuses_gradients() -> None:
+def test_gradients_of_a_target_network_raise() -> None:
     target = TrainState.create(params={"w": torch.ones(1)})
     assert target.opt_state == () and target.tx is None
     with pytest.raises(ValueError, match="target network"):

@@ -1,8 +1,8 @@
 """jit, vmap, grad and scan: alone, nested, and with bad input.
 
 Tracing, caching and nesting are tested on traced graphs that run without the C++
-compiler (``traced``), which takes milliseconds; what ``torch.compile`` makes of them is
-tested on small functions here and on the learners in ``agents/test_compiled.py``.
+compiler (``traced``), which takes milliseconds. Compiled programs are tested on small
+functions here and on the learners in ``agents/test_compiled.py``.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def test_disable_jit_ends_with_its_block_after_an_error() -> None:
     assert not jit_disabled()
 
 
-def test_without_a_compiler_one_warning_and_the_same_values(
+def test_without_a_compiler_jit_warns_once_and_keeps_the_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
@@ -419,7 +419,7 @@ def test_numbers_pass_through_vmap_unmapped() -> None:
 # --- grad ------------------------------------------------------------------------------------
 
 
-def test_value_aux_and_argnums() -> None:
+def test_value_and_grad_returns_aux_and_the_chosen_gradients() -> None:
     def f(a: Tensor, b: Tensor, scale: float) -> tuple[Tensor, dict[str, Tensor]]:
         return scale * (a * b**2).sum(), {"a": a.sum(), "n": torch.tensor(3)}
 
@@ -456,7 +456,7 @@ def test_scan_equals_a_loop_over_trees() -> None:
     assert ys[1].tolist() == [[1.0, 1.0], [1.0, 1.0], [2.0, 2.0]]
 
 
-def test_scan_by_length_and_of_no_steps() -> None:
+def test_scan_accepts_a_length_and_no_steps() -> None:
     carry, ys = scan(lambda c, x: (c * 2, c), torch.tensor(1), length=5)
     assert carry.item() == 32 and ys.tolist() == [1, 2, 4, 8, 16]
     carry, ys = scan(lambda c, x: (c * 2, c), torch.tensor(1), torch.zeros(0))
@@ -501,12 +501,12 @@ def test_vmap_names_the_mismatch() -> None:
 
 
 @pytest.mark.parametrize("leaf", [torch.tensor([1, 2]), 3, torch.tensor(True)])
-def test_gradient_of_an_integer_is_refused(leaf: Any) -> None:
+def test_gradient_of_an_integer_raises(leaf: Any) -> None:
     with pytest.raises(TypeError, match=r"differentiated leaf is .*must be a floating tensor"):
         grad(lambda x: x.sum())(leaf)
 
 
-def test_scan_needs_one_length() -> None:
+def test_scan_without_one_length_raises() -> None:
     with pytest.raises(ValueError, match="must agree on one number of steps"):
         scan(lambda c, x: (c, x), X, {"a": torch.zeros(2), "b": torch.zeros(3)})
     with pytest.raises(ValueError, match="must agree on one number of steps"):
@@ -517,15 +517,15 @@ def test_scan_needs_one_length() -> None:
 
 def test_errors_inside_a_jitted_function_propagate(traced: None) -> None:
     def fail(x: Tensor) -> Tensor:
-        raise KeyError("told by the function")
+        raise KeyError("from the function")
 
-    with pytest.raises(KeyError, match="told by the function"):
+    with pytest.raises(KeyError, match="from the function"):
         jit(fail)(X)
     # tracing has ended afterwards
     assert jit(lambda x: x * math.pi)(X)[0].item() == pytest.approx(math.pi)
 
 
-def test_jit_keeps_name_and_docstring_and_binds_as_a_method() -> None:
+def test_jit_keeps_the_name_and_binds_as_a_method() -> None:
     assert Model.step.__name__ == "step"
     assert isinstance(Model.step, transforms.Jitted)
     assert [f.name for f in dataclasses.fields(Model)] == ["params", "rate", "power"]

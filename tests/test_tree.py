@@ -112,7 +112,7 @@ def test_stacked_numbers_have_the_default_dtypes() -> None:
     assert wide["f"].tolist() == [0.99, 0.5]
 
 
-def test_unstack_of_leaves_of_different_lengths_is_refused() -> None:
+def test_unstack_of_leaves_of_different_lengths_raises() -> None:
     with pytest.raises(ValueError):
         tree_unstack({"a": torch.zeros(2), "b": torch.zeros(3)})
 
@@ -126,10 +126,10 @@ def test_tensordict_is_read_as_a_dict() -> None:
     assert isinstance(doubled, dict) and doubled["b"].tolist() == [2.0, 2.0]
 
 
-def test_as_tensor_takes_arrays_numbers_and_tensors() -> None:
-    backwards = np.arange(3.0)[::-1]  # torch takes no negative strides
-    assert as_tensor(backwards).tolist() == [2.0, 1.0, 0.0]
-    assert as_tensor(backwards).dtype == torch.float64
+def test_as_tensor_accepts_arrays_numbers_and_tensors() -> None:
+    reversed_array = np.arange(3.0)[::-1]  # torch does not support negative strides
+    assert as_tensor(reversed_array).tolist() == [2.0, 1.0, 0.0]
+    assert as_tensor(reversed_array).dtype == torch.float64
     assert as_tensor(np.float64(2.0), torch.float32).dtype == torch.float32
     assert as_tensor(3).item() == 3
     tensor = torch.ones(2)

@@ -99,13 +99,13 @@ def test_unpack_splits_every_camera() -> None:
     }
     state = torch.zeros(1, 2)
     batch = {"observations": packed, "next_observations": {"state": state}, "rewards": 1}
-    taken = unpack(batch, {"left": 3, "right": 3})
-    now, later = taken["observations"], taken["next_observations"]
+    unpacked = unpack(batch, {"left": 3, "right": 3})
+    now, later = unpacked["observations"], unpacked["next_observations"]
     assert now["left"].tolist() == [[[[[0, 1, 2], [4, 5, 6]]]]]
     assert later["left"].tolist() == [[[[[1, 2, 3], [5, 6, 7]]]]]
     assert now["right"].flatten().tolist() == [0, -1, -2]
     assert later["right"].flatten().tolist() == [-1, -2, -3]
-    assert now["state"] is packed["state"] and later["state"] is state and taken["rewards"] == 1
+    assert now["state"] is packed["state"] and later["state"] is state and unpacked["rewards"] == 1
     assert packed["left"].shape[-1] == 4 and "left" not in batch["next_observations"]
 
 

@@ -106,7 +106,7 @@ def test_settings_out_of_range_raise(
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_settings_of_the_general_learner(keywords: dict[str, Any], words: str) -> None:
+def test_general_learner_settings_out_of_range_raise(keywords: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words) as error:
         GeneralDDPMIQLLearner.create(0, box(OBS), box(ACT), **{**SMALL, **keywords})
     assert one_sentence(error)
@@ -148,7 +148,7 @@ def test_spaces_must_be_boxes_of_one_axis(space: Any) -> None:
             learner.create(0, box(OBS), space, **TINY[learner])
 
 
-def test_seed_that_is_no_integer_raises(create: Callable[..., Any]) -> None:
+def test_non_integer_seed_raises(create: Callable[..., Any]) -> None:
     with pytest.raises(TypeError, match="seed must be an integer, got float"):
         create(1.5)
 
@@ -237,7 +237,7 @@ def test_empty_batch_raises(create: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("batch", [None, [torch.ones(8, 3)], torch.ones(8, 3)], ids=type)
-def test_batch_that_is_no_dict_raises(create: Callable[..., Any], batch: Any) -> None:
+def test_non_dict_batch_raises(create: Callable[..., Any], batch: Any) -> None:
     with pytest.raises(
         TypeError, match=f"a batch is a dict of tensors, got {type(batch).__name__}"
     ):
@@ -287,7 +287,7 @@ def test_invalid_number_of_candidates_raises(create: Callable[..., Any], count: 
 
 
 def test_unstacked_learner_chooses_the_same_actions(create: Callable[..., Any]) -> None:
-    """Its numbers have become tensors."""
+    """Stacking turns a learner's Python numbers into tensors."""
     learner = create()
     unstacked = tree_unstack(tree_stack([learner, create(1)]))[0]
     assert isinstance(unstacked.N, torch.Tensor)
@@ -295,6 +295,6 @@ def test_unstacked_learner_chooses_the_same_actions(create: Callable[..., Any]) 
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_replace_of_an_unknown_field(create: Callable[..., Any]) -> None:
+def test_replace_of_an_unknown_field_raises(create: Callable[..., Any]) -> None:
     with pytest.raises(TypeError, match=r"replace: there is no field 'n'.*\bN\b"):
         create().replace(n=16)

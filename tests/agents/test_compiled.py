@@ -1,7 +1,7 @@
 """One update of each learner: eager, compiled and mapped over stacked seeds agree.
 
-Compiling an update takes tens of seconds of CPU, so that each learner is compiled once
-here, and the mapped update only by ``-m slow``.
+Compiling an update takes tens of seconds of CPU. So each learner is compiled once here, and the
+mapped update is compiled only with ``-m slow``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ LEARNERS: dict[str, tuple[Callable[[int], Any], Any]] = {
     "droq": (maker("droq"), sac._update),
     "td3-full": (maker("td3-full"), td3._update),
 }
-# these take longest to compile, and share most code with the others
+# these take the longest to compile and share most of their code with the others
 SLOW = ("droq", "td3-full")
 
 needs_compiler = pytest.mark.skipif(
@@ -94,7 +94,7 @@ def eager(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def compiled(eager: dict[str, Any]) -> dict[str, Any]:
-    """The same updates compiled, and what the compiler counted."""
+    """The same updates compiled, and the compiler's counters after each of them."""
     programs = eager["program"].cache_size()
     counters.clear()
     results, counted = [], []
@@ -167,7 +167,7 @@ def test_compiled_vmapped_updates_equal_eager(eager: dict[str, Any]) -> None:
 @needs_compiler
 @pytest.mark.parametrize("rows", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_compiled_actions_equal_eager(rows: int) -> None:
-    """With so many candidates that each time is encoded only once, in one program."""
+    """There are enough candidates that each time is encoded only once, in one program."""
     learner = make_simple(0).replace(N=8)
     observations = torch.linspace(-1, 1, rows * OBS).reshape(rows, OBS)
     with disable_jit():
@@ -179,6 +179,6 @@ def test_compiled_actions_equal_eager(rows: int) -> None:
     torch.testing.assert_close(
         torch.from_numpy(actions), torch.from_numpy(expected), atol=1e-5, rtol=0
     )
-    # another learner of the same shapes, and the next key, need no other
+    # another learner of the same shapes and another key do not compile a second program
     make_simple(1).replace(N=8, rng=compiled_after.rng).eval_actions(observations)
     assert candidates._greedy_actions.cache_size() == programs + 1

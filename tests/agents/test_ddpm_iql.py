@@ -1,4 +1,4 @@
-"""Both IDQL learners, eagerly: creation, what each step touches, action choice."""
+"""Both IDQL learners, eagerly: creation, the networks that each step changes, action choice."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_update_does_not_change_its_argument(create: Callable[..., Any]) -> None
         learner.rng = None
 
 
-def test_each_update_touches_its_own_networks(create: Callable[..., Any]) -> None:
+def test_each_update_changes_only_its_networks(create: Callable[..., Any]) -> None:
     learner, batch = create(), make_batch()
     actor, actor_info = learner.actor_update(batch)
     critic, critic_info = learner.critic_update(batch)
@@ -229,9 +229,8 @@ def test_each_update_touches_its_own_networks(create: Callable[..., Any]) -> Non
     assert changed(learner, critic) == {"critic", "target_critic", "value"}
     assert changed(learner, both) == {*NETWORKS, "rng"}
     assert info.keys() == {**actor_info, **critic_info}.keys()
-    # update is the one after the other (quirk U1)
-    chained = actor.critic_update(batch)[0]
-    assert same(chained, both)
+    # update runs actor_update, then critic_update (quirk U1)
+    assert same(actor.critic_update(batch)[0], both)
     assert both.score_model.step.item() == both.critic.step.item() == 1
     assert both.target_critic.step.item() == 0  # quirk U18
 
@@ -246,7 +245,7 @@ def test_info_names_equal_upstream(create: Callable[..., Any]) -> None:
     assert all(x.shape == () and bool(x.isfinite()) for x in info.values())
 
 
-def test_losses_by_hand_from_the_networks(create: Callable[..., Any]) -> None:
+def test_losses_equal_hand_computed_values(create: Callable[..., Any]) -> None:
     learner, batch = create(), make_batch()
     after, info = learner.critic_update(batch)
     q = learner.target_critic.apply_fn(
@@ -313,7 +312,7 @@ def test_dropout_is_on_in_updates_and_off_in_eval_loss() -> None:
 @pytest.mark.parametrize("architecture", ["mlp", "ln_resnet"])
 @pytest.mark.parametrize("critic_objective", losses.CRITIC_OBJECTIVES)
 @pytest.mark.parametrize("actor_objective", losses.ACTOR_OBJECTIVES)
-def test_every_objective_with_every_architecture(
+def test_each_objective_trains_with_each_architecture(
     actor_objective: str, critic_objective: str, architecture: str
 ) -> None:
     learner = GeneralDDPMIQLLearner.create(
@@ -347,7 +346,7 @@ def test_arrays_and_tensordict_give_the_same_update(create: Callable[..., Any]) 
     assert same(learner.update({**batch, "extra": torch.zeros(3)}), expected)
 
 
-def test_double_precision(create: Callable[..., Any]) -> None:
+def test_float64_learner_stays_in_float64(create: Callable[..., Any]) -> None:
     with enable_x64():
         learner = create()
         wide = tree_map(
@@ -404,7 +403,7 @@ def test_actions_have_the_leading_shape_of_the_observations(
         assert changed(learner, after) == {"rng"}
         again, _ = getattr(learner, method)(np.ones(OBS))
         assert np.array_equal(again, single)
-        # many rows, since a single action may sit at its bounds both times
+        # many rows, since a single action may be at its bounds both times
         rows = np.ones((20, OBS))
         later, _ = getattr(after, method)(rows)
         assert not np.array_equal(later, getattr(learner, method)(rows)[0])
@@ -434,11 +433,11 @@ def test_custom_network_gets_complete_rows(create: Callable[..., Any]) -> None:
     learner = create()
     net, shapes = learner.score_model.apply_fn, []
 
-    def own(params: Any, s: Tensor, a: Tensor, t: Tensor, **options: Any) -> Tensor:
+    def custom(params: Any, s: Tensor, a: Tensor, t: Tensor, **options: Any) -> Tensor:
         shapes.append((s.shape[0], a.shape[0], tuple(t.shape)))
         return net(params, s, a, t, **options)
 
-    other = learner.replace(score_model=learner.score_model.replace(apply_fn=own))
+    other = learner.replace(score_model=learner.score_model.replace(apply_fn=custom))
     obs, batch = torch.ones(3, OBS), make_batch(rows=32)
     candidates, *_ = acting.sample_candidates(learner, obs, 4)
     torch.testing.assert_close(acting.sample_candidates(other, obs, 4)[0], candidates)
@@ -446,7 +445,7 @@ def test_custom_network_gets_complete_rows(create: Callable[..., Any]) -> None:
     assert set(shapes) == {(12, 12, (12, 1)), (32, 32, (32, 1))}
 
 
-def test_compiled_actions_take_only_what_they_need(create: Callable[..., Any]) -> None:
+def test_to_act_drops_what_only_training_uses(create: Callable[..., Any]) -> None:
     """Optimiser states and networks used only in training are not arguments."""
     learner, obs = create(), torch.ones(3, OBS)
     light = learner.to_act()
@@ -508,7 +507,7 @@ def test_replace_n_takes_effect_and_keeps_the_rest(create: Callable[..., Any]) -
     assert np.array_equal(one, single[0, 0].numpy())
 
 
-def test_temperature_zero_and_repeated_steps(create: Callable[..., Any]) -> None:
+def test_temperature_and_repeated_steps_change_the_actions(create: Callable[..., Any]) -> None:
     obs = np.ones((20, OBS))
     base = create().eval_actions(obs)[0]
     assert not np.array_equal(create(ddpm_temperature=0.0).eval_actions(obs)[0], base)

@@ -1,4 +1,4 @@
-"""DrQ: upstream's numbers, what is shared, all kinds of batches, transforms, bad input."""
+"""DrQ: equality with upstream, shared encoders, kinds of batches, transforms, bad input."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_five_updates_equal_upstream(name: str) -> None:
 
 
 def test_actor_uses_the_critics_encoder_before_its_step() -> None:
-    """The convolutions are copied before the critic's step, the latents never (quirk A12)."""
+    """The convolutions are copied before the critic's step; the latents are not (quirk A12)."""
     learner = create("drq")
     assert not same(learner.actor.params["encoder_0"], learner.critic.params["encoder_0"])
     new, _ = learner.update(batch_of("drq"))
@@ -95,7 +95,7 @@ def test_packed_camera_may_have_any_name() -> None:
     assert bool(info["critic_loss"].isfinite())
 
 
-def test_num_min_qs_works() -> None:
+def test_num_min_qs_keeps_the_full_target_ensemble() -> None:
     """Upstream's target network keeps the size of the full ensemble and crashes (quirk A8)."""
     learner = create("drq", num_qs=4, num_min_qs=2)
     learner, info = learner.update(batch_of("drq"))
@@ -229,7 +229,7 @@ def test_bad_batches_raise(name: str, value: Any, words: str) -> None:
         create("drq").update(batch)
 
 
-def test_utd_ratio_that_does_not_divide_raises() -> None:
+def test_utd_ratio_that_does_not_divide_the_batch_raises() -> None:
     with pytest.raises(InputError, match="utd_ratio must be an integer"):
         create("drq").update(batch_of("drq"), 3)
 

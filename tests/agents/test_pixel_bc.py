@@ -1,4 +1,4 @@
-"""Pixel BC: upstream's numbers, both distributions, transforms, bad input."""
+"""Pixel BC: equality with upstream, both distributions, transforms, bad input."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def test_learning_rate_may_be_a_schedule() -> None:
     learner = create("bc", actor_lr=optim.cosine_decay_schedule(1e-3, 2))
     for step in range(3):
         learner, _ = learner.update(batch_of("bc", step))
-    still, _ = learner.update(batch_of("bc", 3))
-    assert same(still.actor.params, learner.actor.params)  # the rate has reached 0
+    after, _ = learner.update(batch_of("bc", 3))
+    assert same(after.actor.params, learner.actor.params)  # the rate has reached 0
 
 
 def test_eval_losses_use_no_crops_and_no_dropout() -> None:

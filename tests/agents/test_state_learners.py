@@ -1,7 +1,7 @@
-"""IQL, BC, SAC (REDQ, DroQ) and TD3: common behaviour, and that of each.
+"""IQL, BC, SAC (REDQ, DroQ) and TD3: common behaviour, then the behaviour of each learner.
 
-That their numbers are upstream's is the parity suite's business; here are the contract and
-those properties that no comparison shows.
+The parity suite compares their numbers with upstream's. This file tests the contract and the
+properties that such a comparison does not show.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def test_same_seed_gives_the_same_bits(name: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["eval_actions", "sample_actions"])
-def test_single_and_batched_observations(name: str, method: str) -> None:
+def test_single_observation_gives_the_action_of_a_batch_of_one(name: str, method: str) -> None:
     learner = make_state_learner(name)
     observations = make_batch()["observations"].numpy()
     one, after_one = getattr(learner, method)(observations[0])
@@ -136,7 +136,7 @@ def test_vmapped_learners_equal_single_ones(name: str) -> None:
             torch.testing.assert_close(a, torch.as_tensor(b).to(a.dtype), rtol=1e-4, atol=1e-6)
 
 
-def test_double_precision(name: str) -> None:
+def test_float64_learner_stays_in_float64(name: str) -> None:
     with enable_x64():
         learner = tree_map(
             lambda x: x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x,
@@ -216,17 +216,17 @@ def test_mini_batches_cut_nested_trees_in_order() -> None:
 
 
 def test_critic_updates_per_mini_batch_and_actor_once() -> None:
-    """Quirk A5."""
+    """Quirk A5: with utd_ratio=4 the critic steps four times, actor and temperature once."""
     learner, _ = make_state_learner("sac").update(make_batch(), 4)
     assert learner.critic.step.item() == 4
     assert learner.actor.step.item() == learner.temp.step.item() == 1
 
 
-# --- each learner's own ---------------------------------------------------------------------
+# --- behaviour of each learner --------------------------------------------------------------
 
 
 def test_bc_fits_the_data_with_a_constant_std() -> None:
-    """Quirk U22: the parameter has no gradient, with weight decay or without."""
+    """Quirk U22: the standard deviation gets no gradient, with or without weight decay."""
     learner = make_state_learner("bc-full", actor_lr=1e-2)
     batch = make_batch()
     losses = []
@@ -256,7 +256,7 @@ def test_bc_reports_held_out_losses_without_dropout() -> None:
     assert torch.equal(info["nll"], expected)
 
 
-def test_iql_info_has_each_critic_and_the_mean_advantage() -> None:
+def test_iql_info_holds_each_critic_and_the_mean_advantage() -> None:
     """Quirks U20 and U21."""
     _, info = make_state_learner("iql").update(make_batch())
     assert set(info) == {
@@ -267,7 +267,7 @@ def test_iql_info_has_each_critic_and_the_mean_advantage() -> None:
 
 
 def test_iql_sums_its_critics() -> None:
-    """Quirk U4: the same critics, and twice them, double the loss."""
+    """Quirk U4: with each critic twice, the loss is twice as large."""
     learner = make_state_learner("iql", num_qs=1)
     doubled = learner.replace(
         critic=learner.critic.replace(
@@ -279,7 +279,7 @@ def test_iql_sums_its_critics() -> None:
 
 
 def test_iql_updates_the_actor_with_the_new_value() -> None:
-    """Quirk U2: V, actor, Q."""
+    """Quirk U2: the order is V, actor, Q."""
     learner, batch = make_state_learner("iql"), make_batch()
     stepped, _ = learner.update_v(batch)
     expected, info = stepped.update_actor(batch)
@@ -287,8 +287,8 @@ def test_iql_updates_the_actor_with_the_new_value() -> None:
     assert same(whole.actor, expected.actor) and same(whole_info["adv"], info["adv"])
 
 
-def test_sac_target_entropy_and_temperature() -> None:
-    """Quirk A4, and the start of the temperature."""
+def test_sac_starts_from_its_target_entropy_and_temperature() -> None:
+    """Quirk A4, and the initial temperature."""
     learner = make_state_learner("sac", init_temperature=0.25)
     assert learner.target_entropy == -ACT / 2
     assert learner.temp.params["log_temp"].item() == pytest.approx(math.log(0.25), rel=1e-6)
@@ -314,7 +314,7 @@ def test_redq_draws_a_new_subset_each_time() -> None:
     }
     assert len(losses) == 6
     rows = tree_leaves(learner.target_critic.params)[0].shape[0]
-    assert rows == 4  # the whole ensemble is kept; only its use is cut
+    assert rows == 4  # the target network keeps the whole ensemble
 
 
 def test_td3_updates_its_actor_after_the_delay() -> None:

@@ -27,7 +27,7 @@ TINY: dict[Any, dict[str, Any]] = {
 
 LAYERS = {"hidden_dims": (16, 16)}
 REGULARISED = {"critic_dropout_rate": 0.1, "critic_layer_norm": True}
-# every other learner on states, and the methods that are settings of one
+# the other learners on states, and the methods (REDQ, DroQ) that are settings of one of them
 STATE_LEARNERS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "bc": (BCLearner, LAYERS, {}),
     "bc-full": (

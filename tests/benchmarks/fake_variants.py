@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.timing import Variant
 
-NAP = 0.005
+CALL_SECONDS = 0.005
 
 
 def make_variant(
@@ -21,7 +21,7 @@ def make_variant(
     def noisy(i: int) -> int:
         print("some output")
         os.write(1, b"{}\n")
-        time.sleep(NAP)
+        time.sleep(CALL_SECONDS)
         return i
 
     def counting(i: int) -> int:
@@ -44,10 +44,12 @@ def make_variant(
     def make() -> Callable[[int], Any]:
         if variant == "facts":
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-            card = os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"]
-            heavy = [name for name in ("torch", "jax") if name in sys.modules]
-            read = sys.stdin.read()
-            raise RuntimeError(f"{workload} {plan['device']} {cores} {card} {heavy} {read!r}")
+            preallocate = os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"]
+            imported = [name for name in ("torch", "jax") if name in sys.modules]
+            stdin = sys.stdin.read()
+            raise RuntimeError(
+                f"{workload} {plan['device']} {cores} {preallocate} {imported} {stdin!r}"
+            )
         return steps[variant]
 
     return Variant(variant, make, waited.append, units=settings.get("units", 1))

@@ -36,7 +36,7 @@ def eager_mode() -> Iterator[None]:
 
 @pytest.mark.parametrize(("more", "processes"), [([], "own"), (["--one-process"], "one")])
 @pytest.mark.usefixtures("eager_mode")
-def test_quick_run_of_the_random_workload(
+def test_quick_run_writes_and_prints_its_results(
     more: list[str],
     processes: str,
     tmp_path: Path,
@@ -63,7 +63,7 @@ def test_quick_run_of_the_random_workload(
     assert "left out (--no-jax)" in shown and "numbers/s" in shown and "random normal" in shown
 
 
-def test_comparing_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_exits_with_1_if_slower(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = Result("act", "compiled", {"num_envs": 1}, 100.0, "actions/s")
     limits = {"matmul_gflops": 200.0}
     old = write_run(Run({}, limits, (result,)), tmp_path / "old.json")
@@ -75,7 +75,7 @@ def test_comparing_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["--only", "walk"], "no workload is called 'walk'; there are update, act"),
         (["--quick", "--full"], "--quick and --full exclude each other"),
@@ -87,12 +87,12 @@ def test_comparing_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     ],
 )
 def test_bad_input_gives_one_sentence(
-    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("error: ") and says in said.err
-    assert said.err.count("\n") == 1 and said.out == ""
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and message in captured.err
+    assert captured.err.count("\n") == 1 and captured.out == ""
 
 
 @pytest.mark.parametrize("arguments", [["--fast"], ["--matmul", "quick"], ["compare", "a"]])
@@ -124,8 +124,7 @@ def test_cases_have_distinct_labels_and_variants(name: str, effort: str) -> None
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("compile", "learners", "pixels")])
 @pytest.mark.usefixtures("eager_mode")
-def test_own_variants_run(name: str) -> None:
-    """Every variant of a case gives a result."""
+def test_each_variant_of_a_case_gives_a_result(name: str) -> None:
     limits = Limits((16, 16, 16), 1.0, 1.0, {})
     notes: list[str] = []
     case = load(name).cases(Plan("quick", tiny=True))[-1]
@@ -167,9 +166,9 @@ def test_failing_variant_is_named_and_the_others_are_reported(
 
     variants = (case.variants[0], Variant("closed", broken, print))  # type: ignore[arg-type]
     monkeypatch.setattr(workload, "cases", lambda plan: [replace(case, variants=variants)])
-    done = run(Plan("quick", tiny=True), ["random"], threads=1, memory=False, budget=SHORT)
-    assert [r.variant for r in done.results] == ["eager"]
-    [note] = done.left_out
+    report = run(Plan("quick", tiny=True), ["random"], threads=1, memory=False, budget=SHORT)
+    assert [r.variant for r in report.results] == ["eager"]
+    [note] = report.left_out
     assert note.endswith("closed: RuntimeError: this route is closed")
 
 
@@ -187,8 +186,8 @@ def test_memory_is_measured_where_a_case_sets_it_and_always_in_a_full_run(
     def memory_of(effort: Effort, memory: bool) -> tuple[list[str], set[float | None]]:
         measured.clear()
         monkeypatch.setattr(workload, "cases", lambda plan: [replace(first, memory=memory)])
-        done = run(Plan(effort, tiny=True), ["random"], threads=1, budget=SHORT)
-        return sorted(measured), {r.peak_memory_mb for r in done.results}
+        report = run(Plan(effort, tiny=True), ["random"], threads=1, budget=SHORT)
+        return sorted(measured), {r.peak_memory_mb for r in report.results}
 
     assert memory_of("usual", False) == ([], {None})
     [best], figures = memory_of("usual", True)
@@ -235,7 +234,7 @@ def test_plots_have_a_panel_for_each_kind_of_result() -> None:
         figure_of(Run({}, {}, ()))
 
 
-def test_memory_of_a_variant_in_its_own_process() -> None:
+def test_peak_memory_of_a_child_process_is_ordered() -> None:
     task = {
         "plan": {"effort": "quick", "tiny": True, "device": "cpu"},
         "workload": "random",

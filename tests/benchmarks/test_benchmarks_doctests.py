@@ -1,4 +1,4 @@
-"""The examples in the benchmarks' docstrings run (the package lies outside pytest's own search)."""
+"""The examples in the benchmarks' docstrings run (pytest does not collect them by itself)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MODULES = [
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples(name: str) -> None:
+def test_docstring_examples_pass(name: str) -> None:
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name not in ("jax", "flax", "optax"):
             raise
         pytest.skip(f"the JAX side needs {error.name}")
-    tried = doctest.testmod(module)
-    assert tried.attempted > 0
-    assert tried.failed == 0
+    outcome = doctest.testmod(module)
+    assert outcome.attempted > 0
+    assert outcome.failed == 0

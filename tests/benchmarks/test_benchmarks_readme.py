@@ -19,14 +19,19 @@ def test_python_examples_run() -> None:
 
 
 def test_named_files_exist() -> None:
-    for name in re.findall(r"\]\((figures/.+?)\)", README):
+    figures = re.findall(r"\]\((figures/.+?)\)", README)
+    rows = README.partition("## Files")[2].splitlines()[4:]
+    assert figures and rows
+    for name in figures:
         assert (ROOT / "benchmarks" / name).is_file(), name
-    for row in README.partition("## Files")[2].splitlines()[4:]:
+    for row in rows:
         for name in re.findall(r"`(.+?)`", row.split("|")[1]):
             assert (ROOT / "benchmarks" / name).exists(), name
     assert len(README.encode()) <= 10_240
 
 
 def test_published_results_files_are_readable() -> None:
-    for path in sorted((ROOT / "benchmarks" / "figures").glob("*.json")):
+    paths = sorted((ROOT / "benchmarks" / "figures").glob("*.json"))
+    assert paths
+    for path in paths:
         assert read_run(path).results, path.name

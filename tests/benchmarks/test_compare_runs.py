@@ -10,11 +10,11 @@ import pytest
 from benchmarks.compare import compare_runs
 from benchmarks.results import Result, Run
 
-HERE = {"cpu": "a", "gpu": None, "threads": 2, "device": "cpu"}
+MACHINE = {"cpu": "a", "gpu": None, "threads": 2, "device": "cpu"}
 
 
 def run(*results: Result, limit: float = 200.0, **environment: Any) -> Run:
-    return Run({**HERE, **environment}, {"matmul_gflops": limit}, results)
+    return Run({**MACHINE, **environment}, {"matmul_gflops": limit}, results)
 
 
 def result(
@@ -59,14 +59,14 @@ def test_fewer_seconds_are_faster() -> None:
 
 
 @pytest.mark.parametrize(
-    "elsewhere", [{"limit": 100.0}, {"cpu": "b"}, {"threads": 1}, {"device": "cuda"}]
+    "other_machine", [{"limit": 100.0}, {"cpu": "b"}, {"threads": 1}, {"device": "cuda"}]
 )
-def test_on_another_machine_the_ratio_to_jax_is_compared(elsewhere: dict[str, Any]) -> None:
+def test_on_another_machine_the_ratio_to_jax_is_compared(other_machine: dict[str, Any]) -> None:
     old = run(result(20.0, ratio_to_jax=1.5))
-    found = compare_runs(old, run(result(10.0, ratio_to_jax=1.5), **elsewhere))
+    found = compare_runs(old, run(result(10.0, ratio_to_jax=1.5), **other_machine))
     assert [(e.verdict, e.measure) for e in found.entries] == [("within noise", "ratio_to_jax")]
     assert "ratios to JAX are compared" in found.terms
-    found = compare_runs(old, run(result(30.0, ratio_to_jax=1.2), **elsewhere))
+    found = compare_runs(old, run(result(30.0, ratio_to_jax=1.2), **other_machine))
     assert found.entries[0].verdict == "slower" and found.regressed
 
 
@@ -81,11 +81,11 @@ def test_without_jax_the_share_of_the_limit_is_compared() -> None:
 @pytest.mark.parametrize("limit", [200.0, 400.0])
 def test_jax_in_one_process_and_in_a_child_is_not_compared(limit: float) -> None:
     before = result(20.0, ratio_to_jax=1.5, share_of_limit=0.5)
-    together = run(before, result(13.0, variant="jax", share_of_limit=0.5))
+    one_process = run(before, result(13.0, variant="jax", share_of_limit=0.5))
     after = result(20.0, ratio_to_jax=1.9, share_of_limit=0.5)
-    there = result(10.0, variant="jax", share_of_limit=0.4)
-    apart = run(after, there, limit=limit, processes="own")
-    found = compare_runs(together, apart)
+    jax = result(10.0, variant="jax", share_of_limit=0.4)
+    own_process = run(after, jax, limit=limit, processes="own")
+    found = compare_runs(one_process, own_process)
     measure = "rate" if limit == 200.0 else "share_of_limit"
     assert [(e.verdict, e.measure) for e in found.entries] == [
         ("within noise", measure),
@@ -93,7 +93,7 @@ def test_jax_in_one_process_and_in_a_child_is_not_compared(limit: float) -> None
     ]
     assert "JAX shared a process with this library in one run only" in found.terms
     assert "ratios to JAX are compared" not in found.terms
-    again = compare_runs(apart, run(after, there, limit=limit, processes="own"))
+    again = compare_runs(own_process, run(after, jax, limit=limit, processes="own"))
     assert all(e.measure == "rate" for e in again.entries) and "shared" not in again.terms
 
 
@@ -115,6 +115,6 @@ def test_new_and_missing_measurements_are_listed() -> None:
 
 
 def test_run_without_a_limit_is_not_comparable() -> None:
-    found = compare_runs(Run(HERE, {}, (result(2.0),)), run(result(1.0)))
+    found = compare_runs(Run(MACHINE, {}, (result(2.0),)), run(result(1.0)))
     assert found.entries[0].verdict == "not comparable"
     assert "has no matmul limit" in found.terms

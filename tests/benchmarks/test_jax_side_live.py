@@ -113,15 +113,15 @@ def test_redq_updates_equal_the_ports() -> None:
 
 @pytest.mark.slow
 def test_initial_parameters_equal_the_ports() -> None:
-    """Flax draws from a seed what the port draws: within 4 ulp of a unit normal's scale."""
+    """From one seed, Flax and the port draw parameters within 4 ulp of a unit normal's scale."""
     port = DDPMIQLLearner.create(3, *_SPACES, **_KWARGS)
     learner = IDQL.create(3, _OBS, _ACT, **_KWARGS)
     assert np.array_equal(learner.rng, port.rng.numpy())
     for name in ("score_model", "critic", "value"):
         nested = jax_side_backend.JaxSideBackend().nested(getattr(learner, name).params)
-        mine = jax_side_backend.port_trees(port, (name,))[name]
+        expected = jax_side_backend.port_trees(port, (name,))[name]
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8), nested, mine
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8), nested, expected
         )
 
 

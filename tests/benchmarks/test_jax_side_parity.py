@@ -81,8 +81,8 @@ def test_equals_upstream(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_planted_error_is_seen() -> None:
-    """A discount that is a hundredth off shows in the losses: the comparison can fail."""
+def test_planted_error_is_reported() -> None:
+    """A discount that is wrong by 0.01 changes the losses: the comparison can fail."""
     [(case, expected)] = recorded(case="iql/plain")
     side = jax_side_backend.JaxSideBackend()
     learner = side.learner

@@ -17,9 +17,8 @@ from benchmarks.case import Plan, is_external
 from benchmarks.jax_side import variants
 from benchmarks.workloads import NAMES, load
 
-needs_jax = pytest.mark.skipif(
-    variants.missing_packages() is not None, reason=variants.missing_packages() or "JAX is here"
-)
+_MISSING = variants.missing_packages()
+needs_jax = pytest.mark.skipif(_MISSING is not None, reason=_MISSING or "JAX is installed")
 """Skips with the reason if JAX is not installed."""
 
 _TINY = {"batch": 8, "hidden": 8, "rows": 30, "blocks": 1, "T": 2, "N": 4, "image": 16}
@@ -72,13 +71,15 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(variants.seeds, "seeds", {"seeds": 2}, marks=pytest.mark.slow),
     ],
 )
-def test_training(make: Any, workload: str, changes: dict[str, Any]) -> None:
+def test_training_variants_have_finite_losses(
+    make: Any, workload: str, changes: dict[str, Any]
+) -> None:
     first, second = _two_calls(make(_settings(workload, **changes)))
     shape = (changes["seeds"],) if "seeds" in changes else ()
     for info in (first, second):
         assert np.shape(info["actor_loss"]) == shape
         assert np.all(np.isfinite(info["critic_loss"]))
-    # the state goes on, on other rows
+    # the second call continues from the new state, with other rows
     assert not np.array_equal(first["critic_loss"], second["critic_loss"])
 
 
@@ -94,7 +95,7 @@ def test_training(make: Any, workload: str, changes: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_learners(name: str, changes: dict[str, Any]) -> None:
+def test_learner_variants_have_finite_losses(name: str, changes: dict[str, Any]) -> None:
     info, _ = _two_calls(variants.learner(_settings("learners", learner=name, **changes)))
     assert all(np.all(np.isfinite(value)) for value in info.values())
 
@@ -115,17 +116,17 @@ def test_scanned_updates_equal_single_calls() -> None:
 @pytest.mark.parametrize("workload", [name for name in NAMES if name != "compile"])
 def test_every_variant_is_made_from_plain_data(workload: str) -> None:
     for case in load(workload).cases(Plan("full", jax=True)):
-        external = [one for one in case.variants if is_external(one.name)]
+        external = [variant for variant in case.variants if is_external(variant.name)]
         assert external
-        for one in external:
+        for variant in external:
             settings = json.loads(json.dumps(case.settings_dict()))
-            made = variants.make_variant(one.name, workload, settings, {"device": "cpu"})
-            assert (made.name, made.units) == (one.name, one.units)
+            made = variants.make_variant(variant.name, workload, settings, {"device": "cpu"})
+            assert (made.name, made.units) == (variant.name, variant.units)
 
 
 @needs_jax
 @pytest.mark.slow
-def test_pixels() -> None:
+def test_pixel_variant_has_finite_losses() -> None:
     first, second = _two_calls(variants.pixels(_settings("pixels")))
     assert np.isfinite(first["critic_loss"]) and np.isfinite(second["critic_loss"])
 
@@ -142,7 +143,7 @@ def test_packed_frames_are_successive() -> None:
     assert seen.shape == (5, 4, 4, 3, 4)
     for row, action in zip(seen, np.asarray(batch["actions"]), strict=True):
         now = int(np.argmax((np.asarray(buffer["actions"]) == action).all(axis=1)))
-        # the action is that of the observation's last frame, the next frame comes after it
+        # the action belongs to the observation's last frame; the next frame follows it
         np.testing.assert_array_equal(np.moveaxis(row, -1, 0), frames[now - 2 : now + 2])
 
 

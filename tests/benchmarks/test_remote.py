@@ -26,7 +26,7 @@ from idql_func import disable_jit
 
 HERE = Path(__file__).parent
 SHORT = Budget(rounds=2, block_seconds=1e-3, pause=0.0, warm_up=2)
-NAP = 0.005
+CALL_SECONDS = 0.005
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def is_alive(pid: int) -> bool:
 
 
 def test_local_and_remote_blocks_alternate() -> None:
-    """Output that a variant prints is not read as a reply."""
+    """The child's protocol ignores what a variant prints."""
     order: list[str] = []
     here = Variant("here", lambda: lambda i: i, lambda result: None)
     with fakes(units=3) as process:
@@ -73,8 +73,8 @@ def test_local_and_remote_blocks_alternate() -> None:
         )
     assert order == [f"{name} {done}" for done in range(3) for name in ("here", "noisy")]
     assert [t.name for t in timed] == ["here", "noisy"] and len(timed[1].rates) == SHORT.rounds
-    assert timed[1].calls == 1 and all(0 < rate <= 3 / NAP for rate in timed[1].rates)
-    assert timed[1].first_call_seconds >= NAP and timed[1].make_seconds > 0
+    assert timed[1].calls == 1 and all(0 < rate <= 3 / CALL_SECONDS for rate in timed[1].rates)
+    assert timed[1].first_call_seconds >= CALL_SECONDS and timed[1].make_seconds > 0
 
 
 def test_child_has_the_cores_and_environment_of_the_parent() -> None:
@@ -177,7 +177,7 @@ def test_child_without_jax_names_what_is_missing(
     assert note.endswith("No module named jax here")
 
 
-@pytest.mark.skipif(missing_packages() is not None, reason=missing_packages() or "JAX is here")
+@pytest.mark.skipif(missing_packages() is not None, reason=missing_packages() or "JAX is installed")
 def test_one_process_gives_the_same_entries() -> None:
     """With JAX in this process or in a child, the results have the same entries."""
     found = [

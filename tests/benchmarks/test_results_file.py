@@ -1,4 +1,4 @@
-"""The JSON file of a run: there and back, and what is refused."""
+"""The JSON file of a run: writing, reading, and the errors for malformed files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RESULT = Result(
 RUN = Run({"cpu": "a", "threads": 2}, {"matmul_gflops": 200.0}, (RESULT,), ("one thing",))
 
 
-def test_there_and_back(tmp_path: Path) -> None:
+def test_written_run_is_read_back(tmp_path: Path) -> None:
     path = write_run(RUN, tmp_path / "new" / "run.json")
     assert read_run(path) == RUN
     entry = json.loads(path.read_text())["results"][0]
@@ -36,7 +36,7 @@ def test_there_and_back(tmp_path: Path) -> None:
     } <= set(entry)  # fmt: skip
 
 
-def test_entries_of_later_versions_are_passed_over(tmp_path: Path) -> None:
+def test_entries_of_later_versions_are_ignored(tmp_path: Path) -> None:
     content = run_to_dict(RUN)
     content["results"][0]["colour"] = "blue"
     path = tmp_path / "run.json"
@@ -51,7 +51,7 @@ def changed(**entries: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ([], "the file must be an object, got list"),
         ({}, "'results' must be a list"),
@@ -64,14 +64,14 @@ def changed(**entries: Any) -> dict[str, Any]:
         (changed(settings=None), r"results\[0\].settings must be an object"),
     ],
 )
-def test_what_is_no_run_is_refused_with_the_place(content: Any, says: str, tmp_path: Path) -> None:
+def test_malformed_run_raises_with_the_place(content: Any, message: str, tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         read_run(path)
 
 
-def test_no_file_and_no_json(tmp_path: Path) -> None:
+def test_missing_file_and_invalid_json_raise(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no file"):
         read_run(tmp_path / "none.json")
     (tmp_path / "half.json").write_text('{"results": [')
@@ -79,7 +79,7 @@ def test_no_file_and_no_json(tmp_path: Path) -> None:
         read_run(tmp_path / "half.json")
 
 
-def test_figures_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
+def test_non_finite_figures_are_not_written(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     with pytest.raises(ValueError, match="JSON"):
         write_run(Run({}, {}, (Result("a", "b", {}, float("nan"), "s"),)), path)

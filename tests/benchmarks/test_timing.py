@@ -12,7 +12,7 @@ from benchmarks.timing import Budget, Spread, Timed, Variant, interleave, ratios
 
 
 class Clock:
-    """A clock that advances when a variant runs, at the current speed of the machine."""
+    """A fake clock: a variant's call advances it by its seconds, divided by ``speed``."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -146,6 +146,6 @@ def test_failing_variant_is_left_out() -> None:
         measure(clock, bad)
 
 
-def test_median_and_quartiles() -> None:
+def test_spread_is_the_median_and_quartiles() -> None:
     assert spread([4.0, 1.0, 3.0, 2.0, 100.0]) == Spread(3.0, 2.0, 4.0)
     assert spread([2.0]) == Spread(2.0, 2.0, 2.0)

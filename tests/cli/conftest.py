@@ -14,7 +14,7 @@ from idql_func.cli import main
 
 @pytest.fixture(scope="module", autouse=True)
 def environment() -> Iterator[None]:
-    """Register Pendulum with short episodes, and disable compilation, which takes time only."""
+    """Register Pendulum with short episodes, and disable compilation, which only takes time."""
     gym.register(ENVIRONMENT, "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=8)
     with disable_jit():
         yield

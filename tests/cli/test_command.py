@@ -135,7 +135,7 @@ def test_shared_options_are_equal_in_all_commands(
     "arguments",
     [
         ["train", "--learner.bogus", "1"],
-        ["train", "--preset", "antmaze"],  # it is the first word; this must not pass silently
+        ["train", "--preset", "antmaze"],  # a preset is the first word, not an option
         ["train", "--learner.T", "many"],
         ["train", "--learner.beta-schedule", "steep"],
         ["train", "--learner-class", "SACLearner"],
@@ -349,13 +349,13 @@ def test_idql_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None
 def test_commands_without_torch_do_not_import_it(
     arguments: list[str], output: str, needed: set[str]
 ) -> None:
-    heavy = ["torch", "numpy", "matplotlib", "h5py", "gymnasium", "mujoco", "tyro", "rich"]
+    packages = ["torch", "numpy", "matplotlib", "h5py", "gymnasium", "mujoco", "tyro", "rich"]
     code = (
         "import sys\n"
         "from idql_func.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
-        f"print(*(name for name in {heavy} if name in sys.modules))"
+        f"print(*(name for name in {packages} if name in sys.modules))"
     )
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True

@@ -27,7 +27,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "runs").iterdir())
 
 
-def test_a_sweep_makes_every_run_once_and_continues_after_an_interruption(
+def test_sweep_makes_each_run_once_and_continues_after_an_interruption(
     tmp_path: Path, grid: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = ["sweep", "iql-mujoco", "--grid", "learner.expectile=0.7,0.8,0.9", *grid]
@@ -67,7 +67,7 @@ def test_a_sweep_makes_every_run_once_and_continues_after_an_interruption(
     assert early.summary.is_file()
 
 
-def test_a_sweep_checks_all_settings_before_the_first_run(
+def test_sweep_checks_all_settings_before_the_first_run(
     tmp_path: Path, grid: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -82,7 +82,7 @@ def test_a_sweep_checks_all_settings_before_the_first_run(
     assert "no preset is called 'mars'" in capsys.readouterr().err
 
 
-def test_a_failed_run_does_not_stop_the_others(
+def test_run_with_bad_settings_does_not_stop_the_others(
     tmp_path: Path, grid: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = ["sweep", "iql-mujoco", "--grid", "learner.expectile=1.5,0.9", *grid]
@@ -96,13 +96,13 @@ def test_a_failed_run_does_not_stop_the_others(
     assert "holds a run with other settings (learner.tau)" in capsys.readouterr().err
 
 
-def test_a_run_that_fails_in_any_way_does_not_stop_the_others(
+def test_crash_of_a_run_does_not_stop_the_others(
     tmp_path: Path,
     grid: list[str],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also with an error that is not one of bad input, such as torch's out of memory."""
+    """Errors other than InputError count too, such as torch's out of memory."""
     train_offline = offline.train_offline
 
     def failing(config: TrainConfig, **keywords: Any) -> Any:

@@ -1,4 +1,4 @@
-"""``idql train --seeds``: members of one program, resumed, evaluated, and bad input."""
+"""``idql train --seeds``: members of one program, resuming, evaluation, and bad input."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_seeds_are_trained_resumed_and_evaluated(
     assert json.loads(group.summary.read_text())["updates"] == 8
     assert RunDirectory(group.path / "seed4").checkpoint(8).is_dir()
     assert "nothing to continue" in failure(["train", "--resume", str(group.path)])
-    refused = failure(["train", "--resume", str(group.path), "--seeds", "2"])
-    assert "uses the members of the run" in refused
-    # one member goes on alone
+    message = failure(["train", "--resume", str(group.path), "--seeds", "2"])
+    assert "uses the members of the run" in message
+    # one member continues as a run of its own
     assert main(["train", "--resume", str(group.path / "seed4"), "--max-steps", "9"]) == 0
 
 
-def test_a_grid_is_combined_with_every_seed(line: list[str]) -> None:
+def test_grid_is_combined_with_every_seed(line: list[str]) -> None:
     grid = ["--grid", "learner.actor-lr=1e-3,1e-2", "--grid", "learner.entropy_bonus=0.1"]
     arguments = [*line[1:], *grid, "--seeds", "7,3"]
     configs = members(arguments, parse(arguments))
@@ -55,7 +55,7 @@ def test_a_grid_is_combined_with_every_seed(line: list[str]) -> None:
     assert {c.learner.keywords()["entropy_bonus"] for c in configs} == {0.1}
 
 
-REFUSED = {
+BAD_INPUT = {
     "no number": (["--seeds", "many"], "seeds is 'many', but must be a number of seeds or a list"),
     "none": (["--seeds", "0"], "seeds is 0, but must be at least 1"),
     "twice": (["--seeds", "1,2,1"], "has a seed twice"),
@@ -70,11 +70,11 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", BAD_INPUT)
 def test_bad_input_is_one_sentence(
     tmp_path: Path, line: list[str], failure: Callable[[list[str]], str], case: str
 ) -> None:
-    more, message = REFUSED[case]
+    more, message = BAD_INPUT[case]
     if case == "images":
         line = [part for part in line if part not in ("--no-cosine-decay",)]
         line = [*line[:1], "pixel-bc", *line[2:]]
@@ -83,7 +83,7 @@ def test_bad_input_is_one_sentence(
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_existing_folder_is_refused_or_replaced(
+def test_existing_folder_raises_or_is_overwritten(
     tmp_path: Path,
     line: list[str],
     capsys: pytest.CaptureFixture[str],

@@ -28,7 +28,7 @@ def write_dataset(path: Path) -> Path:
 
 
 def short_run(folder: Path, **more: object) -> dict[str, object]:
-    """Options by name for which a run on the dataset in the folder takes a moment."""
+    """Options by name that make a run on the dataset in the folder short."""
     return {
         "dataset.source": folder / "data.hdf5",
         "runs-dir": folder / "runs",
@@ -41,5 +41,5 @@ def short_run(folder: Path, **more: object) -> dict[str, object]:
 
 
 def as_line(options: dict[str, object]) -> list[str]:
-    """Options as a command line has them."""
+    """Options as the words of a command line."""
     return [part for k, v in options.items() for part in (f"--{k}", *str(v).split())]

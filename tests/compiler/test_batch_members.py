@@ -1,4 +1,4 @@
-"""Products computed member by member have the values of products computed one by one."""
+"""Matrix products that are merged and computed member by member give the same values."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_products_are_merged_if_their_members_are_independent() -> None:
     transposed = (True, False, False)
     assert _count(batched_by_member([_layer(1, 0, 1), _layer(1, 1, 2, flags=transposed)])) == [1, 1]
     assert _count(batched_by_member([_layer(2, 0, 1), _layer(2, 1, 2, flags=transposed)])) == [2]
-    # a step that is no product separates them
+    # a step that is not a product separates them
     other = Call(1, [Place(0, 0)], False)
     assert _count(batched_by_member([_layer(2, 0, 1), other, _layer(2, 1, 2)])) == [1, 1, 1]
 

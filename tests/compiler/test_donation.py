@@ -1,4 +1,4 @@
-"""Donated arguments: results reuse their memory, later uses are refused, no value changes."""
+"""Donated arguments: results reuse their memory, later uses raise, no value changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from idql_func.tree import tree_map, tree_stack
 
 
 @pytest.fixture(params=["traced", "compiled"])
-def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Run the test with the traced graph, and with the graph compiled by Inductor."""
     if request.param == "traced":
         monkeypatch.setattr(
@@ -53,12 +53,12 @@ def addresses(tree: Any) -> list[int]:
     return [leaf.data_ptr() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def test_donating_loop_has_equal_values_and_reuses_its_memory(either: str) -> None:
+def test_donating_loop_has_equal_values_and_reuses_its_memory(backend: str) -> None:
     plain = jit(step)
     expected = train_state()
     state = train_state()
     kept = tree_map(torch.clone, state)
-    state, _ = plain.donating()(state, X)  # copies what the caller owned
+    state, _ = plain.donating()(state, X)  # the first call copies the caller's memory
     places = addresses(state)
     expected, _ = plain(expected, X)
     for _ in range(3):
@@ -71,8 +71,8 @@ def test_donating_loop_has_equal_values_and_reuses_its_memory(either: str) -> No
     assert kept.params["w"].tolist() == [1.0, -2.0]
 
 
-@pytest.mark.usefixtures("either")
-def test_donated_tensor_refuses_any_use() -> None:
+@pytest.mark.usefixtures("backend")
+def test_use_of_a_donated_tensor_raises() -> None:
     state = train_state()
     weights = state.params["w"]
     new, _ = jit(step, donate_argnums=0)(state, X)
@@ -90,7 +90,7 @@ def test_donated_tensor_refuses_any_use() -> None:
     assert new.params["w"].shape == (2,)
 
 
-@pytest.mark.usefixtures("either")
+@pytest.mark.usefixtures("backend")
 def test_memory_of_the_caller_is_never_written() -> None:
     base = torch.arange(6.0).reshape(3, 2)
     rows = {"a": base[0], "b": base[1], "same": base[1]}
@@ -103,7 +103,7 @@ def test_memory_of_the_caller_is_never_written() -> None:
     }
 
 
-@pytest.mark.usefixtures("either")
+@pytest.mark.usefixtures("backend")
 def test_results_that_share_memory_with_the_arguments_keep_their_values() -> None:
     """Swapped leaves, views of old values, the old value itself and one result given twice."""
 
@@ -127,7 +127,7 @@ def test_results_that_share_memory_with_the_arguments_keep_their_values() -> Non
         assert torch.equal(state[name], value)
 
 
-@pytest.mark.usefixtures("either")
+@pytest.mark.usefixtures("backend")
 def test_results_of_one_step_are_not_written_by_the_next() -> None:
     donating = jit(lambda c: (c + 1, c + 1), donate_argnums=0)
     c = torch.zeros(3)
@@ -136,7 +136,7 @@ def test_results_of_one_step_are_not_written_by_the_next() -> None:
     assert first.tolist() == [1.0] * 3 and second.tolist() == [2.0] * 3 and c.tolist() == [2.0] * 3
 
 
-@pytest.mark.usefixtures("either")
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("donate", [False, True])
 def test_scan_of_a_jitted_step_equals_single_calls(donate: bool) -> None:
     xs = torch.linspace(-1, 1, 10).reshape(5, 2)
@@ -152,7 +152,7 @@ def test_scan_of_a_jitted_step_equals_single_calls(donate: bool) -> None:
     assert program.cache_size() == 1
 
 
-@pytest.mark.usefixtures("either")
+@pytest.mark.usefixtures("backend")
 def test_scan_passes_keyword_arguments_and_donates_none_of_them() -> None:
     def pick(total: Tensor, row: Tensor, *, table: Tensor, power: int) -> tuple[Tensor, Tensor]:
         chosen = table.index_select(0, row.reshape(1))[0] ** power
@@ -166,8 +166,8 @@ def test_scan_passes_keyword_arguments_and_donates_none_of_them() -> None:
     assert table.tolist() == [1.0, 2.0, 3.0] and program.cache_size() == 1
 
 
-@pytest.mark.usefixtures("either")
-def test_scan_keeps_its_memory_and_its_draws() -> None:
+@pytest.mark.usefixtures("backend")
+def test_scan_reuses_its_memory_and_draws_like_eager() -> None:
     @jit
     def draw(carry: dict[str, Any], _: None) -> tuple[dict[str, Any], Tensor]:
         key, rng = random.split(carry["rng"])
@@ -188,7 +188,7 @@ def test_scan_keeps_its_memory_and_its_draws() -> None:
     assert addresses(state) == places
 
 
-def test_scan_refuses_a_step_that_changes_the_structure() -> None:
+def test_scan_of_a_step_that_changes_the_structure_raises() -> None:
     with pytest.raises(TypeError, match="must return"):
         scan(jit(lambda c, x: c), torch.zeros(2), length=3)
     with pytest.raises(TypeError, match="another structure"):
@@ -197,7 +197,7 @@ def test_scan_refuses_a_step_that_changes_the_structure() -> None:
         scan(jit(lambda c, x: (c.double(), None)), torch.zeros(2), length=3)
 
 
-@pytest.mark.usefixtures("either")
+@pytest.mark.usefixtures("backend")
 def test_stacked_states_reuse_their_memory() -> None:
     states = [train_state(), train_state().replace(step=torch.tensor(7, dtype=torch.int32))]
     expected = [step(s, X)[0] for s in states]
@@ -217,7 +217,7 @@ def test_without_jit_nothing_is_donated() -> None:
     assert state.params["w"].tolist() == [1.0, -2.0]
 
 
-def test_argument_both_static_and_donated_is_refused() -> None:
+def test_argument_both_static_and_donated_raises() -> None:
     with pytest.raises(ValueError, match="argument 0 can't be static and donated"):
         jit(step, static_argnums=0, donate_argnums=0)
 
@@ -278,7 +278,7 @@ def test_cuda_graph_copies_only_inputs_whose_address_changes(
 def test_cuda_graph_accepts_a_donated_input(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The memory is in another tensor object then. Runs without a GPU: CUDA calls are mocked."""
+    """Donation puts the memory into another tensor. Runs without a GPU: CUDA calls are mocked."""
     stream = mock.MagicMock()
     for name in ("Stream", "current_stream", "stream", "CUDAGraph", "graph"):
         monkeypatch.setattr(torch.cuda, name, stream)
@@ -293,7 +293,7 @@ def test_cuda_graph_accepts_a_donated_input(
     assert stream.call_count == 6  # recorded once
 
 
-@pytest.mark.usefixtures("either")
+@pytest.mark.usefixtures("backend")
 def test_constants_are_returned_beside_donated_state() -> None:
     names = np.array(["a", "b"])
     new, constant = jit(lambda x: (x + 1, names), donate_argnums=0)(torch.zeros(2))

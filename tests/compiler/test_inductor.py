@@ -50,9 +50,9 @@ def test_shape_of_a_product_stays_symbolic(
     assert not environment.replacements  # no symbol was replaced by a number
 
 
-@pytest.mark.parametrize("own_products", [False, True])
+@pytest.mark.parametrize("native_products", [False, True])
 def test_dynamic_rows_are_symbolic_arguments(
-    own_products: bool, monkeypatch: pytest.MonkeyPatch
+    native_products: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fn(rows: Tensor, others: Tensor, weight: Tensor, places: Tensor) -> tuple[Tensor, ...]:
         return torch.relu(rows[places] @ weight), others[places].mean()
@@ -66,11 +66,11 @@ def test_dynamic_rows_are_symbolic_arguments(
         return original(graph, inputs, **options)
 
     monkeypatch.setattr(torch_internals, "standalone_compile", lambda: observed)
-    for count in (6, 4):  # 4 is the number of columns, too: equal sizes must not become one symbol
+    for count in (6, 4):  # there are 4 columns too: equal sizes must not become one symbol
         rows, others = torch.randn(count, 4), torch.randn(count + 1)
         tensors = rows, others, torch.randn(4, 8), torch.tensor([0, 3, 1])
         graph = trace(fn, example_inputs(tensors, {0, 1}))
-        with set_native_matmul(own_products):
+        with set_native_matmul(native_products):
             run: Any = compile_graph(graph, tensors, dynamic_rows=True)
         for _ in range(2):
             for result, expected in zip(run(*tensors), fn(*tensors), strict=True):

@@ -41,7 +41,7 @@ class Learner(struct.PyTreeNode):
 
     rng: Tensor
     actor: struct.TrainState
-    still: dict[str, Tensor]
+    fixed: dict[str, Tensor]
     rate: Any
     name: str = struct.field(pytree_node=False)
 
@@ -55,7 +55,7 @@ class WithDefault(struct.PyTreeNode):
 
 @pytest.fixture(autouse=True)
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run traced graphs without the compiler, which does not matter to these tests."""
+    """Run traced graphs without the compiler, which does not affect these tests."""
     monkeypatch.setattr("idql_func.compiler.jit.compiler_problem", lambda device: "No compiler.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "jit: No compiler", RuntimeWarning)
@@ -67,7 +67,7 @@ def make_learner(rate: Any = 0.5, name: str = "a") -> Learner:
     return Learner(
         rng=torch.zeros(2, dtype=torch.int64),
         actor=struct.TrainState.create(params=params, tx=optim.adam(0.1)),
-        still={"t": torch.tensor([5.0])},
+        fixed={"t": torch.tensor([5.0])},
         rate=rate,
         name=name,
     )
@@ -76,7 +76,7 @@ def make_learner(rate: Any = 0.5, name: str = "a") -> Learner:
 def update(learner: Learner, x: Tensor) -> tuple[Learner, dict[str, Tensor]]:
     def loss(params: Any) -> Tensor:
         layer = params["layer"]
-        return ((layer["w"] * x).sum() + layer["b"] - learner.still["t"].sum()) ** 2
+        return ((layer["w"] * x).sum() + layer["b"] - learner.fixed["t"].sum()) ** 2
 
     value, grads = transforms.value_and_grad(loss)(learner.actor.params)
     actor = learner.actor.apply_gradients(grads=grads)
@@ -115,7 +115,7 @@ def test_loop_flattens_its_learner_once(donate: bool, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("donate", [False, True])
 def test_reading_fields_between_calls_changes_no_value(donate: bool) -> None:
-    """A key, a step count, a nested node, a dict, the whole tree; and writing in place to a key."""
+    """Read a key, a step count, a nested node, a dict, the whole tree; write to a key in place."""
     reads = (
         lambda learner: learner.rng.tolist(),
         lambda learner: learner.actor.step.item(),
@@ -154,18 +154,18 @@ def test_changes_of_a_learner_reach_the_next_call(donate: bool) -> None:
 
     both()
     learner, expected = (
-        x.replace(still={"t": torch.tensor([7.0])}, rate=0.25) for x in (learner, expected)
+        x.replace(fixed={"t": torch.tensor([7.0])}, rate=0.25) for x in (learner, expected)
     )
     both()
     for x in (learner, expected):  # the node is frozen, not the dict in it
-        x.still["t"] = torch.tensor([9.0])
+        x.fixed["t"] = torch.tensor([9.0])
     both()
     for x in (learner, expected):
         x.actor.params["layer"]["w"] = torch.tensor([3.0, 3.0])
     both()
     assert program.cache_size() == 1
     for x in (learner, expected):
-        x.still["t"] = torch.tensor([[9.0, 1.0]])  # another shape, so another program
+        x.fixed["t"] = torch.tensor([[9.0, 1.0]])  # another shape, so another program
     both()
     assert program.cache_size() == 2
     for x in (learner, expected):
@@ -174,7 +174,7 @@ def test_changes_of_a_learner_reach_the_next_call(donate: bool) -> None:
     assert_same(learner, expected)
 
 
-def test_donated_learner_refuses_any_use() -> None:
+def test_use_of_a_donated_learner_raises() -> None:
     program = jit(update, donate_argnums=0)
     first, _ = program(make_learner(), X)
     new, _ = program(first, X)
@@ -199,7 +199,7 @@ def test_donated_learner_refuses_any_use() -> None:
     assert new.rng.tolist() == [2, 2]
 
 
-def test_tensors_read_before_donation_are_refused_after_it() -> None:
+def test_tensors_read_before_donation_raise_after_it() -> None:
     program = jit(update, donate_argnums=0)
     learner, _ = program(make_learner(), X)
     key, step, view = learner.rng, learner.actor.step, learner.rng.view(2, 1)
@@ -207,9 +207,9 @@ def test_tensors_read_before_donation_are_refused_after_it() -> None:
     place = key.data_ptr()
     assert is_lazy(learner)  # tensors were read, but the tree was not materialized
     learner, _ = program(learner, X)
-    for gone in (key, step, unread.step, unread.params["layer"]["b"]):
+    for donated in (key, step, unread.step, unread.params["layer"]["b"]):
         with pytest.raises(RuntimeError, match=DONATED):
-            _ = gone + 1
+            _ = donated + 1
     assert view.tolist() == [[2], [2]]  # a view shares the memory
     assert learner.rng.data_ptr() == place and learner.rng.tolist() == [2, 2]
     part = learner.actor
@@ -218,31 +218,31 @@ def test_tensors_read_before_donation_are_refused_after_it() -> None:
         program(learner, X)
 
 
-def test_donated_leaf_is_refused_in_other_trees_too() -> None:
+def test_donated_leaf_raises_in_other_trees_too() -> None:
     """A leaf that a call without donation returns unchanged is in two trees."""
     donating, plain = jit(update, donate_argnums=0), jit(update)
     first, _ = donating(make_learner(), X)
-    second, _ = plain(first, X)  # shares first.still["t"]
+    second, _ = plain(first, X)  # shares first.fixed["t"]
     assert is_lazy(first) and is_lazy(second)
     donating(first, X)
     with pytest.raises(RuntimeError, match=DONATED):
         plain(second, X)
     alone, _ = donating(make_learner(), X)
-    still = jit(lambda learner: learner.still)(alone)
+    fixed = jit(lambda learner: learner.fixed)(alone)
     donating(alone, X)
     with pytest.raises(RuntimeError, match=DONATED):
-        _ = still["t"] + 1
+        _ = fixed["t"] + 1
 
 
 @pytest.mark.parametrize("donate", [False, True])
-def test_one_learner_as_two_arguments(donate: bool) -> None:
+def test_one_learner_may_be_two_arguments(donate: bool) -> None:
     def mix(a: Learner, b: Learner) -> tuple[Learner, Tensor]:
         return a.replace(rng=a.rng + 10), b.rng + 1
 
     learner, _ = jit(update, donate_argnums=0)(make_learner(), X)
     new, key = jit(mix).donating(donate)(learner, learner)
     assert new.rng.tolist() == [11, 11] and key.tolist() == [2, 2]
-    assert new.still["t"].tolist() == [5.0]
+    assert new.fixed["t"].tolist() == [5.0]
 
 
 def test_numbers_have_the_precision_of_the_call() -> None:

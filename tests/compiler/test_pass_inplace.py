@@ -1,4 +1,4 @@
-"""Results written over inputs: which ones are, and that no value changes."""
+"""Results written to the memory of inputs: which ones, and that no value changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from idql_func.kernels import tree_ops
 
 pytestmark = pytest.mark.skipif(
     not tree_ops.supports([torch.zeros(1)]),
-    reason="there is no C compiler, so only the tensor form",
+    reason="no C compiler",
 )
 ZERO = torch.tensor(0, dtype=torch.int32)
 
@@ -85,7 +85,7 @@ def test_old_values_read_later_are_not_overwritten() -> None:
     assert written(update, inputs()) == (0, [0, 1, 2, 3])
 
 
-def test_average_of_its_own_buffer_is_not_written_in_place() -> None:
+def test_average_of_a_buffer_with_its_alias_is_not_written_in_place() -> None:
     def update(x, p, m, v, count, target):
         return (averaged(p.reshape(3), p),)
 

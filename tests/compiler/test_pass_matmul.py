@@ -1,4 +1,4 @@
-"""Replacement of torch's matrix products in traced graphs by the library's own."""
+"""Replacement of torch's matrix products in traced graphs by native ones."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def _replaced(fn: Callable[..., Any], *arguments: Tensor) -> list[tuple[Any, ...
     graph = trace(lambda *x: tuple(tree_leaves(fn(*x))), arguments)
     expected = graph(*arguments)
     use_native_matmul(graph)
-    for found, right in zip(graph(*arguments), expected, strict=True):
-        assert torch.allclose(found, right, rtol=1e-5, atol=1e-5)
+    for result, value in zip(graph(*arguments), expected, strict=True):
+        assert torch.allclose(result, value, rtol=1e-5, atol=1e-5)
     targets = [node.target for node in graph.graph.nodes]
     assert not {torch.ops.aten.mm.default, torch.ops.aten.bmm.default} & {*targets}
     return [node.args for node in graph.graph.nodes if node.target is fused_matmul]
@@ -96,11 +96,11 @@ def test_compiled_updates_equal_eager_ones(donate: bool) -> None:
         found = tree_map(torch.clone, start)
         for _ in range(5):
             found = program(found)
-    for one, other in zip(tree_leaves(found), tree_leaves(expected), strict=True):
-        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+    for result, value in zip(tree_leaves(found), tree_leaves(expected), strict=True):
+        assert torch.allclose(result, value, rtol=1e-5, atol=1e-6)
 
 
-def test_switch_of_native_products_compiles_another_program() -> None:
+def test_set_native_matmul_compiles_another_program() -> None:
     program = jit(lambda a, b: torch.relu(a @ b + 1))
     a, b = _draw(3, 4), _draw(4, 5)
     for native in (False, True, False):
@@ -164,7 +164,7 @@ def test_without_a_compiler_no_product_is_replaced(monkeypatch: pytest.MonkeyPat
 
 
 def test_equal_products_around_an_inplace_derivative_are_merged() -> None:
-    """The derivative of ``clamp`` computes a mask and writes another over it."""
+    """The derivative of ``clamp`` computes a mask and writes to it in place."""
 
     def fn(x: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         return grad(lambda y: (y.clamp(-0.5, 0.5) * (a @ a)).sum())(x), a @ a + 1

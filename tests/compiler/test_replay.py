@@ -144,13 +144,13 @@ def test_unsupported_operator_is_not_replayed(caplog: pytest.LogCaptureFixture) 
         _bump(y)
         return (y * 3,)
 
-    for fn, why in ((takes_list, "takes a list of tensors"), (mutates, "writes to a tensor")):
+    for fn, reason in ((takes_list, "takes a list of tensors"), (mutates, "writes to a tensor")):
         with caplog.at_level(logging.DEBUG, "idql_func.compiler.replay"):
             run = _compiled(fn, X)
             for inputs in (X, X + 1):
                 torch.testing.assert_close(run(inputs)[0], fn(inputs)[0])
         assert not run._plans
-        assert why in caplog.text
+        assert reason in caplog.text
 
 
 def test_unknown_compiled_graph_is_run_without_replay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,14 +195,14 @@ def test_graph_with_dynamic_rows_is_replayed() -> None:
             assert _equal(result, fn(rows, key))
 
 
-_DURING: list[Callable[[], None]] = []
+_DURING_PAUSE: list[Callable[[], None]] = []
 """A function that the operator ``pause`` calls once."""
 
 
 @torch.library.custom_op("idql_func_tests::pause", mutates_args=())
 def _pause(x: Tensor) -> Tensor:
-    if _DURING:
-        _DURING.pop()()
+    if _DURING_PAUSE:
+        _DURING_PAUSE.pop()()
     return x + 1
 
 
@@ -214,7 +214,7 @@ def _(x: Tensor) -> Tensor:
 def test_calls_of_another_thread_are_not_recorded() -> None:
     run, found = _compiled(lambda x: (_pause(x * 2) * 3,), X), []
     thread = threading.Thread(target=lambda: found.append(run(X + 5)))
-    _DURING.append(lambda: (thread.start(), thread.join())[0])
+    _DURING_PAUSE.append(lambda: (thread.start(), thread.join())[0])
     first = run(X)
     steps = sum(len(part.steps) // 4 for part in _plan(run).parts if hasattr(part, "steps"))
     assert steps == 2  # one kernel before the operator and one after it
@@ -457,7 +457,7 @@ def test_other_kinds_of_arguments_are_flattened(flattened: list[int]) -> None:
     torch.testing.assert_close(scaled["loss"], 4 * info["loss"])
 
 
-def test_donated_learner_of_a_loop_is_refused() -> None:
+def test_donated_learner_of_a_loop_raises() -> None:
     update, batches = jit(_step, donate_argnums=0), _batches()
     first, _ = update(_learner(), batches[0])
     second, _ = update(first, batches[1])

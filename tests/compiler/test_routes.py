@@ -59,7 +59,7 @@ def test_without_compilers_each_route_names_the_remedy(no_compilers: None) -> No
     assert not states[torch_internals.REPLAY].on
 
 
-def test_route_without_its_part_of_torch_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_route_without_its_part_of_torch_gives_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def find() -> Any:
         raise ImportError("it is gone")
 

@@ -26,7 +26,7 @@ from idql_func.transforms import value_and_grad
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("idql_func", "parity", "benchmarks")
-NOT_TORCHS = {"_fields", "_replace", "_max_episode_steps", "_is_correct_index"}
+NOT_OF_TORCH = {"_fields", "_replace", "_max_episode_steps", "_is_correct_index"}
 """Private names of Python's named tuples, of Gymnasium and of the original code."""
 
 
@@ -66,7 +66,7 @@ def _update(learner: Learner, batch: Any) -> tuple[Learner, dict[str, Tensor]]:
     return Learner(rng, learner.layer.apply_gradients(grads=grads)), {"loss": loss}
 
 
-def _everything() -> list[Tensor]:
+def _all_results() -> list[Tensor]:
     """The results of a donating loop, a scan, a graph with dynamic rows, and a mapped function."""
     xs = torch.linspace(-1, 1, 4 * 6 * 8).reshape(4, 6, 8)
     batches = {"x": xs, "y": xs.square().sum(-1, keepdim=True).expand(4, 6, 5).contiguous()}
@@ -88,14 +88,14 @@ def _everything() -> list[Tensor]:
 @pytest.fixture(scope="module")
 def expected() -> list[Tensor]:
     with disable_jit():
-        return _everything()
+        return _all_results()
 
 
 def _check(expected: list[Tensor]) -> None:
     with set_native_matmul():
-        results = _everything()
-    for result, right in zip(results, expected, strict=True):
-        torch.testing.assert_close(result, right, rtol=1e-5, atol=1e-6)
+        results = _all_results()
+    for result, value in zip(results, expected, strict=True):
+        torch.testing.assert_close(result, value, rtol=1e-5, atol=1e-6)
     assert peak_bytes_of_fake(lambda x: x + 1, torch.zeros(100)) in (0, 400)
 
 
@@ -250,7 +250,7 @@ def _setting(name: str) -> Any:
 
 
 @pytest.mark.parametrize("compiler", ["/bin/false", "/no/such/compiler"])
-def test_inductor_tests_a_compiler_that_refuses_the_flags(monkeypatch, compiler) -> None:
+def test_inductor_tests_a_compiler_that_rejects_the_flags(monkeypatch, compiler) -> None:
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", lambda: compiler)
     assert "cpp.vec_isa_ok" not in torch_internals.inductor_settings()
 
@@ -265,7 +265,7 @@ def test_inductor_tests_the_compiler_on_a_cpu_with_amx(monkeypatch) -> None:
     assert "cpp.vec_isa_ok" not in torch_internals.inductor_settings()
 
 
-def test_size_asserts_are_on_only_if_the_environment_says_so(monkeypatch) -> None:
+def test_size_asserts_are_on_only_if_the_environment_sets_them(monkeypatch) -> None:
     monkeypatch.delenv("TORCHINDUCTOR_SIZE_ASSERTS", raising=False)
     assert torch_internals.inductor_settings()["size_asserts"] is False
     monkeypatch.setenv("TORCHINDUCTOR_SIZE_ASSERTS", "1")
@@ -301,7 +301,7 @@ def _trees() -> dict[str, ast.Module]:
     return {str(p.relative_to(ROOT)): ast.parse(p.read_text(encoding="utf-8")) for p in paths}
 
 
-def _own_names(tree: ast.AST) -> Iterator[str]:
+def _defined_names(tree: ast.AST) -> Iterator[str]:
     """The names that a file defines or assigns."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -318,7 +318,7 @@ def _is_private(module: str) -> bool:
     return first == "torch" and (experimental or any(name.startswith("_") for name in others))
 
 
-def private_uses(tree: ast.AST, own: set[str]) -> Iterator[str]:
+def private_uses(tree: ast.AST, defined: set[str]) -> Iterator[str]:
     """The private names of torch that a file imports, reads or names in ``getattr``."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -327,24 +327,24 @@ def private_uses(tree: ast.AST, own: set[str]) -> Iterator[str]:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from filter(_is_private, names)
         elif isinstance(node, ast.Attribute):
-            if _hidden(node.attr) and node.attr not in own:
+            if _is_hidden(node.attr) and node.attr not in defined:
                 yield node.attr
         elif isinstance(node, ast.Call) and len(node.args) > 1:
             name = node.args[1]
             called = node.func.id if isinstance(node.func, ast.Name) else ""
             named = str(name.value) if isinstance(name, ast.Constant) else ""
-            if called in ("getattr", "hasattr") and _hidden(named) and named not in own:
+            if called in ("getattr", "hasattr") and _is_hidden(named) and named not in defined:
                 yield named
 
 
-def _hidden(name: str) -> bool:
+def _is_hidden(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
 def test_private_names_of_torch_are_in_one_file() -> None:
     trees = _trees()
-    own = NOT_TORCHS | {name for tree in trees.values() for name in _own_names(tree)}
-    uses = {path: sorted({*private_uses(tree, own)}) for path, tree in trees.items()}
+    defined = NOT_OF_TORCH | {name for tree in trees.values() for name in _defined_names(tree)}
+    uses = {path: sorted({*private_uses(tree, defined)}) for path, tree in trees.items()}
     found = {path: names for path, names in uses.items() if names}
     assert found.keys() == {"idql_func/compiler/torch_internals.py"}, found
     assert {"_schema", "_cdata", "_overloadname", "torch._inductor.standalone_compile"} <= {

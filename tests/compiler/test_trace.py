@@ -1,4 +1,4 @@
-"""Traced graphs: equal operations are merged, writes keep their meaning."""
+"""Traced graphs: equal operations are merged, in-place writes keep their effect."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import upstream_buffers as scripted
+import upstream_buffers
 from gymnasium import spaces
 
 from idql_func.data import MemoryEfficientReplayBuffer, ReplayBuffer
@@ -14,25 +14,25 @@ from idql_func.data import MemoryEfficientReplayBuffer, ReplayBuffer
 ACTIONS = spaces.Box(-1, 1, (2,), np.float32)
 
 
-def played(name: str) -> dict[str, np.ndarray]:
-    """What the port's buffer gives for a scenario."""
-    scenario = scripted.SCENARIOS[name]
-    space = scripted.observation_space(scenario, spaces)
+def port_samples(name: str) -> dict[str, np.ndarray]:
+    """The samples of the port's buffer in a scenario."""
+    scenario = upstream_buffers.SCENARIOS[name]
+    space = upstream_buffers.observation_space(scenario, spaces)
     buffer: Any
     if scenario.stack:
-        keys = scripted.pixel_keys(scenario)
+        keys = upstream_buffers.pixel_keys(scenario)
         buffer = MemoryEfficientReplayBuffer(space, ACTIONS, scenario.capacity, keys)
     else:
         buffer = ReplayBuffer(space, ACTIONS, scenario.capacity)
     rows: list[Any] = []
-    take = buffer._gather
+    gather = buffer._gather
 
-    def listening(fields: Any, drawn: Any, *more: Any) -> Any:
+    def recorded(fields: Any, drawn: Any, *more: Any) -> Any:
         rows.append(drawn)
-        return take(fields, drawn, *more)
+        return gather(fields, drawn, *more)
 
-    buffer._gather = listening
-    return scripted.play(buffer, name, rows)
+    buffer._gather = recorded
+    return upstream_buffers.run_scenario(buffer, name, rows)
 
 
 def transition(number: float = 0.0, done: bool = False, **changes: Any) -> dict[str, Any]:
@@ -57,24 +57,24 @@ def plain_buffer(capacity: int = 10, filled: int = 0, **options: Any) -> ReplayB
 
 
 def frame_space(stack: int) -> spaces.Dict:
-    """One pixel key beside a state."""
+    """A space of one pixel key and a state."""
     pixels = spaces.Box(0, 255, (2, 1, 1, stack), np.uint8)
     return spaces.Dict({"pixels": pixels, "state": spaces.Box(-1, 1, (1,))})
 
 
 def episodes(lengths: list[int], stack: int) -> Iterator[dict[str, Any]]:
-    """Transitions with stacked frames, no two frames alike; ``rewards`` counts them."""
+    """Transitions with stacked frames; all frames differ, and ``rewards`` counts transitions."""
     frame = number = 0
 
-    def picture() -> np.ndarray:
+    def next_frame() -> np.ndarray:
         nonlocal frame
         frame += 1
         return np.array([frame % 256, frame // 256], np.uint8).reshape(2, 1, 1, 1)
 
     for length in lengths:
-        pixels = np.concatenate([picture()] * stack, axis=-1)
+        pixels = np.concatenate([next_frame()] * stack, axis=-1)
         for step in range(length):
-            after = np.concatenate([pixels[..., 1:], picture()], axis=-1)
+            after = np.concatenate([pixels[..., 1:], next_frame()], axis=-1)
             yield {
                 "observations": {"pixels": pixels, "state": np.full(1, number)},
                 "next_observations": {"pixels": after, "state": np.full(1, number + 1)},
@@ -90,8 +90,8 @@ def episodes(lengths: list[int], stack: int) -> Iterator[dict[str, Any]]:
 def frame_buffer(
     lengths: list[int], capacity: int = 50, stack: int = 3, **options: Any
 ) -> MemoryEfficientReplayBuffer:
-    """A buffer after these episodes."""
+    """A buffer that holds episodes of these lengths."""
     buffer = MemoryEfficientReplayBuffer(frame_space(stack), ACTIONS, capacity, **options)
-    for made in episodes(lengths, stack):
-        buffer.insert(made)
+    for step in episodes(lengths, stack):
+        buffer.insert(step)
     return buffer

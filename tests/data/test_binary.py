@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 AWAC = HERE / "reference" / "awac"  # pen2_sparse.npy and pen_bc_sparse4.npy, by NumPy 1.24
 
 
-def assert_upstreams(folder: Path, saved: dict[str, np.ndarray]) -> None:
+def assert_equal_to_upstream(folder: Path, saved: dict[str, np.ndarray]) -> None:
     for case, options in CASES.items():
         dataset = BinaryDataset(folder / "pen2_sparse.npy", **options).dataset_dict
         theirs = {k.split("/")[1]: v for k, v in saved.items() if k.startswith(f"{case}/")}
@@ -33,7 +33,7 @@ def assert_upstreams(folder: Path, saved: dict[str, np.ndarray]) -> None:
 
 
 def test_arrays_equal_upstream():
-    assert_upstreams(AWAC, load_file(AWAC / "binary.safetensors"))
+    assert_equal_to_upstream(AWAC, load_file(AWAC / "binary.safetensors"))
 
 
 @pytest.mark.live
@@ -45,7 +45,7 @@ def test_arrays_equal_upstream_run_live(tmp_path):
         check=True,
         env=os.environ | {"PYTHONPATH": upstream},
     )
-    assert_upstreams(tmp_path, load_file(tmp_path / "binary.safetensors"))
+    assert_equal_to_upstream(tmp_path, load_file(tmp_path / "binary.safetensors"))
 
 
 def test_files_are_found_by_environment_and_name(monkeypatch):
@@ -62,7 +62,7 @@ def test_files_are_found_by_environment_and_name(monkeypatch):
 
 def test_pickles_of_numpy_2_are_read(tmp_path):
     write_files(tmp_path)
-    assert_upstreams(tmp_path, load_file(AWAC / "binary.safetensors"))
+    assert_equal_to_upstream(tmp_path, load_file(AWAC / "binary.safetensors"))
 
 
 # --- what a file may hold -----------------------------------------------------------------
@@ -112,7 +112,7 @@ def write_pickle(path: Path, content, protocol: int = 4, shape: tuple[int, ...] 
         file.write(content if isinstance(content, bytes) else pickle.dumps(content, protocol))
 
 
-class Runs:
+class CallOnLoad:
     def __init__(self, *call):
         self.call = call
 
@@ -128,17 +128,20 @@ class Other:
     ("content", "message"),
     [
         (
-            Runs(os.system, ("touch ran",)),
+            CallOnLoad(os.system, ("touch ran",)),
             r"needs (posix|nt)\.system, but a data file may need only",
         ),
-        (Runs(eval, ("1",)), r"needs builtins\.eval"),
-        (Runs(np.load, ("x",)), r"needs numpy\.load"),
+        (CallOnLoad(eval, ("1",)), r"needs builtins\.eval"),
+        (CallOnLoad(np.load, ("x",)), r"needs numpy\.load"),
         (Other(), r"needs .*test_binary\.Other"),
-        (Runs(np.ndarray, ((1,), "O")), r"calls numpy\.ndarray"),
+        (CallOnLoad(np.ndarray, ((1,), "O")), r"calls numpy\.ndarray"),
         (np.zeros(2, [("a", "f4")]), "dtype 'V4', which is not plain"),
         (np.dtype("f4"), "holds a dtype or function"),
         (np.ndarray, "holds a dtype or function"),
-        (Runs(np.array(0).__reduce__()[0], (np.ndarray, (0,), b"b")), "array without data"),
+        (
+            CallOnLoad(np.array(0).__reduce__()[0], (np.ndarray, (0,), b"b")),
+            "array without data",
+        ),
         (np.array("2001-01-01", dtype="M8[D]"), "dtype 'M8', which is not plain"),
     ],
 )
@@ -152,7 +155,7 @@ def test_file_with_other_classes_raises_input_error(tmp_path, monkeypatch, conte
     assert os.listdir(tmp_path) == ["a.npy"]
 
 
-def test_cyclic_or_foreign_content_raises_and_shared_parts_are_read_once(tmp_path):
+def test_cyclic_content_raises_and_shared_parts_are_read_once(tmp_path):
     path = tmp_path / "a.npy"
     loop: list = []
     loop.append(loop)
@@ -170,7 +173,7 @@ def test_cyclic_or_foreign_content_raises_and_shared_parts_are_read_once(tmp_pat
     array = np.empty(1, dtype=object)
     array[0] = shared
     write_pickle(path, array)
-    loaded = load_objects(path)[0]  # 2^60 parts if each were made anew
+    loaded = load_objects(path)[0]  # 2^60 parts if each reference were read again
     assert loaded[0] is loaded[1]
 
 
@@ -192,7 +195,7 @@ def test_damaged_file_raises_input_error_or_gives_valid_transitions(tmp_path_fac
         validate_transitions(loaded)
 
 
-def test_plain_npy_files(tmp_path):
+def test_plain_npy_file_is_read_and_a_damaged_one_raises(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(3))
     assert load_objects(tmp_path / "a.npy").tolist() == [0, 1, 2]
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-2])
@@ -237,10 +240,10 @@ def test_bad_episodes_raise_input_error(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             load(*episodes)
-    loud = {**good, "actions": np.full((4, 2), 3.0)}
-    assert load(loud, good).dataset_dict["actions"].max() == np.float32(1 - 1e-5)
+    large = {**good, "actions": np.full((4, 2), 3.0)}
+    assert load(large, good).dataset_dict["actions"].max() == np.float32(1 - 1e-5)
     with pytest.raises(InputError, match=r"outside \[-1, 1\]"):
-        load(loud, good, clip_to_eps=False)
+        load(large, good, clip_to_eps=False)
     with pytest.raises(InputError, match="give it as bc_path"):
         BinaryDataset(saved(tmp_path / "x.npy", [good, good]))
     with pytest.raises(InputError, match="eps must lie in"):

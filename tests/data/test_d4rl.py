@@ -1,4 +1,4 @@
-"""D4RLDataset: equal to upstream's class, from files, names and objects; and bad recordings."""
+"""D4RLDataset: equality with upstream; sources (files, names, objects); bad recordings."""
 
 import json
 import os
@@ -25,7 +25,7 @@ FIELDS = ["observations", "actions", "next_observations", "rewards", "masks", "d
 
 
 class Env:
-    """What the loader needs of an environment of d4rl's."""
+    """The part of a d4rl environment that the loader uses."""
 
     def __init__(self, arrays, max_episode_steps=None, **attributes):
         self._max_episode_steps = max_episode_steps
@@ -79,7 +79,7 @@ def test_arrays_equal_saved_upstream_arrays(case, how, tmp_path):
 
 @pytest.mark.live
 def test_arrays_equal_upstream_run_live(tmp_path):
-    """Upstream's class over ``d4rl.qlearning_dataset``, on files made here, beside the port."""
+    """Compare with upstream's class and ``d4rl.qlearning_dataset`` on files made here."""
     python, upstream = (os.environ.get(k) for k in ("IDQL_REFERENCE_PYTHON", "IDQL_UPSTREAM"))
     assert python and upstream, (
         "set IDQL_REFERENCE_PYTHON to the Python of the environment that runs upstream and "
@@ -121,7 +121,7 @@ def test_arrays_equal_upstream_run_live(tmp_path):
 
 
 def random_recording(rng, timeouts: bool) -> dict[str, np.ndarray]:
-    """A recording of random size, dtype and layout, with stretches on the spot and near-jumps."""
+    """A recording of random size, dtype and layout, with moves near the threshold of a jump."""
     length, dtype = int(rng.integers(300, 3000)), rng.choice([np.float32, np.float64])
     observations = rng.normal(size=(length, int(rng.integers(1, 30)))).astype(dtype)
     for row in np.flatnonzero(rng.random(length - 1) < 0.2) + 1:
@@ -145,7 +145,7 @@ def random_recording(rng, timeouts: bool) -> dict[str, np.ndarray]:
 
 
 def loop_transitions(terminals, timeouts, max_episode_steps) -> list[int]:
-    """The steps that make a transition, with d4rl's own step counter."""
+    """The steps that give a transition, found with d4rl's step counter."""
     kept, counter = [], 0
     for i in range(len(terminals) - 1):
         final = counter == max_episode_steps - 1 if timeouts is None else timeouts[i]
@@ -228,12 +228,12 @@ def test_name_is_read_from_the_cache_folder(tmp_path, monkeypatch):
     dataset = D4RLDataset("antmaze-umaze-v2")
     assert dataset.name == "antmaze-umaze-v2"
     assert dataset.reference_scores == ReferenceScores(0.0, 1.0)
-    # the episode length comes with the name: 700 here
+    # the name determines the episode length: 700 here
     assert_same_arrays(dataset.dataset_dict, D4RLDataset(path, max_episode_steps=700).dataset_dict)
 
 
 def test_name_is_downloaded_once(tmp_path, monkeypatch):
-    published = write_d4rl_hdf5(tmp_path / "there" / "pen-expert-v1.hdf5", recording())
+    published = write_d4rl_hdf5(tmp_path / "server" / "pen-expert-v1.hdf5", recording())
     entry = D4RL_NAMES["pen-expert-v1"]._replace(url=published.as_uri())
     monkeypatch.setattr("idql_func.data.d4rl.D4RL_NAMES", {"pen-expert-v1": entry})
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "cache"))
@@ -296,7 +296,7 @@ def test_source_is_not_modified_and_seed_is_used():
 # --- bad input --------------------------------------------------------------------------
 
 
-def spoil(**changes: Any):
+def altered(**changes: Any):
     arrays: dict[str, Any] = recording()
     for name, value in changes.items():
         arrays[name] = value(arrays[name].copy()) if callable(value) else value
@@ -316,31 +316,31 @@ def put(index, value):
     [
         ({}, "lacks 'observations', 'actions', 'rewards', 'terminals'; it has no field"),
         ({"observations": np.zeros((3, 1))}, "lacks .*'terminals'; it has observations"),
-        (spoil(rewards=np.zeros(59)), "'rewards' has 59 rows and 'observations' has 60"),
-        (spoil(timeouts=np.zeros(61, bool)), "'timeouts' has 61 rows and 'observations' has 60"),
-        (spoil(rewards=np.zeros((60, 2))), r"'rewards' has shape \(60, 2\); it must be \[60\]"),
-        (spoil(terminals=np.zeros((60, 1, 1))), r"'terminals' has shape \(60, 1, 1\)"),
-        (spoil(actions=np.zeros(60)), r"'actions' has shape \(60,\); it must be \[60, n\]"),
-        (spoil(observations=np.zeros((60, 0))), r"'observations' has shape \(60, 0\)"),
-        (spoil(observations=np.full((60, 1), "x")), "'observations' has dtype <U1"),
-        (spoil(rewards=np.float32(3)), "'rewards' is a single number"),
+        (altered(rewards=np.zeros(59)), "'rewards' has 59 rows and 'observations' has 60"),
+        (altered(timeouts=np.zeros(61, bool)), "'timeouts' has 61 rows and 'observations' has 60"),
+        (altered(rewards=np.zeros((60, 2))), r"'rewards' has shape \(60, 2\); it must be \[60\]"),
+        (altered(terminals=np.zeros((60, 1, 1))), r"'terminals' has shape \(60, 1, 1\)"),
+        (altered(actions=np.zeros(60)), r"'actions' has shape \(60,\); it must be \[60, n\]"),
+        (altered(observations=np.zeros((60, 0))), r"'observations' has shape \(60, 0\)"),
+        (altered(observations=np.full((60, 1), "x")), "'observations' has dtype <U1"),
+        (altered(rewards=np.float32(3)), "'rewards' is a single number"),
         (
-            spoil(observations=put((5, 1), np.nan)),
+            altered(observations=put((5, 1), np.nan)),
             "1 of 180 values of 'observations' is NaN .*row 5",
         ),
-        (spoil(rewards=put([3, 9], np.inf)), "2 of 60 values of 'rewards' are NaN .*row 3"),
+        (altered(rewards=put([3, 9], np.inf)), "2 of 60 values of 'rewards' are NaN .*row 3"),
         (
-            spoil(rewards=lambda a: a.astype(np.float64) + 1e300),
+            altered(rewards=lambda a: a.astype(np.float64) + 1e300),
             "values of 'rewards' are NaN or inf",
         ),
-        (spoil(terminals=np.full(60, np.nan)), "60 of 60 values of 'terminals' are NaN"),
+        (altered(terminals=np.full(60, np.nan)), "60 of 60 values of 'terminals' are NaN"),
         (
-            spoil(actions=put((4, 1), -1.5)),
+            altered(actions=put((4, 1), -1.5)),
             r"1 of 120 values .* outside \[-1, 1\] .*-1\.5, in row 4",
         ),
         ({k: v[:1] for k, v in recording().items()}, "holds 1 step; a transition needs two"),
         ({k: v[:0] for k, v in recording().items()}, "holds 0 steps; a transition needs two"),
-        (spoil(timeouts=np.ones(60, bool)), "none of the 60 steps gives a transition"),
+        (altered(timeouts=np.ones(60, bool)), "none of the 60 steps gives a transition"),
         (recording(timeouts=False), "has no 'timeouts'; pass max_episode_steps"),
     ],
 )
@@ -356,13 +356,13 @@ def test_invalid_recordings_raise_input_error(arrays, message, tmp_path):
 
 
 def test_actions_out_of_range_are_clipped_only_on_request():  # D12
-    arrays = spoil(actions=put((0, 0), 1.2))
+    arrays = altered(actions=put((0, 0), 1.2))
     with pytest.raises(InputError, match="pass out_of_range='clip'"):
         D4RLDataset(Env(arrays))
     for clip_to_eps, largest in ((True, np.float32(1 - 1e-5)), (False, 1.0)):
         dataset = D4RLDataset(Env(arrays), clip_to_eps=clip_to_eps, out_of_range="clip")
         assert dataset.dataset_dict["actions"][0, 0] == largest
-    rounding = spoil(actions=put((0, 0), np.float32(1.000001)))
+    rounding = altered(actions=put((0, 0), np.float32(1.000001)))
     assert np.abs(D4RLDataset(Env(rounding)).dataset_dict["actions"]).max() < 1
 
 

@@ -1,4 +1,4 @@
-"""Dataset: both index streams equal upstream's, and subsets, returns and bad input."""
+"""Dataset: both index streams equal upstream's; subsets, returns and bad input."""
 
 import warnings
 from pathlib import Path
@@ -146,7 +146,7 @@ def test_dtypes_equal_jax():
         "f64": torch.float32, "f32": torch.float32, "f16": torch.float16,
         "i64": torch.int32, "u8": torch.uint8, "bool": torch.bool, "big_endian": torch.float32,
     }  # fmt: skip
-    with enable_x64():  # noticed although the fields were placed before
+    with enable_x64():  # takes effect although the fields are already on the device
         wide = {k: v.dtype for k, v in dataset.sample_torch(2).items()}
     assert wide == narrow | {"f64": torch.float64, "i64": torch.int64}
     assert dataset.sample_torch(2)["f64"].dtype == torch.float32
@@ -159,7 +159,8 @@ def test_replaced_and_refreshed_arrays_are_used():
     assert dataset.sample_torch(1)["a"].item() == 1
     dataset.dataset_dict["b"]["c"] = np.full(3, 2.0)
     assert dataset.sample_torch(1)["b"]["c"].item() == 2
-    dataset.dataset_dict["a"] += 5  # written into, converted to float32 before: not seen
+    # not seen: an in-place write to an array whose float32 copy is on the device already
+    dataset.dataset_dict["a"] += 5
     assert dataset.sample_torch(1)["a"].item() == 1
     dataset.refresh()
     assert dataset.sample_torch(1)["a"].item() == 6

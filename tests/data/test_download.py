@@ -16,7 +16,7 @@ from idql_func.types import InputError
 
 
 class Server(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder; ``/short/…`` stops half-way through what it announced."""
+    """Serves a folder; a path below ``/short/`` gets only half of the announced bytes."""
 
     def do_GET(self):
         if not self.path.startswith("/short/"):
@@ -46,17 +46,17 @@ def serve(folder):
 
 
 @pytest.fixture
-def there(tmp_path):
-    write_d4rl_hdf5(tmp_path / "there" / "d.hdf5", {"a": np.arange(3000.0)})
-    cut = (tmp_path / "there" / "d.hdf5").read_bytes()[:5000]
-    (tmp_path / "there" / "cut.hdf5").write_bytes(cut)
-    (tmp_path / "there" / "page.hdf5").write_text("<html>moved</html>")
-    with serve(tmp_path / "there") as url:
+def server_url(tmp_path):
+    write_d4rl_hdf5(tmp_path / "server_url" / "d.hdf5", {"a": np.arange(3000.0)})
+    cut = (tmp_path / "server_url" / "d.hdf5").read_bytes()[:5000]
+    (tmp_path / "server_url" / "cut.hdf5").write_bytes(cut)
+    (tmp_path / "server_url" / "page.hdf5").write_text("<html>moved</html>")
+    with serve(tmp_path / "server_url") as url:
         yield url
 
 
-def test_complete_file_is_stored(there, tmp_path):
-    path = download_hdf5(f"{there}/d.hdf5", tmp_path / "cache" / "d.hdf5")
+def test_complete_file_is_stored(server_url, tmp_path):
+    path = download_hdf5(f"{server_url}/d.hdf5", tmp_path / "cache" / "d.hdf5")
     np.testing.assert_array_equal(read_d4rl_hdf5(path)[0]["a"], np.arange(3000.0))
     assert os.listdir(tmp_path / "cache") == ["d.hdf5"]
 
@@ -70,16 +70,16 @@ def test_complete_file_is_stored(there, tmp_path):
         ("absent.hdf5", r"could not be downloaded \(.*[Nn]ot [Ff]ound\); get the file another"),
     ],
 )
-def test_failed_download_leaves_no_file(there, tmp_path, file, message):
+def test_failed_download_leaves_no_file(server_url, tmp_path, file, message):
     with pytest.raises(InputError, match=message) as error:
-        download_hdf5(f"{there}/{file}", tmp_path / "cache" / "d.hdf5")
+        download_hdf5(f"{server_url}/{file}", tmp_path / "cache" / "d.hdf5")
     assert f"put it at {tmp_path / 'cache' / 'd.hdf5'}" in str(error.value)
     assert os.listdir(tmp_path / "cache") == []
 
 
 def test_unreachable_server_raises_input_error(tmp_path):
     with serve(tmp_path) as url:
-        pass  # a port that was free a moment ago, where nobody listens now
+        pass  # after this block, no server listens on the port
     with pytest.raises(InputError, match=r"could not be downloaded .*[Rr]efused.*; get the file"):
         download_hdf5(f"{url}/d.hdf5", tmp_path / "d.hdf5", timeout=2)
     assert not (tmp_path / "d.hdf5").exists()

@@ -36,7 +36,7 @@ from idql_func.types import InputError
         max_size=3,
     ),
 )
-def test_round_trip(tmp_path_factory, arrays, attributes):
+def test_arrays_and_attributes_round_trip(tmp_path_factory, arrays, attributes):
     path = write_d4rl_hdf5(tmp_path_factory.mktemp("d") / "sub" / "a.hdf5", arrays, attributes)
     read, read_attributes = read_d4rl_hdf5(path)
     assert read.keys() == arrays.keys()
@@ -49,13 +49,13 @@ def test_round_trip(tmp_path_factory, arrays, attributes):
     }
 
 
-def test_groups_and_chosen_keys(tmp_path):
+def test_groups_are_flattened_and_keys_select_arrays(tmp_path):
     path = write_d4rl_hdf5(
         tmp_path / "a.hdf5", {"rewards": np.ones(2), "infos": {"qpos": np.zeros((2, 3))}}
     )
     assert sorted(read_d4rl_hdf5(path)[0]) == ["infos/qpos", "rewards"]
     assert list(read_d4rl_hdf5(path, keys=["rewards", "absent"])[0]) == ["rewards"]
-    with h5py.File(path) as file:  # as d4rl's visitor finds it
+    with h5py.File(path) as file:  # the nested layout that d4rl's visitor expects
         assert file["infos"]["qpos"].shape == (2, 3)  # pyright: ignore
 
 

@@ -1,4 +1,4 @@
-"""MemoryEfficientReplayBuffer: upstream's samples but for its fault, true stacks everywhere."""
+"""MemoryEfficientReplayBuffer: equal to upstream except for its fault D22; correct stacks."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from buffer_cases import ACTIONS, episodes, frame_buffer, frame_space, played
+from buffer_cases import ACTIONS, episodes, frame_buffer, frame_space, port_samples
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,11 +24,11 @@ PARTS = ("observations", "next_observations")
 STACKED = [name for name, scenario in SCENARIOS.items() if scenario.stack]
 
 
-# --- beside upstream ----------------------------------------------------------------------
+# --- comparison with upstream -------------------------------------------------------------
 
 
 def true_stacks(name: str, numbers: np.ndarray) -> dict[str, np.ndarray]:
-    """The stacks that went in with the transitions of these numbers, by field."""
+    """The inserted stacks of the transitions with these numbers, by field."""
     scenario = SCENARIOS[name]
     made = list(transitions(name))
     whole = {
@@ -47,7 +47,7 @@ def true_stacks(name: str, numbers: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", STACKED)
 def test_samples_equal_upstream_and_all_stacks_are_correct(name):
-    ours = played(name)
+    ours = port_samples(name)
     sums = check_sums(name, ours)
     np.testing.assert_array_equal(sums["sums"], RECORDED[f"{name}/sums"])
     np.testing.assert_array_equal(sums["state"], RECORDED[f"{name}/state"])
@@ -57,7 +57,7 @@ def test_samples_equal_upstream_and_all_stacks_are_correct(name):
 
 @pytest.mark.live
 def test_samples_equal_upstream_run_live(tmp_path):
-    """Every array of every sample of every scenario, upstream's own classes beside the port."""
+    """Compare every array of every sample of every scenario with upstream's classes."""
     python, upstream = (os.environ.get(k) for k in ("IDQL_REFERENCE_PYTHON", "IDQL_UPSTREAM"))
     assert python and upstream, (
         "set IDQL_REFERENCE_PYTHON to the Python of the environment that runs upstream and "
@@ -69,7 +69,7 @@ def test_samples_equal_upstream_run_live(tmp_path):
         env=os.environ | {"PYTHONPATH": upstream},
     )
     for name, scenario in SCENARIOS.items():
-        ours, theirs = played(name), load_file(tmp_path / f"{name}.safetensors")
+        ours, theirs = port_samples(name), load_file(tmp_path / f"{name}.safetensors")
         assert ours.keys() == theirs.keys()
         sound = is_sound(name, theirs["rows"])
         frames = set()
@@ -83,8 +83,8 @@ def test_samples_equal_upstream_run_live(tmp_path):
                 np.testing.assert_array_equal(left, right, err_msg=f"{name}: {field}")
                 continue
             np.testing.assert_array_equal(left[sound], right[sound], err_msg=f"{name}: {field}")
-            # D22: rows below the stack's size, and each of these differs, since upstream's stacks
-            # there are not those that went in; the port's are.
+            # D22: in rows below the stack's size, and only there, upstream's stacks differ from
+            # the inserted ones; the port's stacks are the inserted ones everywhere.
             wrong = (right != truth[field]).reshape(*sound.shape, -1).any(-1)
             np.testing.assert_array_equal(wrong, ~sound, err_msg=f"{name}: {field}")
             np.testing.assert_array_equal(left, truth[field], err_msg=f"{name}: {field}")
@@ -100,14 +100,14 @@ def test_stacks_across_the_ring_end_differ_from_upstream():
     """The smallest case of D22: padding in the last row, the episode's first step in row S - 1."""
     buffer = frame_buffer([5, 1], capacity=9, stack=3)  # 3 + 5 rows, then padding 8, 0, 1, real 2
     assert buffer.transition_rows.tolist() == [6, 7, 2]
-    # upstream looks at rows 5 to 8, the end of the episode before
+    # upstream reads rows 5 to 8, the end of the previous episode
     made = list(episodes([5, 1], 3))[5]
     batch = buffer.sample(1, indx=np.array([2]))
     for part in PARTS:
         np.testing.assert_array_equal(batch[part]["pixels"][0], made[part]["pixels"])
 
 
-# --- any history --------------------------------------------------------------------------
+# --- random histories ---------------------------------------------------------------------
 
 
 @settings(max_examples=40, deadline=None)
@@ -124,7 +124,7 @@ def test_every_transition_returns_its_inserted_stacks(data):
         rows = buffer.transition_rows
         batch = buffer.sample(1, indx=rows)
         numbers = batch["rewards"].astype(int).tolist()
-        # the newest transition is there, none twice, in the order of their insertion
+        # the newest transition is present, none occurs twice, the order is that of insertion
         assert numbers[-1] == len(made) - 1 and numbers == sorted(set(numbers))
         assert buffer.num_transitions == len(rows) <= len(buffer) <= capacity
         for row, number in enumerate(numbers):
@@ -176,7 +176,7 @@ def test_indx_selects_rows():  # D25
         buffer.sample(1, indx=np.array([12]))
 
 
-def test_tensors_are_the_same_transitions():
+def test_sample_torch_draws_the_transitions_of_its_key():
     buffer = frame_buffer([9, 3])
     key = random.PRNGKey(4)
     batch = buffer.sample_torch(30, key)
@@ -203,7 +203,7 @@ def test_several_cameras_share_the_rows():
     assert buffer.dataset_dict["next_observations"] == {}
 
 
-# --- what can not hang, and what is no transition (D20, D24) ------------------------------
+# --- empty buffers and padding rows (D20, D24) --------------------------------------------
 
 
 def test_buffer_without_transitions_raises_input_error():

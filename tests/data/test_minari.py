@@ -1,4 +1,4 @@
-"""Minari recordings: D4RL's arrays from them, and back, with and without the ``minari`` package."""
+"""Minari recordings, read and written, with and without the ``minari`` package."""
 
 import json
 import os
@@ -161,7 +161,7 @@ def test_dict_observations_are_nested_or_joined(tmp_path):
     assert len(dropped) == 3
 
 
-def test_metadata_and_scores(tmp_path):
+def test_name_attributes_and_scores_are_read(tmp_path):
     scores = {"ref_min_score": 1.0, "ref_max_score": 5.0, "algorithm_name": "SAC"}
     path = written(tmp_path / "x", [episode(2)], dataset_id="mine/toy-v3", attributes=scores)
     dataset = MinariDataset(path)
@@ -177,10 +177,10 @@ def test_episodes_are_ordered_by_number(tmp_path):
     np.testing.assert_array_equal(found, rewards.astype(np.float32))
 
 
-# --- where it lies ------------------------------------------------------------------------
+# --- sources ------------------------------------------------------------------------------
 
 
-def test_folder_file_and_name(tmp_path, monkeypatch):
+def test_source_may_be_a_folder_a_file_or_a_name(tmp_path, monkeypatch):
     path = written(tmp_path / "mine" / "toy-v0", [episode(3)])
     for source in (path, str(path), path / "data", path / "data" / "main_data.hdf5"):
         assert len(MinariDataset(source)) == 3
@@ -220,7 +220,7 @@ def test_object_with_iterate_episodes_is_accepted():
     assert len(MinariDataset(source)) == 5
 
 
-def test_the_minari_package_reads_what_is_written(tmp_path, monkeypatch):
+def test_minari_package_reads_a_written_dataset(tmp_path, monkeypatch):
     minari = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     episodes = [dict_episode(3), dict_episode(2, seed=1)]
@@ -238,12 +238,12 @@ def test_the_minari_package_reads_what_is_written(tmp_path, monkeypatch):
         np.testing.assert_array_equal(theirs.truncations, ours["truncations"])
         rgb = theirs.observations["camera"]["rgb"]
         np.testing.assert_array_equal(rgb, ours["observations"]["camera"]["rgb"])
-    # and the other way: our reader over the package's object
-    again = MinariDataset(loaded)
-    assert again.name == "mine/toy-v0" and len(again) == 5
+    # MinariDataset reads the package's dataset object too
+    reread = MinariDataset(loaded)
+    assert reread.name == "mine/toy-v0" and len(reread) == 5
 
 
-def test_what_the_minari_package_writes_is_read(tmp_path, monkeypatch):
+def test_dataset_written_by_the_minari_package_is_read(tmp_path, monkeypatch):
     minari = pytest.importorskip("minari")
     from minari.data_collector import EpisodeBuffer
 
@@ -274,8 +274,8 @@ def test_what_the_minari_package_writes_is_read(tmp_path, monkeypatch):
 def test_written_transitions_round_trip(tmp_path_factory, episodes):
     folder = tmp_path_factory.mktemp("m")
     first = MinariDataset(written(folder / "a-v0", episodes), clip_to_eps=False).dataset_dict
-    again = written(folder / "b-v0", episodes_from_transitions(first))
-    second = MinariDataset(again, clip_to_eps=False).dataset_dict
+    reread = written(folder / "b-v0", episodes_from_transitions(first))
+    second = MinariDataset(reread, clip_to_eps=False).dataset_dict
     for name, value in first.items():
         np.testing.assert_array_equal(second[name], value, err_msg=name)
 

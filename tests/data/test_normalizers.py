@@ -1,4 +1,4 @@
-"""Normalisers: their statistics, and an inverse that gives back every float32, bit for bit."""
+"""Normalisers: their statistics, and an inverse that restores every float32 bit for bit."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def test_numbers_near_the_edge_are_inverted_exactly(shift, scale):
 
 
 def test_plain_quotient_is_not_invertible():
-    """Why the small numbers are spread out: beside a shift of 1 float64 loses 1e-20."""
+    """In float64, 1e-20 is lost next to a shift of 1; so small numbers are mapped separately."""
     x = torch.tensor([1e-20, 2e-20, -0.0, 0.0])
     plain = (x.double() - 1) / 3
     assert len(set(plain.tolist())) == 1
@@ -91,7 +91,7 @@ def test_z_is_the_quotient_except_for_small_numbers(x, shift, scale):
 
 @settings(max_examples=100, deadline=None)
 @given(x=arrays.arrays(np.float32, 20, elements=FLOAT32), shift=FLOAT32, scale=SCALES)
-def test_the_map_keeps_the_order(x, shift, scale):
+def test_normalize_keeps_the_order(x, shift, scale):
     x = np.unique(x)
     z = affine(shift, scale).normalize(torch.from_numpy(x)).numpy()
     assert (np.diff(z) > 0).all()
@@ -107,7 +107,7 @@ def test_float32_z_is_inverted_approximately():
 # --- statistics ---------------------------------------------------------------------------
 
 
-def test_mean_and_deviation():
+def test_fit_mean_std_gives_mean_0_and_deviation_1():
     x = np.random.default_rng(0).normal(3, [1, 10], size=(500, 2)).astype(np.float32)
     z = fit_mean_std(x).normalize(x).numpy()
     np.testing.assert_allclose(z.mean(0), 0, atol=1e-12)
@@ -116,13 +116,13 @@ def test_mean_and_deviation():
     np.testing.assert_allclose(z, (wide - wide.mean(0)) / wide.std(0), rtol=1e-9, atol=1e-9)
 
 
-def test_extremes():
+def test_fit_min_max_maps_the_extremes_to_minus_1_and_1():
     x = np.random.default_rng(0).normal(3, [1, 10], size=(500, 2)).astype(np.float32)
     z = fit_min_max(x).normalize(x).float().numpy()
     np.testing.assert_array_equal([z.min(0), z.max(0)], [[-1, -1], [1, 1]])
 
 
-def test_constant_features():
+def test_constant_features_map_to_0():
     x = torch.full((4, 2), 7.5)
     for fit in FITS.values():
         normalizer = fit(x)
@@ -130,7 +130,7 @@ def test_constant_features():
         assert_exact(normalizer, torch.tensor([7.5, 8.0]))
 
 
-def test_any_shape_and_narrow_dtypes():
+def test_images_and_float16_are_accepted():
     pixels = np.random.default_rng(0).integers(256, size=(9, 4, 4, 3), dtype=np.uint8)
     normalizer = fit_min_max(pixels)
     assert normalizer.shift.shape == (4, 4, 3)
@@ -141,7 +141,7 @@ def test_any_shape_and_narrow_dtypes():
 # --- a pytree -----------------------------------------------------------------------------
 
 
-def test_it_is_a_frozen_pytree():
+def test_normalizer_is_a_frozen_pytree():
     normalizer = fit_mean_std(torch.randn(9, 2))
     doubled = idql_func.tree_map(lambda leaf: 2 * leaf, normalizer)
     assert torch.equal(doubled.scale, 2 * normalizer.scale)
@@ -149,7 +149,7 @@ def test_it_is_a_frozen_pytree():
         normalizer.scale = 1  # pyright: ignore
 
 
-def test_under_vmap():
+def test_vmapped_normalizer_equals_single_ones():
     x = torch.randn(3, 9, 2)
     fits = [fit_mean_std(part) for part in x]
     stacked = idql_func.tree_stack(fits)
@@ -160,7 +160,7 @@ def test_under_vmap():
 
 
 @pytest.mark.slow
-def test_compiled():
+def test_compiled_normalizer_equals_eager():
     x = torch.tensor([[1e-20, -0.0], [3.0, 1e-40]])
     normalizer = fit_mean_std(torch.randn(9, 2) + 3)
     z = idql_func.jit(Normalizer.normalize)(normalizer, x)

@@ -1,4 +1,4 @@
-"""The built-in maze dataset: the same bytes from the same seed, and consistent with its maze."""
+"""The built-in maze dataset: equal arrays from equal seeds, and agreement with its environment."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_same_seed_gives_same_arrays_and_hash(tmp_path: Path) -> None:
     assert not np.array_equal(first["observations"], other["observations"])
 
 
-def test_layout_and_attributes(cache: Path) -> None:
+def test_file_has_the_layout_and_attributes_of_d4rl(cache: Path) -> None:
     path = make()
     arrays, attributes = read_d4rl_hdf5(path)
     assert path.parent == cache
@@ -100,7 +100,7 @@ def test_cache_is_used_and_a_damaged_file_is_replaced(cache: Path) -> None:
     assert [p.name for p in cache.iterdir()] == [path.name]
 
 
-def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_folder_follows_the_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("IDQL_DATA_DIR", raising=False)
     assert cache_dir() == Path.home() / ".cache" / "idql_func"
     monkeypatch.setenv("IDQL_DATA_DIR", os.path.join("~", "x"))
@@ -132,7 +132,7 @@ def test_bad_arguments_raise_input_error(tmp_path: Path, kwargs: dict, message: 
 
 
 def test_replayed_actions_give_the_stored_observations_and_rewards() -> None:
-    """The evaluation environment is the one of the data: same physics, same reward."""
+    """The evaluation environment has the physics and the reward of the data."""
     env = make_pointmaze_env()
     arrays = collect(env, WaypointController(np.random.default_rng(0)), 300, seed=5)
     start = int(np.random.default_rng(5).integers(2**31))
@@ -151,16 +151,16 @@ def test_replayed_actions_give_the_stored_observations_and_rewards() -> None:
 def test_relabel_changes_rewards_only_for_another_goal() -> None:
     arrays = collect(make_pointmaze_env(), WaypointController(np.random.default_rng(1)), 900, 0)
     np.testing.assert_array_equal(relabel(arrays)["rewards"], arrays["rewards"])
-    moved = relabel(arrays, goal=(1.0, 0.0))
+    other = relabel(arrays, goal=(1.0, 0.0))
     distance = np.hypot(*(arrays["next_observations"][:, :2] - np.asarray([1, 0], np.float32)).T)
-    np.testing.assert_array_equal(moved["rewards"], (distance <= GOAL_RADIUS).astype(np.float32))
-    assert moved["rewards"].sum() > 0
+    np.testing.assert_array_equal(other["rewards"], (distance <= GOAL_RADIUS).astype(np.float32))
+    assert other["rewards"].sum() > 0
     with pytest.raises(InputError, match="next_observations"):
         relabel({"rewards": arrays["rewards"]})
 
 
-def test_reference_scores_and_behaviour_return() -> None:
-    """What a learner can gain: the noise-free controller earns many times the behaviour's."""
+def test_expert_return_equals_the_reference_score() -> None:
+    """The noise-free controller's return is many times the behaviour's: a learner can improve."""
     env = make_pointmaze_env()
     behaviour = behaviour_returns(
         collect(env, WaypointController(np.random.default_rng(0), BEHAVIOUR), 12_000, 0)
@@ -173,17 +173,17 @@ def test_reference_scores_and_behaviour_return() -> None:
     assert 10 < behaviour.mean() < 45
     assert expert.min() > 120
     assert expert.mean() > 4 * behaviour.mean()
-    # The fixed end of the normalised scale, measured again on fewer episodes.
+    # REF_MAX_SCORE, measured again on fewer episodes
     assert expert.mean() == pytest.approx(REF_MAX_SCORE, rel=0.1)
 
 
-def test_the_data_cover_every_cell_in_both_directions() -> None:
+def test_data_cover_every_cell_in_both_directions() -> None:
     arrays = collect(make_pointmaze_env(), WaypointController(np.random.default_rng(0)), 9000, 0)
     observations = arrays["observations"]
     for row, column in CELLS:
         centre = np.asarray([column - 2, 2 - row], np.float32)
-        here = np.abs(observations[:, :2] - centre).max(1) < 0.5
-        velocity = observations[here, 2:]
+        in_cell = np.abs(observations[:, :2] - centre).max(1) < 0.5
+        velocity = observations[in_cell, 2:]
         along = velocity[:, np.abs(velocity).mean(0).argmax()]
         assert (along > 0.5).mean() > 0.05
         assert (along < -0.5).mean() > 0.05
@@ -229,7 +229,7 @@ def test_behaviour_returns_exclude_truncated_episodes() -> None:
     assert behaviour_returns(arrays, 300).tolist() == []
 
 
-def test_reward_at_the_goal_radius() -> None:
+def test_reward_is_1_within_the_goal_radius() -> None:
     positions = np.array([GOAL, GOAL, GOAL, [-1.4, -1.4]], np.float32)
     positions[1, 0] += np.float32(GOAL_RADIUS - 1e-3)
     positions[2, 0] += np.float32(GOAL_RADIUS + 1e-3)
@@ -249,7 +249,7 @@ def test_hash_depends_on_names_dtypes_shapes_and_values() -> None:
     assert len({arrays_sha256(v) for v in [base, *variants]}) == 5
 
 
-def test_plot_trajectories(tmp_path: Path) -> None:
+def test_plot_trajectories_draws_all_segments(tmp_path: Path) -> None:
     walk = np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     path = plot_trajectories(tmp_path / "maze.png", [("before", [walk]), ("after", [])])
     assert path.read_bytes().startswith(b"\x89PNG")

@@ -37,7 +37,7 @@ def test_batch_misses_later_insertions():  # D21
     assert rewards_after_five_inserts(3) == [1, 1, 1, 2, 3]
 
 
-def test_index_stream_equals_plain_calls():
+def test_prefetched_batches_equal_plain_samples():
     one, other = frame_buffer([9], seed=2), frame_buffer([9], seed=2)
     arguments = {"batch_size": 5, "pack_obs_and_next_obs": True}
     for batch in itertools.islice(one.get_iterator(3, arguments), 6):
@@ -49,7 +49,7 @@ def test_index_stream_equals_plain_calls():
         assert batch["dones"].dtype == torch.bool
 
 
-def test_dataset_get_iterator():
+def test_get_iterator_of_a_dataset_moves_batches_to_the_device():
     dataset = Dataset({"a": np.arange(9.0)}, seed=0)
     batch = next(dataset.get_iterator(sample_args={"batch_size": 4}, device="meta"))
     assert batch["a"].is_meta and batch["a"].dtype == torch.float32
@@ -61,7 +61,7 @@ def test_queue_size_is_checked_at_once(queue_size):
         plain_buffer(4, 4).get_iterator(queue_size)
 
 
-def test_an_unknown_sample_argument_raises():
+def test_unknown_sample_argument_raises():
     with pytest.raises(TypeError, match="size"):
         next(plain_buffer(4, 4).get_iterator(sample_args={"size": 3}))
 

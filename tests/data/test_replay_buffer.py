@@ -1,4 +1,4 @@
-"""ReplayBuffer: upstream's samples, rows in use only, files that resume, bad input."""
+"""ReplayBuffer: equality with upstream, rows in use, saved files, bad input."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from buffer_cases import ACTIONS, plain_buffer, played, transition
+from buffer_cases import ACTIONS, plain_buffer, port_samples, transition
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +25,7 @@ PLAIN = [name for name, scenario in SCENARIOS.items() if not scenario.stack]
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_samples_equal_upstream(name):
-    sums = check_sums(name, played(name))
+    sums = check_sums(name, port_samples(name))
     np.testing.assert_array_equal(sums["sums"], RECORDED[f"{name}/sums"])
     np.testing.assert_array_equal(sums["state"], RECORDED[f"{name}/state"])
 
@@ -306,12 +306,12 @@ def test_other_files_raise_input_error(tmp_path):
         ReplayBuffer.load(tmp_path / "other")
 
 
-def test_memory_mapped_storage(tmp_path):
+def test_memory_mapped_buffer_keeps_its_rows_when_its_folder_is_reused(tmp_path):
     folder = tmp_path / "rows"
     buffer = plain_buffer(5, 3, storage=folder)
     assert isinstance(buffer.storage["observations"], MemoryMappedTensor)
     assert buffer.sample(1, indx=np.arange(3))["rewards"].tolist() == [0, 1, 2]
-    other = plain_buffer(5, 2, storage=folder)  # takes the folder over; the first keeps its rows
+    other = plain_buffer(5, 2, storage=folder)  # reuses the folder; the first keeps its rows
     buffer.insert(transition(9))
     assert buffer.sample(1, indx=np.arange(4))["rewards"].tolist() == [0, 1, 2, 9]
     assert other.sample(1, indx=np.arange(2))["rewards"].tolist() == [0, 1]

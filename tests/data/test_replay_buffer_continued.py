@@ -1,4 +1,4 @@
-"""A saved replay buffer goes on: with more room, and after an episode that was broken off."""
+"""A loaded replay buffer continues: with a larger capacity, and after an interrupted episode."""
 
 from __future__ import annotations
 

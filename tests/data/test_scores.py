@@ -1,4 +1,4 @@
-"""D4RL's names and scores against what d4rl itself holds (recorded by upstream_d4rl.py)."""
+"""D4RL's names and scores equal those of the d4rl package (recorded by upstream_d4rl.py)."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_normalized_score_is_100_times_d4rls():
     assert isinstance(normalized_score(name, 1), float)
 
 
-def test_scores_of_a_file(tmp_path):
+def test_scores_are_read_from_a_file(tmp_path):
     path = write_d4rl_hdf5(
         tmp_path / "a.hdf5", {"rewards": [0.0]}, {"ref_min_score": 10, "ref_max_score": 20.0}
     )

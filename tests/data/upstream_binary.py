@@ -1,4 +1,4 @@
-"""Run upstream's ``BinaryDataset`` on small made-up files; record files and what comes out.
+"""Run upstream's ``BinaryDataset`` on small made-up files; save the files and its arrays.
 
 Needs upstream's checkout on PYTHONPATH and its packages (jax, gym, d4rl).
 
@@ -26,7 +26,7 @@ CASES = {
 
 
 def write_files(folder: Path) -> None:
-    """Both files, in the layout of AWAC's."""
+    """Write both files, in the layout of AWAC's files."""
     rng = np.random.default_rng(3)
     expert = []
     for length in (4, 1, 6, 3):
@@ -62,7 +62,7 @@ def write_files(folder: Path) -> None:
 
 
 def upstream(folder: Path) -> dict[str, np.ndarray]:
-    """``case/field`` -> array of upstream's class."""
+    """Arrays of upstream's class by ``case/field``."""
     os.environ.setdefault("D4RL_SUPPRESS_IMPORT_ERROR", "1")
     sys.modules.setdefault("mjrl", types.ModuleType("mjrl"))
     from jaxrl5.data import binary_datasets  # pyright: ignore
@@ -79,10 +79,10 @@ def upstream(folder: Path) -> dict[str, np.ndarray]:
 if __name__ == "__main__":
     from safetensors.numpy import save_file
 
-    place = Path(sys.argv[1])
-    write_files(place)
+    target = Path(sys.argv[1])
+    write_files(target)
     save_file(
-        {k: np.ascontiguousarray(v) for k, v in upstream(place).items()},
-        place / "binary.safetensors",
+        {k: np.ascontiguousarray(v) for k, v in upstream(target).items()},
+        target / "binary.safetensors",
         {"upstream": "philippe-eecs/IDQL 7582571"},
     )

@@ -1,11 +1,11 @@
-"""Play scripted insertions and samples on a replay buffer: upstream's, or the port's in tests.
+"""Run scenarios of insertions and samples on a replay buffer: upstream's, or the port's in tests.
 
 Run in the reference environment (upstream's checkout on PYTHONPATH, its packages: jax, gym, d4rl):
 
     python upstream_buffers.py record FILE    check sums, for the tests that run without JAX
     python upstream_buffers.py arrays FOLDER  every array of every sample, one file a scenario
 
-The scenarios themselves need NumPy alone.
+The scenarios themselves need only NumPy.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHUNK = 100
 
 
 class Scenario(NamedTuple):
-    """A buffer and what happens to it.
+    """A buffer, and the insertions and samples made with it.
 
     Attributes:
         capacity: rows.
@@ -103,8 +103,8 @@ def transitions(name: str) -> Iterator[dict[str, Any]]:
         observation = following
 
 
-def play(buffer: Any, name: str, rows: list[Any]) -> dict[str, np.ndarray]:
-    """Insert and sample in turn.
+def run_scenario(buffer: Any, name: str, rows: list[Any]) -> dict[str, np.ndarray]:
+    """Insert and sample alternately.
 
     Args:
         buffer: new.
@@ -137,24 +137,24 @@ def play(buffer: Any, name: str, rows: list[Any]) -> dict[str, np.ndarray]:
 
 
 def is_sound(name: str, rows: np.ndarray) -> np.ndarray:
-    """Where upstream's windows are right whatever the data (quirk D22): rows from the stack on."""
+    """Whether upstream's window of a row is always correct (D22): from row ``stack`` on."""
     return rows >= SCENARIOS[name].stack
 
 
-def check_sums(name: str, played: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Running check sums of rows and of content (frames of sound rows alone), one per 100 steps."""
-    sound = is_sound(name, played["rows"])
+def check_sums(name: str, samples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Running checksums of rows and contents per 100 steps; of frames, only sound rows count."""
+    sound = is_sound(name, samples["rows"])
     frames = pixel_keys(SCENARIOS[name])
     rows = content = 0
     sums = []
     for start in range(0, len(sound), CHUNK):
         part = slice(start, start + CHUNK)
-        rows = _add(rows, played["rows"][part].astype(np.int64))
-        for key in sorted(played.keys() - {"rows", "state"}):
-            value = played[key][part]
+        rows = _add(rows, samples["rows"][part].astype(np.int64))
+        for key in sorted(samples.keys() - {"rows", "state"}):
+            value = samples[key][part]
             content = _add(content, value[sound[part]] if key.split("/")[-1] in frames else value)
         sums.append((rows, content))
-    return {"sums": np.array(sums), "state": played["state"]}
+    return {"sums": np.array(sums), "state": samples["state"]}
 
 
 def _add(total: int, array: np.ndarray) -> int:
@@ -164,7 +164,7 @@ def _add(total: int, array: np.ndarray) -> int:
 def _observation(
     scenario: Scenario, rng: np.random.Generator, before: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """A random observation; stacks move on by one frame from the one before."""
+    """A random observation; a stack drops the oldest frame of ``before`` and adds a new one."""
     state = rng.random(3, dtype=np.float32)
     if scenario.kind == "flat":
         return {"flat": state}
@@ -197,7 +197,7 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def upstream(name: str) -> dict[str, np.ndarray]:
-    """What upstream's buffer gives."""
+    """The samples of upstream's buffer in a scenario."""
     os.environ.setdefault("D4RL_SUPPRESS_IMPORT_ERROR", "1")
     sys.modules.setdefault("mjrl", types.ModuleType("mjrl"))
     from gym import spaces  # pyright: ignore
@@ -213,7 +213,7 @@ def upstream(name: str) -> dict[str, np.ndarray]:
     else:
         buffer = ReplayBuffer(observation, action, scenario.capacity)
 
-    # The plain buffer draws inside Dataset.sample, the other hands its rows to it.
+    # The plain buffer draws rows in Dataset.sample; the other one passes its rows to it.
     rows: list[Any] = []
     plain_sample = Dataset.sample
 
@@ -225,7 +225,7 @@ def upstream(name: str) -> dict[str, np.ndarray]:
 
     Dataset.sample = sample
     try:
-        return play(buffer, name, rows)
+        return run_scenario(buffer, name, rows)
     finally:
         Dataset.sample = plain_sample
 
@@ -234,9 +234,9 @@ def main(arguments: list[str]) -> None:
     from safetensors.numpy import save_file
 
     command, place = arguments
-    played = {name: upstream(name) for name in SCENARIOS}
+    samples = {name: upstream(name) for name in SCENARIOS}
     if command == "arrays":
-        for name, arrays in played.items():
+        for name, arrays in samples.items():
             save_file(
                 {k: np.ascontiguousarray(v) for k, v in arrays.items()},
                 Path(place) / f"{name}.safetensors",
@@ -244,7 +244,7 @@ def main(arguments: list[str]) -> None:
     else:
         sums = {
             f"{name}/{k}": v
-            for name, arrays in played.items()
+            for name, arrays in samples.items()
             for k, v in check_sums(name, arrays).items()
         }
         metadata = {

@@ -1,4 +1,4 @@
-"""Run upstream's data classes in the reference environment and save what they give.
+"""Run upstream's data classes in the reference environment and save their outputs.
 
 Needs upstream's checkout on PYTHONPATH and its packages (jax, gym, d4rl); nothing of this project.
 
@@ -54,7 +54,7 @@ def datasets(cases: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def _datasets_with_inputs() -> dict[str, np.ndarray]:
-    """Five small recordings that meet the corners of ``qlearning_dataset``, and what comes out."""
+    """Five small recordings with edge cases of ``qlearning_dataset``, and upstream's arrays."""
     import h5py
 
     settings = {  # name -> (timeouts, columns, float64, max_episode_steps, clip_to_eps, eps)
@@ -95,7 +95,7 @@ def _recording(
 ) -> dict[str, np.ndarray]:
     dtype = np.float64 if wide else np.float32
     observations = rng.normal(size=(length, 3)).astype(dtype)
-    # Steps on the spot, and steps around the 1e-6 that tells one episode from the next.
+    # Repeated observations, and moves around the 1e-6 that separates episodes.
     for row in range(20, length, 9):
         observations[row] = observations[row - 1] + dtype(rng.choice([0, 5e-7, 1e-6, 2e-6]))
     actions = np.clip(rng.normal(size=(length, 2)), -1, 1).astype(dtype)
@@ -195,7 +195,7 @@ def _registrations(infos: Any) -> dict[str, list[Any]]:
 
     class Names(dict):
         def __missing__(self, name: str) -> Any:
-            # what the left-out imports would have brought: mazes, which only the simulators read
+            # names that the removed imports would define: mazes, which only simulators use
             return getattr(builtins, name, MagicMock())
 
     for family in ("gym_mujoco", "locomotion", "pointmaze", "hand_manipulation_suite", "kitchen"):
@@ -206,7 +206,7 @@ def _registrations(infos: Any) -> dict[str, list[Any]]:
 
 
 def _file_env(path: str, max_episode_steps: int | None) -> Any:
-    """An environment of d4rl's that only knows its file, spaces and episode length."""
+    """A d4rl environment that has only its file, spaces and episode length."""
     import gym  # pyright: ignore
     import h5py
     from d4rl.offline_env import OfflineEnv  # pyright: ignore
@@ -225,7 +225,7 @@ def _file_env(path: str, max_episode_steps: int | None) -> Any:
 
 
 def _upstream() -> None:
-    """Let upstream's hard imports pass where their simulators are missing (quirk D13)."""
+    """Make upstream's unconditional imports succeed without their simulators (quirk D13)."""
     os.environ.setdefault("D4RL_SUPPRESS_IMPORT_ERROR", "1")
     sys.modules.setdefault("mjrl", types.ModuleType("mjrl"))
 

@@ -1,4 +1,4 @@
-"""A small world that draws itself, in NumPy alone, so that upstream can run it too."""
+"""A small environment with images, in NumPy alone, so that upstream can run it too."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Canvas:
         return picture
 
 
-def script(seed: int, episodes: int) -> list[list[np.ndarray]]:
+def episode_actions(seed: int, episodes: int) -> list[list[np.ndarray]]:
     """Actions ``[2]`` float32 of each episode, some beyond ±1; long enough for any episode."""
     rng = np.random.default_rng(seed)
     return [list(rng.uniform(-1.5, 1.5, (12, 2)).astype(np.float32)) for _ in range(episodes)]

@@ -10,14 +10,14 @@ from canvas import Canvas
 from gymnasium.spaces import Box, Dict
 
 
-class Painted(gym.Env):
-    """Draws itself without OpenGL; the seed is that of ``reset``, else one more than the last.
+class CanvasEnv(gym.Env):
+    """An environment drawn without OpenGL; ``reset`` without a seed uses the last seed plus 1.
 
     Args:
-        nested: observe the picture, the state and a part of it in a Dict.
-        render_mode: as Gymnasium's.
-        size: of ``render()``'s picture, pixels.
-        truncate: an episode ends by its time limit.
+        nested: observe a Dict of the image, the state and a part of the state.
+        render_mode: Gymnasium's render mode.
+        size: height and width of ``render()``'s image in pixels.
+        truncate: end an episode by truncation instead of termination.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 12}

@@ -1,4 +1,4 @@
-"""DeepMind Control under upstream's names, with upstream's observations and pictures."""
+"""DeepMind Control under upstream's names, with upstream's observations and images."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_unknown_tasks_raise_input_error(suite: Any) -> None:
     [("cheetah-run-v0", 17), ("hopper-hop-v0", 15), ("dm_control/quadruped-walk-v0", 78)],
 )
 def test_observations_equal_upstream(suite: Any, name: str, size: int) -> None:
-    """Flat in dm_control's order (Gymnasium would sort it), from the seed that dmcgym would set."""
+    """Entries are in dm_control's order (Gymnasium would sort them); the seed is dmcgym's."""
     env = make_env(name)
     observation, _ = env.reset(seed=7)
     task = suite.load(*name.removeprefix("dm_control/").split("-")[:2])
@@ -111,7 +111,7 @@ def test_copy_is_independent(suite: Any) -> None:
 
 
 def test_images_equal_dm_control(suite: Any, tmp_path: Path) -> None:
-    """In a separate process, since dm_control's renderer and others interfere."""
+    """dm_control renders in a separate process, since its renderer interferes with others."""
     from idql_func.envs.offscreen import gl_libraries
 
     code = (

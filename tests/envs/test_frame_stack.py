@@ -1,4 +1,4 @@
-"""Frames are stacked in a new last axis, whatever their place in the observation."""
+"""Frames are stacked in a new last axis, at any place in the observation."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from canvas_env import CanvasEnv
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from painted import Painted
 
 from idql_func.envs import FrameStack
 from idql_func.types import InputError
@@ -18,7 +18,7 @@ from idql_func.types import InputError
 @given(st.integers(1, 6), st.integers(0, 100), st.lists(st.booleans(), max_size=15))
 @settings(max_examples=30, deadline=None)
 def test_stack_holds_the_last_frames_since_reset(stack: int, seed: int, resets: list) -> None:
-    env, plain = FrameStack(Painted(nested=True), stack), Painted(nested=True)
+    env, plain = FrameStack(CanvasEnv(nested=True), stack), CanvasEnv(nested=True)
     rng = np.random.default_rng(seed)
     seen = [plain.reset(seed=seed)[0]["pixels"]] * stack
     observation, _ = env.reset(seed=seed)
@@ -36,7 +36,7 @@ def test_stack_holds_the_last_frames_since_reset(stack: int, seed: int, resets: 
 
 
 def test_earlier_observations_do_not_change() -> None:
-    env = FrameStack(Painted(nested=True), 2)
+    env = FrameStack(CanvasEnv(nested=True), 2)
     first = env.reset(seed=0)[0]
     copy = first["pixels"].copy()
     second = env.step(np.ones(2, np.float32))[0]
@@ -46,21 +46,21 @@ def test_earlier_observations_do_not_change() -> None:
 
 
 def test_nested_entry_is_stacked() -> None:
-    painted = Painted(nested=True)
-    env = FrameStack(painted, 3, ("a", "half"))
+    canvas_env = CanvasEnv(nested=True)
+    env = FrameStack(canvas_env, 3, ("a", "half"))
     observation, _ = env.reset(seed=0)
     space: Any = env.observation_space
     assert observation["a"]["half"].shape == space["a"]["half"].shape == (2, 3)
     assert observation["a"]["half"].dtype == np.float32
     assert observation["pixels"].shape == (6, 5, 3)
-    # the environment inside keeps its own space, which upstream overwrote
-    inside: Any = painted.observation_space
-    assert inside["a"]["half"].shape == (2,)
+    # the wrapped environment keeps its space, which upstream overwrote
+    wrapped_space: Any = canvas_env.observation_space
+    assert wrapped_space["a"]["half"].shape == (2,)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_passes_gymnasiums_checker() -> None:
-    check_env(FrameStack(Painted(nested=True), 3), skip_render_check=True)
+    check_env(FrameStack(CanvasEnv(nested=True), 3), skip_render_check=True)
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_passes_gymnasiums_checker() -> None:
 )
 def test_bad_arguments_raise_input_error(arguments: tuple, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        FrameStack(Painted(nested=True), *arguments)
+        FrameStack(CanvasEnv(nested=True), *arguments)
 
 
 def test_flat_observation_raises_input_error() -> None:
     with pytest.raises(InputError, match="no entry 'pixels'"):
-        FrameStack(Painted(), 2)
+        FrameStack(CanvasEnv(), 2)

@@ -1,4 +1,4 @@
-"""Names become environments, or one clear sentence."""
+"""``make_env`` creates an environment from its name, or raises one clear sentence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from idql_func.envs.pointmaze import (
 from idql_func.types import InputError
 
 
-def test_builtin_maze() -> None:
+def test_builtin_maze_has_its_documented_spaces() -> None:
     env = make_env(ENV_NAME)
     assert isinstance(env, FixedGoalPointMaze)
     assert env.observation_space == gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
@@ -60,8 +60,8 @@ def test_starts_are_random_seeded_and_off_the_goal() -> None:
     assert not any(env.reset(seed=seed)[1]["success"] for seed in range(20))
 
 
-def test_reward_success_and_time_limit() -> None:
-    """Pressing left and down from the lower arm ends in the dead end, and stays there."""
+def test_ball_at_the_goal_gets_reward_until_the_time_limit() -> None:
+    """Pushing left and down from the lower arm moves the ball into the dead end for good."""
     env = make_pointmaze_env()
     seed = next(s for s in range(50) if cell_of(env.reset(seed=s)[0][:2]) == (3, 2))
     env.reset(seed=seed)
@@ -105,7 +105,7 @@ def test_physics_equals_the_unwrapped_environment() -> None:
         expected = plain.step(action)[0]
 
 
-def test_other_goal_and_bad_goals() -> None:
+def test_goal_and_episode_length_can_be_set() -> None:
     env = make_pointmaze_env(goal=(1.0, 0.0), episode_steps=5)
     starts = {cell_of(env.reset(seed=seed)[0][:2]) for seed in range(40)}
     assert (2, 3) not in starts
@@ -144,7 +144,9 @@ def test_import_of_the_robotics_package_is_silent(capfd) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_d4rl_names(name: str, identifier: str, size: int, tmp_path, monkeypatch) -> None:
+def test_d4rl_name_creates_its_counterpart(
+    name: str, identifier: str, size: int, tmp_path, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)  # MuJoCo logs old model files to the working folder
     with pytest.warns(UserWarning, match=f"{name} is evaluated in {identifier}: "):
         env = wrap_gym(make_env(name), assert_native_bounds=True)
@@ -172,7 +174,7 @@ def test_d4rl_names_without_counterpart_raise_input_error(name: str) -> None:
         make_env(name)
 
 
-def test_gymnasium_ids_and_arguments() -> None:
+def test_gymnasium_ids_and_arguments_are_passed_on() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = make_env("Pendulum-v1", g=5.0)

@@ -1,4 +1,4 @@
-"""MuJoCo's pictures: whose they equal, which library draws them, and what stays untouched."""
+"""Offscreen rendering: equality with MuJoCo's renderer, choice of library, no side effects."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def scene() -> Scene:
         ({}, "win32", ["glfw"]),
     ],
 )
-def test_libraries_to_try(variables: dict, system: str, expected: list) -> None:
+def test_gl_libraries_are_those_of_the_system(variables: dict, system: str, expected: list) -> None:
     assert gl_libraries(variables, system) == expected
 
 
@@ -105,7 +105,7 @@ def test_window_library_without_display_raises_input_error() -> None:
 
 
 def test_import_has_no_effect() -> None:
-    """Neither on the environment nor on what is loaded; only drawing loads OpenGL."""
+    """An import sets no environment variable and loads no OpenGL; only drawing loads it."""
     code = (
         "import os, sys; import idql_func.envs, idql_func.evaluation; "
         "assert not [name for name in os.environ if 'OPENGL' in name or 'MUJOCO' in name]; "
@@ -137,13 +137,13 @@ def test_images_and_depth_equal_mujocos_renderer(scene: Scene, monkeypatch, came
     renderer.enable_depth_rendering()
     depth = view.depth(*scene, camera)
     assert (depth.shape, depth.dtype) == ((32, 24, 1), np.float32)
-    # MuJoCo rounds on the way: its far plane, which is at 90, is 3 mm off.
+    # MuJoCo's renderer rounds: its far plane, which is at 90, has an error of 3 mm.
     np.testing.assert_allclose(depth[..., 0], renderer.render(), rtol=5e-5)
     assert depth.max() == 90 or camera != -1
     renderer.close()
 
 
-def test_distances_in_metres(scene: Scene) -> None:
+def test_depth_is_in_metres(scene: Scene) -> None:
     """The ball's top is at 1.5 below a camera at 5, the floor at 0."""
     for camera in ("top", "flat"):
         depth = OffscreenView(33, 33).depth(*scene, camera)[..., 0]
@@ -151,7 +151,7 @@ def test_distances_in_metres(scene: Scene) -> None:
         assert depth[2, 16] == pytest.approx(5.0, abs=2e-3)
 
 
-def test_size_larger_than_the_models_buffer_and_not_square(scene: Scene) -> None:
+def test_image_may_be_larger_than_the_models_buffer_and_not_square(scene: Scene) -> None:
     picture = OffscreenView(64, 100).rgb(*scene, "top")
     assert picture.shape == (64, 100, 3)
     assert picture[32, 50, 0] > 150 > picture[32, 50, 1]  # the red ball in the middle
@@ -228,7 +228,7 @@ def test_model_without_cameras_has_camera_0() -> None:
 
 @pytest.mark.parametrize("name", ["InvertedPendulum-v5", "HalfCheetah-v5", "PointMaze_UMaze-v3"])
 def test_default_view_equals_gymnasium(name: str, monkeypatch) -> None:
-    """At the model's rest pose, at which ours is aimed."""
+    """At the model's rest pose, at which the port aims its default camera."""
     library = next(iter(gl_libraries()))
     monkeypatch.setenv("MUJOCO_GL", library)
     ours: Any = make_env(name, render_mode="rgb_array")
@@ -242,7 +242,7 @@ def test_default_view_equals_gymnasium(name: str, monkeypatch) -> None:
 
 
 def test_same_seed_renders_same_images() -> None:
-    def film(seed: int) -> np.ndarray:
+    def render_episode(seed: int) -> np.ndarray:
         env = make_env("InvertedPendulum-v5", render_mode="rgb_array", width=40, height=24)
         env.reset(seed=seed)
         pictures = [env.render()]
@@ -252,10 +252,10 @@ def test_same_seed_renders_same_images() -> None:
         env.close()
         return np.stack(pictures)  # type: ignore[arg-type]
 
-    first = film(1)
+    first = render_episode(1)
     assert first.shape == (3, 24, 40, 3)
-    np.testing.assert_array_equal(first, film(1))
-    assert (first != film(2)).any()
+    np.testing.assert_array_equal(first, render_episode(1))
+    assert (first != render_episode(2)).any()
     assert (first[0] != first[1]).any()
 
 

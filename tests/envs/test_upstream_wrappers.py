@@ -1,4 +1,4 @@
-"""The wrappers equal upstream's (``upstream_wrappers.py`` recorded it)."""
+"""The wrappers equal upstream's, whose outputs ``upstream_wrappers.py`` recorded."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from canvas import Canvas, script
+from canvas import Canvas, episode_actions
+from canvas_env import CanvasEnv
 from gymnasium.spaces import Dict
-from painted import Painted
 from safetensors.numpy import load_file
 
 from idql_func.envs import FrameStack, RepeatAction, SinglePrecision, wrap_gym, wrap_pixels
@@ -21,7 +21,7 @@ RECORD = load_file(Path(__file__).parent / "reference" / "wrappers.safetensors")
 def play(env: gym.Env, canvas: Canvas) -> dict[str, np.ndarray]:
     """The values that the recorder saves, for the same actions."""
     observations, rewards, dones, infos = [], [], [], []
-    for actions in script(3, 3):
+    for actions in episode_actions(3, 3):
         observation, _ = env.reset()
         done = False
         observations.append(observation)
@@ -53,8 +53,8 @@ def leaves(observations: list[Any], path: str) -> dict[str, np.ndarray]:
     return found
 
 
-def check(name: str, env: gym.Env, painted: Painted, rescaled: bool = False) -> None:
-    played = play(env, painted.canvas)
+def check(name: str, env: gym.Env, canvas_env: CanvasEnv, rescaled: bool = False) -> None:
+    played = play(env, canvas_env.canvas)
     expected = {
         key.removeprefix(f"{name}/"): value
         for key, value in RECORD.items()
@@ -71,23 +71,23 @@ def check(name: str, env: gym.Env, painted: Painted, rescaled: bool = False) -> 
 
 
 @pytest.mark.parametrize("repeat", [1, 2, 4])
-def test_repeat_action(repeat: int) -> None:
-    painted = Painted()
-    check(f"repeat_{repeat}", RepeatAction(painted, repeat), painted)
+def test_repeat_action_equals_upstream(repeat: int) -> None:
+    canvas_env = CanvasEnv()
+    check(f"repeat_{repeat}", RepeatAction(canvas_env, repeat), canvas_env)
 
 
 @pytest.mark.parametrize("stack", [1, 2, 3])
-def test_frame_stack(stack: int) -> None:
-    painted = Painted(nested=True)
-    check(f"stack_{stack}", FrameStack(painted, stack), painted)
+def test_frame_stack_equals_upstream(stack: int) -> None:
+    canvas_env = CanvasEnv(nested=True)
+    check(f"stack_{stack}", FrameStack(canvas_env, stack), canvas_env)
 
 
-def test_single_precision() -> None:
-    painted = Painted(nested=True)
-    check("single", SinglePrecision(painted), painted)
+def test_single_precision_equals_upstream() -> None:
+    canvas_env = CanvasEnv(nested=True)
+    check("single", SinglePrecision(canvas_env), canvas_env)
 
 
-def test_wrap_gym() -> None:
+def test_wrap_gym_equals_upstream() -> None:
     class NoPixels(gym.ObservationWrapper):
         def __init__(self, env: gym.Env) -> None:
             super().__init__(env)
@@ -97,16 +97,16 @@ def test_wrap_gym() -> None:
         def observation(self, observation: Any) -> Any:
             return {key: observation[key] for key in ("b", "a")}
 
-    painted = Painted(nested=True)
-    check("gym", wrap_gym(NoPixels(painted)), painted, rescaled=True)
+    canvas_env = CanvasEnv(nested=True)
+    check("gym", wrap_gym(NoPixels(canvas_env)), canvas_env, rescaled=True)
 
 
 @pytest.mark.parametrize(("repeat", "stack", "camera"), [(1, 3, 0), (2, 3, 2), (4, 1, 0)])
-def test_wrap_pixels(repeat: int, stack: int, camera: int) -> None:
-    class OneCamera(Painted):
+def test_wrap_pixels_equals_upstream(repeat: int, stack: int, camera: int) -> None:
+    class OneCamera(CanvasEnv):
         def render(self) -> Any:
             return self.canvas.picture(8, 8, camera)
 
-    painted = OneCamera()
-    env, _ = wrap_pixels(painted, repeat, image_size=8, num_stack=stack)
-    check(f"pixels_{repeat}_{stack}_{camera}", env, painted, rescaled=True)
+    canvas_env = OneCamera()
+    env, _ = wrap_pixels(canvas_env, repeat, image_size=8, num_stack=stack)
+    check(f"pixels_{repeat}_{stack}_{camera}", env, canvas_env, rescaled=True)

@@ -1,4 +1,4 @@
-"""Videos hold the pictures of the episode, whole files or none."""
+"""Videos contain the frames of the episode; a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from painted import Painted
+from canvas_env import CanvasEnv
 from PIL import Image, ImageSequence
 
 from idql_func.envs import VideoRecorder, WANDBVideo, make_env, video, wrap_pixels, write_video
 from idql_func.types import InputError
 
 
-def films(count: int, height: int = 12, width: int = 16) -> np.ndarray:
-    """Grey pictures, each brighter than the last."""
+def grey_frames(count: int, height: int = 12, width: int = 16) -> np.ndarray:
+    """Grey frames, each brighter than the one before."""
     shades = np.linspace(20, 230, count).astype(np.uint8)
     return np.broadcast_to(shades[:, None, None, None], (count, height, width, 3)).copy()
 
@@ -56,7 +56,7 @@ def no_ffmpeg(monkeypatch) -> None:
 
 
 def test_gif_holds_frames_and_durations(tmp_path: Path) -> None:
-    frames = films(5)
+    frames = grey_frames(5)
     path = write_video(tmp_path / "deep" / "film.gif", frames, fps=10)
     pictures, times = read_gif(path)
     assert (path, times) == (tmp_path / "deep" / "film.gif", [100] * 5)
@@ -64,7 +64,7 @@ def test_gif_holds_frames_and_durations(tmp_path: Path) -> None:
 
 
 def test_equal_frames_keep_their_duration(tmp_path: Path) -> None:
-    frames = np.concatenate([films(2), films(2)[1:]])
+    frames = np.concatenate([grey_frames(2), grey_frames(2)[1:]])
     pictures, times = read_gif(write_video(tmp_path / "film.gif", frames, fps=20))
     assert sum(times) == 150
     np.testing.assert_array_equal(pictures[-1], frames[-1])
@@ -74,7 +74,7 @@ def test_equal_frames_keep_their_duration(tmp_path: Path) -> None:
 def test_mp4_holds_frames(tmp_path: Path, size: tuple[int, int]) -> None:
     imageio = pytest.importorskip("imageio.v3")
     pytest.importorskip("imageio_ffmpeg")
-    frames = films(6, *size)
+    frames = grey_frames(6, *size)
     path = write_video(tmp_path / "film.mp4", frames, fps=12)
     pictures = np.stack(list(imageio.imiter(path, plugin="FFMPEG")))
     height, width = size
@@ -85,19 +85,19 @@ def test_mp4_holds_frames(tmp_path: Path, size: tuple[int, int]) -> None:
 
 
 def test_one_channel_is_grey(tmp_path: Path) -> None:
-    pictures, _ = read_gif(write_video(tmp_path / "film.gif", films(3)[..., :1]))
-    np.testing.assert_array_equal(pictures, films(3))
+    pictures, _ = read_gif(write_video(tmp_path / "film.gif", grey_frames(3)[..., :1]))
+    np.testing.assert_array_equal(pictures, grey_frames(3))
 
 
 @pytest.mark.parametrize(
     ("name", "frames", "fps", "message"),
     [
-        ("film.avi", films(2), 20, r"must end in .mp4 or .gif, got 'film.avi'"),
-        ("film.gif", films(2), 0, "fps must be positive, got 0"),
+        ("film.avi", grey_frames(2), 20, r"must end in .mp4 or .gif, got 'film.avi'"),
+        ("film.gif", grey_frames(2), 0, "fps must be positive, got 0"),
         ("film.gif", [], 20, "at least one frame, got none"),
-        ("film.gif", films(2).astype(float), 20, r"got float64 \(2, 12, 16, 3\)"),
-        ("film.gif", films(2)[..., :2], 20, r"got uint8 \(2, 12, 16, 2\)"),
-        ("film.gif", [films(1)[0], films(1, 8)[0]], 20, "got frames of several sizes"),
+        ("film.gif", grey_frames(2).astype(float), 20, r"got float64 \(2, 12, 16, 3\)"),
+        ("film.gif", grey_frames(2)[..., :2], 20, r"got uint8 \(2, 12, 16, 2\)"),
+        ("film.gif", [grey_frames(1)[0], grey_frames(1, 8)[0]], 20, "got frames of several sizes"),
     ],
 )
 def test_bad_frames_raise_input_error(
@@ -109,7 +109,7 @@ def test_bad_frames_raise_input_error(
 
 
 def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch) -> None:
-    path = write_video(tmp_path / "film.gif", films(2))
+    path = write_video(tmp_path / "film.gif", grey_frames(2))
     before = path.read_bytes()
 
     def fail(unfinished: str, *args: Any) -> None:
@@ -118,7 +118,7 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch) -> None:
 
     monkeypatch.setattr(video, "_write_gif", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_video(path, films(3))
+        write_video(path, grey_frames(3))
     assert [file.name for file in tmp_path.iterdir()] == ["film.gif"]
     assert path.read_bytes() == before
 
@@ -126,46 +126,46 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch) -> None:
 def test_file_mode_follows_umask(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.touch()
-    path = write_video(tmp_path / "film.gif", films(2))
+    path = write_video(tmp_path / "film.gif", grey_frames(2))
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
-def test_without_ffmpeg(tmp_path: Path, no_ffmpeg: None) -> None:
+def test_without_ffmpeg_videos_are_gifs(tmp_path: Path, no_ffmpeg: None) -> None:
     assert video.video_suffix() == ".gif"
     with pytest.raises(InputError, match=r"needs imageio and imageio-ffmpeg.*idql_func\[video\]"):
-        write_video(tmp_path / "film.mp4", films(2))
-    recorder = VideoRecorder(Painted(), tmp_path, size=8)
+        write_video(tmp_path / "film.mp4", grey_frames(2))
+    recorder = VideoRecorder(CanvasEnv(), tmp_path, size=8)
     run(recorder, 1)
     assert [path.suffix for path in recorder.files] == [".gif"]
 
 
 def test_recorder_renders_episodes(tmp_path: Path) -> None:
-    painted = Painted()
-    env = VideoRecorder(painted, tmp_path, "try", size=8, every=2, suffix=".gif")
+    canvas_env = CanvasEnv()
+    env = VideoRecorder(canvas_env, tmp_path, "try", size=8, every=2, suffix=".gif")
     lengths = run(env, 4)
     assert [path.name for path in env.files] == ["try-0000.gif", "try-0002.gif"]
     pictures, times = read_gif(env.files[1])
     assert len(pictures) == lengths[2] + 1
-    assert times[0] == 80  # 12 a second, in hundredths
+    assert times[0] == 80  # milliseconds: 12 frames a second, in whole hundredths
     np.testing.assert_array_equal(pictures[-1, ..., 0] == 255, last_dot(lengths[2], seed=2))
 
 
 def last_dot(steps: int, seed: int) -> np.ndarray:
-    painted = Painted()
-    painted.reset(seed=seed)
+    canvas_env = CanvasEnv()
+    canvas_env.reset(seed=seed)
     for _ in range(steps):
-        painted.step(np.full(2, 0.3, np.float32))
-    return painted.canvas.picture(8, 8)[..., 0] == 255
+        canvas_env.step(np.full(2, 0.3, np.float32))
+    return canvas_env.canvas.picture(8, 8)[..., 0] == 255
 
 
 def test_recorder_stops_after_its_last_video(tmp_path: Path) -> None:
-    env = VideoRecorder(Painted(), tmp_path, size=8, max_videos=2, suffix=".gif")
+    env = VideoRecorder(CanvasEnv(), tmp_path, size=8, max_videos=2, suffix=".gif")
     run(env, 5)
     assert len(env.files) == len(list(tmp_path.iterdir())) == 2
 
 
 def test_unfinished_episode_is_discarded(tmp_path: Path) -> None:
-    env = VideoRecorder(Painted(), tmp_path, size=8, suffix=".gif")
+    env = VideoRecorder(CanvasEnv(), tmp_path, size=8, suffix=".gif")
     env.reset(seed=0)
     env.step(np.zeros(2, np.float32))
     lengths = run(env, 1)
@@ -174,7 +174,7 @@ def test_unfinished_episode_is_discarded(tmp_path: Path) -> None:
 
 
 def test_recorder_uses_pixel_observations(tmp_path: Path) -> None:
-    inner = Painted(size=(6, 6))
+    inner = CanvasEnv(size=(6, 6))
     env = VideoRecorder(wrap_pixels(inner, image_size=6)[0], tmp_path, suffix=".gif")
     run(env, 1)
     pictures, _ = read_gif(env.files[0])
@@ -191,20 +191,20 @@ def test_recorder_of_mujoco_and_bad_arguments(tmp_path: Path) -> None:
     assert read_gif(env.files[0])[0].shape[1:] == (24, 24, 3)
     env.close()
     with pytest.raises(InputError, match="every and size must be at least 1, got 0 and None"):
-        VideoRecorder(Painted(), tmp_path, every=0)
+        VideoRecorder(CanvasEnv(), tmp_path, every=0)
 
 
 def test_wandb_logs_each_episode_without_commit(monkeypatch, no_ffmpeg: None) -> None:
     logged: list[tuple[dict, bool]] = []
 
-    def read(path: str, format: str) -> tuple[np.ndarray, str]:  # before the file is gone
+    def read(path: str, format: str) -> tuple[np.ndarray, str]:  # before the file is deleted
         return read_gif(Path(path))[0], format
 
     fake = SimpleNamespace(
         Video=read, log=lambda values, commit: logged.append((values, commit)), run=object()
     )
     monkeypatch.setitem(__import__("sys").modules, "wandb", fake)
-    env = WANDBVideo(Painted(), "film", pixel_hw=8, render_kwargs={"camera_id": 0}, max_videos=1)
+    env = WANDBVideo(CanvasEnv(), "film", pixel_hw=8, render_kwargs={"camera_id": 0}, max_videos=1)
     lengths = run(env, 2)
     [(values, commit)] = logged
     pictures, kind = values["film"]
@@ -213,20 +213,20 @@ def test_wandb_logs_each_episode_without_commit(monkeypatch, no_ffmpeg: None) ->
 
 def test_wandb_missing_or_bad_arguments_raise_input_error(monkeypatch) -> None:
     with pytest.raises(InputError, match="render_kwargs accepts only camera_id, got mode"):
-        WANDBVideo(Painted(), render_kwargs={"mode": "rgb_array"})
+        WANDBVideo(CanvasEnv(), render_kwargs={"mode": "rgb_array"})
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with pytest.raises(
         InputError, match=r"WANDBVideo needs wandb.*pip install 'idql_func\[wandb\]'"
     ):
-        WANDBVideo(Painted())
+        WANDBVideo(CanvasEnv())
 
 
-def test_wandb_itself(tmp_path: Path, monkeypatch) -> None:
+def test_installed_wandb_stores_the_video(tmp_path: Path, monkeypatch) -> None:
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     with wandb.init(dir=tmp_path, project="films", settings={"x_disable_stats": True}) as started:
-        run(WANDBVideo(Painted(), "film", pixel_hw=16, max_videos=1), 2)
+        run(WANDBVideo(CanvasEnv(), "film", pixel_hw=16, max_videos=1), 2)
         wandb.log({"return": 1.0})
         folder = Path(started.dir)
     files = [path for path in folder.rglob("film_*") if path.suffix in (".mp4", ".gif")]

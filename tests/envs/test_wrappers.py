@@ -17,7 +17,7 @@ from idql_func.types import InputError
 
 
 class Probe(gym.Env):
-    """Shows the observation it is given and remembers the action it receives."""
+    """An environment with a fixed observation that stores the last action it received."""
 
     def __init__(self, observation_space, action_space, observation=None) -> None:
         self.observation_space = observation_space

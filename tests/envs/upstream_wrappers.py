@@ -1,4 +1,4 @@
-"""Run upstream's wrappers in the reference environment and save what they give.
+"""Run upstream's wrappers in the reference environment and save their outputs.
 
 Needs upstream's checkout on PYTHONPATH and gym 0.23.1; nothing of this project but canvas.py.
 
@@ -13,7 +13,7 @@ import types
 from typing import Any, ClassVar
 
 import numpy as np
-from canvas import Canvas, script
+from canvas import Canvas, episode_actions
 
 
 def record(path: str) -> None:
@@ -21,7 +21,7 @@ def record(path: str) -> None:
     from gym.spaces import Box, Dict  # pyright: ignore
     from safetensors.numpy import save_file
 
-    # jaxrl5.wrappers imports it, and nothing here logs.
+    # jaxrl5.wrappers imports wandb, but nothing here uses it.
     sys.modules.setdefault("wandb", types.ModuleType("wandb"))
     from jaxrl5.wrappers import wrap_gym, wrap_pixels  # pyright: ignore
     from jaxrl5.wrappers.frame_stack import FrameStack  # pyright: ignore
@@ -65,7 +65,7 @@ def record(path: str) -> None:
             return self.canvas.picture(height, width, camera_id)
 
     class NoPixels(gym.ObservationWrapper):
-        """``wrap_gym`` of a Dict without the picture."""
+        """A Dict observation without the image, for ``wrap_gym``."""
 
         def __init__(self, env: Any) -> None:
             super().__init__(env)
@@ -82,7 +82,7 @@ def record(path: str) -> None:
         base = env.unwrapped
         base.next_seed = 0
         observations, rewards, dones, counts = [], [], [], []
-        for actions in script(3, 3):
+        for actions in episode_actions(3, 3):
             observation, done = env.reset(), False
             observations.append(observation)
             for action in actions:

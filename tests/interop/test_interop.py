@@ -59,7 +59,7 @@ def loaded(name: str) -> Any:
 
 
 def leaves(tree: Any, path: str = "") -> dict[str, Any]:
-    """Leaves of nested dicts by path; nodes without leaves count as leaves."""
+    """Leaves of nested dicts by path; an empty dict counts as a leaf."""
     if isinstance(tree, dict) and tree:
         return {k: v for key, x in tree.items() for k, v in leaves(x, f"{path}/{key}").items()}
     return {path: tree}
@@ -128,20 +128,20 @@ def test_flax_reads_exported_learners(tmp_path: Path) -> None:
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     theirs.mkdir()
     ours.mkdir()
-    _reference("write", theirs)
+    _run_upstream("write", theirs)
     after = load_file(theirs / "after.safetensors")
     for name in CASES:
         data = (theirs / f"{name}.msgpack").read_bytes()
         learner = interop.from_bytes(make_learner(name), data)
         check_against_upstream(learner, name, after)
         (ours / f"{name}.msgpack").write_bytes(interop.to_bytes(learner))
-    found = json.loads(_reference("compare", theirs, ours).splitlines()[-1])
+    found = json.loads(_run_upstream("compare", theirs, ours).splitlines()[-1])
     assert sorted(found) == sorted(CASES)
     print({name: result["leaves"] for name, result in found.items()})
     assert {name: r["different"] for name, r in found.items()} == {name: [] for name in CASES}
 
 
-def _reference(*arguments: Any) -> str:
+def _run_upstream(*arguments: Any) -> str:
     missing = [n for n in ("IDQL_UPSTREAM", "IDQL_REFERENCE_PYTHON") if n not in os.environ]
     if missing:
         pytest.fail(f"-m live needs environment variables, but {' and '.join(missing)} not set")
@@ -269,7 +269,7 @@ def test_target_is_unchanged_and_shares_no_memory() -> None:
 # --- mismatches -----------------------------------------------------------------------------------
 
 
-def changed(state: Any, path: str, value: Any = "gone") -> Any:
+def changed(state: Any, path: str, value: Any = "removed") -> Any:
     name, _, rest = path.partition("/")
     if rest:
         return {**state, name: changed(state[name], rest, value)}
@@ -280,13 +280,13 @@ def changed(state: Any, path: str, value: Any = "gone") -> Any:
 KERNEL = "critic/params/VmapStateActionValue_0/Dense_0/kernel"
 MOMENT = "actor/opt_state/0/mu/OutpuLogStd"
 PROBLEMS = [
-    (KERNEL, "gone", f"{KERNEL} is missing"),
+    (KERNEL, "removed", f"{KERNEL} is missing"),
     (KERNEL, np.zeros((2, 9, 1), np.float32), r"has shape \(2, 9, 1\), expected \(2, 8, 1\)"),
     (KERNEL, np.zeros((2, 8, 1)), f"{KERNEL} is float64, expected float32"),
     (KERNEL, np.zeros((2, 8, 1), np.int32), f"{KERNEL} is int32, expected float32"),
     (KERNEL, {"a": np.zeros(1)}, f"{KERNEL} is a dict, expected an array"),
-    (MOMENT, "gone", f"{MOMENT} is missing"),
-    ("critic/opt_state", "gone", "critic/opt_state is missing"),
+    (MOMENT, "removed", f"{MOMENT} is missing"),
+    ("critic/opt_state", "removed", "critic/opt_state is missing"),
     ("critic/opt_state/1", {"count": np.int32(1)}, "critic/opt_state/1/count is not expected"),
     ("target_critic/opt_state", {"0": {"count": 0}}, "target_critic/opt_state/0 is not expected"),
     ("critic/extra", np.zeros(1), "critic/extra is not expected"),
@@ -334,4 +334,4 @@ def test_checkpoint_of_another_learner_or_optimiser_raises() -> None:
 
 def test_leaf_of_unsupported_type_raises() -> None:
     with pytest.raises(InputError, match="a/b is a function"):
-        interop.to_bytes({"a": {"b": print.__class__ and make_learner}})
+        interop.to_bytes({"a": {"b": make_learner}})

@@ -37,7 +37,7 @@ def test_latest_step_and_file_are_found(tmp_path: Path) -> None:
     assert interop.latest_checkpoint(tmp_path, prefix="other_") is None
 
 
-def test_file_of_flax_in_a_folder(tmp_path: Path) -> None:
+def test_flax_file_is_found_by_its_prefix(tmp_path: Path) -> None:
     (tmp_path / "best_7").write_bytes((REFERENCE / "td3.msgpack").read_bytes())
     learner = interop.restore_checkpoint(tmp_path, make_learner("td3"), prefix="best_")
     assert learner.critic.step == 2
@@ -96,7 +96,7 @@ def test_orbax_0_2_folder_is_read_without_orbax(tmp_path: Path) -> None:
     assert same(interop.restore_checkpoint(folder, make_learner("ddpm_iql")), learner)
 
 
-def folders_only_orbax_reads(tmp_path: Path) -> list[Path]:
+def orbax_folders(tmp_path: Path) -> list[Path]:
     database, step, split = (tmp_path / name for name in ("database", "step", "split"))
     for folder in (database, step / "default"):
         folder.mkdir(parents=True)
@@ -114,7 +114,7 @@ def test_missing_orbax_raises_with_the_package_to_install(
     sentence = (
         r"install orbax-checkpoint, which needs JAX \(.*\); checkpoints written by flax\.seria"
     )
-    for folder in folders_only_orbax_reads(tmp_path):
+    for folder in orbax_folders(tmp_path):
         with pytest.raises(InputError, match=sentence) as caught:
             interop.restore_checkpoint(folder, TREE)
         assert str(folder) in str(caught.value) and "\n" not in str(caught.value)

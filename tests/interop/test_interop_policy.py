@@ -75,7 +75,7 @@ def test_actions_equal_upstream(name: str) -> None:
     np.testing.assert_allclose(action, after[f"{name}/actions"][0], rtol=0, atol=1e-6)
 
 
-def test_cameras_with_depth_and_state() -> None:
+def test_actions_from_cameras_depth_and_state_equal_the_learner() -> None:
     frames, depth = ((8, 8, channels, 2) for channels in (3, 1))
     spaces = {
         **{name: gym.spaces.Box(0, 255, frames, np.uint8) for name in ("left", "right")},

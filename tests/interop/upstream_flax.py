@@ -2,8 +2,8 @@
 
 Needs upstream's checkout on PYTHONPATH and its packages (jax, flax, gym); nothing of this project.
 
-    python upstream_flax.py write FOLDER [NAME ...]  checkpoints of all learners, or of those named,
-                                                     after two updates, and what each does next
+    python upstream_flax.py write FOLDER [NAME ...]  checkpoints of all or of the named learners
+                                                     after two updates, and their next results
     python upstream_flax.py compare FOLDER OTHER     whether Flax reads the same learner from both
 
 ``FOLDER/NAME.msgpack`` is ``flax.serialization.to_bytes`` of the learner; ``after.safetensors`` has
@@ -137,8 +137,8 @@ def compare(folder: Path, other: Path) -> dict[str, Any]:
     for path in sorted(other.glob("*.msgpack")):
         learner = make_learner(path.stem)
         states = [
-            to_state_dict(from_bytes(learner, (place / path.name).read_bytes()))
-            for place in (folder, other)
+            to_state_dict(from_bytes(learner, (directory / path.name).read_bytes()))
+            for directory in (folder, other)
         ]
         one, two = (jax.tree_util.tree_flatten_with_path(state)[0] for state in states)
         assert [key for key, _ in one] == [key for key, _ in two]
@@ -160,8 +160,8 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 if __name__ == "__main__":
     # with one thread recordings are reproducible bit for bit
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
-    command, place, *rest = sys.argv[1:]
+    command, directory, *rest = sys.argv[1:]
     if command == "write":
-        write(Path(place), rest)
+        write(Path(directory), rest)
     else:
-        print(json.dumps(compare(Path(place), Path(rest[0]))))
+        print(json.dumps(compare(Path(directory), Path(rest[0]))))

@@ -30,16 +30,16 @@ def test_source_compiles_without_warnings(name: str, openmp: bool, tmp_path: Pat
     flags = ["-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers"]
     if openmp:
         flags += ["-fopenmp", "-c", "-o", str(tmp_path / "object.o")]
-    else:  # names that only a pragma reads are unused then
+    else:  # without OpenMP, names that only a pragma uses are unused
         flags += ["-Wno-unknown-pragmas", "-Wno-unused", "-Wno-unused-parameter", "-fsyntax-only"]
     command = [str(c_compiler()), *build._FLAGS, *flags, str(CSRC / name)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def test_every_header_is_included_by_a_source() -> None:
-    reached = "".join(build._with_headers(CSRC / name) for name in SOURCES)
-    assert sorted(set(re.findall(r'#include "([^"]+)"', reached))) == HEADERS
+    sources = "".join(build._with_headers(CSRC / name) for name in SOURCES)
+    assert sorted(set(re.findall(r'#include "([^"]+)"', sources))) == HEADERS
 
 
 def test_wheel_holds_every_file_of_csrc() -> None:

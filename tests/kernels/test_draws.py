@@ -19,20 +19,20 @@ words = st.integers(0, 2**32 - 1)
 stacks = st.lists(st.tuples(words, words), min_size=1, max_size=3)
 shapes = st.one_of(
     st.lists(st.integers(0, 5), max_size=3).map(tuple),
-    # around the pieces of 512 pairs in which the C form works
+    # around the chunks of 512 pairs that the C form processes
     st.sampled_from([(511,), (512,), (513,), (1023,), (1024,), (1025,), (2, 1537)]),
 )
 reals = st.floats(-1e3, 1e3, width=32)
 
 
-def _both(name: str, keys: list[tuple[int, int]], shape: tuple[int, ...], newer: bool, *given):
+def _compare(name: str, keys: list[tuple[int, int]], shape: tuple[int, ...], newer: bool, *given):
     stack = torch.tensor(keys)
     native = draws._OPERATORS[name](stack, shape, newer, *given)
     tensors = draws._TENSOR_FORMS[name](stack, shape, newer, *given)
     assert native.dtype == tensors.dtype
     assert native.shape == (len(keys), *shape)
     assert torch.equal(native, tensors)
-    # each row is the draw of its key alone
+    # each row equals the draw of its key alone
     assert torch.equal(native[-1], draws._OPERATORS[name](stack[-1], shape, newer, *given))
 
 
@@ -40,22 +40,22 @@ def _both(name: str, keys: list[tuple[int, int]], shape: tuple[int, ...], newer:
 @pytest.mark.parametrize("name", ["bits", "normal"])
 @given(stacks, shapes, st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_draws_without_parameters(name: str, keys, shape, newer) -> None:
-    _both(name, keys, shape, newer)
+def test_c_form_of_bits_and_normal_equals_tensor_form(name: str, keys, shape, newer) -> None:
+    _compare(name, keys, shape, newer)
 
 
 @needs_compiler
 @given(stacks, st.integers(0, 9), st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_splits(keys, num, newer) -> None:
-    _both("split", keys, (num, 2), newer)
+def test_c_form_of_split_equals_tensor_form(keys, num, newer) -> None:
+    _compare("split", keys, (num, 2), newer)
 
 
 @needs_compiler
 @given(stacks, st.integers(0, 6), st.booleans(), st.integers(0, 1))
 @settings(max_examples=40, deadline=None)
-def test_chains_of_splits(keys, num, newer, carry) -> None:
-    _both("split_chain", keys, (num + 1, 2), newer, carry)
+def test_c_form_of_split_chain_equals_tensor_form(keys, num, newer, carry) -> None:
+    _compare("split_chain", keys, (num + 1, 2), newer, carry)
     rng, loop = torch.tensor(keys[0]), []
     with random.threefry_partitionable(newer):
         for _ in range(num):
@@ -70,15 +70,15 @@ def test_chains_of_splits(keys, num, newer, carry) -> None:
 @needs_compiler
 @given(stacks, shapes, st.booleans(), reals, reals)
 @settings(max_examples=40, deadline=None)
-def test_uniforms(keys, shape, newer, low, high) -> None:
-    _both("uniform", keys, shape, newer, low, high)
+def test_c_form_of_uniform_equals_tensor_form(keys, shape, newer, low, high) -> None:
+    _compare("uniform", keys, shape, newer, low, high)
 
 
 @needs_compiler
 @given(stacks, shapes, st.booleans(), st.one_of(st.floats(0, 1), st.sampled_from([-1.0, math.nan])))
 @settings(max_examples=40, deadline=None)
-def test_masks(keys, shape, newer, p) -> None:
-    _both("bernoulli", keys, shape, newer, p)
+def test_c_form_of_bernoulli_equals_tensor_form(keys, shape, newer, p) -> None:
+    _compare("bernoulli", keys, shape, newer, p)
 
 
 @needs_compiler
@@ -86,15 +86,15 @@ def test_masks(keys, shape, newer, p) -> None:
     stacks, shapes, st.booleans(), st.integers(-(2**31), 2**31 - 1), st.integers(0, 32), st.data()
 )
 @settings(max_examples=60, deadline=None)
-def test_integers(keys, shape, newer, low, power, data) -> None:
+def test_c_form_of_randint_equals_tensor_form(keys, shape, newer, low, power, data) -> None:
     span = data.draw(st.integers(1, 2**power))
-    _both("randint", keys, shape, newer, low, span)
+    _compare("randint", keys, shape, newer, low, span)
 
 
 @needs_compiler
 @given(stacks, st.integers(-(2**33), 2**33), st.lists(st.integers(-5, 2**32), min_size=3))
 @settings(max_examples=40, deadline=None)
-def test_folded_keys(keys, number, numbers) -> None:
+def test_c_form_of_fold_in_equals_tensor_form(keys, number, numbers) -> None:
     for key, other in zip(keys, numbers, strict=False):
         one = torch.tensor(key)
         assert torch.equal(draws.fold_in(one, number), draws._fold_in_tensors(one, number))
@@ -135,7 +135,7 @@ def test_compiled_mapped_and_single_draws_are_equal(newer: bool) -> None:
         alone = [_one_draw_of_each_kind(key) for key in keys.reshape(6, 2)]
         twice = vmap(vmap(_one_draw_of_each_kind))(keys)
         compiled = jit(vmap(_one_draw_of_each_kind))(keys[1])
-        # a key that is a column of memory, not a row
+        # a key whose words are not contiguous in memory
         strided = _one_draw_of_each_kind(keys.reshape(6, 2).T.contiguous().T[4])
     for i, expected in enumerate(zip(*alone, strict=True)):
         stacked = torch.stack(expected)
@@ -183,11 +183,11 @@ def test_draws_without_a_compiler_are_equal(newer: bool, monkeypatch: pytest.Mon
                     function.cache_clear()
                 assert not threefry.uses_c(key)
                 found = _one_draw_of_each_kind(key)
-                # and a graph that was traced with a compiler
+                # the operators of a graph that was traced with a compiler still run
                 stack = torch.stack([key, key])
                 normals = draws._OPERATORS["normal"](stack, (3, 2), newer)
                 folded = draws._fold_in_op(stack, torch.tensor([3, 4]), 0)
-        finally:  # with the compiler again
+        finally:  # search for the compiler again
             for function in (build.library, threefry.functions):
                 function.cache_clear()
         assert torch.equal(folded[1], random.fold_in(key, 4))
@@ -195,7 +195,7 @@ def test_draws_without_a_compiler_are_equal(newer: bool, monkeypatch: pytest.Mon
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_draw_larger_than_the_counters_of_a_key_is_refused() -> None:
+def test_draw_larger_than_the_counters_of_a_key_raises() -> None:
     with pytest.raises(ValueError, match="exceeds"):
         random.normal(random.PRNGKey(0), (2**16, 2**16))
     with pytest.raises(ValueError, match="one integer"):

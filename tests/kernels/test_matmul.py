@@ -147,7 +147,7 @@ def _compare_rows(n: int, k: int, transposed: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the compiler options are those of x86")
 @pytest.mark.parametrize("option", ["-mno-avx512f", "-march=x86-64"])
-def test_processors_without_avx512_or_fma(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_processors_keep_precision(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors of 8 floats, with and without fused multiply-add."""
     monkeypatch.setattr(matmul, "_FLAGS", (*matmul._FLAGS, option))
     function = functools.cache(matmul.functions.__wrapped__)

@@ -24,13 +24,13 @@ needs_compiler = pytest.mark.skipif(
 @pytest.fixture
 def fresh_kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Search for the compiled function again, before and after the test."""
-    _forget()
+    _clear_caches()
     yield
     monkeypatch.undo()  # the next search finds the compiler again
-    _forget()
+    _clear_caches()
 
 
-def _forget() -> None:
+def _clear_caches() -> None:
     build.library.cache_clear()
     threefry.functions.cache_clear()
 
@@ -44,7 +44,7 @@ def _forget() -> None:
     ],
 )
 @pytest.mark.parametrize("form", [threefry2x32, threefry2x32_tensors])
-def test_published_answers(key, counter, answer, form) -> None:
+def test_hashes_equal_published_answers(key, counter, answer, form) -> None:
     hashed = form(torch.tensor(key), torch.tensor(counter)[:, None])
     assert tuple(hashed.flatten().tolist()) == answer
 
@@ -88,20 +88,20 @@ def test_without_a_compiler_the_tensor_form_runs(
     expected = random.normal(random.PRNGKey(0), (5,))
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "")
-    _forget()
+    _clear_caches()
     assert threefry.functions() is None
     assert torch.equal(random.normal(random.PRNGKey(0), (5,)), expected)
-    # also in a graph that was traced with a compiler
+    # the operator of a graph that was traced with a compiler still runs
     hashed = threefry._threefry_op(torch.tensor([0, 0]), torch.tensor([[0], [0]]))
     assert hashed.flatten().tolist() == [0x6B200159, 0x99BA4EFE]
 
 
-def test_failing_compiler_is_no_error(
+def test_failing_compiler_falls_back_to_the_tensor_form(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh_kernel: None
 ) -> None:
     monkeypatch.setenv("CC", "false")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    _forget()
+    _clear_caches()
     assert threefry.functions() is None
     assert list(tmp_path.rglob("*.so")) == []
     assert random.split(random.PRNGKey(0)).tolist() == [
@@ -115,10 +115,10 @@ def test_library_is_built_once_into_the_cache(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh_kernel: None
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    _forget()
+    _clear_caches()
     assert threefry.functions() is not None
     (library,) = (path for path in tmp_path.rglob("*") if path.is_file())
     first = library.stat().st_mtime_ns
-    _forget()
+    _clear_caches()
     assert threefry.functions() is not None
     assert library.stat().st_mtime_ns == first

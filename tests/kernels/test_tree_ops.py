@@ -1,4 +1,4 @@
-"""Operators on a whole tree: bit for bit the values of single tensor operations."""
+"""Operators on a whole tree give the same bits as operations on single tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from idql_func.tree import tree_leaves
 
 pytestmark = pytest.mark.skipif(
     not tree_ops.supports([torch.zeros(1)]),
-    reason="there is no C compiler, so only the tensor form",
+    reason="no C compiler",
 )
 
 SHAPES = {"kernel": (3, 5), "bias": (5,), "scalar": (), "empty": (0, 2), "wide": (2, 3, 7)}
@@ -37,13 +37,13 @@ each_optimiser = pytest.mark.parametrize("tx", OPTIMISERS.values(), ids=OPTIMISE
 
 @pytest.fixture
 def exact_roots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Correctly rounded square roots; on some CPUs those of eager torch differ in the last bit."""
+    """Round square roots correctly; on some CPUs eager torch's differ in the last bit."""
     monkeypatch.setattr(torch, "sqrt", lambda x: torch.from_numpy(np.asarray(np.sqrt(x.numpy()))))
 
 
 @pytest.fixture
 def tensor_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the tensor form, as on a machine without a C compiler."""
+    """Use only the tensor form, as on a machine without a C compiler."""
     monkeypatch.setattr(tree_ops, "_kernels", lambda: None)
 
 
@@ -181,12 +181,12 @@ def test_compiled_step_equals_eager_step() -> None:
 def test_inputs_keep_their_values_and_may_have_any_strides() -> None:
     tx = OPTIMISERS["adam"]
     params, grads, mu, nu = random_state(3, torch.float32, {"w": (4, 6)})
-    turned = [tree_map(lambda x: x.T.contiguous().T, t) for t in (params, grads, mu, nu)]
-    copies = tree_map(torch.clone, turned)
-    straight = optim.step(tx, grads, state_of(tx, params, mu, nu), params)
-    p, g, m, v = turned
-    assert_same(optim.step(tx, g, state_of(tx, p, m, v), p), straight)
-    assert_same(turned, copies)
+    strided = [tree_map(lambda x: x.T.contiguous().T, t) for t in (params, grads, mu, nu)]
+    copies = tree_map(torch.clone, strided)
+    expected = optim.step(tx, grads, state_of(tx, params, mu, nu), params)
+    p, g, m, v = strided
+    assert_same(optim.step(tx, g, state_of(tx, p, m, v), p), expected)
+    assert_same(strided, copies)
 
 
 # --- fallback to the tensor form --------------------------------------------------------------
@@ -258,21 +258,21 @@ def test_without_a_compiler_the_tensor_form_runs(tensor_form) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", ["number", "tensor"])
-def test_average_is_two_products_and_a_sum(dtype, kind) -> None:
+def test_average_equals_its_formula(dtype, kind) -> None:
     new, old, *_ = random_state(8, dtype)
     tau: Any = 0.005 if kind == "number" else torch.tensor(0.005, dtype=dtype)
     expected = tree_map(lambda a, b: tau * a + (1 - tau) * b, new, old)
     assert_same(optim.incremental_update(new, old, tau), expected)
 
 
-def test_share_of_another_precision_promotes() -> None:
+def test_tau_of_another_precision_promotes() -> None:
     new, old, *_ = random_state(9, torch.float32)
     tau = torch.tensor(0.25, dtype=torch.float64)
     averaged = optim.incremental_update(new, old, tau)
     assert averaged["scalar"].dtype == torch.float64 and averaged["bias"].dtype == torch.float32
 
 
-def test_each_member_has_its_own_share() -> None:
+def test_each_member_has_its_own_tau() -> None:
     new, old, *_ = random_state(10, torch.float32)
     taus = torch.tensor([0.0, 0.25, 1.0])
     mapped = vmap(lambda tau: optim.incremental_update(new, old, tau))(taus)
@@ -293,12 +293,12 @@ def members(dtype: torch.dtype) -> list[torch.Tensor]:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_take_members_equals_indexing(dtype, index, threads) -> None:
     leaves, chosen = members(dtype), torch.tensor(index)
-    turned = [leaf.flip(0).contiguous().mT if leaf.ndim > 2 else leaf for leaf in leaves]
+    strided = [leaf.flip(0).contiguous().mT if leaf.ndim > 2 else leaf for leaf in leaves]
     with cpu_threads(threads):
-        for some in (leaves, turned):
-            expected = [leaf[chosen] for leaf in some]
-            assert_same(tree_ops.take_members(some, chosen), expected)
-            compiled = jit(tree_ops.take_members)(some, chosen)
+        for tree in (leaves, strided):
+            expected = [leaf[chosen] for leaf in tree]
+            assert_same(tree_ops.take_members(tree, chosen), expected)
+            compiled = jit(tree_ops.take_members)(tree, chosen)
             assert_same(compiled, expected)
 
 

@@ -1,4 +1,4 @@
-"""Conv, GroupNorm and max_pool: Flax's padding and formulas, saved numbers, bad input."""
+"""Conv, GroupNorm and max_pool: Flax's padding, formulas and recorded outputs; bad input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from idql_func.types import InputError
 KEY = random.PRNGKey(0)
 
 
-# --- upstream's numbers ---------------------------------------------------------------------
+# --- equality with upstream -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 3))])
@@ -61,10 +61,10 @@ def test_max_pool_equals_flax() -> None:
     check_case("pool", Pooled())
 
 
-# --- by hand --------------------------------------------------------------------------------
+# --- hand-computed values -------------------------------------------------------------------
 
 
-def test_conv_by_hand() -> None:
+def test_conv_equals_hand_computed_values() -> None:
     layer = Conv(1, 1, (2, 2), padding="VALID")
     params = {
         "kernel": torch.tensor([[1.0, 2.0], [3.0, 4.0]]).reshape(2, 2, 1, 1),
@@ -102,7 +102,7 @@ def test_group_norm_treats_images_separately() -> None:
 
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (3, 2)])
 def test_conv_of_single_pixels_is_a_matrix_product(strides: tuple[int, int]) -> None:
-    # torch's own gradient of such a convolution ends the process on some processors
+    # torch's gradient of such a convolution crashes the process on some processors
     layer = Conv(2, 7, (1, 1), strides=strides)
     for seed in range(20):
         params = layer.init(random.PRNGKey(seed))
@@ -123,7 +123,7 @@ def test_conv_of_single_pixels_is_a_matrix_product(strides: tuple[int, int]) -> 
         )
 
 
-def test_conv_under_vmap_over_parameters_and_images() -> None:
+def test_vmapped_conv_equals_single_ones() -> None:
     layer = Conv(2, 3, (3, 3), (2, 2))
     params = [layer.init(random.PRNGKey(i)) for i in range(2)]
     images = random.normal(KEY, (2, 4, 6, 6, 2))

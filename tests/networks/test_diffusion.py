@@ -1,4 +1,4 @@
-"""Schedules by hand, time features, the noise predictor and the sampler."""
+"""Noise schedules, time features, the noise predictor and the sampler."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCHEDULES = (cosine_beta_schedule, linear_beta_schedule, vp_beta_schedule)
 # --- schedules ------------------------------------------------------------------------------
 
 
-def test_cosine_betas_by_hand() -> None:
+def test_cosine_betas_equal_hand_computed_values() -> None:
     def alpha_hat(t: float) -> float:
         return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
 
@@ -37,7 +37,7 @@ def test_cosine_betas_by_hand() -> None:
     assert cosine_beta_schedule(5).tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_linear_betas_by_hand() -> None:
+def test_linear_betas_equal_hand_computed_values() -> None:
     betas = linear_beta_schedule(5)
     assert betas.tolist() == pytest.approx([1e-4 + i * (2e-2 - 1e-4) / 4 for i in range(5)])
     assert linear_beta_schedule(1).tolist() == pytest.approx([1e-4])
@@ -45,7 +45,7 @@ def test_linear_betas_by_hand() -> None:
     assert torch.prod(1 - betas).item() == pytest.approx(0.951, abs=1e-3)
 
 
-def test_vp_betas_by_hand() -> None:
+def test_vp_betas_equal_hand_computed_values() -> None:
     expected = [1 - math.exp(-0.1 / 5 - 0.5 * 9.9 * (2 * t - 1) / 25) for t in range(1, 6)]
     betas = vp_beta_schedule(5)
     assert betas.tolist() == pytest.approx(expected, rel=1e-5)
@@ -53,7 +53,7 @@ def test_vp_betas_by_hand() -> None:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_schedules_for_any_number_of_steps(schedule: Any) -> None:
+def test_betas_of_any_number_of_steps_ascend(schedule: Any) -> None:
     for steps in (1, 2, 50):
         betas = schedule(steps)
         assert betas.shape == (steps,) and betas.dtype == torch.float32
@@ -189,7 +189,7 @@ def sample(
     )  # fmt: skip
 
 
-def test_sampler_by_hand_for_one_step() -> None:
+def test_sampler_of_one_step_equals_hand_computed_values() -> None:
     """At t = 0 the noise is masked, and alpha_hat equals alpha."""
     (actions, _), alpha = sample(steps=1, clip_sampler=False), 1 - vp_beta_schedule(1)[0]
     noise_key, _ = random.split(KEY)
@@ -198,7 +198,7 @@ def test_sampler_by_hand_for_one_step() -> None:
     torch.testing.assert_close(actions, expected.clamp(-1, 1))
 
 
-def test_sampler_goes_through_the_steps_in_descending_order() -> None:
+def test_sampler_runs_the_steps_in_descending_order() -> None:
     times: list[list[int]] = []
 
     def eps(params: Any, s: Tensor, a: Tensor, t: Tensor, training: bool) -> Tensor:
@@ -242,16 +242,16 @@ def test_repeated_last_steps_change_actions_and_key() -> None:
     assert torch.equal(key_more, random.split(random.split(key_once)[0])[0])
 
 
-def test_clipping_every_step_and_at_the_end() -> None:
-    away = lambda params, s, a, t, training: -100.0 * torch.ones_like(a)  # noqa: E731
+def test_clip_sampler_clips_every_step_and_actions_are_always_clipped() -> None:
+    constant = lambda params, s, a, t, training: -100.0 * torch.ones_like(a)  # noqa: E731
     sizes: list[float] = []
 
-    def watch(params: Any, s: Tensor, a: Tensor, t: Tensor, training: bool) -> Tensor:
+    def recorded(params: Any, s: Tensor, a: Tensor, t: Tensor, training: bool) -> Tensor:
         sizes.append(a.abs().max().item())
-        return away(params, s, a, t, training)
+        return constant(params, s, a, t, training)
 
     for clip in (True, False):
-        actions, _ = sample(watch, clip_sampler=clip)
+        actions, _ = sample(recorded, clip_sampler=clip)
         assert actions.tolist() == [[1.0, 1.0]] * 4  # in any case (quirk N14)
     clipped, free = sizes[:3], sizes[3:]
     assert max(clipped[1:]) <= 1.0 < min(free[1:])

@@ -1,4 +1,4 @@
-"""Encoders: upstream's numbers, trees and sizes; bad input."""
+"""Encoders: equality with upstream, parameter trees, sizes; bad input."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_resnet_of_drq_has_upstreams_parameter_tree() -> None:
     assert "ResNetV2Block_1.Conv_2.kernel" not in shapes
 
 
-def test_resnet_of_a_square_image_of_224_pixels() -> None:
+def test_resnet_of_224_pixels_has_7_by_7_features() -> None:
     net = ResNetV2Encoder((224, 224, 3), stage_sizes=(1, 1, 1, 1))
     assert net.output_dim == 7 * 7 * 512
 
@@ -72,26 +72,25 @@ def test_single_image_equals_batch(net: Any) -> None:
     torch.testing.assert_close(net.apply(params, images[1]), batch[1])
     # any leading axes
     torch.testing.assert_close(
-        net.apply(params, images[:2]).unflatten(0, (2, 1)),
-        net.apply(params, images[:2]).reshape(2, 1, -1),
+        net.apply(params, images[:2].unflatten(0, (2, 1))), batch[:2].unflatten(0, (2, 1))
     )
 
 
 @pytest.mark.parametrize("width", [12, 224], ids=["plain", "stem"])
 def test_vmapped_resnets_equal_single_ones(width: int) -> None:
-    """In double precision: in float32 the rounding of the stem alone uses up parity's bounds."""
+    """In float64, since float32 rounding in the stem alone reaches the parity suite's bounds."""
     net = ResNetV2Encoder((12, width, 3), stage_sizes=(1, 1), num_filters=4)
     params = tree_map(lambda x: x.double(), vmap(net.init)(random.split(KEY, 3)))
     images = random.uniform(KEY, (3, 2, 12, width, 3), dtype=torch.float64)
     cotangent = random.uniform(random.PRNGKey(1), (2, net.output_dim), dtype=torch.float64)
 
-    def passed(weights: Any, given: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    def output_and_gradients(weights: Any, given: torch.Tensor) -> tuple[torch.Tensor, Any]:
         scalar = grad(lambda w, x: (net.apply(w, x) * cotangent).sum(), argnums=(0, 1))
         return net.apply(weights, given), scalar(weights, given)
 
-    mapped = vmap(passed)(params, images)
+    mapped = vmap(output_and_gradients)(params, images)
     for i in range(3):
-        alone = passed(*tree_map(lambda x, i=i: x[i], (params, images)))
+        alone = output_and_gradients(*tree_map(lambda x, i=i: x[i], (params, images)))
         member = tree_map(lambda x, i=i: x[i], mapped)
         torch.testing.assert_close(member, alone, rtol=1e-11, atol=1e-11)
 

@@ -63,10 +63,10 @@ def test_gradient_of_one_member_leaves_the_others() -> None:
 def test_subset_is_drawn_without_replacement_and_equal_in_all_leaves() -> None:
     params = {"a": torch.arange(6), "b": {"c": 10 * torch.arange(6)}}
     for seed in range(10):
-        cut = subsample_ensemble(random.PRNGKey(seed), params, 3, 6)
-        index = cut["a"].tolist()
+        subset = subsample_ensemble(random.PRNGKey(seed), params, 3, 6)
+        index = subset["a"].tolist()
         assert len(set(index)) == 3
-        assert cut["b"]["c"].tolist() == [10 * i for i in index]
+        assert subset["b"]["c"].tolist() == [10 * i for i in index]
     expected = random.choice(KEY, 6, (3,), replace=False)
     assert subsample_ensemble(KEY, params, 3, 6)["a"].tolist() == expected.tolist()
 
@@ -74,20 +74,20 @@ def test_subset_is_drawn_without_replacement_and_equal_in_all_leaves() -> None:
 def test_subset_can_be_applied() -> None:
     net = critics(4)
     params = net.init(KEY)
-    cut = subsample_ensemble(KEY, params, 2, 4)
+    subset = subsample_ensemble(KEY, params, 2, 4)
     index = random.choice(KEY, 4, (2,), replace=False).long()
-    torch.testing.assert_close(net.apply(cut, OBS, ACT), net.apply(params, OBS, ACT)[index])
+    torch.testing.assert_close(net.apply(subset, OBS, ACT), net.apply(params, OBS, ACT)[index])
 
 
 def test_subset_of_one_entry_keeps_the_others() -> None:
     params = {"Ensemble_0": {"w": torch.arange(5)}, "Encoder": {"w": torch.arange(7)}}
-    cut = subsample_ensemble(KEY, params, 2, 5)
-    assert cut["Ensemble_0"]["w"].shape == (2,)
-    assert cut["Encoder"]["w"] is params["Encoder"]["w"]
+    subset = subsample_ensemble(KEY, params, 2, 5)
+    assert subset["Ensemble_0"]["w"].shape == (2,)
+    assert subset["Encoder"]["w"] is params["Encoder"]["w"]
     assert params["Ensemble_0"]["w"].shape == (5,)  # into a new dict (quirk A9)
 
 
-def test_no_subset_and_too_large_a_one() -> None:
+def test_num_sample_none_keeps_all_and_too_many_raise() -> None:
     params = {"w": torch.ones(2)}
     assert subsample_ensemble(KEY, params, None, 2) is params
     with pytest.raises(ValueError, match="num_sample must be at most num_qs=2, got 3"):

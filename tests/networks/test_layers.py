@@ -29,11 +29,11 @@ def test_dense_accepts_any_number_of_axes() -> None:
 
 
 PARTS = {
-    "side by side": (torch.randn(4, 2), torch.randn(4, 3)),
+    "equal rows": (torch.randn(4, 2), torch.randn(4, 3)),
     "shared": (torch.randn(4, 2, 2), torch.randn(4, 1, 3), torch.randn(1, 1, 1)),
-    "none is whole": (torch.randn(4, 1, 2), torch.randn(1, 5, 3)),
-    "looked up": (torch.randn(4, 2), IndexedRows(torch.tensor([2, 0, 0, 1]), torch.randn(3, 4))),
-    "looked up for all": (torch.randn(4, 2), IndexedRows(torch.tensor([1]), torch.randn(3, 4))),
+    "all broadcast": (torch.randn(4, 1, 2), torch.randn(1, 5, 3)),
+    "indexed": (torch.randn(4, 2), IndexedRows(torch.tensor([2, 0, 0, 1]), torch.randn(3, 4))),
+    "one index for all": (torch.randn(4, 2), IndexedRows(torch.tensor([1]), torch.randn(3, 4))),
 }
 
 
@@ -72,7 +72,7 @@ def test_compiled_dense_has_the_values_of_its_equation() -> None:
         torch.testing.assert_close(result, expected)
 
 
-def test_layer_norm_by_hand() -> None:
+def test_layer_norm_equals_hand_computed_values() -> None:
     layer = LayerNorm(4)
     params = {
         "scale": torch.tensor([1.0, 2.0, 1.0, 1.0]),
@@ -85,7 +85,7 @@ def test_layer_norm_by_hand() -> None:
 
 
 def test_layer_norm_epsilon_equals_flax() -> None:
-    """1e-6, not torch's 1e-5 (quirk N5): with a variance of 1e-6 it halves the square."""
+    """1e-6, not torch's 1e-5 (quirk N5): at a variance of 1e-6 it halves the squared output."""
     layer = LayerNorm(2)
     x = torch.tensor([-1e-3, 1e-3])
     y = layer.apply(layer.init(KEY), x)
@@ -139,7 +139,7 @@ def test_dropout_without_a_key_raises() -> None:
 # --- activations ----------------------------------------------------------------------------
 
 
-def test_activations_by_hand() -> None:
+def test_activations_equal_hand_computed_values() -> None:
     x = torch.tensor([-1.5, 0.0, 2.0])
     assert relu(x).tolist() == [0.0, 0.0, 2.0]
     for i, v in enumerate(x.tolist()):
@@ -155,7 +155,7 @@ def test_relu_gradient_at_zero_is_zero() -> None:
 # --- initialisers ---------------------------------------------------------------------------
 
 
-def test_xavier_uniform_range() -> None:
+def test_xavier_uniform_has_its_range_and_variance() -> None:
     draw = xavier_uniform()(KEY, (60, 90))
     limit = math.sqrt(6 / (60 + 90))
     assert 0.99 * limit < draw.abs().max().item() <= limit
@@ -163,7 +163,7 @@ def test_xavier_uniform_range() -> None:
     assert default_init is xavier_uniform
 
 
-def test_lecun_normal_variance_and_truncation() -> None:
+def test_lecun_normal_has_its_variance_and_truncation() -> None:
     draw = lecun_normal()(KEY, (50, 200))
     assert draw.var().item() == pytest.approx(1 / 50, rel=0.05)
     cut = 2 / math.sqrt(50) / 0.87962566103423978
@@ -176,6 +176,6 @@ def test_fans_of_convolutions_include_the_kernel_size() -> None:
     assert draw.abs().max().item() > 0.99 * math.sqrt(6 / (9 * 24))
 
 
-def test_plain_initialisers() -> None:
+def test_normal_zeros_and_ones_have_their_values() -> None:
     assert normal(0.2)(KEY, (100, 100)).std().item() == pytest.approx(0.2, rel=0.03)
     assert zeros(KEY, (2,)).tolist() == [0.0, 0.0] and ones(KEY, (2,)).tolist() == [1.0, 1.0]

@@ -28,7 +28,7 @@ def test_parameter_tree_equals_flax() -> None:
     }
 
 
-def test_forward_by_hand() -> None:
+def test_forward_equals_hand_computed_values() -> None:
     net = MLP(2, [2, 1])
     params = {
         "Dense_0": {"kernel": torch.tensor([[1.0, -1.0], [2.0, 0.5]]), "bias": torch.zeros(2)},
@@ -38,8 +38,8 @@ def test_forward_by_hand() -> None:
     assert net.apply(params, x).tolist() == [[-8.0]]
     final = MLP(2, [2, 1], activate_final=True)
     assert final.apply(params, x).tolist() == [[0.0]]
-    seen = MLP(2, [2, 1], activations=lambda h: h)
-    assert seen.apply(params, x).tolist() == [[-13.0]]
+    linear = MLP(2, [2, 1], activations=lambda h: h)
+    assert linear.apply(params, x).tolist() == [[-13.0]]
 
 
 def test_layer_norm_comes_first() -> None:

@@ -32,7 +32,7 @@ def test_init_is_a_function_of_the_key() -> None:
     assert torch.equal(init(MLP(3, [4]), KEY)["Dense_0"]["kernel"], same["Dense_0"]["kernel"])
 
 
-def test_init_under_vmap_over_keys() -> None:
+def test_vmapped_init_equals_single_ones() -> None:
     net = MLP(3, [4], use_layer_norm=True)
     keys = random.split(KEY, 3)
     stacked = vmap(net.init)(keys)

@@ -1,4 +1,4 @@
-"""PixelMultiplexer: upstream's numbers, stopped gradients, used keys, bad input."""
+"""PixelMultiplexer: equality with upstream, stopped gradients, used keys, bad input."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def test_stop_gradient_affects_only_the_encoders(stop: bool) -> None:
     net = PixelMultiplexer(D4PG, ACTOR, 5, SHAPES, stop_gradient=stop, **CAMERAS)
     params, seen = net.init(KEY), observe()
     grads = grad(lambda p: net.apply(p, seen).square().sum())(params)
-    moved = {name: any(bool(g.any()) for g in tree_leaves(tree)) for name, tree in grads.items()}
-    assert moved.pop("encoder_0") is (not stop) and moved.pop("encoder_1") is (not stop)
-    assert all(moved.values())
+    nonzero = {name: any(bool(g.any()) for g in tree_leaves(tree)) for name, tree in grads.items()}
+    assert nonzero.pop("encoder_0") is (not stop) and nonzero.pop("encoder_1") is (not stop)
+    assert all(nonzero.values())
     assert torch.is_grad_enabled()
 
 
@@ -79,14 +79,14 @@ def test_frames_are_merged_into_the_channel_axis() -> None:
     """Channel c of frame s is channel ``c * S + s`` of the encoder: the stack is last."""
     seen: list[torch.Tensor] = []
 
-    class Spy(D4PGEncoder):
+    class RecordingEncoder(D4PGEncoder):
         def forward(self, x: torch.Tensor, training: bool = False, rng: Any = None) -> Any:
             seen.append(x)
             return super().forward(x, training, rng)
 
-    spy = partial(Spy, features=(4,), filters=(3,), strides=(1,))
+    encoder = partial(RecordingEncoder, features=(4,), filters=(3,), strides=(1,))
     shapes = {"pixels": (4, 4, 3, 2), "depth": (4, 4, 1, 2)}
-    net = PixelMultiplexer(spy, ACTOR, 5, shapes, depth_keys=("depth",))
+    net = PixelMultiplexer(encoder, ACTOR, 5, shapes, depth_keys=("depth",))
     observations = observe((), **shapes)
     net.apply(net.init(KEY), observations)
     pixels, depth = observations["pixels"].float() * (1 / 255), observations["depth"]

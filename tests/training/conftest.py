@@ -30,7 +30,7 @@ def short_pendulum() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def eager(blank_pictures: None) -> Iterator[None]:
-    """Other folders test compilation; here it would only cost time."""
+    """Disable compilation, which takes time and is tested in other folders."""
     with disable_jit():
         yield
 

@@ -226,12 +226,12 @@ def test_failed_write_keeps_the_old_checkpoint_and_no_partial_files(
     assert_identical(learner, load_checkpoint(tmp_path / "c")[0])
 
 
-def cut(path: Path) -> None:
+def shorten(path: Path) -> None:
     payload = path.read_bytes()
     path.write_bytes(payload[: len(payload) * 2 // 3])
 
 
-def flip(path: Path) -> None:
+def flip_last_bit(path: Path) -> None:
     payload = bytearray(path.read_bytes())
     payload[-1] ^= 1
     path.write_bytes(payload)
@@ -244,10 +244,14 @@ def edit(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        (lambda c: cut(c / TENSORS), InputError, "learner.safetensors is damaged or truncated"),
-        (lambda c: flip(c / TENSORS), InputError, "learner.safetensors is damaged"),
+        (
+            lambda c: shorten(c / TENSORS),
+            InputError,
+            "learner.safetensors is damaged or truncated",
+        ),
+        (lambda c: flip_last_bit(c / TENSORS), InputError, "learner.safetensors is damaged"),
         (lambda c: (c / TENSORS).unlink(), FileNotFoundError, "no learner.safetensors in it"),
-        (lambda c: cut(c / METADATA), InputError, "checkpoint.json is damaged or truncated"),
+        (lambda c: shorten(c / METADATA), InputError, "checkpoint.json is damaged or truncated"),
         (lambda c: (c / METADATA).unlink(), FileNotFoundError, "no checkpoint.json in it"),
         (lambda c: edit(c / METADATA, format="x"), InputError, "does not describe a checkpoint"),
         (lambda c: edit(c / METADATA, format_version=99), InputError, "format version 99"),

@@ -90,20 +90,20 @@ def test_collect_writes_a_dataset_from_a_policy(
     assert (attributes["env"], attributes["max_episode_steps"]) == (SHORT_PENDULUM, 10)
     assert str(tmp_path) not in attributes["origin"] and "SACLearner" in attributes["origin"]
 
-    # What training makes of it: the same environment, the same behaviour.
+    # training finds the same environment and the same behaviour in the file
     dataset = dataclasses.replace(tiny.dataset, source=str(path), rewards="as_stored")
     evaluation = dataclasses.replace(tiny.evaluation, env=None)
     task = prepare_task(dataclasses.replace(tiny, dataset=dataset, evaluation=evaluation))
     assert task.env_name == SHORT_PENDULUM
     assert task.behaviour is not None and task.behaviour.episodes == 4
-    # One step of each episode is lost: what it led to is not among the observations.
+    # the last step of each episode is lost, since its next observation is not an observation
     assert len(D4RLDataset(path)) == 40
 
 
 def test_recorded_rewards_belong_to_the_recorded_actions(
     run: Path, tmp_path: Path, quiet: Reporter
 ) -> None:
-    """Actions are kept as the wrapped environment takes them (D14): it gives the same again."""
+    """Actions are stored as the wrapped environment takes them (D14), so rewards are equal."""
     path = collect(CollectConfig((run,), tmp_path / "a.hdf5", steps=10), reporter=quiet)
     arrays, _ = read_d4rl_hdf5(path)
     env = environment_factory(SHORT_PENDULUM)()
@@ -132,7 +132,7 @@ def test_seed_action_kind_and_noise_change_the_actions(
         made[name] = read_d4rl_hdf5(collect(config, reporter=quiet))[0]["actions"]
     np.testing.assert_array_equal(made["one"], made["same"])
     assert not (made["one"] == made["other"]).any()
-    # Two environments of 20 steps, the same start in each way of acting.
+    # two environments of 20 steps; every kind of action starts from the same states
     first = {name: actions[[0, 20]] for name, actions in made.items()}
     assert not (first["one"] == first["greedy"]).any()
     assert 0.01 < np.abs(first["noisy"] - first["greedy"]).mean() < 1
@@ -163,18 +163,18 @@ def test_collect_concatenates_recordings(run: Path, tmp_path: Path, quiet: Repor
     config = CollectConfig((one, checkpoint), tmp_path / "two.hdf5", steps=20)
     arrays, attributes = read_d4rl_hdf5(collect(config, reporter=quiet))
     assert len(arrays["rewards"]) == 40
-    own = read_d4rl_hdf5(one)[0]
-    np.testing.assert_array_equal(arrays["observations"][:20], own["observations"][:20])
+    stored = read_d4rl_hdf5(one)[0]
+    np.testing.assert_array_equal(arrays["observations"][:20], stored["observations"][:20])
     assert np.flatnonzero(arrays["timeouts"]).tolist() == [9, 19, 29, 39]
     assert attributes["env"] == SHORT_PENDULUM and "one.hdf5; " in attributes["origin"]
 
-    without = {name: own[name] for name in own if name != "next_observations"}
+    without = {name: stored[name] for name in stored if name != "next_observations"}
     write_d4rl_hdf5(tmp_path / "plain.hdf5", without, {"env": SHORT_PENDULUM})
     config = CollectConfig((tmp_path / "plain.hdf5", one), tmp_path / "three.hdf5")
     assert "next_observations" not in read_d4rl_hdf5(collect(config, reporter=quiet))[0]
 
 
-def test_buffer_recording_separates_ends_and_cuts() -> None:
+def test_buffer_recording_separates_terminals_and_timeouts() -> None:
     from gymnasium.spaces import Box
 
     buffer = ReplayBuffer(Box(-9, 9, (1,)), Box(-1, 1, (1,)), 4)

@@ -1,4 +1,4 @@
-"""Settings: their one source of defaults, their help, conversion to JSON, and range checks."""
+"""Settings: one source of defaults, help texts, conversion to JSON, and range checks."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from idql_func.training.configs.settings import settings_from_dict, settings_to_
 from idql_func.types import InputError
 
 SHARED = (options.Device, options.Matmul, options.RunsDir, options.Threads)
-"""Types that carry their help."""
+"""Types that carry a help text."""
 OFFLINE = [cls.class_name for cls in typing.get_args(OfflineLearnerConfig)]
 OLD_SETTINGS: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parent / "reference" / "settings_4700dd1.json").read_text(encoding="utf-8")
 )
-"""What version 4700dd1 wrote into config.json, by command and preset."""
+"""The config.json of version 4700dd1, by command and preset."""
 
 
 # --- one source of defaults ---------------------------------------------------------------
@@ -63,7 +63,7 @@ def test_settings_of_a_learner_equal_the_keywords_of_create(name: str) -> None:
 
 
 def test_settings_of_a_learner_repeat_no_default() -> None:
-    """Their classes state a name; everything else is read from ``create``."""
+    """Each class defines only the learner's name; everything else is read from ``create``."""
     for name in LEARNERS:
         source = inspect.getsource(LEARNERS[name])
         [definition] = ast.parse(source).body
@@ -112,7 +112,7 @@ def test_choices_of_settings_equal_those_of_the_learners() -> None:
     }
 
 
-def test_a_missing_learner_is_named() -> None:
+def test_missing_learner_is_named() -> None:
     with pytest.raises(LookupError, match="there is no NoLearner in the file"):
         create_keywords("td3.py", "NoLearner")
 
@@ -151,7 +151,7 @@ CLASSES = [
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_every_setting_has_a_help_text(cls: Any) -> None:
-    """In a docstring, without a line that the command line's parser would take for a paragraph."""
+    """The text is in a docstring; no line looks like a new paragraph to the option parser."""
     texts: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
         parsed = docstring_parser.parse(base.__doc__ or "")
@@ -170,7 +170,7 @@ def test_every_setting_has_a_help_text(cls: Any) -> None:
         assert all(line[0].isalpha() for line in text.splitlines()), (field.name, text)
 
 
-def test_help_texts_of_unknown_keywords_do_not_exist() -> None:
+def test_every_help_text_belongs_to_a_keyword() -> None:
     keywords = {name: set(cls().keywords()) for name, cls in LEARNERS.items()}
     texts = dict(settings_of_learners._HELP)
     assert set().union(*keywords.values()) >= texts.pop("every").keys()
@@ -183,7 +183,7 @@ def test_help_texts_of_unknown_keywords_do_not_exist() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("learner_class", OFFLINE)
-def test_settings_survive_conversion_to_json(name: str, learner_class: str) -> None:
+def test_presets_round_trip_through_json(name: str, learner_class: str) -> None:
     config = preset_for(name, learner_class)
     config.validate()
     assert (
@@ -272,6 +272,6 @@ def test_errors_of_damaged_settings_name_the_setting(
         ),
     ],
 )
-def test_numbers_out_of_range_are_refused(config: Any, message: str) -> None:
+def test_numbers_out_of_range_raise(config: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         config.validate()

@@ -1,4 +1,4 @@
-"""What the user sees: rates without pauses, plain lines without a terminal."""
+"""Console output: rates without pauses, plain lines without a terminal, tables of returns."""
 
 from __future__ import annotations
 

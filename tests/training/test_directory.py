@@ -24,7 +24,7 @@ def test_unnamed_runs_are_numbered(tmp_path: Path) -> None:
     names = []
     for _ in range(3):
         run = choose_run_directory(config(tmp_path, None))
-        assert not run.path.exists()  # nothing is made before the rest of the input is checked
+        assert not run.path.exists()  # nothing is created before all input is checked
         run.start()
         run.write_config(config(tmp_path, None))
         names.append(run.path.name)
@@ -48,7 +48,7 @@ def test_named_run_is_not_overwritten_without_overwrite(
     assert list(again.path.iterdir()) == []
 
 
-def test_folder_that_is_no_run_is_never_emptied(tmp_path: Path) -> None:
+def test_folder_that_is_not_a_run_is_never_emptied(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="something other than a run"):

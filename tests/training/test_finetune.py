@@ -72,7 +72,7 @@ def offline_run(
 
 @pytest.fixture
 def started(tuned: FinetuneConfig, offline_run: Callable[[FinetuneConfig], Path]) -> FinetuneConfig:
-    """The same settings from a policy that has been trained."""
+    """The same settings, starting from a trained policy."""
     return settings_for_start(tuned, offline_run(tuned))
 
 
@@ -92,7 +92,7 @@ def test_finetune_trains_the_offline_policy_first(tuned: FinetuneConfig, quiet: 
     assert (run.path / "offline" / "summary.json").exists()
     assert open_run_directory(run.path / "offline").read_config().seed == 4
     summary = json.loads(run.summary.read_text())
-    # 24 steps of 25 asked for (L5), updates after the sixth, twelve offline ones before
+    # 24 of the 25 requested steps (L5); updates start after step 6, after 12 offline updates
     assert (summary["steps"], summary["updates"], summary["offline_updates"]) == (24, 30, 12)
     assert set(summary["before"]) == set(summary["evaluation"]) == {"1", "3"}
     records = read_metrics(run.path / "metrics.jsonl")
@@ -155,7 +155,7 @@ def test_batches_mix_online_and_offline_data(
         ("normalize_returns", True, lambda r, scale: r * scale),
     ],
 )
-def test_stored_rewards_are_changed_as_the_settings_say(
+def test_stored_rewards_follow_the_settings(
     started: FinetuneConfig, quiet: Reporter, offline: Any, normalize: bool, change: Any
 ) -> None:
     from idql_func.training.sources import load_source
@@ -180,14 +180,14 @@ def test_stored_rewards_are_changed_as_the_settings_say(
 
 @pytest.mark.parametrize("stop", [4, 15])
 def test_resumed_run_has_the_same_bits(started: FinetuneConfig, quiet: Reporter, stop: int) -> None:
-    def press(step: int) -> None:
+    def interrupt(step: int) -> None:
         if step == stop:
             raise KeyboardInterrupt
 
     config = dataclasses.replace(started, train_actor=True)
     whole = finetune(dataclasses.replace(config, name="whole"), reporter=quiet)
     with pytest.raises(TrainingInterrupted) as stopped:
-        finetune(config, reporter=quiet, on_step=press)
+        finetune(config, reporter=quiet, on_step=interrupt)
     run = stopped.value.run
     result = finetune(run.read_config(FinetuneConfig), resume=run.path, reporter=quiet)
     assert same(result.learner, whole.learner)
@@ -222,23 +222,23 @@ def test_run_interrupted_offline_resumes_offline(
     run = stopped.value.run
     assert run.path.name == "tuned"
     result = finetune(tuned, resume=run.path, reporter=quiet)
-    assert len(calls) == 12  # none is made twice
+    assert len(calls) == 12  # no update is repeated
     assert result.summary["steps"] == 24
 
 
-def test_number_of_candidates_while_collecting(
+def test_collection_uses_the_last_n_or_collect_n(
     started: FinetuneConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last N of the evaluation, where upstream's loop leaves it (E10), or what is said."""
+    """The default is the last N of the evaluation, which upstream's loop leaves set (E10)."""
     seen: list[int] = []
     act = DDPMIQLLearner.eval_actions
 
-    def spy(self: Any, observations: Any) -> Any:
+    def recorded(self: Any, observations: Any) -> Any:
         if np.ndim(observations) == 1:
             seen.append(self.N)
         return act(self, observations)
 
-    monkeypatch.setattr(DDPMIQLLearner, "eval_actions", spy)
+    monkeypatch.setattr(DDPMIQLLearner, "eval_actions", recorded)
     short = dataclasses.replace(started, max_steps=4)
     finetune(short, reporter=quiet)
     finetune(dataclasses.replace(short, name="other", collect_N=5), reporter=quiet)

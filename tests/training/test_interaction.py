@@ -15,26 +15,26 @@ from idql_func.types import InputError
 
 
 class Walk(gym.Env):
-    """Starts at a drawn place and moves by the action; ends at step 5, for good at step ``end``."""
+    """Adds the action to a random start; truncates at step 5, terminates at step ``end``."""
 
     observation_space = Box(-100, 100, (1,), np.float32)
     action_space = Box(-1, 1, (1,), np.float32)
 
     def __init__(self, end: int = 99, noise: float = 0.0) -> None:
         self.end, self.noise = end, noise
-        self.chance = np.random.default_rng()
+        self.generator = np.random.default_rng()
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict]:
         super().reset(seed=seed)
         self.seeds = [*getattr(self, "seeds", []), seed]
-        self.time, self.place = 0, self.np_random.uniform(-1, 1, 1).astype(np.float32)
-        return self.place, {}
+        self.time, self.position = 0, self.np_random.uniform(-1, 1, 1).astype(np.float32)
+        return self.position, {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
         self.time += 1
-        self.place = self.place + action + self.noise * np.float32(self.chance.normal())
+        self.position = self.position + action + self.noise * np.float32(self.generator.normal())
         return (
-            self.place,
+            self.position,
             float(self.time),
             self.time >= self.end,
             self.time >= 5,
@@ -65,7 +65,7 @@ def test_stored_transitions_equal_those_of_the_environment() -> None:
     ("end", "at_limit", "mask"), [(5, True, 1.0), (5, False, 0.0), (3, True, 0.0), (3, False, 0.0)]
 )
 def test_end_in_the_last_allowed_step_sets_the_mask(end: int, at_limit: bool, mask: float) -> None:
-    """Upstream bootstraps there (D17); an end before it is an end in any case."""
+    """Upstream bootstraps at the limit (D17); an earlier end is terminal in any case."""
     one = interaction(Walk(end), bootstrap_at_limit=at_limit)
     for _ in range(end):
         one.step(np.zeros(1, np.float32))

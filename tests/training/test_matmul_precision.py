@@ -53,8 +53,8 @@ def test_chosen_route_has_the_error_of_float32() -> None:
     ("errors", "seconds", "expected"),
     [
         ((2e-7, 3e-7), (2.0, 1.0), "medium"),
-        ((2e-7, 2e-3), (2.0, 1.0), "highest"),  # bfloat16 in disguise
-        ((2e-7, 2e-7), (1.0, 1.1), "medium"),  # a load can do that: the bits must not follow it
+        ((2e-7, 2e-3), (2.0, 1.0), "highest"),  # "medium" computes in bfloat16
+        ((2e-7, 2e-7), (1.0, 1.1), "medium"),  # 10 % may be load, which must not change the bits
         ((2e-7, 2e-7), (1.0, 2.0), "highest"),  # clearly slower
         ((2e-7, 2e-7, 3e-7), (2.0, 1.0, 1.1), "medium+own"),
         ((2e-7, 2e-7, 3e-7), (2.0, 1.0, 1.5), "medium"),
@@ -70,8 +70,8 @@ def test_choice_follows_error_and_speed(
 ) -> None:
     routes = ("highest", "medium", "+own")[: len(errors)]
 
-    def measured(asked: tuple[str, ...]) -> tuple[dict[str, float], dict[str, float]]:
-        assert asked == routes
+    def measured(requested: tuple[str, ...]) -> tuple[dict[str, float], dict[str, float]]:
+        assert requested == routes
         return dict(zip(routes, errors, strict=True)), dict(zip(routes, seconds, strict=True))
 
     monkeypatch.setattr(module, "_measure", measured)
@@ -125,12 +125,12 @@ def test_bfloat16_is_scoped_and_reports_its_error() -> None:
     exact, compiled = layer.apply(params, x), apply(params, x)
     before = torch.get_float32_matmul_precision()
     with matmul_precision("bf16") as choice:
-        rounded, also = layer.apply(params, x), apply(params, x)
+        rounded, rounded_jit = layer.apply(params, x), apply(params, x)
     assert torch.get_float32_matmul_precision() == before
-    # a program made outside of the block is not the one inside, and the other way round
+    # programs compiled outside of the block are not used inside it, and vice versa
     assert torch.equal(layer.apply(params, x), exact)
     assert torch.equal(apply(params, x), compiled)
-    for found in (rounded, also):
+    for found in (rounded, rounded_jit):
         assert found.dtype == torch.float32
         assert 1e-4 < (found - exact).norm() / exact.norm() < 1e-2
     assert choice.setting == "bf16"
@@ -167,16 +167,16 @@ def test_bfloat16_on_other_devices_is_not_measured(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [((3.0, 2.0, 1.0), "2.00x the speed"), ((3.0, 2.0, 1.9), "no faster")]
+    ("seconds", "message"), [((3.0, 2.0, 1.0), "2.00x the speed"), ((3.0, 2.0, 1.9), "no faster")]
 )
 def test_bfloat16_without_units_reports_no_speedup(
-    monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, ...], said: str
+    monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, ...], message: str
 ) -> None:
     times = dict(zip(("highest", "medium", "bf16"), seconds, strict=True))
     errors = {"highest": 3e-7, "medium": 3e-7, "bf16": 3e-3}
     monkeypatch.setattr(module, "_measure", lambda settings: (errors, times))
-    assert said in module.probe_bfloat16().reason
-    # a float32 route that is bfloat16 in disguise is nothing to compare with
+    assert message in module.probe_bfloat16().reason
+    # a float32 setting that computes in bfloat16 is not a baseline
     errors["medium"], times["medium"] = 3e-3, 1.0
     assert module.probe_bfloat16().speedup == times["highest"] / times["bf16"]
 
@@ -184,20 +184,20 @@ def test_bfloat16_without_units_reports_no_speedup(
 def test_run_in_bfloat16_resumes_in_bfloat16(tiny, quiet) -> None:
     config = dataclasses.replace(tiny, matmul="bf16", max_steps=5)
     with disable_jit():
-        begun = train_offline(config, reporter=quiet)
-        ended = train_offline(
-            dataclasses.replace(config, max_steps=7), resume=begun.run.path, reporter=quiet
+        first = train_offline(config, reporter=quiet)
+        resumed = train_offline(
+            dataclasses.replace(config, max_steps=7), resume=first.run.path, reporter=quiet
         )
         whole = train_offline(
             dataclasses.replace(config, name="whole", max_steps=7), reporter=quiet
         )
-    assert begun.summary["matmul"]["setting"] == ended.summary["matmul"]["setting"] == "bf16"
-    assert "error" in begun.summary["matmul"]["reason"]
-    assert "as at the start of the run" in ended.summary["matmul"]["reason"]
-    assert _same(ended.learner, whole.learner)
+    assert first.summary["matmul"]["setting"] == resumed.summary["matmul"]["setting"] == "bf16"
+    assert "error" in first.summary["matmul"]["reason"]
+    assert "as at the start of the run" in resumed.summary["matmul"]["reason"]
+    assert _same(resumed.learner, whole.learner)
     with disable_jit():
         strict = dataclasses.replace(config, name="strict", matmul="strict")
-        assert not _same(begun.learner, train_offline(strict, reporter=quiet).learner)
+        assert not _same(first.learner, train_offline(strict, reporter=quiet).learner)
 
 
 def _same(one: Any, other: Any) -> bool:

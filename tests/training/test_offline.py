@@ -86,7 +86,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
 def test_step_interrupted_in_the_middle_is_repeated(
     tiny: TrainConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The batch of the step is drawn and its losses are logged when Ctrl-C arrives."""
+    """Ctrl-C arrives after the step's batch was drawn and its losses were logged."""
     whole = train_offline(replace(tiny, name="whole"), reporter=quiet)
     bar = "idql_func.training.runs.console.TrainingBar.losses"
 
@@ -136,7 +136,7 @@ def test_logging_and_evaluation_do_not_change_the_training(
 
 
 def test_loop_equals_single_updates_on_sampled_batches(tiny: TrainConfig, quiet: Reporter) -> None:
-    """Written out by hand: one batch thrown away (D3), then one update a batch."""
+    """The loop discards one batch (D3), then makes one update per batch."""
     result = train_offline(tiny, reporter=quiet)
     task = prepare_task(tiny)
     learner = agents.DDPMIQLLearner.create(
@@ -238,7 +238,7 @@ def test_seed_determines_the_run(tiny: TrainConfig, quiet: Reporter) -> None:
     assert first.shape == (20, 3) and not np.array_equal(first, second)
 
 
-def test_rewards_are_changed_as_the_settings_say(tiny: TrainConfig) -> None:
+def test_rewards_follow_the_settings(tiny: TrainConfig) -> None:
     def rewards(how: Any) -> np.ndarray:
         config = replace(tiny, dataset=replace(tiny.dataset, rewards=how))
         task = prepare_task(config)

@@ -1,4 +1,4 @@
-"""The offline loop with learners without N: IQL, cloning, and cloning from images."""
+"""The offline loop with learners without N: IQL, BC, and BC from images."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KINDS = ["iql", "bc", "pixel-bc buffer", "pixel-bc split buffer", "pixel-bc file
 def config(
     request: pytest.FixtureRequest, tiny: TrainConfig, image_files: tuple[Path, Path]
 ) -> TrainConfig:
-    """Twelve updates of each learner, with held-out data but for one of the buffers."""
+    """Twelve updates of each learner, with held-out data except for one buffer."""
     if request.param in ("iql", "bc"):
         learner = IQL if request.param == "iql" else BC
         return dataclasses.replace(tiny, learner=learner, cosine_decay=request.param == "bc")
@@ -70,7 +70,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
 def test_loop_equals_single_updates_on_sampled_batches(
     config: TrainConfig, quiet: Reporter
 ) -> None:
-    """No batch is thrown away: only upstream's loop for IDQL does that (D3)."""
+    """No batch is discarded; only upstream's loop for IDQL does that (D3)."""
     result = train_offline(config, reporter=quiet)
     task = prepare_task(config)
     keywords = config.learner.keywords()
@@ -129,7 +129,7 @@ def test_buffer_and_file_give_the_same_images(
     assert spaces[0] == spaces[1]
     key = random.PRNGKey(3)
     buffer, file = (task.train.sample_torch(64, key=key) for task in tasks)
-    # Both draw uniformly over 108 transitions in the order in which they were made.
+    # both draw uniformly from 108 transitions in the order of collection
     assert torch.equal(buffer["observations"]["pixels"], file["observations"]["pixels"])
     np.testing.assert_allclose(buffer["actions"], file["actions"], atol=1.1e-5)  # clipped: D12
     behaviours = [task.behaviour for task in tasks]
@@ -147,7 +147,7 @@ def test_held_out_images_are_not_trained_on(
 
 
 def test_learning_rates_decay_along_a_cosine(tiny: TrainConfig, quiet: Reporter) -> None:
-    """After as many updates as the cosine has, another changes nothing (quirk U15)."""
+    """At the end of the cosine the rate is 0: a further update changes nothing (quirk U15)."""
     learner = BCConfig(hidden_dims=(8,))
     config = dataclasses.replace(tiny, learner=learner, cosine_decay=True)
     result = train_offline(config, reporter=quiet)
@@ -230,8 +230,8 @@ def test_incomplete_image_file_raises(
     assert not tiny.runs_dir.exists()
 
 
-def test_idql_learns_from_a_state_buffer(tiny: TrainConfig, quiet: Reporter) -> None:
-    """What an online run has saved is a dataset for every learner."""
+def test_idql_trains_on_a_replay_buffer_of_states(tiny: TrainConfig, quiet: Reporter) -> None:
+    """The replay buffer that an online run saves is a dataset for every learner."""
     from idql_func.data import ReplayBuffer
 
     fields = prepare_task(tiny).train.dataset_dict
@@ -251,7 +251,7 @@ def test_idql_learns_from_a_state_buffer(tiny: TrainConfig, quiet: Reporter) -> 
 def test_buffer_is_evaluated_in_the_environment_of_its_file_name(
     tiny: TrainConfig, image_files: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """By the settings of the run that it lies in, else by the name of its file, as upstream's."""
+    """The environment is that of the run that holds the buffer, else that of the file name."""
     named = tmp_path / f"{TINY_DOT}.safetensors"
     in_run = tmp_path / "run" / "replay_buffer" / "step_000000009.safetensors"
     in_run.parent.mkdir(parents=True)

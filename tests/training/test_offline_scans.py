@@ -57,8 +57,8 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scans that end only at events."""
+def long_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make scans end only at events, not after a time."""
     long = ScanLength(seconds=1e9, updates=1_000)
     monkeypatch.setattr(offline_loop, "ScanLength", lambda: long)
 
@@ -66,7 +66,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def press_ctrl_c_at(
     monkeypatch: pytest.MonkeyPatch, cls: type, call: int, presses: int = 1
 ) -> Callable[[], int]:
-    """Ctrl-C while the learner makes that update of the process; returns how many were made."""
+    """Press Ctrl-C in update number ``call``; return a function that counts the updates."""
     update, made = cls.update, [0]
 
     def interrupted(self: Any, batch: Any, **options: Any) -> Any:
@@ -82,13 +82,13 @@ def press_ctrl_c_at(
 
 @pytest.fixture(autouse=True)
 def ctrl_c_interrupts() -> Iterator[None]:
-    """As in a terminal: a job in the background ignores it."""
+    """Handle Ctrl-C as in a terminal; a background job ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("long_scans")
 def test_scans_end_at_events(
     tiny: TrainConfig, quiet: Reporter, scans: list[tuple[int, bool]]
 ) -> None:
@@ -122,7 +122,7 @@ def test_scan_length_adapts_to_the_time(
 
 @pytest.mark.parametrize("presses", [1, 2])
 @pytest.mark.parametrize("call", [2, 5, 9])
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("long_scans")
 def test_ctrl_c_waits_for_the_scan_and_the_resumed_run_has_the_same_bits(
     tiny: TrainConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch, call: int, presses: int
 ) -> None:
@@ -133,7 +133,7 @@ def test_ctrl_c_waits_for_the_scan_and_the_resumed_run_has_the_same_bits(
         made = press_ctrl_c_at(patch, BCLearner, call, presses)
         with pytest.raises(TrainingInterrupted) as stop:
             train_offline(cut, reporter=quiet)
-    # steps 0, 4 and 8 are logged and made alone; the scans between end after 4 and 8 updates
+    # steps 0, 4 and 8 are logged and are single calls; the scans between end after 4 and 8
     expected = {2: (4, 4), 5: (4, 5), 9: (8, 9)}[call]
     assert (stop.value.updates, made()) == expected
     resumed = train_offline(cut, resume=stop.value.run.path, reporter=quiet)
@@ -141,11 +141,11 @@ def test_ctrl_c_waits_for_the_scan_and_the_resumed_run_has_the_same_bits(
     assert losses(replace(tiny, name="whole")) == losses(cut)
 
 
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("long_scans")
 def test_hanging_update_can_be_interrupted(
     tiny: TrainConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The learner is partly overwritten then: no checkpoint is added to the last one."""
+    """The learner may be partly overwritten then, so no further checkpoint is written."""
     monkeypatch.setattr(offline_loop, "_PATIENCE", 0.0)
     press_ctrl_c_at(monkeypatch, BCLearner, call=9, presses=2)
     config = replace(tiny, log_interval=100, learner=BC)
@@ -159,7 +159,7 @@ def test_hanging_update_can_be_interrupted(
 def test_batches_of_a_buffer_are_the_same_as_of_a_dataset(
     tiny: TrainConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A saved replay buffer whose rows are all trained on, update after update."""
+    """All rows of a saved replay buffer are training data."""
     task = prepare_task(tiny)
     fields = task.train.dataset_dict
     buffer = ReplayBuffer(task.observation_space, task.action_space, len(task.train))
@@ -187,7 +187,7 @@ def test_batches_of_a_buffer_are_the_same_as_of_a_dataset(
 def test_compiled_runs_resume_with_the_same_bits(
     tiny: TrainConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch, jitted: bool
 ) -> None:
-    """With donated memory: what is saved, logged and handed out is whole."""
+    """With donated memory, the saved, logged and returned values are complete."""
     config = replace(tiny, learner=BC, log_interval=5, checkpoint_interval=4)
     with disable_jit(not jitted):
         whole = train_offline(replace(config, name="whole"), reporter=quiet)

@@ -69,7 +69,7 @@ def stop_at(step: int) -> Callable[[int], None]:
 
 
 @pytest.mark.usefixtures("drawn")
-def test_run_writes_its_folder(online: OnlineConfig, quiet: Reporter) -> None:
+def test_run_folder_is_complete_and_consistent(online: OnlineConfig, quiet: Reporter) -> None:
     result = train_online(online, reporter=quiet)
     run = result.run
     assert run.read_config(OnlineConfig) == online
@@ -104,7 +104,7 @@ def test_buffer_contains_the_transitions_of_the_run(online: OnlineConfig, quiet:
     rows = buffer.sample(1, indx=np.arange(30))
     assert len(buffer) == buffer.capacity == 30
     np.testing.assert_array_equal(np.flatnonzero(rows["dones"]), [9, 19, 29])
-    np.testing.assert_array_equal(rows["masks"], np.ones(30))  # cut by time, never an end
+    np.testing.assert_array_equal(rows["masks"], np.ones(30))  # truncated, never terminal
     follows = ~rows["dones"][:-1]
     np.testing.assert_array_equal(
         rows["observations"][1:][follows], rows["next_observations"][:-1][follows]
@@ -128,7 +128,7 @@ def test_seed_determines_the_run(online: OnlineConfig, quiet: Reporter) -> None:
 
 
 def test_evaluation_does_not_change_the_training(online: OnlineConfig, quiet: Reporter) -> None:
-    """It has environments of its own and its key is dropped (E14, E8)."""
+    """Evaluation uses separate environments and drops its key (E14, E8)."""
     one = train_online(online, reporter=quiet)
     evaluation = dataclasses.replace(online.evaluation, interval=4, interval_episodes=3)
     two = train_online(
@@ -139,7 +139,7 @@ def test_evaluation_does_not_change_the_training(online: OnlineConfig, quiet: Re
 
 @pytest.mark.parametrize("stop", [5, 10, 17, 25])
 def test_resumed_run_has_the_same_bits(online: OnlineConfig, quiet: Reporter, stop: int) -> None:
-    """In the middle of an episode, at its end, before and after the first update."""
+    """Runs stop inside an episode, at its end, before and after the first update."""
     whole = train_online(dataclasses.replace(online, name="whole"), reporter=quiet)
     with pytest.raises(TrainingInterrupted, match="--resume") as stopped:
         train_online(online, reporter=quiet, on_step=stop_at(stop))
@@ -160,7 +160,7 @@ def test_resumed_run_has_the_same_bits(online: OnlineConfig, quiet: Reporter, st
 
 
 def test_ctrl_c_waits_for_the_end_of_the_step(online: OnlineConfig, quiet: Reporter) -> None:
-    before = signal.getsignal(signal.SIGINT)  # a job in the background ignores it
+    before = signal.getsignal(signal.SIGINT)  # a background job ignores the signal
     done: list[int] = []
 
     def press(step: int) -> None:
@@ -204,7 +204,9 @@ def test_every_online_learner_trains(
 
 @pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("efficient", [True, False])
-def test_training_from_images(online: OnlineConfig, quiet: Reporter, efficient: bool) -> None:
+def test_training_from_images_saves_its_frames(
+    online: OnlineConfig, quiet: Reporter, efficient: bool
+) -> None:
     config = dataclasses.replace(
         online,
         learner=DrQConfig(
@@ -266,7 +268,7 @@ def test_diverged_policy_raises(online: OnlineConfig, quiet: Reporter) -> None:
         train_online(config, reporter=quiet)
 
 
-def test_batch_has_utd_ratio_times_its_size(
+def test_update_gets_utd_ratio_times_batch_size_rows(
     online: OnlineConfig, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from idql_func.agents import SACLearner
@@ -274,11 +276,11 @@ def test_batch_has_utd_ratio_times_its_size(
     seen: list[tuple[int, int]] = []
     update = SACLearner.update
 
-    def spy(self: Any, batch: Any, utd_ratio: int = 1, **options: Any) -> Any:
+    def recorded(self: Any, batch: Any, utd_ratio: int = 1, **options: Any) -> Any:
         seen.append((len(batch["rewards"]), utd_ratio))
         assert all(isinstance(value, torch.Tensor) for value in batch.values())
         return update(self, batch, utd_ratio, **options)
 
-    monkeypatch.setattr(SACLearner, "update", spy)
+    monkeypatch.setattr(SACLearner, "update", recorded)
     train_online(dataclasses.replace(online, utd_ratio=3, max_steps=14), reporter=quiet)
     assert seen == [(12, 3)] * 3

@@ -48,7 +48,7 @@ def test_learner_without_n_has_one_return_line_and_its_losses() -> None:
     assert named.get_title() == "Noise"
 
 
-def test_run_without_records_draws_a_picture(tmp_path: Path) -> None:
+def test_run_without_records_writes_an_image(tmp_path: Path) -> None:
     path = save_figure(learning_curve([]), tmp_path / "curve.png")
     assert imread(path).shape[2] == 4
     assert list(tmp_path.iterdir()) == [path]
@@ -59,7 +59,7 @@ def test_outlier_makes_the_axis_logarithmic() -> None:
     assert learning_curve(records).axes[1].get_yscale() == "log"
 
 
-def test_curve_of_an_online_run() -> None:
+def test_curve_of_an_online_run_marks_its_start_and_episodes() -> None:
     records = [
         {"step": 10, "updates": 10, "eval/N=2/return": 1.0, "train/q": 0.0},
         {"step": 14, "updates": 11, "episode/return": 4.0},

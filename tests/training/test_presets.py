@@ -34,7 +34,7 @@ ENTRIES = {entry.line: entry for entry in catalogue()}
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:
-    """The values with lists for tuples, as JSON has them."""
+    """The values after a round trip through JSON: lists instead of tuples."""
     return json.loads(json.dumps(values))
 
 
@@ -60,7 +60,7 @@ def test_every_file_of_upstream_has_a_preset() -> None:
     ],
 )
 def test_presets_equal_upstreams_configuration_files(line: str, file: str) -> None:
-    """Also the files that this file imports, except values that it changes."""
+    """The files that this file imports count too, except for values that it changes."""
     entry = ENTRIES[line]
     first, *others = entry.upstream
     wanted = dict(UPSTREAM["configs"][file])
@@ -98,8 +98,8 @@ def offline_settings(config: Any) -> dict[str, Any]:
 
 def shared_settings(launcher: str) -> dict[str, Any]:
     shared = dict(UPSTREAM["launchers"][launcher]["shared"])
-    for unread in ("project", "experiment_name", "save_video", "unsquash_actions"):
-        shared.pop(unread, None)
+    for ignored in ("project", "experiment_name", "save_video", "unsquash_actions"):
+        shared.pop(ignored, None)
     return shared
 
 
@@ -133,8 +133,8 @@ def test_iql_presets_equal_upstreams_launcher(name: str) -> None:
 def test_finetune_presets_equal_upstreams_launcher(name: str) -> None:
     config = FINETUNE_PRESETS[name]
     shared = shared_settings("launcher/examples/train_ddpm_iql_finetune.py")
-    for unread in ("sample_implicit_policy", "train_actor_finetuning", "normalize_returns"):
-        shared.pop(unread)  # L3; the third matters to locomotion alone
+    for ignored in ("sample_implicit_policy", "train_actor_finetuning", "normalize_returns"):
+        shared.pop(ignored)  # L3; the third matters to locomotion alone
     numbers = [variant["N"] for variant in shared.pop("inference_variants")]
     assert numbers == list(config.evaluation.N) == list(config.offline.evaluation.N) == [128]
     assert shared.pop("training_time_inference_params")["N"] == 64
@@ -146,7 +146,7 @@ def test_finetune_presets_equal_upstreams_launcher(name: str) -> None:
         "online_eval_interval": config.evaluation.interval,
     }
     if name == "antmaze-actor":
-        # What the launcher's comments say of the second variant.
+        # the launcher's comments give these values for the second variant
         assert shared.pop("rl_config.decay_steps") == 2_000_000
         assert settings.pop("rl_config.decay_steps") == 4_000_000
         assert config.train_actor
@@ -183,8 +183,8 @@ def test_loops_have_the_defaults_of_upstreams_flags(name: str) -> None:
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_a_launchers_sweep_is_upstreams(launcher: str) -> None:
-    """The same runs, each with the preset that has its settings; their order is no matter."""
+def test_sweep_of_a_launcher_equals_upstream(launcher: str) -> None:
+    """The same runs in any order, each with the preset that has its settings."""
     [file] = [name for name in UPSTREAM["launchers"] if name.endswith(f"/{launcher}.py")]
     record = UPSTREAM["launchers"][file]
     cells = cells_of(LAUNCHERS[launcher])
@@ -269,7 +269,7 @@ def test_presets_build_their_learner_and_update_it(line: str) -> None:
         for path, x, y in zip(tree_paths(learner), before, after, strict=True)
         if "/params/" in path and not torch.equal(x, y)
     }
-    # TD3's actor waits for the second update.
+    # TD3's actor changes only in every second update.
     assert changed & {"actor", "score_model", "critic"}
 
 
@@ -285,7 +285,7 @@ def test_every_preset_has_a_description_and_its_own_name() -> None:
         presets_called("mars")
 
 
-def test_a_preset_for_another_learner_keeps_shared_settings() -> None:
+def test_preset_for_another_learner_keeps_shared_settings() -> None:
     config = preset_for("antmaze", "GeneralDDPMIQLLearner")
     assert isinstance(config.learner, GeneralDDPMIQLConfig)
     assert config.learner.actor_architecture == "ln_resnet"

@@ -63,7 +63,7 @@ def losses(run: RunDirectory) -> list[dict[str, Any]]:
 
 
 def assert_close(left: Any, right: Any, bound: float) -> None:
-    """Leaf by leaf, relative: Adam moves a weight without gradient by the sign of its rounding."""
+    """Compare leaves in relative norm: without a gradient, Adam steps by the sign of rounding."""
     assert tree_paths(left) == tree_paths(right)
     for name, a, b in zip(tree_paths(left), tree_leaves(left), tree_leaves(right), strict=True):
         assert type(a) is type(b), name
@@ -101,7 +101,7 @@ GRIDS = {
 def test_members_equal_single_runs_over_100_updates(
     tiny: TrainConfig, quiet: Reporter, learner: str
 ) -> None:
-    """Seeds and numbers of their own: losses, parameters and keys of each, to 1e-4."""
+    """Members differ in seed and hyper-parameters; losses and parameters agree within 1e-4."""
     own, varied = GRIDS[learner]
     config = replace(tiny, max_steps=100, log_interval=20, checkpoint_interval=100)
     config = config if own is None else replace(config, learner=own)
@@ -125,20 +125,20 @@ def test_members_equal_single_runs_over_100_updates(
         assert_close(own[0], theirs[0], bound=1e-4)
         assert own[1].extra == theirs[1].extra and own[1].create == theirs[1].create
         assert own[1].seed == member.seed
-        # and the run of one member can be resumed alone
+        # the run of one member can be resumed alone
         longer = replace(run.read_config(), max_steps=101)
         if not config.cosine_decay:
             train_offline(longer, resume=run.path, reporter=quiet)
 
 
-def test_members_differ_from_one_another(tiny: TrainConfig, quiet: Reporter) -> None:
+def test_members_with_different_seeds_differ(tiny: TrainConfig, quiet: Reporter) -> None:
     group = train_seeds(seeds(replace(tiny, learner=BC), 0, 1), reporter=quiet)
     first, second = (r.actor.params["MLP_0"]["Dense_0"]["kernel"] for r in group.learners)
     assert not torch.allclose(first, second)
     assert not torch.equal(group.learners[0].rng, group.learners[1].rng)
 
 
-def test_group_of_one_without_held_out_transitions(tiny: TrainConfig, quiet: Reporter) -> None:
+def test_group_of_one_equals_a_single_run(tiny: TrainConfig, quiet: Reporter) -> None:
     config = replace(tiny, dataset=replace(tiny.dataset, train_fraction=1.0), learner=BC)
     group = train_seeds(seeds(config, 4), reporter=quiet)
     alone = train_offline(replace(config, seed=4, name="alone"), reporter=quiet)
@@ -177,7 +177,7 @@ def test_group_resumes_from_the_newest_common_checkpoint(
     whole = train_seeds(seeds(replace(tiny, name="whole"), 0, 1), reporter=quiet)
     short = replace(tiny, name="short", max_steps=8)
     group = train_seeds(seeds(short, 0, 1), reporter=quiet)
-    # as if the machine had died between the checkpoints of two members
+    # as if the machine had stopped between the checkpoints of two members
     os.rename(group.run.path / "seed1/checkpoints/step_000000008", group.run.path / "lost")
     again = open_members(group.run.path, replace(group.run.read_config(), max_steps=12))
     assert [config.max_steps for config in again] == [12, 12]
@@ -224,7 +224,7 @@ def test_group_folder_is_complete_and_consistent(tiny: TrainConfig) -> None:
     assert "members need about" in out and "critic-hyperparam=0.5: mean of 2" in out
     assert all(name in out for name in names)
 
-    # a member's folder is that of the run alone: the same returns, and it can be tried out
+    # a member's folder equals that of a single run: equal returns, and it can be evaluated
     alone = train_offline(replace(configs[1], name="alone"), reporter=Reporter(quiet=True))
     run = RunDirectory(group.run.path / names[1])
     assert_same_records(run, alone.run, bound=1e-4)
@@ -238,7 +238,7 @@ def test_group_folder_is_complete_and_consistent(tiny: TrainConfig) -> None:
 def test_members_evaluated_together_equal_single_evaluations(
     tiny: TrainConfig, own: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same episodes to the last bits of the actions, however many act in one program."""
+    """The episodes are equal up to the last bits of actions for any number in one program."""
     config = replace(tiny, evaluation=EVALUATION)
     config = config if own is None else replace(config, learner=own)
     task = prepare_task(config)
@@ -297,7 +297,7 @@ def test_diverged_members_are_named(tiny: TrainConfig) -> None:
     assert "losses of critic-lr=1e+18-seed0 are not numbers" in stream.getvalue()
 
 
-REFUSED = {
+BAD_GROUPS = {
     "batch": (lambda c: [c, replace(c, seed=1, batch_size=3)], "cannot differ in batch_size"),
     "data": (
         lambda c: [c, replace(c, seed=1, dataset=replace(c.dataset, train_fraction=0.5))],
@@ -320,11 +320,11 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_settings_that_are_no_group_raise_and_write_nothing(
+@pytest.mark.parametrize("case", BAD_GROUPS)
+def test_settings_that_do_not_form_a_group_raise_and_write_nothing(
     tiny: TrainConfig, quiet: Reporter, case: str
 ) -> None:
-    make, message = REFUSED[case]
+    make, message = BAD_GROUPS[case]
     with pytest.raises(InputError, match=message):
         train_seeds(make(tiny), reporter=quiet)
     assert not tiny.runs_dir.exists()
@@ -379,7 +379,7 @@ def test_member_memory_equals_the_measured_memory(tiny: TrainConfig) -> None:
 
 @pytest.mark.slow
 def test_compiled_members_equal_compiled_single_runs(tiny: TrainConfig, quiet: Reporter) -> None:
-    """With donated memory and scans."""
+    """Both run with donated memory and scans."""
     config = replace(tiny, learner=BC, log_interval=6)
     with disable_jit(False):
         group = train_seeds(seeds(config, 0, 1), reporter=quiet)
@@ -393,7 +393,7 @@ def test_compiled_members_equal_compiled_single_runs(tiny: TrainConfig, quiet: R
 def test_other_numbers_of_transitions_are_not_compiled_again(
     tiny: TrainConfig, quiet: Reporter, tmp_path: Path, held_out: bool
 ) -> None:
-    """All of them to train on, or a share by each member's own rows."""
+    """Members train on all transitions, or each on its own rows of them."""
     fraction = 0.75 if held_out else 1.0
     longer = tmp_path / "longer.hdf5"
     with h5py.File(tiny.dataset.source) as theirs, h5py.File(longer, "w") as ours:
@@ -412,6 +412,6 @@ def test_other_numbers_of_transitions_are_not_compiled_again(
         after = counters["inductor"]
     assert after["fxgraph_cache_miss"] == before["fxgraph_cache_miss"]
     assert after["fxgraph_cache_hit"] == before["fxgraph_cache_hit"] + 1
-    # and its draws are those of so many transitions
+    # rows are drawn from the larger number of transitions
     alone = train_offline(replace(own[1], name="alone"), reporter=quiet)
     assert_close(runs[1].learners[1], alone.learner, bound=1e-5)

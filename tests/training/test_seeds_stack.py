@@ -24,7 +24,7 @@ SIZES = {
     "next_observations": (4,),
 }
 
-# Settings that all members share, and those that differ.
+# settings that all members share, and settings that differ
 LEARNERS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "GeneralDDPMIQLLearner": (
         dict(actor_hidden_dims=(8,), critic_hidden_dims=(8,), time_dim=4, T=2, decay_steps=9),
@@ -60,7 +60,7 @@ def batch_of(seed: int) -> dict[str, torch.Tensor]:
     }
 
 
-def worst(left: Any, right: Any) -> float:
+def largest_error(left: Any, right: Any) -> float:
     """The largest relative distance between leaves."""
     distances = [
         float((a - b).norm() / b.norm().clamp(min=1e-12))
@@ -72,7 +72,7 @@ def worst(left: Any, right: Any) -> float:
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_members_equal_single_learners_in_double_precision(name: str) -> None:
-    """In double precision rounding cannot hide a difference in the computation."""
+    """Double precision is used so that rounding cannot hide a difference in the computation."""
     with enable_x64(), disable_jit():
         members = [tree_map(as_double, member) for member in create(name)]
         stacked, rates = stack_members(members)
@@ -86,7 +86,7 @@ def test_members_equal_single_learners_in_double_precision(name: str) -> None:
                     assert info[key][k].item() == pytest.approx(value.item(), rel=1e-10), key
         for k, learner in enumerate(alone):
             again = member_of(stacked, k, members[k])
-            assert worst(again, learner) < 1e-10
+            assert largest_error(again, learner) < 1e-10
             assert torch.equal(again.rng, learner.rng)
             assert tree_flatten(again)[1] == tree_flatten(learner)[1]
 
@@ -104,7 +104,7 @@ def test_compiled_members_equal_single_learners() -> None:
             np.testing.assert_allclose(info["nll"][k].item(), own["nll"].item(), rtol=1e-5)
     assert update.cache_size() == 1
     for k, learner in enumerate(alone):
-        assert worst(member_of(stacked, k, members[k]), learner) < 1e-5
+        assert largest_error(member_of(stacked, k, members[k]), learner) < 1e-5
 
 
 def test_only_differing_rates_are_arguments() -> None:

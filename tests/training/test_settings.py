@@ -48,7 +48,7 @@ class Plain:
         Outer(Path("x/y"), "n", "b", True, Inner(1.0, (3,)), TD3Config(actor_delay=3)),
     ],
 )
-def test_settings_survive_conversion_to_json(settings: Outer) -> None:
+def test_settings_round_trip_through_json(settings: Outer) -> None:
     data = json.loads(json.dumps(settings_to_dict(settings)))
     assert data["command"] == "online"
     assert settings_from_dict(Outer, data) == settings

@@ -1,4 +1,4 @@
-"""Datasets that the settings name: Minari recordings (test_offline has the others)."""
+"""Datasets named by the settings: Minari recordings (test_offline tests the others)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_minari_recording_loads_by_folder_or_name(
     [
         ({"env_spec": spec()}, SHORT_PENDULUM),
         ({"env_spec": spec(g=5.0), "eval_env_spec": spec()}, SHORT_PENDULUM),
-        # an environment with arguments of its own is more than its name
+        # an environment with extra arguments cannot be created from its name alone
         ({"env_spec": spec(g=5.0)}, None),
         ({"env_spec": "no JSON"}, None),
         ({}, None),
@@ -82,7 +82,9 @@ def test_minari_environment_comes_from_the_metadata(
     assert load_source(DatasetConfig(source=str(folder))).attributes.get("env") == env
 
 
-def test_training_on_a_minari_recording(tmp_path: Path, tiny: TrainConfig, quiet: Reporter) -> None:
+def test_returns_of_a_minari_recording_are_scored(
+    tmp_path: Path, tiny: TrainConfig, quiet: Reporter
+) -> None:
     folder = write(tmp_path / "tiny-v0", env_spec=spec(), ref_min_score=-100.0, ref_max_score=100.0)
     config = dataclasses.replace(
         tiny,

@@ -1,4 +1,4 @@
-"""Sweeps: every combination once, the given seeds, arguments that are not changed."""
+"""Sweeps: every combination occurs once, with the given seeds; arguments are not changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VALUES = st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=4, unique=Tru
 def test_every_cell_occurs_once_with_every_seed(
     first: tuple[str, ...], second: tuple[str, ...], seeds: int, start: int
 ) -> None:
-    """Upstream's seeds are overwritten at random (L6) and its dictionary is emptied (L7)."""
+    """Upstream overwrites its seeds at random (L6) and empties its dictionary (L7)."""
     sweeps = [Sweep("train", "bc", (Axis("x.one", first), Axis("x.two", second)), seeds)]
     before = copy.deepcopy(sweeps)
     cells = cells_of(sweeps, start)
@@ -37,7 +37,7 @@ def test_every_cell_occurs_once_with_every_seed(
     assert len({cell.name for cell in cells}) == len(cells)
 
 
-def test_a_line_is_a_shell_command() -> None:
+def test_line_of_a_cell_is_a_shell_command() -> None:
     axes = (parse_axis("evaluation.N=1 64,256"), parse_axis("--dataset.source=a*.hdf5"))
     cells = cells_of([Sweep("train", "antmaze", axes)])
     assert [cell.line for cell in cells] == [
@@ -59,12 +59,12 @@ def test_a_line_is_a_shell_command() -> None:
         ("seed=1,2", "which the sweep sets itself; use --seeds"),
     ],
 )
-def test_malformed_grids_are_refused(text: str, message: str) -> None:
+def test_malformed_grids_raise(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_axis(text)
 
 
-def test_sweeps_with_equal_runs_are_refused() -> None:
+def test_sweeps_with_equal_runs_raise() -> None:
     axis = Axis("learner.tau", ("1", "2"))
     with pytest.raises(InputError, match="seeds is 0, but must be at least 1"):
         cells_of([Sweep("train", "bc", seeds=0)])

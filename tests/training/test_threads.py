@@ -73,7 +73,7 @@ def test_number_of_threads_is_scoped() -> None:
 
 
 @pytest.mark.parametrize("config", [TrainConfig(), OnlineConfig(), FinetuneConfig()])
-def test_settings_refuse_a_negative_number(config) -> None:
+def test_negative_number_of_threads_raises(config) -> None:
     with pytest.raises(InputError, match="threads is -2"):
         dataclasses.replace(config, threads=-2).validate()
 

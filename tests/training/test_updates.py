@@ -1,4 +1,4 @@
-"""Scans of updates: the bits of single updates, averaged metrics, donated state, bad input."""
+"""Scans of updates: equality with single updates, mean metrics, donated state, bad input."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def learners() -> list[Any]:
 
 
 def one_by_one(learner: Any, data: Dataset, steps: int) -> tuple[Any, list[dict[str, Any]]]:
-    """``sample_torch`` and ``update`` in turn, which leaves the next key in ``data.rng``."""
+    """Alternate ``sample_torch`` and ``update``; the next key is left in ``data.rng``."""
     infos = []
     for _ in range(steps):
         learner, info = learner.update(data.sample_torch(BATCH))
@@ -145,7 +145,7 @@ def test_integer_metrics_are_averaged_as_floats() -> None:
     assert info["steps"].item() == 1.5
 
 
-def test_scan_takes_another_update_function() -> None:
+def test_scan_accepts_another_update_function() -> None:
     learner = learners()[2]
     data = dataset()
     result, _, info = scan_updates(
@@ -180,7 +180,7 @@ def test_draw_batch_draws_from_the_given_rows() -> None:
     assert torch.equal(key, half.rng)
 
 
-def test_draw_batch_under_vmap_over_keys() -> None:
+def test_vmapped_draw_batch_equals_single_draws() -> None:
     arrays = dataset().on_device()
     keys = random.split(random.PRNGKey(0), 3)
     batches, following = vmap(lambda key: draw_batch(arrays, key, BATCH))(keys)
@@ -269,7 +269,7 @@ def test_nothing_is_allocated_after_the_first_step(steps: int) -> None:
     finally:
         tracemalloc.stop()
     assert after[0] == before[0]
-    assert after[1] - before[1] < 150_000  # caches of Python fill up; a few bytes a step would show
+    assert after[1] - before[1] < 150_000  # Python's caches grow; 15 bytes a step would exceed it
     assert after[2] - before[2] < 4_000_000  # one step's batch and losses are a few hundred bytes
     assert state[0].actor.step.item() == 200 + steps
 
@@ -278,7 +278,7 @@ def test_nothing_is_allocated_after_the_first_step(steps: int) -> None:
 def test_other_numbers_of_rows_are_not_compiled_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # its own, so that no other process's programs come and go while hits are counted
+    # a separate cache, so that other processes do not change the count of hits
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     scan_updates(bc(), dataset(rows=40).on_device(), random.PRNGKey(0), 1, BATCH)
     before = counters["inductor"].copy()
@@ -287,7 +287,7 @@ def test_other_numbers_of_rows_are_not_compiled_again(
     after = counters["inductor"]
     assert after["fxgraph_cache_miss"] == before["fxgraph_cache_miss"]
     assert after["fxgraph_cache_hit"] == before["fxgraph_cache_hit"] + 1
-    # and its draws are those of so many rows
+    # rows are drawn from the new number of rows
     with disable_jit():
         expected, _ = one_by_one(bc(), data, 1)
     for a, b in zip(tree_leaves(result), tree_leaves(expected), strict=True):

@@ -27,7 +27,7 @@ TINY_PIXEL_BC = PixelBCConfig(
 
 
 class TinyDot(gym.Env):
-    """A dot is pushed over a dark field; the reward is the push to the right."""
+    """The action moves a dot over a dark image; the reward is the action's first component."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
     observation_space = gym.spaces.Box(0.0, 1.0, (2,), np.float32)
@@ -46,10 +46,10 @@ class TinyDot(gym.Env):
         return self.position.copy(), float(action[0]), False, False, {}
 
     def render(self) -> Any:
-        picture = np.full((SIZE, SIZE, 3), 10, np.uint8)
+        image = np.full((SIZE, SIZE, 3), 10, np.uint8)
         row, column = (self.position * SIZE).astype(int)
-        picture[row, column] = (250, 120, 60)
-        return picture
+        image[row, column] = (250, 120, 60)
+        return image
 
 
 def roll_out(folder: Path, episodes: int = 12) -> tuple[Path, Path]:

@@ -1,8 +1,8 @@
-"""Write ``reference/upstream_settings.json``: what upstream's configuration files, flags and
-launchers say, for the tests of the presets.
+"""Write ``reference/upstream_settings.json``: the values of upstream's configuration files, flags
+and launchers, for the tests of the presets.
 
 Run with any Python that has NumPy and absl: ``python upstream_settings.py CHECKOUT``. The checkout
-is executed with stand-ins for what its settings do not depend on (jax, gym, d4rl, wandb, …).
+is executed with mocks of the packages that do not affect its settings (jax, gym, d4rl, wandb, …).
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ LAUNCHERS = (
 
 
 class ConfigDict(dict):
-    """As ``ml_collections.ConfigDict``, as far as the files use it."""
+    """The part of ``ml_collections.ConfigDict`` that the files use."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value
 
 
 class Flags(dict):
-    """Notes the defaults of the flags that a script defines."""
+    """Records the defaults of the flags that a script defines."""
 
     def define(self, name: str, default: Any, *_: Any, **__: Any) -> None:
         self[name] = default
 
 
-def stand_ins(flags: Flags) -> dict[str, Any]:
-    """Modules for the time of one execution."""
+def mocked_modules(flags: Flags) -> dict[str, Any]:
+    """Mocked modules for one execution."""
     ml_collections = ModuleType("ml_collections")
     ml_collections.ConfigDict = ConfigDict  # type: ignore[attr-defined]
     config_dict = ModuleType("ml_collections.config_dict")
@@ -77,7 +77,7 @@ def stand_ins(flags: Flags) -> dict[str, Any]:
 
 def execute(root: Path, path: str, flags: Flags) -> ModuleType:
     """Run one file of the checkout."""
-    modules = stand_ins(flags)
+    modules = mocked_modules(flags)
     before = {name: sys.modules.get(name) for name in modules}
     search = [str(root), str(root / path).rpartition("/configs/")[0]]
     sys.modules.update(modules)
@@ -100,13 +100,13 @@ def execute(root: Path, path: str, flags: Flags) -> ModuleType:
 
 
 def variants_of(root: Path, path: str) -> list[dict[str, Any]]:
-    """Every variant of a launcher, as it hands it to ``call_main``."""
+    """Every variant that a launcher passes to ``call_main``."""
     module: Any = execute(root, path, Flags())
     combine, found = module.set_hyperparameters, []
 
     def with_missing_keys(*arguments: Any) -> list[dict[str, Any]]:
         variants = combine(*arguments)
-        for variant in variants:  # L1: the offline launcher reads these two where they are not
+        for variant in variants:  # L1: the offline launcher looks for these two in a wrong place
             for key in ("T", "beta_schedule"):
                 if key in variant.get("rl_config", {}):
                     variant[key] = variant["rl_config"][key]
@@ -125,12 +125,12 @@ def variants_of(root: Path, path: str) -> list[dict[str, Any]]:
 
 
 def summary_of(variants: list[dict[str, Any]]) -> dict[str, Any]:
-    """What all variants share, and what tells them apart."""
+    """The settings that all variants share, and those that differ."""
     flat = []
     for variant in variants:
-        # "group" and "seed" are drawn at random (L6), "T" and "beta_schedule" were put in above.
-        beside = ("rl_config", "seed", "group", "T", "beta_schedule")
-        own = {k: v for k, v in variant.items() if k not in beside}
+        # "group" and "seed" are drawn at random (L6), "T" and "beta_schedule" were added above
+        ignored = ("rl_config", "seed", "group", "T", "beta_schedule")
+        own = {k: v for k, v in variant.items() if k not in ignored}
         own.update({f"rl_config.{k}": v for k, v in variant["rl_config"].items()})
         flat.append(own)
     shared = {k: v for k, v in flat[0].items() if all(k in f and f[k] == v for f in flat)}
