@@ -22,21 +22,24 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 __all__ = [
     "CPU_IMPLEMENTATIONS",
     "CFunction",
     "CallObserver",
     "c_compiler",
+    "c_functions",
     "cache_folder",
     "call_observer",
     "library",
+    "mapped_first",
     "operator",
 ]
 
@@ -177,6 +180,19 @@ class CFunction:
             raise MemoryError("a C function could not allocate memory for intermediate results.")
 
 
+def c_functions(
+    name: str, signatures: Mapping[str, str], flags: tuple[str, ...] = ()
+) -> dict[str, CFunction] | None:
+    """Functions of ``csrc/NAME.c`` by name, or None without a C compiler.
+
+    ``signatures`` holds the signature of each function, see :class:`CFunction`.
+    """
+    built = library(name, openmp=True, flags=flags)
+    if built is None:
+        return None
+    return {function: CFunction(built, function, kinds) for function, kinds in signatures.items()}
+
+
 def operator(
     schema: str,
     implementation: Callable[..., Any],
@@ -205,6 +221,16 @@ def operator(
     overload = getattr(getattr(torch.ops, _NAMESPACE), name).default
     CPU_IMPLEMENTATIONS[overload] = implementation
     return overload
+
+
+def mapped_first(count: int, x: Tensor, dim: int | None) -> Tensor:
+    """An argument of a batching rule with its mapped axis first; one that is not mapped expands.
+
+    There is no graph node if the axis is first already.
+    """
+    if dim is None:
+        return x.expand(count, *x.shape)
+    return x.movedim(dim, 0) if dim else x
 
 
 def _build(command: list[str], source: Path, built: Path) -> None:

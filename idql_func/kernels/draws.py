@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idql_func.kernels.build import operator
+from idql_func.kernels.build import mapped_first, operator
 from idql_func.kernels.threefry import MASK, functions, threefry2x32_tensors, uses_c
 from idql_func.kernels.xla_math import erfinv, fused_multiply_add, sqrt2
 from idql_func.switches import partitionable
@@ -179,23 +179,32 @@ def _fold_in_tensors(key: Tensor, data: int | Tensor) -> Tensor:
 # --- operators ------------------------------------------------------------------------------
 
 
-def _operator(name: str, parameters: str, dtype: torch.dtype, call: Callable[..., None]) -> Any:
+def _operator(
+    name: str,
+    parameters: str,
+    dtype: torch.dtype,
+    tensor_form: Callable[..., Tensor],
+    kind: int | None = None,
+) -> Any:
     """Register the operator of a draw.
 
-    ``call(functions, keys, rows, size, newer, out, *parameters)`` calls the C function: ``keys``
-    and ``out`` are addresses, ``rows`` is the number of keys, ``size`` the numbers drawn from each,
-    and ``newer`` whether the newer stream layout is used.
+    ``kind`` is the number by which the C function ``draw`` knows a draw that makes one number from
+    each word; any other draw has a C function of its name.
     """
 
     def run(key: Tensor, shape: Shape, newer: bool, *arguments: Any) -> Tensor:
         built = functions()
         if built is None:  # traced with a C compiler, run without one
-            return _TENSOR_FORMS[name](key, shape, newer, *arguments)
+            return tensor_form(key, shape, newer, *arguments)
         if not key.is_contiguous():
             key = key.contiguous()
         out = torch.empty((*key.shape[:-1], *shape), dtype=dtype)
-        rows, size = key.numel() // 2, math.prod(shape)
-        call(built, key.data_ptr(), rows, size, newer, out.data_ptr(), *arguments)
+        words = key.data_ptr(), key.numel() // 2, math.prod(shape), newer
+        if kind is None:
+            built[name](*words, *arguments, out.data_ptr())
+        else:
+            bounds = array("d", (*arguments, 0.0, 0.0)[:2])
+            built["draw"](kind, *words, torch.get_num_threads(), out.data_ptr(), bounds)
         return out
 
     def fake(key: Tensor, shape: Shape, newer: bool, *arguments: Any) -> Tensor:
@@ -206,48 +215,22 @@ def _operator(name: str, parameters: str, dtype: torch.dtype, call: Callable[...
 
     schema = f"{name}(Tensor key, SymInt[] shape, bool newer{parameters}) -> Tensor"
     registered = operator(schema, run, fake=fake, vmap=vmap)
+    _TENSOR_FORMS[name] = tensor_form
     return registered
 
 
-def _by_kind(kind: int) -> Callable[..., None]:
-    """The ``call`` of a draw that makes one number from each word."""
-
-    def call(built, keys, rows, size, newer, out, p=0.0, q=0.0) -> None:
-        parameters = array("d", (p, q))
-        built["draw"](kind, keys, rows, size, newer, torch.get_num_threads(), out, parameters)
-
-    return call
-
-
-def _split(built, keys, rows, size, newer, out) -> None:
-    built["split"](keys, rows, size, newer, out)
-
-
-def _split_chain(built, keys, rows, size, newer, out, carry) -> None:
-    built["split_chain"](keys, rows, size, newer, carry, out)
-
-
-def _randint(built, keys, rows, size, newer, out, low, span) -> None:
-    built["randint"](keys, rows, size, newer, low, span, out)
-
-
+_TENSOR_FORMS: dict[str, Callable[..., Tensor]] = {}
 _OPERATORS: dict[str, Any] = {
-    "split": _operator("split", "", torch.int64, _split),
-    "split_chain": _operator("split_chain", ", int carry", torch.int64, _split_chain),
-    "bits": _operator("bits", "", torch.int64, _by_kind(0)),
-    "uniform": _operator("uniform", ", float low, float high", torch.float32, _by_kind(1)),
-    "normal": _operator("normal", "", torch.float32, _by_kind(2)),
-    "bernoulli": _operator("bernoulli", ", float p", torch.bool, _by_kind(3)),
-    "randint": _operator("randint", ", int low, int span", torch.int32, _randint),
-}
-_TENSOR_FORMS: dict[str, Callable[..., Tensor]] = {
-    "split": _split_tensors,
-    "split_chain": _split_chain_tensors,
-    "bits": _bits_tensors,
-    "uniform": _uniform_tensors,
-    "normal": _normal_tensors,
-    "bernoulli": _bernoulli_tensors,
-    "randint": _randint_tensors,
+    name: _operator(name, *form)
+    for name, form in {
+        "split": ("", torch.int64, _split_tensors),
+        "split_chain": (", int carry", torch.int64, _split_chain_tensors),
+        "bits": ("", torch.int64, _bits_tensors, 0),
+        "uniform": (", float low, float high", torch.float32, _uniform_tensors, 1),
+        "normal": ("", torch.float32, _normal_tensors, 2),
+        "bernoulli": (", float p", torch.bool, _bernoulli_tensors, 3),
+        "randint": (", int low, int span", torch.int32, _randint_tensors),
+    }.items()
 }
 
 
@@ -272,11 +255,10 @@ def _fake_fold_in(key: Tensor, data: Tensor | None, number: int) -> Tensor:
 
 
 def _map_fold_in(info, in_dims, key: Tensor, data: Tensor | None, number: int):
-    def rows(x: Tensor, dim: int | None) -> Tensor:
-        return x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-
-    key = rows(key, in_dims[0])
-    return _fold_in_op(key, None if data is None else rows(data, in_dims[1]), number), 0
+    key = mapped_first(info.batch_size, key, in_dims[0])
+    if data is not None:
+        data = mapped_first(info.batch_size, data, in_dims[1])
+    return _fold_in_op(key, data, number), 0
 
 
 _fold_in_op = operator(

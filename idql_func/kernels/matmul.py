@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idql_func.kernels.build import CFunction, library, operator
+from idql_func.kernels.build import CFunction, c_functions, operator
 
 __all__ = [
     "KERNEL_NAME",
@@ -43,11 +43,8 @@ the operator must change too.
 @functools.cache
 def functions() -> dict[str, CFunction] | None:
     """The C functions, or None where there is no C compiler."""
-    found = library("matmul", openmp=True, flags=_FLAGS)
-    if found is None:
-        return None
     signatures = {"fused_matmul": "p" * 6 + "n" * 11, "fused_matmul_sequence": "nl"}
-    return {name: CFunction(found, name, kinds) for name, kinds in signatures.items()}
+    return c_functions("matmul", signatures, _FLAGS)
 
 
 def functions_if_built() -> dict[str, CFunction] | None:

@@ -13,7 +13,7 @@ import functools
 import torch
 from torch import Tensor
 
-from idql_func.kernels.build import CFunction, library, operator
+from idql_func.kernels.build import CFunction, c_functions, mapped_first, operator
 
 MASK = 0xFFFFFFFF
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -61,9 +61,6 @@ def uses_c(key: Tensor) -> bool:
 @functools.cache
 def functions() -> dict[str, CFunction] | None:
     """The functions of ``csrc/threefry.c``, or None without a C compiler."""
-    built = library("threefry", openmp=True)
-    if built is None:
-        return None
     signatures = {
         "threefry2x32": "pnpnp",
         "draw": "npnnnnpc",
@@ -72,7 +69,7 @@ def functions() -> dict[str, CFunction] | None:
         "fold_in": "pnpnp",
         "randint": "pnnnnnp",
     }
-    return {name: CFunction(built, name, kinds) for name, kinds in signatures.items()}
+    return c_functions("threefry", signatures)
 
 
 def _run(key: Tensor, counts: Tensor) -> Tensor:
@@ -92,10 +89,7 @@ def _fake(key: Tensor, counts: Tensor) -> Tensor:
 
 def _map(info, in_dims, key: Tensor, counts: Tensor):
     key_dim, counts_dim = in_dims
-    if key_dim is not None:
-        key = key.movedim(key_dim, 0)
-    else:
-        key = key.expand(info.batch_size, *key.shape)
+    key = mapped_first(info.batch_size, key, key_dim)
     if counts_dim is None:
         return threefry2x32(key, counts), 0
     rows = counts.movedim(counts_dim, 0).unbind(0)

@@ -28,14 +28,15 @@ these axes: each member of a batch has its own.
 from __future__ import annotations
 
 import functools
+import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from idql_func.kernels.build import CFunction, library, operator
+from idql_func.kernels.build import CFunction, c_functions, mapped_first, operator
 
 
 def supports(*trees: Sequence[Any]) -> bool:
@@ -79,21 +80,59 @@ def differentiated(tensor: Tensor) -> bool:
     return tensor.requires_grad and torch.is_grad_enabled()
 
 
-def _register(
-    name: str, arguments: str, result: str, written: Sequence[str], pure: Any, in_place: Any,
-    shapes: Any, rows: Any,
-) -> None:  # fmt: skip
-    """Register an operator and its in-place form."""
-    operator(f"{name}({arguments}) -> {result}", pure, fake=shapes, vmap=rows)
+def _register(name: str, arguments: str, written: Sequence[str], run: Callable[..., None]) -> None:
+    """Register an operator and its in-place form.
+
+    Args:
+        name: the name; that of the in-place form has an underscore at the end.
+        arguments: the arguments in the language of torch's schemas.
+        written: the names of those that the in-place form writes to.
+        run: computes the outputs; called with the arguments and a list of tensors to write to,
+            which are those of ``written`` or new ones.
+    """
+    names = [argument.split()[1] for argument in arguments.split(", ")]
+    places = [names.index(argument) for argument in written]
+
+    def inputs_to_write(args: Sequence[Any]) -> list[Tensor]:
+        found: list[Tensor] = []
+        for k in places:
+            found += [args[k]] if isinstance(args[k], Tensor) else args[k]
+        return found
+
+    def shapes(*args: Any) -> list[Tensor]:
+        return [x.new_empty(x.shape) for x in inputs_to_write(args)]
+
+    def pure(*args: Any) -> list[Tensor]:
+        out = shapes(*args)
+        run(*args, out)
+        return out
+
+    def in_place(*args: Any, run_after: Any = None) -> None:
+        old = inputs_to_write(args)
+        if all(map(Tensor.is_contiguous, old)):
+            run(*args, old)
+            return
+        for target, value in zip(old, pure(*args), strict=True):
+            target.copy_(value)
+
+    def rows(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[list[Tensor], list[int]]:
+        out = overload(*[_rows(info.batch_size, *pair) for pair in zip(args, in_dims, strict=True)])
+        return out, [0] * len(out)
+
+    overload = operator(f"{name}({arguments}) -> Tensor[]", pure, fake=shapes, vmap=rows)
+    marked = arguments
     for letter, argument in zip("abcd", written, strict=False):
-        kind = "Tensor[]" if f"Tensor[] {argument}" in arguments else "Tensor"
-        marked = kind.replace("Tensor", f"Tensor({letter}!)")
-        arguments = arguments.replace(f"{kind} {argument}", f"{marked} {argument}")
-    operator(
-        f"{name}_({arguments}, *, Tensor[]? run_after=None) -> ()",
-        in_place,
-        fake=lambda *args, **kwargs: None,
-    )
+        marked = re.sub(rf"Tensor(\S*) {argument}\b", rf"Tensor({letter}!)\1 {argument}", marked)
+    schema = f"{name}_({marked}, *, Tensor[]? run_after=None) -> ()"
+    form = operator(schema, in_place, fake=lambda *args, **kwargs: None)
+    INPLACE_FORMS[overload] = form, tuple(written)
+
+
+INPLACE_FORMS: dict[Any, tuple[Any, tuple[str, ...]]] = {}
+"""For each pure operator its in-place form, and the arguments that the form writes to.
+
+The arguments are in the order of the pure operator's outputs.
+"""
 
 
 # --- Adam -----------------------------------------------------------------------------
@@ -139,37 +178,8 @@ def adam_step(
     return out[:n], out[n : 2 * n], out[2 * n : 3 * n], out[3 * n]
 
 
-def _adam_step(grads, params, mu, nu, count, sizes, size, *rates) -> list[Tensor]:
-    out = [_empty(t) for t in (*params, *mu, *nu, count)]
-    _run_adam(grads, params, mu, nu, count, out, sizes, size, *rates)
-    return out
-
-
-def _adam_step_in_place(grads, params, mu, nu, count, *rest, run_after=None) -> None:
-    written = [*params, *mu, *nu, count]
-    if all(map(Tensor.is_contiguous, written)):
-        _run_adam(grads, params, mu, nu, count, written, *rest)
-        return
-    for old, new in zip(written, _adam_step(grads, params, mu, nu, count, *rest), strict=True):
-        old.copy_(new)
-
-
-def _adam_shapes(grads, params, mu, nu, count, *rest) -> list[Tensor]:
-    return [_empty(t) for t in (*params, *mu, *nu, count)]
-
-
-def _adam_rows(info, in_dims, grads, params, mu, nu, count, sizes, *rest):
-    rows = functools.partial(_rows, info.batch_size)
-    lists = [rows(*pair) for pair in zip((grads, params, mu, nu), in_dims, strict=False)]
-    (count,) = rows([count], in_dims[4:5])
-    if sizes is not None:
-        (sizes,) = rows([sizes], in_dims[5:6])
-    out = torch.ops.idql_func.adam_step(*lists, count, sizes, *rest)
-    return out, [0] * len(out)
-
-
 def _run_adam(
-    grads, params, mu, nu, count, out, sizes, size, b1, b2, eps, weight_decay, decayed, wide
+    grads, params, mu, nu, count, sizes, size, b1, b2, eps, weight_decay, decayed, wide, out
 ) -> None:
     kernels = _kernels()
     assert kernels is not None
@@ -203,12 +213,8 @@ _register(
     "adam_step",
     "Tensor[] grads, Tensor[] params, Tensor[] mu, Tensor[] nu, Tensor count, Tensor? step_sizes, "
     "float step_size, float b1, float b2, float eps, float weight_decay, bool[] decayed, bool wide",
-    "Tensor[]",
     ("params", "mu", "nu", "count"),
-    _adam_step,
-    _adam_step_in_place,
-    _adam_shapes,
-    _adam_rows,
+    _run_adam,
 )
 
 
@@ -229,34 +235,7 @@ def moving_average(
     return torch.ops.idql_func.moving_average(list(new), list(old), taus, constant)
 
 
-def _moving_average(new, old, taus, tau) -> list[Tensor]:
-    out = [_empty(t) for t in old]
-    _run_average(new, old, out, taus, tau)
-    return out
-
-
-def _moving_average_in_place(new, old, taus, tau, *, run_after=None) -> None:
-    if all(map(Tensor.is_contiguous, old)):
-        _run_average(new, old, old, taus, tau)
-        return
-    for target, value in zip(old, _moving_average(new, old, taus, tau), strict=True):
-        target.copy_(value)
-
-
-def _average_shapes(new, old, taus, tau) -> list[Tensor]:
-    return [_empty(t) for t in old]
-
-
-def _average_rows(info, in_dims, new, old, taus, tau):
-    rows = functools.partial(_rows, info.batch_size)
-    new, old = rows(new, in_dims[0]), rows(old, in_dims[1])
-    if taus is not None:
-        (taus,) = rows([taus], in_dims[2:3])
-    out = torch.ops.idql_func.moving_average(new, old, taus, tau)
-    return out, [0] * len(out)
-
-
-def _run_average(new, old, out, taus, tau) -> None:
+def _run_average(new, old, taus, tau, out) -> None:
     kernels = _kernels()
     assert kernels is not None
     new, old = _contiguous(new), _contiguous(old)
@@ -279,12 +258,8 @@ def _run_average(new, old, out, taus, tau) -> None:
 _register(
     "moving_average",
     "Tensor[] new, Tensor[] old, Tensor? taus, float tau",
-    "Tensor[]",
     ("old",),
-    _moving_average,
-    _moving_average_in_place,
-    _average_shapes,
-    _average_rows,
+    _run_average,
 )
 
 
@@ -327,8 +302,7 @@ def _taken_shapes(leaves, index) -> list[Tensor]:
 def _taken_rows(info, in_dims, leaves, index):
     """Batching rule: concatenate the members of all rows and offset each row's index."""
     count = info.batch_size
-    leaves = _rows(count, leaves, in_dims[0])
-    (index,) = _rows(count, [index], in_dims[1:])
+    leaves, index = _rows(count, leaves, in_dims[0]), _rows(count, index, in_dims[1])
     members = leaves[0].shape[1]
     first = torch.arange(0, count * members, members, device=index.device)
     flat = [leaf.flatten(0, 1) for leaf in leaves]
@@ -347,16 +321,11 @@ operator(
 # --- common ------------------------------------------------------------------------------
 
 
-def _empty(like: Tensor) -> Tensor:
-    return like.new_empty(like.shape)
-
-
-def _rows(count: int, tensors: Sequence[Tensor], dims: Sequence[int | None]) -> list[Tensor]:
-    """Move the mapped axis of every tensor to the front; no graph node if it is there already."""
-    return [
-        t.expand(count, *t.shape) if dim is None else t.movedim(dim, 0) if dim else t
-        for t, dim in zip(tensors, dims, strict=True)
-    ]
+def _rows(count: int, argument: Any, dims: Any) -> Any:
+    """Move the mapped axis of an argument's tensors to the front; other arguments stay."""
+    if isinstance(argument, list | tuple):
+        return [_rows(count, *pair) for pair in zip(argument, dims, strict=True)]
+    return mapped_first(count, argument, dims) if isinstance(argument, Tensor) else argument
 
 
 # The step of a small learner takes microseconds, so the Python time per leaf matters here.
@@ -390,26 +359,7 @@ _REALS = {torch.float32: "float", torch.float64: "double"}
 @functools.cache
 def _kernels() -> dict[str, CFunction] | None:
     """The functions of ``csrc/tree_ops.c``, or None without a C compiler."""
-    built = library("tree_ops", openmp=True)
-    if built is None:
-        return None
     signatures = {"adam": "lccnnppnpcn", "average": "lcnnpcn"}
     names = {f"{form}_{real}": signatures[form] for form in signatures for real in _REALS.values()}
     names["take"] = "lcnpnn"
-    return {name: CFunction(built, name, kinds) for name, kinds in names.items()}
-
-
-INPLACE_FORMS: dict[Any, tuple[Any, tuple[str, ...]]] = {
-    torch.ops.idql_func.adam_step.default: (
-        torch.ops.idql_func.adam_step_.default,
-        ("params", "mu", "nu", "count"),
-    ),
-    torch.ops.idql_func.moving_average.default: (
-        torch.ops.idql_func.moving_average_.default,
-        ("old",),
-    ),
-}
-"""For each pure operator its in-place form, and the arguments that the form writes to.
-
-The arguments are in the order of the pure operator's outputs.
-"""
+    return c_functions("tree_ops", names)
