@@ -42,11 +42,12 @@ def test_every_header_is_included_by_a_source() -> None:
     assert sorted(set(re.findall(r'#include "([^"]+)"', sources))) == HEADERS
 
 
-def test_wheel_holds_every_file_of_csrc() -> None:
+def test_wheel_holds_every_data_file() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
     patterns = project["tool"]["setuptools"]["package-data"]["idql_func"]
-    files = [str(path.relative_to(PACKAGE)) for path in CSRC.iterdir() if path.is_file()]
-    assert len(files) >= 4
+    data = [*CSRC.iterdir(), *CSRC.parent.glob("*.toml")]
+    files = [str(path.relative_to(PACKAGE)) for path in data if path.is_file()]
+    assert len(files) >= 5
     for file in files:
         assert any(fnmatch(file, pattern) for pattern in patterns), file
 
