@@ -16,8 +16,6 @@ from typing import NamedTuple
 from idql_func.compiler.recorder import Call, Operator, Place
 from idql_func.kernels.matmul import functions_if_built
 
-__all__ = ["batched_by_member"]
-
 _POINTERS = 6
 """The first arguments of ``fused_matmul`` are pointers, the others numbers (``csrc/matmul.c``)."""
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["CudaGraph"]
-
 
 class CudaGraph:
     """A compiled graph recorded once and replayed by one launch (``torch.cuda.CUDAGraph``).

@@ -11,8 +11,6 @@ from torch.fx import Node
 
 from idql_func.compiler import torch_internals
 
-__all__ = ["results_of", "storage_number", "storage_of", "writes"]
-
 
 def writes(node: Node) -> bool:
     """Whether an operator writes to one of its arguments."""

@@ -29,8 +29,6 @@ from idql_func.compiler.torch_internals import (
 from idql_func.compiler.trace import example_inputs
 from idql_func.switches import native_matmul
 
-__all__ = ["CompiledGraph", "compile_graph", "compiler_problem"]
-
 CompiledGraph = Callable[..., Sequence[Tensor]]
 
 

@@ -28,8 +28,6 @@ from idql_func.switches import (
 from idql_func.tree import tree_flatten, tree_paths, tree_stack, tree_unflatten
 from idql_func.types import PyTree
 
-__all__ = ["Jitted", "name_of"]
-
 logger = logging.getLogger("idql_func")
 
 _Settings = tuple[Any, ...]

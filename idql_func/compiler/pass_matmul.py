@@ -29,8 +29,6 @@ from idql_func.kernels.matmul import (
     fused_matmul_shape,
 )
 
-__all__ = ["use_native_matmul"]
-
 _aten = torch.ops.aten
 _PRODUCTS = (_aten.mm.default, _aten.bmm.default)
 _LARGE = 1 << 19

@@ -23,8 +23,6 @@ from idql_func.compiler import torch_internals
 from idql_func.compiler.torch_internals import ALLOCATION, GENERATED_NAMES
 from idql_func.kernels.build import CPU_IMPLEMENTATIONS, CFunction, call_observer
 
-__all__ = ["MAX_ARGUMENTS", "Call", "Operator", "Place", "Recorder", "View", "is_recordable"]
-
 MAX_ARGUMENTS = 64
 """The largest number of arguments of a recorded C function."""
 

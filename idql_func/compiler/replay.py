@@ -44,8 +44,6 @@ from idql_func.compiler.recorder import (
 from idql_func.compiler.torch_internals import REPLAY, problem_of, turn_off
 from idql_func.kernels.build import CFunction, library
 
-__all__ = ["Replayed", "available"]
-
 logger = logging.getLogger(__name__)
 
 _NONE = array("q")

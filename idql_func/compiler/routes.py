@@ -20,8 +20,6 @@ from idql_func.kernels import matmul, threefry, tree_ops
 from idql_func.kernels.build import c_compiler, cache_folder
 from idql_func.switches import jit_disabled
 
-__all__ = ["Route", "environment", "routes"]
-
 _PACKAGES = ("torch", "numpy", "optree", "gymnasium")
 
 

@@ -17,8 +17,6 @@ from idql_func.compiler.fx_utils import storage_number, writes
 from idql_func.compiler.torch_internals import ANALYSIS, DYNAMIC_ROWS, problem_of
 from idql_func.switches import jit_disabled
 
-__all__ = ["example_inputs", "inside_transform", "runs_eagerly", "trace"]
-
 _TRACING: ContextVar[bool] = ContextVar("idql_func_tracing", default=False)
 
 

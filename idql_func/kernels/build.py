@@ -30,19 +30,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = [
-    "CPU_IMPLEMENTATIONS",
-    "CFunction",
-    "CallObserver",
-    "c_compiler",
-    "c_functions",
-    "cache_folder",
-    "call_observer",
-    "library",
-    "mapped_first",
-    "operator",
-]
-
 _SOURCES = Path(__file__).parent / "csrc"
 # The last two flags change no value: neither errno nor floating-point traps are read.
 _FLAGS = (

@@ -18,17 +18,6 @@ from torch import Tensor
 
 from idql_func.kernels.build import CFunction, c_functions, operator
 
-__all__ = [
-    "KERNEL_NAME",
-    "available",
-    "functions",
-    "functions_if_built",
-    "fused_matmul",
-    "fused_matmul_into",
-    "fused_matmul_layout",
-    "fused_matmul_shape",
-]
-
 _FLAGS = ("-ffp-contract=fast",)
 """Multiplications and additions are fused here, as in the matrix product of any library."""
 
