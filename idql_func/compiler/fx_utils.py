@@ -1,8 +1,7 @@
-"""What the passes over a traced graph ask about its nodes and their values."""
+"""Properties of a traced graph's nodes and their values, for the passes over it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,17 +16,13 @@ def writes(node: Node) -> bool:
     return torch_internals.is_mutable(node.target)
 
 
-def storage_of(tensor: Tensor) -> int:
-    """The address of a (fake) tensor's storage object, which views of one memory share."""
-    return torch_internals.storage_number(tensor)
-
-
 def storage_number(node: Node) -> int:
-    """:func:`storage_of` the node's value; minus the node's own number where it is no tensor."""
+    """The storage of the node's value; minus the node's own number where it is no tensor."""
     value = node.meta.get("val")
-    return storage_of(value) if isinstance(value, Tensor) else -id(node)
+    return torch_internals.storage_of(value) if isinstance(value, Tensor) else -id(node)
 
 
-def results_of(graph: torch.fx.GraphModule) -> Sequence[Any]:
-    """The nodes that a flat graph returns."""
-    return next(node for node in graph.graph.nodes if node.op == "output").args[0]
+def ends(graph: torch.fx.GraphModule) -> tuple[list[Node], Any]:
+    """The inputs of a flat graph, and its output node, whose ``args[0]`` are the results."""
+    *nodes, output = graph.graph.nodes
+    return [node for node in nodes if node.op == "placeholder"], output

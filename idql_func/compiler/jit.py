@@ -14,10 +14,10 @@ from torch import Tensor
 
 from idql_func.compiler.call import Arguments, BadLeaf, Program, cached_call
 from idql_func.compiler.cuda_graph import CudaGraph
-from idql_func.compiler.fx_utils import results_of, storage_of
+from idql_func.compiler.fx_utils import ends
 from idql_func.compiler.inductor import compile_graph, compiler_problem
 from idql_func.compiler.pass_inplace import reuse_donated_memory
-from idql_func.compiler.torch_internals import ANALYSIS, problem_of
+from idql_func.compiler.torch_internals import ANALYSIS, problem_of, storage_of
 from idql_func.compiler.trace import example_inputs, runs_eagerly, trace
 from idql_func.switches import (
     bfloat16_matmul,
@@ -247,7 +247,8 @@ class Jitted:
 
         graph = trace(flat, example_inputs(tensors, dynamic_rows))
         graph.graph.eliminate_dead_code()
-        made = [node.meta["val"] for node in results_of(graph)]
+        placeholders, output = ends(graph)
+        made = [node.meta["val"] for node in output.args[0]]
         sources = {"graph": made, "argument": tensors}
         kinds = tuple(
             (sources[kind][value].shape, sources[kind][value].dtype) if kind in sources else None
@@ -255,7 +256,6 @@ class Jitted:
         )
         if donated:
             outputs = reuse_donated_memory(graph, outputs, donated, tensors)
-        placeholders = [n for n in graph.graph.nodes if n.op == "placeholder"]
         used = tuple(k for k, node in enumerate(placeholders) if node.users)
         for node in placeholders:
             if not node.users:

@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from idql_func.compiler import torch_internals
-from idql_func.compiler.fx_utils import results_of, storage_number
+from idql_func.compiler.fx_utils import ends, storage_number
 from idql_func.compiler.torch_internals import ANALYSIS, problem_of
 from idql_func.kernels.tree_ops import INPLACE_FORMS
 
@@ -33,7 +33,7 @@ def reuse_donated_memory(
     It is the leaf that an in-place operator can write to, or else the first free one.
     """
     free = [k for k in donated if ("argument", k) not in outputs]
-    results = results_of(graph)
+    results = ends(graph)[1].args[0]
     buffers = {} if problem_of(ANALYSIS) else output_buffers(graph)
     pairs: dict[int, int] = {}
     made_here = [value for kind, value in outputs if kind == "graph"]
@@ -61,7 +61,7 @@ def output_buffers(graph: GraphModule) -> dict[int, int]:
 
     Only results of operators with an in-place form, or of several in a row, have one.
     """
-    inputs, output = _ends(graph)
+    inputs, output = ends(graph)
     buffer = {node: k for k, node in enumerate(inputs)}
     for node in graph.graph.nodes:
         if node.target is operator.getitem and _has_inplace_form(node.args[0]):
@@ -79,7 +79,7 @@ def use_inplace_ops(graph: GraphModule, pairs: dict[int, int]) -> dict[int, int]
     form is used if it writes each result to the right input and nothing reads the old values
     afterwards. The graph then returns that input instead of the result.
     """
-    inputs, output = _ends(graph)
+    inputs, output = ends(graph)
     number = {node: k for k, node in enumerate(inputs)}
     order = {node: k for k, node in enumerate(graph.graph.nodes)}
     sharing: dict[int, list[Node]] = defaultdict(list)
@@ -143,13 +143,12 @@ def _write_into_inputs(graph: GraphModule, pairs: dict[int, int], copied: dict[i
     are copied there at the end, the others are there already. The results left are returned in
     their order. None may be a view of an input.
     """
-    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    output = next(node for node in graph.graph.nodes if node.op == "output")
-    results = list(output.args[0])
+    inputs, output = ends(graph)
+    results = output.args[0]
     with graph.graph.inserting_before(output):
         for place, target in copied.items():
             graph.graph.call_function(
-                torch.ops.aten.copy_.default, (placeholders[target], results[place])
+                torch.ops.aten.copy_.default, (inputs[target], results[place])
             )
     output.args = (tuple(r for k, r in enumerate(results) if k not in pairs),)
     graph.recompile()
@@ -169,11 +168,6 @@ def _readers(graph: GraphModule, old: set[Node]) -> list[Node]:
             if node not in old and node.users and isinstance(node.meta.get("val"), Tensor):
                 readers.append(node)
     return readers
-
-
-def _ends(graph: GraphModule) -> tuple[list[Node], Any]:
-    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    return inputs, next(node for node in graph.graph.nodes if node.op == "output")
 
 
 def _has_inplace_form(node: Any) -> bool:

@@ -74,33 +74,27 @@ class Internal(Generic[T]):
         self.name = find.__name__
         self.routes = routes
         self.find = find
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget what was found, so that the next use looks again."""
-        self._part: T | None = None
-        self._problem: str | None = None
-        self._looked = False
+        self.found: tuple[T | None, str | None] | None = None
+        """The part and the problem with it, one of which is None; None before the first use."""
 
     def __call__(self) -> T | None:
         """The part, or None if it is missing or behaves otherwise than expected."""
-        if not self._looked:
-            self._look()
-        return self._part
+        return self._search()[0]
 
     @property
     def problem(self) -> str | None:
         """Why the part can't be used, or None if it can."""
-        self()
-        return self._problem
+        return self._search()[1]
 
-    def _look(self) -> None:
-        try:
-            self._part = self.find()
-        except Exception as error:  # private code may fail in any way
-            self._problem = f"{self.name} of torch {torch.__version__}: {_one_line(error)}"
-            _tell(self.routes, self._problem)
-        self._looked = True
+    def _search(self) -> tuple[T | None, str | None]:
+        if self.found is None:
+            try:
+                self.found = self.find(), None
+            except Exception as error:  # private code may fail in any way
+                problem = f"{self.name} of torch {torch.__version__}: {_one_line(error)}"
+                _log_off(self.routes, problem)
+                self.found = None, problem
+        return self.found
 
 
 def internal(*routes: str) -> Callable[[Callable[[], T]], Internal[T]]:
@@ -119,7 +113,7 @@ def problem_of(route: str) -> str | None:
     if route in _off:
         return _off[route]
     problems = [part.problem for part in INTERNALS.values() if route in part.routes]
-    return next((problem for problem in problems if problem is not None), None)
+    return next(filter(None, problems), None)
 
 
 def turn_off(route: str, problem: str | Exception) -> None:
@@ -127,7 +121,7 @@ def turn_off(route: str, problem: str | Exception) -> None:
     if route not in _off:
         text = problem if isinstance(problem, str) else _one_line(problem)
         _off[route] = f"torch {torch.__version__}: {text}"
-        _tell((route,), _off[route])
+        _log_off((route,), _off[route])
 
 
 def reset() -> None:
@@ -135,10 +129,10 @@ def reset() -> None:
     _off.clear()
     compiler_takes_vector_flags.cache_clear()
     for part in INTERNALS.values():
-        part.reset()
+        part.found = None
 
 
-def _tell(routes: Sequence[str], problem: str) -> None:
+def _log_off(routes: Sequence[str], problem: str) -> None:
     fallbacks = "; ".join(FALLBACKS[route] for route in routes)
     verb = "is" if len(routes) == 1 else "are"
     logger.info("%s %s off (%s): %s.", " and ".join(routes), verb, problem, fallbacks)
@@ -255,8 +249,8 @@ def storage_identity() -> Callable[[Tensor], int]:
     return number
 
 
-def storage_number(tensor: Tensor) -> int:
-    """The number of a tensor's storage, see :func:`storage_identity`."""
+def storage_of(tensor: Tensor) -> int:
+    """The number of a (fake) tensor's storage, which views of one memory share."""
     number = storage_identity()
     return id(tensor) if number is None else number(tensor)
 
