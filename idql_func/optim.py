@@ -121,6 +121,10 @@ def cosine_decay_schedule(
     return CosineDecaySchedule(float(init_value), int(decay_steps), float(alpha))
 
 
+_INITIAL_RATE: dict[type, str] = {CosineDecaySchedule: "init_value", ConstantSchedule: "value"}
+"""The field with the initial rate of each schedule."""
+
+
 # --- transformations ----------------------------------------------------------------------------
 
 
@@ -273,7 +277,8 @@ def adamw(
     -0.05
     """
     if mask is not None and not callable(mask):
-        mask = _FixedMask.of(mask)
+        leaves, spec = tree_flatten(mask)
+        mask = _FixedMask(tuple(map(bool, leaves)), spec)
     return chain(
         ScaleByAdam(b1, b2, eps),
         AddDecayedWeights(weight_decay, mask),
@@ -291,10 +296,8 @@ def learning_rate_of(tx: Chain) -> float | Tensor:
     (0.1, 0.2)
     """
     rate = _rate_part(tx).learning_rate
-    if isinstance(rate, CosineDecaySchedule):
-        return rate.init_value
-    if isinstance(rate, ConstantSchedule):
-        return rate.value
+    if type(rate) in _INITIAL_RATE:
+        return getattr(rate, _INITIAL_RATE[type(rate)])
     if callable(rate):
         raise ValueError(
             f"learning_rate_of: the initial rate of the schedule {rate} is not known; "
@@ -318,15 +321,10 @@ def with_learning_rate(tx: Chain, rate: float | Tensor) -> Chain:
     True
     """
     part = _rate_part(tx)
-    old = part.learning_rate
+    old: Any = part.learning_rate
     learning_rate_of(tx)
-    if isinstance(old, CosineDecaySchedule):
-        new: Any = replace(old, init_value=rate)
-    elif isinstance(old, ConstantSchedule):
-        new = replace(old, value=rate)
-    else:
-        new = rate
-    changed = replace(part, learning_rate=new)
+    field = _INITIAL_RATE.get(type(old))
+    changed = replace(part, learning_rate=replace(old, **{field: rate}) if field else rate)
     return replace(tx, parts=tuple(changed if p is part else p for p in tx.parts))
 
 
@@ -390,11 +388,6 @@ class _FixedMask:
 
     leaves: tuple[bool, ...]
     spec: Any
-
-    @staticmethod
-    def of(tree: Any) -> _FixedMask:
-        leaves, spec = tree_flatten(tree)
-        return _FixedMask(tuple(bool(x) for x in leaves), spec)
 
     def __call__(self, params: Params) -> Any:
         return tree_unflatten(self.spec, self.leaves)

@@ -164,17 +164,11 @@ def vmap(
         if not isinstance(out_axes, int):
             # the axes need the result's structure, which one unmapped call gives
             flat_axes = _out_axes(fn, args, leaves, axes, out_axes)
-        results = list(
-            torch.func.vmap(
-                flat,
-                in_dims=tuple(axes[i] for i in mapped_positions),
-                out_dims=flat_axes,
-                chunk_size=chunk_size,
-            )(*(leaves[i] for i in mapped_positions))
-        )
+        in_dims = tuple(axes[i] for i in mapped_positions)
+        run = torch.func.vmap(flat, in_dims, flat_axes, chunk_size=chunk_size)
+        results = iter(run(*(leaves[i] for i in mapped_positions)))
         merged = [
-            constants[i] if i in constants else results.pop(0)
-            for i in range(len(results) + len(constants))
+            constants[i] if i in constants else next(results) for i in range(out_spec[0].num_leaves)
         ]
         return tree_unflatten(out_spec[0], merged)
 
@@ -201,12 +195,8 @@ def _out_axes(
     ]
     result = fn(*tree_unflatten(spec, singles))
     spread = _prefix_axes(out_axes, result, "out_axes")
-    kept = [
-        (a, x)
-        for a, x in zip(spread, tree_flatten(result, none_is_leaf=True)[0], strict=True)
-        if isinstance(x, Tensor)
-    ]
-    return tuple(a for a, _ in kept)
+    made, _ = tree_flatten(result, none_is_leaf=True)
+    return tuple(a for a, x in zip(spread, made, strict=True) if isinstance(x, Tensor))
 
 
 def _check_axes(fn: Callable[..., Any], args: Any, leaves: list[Any], axes: list[Any]) -> None:
@@ -215,7 +205,7 @@ def _check_axes(fn: Callable[..., Any], args: Any, leaves: list[Any], axes: list
         if axis is None:
             continue
         if not -leaf.ndim <= axis < leaf.ndim:
-            path = _paths_with_none(args)[i]
+            path = tree_paths(args, none_is_leaf=True)[i]
             raise ValueError(
                 f"vmap({name_of(fn)}): leaf {path!r} of shape {tuple(leaf.shape)} "
                 f"has no axis {axis} to map over."
@@ -226,16 +216,11 @@ def _check_axes(fn: Callable[..., Any], args: Any, leaves: list[Any], axes: list
     first = next(iter(sizes))
     for i, size in sizes.items():
         if size != sizes[first]:
-            paths = _paths_with_none(args)
+            paths = tree_paths(args, none_is_leaf=True)
             raise ValueError(
                 f"vmap({name_of(fn)}): the mapped axes differ in size: {sizes[first]} for "
                 f"{paths[first]!r}, {size} for {paths[i]!r}."
             )
-
-
-def _paths_with_none(args: Any) -> list[str]:
-    paths = optree.tree_paths(args, none_is_leaf=True, namespace=NAMESPACE)
-    return ["/".join(str(entry) for entry in path) for path in paths]
 
 
 # --- grad ---------------------------------------------------------------------------

@@ -76,14 +76,14 @@ def tree_map(fn: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
     return optree.tree_map(fn, tree, *rest, namespace=NAMESPACE)
 
 
-def tree_paths(tree: PyTree) -> list[str]:
+def tree_paths(tree: PyTree, none_is_leaf: bool = False) -> list[str]:
     """Return the path of each leaf, such as ``score_model/params/MLP_0/Dense_0/kernel``.
 
     >>> tree_paths({"a": {"kernel": 1, "bias": 2}})
     ['a/bias', 'a/kernel']
     """
     _register_tensordict()
-    paths = optree.tree_paths(tree, namespace=NAMESPACE)
+    paths = optree.tree_paths(tree, none_is_leaf=none_is_leaf, namespace=NAMESPACE)
     return ["/".join(str(entry) for entry in path) for path in paths]
 
 
@@ -99,12 +99,17 @@ def tree_stack(trees: Sequence[PyTree]) -> PyTree:
     """
 
     def stacked(*leaves: Any) -> Tensor:
-        return torch.stack([torch.as_tensor(x, dtype=_number_dtype(x)) for x in leaves])
+        return torch.stack([torch.as_tensor(x, dtype=number_dtype(x)) for x in leaves])
 
     return tree_map(stacked, *trees)
 
 
-def _number_dtype(leaf: Any) -> torch.dtype | None:
+def number_dtype(leaf: Any) -> torch.dtype | None:
+    """The dtype of a Python number as a tensor, JAX's default; None for any other leaf.
+
+    >>> number_dtype(1), number_dtype(torch.ones(1))
+    (torch.int32, None)
+    """
     if isinstance(leaf, bool):
         return torch.bool
     if isinstance(leaf, int | float):

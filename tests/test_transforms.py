@@ -160,6 +160,12 @@ def test_numbers_have_the_current_precision() -> None:
 
 
 @pytest.mark.usefixtures("traced")
+@pytest.mark.usefixtures("traced")
+def test_numpy_number_is_a_number() -> None:
+    result = jit(lambda x: x * 2)(np.float64(1.5))  # a subclass of float
+    assert (result.item(), result.dtype) == (3.0, torch.float32)
+
+
 def test_static_arguments_by_number_and_by_name() -> None:
     @jit(static_argnums=1, static_argnames=("mode",))
     def power(x: Tensor, n: int, *, mode: str = "plain") -> Tensor:

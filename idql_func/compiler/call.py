@@ -31,8 +31,8 @@ from idql_func.compiler.lazy import (
     transfer,
 )
 from idql_func.compiler.replay import Replayed
-from idql_func.switches import float_dtype, int_dtype, x64_enabled
-from idql_func.tree import as_tensor, tree_flatten, tree_unflatten
+from idql_func.switches import float_dtype, x64_enabled
+from idql_func.tree import as_tensor, number_dtype, tree_flatten, tree_unflatten
 from idql_func.types import PyTree
 
 Output = tuple[str, Any]
@@ -46,12 +46,7 @@ _MADE = ("graph", "constant")
 
 
 class BadLeaf(TypeError):
-    """An argument leaf that is neither a tensor, an array nor a number."""
-
-    def __init__(self, place: int, leaf: Any) -> None:
-        super().__init__(place)
-        self.place = place
-        self.leaf = leaf
+    """An argument leaf that is neither a tensor, an array nor a number: its place and the leaf."""
 
 
 class Arguments:
@@ -160,9 +155,8 @@ class Arguments:
                     self.leaves[i] = number
                 self.lazy[k] = None
             else:
-                some = [isinstance(leaf, Tensor) for leaf in self.leaves[start:stop]]
-                given = [start + i for i, is_tensor in enumerate(some) if is_tensor]
-                others = [start + i for i, is_tensor in enumerate(some) if not is_tensor]
+                given = [i for i in range(start, stop) if isinstance(self.leaves[i], Tensor)]
+                others = sorted({*range(start, stop)} - {*given})
                 taken = take_donated_memory(
                     [self.leaves[i] for i in given], [self.tensors[i] for i in given]
                 )
@@ -183,8 +177,8 @@ class Arguments:
 
 def leaf_tensor(leaf: Any, device: torch.device | None, slot: int) -> Tensor | None:
     """The tensor of a number or an array, or None. Equal numbers at two slots get two tensors."""
-    if isinstance(leaf, bool | int | float):
-        dtype = {bool: torch.bool, int: int_dtype(), float: float_dtype()}[type(leaf)]
+    dtype = number_dtype(leaf)
+    if dtype is not None:
         return _scalar(leaf, dtype, device, slot)
     if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "biuf":
         tensor = torch.from_numpy(np.ascontiguousarray(leaf))
@@ -236,19 +230,16 @@ class _Part:
             else:
                 return None
         if self.signature is None:
-            self._set_signature([numbers.get(k, leaf) for k, leaf in enumerate(leaves)])
-        if self.signature is None:
-            return None
+            tensors: list[Any] = [numbers.get(k, leaf) for k, leaf in enumerate(leaves)]
+            self.impossible = not all(
+                type(t) is Tensor and t.is_contiguous() and not t.requires_grad for t in tensors
+            )
+            if self.impossible:
+                return None
+            self.signature = Signature(self.spec, tensors).interned()
         return lazy_node(
             LazyTree(leaves, numbers, self.layout, self.signature, self.x64, self.owned)
         )
-
-    def _set_signature(self, tensors: Sequence[Any]) -> None:
-        self.impossible = not all(
-            type(t) is Tensor and t.is_contiguous() and not t.requires_grad for t in tensors
-        )
-        if not self.impossible:
-            self.signature = Signature(self.spec, tensors).interned()
 
 
 class Program:
@@ -326,17 +317,14 @@ class Program:
         if layout is None or not places:
             return None
         start, stop = places[0], places[-1] + 1
-        kinds = [kind for kind, _ in self.outputs[start:stop]]
+        outputs = self.outputs[start:stop]
         unknown_kinds = tuple(
             (k, value if kind == "argument" else None)
-            for k, (kind, value) in enumerate(self.outputs[start:stop])
+            for k, (kind, value) in enumerate(outputs)
             if kind in ("argument", "constant")
         )
-        owned = [
-            kept or kind == "constant"
-            for kept, kind in zip(self.kept[start:stop], kinds, strict=True)
-        ]
-        if self._donates and not all(owned):
+        made = zip(outputs, self.kept[start:stop], strict=True)
+        if self._donates and not all(kept or kind == "constant" for (kind, _), kept in made):
             return None
         return _Part(start, stop, spec, layout, unknown_kinds, x64_enabled(), self._donates)
 

@@ -192,10 +192,11 @@ class Jitted:
         try:
             arguments = Arguments([*values, *[kwargs[name] for name in names]])
         except BadLeaf as bad:
+            place, leaf = bad.args
             dynamic = tuple(values), {name: kwargs[name] for name in names}
             raise TypeError(
-                f"jit({name_of(self.fn)}): argument leaf {tree_paths(dynamic)[bad.place]!r} is a "
-                f"{type(bad.leaf).__name__}; leaves must be tensors, arrays or numbers, "
+                f"jit({name_of(self.fn)}): argument leaf {tree_paths(dynamic)[place]!r} is a "
+                f"{type(leaf).__name__}; leaves must be tensors, arrays or numbers, "
                 "and anything else named in static_argnums or static_argnames."
             ) from None
         key = arguments.signatures, settings

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import optree
@@ -29,8 +29,6 @@ from idql_func.compiler.donation import (
     take_donated_memory,
 )
 from idql_func.tree import tree_iter, tree_unflatten
-
-Kind = tuple[torch.Size, torch.dtype, torch.device, bool]
 
 _SLOT = "_idql_func_lazy"
 _LOCK = threading.RLock()  # a field is materialised once and memory donated once, in any thread
@@ -65,11 +63,6 @@ class Signature:
 _SIGNATURES: weakref.WeakValueDictionary[Signature, Signature] = weakref.WeakValueDictionary()
 
 
-def kind_of(tensor: Tensor) -> Kind:
-    """Shape, dtype, device, and ``requires_grad``."""
-    return tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad
-
-
 @dataclass(frozen=True, eq=False)
 class NodeLayout:
     """The place of each field of a node among its leaves."""
@@ -82,14 +75,9 @@ class NodeLayout:
     field that is itself a node."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class LazyTree:
     """The leaves of a tree that a jitted call has made: contiguous tensors, and numbers."""
-
-    __slots__ = (
-        "donated", "exposed", "fast_calls", "layout", "leaves", "materialized", "numbers", "owned",
-        "signature", "x64",
-    )  # fmt: skip
 
     leaves: list[Any]
     numbers: dict[int, Tensor]
@@ -100,16 +88,14 @@ class LazyTree:
     """Whether the tensors of numbers were made under :func:`idql_func.enable_x64`."""
     owned: bool
     """Whether nothing else refers to the tensors, whose memory a donating call has made."""
-
-    def __post_init__(self) -> None:
-        self.materialized: set[int] = set()
-        """Places of the tensors that the caller can reach through a field."""
-        self.exposed = False
-        """Whether the caller can reach a mutable container, and so may have changed the tree."""
-        self.donated = False
-        """Whether the leaves were donated."""
-        self.fast_calls: dict[Any, Any] = {}
-        """Fast calls with this tree as first argument (``call.FastCall``), by the settings."""
+    fast_calls: dict[Any, Any] = field(default_factory=dict)
+    """Fast calls with this tree as first argument (``call.FastCall``), by the settings."""
+    materialized: set[int] = field(default_factory=set)
+    """Places of the tensors that the caller can reach through a field."""
+    exposed: bool = False
+    """Whether the caller can reach a mutable container, and so may have changed the tree."""
+    donated: bool = False
+    """Whether the leaves were donated."""
 
     def successor(self) -> LazyTree:
         """Move the leaves to a new tree; this one is donated.
@@ -120,10 +106,8 @@ class LazyTree:
         with _LOCK:
             if self.donated:
                 raise RuntimeError(DONATED_MESSAGE)
-            new = LazyTree(
-                self.leaves, self.numbers, self.layout, self.signature, self.x64, self.owned
-            )
-            new.fast_calls = self.fast_calls
+            same = self.layout, self.signature, self.x64, self.owned, self.fast_calls
+            new = LazyTree(self.leaves, self.numbers, *same)
             self._empty()
         return new
 
@@ -147,9 +131,9 @@ class LazyTree:
             return False
         kinds = self.signature.kinds
         return all(
-            kind_of(leaf) == kinds[k] and leaf.is_contiguous()
+            (x.shape, x.dtype, x.device, x.requires_grad) == kinds[k] and x.is_contiguous()
             for k in self.materialized
-            if isinstance(leaf := self.leaves[k], Tensor)
+            if isinstance(x := self.leaves[k], Tensor)
         )
 
     def materialize(self, start: int, stop: int) -> list[Any]:
