@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +21,44 @@ from idql_func.tree import tree_map
 from idql_func.types import Params
 
 # --- networks -----------------------------------------------------------------------------
+
+
+def critic_head(
+    hidden_dims: tuple[int, ...], num: int, dropout_rate: float | None, layer_norm: bool
+) -> Callable[..., Ensemble]:
+    """An ensemble of ``num`` state-action values, as a function of ``input_dim``."""
+    return functools.partial(
+        Ensemble,
+        StateActionValue,
+        MLP,
+        hidden_dims=hidden_dims,
+        activate_final=True,
+        dropout_rate=dropout_rate,
+        use_layer_norm=layer_norm,
+        num=num,
+    )
+
+
+def policy_head(
+    act_dim: int,
+    hidden_dims: tuple[int, ...],
+    dropout_rate: float | None,
+    layer_norm: bool,
+    tanh: bool,
+    **bounds: Any,
+) -> Callable[..., Normal]:
+    """A normal policy, as a function of ``input_dim``; ``bounds`` are those of its deviation."""
+    return functools.partial(
+        Normal,
+        MLP,
+        hidden_dims=hidden_dims,
+        activate_final=True,
+        dropout_rate=dropout_rate,
+        use_layer_norm=layer_norm,
+        action_dim=act_dim,
+        squash_tanh=tanh,
+        **bounds,
+    )
 
 
 @functools.cache
@@ -36,16 +75,7 @@ def critic_network(
     >>> sorted(critic_network(3, 2, (8,), 2)._modules)
     ['VmapStateActionValue_0']
     """
-    return Ensemble(
-        StateActionValue,
-        MLP,
-        input_dim=obs_dim + act_dim,
-        hidden_dims=hidden_dims,
-        activate_final=True,
-        dropout_rate=dropout_rate,
-        use_layer_norm=layer_norm,
-        num=num,
-    )
+    return critic_head(hidden_dims, num, dropout_rate, layer_norm)(input_dim=obs_dim + act_dim)
 
 
 @functools.cache
@@ -83,17 +113,8 @@ def gaussian_policy(
     if std is not None:
         log_std = math.log(std)
         bounds = {"log_std_min": log_std, "log_std_max": log_std, "state_dependent_std": False}
-    return Normal(
-        MLP,
-        input_dim=obs_dim,
-        hidden_dims=hidden_dims,
-        activate_final=True,
-        dropout_rate=dropout_rate,
-        use_layer_norm=layer_norm,
-        action_dim=act_dim,
-        squash_tanh=tanh,
-        **bounds,
-    )
+    head = policy_head(act_dim, hidden_dims, dropout_rate, layer_norm, tanh, **bounds)
+    return head(input_dim=obs_dim)
 
 
 @functools.cache

@@ -15,16 +15,9 @@ from idql_func import random
 from idql_func.agents.agent import Agent
 from idql_func.agents.augmentations import batched_random_crop
 from idql_func.agents.checks import check_integer, check_layers, check_name, real_tensor
+from idql_func.agents.factories import critic_head, policy_head
 from idql_func.deprecation import moved_names
-from idql_func.distributions import Normal
-from idql_func.networks import (
-    MLP,
-    D4PGEncoder,
-    Ensemble,
-    PixelMultiplexer,
-    ResNetV2Encoder,
-    StateActionValue,
-)
+from idql_func.networks import D4PGEncoder, PixelMultiplexer, ResNetV2Encoder
 from idql_func.networks.conv import Padding, check_padding
 from idql_func.struct import field
 from idql_func.transforms import jit
@@ -138,16 +131,7 @@ def pixel_policy(
     >>> sorted(pixel_policy(vision, 2, (8,))._modules)
     ['Dense_0', 'LayerNorm_0', 'Normal_0', 'encoder_0']
     """
-    head = functools.partial(
-        Normal,
-        MLP,
-        hidden_dims=hidden_dims,
-        activate_final=True,
-        dropout_rate=dropout_rate,
-        use_layer_norm=layer_norm,
-        action_dim=act_dim,
-        squash_tanh=tanh,
-    )
+    head = policy_head(act_dim, hidden_dims, dropout_rate, layer_norm, tanh)
     return vision.network(head, stop_gradient=stop_gradient)
 
 
@@ -167,16 +151,7 @@ def pixel_critic(
     >>> sorted(pixel_critic(vision, 2, (8,), 2)._modules)
     ['Dense_0', 'Ensemble_0', 'LayerNorm_0', 'encoder_0']
     """
-    head = functools.partial(
-        Ensemble,
-        StateActionValue,
-        MLP,
-        hidden_dims=hidden_dims,
-        activate_final=True,
-        dropout_rate=dropout_rate,
-        use_layer_norm=layer_norm,
-        num=num,
-    )
+    head = critic_head(hidden_dims, num, dropout_rate, layer_norm)
     return vision.network(head, action_dim=act_dim)
 
 

@@ -21,6 +21,7 @@ from idql_func.kernels.build import c_compiler, cache_folder
 from idql_func.switches import jit_disabled
 
 _PACKAGES = ("torch", "numpy", "optree", "gymnasium")
+_NO_CUDA = "torch finds no CUDA device"
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,19 @@ def environment() -> dict[str, str]:
     >>> environment()["torch"] == torch.__version__
     True
     """
-    found = {"idql_func": __version__} | {name: _version(name) for name in _PACKAGES}
-    found["python"] = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    found["C compiler"] = _compiler(c_compiler())
-    found["C++ compiler"] = _compiler(torch_internals.cpp_compiler())
-    found["CPU"] = _cpu()
-    found["vector instructions"] = torch.backends.cpu.get_cpu_capability()
-    found["threads"] = f"{torch.get_num_threads()} of {os.cpu_count()} cores"
-    found["cache folder"] = _cache()
-    found["CUDA"] = (
-        torch.cuda.get_device_name() if torch.cuda.is_available() else "torch finds no CUDA device"
-    )
-    return found
+    cuda = torch.cuda.is_available()
+    return {
+        "idql_func": __version__,
+        **{name: metadata.version(name) for name in _PACKAGES},
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "C compiler": _compiler(c_compiler()),
+        "C++ compiler": _compiler(torch_internals.cpp_compiler()),
+        "CPU": _cpu(),
+        "vector instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
+        "cache folder": _cache(),
+        "CUDA": torch.cuda.get_device_name() if cuda else _NO_CUDA,
+    }
 
 
 def routes() -> list[Route]:
@@ -82,15 +84,8 @@ def routes() -> list[Route]:
         detail = "" if problem is None else f"{problem}; {fallback}"
         found.append(Route(route, problem is None, detail))
     cuda = torch.cuda.is_available()
-    found.append(Route("CUDA graphs", cuda, "" if cuda else "torch finds no CUDA device"))
+    found.append(Route("CUDA graphs", cuda, "" if cuda else _NO_CUDA))
     return found
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _compiler(path: str | None) -> str:
