@@ -103,16 +103,15 @@ def jit(
     ...     double({"a": torch.ones(2)})["a"].tolist()
     [2.0, 2.0]
     """
-    if fn is None:
-        return functools.partial(
-            jit,
-            static_argnums=static_argnums,
-            static_argnames=static_argnames,
-            donate_argnums=donate_argnums,
-            cuda_graphs=cuda_graphs,
-            open_argnames=open_argnames,
-        )
-    return Jitted(fn, static_argnums, static_argnames, donate_argnums, cuda_graphs, open_argnames)
+    make = functools.partial(
+        Jitted,
+        static_argnums=static_argnums,
+        static_argnames=static_argnames,
+        donate_argnums=donate_argnums,
+        cuda_graphs=cuda_graphs,
+        open_argnames=open_argnames,
+    )
+    return make if fn is None else make(fn)
 
 
 # --- vmap ---------------------------------------------------------------------------

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from idql_func import optim, random
 from idql_func.agents.checks import box_size, check_dropout, check_layers, check_number, check_rate
-from idql_func.agents.critics import ApplyFn
+from idql_func.agents.critics import ApplyFn, step_on_loss
 from idql_func.agents.factories import gaussian_policy, train_state
 from idql_func.agents.policy_agent import PolicyAgent
 from idql_func.networks import get_weight_decay_mask
-from idql_func.transforms import grad, jit
+from idql_func.transforms import jit
 from idql_func.types import Batch, InfoDict, Params, PRNGKey
 
 Self = TypeVar("Self", bound="BCLearner")
@@ -123,16 +123,9 @@ class BCLearner(PolicyAgent):
     def update_actor(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of the actor on a checked batch."""
         rng, dropout_key, sample_key = random.split(self.rng, 3).unbind(0)
-        grads, info = grad(bc_loss, has_aux=True)(
-            self.actor.params,
-            self.actor.apply_fn,
-            batch["observations"],
-            batch["actions"],
-            dropout_key,
-            sample_key,
-            self.entropy_bonus,
-        )
-        return self.replace(actor=self.actor.apply_gradients(grads=grads), rng=rng), info
+        inputs = batch["observations"], batch["actions"], dropout_key, sample_key
+        actor, info = step_on_loss(self.actor, bc_loss, *inputs, self.entropy_bonus)
+        return self.replace(actor=actor, rng=rng), info
 
     def update(self: Self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
         """One step on ``observations [B, O], actions [B, A]``; ``info``: nll and entropy.

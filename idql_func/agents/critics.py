@@ -133,6 +133,22 @@ def soft_update(target: TrainState, source: TrainState, tau: Any) -> TrainState:
     return target.replace(params=optim.incremental_update(source.params, target.params, tau))
 
 
+def step_on_loss(
+    state: TrainState, loss: Callable[..., tuple[Tensor, InfoDict]], *inputs: Any
+) -> tuple[TrainState, InfoDict]:
+    """One optimiser step on ``loss(params, apply_fn, *inputs)``, and the loss's ``info``.
+
+    >>> import torch
+    >>> state = TrainState.create(
+    ...     params=torch.tensor([1.0]), tx=optim.adam(0.5), apply_fn=lambda p, x: p * x)
+    >>> loss = lambda params, apply_fn, x: (apply_fn(params, x).sum(), {"x": x})
+    >>> step_on_loss(state, loss, torch.ones(1))[0].params
+    tensor([0.5000])
+    """
+    grads, info = grad(loss, has_aux=True)(state.params, state.apply_fn, *inputs)
+    return state.apply_gradients(grads=grads), info
+
+
 def step_value(
     value: TrainState, observations: Tensor, q: Tensor, objective: str, hyperparam: Any
 ) -> tuple[TrainState, InfoDict]:
@@ -146,10 +162,7 @@ def step_value(
     >>> step_value(value, torch.zeros(4, 2), torch.ones(4), "expectile", 0.7)[0].step.item()
     1
     """
-    grads, info = grad(value_loss, has_aux=True)(
-        value.params, value.apply_fn, observations, q, objective, hyperparam
-    )
-    return value.apply_gradients(grads=grads), info
+    return step_on_loss(value, value_loss, observations, q, objective, hyperparam)
 
 
 def step_critic(
@@ -174,10 +187,7 @@ def step_critic(
     1
     """
     observations, actions = batch["observations"], batch["actions"]
-    grads, info = grad(loss, has_aux=True)(
-        critic.params, critic.apply_fn, observations, actions, target_q, dropout_key
-    )
-    critic = critic.apply_gradients(grads=grads)
+    critic, info = step_on_loss(critic, loss, observations, actions, target_q, dropout_key)
     return critic, soft_update(target_critic, critic, tau), info
 
 

@@ -145,9 +145,5 @@ class DrQLearner(PixelAgent, SACLearner):
             augment=self.data_augmentation_fn,
         )
         learner = self.replace(rng=rng, actor=share_encoder(self.critic, self.actor))
-        cropped = {
-            **checked,
-            "observations": observations,
-            "next_observations": next_observations,
-        }
-        return super(DrQLearner, learner).update(cropped, utd_ratio, donate=donate)
+        crops = {"observations": observations, "next_observations": next_observations}
+        return super(DrQLearner, learner).update({**checked, **crops}, utd_ratio, donate=donate)

@@ -23,6 +23,7 @@ from idql_func.agents.critics import (
     bellman_target,
     dropout_options,
     step_critic,
+    step_on_loss,
     step_value,
     value_loss,
 )
@@ -35,7 +36,7 @@ from idql_func.agents.factories import (
 )
 from idql_func.agents.policy_agent import PolicyAgent
 from idql_func.struct import TrainState
-from idql_func.transforms import grad, jit
+from idql_func.transforms import jit
 from idql_func.types import Batch, InfoDict, InputError, Params, PRNGKey
 
 Self = TypeVar("Self", bound="IQLLearner")
@@ -128,12 +129,9 @@ class IQLLearner(PolicyAgent):
         """
         obs_dim = box_size(observation_space, "observation_space")
         act_dim = box_size(action_space, "action_space")
-        for name, rate in (
-            ("actor_lr", actor_lr),
-            ("critic_lr", critic_lr),
-            ("value_lr", value_lr),
-        ):
-            check_rate(name, rate)
+        check_rate("actor_lr", actor_lr)
+        check_rate("critic_lr", critic_lr)
+        check_rate("value_lr", value_lr)
         check_layers("hidden_dims", hidden_dims)
         check_integer("num_qs", num_qs, 1)
         check_fraction("discount", discount)
@@ -175,14 +173,9 @@ class IQLLearner(PolicyAgent):
         """
         adv = self._advantage(batch)
         weights = losses.advantage_weights(adv, "exp_adv", self.expectile, self.temperature)
-        grads, info = grad(weighted_actor_loss, has_aux=True)(
-            self.actor.params,
-            self.actor.apply_fn,
-            batch["observations"],
-            batch["actions"],
-            weights,
+        actor, info = step_on_loss(
+            self.actor, weighted_actor_loss, batch["observations"], batch["actions"], weights
         )
-        actor = self.actor.apply_gradients(grads=grads)
         return self.replace(actor=actor), {**info, "adv": adv.mean()}
 
     def update_q(self: Self, batch: Batch) -> tuple[Self, InfoDict]:

@@ -14,10 +14,8 @@ from torch import Tensor
 
 from idql_func import optim, random
 from idql_func.agents.agent import TRANSITION_FIELDS
-from idql_func.agents.checks import (
-    box_size,
-)
-from idql_func.agents.critics import ApplyFn, dropout_options, min_q, step_critic
+from idql_func.agents.checks import box_size
+from idql_func.agents.critics import ApplyFn, dropout_options, min_q, step_critic, step_on_loss
 from idql_func.agents.factories import critic_network, gaussian_policy
 from idql_func.agents.policy_agent import PolicyAgent
 from idql_func.agents.sac_build import check_sac_settings, soft_actor_critic_states
@@ -25,7 +23,7 @@ from idql_func.agents.update_ratio import mini_batches, step_on_all_but_last
 from idql_func.deprecation import moved_names
 from idql_func.networks import Temperature, subsample_ensemble
 from idql_func.struct import TrainState, field
-from idql_func.transforms import grad, jit
+from idql_func.transforms import jit
 from idql_func.types import Batch, InfoDict, Params, PRNGKey
 
 Self = TypeVar("Self", bound="SACLearner")
@@ -183,23 +181,15 @@ class SACLearner(PolicyAgent):
     def update_actor(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of the policy towards high soft values."""
         key, dropout_key, rng = random.split_chain(self.rng, 2, carry=1).unbind(0)
-        grads, info = grad(soft_actor_loss, has_aux=True)(
-            self.actor.params,
-            self.actor.apply_fn,
-            batch["observations"],
-            key,
-            self.critic,
-            dropout_key,
-            self.temp.apply_fn(self.temp.params),
-        )
-        return self.replace(actor=self.actor.apply_gradients(grads=grads), rng=rng), info
+        temperature = self.temp.apply_fn(self.temp.params)
+        inputs = batch["observations"], key, self.critic, dropout_key, temperature
+        actor, info = step_on_loss(self.actor, soft_actor_loss, *inputs)
+        return self.replace(actor=actor, rng=rng), info
 
     def update_temperature(self: Self, entropy: Tensor) -> tuple[Self, InfoDict]:
         """One step of the temperature towards the target entropy."""
-        grads, info = grad(temperature_loss, has_aux=True)(
-            self.temp.params, self.temp.apply_fn, entropy, self.target_entropy
-        )
-        return self.replace(temp=self.temp.apply_gradients(grads=grads)), info
+        temp, info = step_on_loss(self.temp, temperature_loss, entropy, self.target_entropy)
+        return self.replace(temp=temp), info
 
     # public methods: check the batch, run the compiled steps
 
@@ -234,8 +224,5 @@ def _update(learner: SACLearner, batch: Batch) -> tuple[SACLearner, InfoDict]:
 
 
 __getattr__ = moved_names(
-    __name__,
-    {
-        "all_but_last": "idql_func.agents.update_ratio:step_on_all_but_last",
-    },
+    __name__, {"all_but_last": "idql_func.agents.update_ratio:step_on_all_but_last"}
 )

@@ -22,7 +22,14 @@ from idql_func.agents.checks import (
     check_rate,
     check_subset,
 )
-from idql_func.agents.critics import ApplyFn, dropout_options, min_q, soft_update, step_critic
+from idql_func.agents.critics import (
+    ApplyFn,
+    dropout_options,
+    min_q,
+    soft_update,
+    step_critic,
+    step_on_loss,
+)
 from idql_func.agents.factories import (
     critic_network,
     deterministic_policy,
@@ -32,7 +39,7 @@ from idql_func.agents.factories import (
 from idql_func.agents.update_ratio import known_step_count, step_on_all_but_last
 from idql_func.networks import subsample_ensemble
 from idql_func.struct import TrainState, field
-from idql_func.transforms import grad, jit
+from idql_func.transforms import jit
 from idql_func.tree import tree_map
 from idql_func.types import Batch, InfoDict, Params, PRNGKey
 
@@ -184,10 +191,9 @@ class TD3Learner(Agent):
     def update_actor(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of the actor, and of its EMA."""
         key, rng = random.split(self.rng)
-        grads, info = grad(deterministic_actor_loss, has_aux=True)(
-            self.actor.params, self.actor.apply_fn, batch["observations"], self.critic, key
+        actor, info = step_on_loss(
+            self.actor, deterministic_actor_loss, batch["observations"], self.critic, key
         )
-        actor = self.actor.apply_gradients(grads=grads)
         target_actor = soft_update(self.target_actor, actor, self.tau)
         return self.replace(actor=actor, target_actor=target_actor, rng=rng), info
 

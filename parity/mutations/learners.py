@@ -113,10 +113,10 @@ LEARNERS = (
         "the target averages the critic before its step, as in jaxrl_m",
         "agents/critics.py",
         """\
-    critic = critic.apply_gradients(grads=grads)
+    critic, info = step_on_loss(critic, loss, observations, actions, target_q, dropout_key)
     return critic, soft_update(target_critic, critic, tau), info""",
         """\
-    stepped = critic.apply_gradients(grads=grads)
+    stepped, info = step_on_loss(critic, loss, observations, actions, target_q, dropout_key)
     return stepped, soft_update(target_critic, critic, tau), info""",
     ),
     Mutation(
