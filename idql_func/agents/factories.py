@@ -26,7 +26,11 @@ from idql_func.types import Params
 def critic_head(
     hidden_dims: tuple[int, ...], num: int, dropout_rate: float | None, layer_norm: bool
 ) -> Callable[..., Ensemble]:
-    """An ensemble of ``num`` state-action values, as a function of ``input_dim``."""
+    """An ensemble of ``num`` state-action values, as a function of ``input_dim``.
+
+    >>> critic_head((8,), 2, None, False)(input_dim=5).num
+    2
+    """
     return functools.partial(
         Ensemble,
         StateActionValue,
@@ -47,7 +51,11 @@ def policy_head(
     tanh: bool,
     **bounds: Any,
 ) -> Callable[..., Normal]:
-    """A normal policy, as a function of ``input_dim``; ``bounds`` are those of its deviation."""
+    """A normal policy, as a function of ``input_dim``; ``bounds`` are those of its deviation.
+
+    >>> policy_head(2, (8,), None, False, tanh=True)(input_dim=3).squash_tanh
+    True
+    """
     return functools.partial(
         Normal,
         MLP,
