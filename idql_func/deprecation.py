@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import importlib
+import tomllib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 __all__ = ["moved_names"]
 
 
-def moved_names(module: str, moved: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's ``__getattr__`` that resolves old names.
+def moved_names(module: str) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a module with old names, which ``moved_names.toml`` lists.
+
+    It stands at the end of the module: ``__getattr__ = moved_names(__name__)``.
 
     Args:
         module: the ``__name__`` of the module that had the names.
-        moved: for each old name the new one with its module: ``"package.module:name"``. The key
-            ``"*"`` stands for any other name of a module that has moved as a whole, and its value
-            is the new module.
 
-    Example, at the end of ``critics.py``:
-        ``__getattr__ = moved_names(__name__, {"follow": "idql_func.agents.critics:soft_update"})``
-
-    >>> find = moved_names("old_module", {"tree_join": "idql_func.tree:tree_stack"})
+    >>> find = moved_names("idql_func.agents.critics")
     >>> with warnings.catch_warnings(record=True) as caught:
     ...     warnings.simplefilter("always")
-    ...     find("tree_join").__name__
-    'tree_stack'
-    >>> print(caught[0].message)
-    old_module.tree_join is now idql_func.tree.tree_stack; the next version removes the old name.
+    ...     find("summed_critic_loss").__name__
+    'summed_critic_loss'
+    >>> print(str(caught[0].message).partition(" is now ")[2])
+    idql_func.agents.iql.summed_critic_loss; the next version removes the old name.
     """
 
     def find(name: str) -> Any:
+        moved = table_of_moved_names()[module]
         new = moved.get(name)
         if new is None and "*" in moved and not name.startswith("__"):
             new = f"{moved['*']}:{name}"
@@ -47,3 +47,14 @@ def moved_names(module: str, moved: Mapping[str, str]) -> Callable[[str], Any]:
         return found
 
     return find
+
+
+@cache
+def table_of_moved_names() -> dict[str, dict[str, str]]:
+    """For each module with old names the new name of each, as in ``moved_names.toml``.
+
+    >>> table_of_moved_names()["idql_func.networks.values"]
+    {'*': 'idql_func.networks.mlp'}
+    """
+    path = Path(__file__).with_name("moved_names.toml")
+    return tomllib.loads(path.read_text(encoding="utf-8"))

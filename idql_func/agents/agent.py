@@ -128,10 +128,4 @@ class Agent(PyTreeNode):
         return value
 
 
-__getattr__ = moved_names(
-    __name__,
-    {
-        "PolicyAgent": "idql_func.agents.policy_agent:PolicyAgent",
-        "box_size": "idql_func.agents.checks:box_size",
-    },
-)
+__getattr__ = moved_names(__name__)

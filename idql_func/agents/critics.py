@@ -191,10 +191,4 @@ def step_critic(
     return critic, soft_update(target_critic, critic, tau), info
 
 
-__getattr__ = moved_names(
-    __name__,
-    {
-        "follow": f"{__name__}:soft_update",
-        "summed_critic_loss": "idql_func.agents.iql:summed_critic_loss",
-    },
-)
+__getattr__ = moved_names(__name__)

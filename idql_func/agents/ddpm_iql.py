@@ -201,6 +201,4 @@ def _update(learner: BaseDDPMIQL, batch: Batch) -> tuple[BaseDDPMIQL, InfoDict]:
     return learner, {**actor_info, **value_info, **critic_info}
 
 
-_LEARNERS = "idql_func.agents.ddpm_iql_learners"
-_MOVED = ("DDPMIQLLearner", "GeneralDDPMIQLLearner")
-__getattr__ = moved_names(__name__, {name: f"{_LEARNERS}:{name}" for name in _MOVED})
+__getattr__ = moved_names(__name__)

@@ -359,4 +359,4 @@ class PixelAgent(Agent):
         return checked, rows
 
 
-__getattr__ = moved_names(__name__, {"Eyes": f"{__name__}:VisionConfig"})
+__getattr__ = moved_names(__name__)

@@ -223,6 +223,4 @@ def _update(learner: SACLearner, batch: Batch) -> tuple[SACLearner, InfoDict]:
     return learner, {**actor_info, **critic_info, **temp_info}
 
 
-__getattr__ = moved_names(
-    __name__, {"all_but_last": "idql_func.agents.update_ratio:step_on_all_but_last"}
-)
+__getattr__ = moved_names(__name__)

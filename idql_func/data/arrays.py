@@ -112,4 +112,4 @@ def make_transfer(device: torch.device) -> Callable[[np.ndarray], torch.Tensor]:
     return transfer
 
 
-__getattr__ = moved_names(__name__, {"placer": f"{__name__}:make_transfer"})
+__getattr__ = moved_names(__name__)

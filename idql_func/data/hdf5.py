@@ -173,4 +173,4 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
 
 
-__getattr__ = moved_names(__name__, {"atomic_folder": "idql_func.atomic:atomic_folder"})
+__getattr__ = moved_names(__name__)

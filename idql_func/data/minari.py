@@ -203,5 +203,4 @@ def _concatenate(parts: Sequence[Any], name: str, where: str) -> Any:
         raise InputError(f"{where}: {name!r} of the episodes cannot be joined ({error}).") from None
 
 
-_MOVED = ("as_arrays", "check_episodes", "find_recording", "read_metadata")
-__getattr__ = moved_names(__name__, {n: f"idql_func.data.minari_format:{n}" for n in _MOVED})
+__getattr__ = moved_names(__name__)

@@ -439,5 +439,4 @@ def _is_cached(path: Path, recipe: Mapping[str, Any]) -> bool:
     return same and attributes.get("sha256") == arrays_sha256(arrays)
 
 
-_MOVED = ("plot_trajectories", "trajectory_figure")
-__getattr__ = moved_names(__name__, {n: f"idql_func.data.maze_picture:{n}" for n in _MOVED})
+__getattr__ = moved_names(__name__)

@@ -254,11 +254,4 @@ def _clear(folder: Path) -> None:
     shutil.rmtree(folder / "rows", ignore_errors=True)
 
 
-__getattr__ = moved_names(
-    __name__,
-    {
-        "Row": "idql_func.data.storage:FieldSpec",
-        "row_of": "idql_func.data.storage:field_spec",
-        "write_row": "idql_func.data.storage:write_rows",
-    },
-)
+__getattr__ = moved_names(__name__)

@@ -266,4 +266,4 @@ def _check_observations(
         )
 
 
-__getattr__ = moved_names(__name__, {"ACTION_SLACK": "idql_func.data.validation:ACTION_TOLERANCE"})
+__getattr__ = moved_names(__name__)

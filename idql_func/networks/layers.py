@@ -193,9 +193,4 @@ class LayerNorm(Module):
         return (x - mean) * (torch.rsqrt(variance + self.epsilon) * self.scale) + self.bias
 
 
-_INITIALIZERS = ("default_init", "normal", "xavier_uniform")
-__getattr__ = moved_names(
-    __name__,
-    {"Looked": f"{__name__}:IndexedRows", "Dropout": "idql_func.networks.dropout:Dropout"}
-    | {name: f"idql_func.networks.initializers:{name}" for name in _INITIALIZERS},
-)
+__getattr__ = moved_names(__name__)

@@ -2,4 +2,4 @@
 
 from idql_func.deprecation import moved_names
 
-__getattr__ = moved_names(__name__, {"matmul": "idql_func.networks.layers:matmul"})
+__getattr__ = moved_names(__name__)

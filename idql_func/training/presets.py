@@ -2,4 +2,4 @@
 
 from idql_func.deprecation import moved_names
 
-__getattr__ = moved_names(__name__, {"*": "idql_func.training.configs.presets"})
+__getattr__ = moved_names(__name__)

@@ -128,10 +128,4 @@ class TrainConfig(RunConfig):
             )
 
 
-__getattr__ = moved_names(
-    __name__,
-    {
-        "config_to_dict": "idql_func.training.configs.settings:settings_to_dict",
-        "differences": "idql_func.training.configs.settings:changed_settings",
-    },
-)
+__getattr__ = moved_names(__name__)
