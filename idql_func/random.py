@@ -81,7 +81,7 @@ def split(key: Key, num: int = 2) -> Tensor:
     >>> split(PRNGKey(0)).tolist()
     [[4146024105, 967050713], [2718843009, 1272950319]]
     """
-    return draws.split(_check_key(key), num)
+    return draws.draw("split", _check_key(key), (num, 2))
 
 
 def split_chain(key: Key, num: int, carry: int = 0) -> Tensor:
@@ -105,7 +105,7 @@ def split_chain(key: Key, num: int, carry: int = 0) -> Tensor:
             "split_chain: num must not be negative and carry must be 0 or 1, "
             f"got num={num} and carry={carry}."
         )
-    return draws.split_chain(_check_key(key), num, carry)
+    return draws.draw("split_chain", _check_key(key), (num + 1, 2), carry)
 
 
 def fold_in(key: Key, data: int | Tensor) -> Key:
@@ -146,7 +146,7 @@ def bits(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Tenso
     if dtype == torch.uint64:
         return _bits64(key, shape).view(torch.uint64)
     if dtype == torch.uint32:
-        return draws.bits(key, shape)
+        return draws.draw("bits", key, shape)
     raise TypeError(f"bits: dtype must be torch.uint32 or torch.uint64, got {dtype}.")
 
 
@@ -166,7 +166,7 @@ def uniform(
     """
     key, shape, dtype = _check_key(key), _check_shape(shape), _check_float("uniform", dtype)
     if dtype == torch.float32 and not (isinstance(minval, Tensor) or isinstance(maxval, Tensor)):
-        return draws.uniform(key, shape, minval, maxval)
+        return draws.draw("uniform", key, shape, float(minval), float(maxval))
     low = torch.as_tensor(minval, dtype=dtype, device=key.device)
     high = torch.as_tensor(maxval, dtype=dtype, device=key.device)
     unit = _unit_floats(key, shape, dtype)
@@ -181,7 +181,7 @@ def normal(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Ten
     """
     key, shape, dtype = _check_key(key), _check_shape(shape), _check_float("normal", dtype)
     if dtype == torch.float32:
-        return draws.normal(key, shape)
+        return draws.draw("normal", key, shape)
     # u is uniform on (nextafter(-1, 0), 1). Its width rounds to 2, so scaling is exact and only
     # the shift is rounded.
     low = math.nextafter(-1.0, 0.0)
@@ -253,17 +253,14 @@ def randint(
         ]
         low, high = (torch.clamp(x, -largest - 1, largest) for x in bounds)
         span = torch.where(high <= low, 1, high - low + (bounds[1] > largest))
-        first, second = split(key)
-        return draws.randint_from_bits(
-            draws.bits(first, shape), draws.bits(second, shape), low, span
-        )
+        high_bits, low_bits = (draws.draw("bits", k, shape) for k in split(key))
+        return draws.randint_from_bits(high_bits, low_bits, low, span)
     past_largest = int(maxval) > largest
     low, high = (min(max(int(x), -largest - 1), largest) for x in (minval, maxval))
     span = 1 if high <= low else high - low + int(past_largest)
     if width == 32:
-        return draws.randint(key, shape, low, span)
-    first, second = split(key)
-    high_bits, low_bits = _bits64(first, shape), _bits64(second, shape)
+        return draws.draw("randint", key, shape, low, span)
+    high_bits, low_bits = (_bits64(k, shape) for k in split(key))
     if span >= 2**63:
         raise ValueError(f"randint: the range [{low}, {high}) is wider than 2**63 - 1.")
     multiplier = ((2**32 % span) ** 2 % 2**64) % span
@@ -281,7 +278,8 @@ def bernoulli(key: Key, p: float | Tensor = 0.5, shape: Shape | None = None) -> 
     """
     key = _check_key(key)
     if not isinstance(p, Tensor) and float_dtype() == torch.float32:
-        return draws.bernoulli(key, _check_shape(() if shape is None else shape), p)
+        shape = _check_shape(() if shape is None else shape)
+        return draws.draw("bernoulli", key, shape, float(p))
     if not isinstance(p, Tensor):
         p = torch.full((), p, dtype=float_dtype(), device=key.device)
     return uniform(key, tuple(p.shape) if shape is None else shape, p.dtype) < p
@@ -427,7 +425,7 @@ def _unit_floats(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Ten
     if dtype == torch.float64:
         mantissa = (_bits64(key, shape) >> 12) & (2**52 - 1)
         return mantissa.to(torch.float64) * 2.0**-52
-    return draws.uniform(key, shape, 0.0, 1.0)
+    return draws.draw("uniform", key, shape, 0.0, 1.0)
 
 
 def _signed64(value: int) -> int:
@@ -452,7 +450,7 @@ def _shuffle(key: Tensor, x: Tensor, axis: int) -> Tensor:
     rounds = math.ceil(3 * math.log(max(1, x.numel())) / math.log(MASK))
     for _ in range(rounds):
         key, subkey = split(key).unbind(0)
-        words = draws.bits(subkey, tuple(x.shape))
+        words = draws.draw("bits", subkey, tuple(x.shape))
         if x.ndim == 1 and len(x) <= _SMALL:
             order = _stable_argsort_small(words)
         else:

@@ -67,24 +67,14 @@ class VisionConfig:
             InputError: a setting is out of range, or the space lacks a key.
         """
         check_name("encoder", encoder, ENCODERS)
-        for name, sizes in (
-            ("cnn_features", cnn_features),
-            ("cnn_filters", cnn_filters),
-            ("cnn_strides", cnn_strides),
-        ):
-            check_layers(name, sizes)
+        check_layers("cnn_features", cnn_features)
+        check_layers("cnn_filters", cnn_filters)
+        check_layers("cnn_strides", cnn_strides)
         check_integer("latent_dim", latent_dim, 1)
         keys = _key_names("pixel_keys", pixel_keys), _key_names("depth_keys", depth_keys)
-        return cls(
-            observation_shapes(observation_space, *keys),
-            *keys,
-            encoder,
-            tuple(cnn_features),
-            tuple(cnn_filters),
-            tuple(cnn_strides),
-            check_padding(cnn_padding),
-            latent_dim,
-        )
+        layers = tuple(cnn_features), tuple(cnn_filters), tuple(cnn_strides)
+        shapes = observation_shapes(observation_space, *keys)
+        return cls(shapes, *keys, encoder, *layers, check_padding(cnn_padding), latent_dim)
 
     def network(
         self, head: Callable[..., Any], action_dim: int = 0, stop_gradient: bool = False
@@ -100,15 +90,9 @@ class VisionConfig:
                 padding=self.cnn_padding,
             )
         return PixelMultiplexer(
-            encoder,
-            head,
-            self.latent_dim,
-            dict(self.shapes),
-            action_dim,
-            stop_gradient,
-            self.pixel_keys,
-            self.depth_keys,
-        )
+            encoder, head, self.latent_dim, dict(self.shapes),
+            action_dim, stop_gradient, self.pixel_keys, self.depth_keys,
+        )  # fmt: skip
 
 
 # Equal settings share one network object, as in factories.py.

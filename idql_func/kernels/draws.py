@@ -25,39 +25,27 @@ Shape = tuple[int, ...]
 _LARGEST = 2**32 - 2
 
 
-def split(key: Tensor, num: int) -> Tensor:
-    """Split a key into ``num`` new keys, ``[num, 2]``."""
-    return _draw("split", key, (num, 2))
+def draw(name: str, key: Tensor, shape: Shape, *parameters: Any) -> Tensor:
+    """Draw ``shape`` from a key.
 
-
-def split_chain(key: Tensor, num: int, carry: int) -> Tensor:
-    """The keys of ``num`` consecutive splits and the final carried key, ``[num + 1, 2]``."""
-    return _draw("split_chain", key, (num + 1, 2), carry)
-
-
-def bits(key: Tensor, shape: Shape) -> Tensor:
-    """Draw 32-bit words as int64 values, ``shape``."""
-    return _draw("bits", key, shape)
-
-
-def uniform(key: Tensor, shape: Shape, low: float, high: float) -> Tensor:
-    """Draw float32 numbers in ``[low, high)``, ``shape``; scale and shift are rounded once."""
-    return _draw("uniform", key, shape, float(low), float(high))
-
-
-def normal(key: Tensor, shape: Shape) -> Tensor:
-    """Draw standard normal float32 numbers, ``shape``."""
-    return _draw("normal", key, shape)
-
-
-def bernoulli(key: Tensor, shape: Shape, p: float) -> Tensor:
-    """Draw booleans that are True with probability ``p``, ``shape``."""
-    return _draw("bernoulli", key, shape, float(p))
-
-
-def randint(key: Tensor, shape: Shape, low: int, span: int) -> Tensor:
-    """Draw int32 numbers in ``[low, low + span)``, ``shape``, for ``0 < span <= 2**32``."""
-    return _draw("randint", key, shape, low, span)
+    ===============  ===================  =======================================================
+    name             parameters           result
+    ===============  ===================  =======================================================
+    ``split``                             new keys, for a shape ``[num, 2]``
+    ``split_chain``  carry                the keys of consecutive splits and the final carried key
+    ``bits``                              32-bit words as int64 values
+    ``uniform``      low, high (float)    float32 in ``[low, high)``; scale and shift rounded once
+    ``normal``                            standard normal float32
+    ``bernoulli``    p (float)            booleans that are True with probability ``p``
+    ``randint``      low, span            int32 in ``[low, low + span)``, ``0 < span <= 2**32``
+    ===============  ===================  =======================================================
+    """
+    if math.prod(shape) > _LARGEST:
+        raise ValueError(
+            f"random: a draw of {math.prod(shape)} words exceeds 2**32 - 2, the most from one key."
+        )
+    form = _OPERATORS[name] if uses_c(key) else _TENSOR_FORMS[name]
+    return form(key, shape, partitionable(), *parameters)
 
 
 def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
@@ -67,15 +55,6 @@ def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
             return _fold_in_op(key, data.to(key.device), 0)
         return _fold_in_op(key, None, data & MASK)
     return _fold_in_tensors(key, data)
-
-
-def _draw(name: str, key: Tensor, shape: Shape, *parameters: Any) -> Tensor:
-    if math.prod(shape) > _LARGEST:
-        raise ValueError(
-            f"random: a draw of {math.prod(shape)} words exceeds 2**32 - 2, the most from one key."
-        )
-    form = _OPERATORS[name] if uses_c(key) else _TENSOR_FORMS[name]
-    return form(key, shape, partitionable(), *parameters)
 
 
 # --- tensor forms: from keys [..., 2] to numbers [..., *shape] -----------------------------------

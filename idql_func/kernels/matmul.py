@@ -69,18 +69,6 @@ def fused_matmul_shape(
     return (batch, m, n) if 3 in (len(a.shape), len(b.shape)) else (m, n)
 
 
-def _numbers(
-    a: Any, b: Any, a_transposed: bool, b_transposed: bool, bias: Any, relu: bool
-) -> tuple[int, ...]:
-    """The arguments of the C function between the pointers and the threads, as integers."""
-    batch, m, n, k = _dimensions(a, b, a_transposed, b_transposed)
-    a_step = m * k if len(a.shape) == 3 else 0
-    b_step = k * n if len(b.shape) == 3 else 0
-    bias_step = n if bias is not None and len(bias.shape) == 2 else 0
-    numbers = (batch, m, n, k, a_step, b_step, bias_step, a_transposed, b_transposed, relu)
-    return tuple(int(number) for number in numbers)
-
-
 def _fake(a: Tensor, b: Tensor, *others: Any) -> Tensor:
     a_transposed, b_transposed, _, _, _, sums = others
     return a.new_empty(fused_matmul_shape(a, b, a_transposed, b_transposed, sums))
@@ -112,10 +100,15 @@ def fused_matmul_layout(
     """``(bias, gate, sums, numbers)``, the last argument of :func:`fused_matmul_into`.
 
     ``bias`` and ``gate`` are positions among the tensors, or -1 if there is none; ``sums`` is the
-    offset of the sums in bytes, or 0; ``numbers`` are arguments of the C function.
+    offset of the sums in bytes, or 0; ``numbers`` are the arguments of the C function between the
+    pointers and the threads.
     """
-    numbers = _numbers(a, b, a_transposed, b_transposed, bias, relu)
-    batch, m, n, *_ = numbers
+    batch, m, n, k = map(int, _dimensions(a, b, a_transposed, b_transposed))
+    a_step = m * k if len(a.shape) == 3 else 0
+    b_step = k * n if len(b.shape) == 3 else 0
+    bias_step = n if bias is not None and len(bias.shape) == 2 else 0
+    flags = int(a_transposed), int(b_transposed), int(relu)
+    numbers = batch, m, n, k, a_step, b_step, bias_step, *flags
     at_bias = -1 if bias is None else 2
     at_gate = -1 if gate is None else 2 + (bias is not None)
     return at_bias, at_gate, 4 * batch * m * n if sums else 0, numbers
