@@ -19,11 +19,7 @@ from torch import Tensor
 from idql_func.compiler.inductor import compiler_problem
 from idql_func.compiler.jit import Jitted, name_of
 from idql_func.compiler.trace import inside_transform, runs_eagerly
-from idql_func.switches import (
-    disable_jit,
-    enable_x64,
-    float_dtype,
-)
+from idql_func.switches import disable_jit, enable_x64, float_dtype
 from idql_func.tree import (
     NAMESPACE,
     as_tensor,

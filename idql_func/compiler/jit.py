@@ -19,12 +19,7 @@ from idql_func.compiler.inductor import compile_graph, compiler_problem
 from idql_func.compiler.pass_inplace import reuse_donated_memory
 from idql_func.compiler.torch_internals import ANALYSIS, problem_of, storage_of
 from idql_func.compiler.trace import example_inputs, runs_eagerly, trace
-from idql_func.switches import (
-    bfloat16_matmul,
-    native_matmul,
-    partitionable,
-    x64_enabled,
-)
+from idql_func.switches import bfloat16_matmul, native_matmul, partitionable, x64_enabled
 from idql_func.tree import tree_flatten, tree_paths, tree_stack, tree_unflatten
 from idql_func.types import PyTree
 
