@@ -121,13 +121,10 @@ class Diagonal(PyTreeNode):
         density = (-0.5 * z**2 - _HALF_LOG_TWO_PI).sum(dim=-1) - torch.log(self.scale).sum(dim=-1)
         if not self.tanh:
             return density
-        # log(1 - tanh(x)^2) in a form that is accurate for large |x|
-        return density - (2.0 * (math.log(2.0) - x - _softplus(-2.0 * x))).sum(dim=-1)
-
-
-def _softplus(x: Tensor) -> Tensor:
-    # F.softplus is linear above a threshold; this is TFP's formula, exact everywhere
-    return torch.logaddexp(x, torch.zeros_like(x))
+        # log(1 - tanh(x)^2) in a form that is accurate for large |x|; F.softplus is linear above a
+        # threshold, and TFP's formula is exact everywhere
+        softplus = torch.logaddexp(-2.0 * x, torch.zeros_like(x))
+        return density - (2.0 * (math.log(2.0) - x - softplus)).sum(dim=-1)
 
 
 class Normal(Module):

@@ -158,7 +158,7 @@ def vmap(
         flat_axes = out_axes
         if not isinstance(out_axes, int):
             # the axes need the result's structure, which one unmapped call gives
-            flat_axes = _out_axes(fn, args, leaves, axes, out_axes)
+            flat_axes = _out_axes(fn, spec, leaves, axes, out_axes)
         in_dims = tuple(axes[i] for i in mapped_positions)
         run = torch.func.vmap(flat, in_dims, flat_axes, chunk_size=chunk_size)
         results = iter(run(*(leaves[i] for i in mapped_positions)))
@@ -181,9 +181,8 @@ def _prefix_axes(axes: Any, tree: PyTree, what: str) -> list[Any]:
 
 
 def _out_axes(
-    fn: Callable[..., Any], args: Any, leaves: list[Any], axes: list[Any], out_axes: Any
+    fn: Callable[..., Any], spec: Any, leaves: list[Any], axes: list[Any], out_axes: Any
 ) -> tuple[Any, ...]:
-    _, spec = tree_flatten(args, none_is_leaf=True)
     singles = [
         x if a is None or not isinstance(x, Tensor) else x.select(a, 0)
         for x, a in zip(leaves, axes, strict=True)

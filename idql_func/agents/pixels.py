@@ -284,9 +284,6 @@ class PixelAgent(Agent):
         """The size of the frame stack of each camera, depth included."""
         return {name: shape[-1] for name, shape in self.obs_dim if name != "state"}
 
-    def _dtype(self, name: str) -> torch.dtype:
-        return torch.uint8 if name in self.pixel_keys else self.float_dtype
-
     def _entry(self, observations: Any, name: str, what: str) -> Any:
         if not _is_nested(observations):
             raise InputError(
@@ -313,13 +310,14 @@ class PixelAgent(Agent):
                     f"{type(self).__name__}: observations[{name!r}] must have shape {shape} or "
                     f"(batch, {', '.join(map(str, shape))}), got {tuple(value.shape)}."
                 )
-            if name in self.pixel_keys and value.dtype != torch.uint8:
+            dtype = torch.uint8 if name in self.pixel_keys else self.float_dtype
+            if dtype == torch.uint8 and value.dtype != dtype:
                 raise InputError(
                     f"{type(self).__name__}: observations[{name!r}] must be torch.uint8, "
                     f"got {value.dtype}."
                 )
             rows.add(leading[0] if leading else None)
-            value = value.to(dtype=self._dtype(name), device=self.rng.device)
+            value = value.to(dtype=dtype, device=self.rng.device)
             checked[name] = value if leading else value.unsqueeze(0)
         if len(rows) > 1:
             raise InputError(

@@ -69,10 +69,8 @@ def batched_by_member(steps: Sequence[Call | Operator]) -> list[Call | Operator]
             merged.append(step)
             continue
         new = list(_accesses(members))
-        if run and (
-            _kind(members) != _kind(run[0][1])
-            or not all(a.is_independent_of(b) for a in new for b in accesses)
-        ):
+        independent = all(a.is_independent_of(b) for a in new for b in accesses)
+        if run and not (independent and _kind(members) == _kind(run[0][1])):
             close()
         run.append((step, members))
         accesses += new

@@ -237,9 +237,8 @@ class _Part:
             if self.impossible:
                 return None
             self.signature = Signature(self.spec, tensors).interned()
-        return lazy_node(
-            LazyTree(leaves, numbers, self.layout, self.signature, self.x64, self.owned)
-        )
+        tree = LazyTree(leaves, numbers, self.layout, self.signature, self.x64, self.owned)
+        return lazy_node(tree, self.layout)
 
 
 class Program:

@@ -197,7 +197,7 @@ def _field(fields: dict[str, Any], slot: tuple[LazyTree, NodeLayout, int], name:
         if name in fields:
             return fields[name]
         if inner is not None:
-            value: Any = _node(lazy, inner, first + start)
+            value: Any = lazy_node(lazy, inner, first + start)
         else:
             value = tree_unflatten(spec, lazy.materialize(first + start, first + stop))
             if not (spec.is_leaf() or value is None or value == ()):
@@ -219,16 +219,12 @@ def materialize_fields(node: LazyNode) -> None:
             fields.update(tree_unflatten(layout.spec, leaves).__dict__)
 
 
-def _node(lazy: LazyTree, layout: NodeLayout, first: int) -> Any:
+def lazy_node(lazy: LazyTree, layout: NodeLayout, first: int = 0) -> Any:
+    """A node of a lazy tree, whose leaves begin at ``first``."""
     node = object.__new__(layout.cls)
     node.__dict__.update(layout.static)
     node.__dict__[_SLOT] = lazy, layout, first
     return node
-
-
-def lazy_node(lazy: LazyTree) -> Any:
-    """The node of a lazy tree."""
-    return _node(lazy, lazy.layout, 0)
 
 
 def transfer(node: Any) -> Any:
@@ -237,7 +233,8 @@ def transfer(node: Any) -> Any:
     Raises:
         RuntimeError: if it was donated already.
     """
-    return lazy_node(node.__dict__[_SLOT][0].successor())
+    lazy = node.__dict__[_SLOT][0].successor()
+    return lazy_node(lazy, lazy.layout)
 
 
 def lazy_tree_of(value: Any) -> LazyTree | None:

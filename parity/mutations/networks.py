@@ -199,7 +199,7 @@ NETWORKS = (
         "tanh-correction-eps",
         "the derivative of tanh is log(1 - tanh^2 + 1e-6), as in CleanRL",
         "distributions.py",
-        "(2.0 * (math.log(2.0) - x - _softplus(-2.0 * x))).sum(dim=-1)",
+        "(2.0 * (math.log(2.0) - x - softplus)).sum(dim=-1)",
         "torch.log(1 - torch.tanh(x) ** 2 + 1e-6).sum(dim=-1)",
     ),
     Mutation(
