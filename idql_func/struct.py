@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Self, dataclass_transform
 
 import optree
 import torch
@@ -20,8 +20,6 @@ from idql_func.compiler.lazy import LazyNode, materialize_fields, unread_leaves
 from idql_func.optim import GradientTransformation, OptState
 from idql_func.tree import NAMESPACE, tree_leaves
 from idql_func.types import Params
-
-Self = TypeVar("Self", bound="PyTreeNode")
 
 _LONGEST_LINE, _LONGEST_VALUE = 100, 80  # characters of a representation
 
@@ -66,7 +64,7 @@ class PyTreeNode(LazyNode):
         register(cls, _flatten, cls._unflatten, namespace=NAMESPACE)
 
     @classmethod
-    def _unflatten(cls: type[Self], static: tuple[Any, ...], children: Any) -> Self:
+    def _unflatten(cls, static: tuple[Any, ...], children: Any) -> Self:
         # without __init__: inside a transform a child may be any object
         node = object.__new__(cls)
         for name, value in zip(cls._static_names, static, strict=True):
@@ -75,7 +73,7 @@ class PyTreeNode(LazyNode):
             object.__setattr__(node, name, value)
         return node
 
-    def replace(self: Self, **changes: Any) -> Self:
+    def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed.
 
         Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,8 +19,6 @@ from idql_func.types import Batch, InputError, PRNGKey
 TRANSITION_FIELDS = ("observations", "actions", "rewards", "masks", "next_observations")
 """The entries of a batch that every learner with a critic reads."""
 
-Self = TypeVar("Self", bound="Agent")
-
 
 class Agent(PyTreeNode):
     """Base of the learners (``jaxrl5/agents/agent.py``): a frozen pytree with a key.
@@ -35,11 +33,11 @@ class Agent(PyTreeNode):
     """Size of an observation; for nested observations the shape of each entry."""
     act_dim: int = field(pytree_node=False)
 
-    def to(self: Self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> Self:
         """The learner with all its tensors on a device."""
         return tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, self)
 
-    def to_act(self: Self) -> Self:
+    def to_act(self) -> Self:
         """The learner without the tensors that no action depends on."""
         return self
 
@@ -49,7 +47,7 @@ class Agent(PyTreeNode):
         return float_dtype_of(self)
 
     def _act(
-        self: Self,
+        self,
         observations: Any,
         choose: Callable[[Self, Any], tuple[Tensor, PRNGKey]],
     ) -> tuple[np.ndarray, Self]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -16,8 +16,6 @@ from idql_func.agents.policy_agent import PolicyAgent
 from idql_func.networks import get_weight_decay_mask
 from idql_func.transforms import jit
 from idql_func.types import Batch, InfoDict, Params, PRNGKey
-
-Self = TypeVar("Self", bound="BCLearner")
 
 _FIELDS = ("observations", "actions")
 _EDGE = 1e-5  # draws are clipped to this distance from the bounds before log_prob
@@ -120,14 +118,14 @@ class BCLearner(PolicyAgent):
             entropy_bonus=entropy_bonus,
         )
 
-    def update_actor(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def update_actor(self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of the actor on a checked batch."""
         rng, dropout_key, sample_key = random.split(self.rng, 3).unbind(0)
         inputs = batch["observations"], batch["actions"], dropout_key, sample_key
         actor, info = step_on_loss(self.actor, bc_loss, *inputs, self.entropy_bonus)
         return self.replace(actor=actor, rng=rng), info
 
-    def update(self: Self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
+    def update(self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
         """One step on ``observations [B, O], actions [B, A]``; ``info``: nll and entropy.
 
         Raises:
@@ -135,7 +133,7 @@ class BCLearner(PolicyAgent):
         """
         return _update.donating(donate)(self, self._checked_batch(batch, _FIELDS))
 
-    def eval_loss(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def eval_loss(self, batch: Batch) -> tuple[Self, InfoDict]:
         """``nll`` of a batch without dropout and without an update; the key stays.
 
         Raises:

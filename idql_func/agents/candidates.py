@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from numbers import Integral
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,8 +21,6 @@ from idql_func.agents.critics import min_q
 from idql_func.networks import candidate_sampler
 from idql_func.transforms import jit
 from idql_func.types import InputError, PRNGKey
-
-Self = TypeVar("Self", bound="CandidateAgent")
 
 
 def sample_candidates(learner: Any, observations: Tensor, count: int) -> tuple[Any, ...]:
@@ -73,7 +71,7 @@ def _implicit_actions(learner: Any, observations: Tensor, *, count: int) -> tupl
 class CandidateAgent(Agent):
     """Action choice of both IDQL learners; ``BaseDDPMIQL`` declares the fields it reads."""
 
-    def eval_actions(self: Self, observations: np.ndarray | Tensor) -> tuple[np.ndarray, Self]:
+    def eval_actions(self, observations: np.ndarray | Tensor) -> tuple[np.ndarray, Self]:
         """The best of ``N`` candidates by min-Q for ``[O]`` or ``[E, O]``: ``[A]`` or ``[E, A]``.
 
         A batch of one observation gives the same action as the observation alone.
@@ -90,9 +88,7 @@ class CandidateAgent(Agent):
         """
         return _greedy_actions(self.to_act(), observations, count=self._num_candidates())
 
-    def sample_implicit_policy(
-        self: Self, observations: np.ndarray | Tensor
-    ) -> tuple[np.ndarray, Self]:
+    def sample_implicit_policy(self, observations: np.ndarray | Tensor) -> tuple[np.ndarray, Self]:
         """One of ``N`` candidates drawn with weight ``|f'(adv)| / |adv|`` (IDQL, eq. 7).
 
         Raises:
@@ -103,7 +99,7 @@ class CandidateAgent(Agent):
             observations, lambda agent, obs: _implicit_actions(agent.to_act(), obs, count=count)
         )
 
-    def sample_actions(self: Self, observations: np.ndarray | Tensor) -> tuple[np.ndarray, Self]:
+    def sample_actions(self, observations: np.ndarray | Tensor) -> tuple[np.ndarray, Self]:
         """:meth:`sample_implicit_policy`; upstream's inherited method crashes (quirk E6).
 
         Raises:
@@ -111,7 +107,7 @@ class CandidateAgent(Agent):
         """
         return self.sample_implicit_policy(observations)
 
-    def to_act(self: Self) -> Self:
+    def to_act(self) -> Self:
         """The learner without the tensors that no action depends on."""
         learner: Any = self
         return learner.replace(

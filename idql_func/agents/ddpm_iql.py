@@ -6,7 +6,7 @@ chooses actions, and ``critics.py`` has the losses and steps shared with other l
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -41,8 +41,6 @@ __all__ = [
     "score_loss",
     "value_loss",
 ]
-
-Self = TypeVar("Self", bound="BaseDDPMIQL")
 
 
 # --- the actor's loss -------------------------------------------------------------------
@@ -117,7 +115,7 @@ class BaseDDPMIQL(CandidateAgent):
 
     # step 1: the actor
 
-    def update_actor(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def update_actor(self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of the noise predictor on :func:`score_loss`, and of its EMA.
 
         The objectives other than ``bc`` weight the loss by the advantage. ``bc`` does not compute
@@ -158,7 +156,7 @@ class BaseDDPMIQL(CandidateAgent):
 
     # step 2: the value
 
-    def update_v(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def update_v(self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of ``V`` towards a statistic of the target ``Q`` (IDQL, eq. 3 to 6)."""
         q = batch_min_q(self.target_critic, batch)
         value, info = step_value(
@@ -168,7 +166,7 @@ class BaseDDPMIQL(CandidateAgent):
 
     # step 3: the critic
 
-    def update_q(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def update_q(self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of ``Q`` towards ``r + discount * mask * V(s')``, and of its EMA.
 
         It uses ``V`` after its step (quirk U3).
@@ -181,7 +179,7 @@ class BaseDDPMIQL(CandidateAgent):
 
     # public methods: check the batch, run the compiled steps
 
-    def update(self: Self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
+    def update(self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
         """Actor, then ``V``, then ``Q`` (quirk U1) on one batch; a new learner and its losses.
 
         ``batch`` holds tensors ``observations [B, O], actions [B, A], rewards [B],

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Self
 
 from idql_func import optim, random
 from idql_func.agents.agent import TRANSITION_FIELDS
@@ -21,8 +21,6 @@ from idql_func.types import Batch, InfoDict
 
 __all__ = ["DDPMIQLLearner", "GeneralDDPMIQLLearner"]
 
-Self = TypeVar("Self", bound="_DDPMIQL")
-
 
 # --- parts of an update -----------------------------------------------------------------------
 
@@ -30,7 +28,7 @@ Self = TypeVar("Self", bound="_DDPMIQL")
 class _DDPMIQL(BaseDDPMIQL):
     """Both learners: single steps of an update, and the losses without an update."""
 
-    def actor_update(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def actor_update(self, batch: Batch) -> tuple[Self, InfoDict]:
         """The actor's step of :meth:`update` alone; it reads ``observations`` and ``actions``.
 
         Raises:
@@ -38,7 +36,7 @@ class _DDPMIQL(BaseDDPMIQL):
         """
         return _actor_update(self, self._checked_batch(batch, ("observations", "actions")))
 
-    def critic_update(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def critic_update(self, batch: Batch) -> tuple[Self, InfoDict]:
         """The steps of ``V`` and ``Q`` of :meth:`update` alone.
 
         Raises:
@@ -46,7 +44,7 @@ class _DDPMIQL(BaseDDPMIQL):
         """
         return _critic_update(self, self._checked_batch(batch, TRANSITION_FIELDS))
 
-    def eval_loss(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def eval_loss(self, batch: Batch) -> tuple[Self, InfoDict]:
         """The losses on a batch, without dropout, weights or update (quirks U19, E11).
 
         ``actor_loss`` and the next key are upstream's; ``value_loss, v, critic_loss, q`` are

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Self
 
 from idql_func import optim
 from idql_func.agents.agent import TRANSITION_FIELDS
@@ -22,8 +22,6 @@ from idql_func.agents.sac_build import check_sac_settings, soft_actor_critic_sta
 from idql_func.networks.conv import Padding
 from idql_func.struct import TrainState
 from idql_func.types import Batch, InfoDict
-
-Self = TypeVar("Self", bound="DrQLearner")
 
 
 def share_encoder(source: TrainState, target: TrainState) -> TrainState:
@@ -127,7 +125,7 @@ class DrQLearner(PixelAgent, SACLearner):
         )
 
     def update(
-        self: Self, batch: Batch, utd_ratio: int = 1, *, donate: bool = False
+        self, batch: Batch, utd_ratio: int = 1, *, donate: bool = False
     ) -> tuple[Self, InfoDict]:
         """Apply SAC's update to crops; the actor gets the critic's encoder from before its step.
 

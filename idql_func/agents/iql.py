@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -38,8 +38,6 @@ from idql_func.agents.policy_agent import PolicyAgent
 from idql_func.struct import TrainState
 from idql_func.transforms import jit
 from idql_func.types import Batch, InfoDict, InputError, Params, PRNGKey
-
-Self = TypeVar("Self", bound="IQLLearner")
 
 
 def weighted_actor_loss(
@@ -160,13 +158,13 @@ class IQLLearner(PolicyAgent):
             temperature=temperature,
         )
 
-    def update_v(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def update_v(self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of ``V`` towards the expectile of the target ``Q`` (IQL, eq. 5)."""
         q = batch_min_q(self.target_critic, batch)
         value, info = step_value(self.value, batch["observations"], q, "expectile", self.expectile)
         return self.replace(value=value), info
 
-    def update_actor(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def update_actor(self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of advantage-weighted regression, with the ``V`` just stepped (quirk U2).
 
         ``info["adv"]`` is the mean advantage; upstream logs the whole vector (quirk U20).
@@ -178,7 +176,7 @@ class IQLLearner(PolicyAgent):
         )
         return self.replace(actor=actor), {**info, "adv": adv.mean()}
 
-    def update_q(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def update_q(self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of ``Q`` towards ``r + discount * mask * V(s')``, and of its EMA."""
         target_q = bellman_target(self.value, batch, self.discount)
         critic, target, info = step_critic(
@@ -190,7 +188,7 @@ class IQLLearner(PolicyAgent):
         v = self.value.apply_fn(self.value.params, batch["observations"])
         return batch_min_q(self.target_critic, batch) - v
 
-    def update(self: Self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
+    def update(self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
         """``V``, actor, ``Q`` on one batch (quirk U2); a new learner and its losses.
 
         Raises:
@@ -198,7 +196,7 @@ class IQLLearner(PolicyAgent):
         """
         return _update.donating(donate)(self, self._checked_batch(batch, TRANSITION_FIELDS))
 
-    def eval_loss(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def eval_loss(self, batch: Batch) -> tuple[Self, InfoDict]:
         """The losses of the networks as they are, without an update; the key stays.
 
         Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Self
 
 from idql_func import optim, random
 from idql_func.agents.bc import BCLearner
@@ -19,8 +19,6 @@ from idql_func.agents.factories import train_state
 from idql_func.agents.pixels import PixelAgent, VisionConfig, augmented, pixel_policy, random_crops
 from idql_func.networks.conv import Padding
 from idql_func.types import Batch, InfoDict
-
-Self = TypeVar("Self", bound="PixelBCLearner")
 
 DISTRIBUTIONS = ("TanhNormal", "Normal")
 _FIELDS = ("observations", "actions")
@@ -101,7 +99,7 @@ class PixelBCLearner(PixelAgent, BCLearner):
             depth_keys=vision.depth_keys,
         )
 
-    def update(self: Self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
+    def update(self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
         """Train on crops of ``observations``, a dict of ``[B, ...]``, and ``actions [B, A]``.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from torch import Tensor
@@ -14,8 +14,6 @@ from idql_func.agents.agent import Agent
 from idql_func.struct import TrainState
 from idql_func.transforms import jit
 from idql_func.types import Params, PRNGKey
-
-Policy = TypeVar("Policy", bound="PolicyAgent")
 
 
 @functools.partial(jit, static_argnames="apply_fn")
@@ -36,7 +34,7 @@ class PolicyAgent(Agent):
 
     actor: TrainState
 
-    def eval_actions(self: Policy, observations: Any) -> tuple[np.ndarray, Policy]:
+    def eval_actions(self, observations: Any) -> tuple[np.ndarray, Self]:
         """The policy's mode for ``[O]`` or ``[E, O]``: ``[A]`` or ``[E, A]``; the key stays.
 
         Raises:
@@ -52,7 +50,7 @@ class PolicyAgent(Agent):
         actor = self.actor
         return _modes(actor.params, observations, apply_fn=actor.apply_fn), self.rng
 
-    def to_act(self: Policy) -> Policy:
+    def to_act(self) -> Self:
         """The learner without the tensors that no action depends on."""
         idle = {
             f.name: state.replace(params={}, opt_state=(), tx=None)
@@ -61,7 +59,7 @@ class PolicyAgent(Agent):
         }
         return self.replace(**{**idle, "actor": self.actor.replace(opt_state=(), tx=None)})
 
-    def sample_actions(self: Policy, observations: Any) -> tuple[np.ndarray, Policy]:
+    def sample_actions(self, observations: Any) -> tuple[np.ndarray, Self]:
         """A sample of the policy for ``[O]`` or ``[E, O]``, and the learner with the next key.
 
         Raises:

@@ -8,7 +8,7 @@ update-to-data ratio of 20; DroQ (arXiv 2110.02034) with ``critic_dropout_rate``
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -25,8 +25,6 @@ from idql_func.networks import Temperature, subsample_ensemble
 from idql_func.struct import TrainState, field
 from idql_func.transforms import jit
 from idql_func.types import Batch, InfoDict, Params, PRNGKey
-
-Self = TypeVar("Self", bound="SACLearner")
 
 __all__ = ["SACLearner", "Temperature", "mini_batches", "soft_actor_loss", "temperature_loss"]
 
@@ -156,7 +154,7 @@ class SACLearner(PolicyAgent):
 
     # the steps of an update
 
-    def update_critic(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def update_critic(self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of ``Q`` towards the soft Bellman target, and of its EMA."""
         observations, masks = batch["next_observations"], batch["masks"]
         # keys in upstream's order; the subset's is split off even if no subset is drawn (quirk A7)
@@ -178,7 +176,7 @@ class SACLearner(PolicyAgent):
         )
         return self.replace(critic=critic, target_critic=target_critic, rng=rng), info
 
-    def update_actor(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def update_actor(self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of the policy towards high soft values."""
         key, dropout_key, rng = random.split_chain(self.rng, 2, carry=1).unbind(0)
         temperature = self.temp.apply_fn(self.temp.params)
@@ -186,7 +184,7 @@ class SACLearner(PolicyAgent):
         actor, info = step_on_loss(self.actor, soft_actor_loss, *inputs)
         return self.replace(actor=actor, rng=rng), info
 
-    def update_temperature(self: Self, entropy: Tensor) -> tuple[Self, InfoDict]:
+    def update_temperature(self, entropy: Tensor) -> tuple[Self, InfoDict]:
         """One step of the temperature towards the target entropy."""
         temp, info = step_on_loss(self.temp, temperature_loss, entropy, self.target_entropy)
         return self.replace(temp=temp), info
@@ -194,7 +192,7 @@ class SACLearner(PolicyAgent):
     # public methods: check the batch, run the compiled steps
 
     def update(
-        self: Self, batch: Batch, utd_ratio: int = 1, *, donate: bool = False
+        self, batch: Batch, utd_ratio: int = 1, *, donate: bool = False
     ) -> tuple[Self, InfoDict]:
         """``utd_ratio`` steps of ``Q``, each on its part of the batch, then actor and temperature.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -42,9 +42,6 @@ from idql_func.struct import TrainState, field
 from idql_func.transforms import jit
 from idql_func.tree import tree_map
 from idql_func.types import Batch, InfoDict, Params, PRNGKey
-
-Self = TypeVar("Self", bound="TD3Learner")
-
 
 # --- pure steps -------------------------------------------------------------------------
 
@@ -165,7 +162,7 @@ class TD3Learner(Agent):
 
     # the steps of an update, on a checked batch
 
-    def update_critic(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def update_critic(self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of ``Q`` towards the smoothed target, and of its EMA (quirk A2).
 
         Noisy target actions are not clipped to the action's bounds (quirk A1).
@@ -188,7 +185,7 @@ class TD3Learner(Agent):
         )
         return self.replace(critic=critic, target_critic=target_critic, rng=rng), info
 
-    def update_actor(self: Self, batch: Batch) -> tuple[Self, InfoDict]:
+    def update_actor(self, batch: Batch) -> tuple[Self, InfoDict]:
         """One step of the actor, and of its EMA."""
         key, rng = random.split(self.rng)
         actor, info = step_on_loss(
@@ -204,7 +201,7 @@ class TD3Learner(Agent):
     # public, compiled
 
     def update(
-        self: Self, batch: Batch, utd_ratio: int = 1, *, donate: bool = False
+        self, batch: Batch, utd_ratio: int = 1, *, donate: bool = False
     ) -> tuple[Self, InfoDict]:
         """``utd_ratio`` steps of ``Q``, each on its part of the batch; then the actor, if due.
 
@@ -223,7 +220,7 @@ class TD3Learner(Agent):
         due = None if step is None else bool(self.actor_is_due(np.float32(step + 1), utd_ratio))
         return _update.donating(donate)(learner, last, utd_ratio=utd_ratio, due=due)
 
-    def eval_actions(self: Self, observations: Any) -> tuple[np.ndarray, Self]:
+    def eval_actions(self, observations: Any) -> tuple[np.ndarray, Self]:
         """The actor's action for ``[O]`` or ``[E, O]``: ``[A]`` or ``[E, A]``; the key stays.
 
         Upstream returns the array without the learner (quirk E7).
@@ -237,7 +234,7 @@ class TD3Learner(Agent):
             lambda agent, obs: (_actions(actor.params, obs, apply_fn=actor.apply_fn), agent.rng),
         )
 
-    def sample_actions(self: Self, observations: Any) -> tuple[np.ndarray, Self]:
+    def sample_actions(self, observations: Any) -> tuple[np.ndarray, Self]:
         """The same with ``exploration_noise`` added, clipped to [-1, 1].
 
         Raises:
