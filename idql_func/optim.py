@@ -427,17 +427,8 @@ def _fused_step(
     if not _is_rate(step_size, leaf):
         return None
     g, p, mu, nu = tensors
-    *lists, count = tree_ops.adam_step(
-        g,
-        p,
-        mu,
-        nu,
-        old.count,
-        step_size,
-        numbers,
-        decayed=[bool(x) for x in decayed],
-        wide=x64_enabled(),
-    )
+    options: Any = {"decayed": [bool(x) for x in decayed], "wide": x64_enabled()}
+    *lists, count = tree_ops.adam_step(g, p, mu, nu, old.count, step_size, numbers, **options)
     new_params, mu, nu = (tree_unflatten(specs[0], leaves) for leaves in lists)
     return new_params, (ScaleByAdamState(count, mu, nu), *between, rate_state)
 

@@ -265,7 +265,7 @@ def randint(
         raise ValueError(f"randint: the range [{low}, {high}) is wider than 2**63 - 1.")
     multiplier = ((2**32 % span) ** 2 % 2**64) % span
     # the multiplication wraps at 64 bits, as in JAX's unsigned arithmetic
-    wrapped = _unsigned_remainder(high_bits, span) * _signed64(multiplier)
+    wrapped = _unsigned_remainder(high_bits, span) * multiplier
     offset = _unsigned_remainder(wrapped + _unsigned_remainder(low_bits, span), span)
     return offset + low
 
@@ -426,10 +426,6 @@ def _unit_floats(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Ten
         mantissa = (_bits64(key, shape) >> 12) & (2**52 - 1)
         return mantissa.to(torch.float64) * 2.0**-52
     return draws.draw("uniform", key, shape, 0.0, 1.0)
-
-
-def _signed64(value: int) -> int:
-    return value - 2**64 if value >= 2**63 else value
 
 
 def _unsigned_remainder(x: Tensor, span: int) -> Tensor:

@@ -6,20 +6,11 @@ operators take CPU tensors of one float dtype and need a C compiler. They do the
 in the same order as the tensor operations of ``optim.py``, so the bits are equal, except where
 torch's eager square root is not correctly rounded on a CPU.
 
-Each operator is pure, and two have an in-place form, with an underscore, that writes to inputs:
-
-===================  =============================================  ============================
-operator             inputs (written by the in-place form)          outputs, in one list
-===================  =============================================  ============================
-``adam_step``        ``grads``, *params*, *mu*, *nu*, *count*       params, mu, nu, count
-``moving_average``   ``new``, *old*                                 old
-===================  =============================================  ============================
-
-The in-place form writes output ``k`` of the pure form to the ``k``-th tensor of the inputs in
-italics. Its argument ``run_after`` lists values that are not used but must be computed first:
-without it Inductor (torch 2.13) may compute a value that reads an old input after the operator has
-overwritten that input. ``compiler/pass_inplace.py`` replaces operators in a graph by the forms in
-:data:`INPLACE_FORMS`.
+Each operator is pure. ``adam_step`` and ``moving_average`` also have an in-place form, with an
+underscore, that writes the outputs to the inputs of the same name. Its argument ``run_after`` lists
+values that are not used but must be computed first: without it Inductor (torch 2.13) may compute a
+value that reads an old input after the operator has overwritten that input.
+``compiler/pass_inplace.py`` replaces operators in a graph by the forms in :data:`INPLACE_FORMS`.
 
 Under ``vmap`` every tensor has the mapped axes first. Counts, step sizes and taus have only
 these axes: each member of a batch has its own.
@@ -194,19 +185,10 @@ def _run_adam(
     leaf_sizes = _leaf_sizes(params, rows)
     decays = _constants("B", tuple(decayed))
     numbers = _constants("d", (b1, b2, eps, weight_decay, size))
-    kernels[f"adam_{_REALS[params[0].dtype]}"](
-        tensors,
-        leaf_sizes,
-        decays,
-        n,
-        rows,
-        count.data_ptr(),
-        out[-1].data_ptr(),
-        wide,
-        0 if sizes is None else sizes.data_ptr(),
-        numbers,
-        torch.get_num_threads(),
-    )
+    counts = count.data_ptr(), out[-1].data_ptr()
+    rates = 0 if sizes is None else sizes.data_ptr(), numbers
+    call = kernels[f"adam_{_REALS[params[0].dtype]}"]
+    call(tensors, leaf_sizes, decays, n, rows, *counts, wide, *rates, torch.get_num_threads())
 
 
 _register(
@@ -244,15 +226,9 @@ def _run_average(new, old, taus, tau, out) -> None:
     rows = 1 if taus is None else taus.numel()
     tensors = _pointers((*new, *old, *out))
     leaf_sizes = _leaf_sizes(old, rows)
-    kernels[f"average_{_REALS[old[0].dtype]}"](
-        tensors,
-        leaf_sizes,
-        len(old),
-        rows,
-        0 if taus is None else taus.data_ptr(),
-        _constants("d", (tau,)),
-        torch.get_num_threads(),
-    )
+    rates = 0 if taus is None else taus.data_ptr(), _constants("d", (tau,))
+    call = kernels[f"average_{_REALS[old[0].dtype]}"]
+    call(tensors, leaf_sizes, len(old), rows, *rates, torch.get_num_threads())
 
 
 _register(
@@ -284,14 +260,8 @@ def _take_members(leaves, index) -> list[Tensor]:
     leaves, index = _contiguous(leaves), index.contiguous()
     out = _taken_shapes(leaves, index)
     sizes = _constants("q", tuple([leaf.nbytes // len(leaf) for leaf in leaves]))
-    kernels["take"](
-        _pointers((*leaves, *out)),
-        sizes,
-        len(out),
-        index.data_ptr(),
-        index.numel(),
-        torch.get_num_threads(),
-    )
+    chosen = index.data_ptr(), index.numel()
+    kernels["take"](_pointers((*leaves, *out)), sizes, len(out), *chosen, torch.get_num_threads())
     return out
 
 

@@ -114,7 +114,7 @@ class ResNetV2Block(Module):
         self.second_norm = self.add(MyGroupNorm(filters))
         self.second = self.add(_conv(filters, filters, 3))
         changes = (height, width, channels) != self.output_shape
-        self.project = self.add_optional(_conv(channels, filters, 1, stride) if changes else None)
+        self.project = self.add(_conv(channels, filters, 1, stride) if changes else None)
 
     def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
         y = self.first(self.act(self.first_norm(x)))

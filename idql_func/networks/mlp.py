@@ -53,14 +53,14 @@ class MLP(Module):
         self.activations = activations
         self.activate_final = activate_final
         self.output_dim = hidden_dims[-1]
-        self.norm = self.add_optional(LayerNorm(input_dim) if use_layer_norm else None)
+        self.norm = self.add(LayerNorm(input_dim) if use_layer_norm else None)
         sizes = [input_dim, *hidden_dims]
         self.layers: list[tuple[Dense, Dropout | None, str]] = []
         for i in range(len(hidden_dims)):
             dense = self.add(Dense(sizes[i], sizes[i + 1], default_init()))
             activated = i + 1 < len(hidden_dims) or activate_final
             drop = Dropout(dropout_rate) if dropout_rate and activated else None
-            self.layers.append((dense, self.add_optional(drop), f"Dropout_{i}"))
+            self.layers.append((dense, self.add(drop), f"Dropout_{i}"))
 
     def forward(
         self, x: Tensor | Sequence[Part], training: bool = False, rng: LazyRng | None = None
@@ -101,13 +101,11 @@ class MLPResNetBlock(Module):
         input_dim = features if input_dim is None else input_dim
         self.act = act
         self.output_dim = features
-        self.drop = self.add_optional(Dropout(dropout_rate) if dropout_rate else None)
-        self.norm = self.add_optional(LayerNorm(input_dim) if use_layer_norm else None)
+        self.drop = self.add(Dropout(dropout_rate) if dropout_rate else None)
+        self.norm = self.add(LayerNorm(input_dim) if use_layer_norm else None)
         self.expand = self.add(Dense(input_dim, features * 4))
         self.contract = self.add(Dense(features * 4, features))
-        self.project = self.add_optional(
-            Dense(input_dim, features) if input_dim != features else None
-        )
+        self.project = self.add(Dense(input_dim, features) if input_dim != features else None)
 
     def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
         residual = x if self.project is None else self.project(x)

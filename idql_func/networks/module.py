@@ -82,18 +82,19 @@ class Module(nn.Module):
         )
         self._initializers[name] = initializer
 
-    def add(self, child: Module, name: str | None = None) -> Any:
-        """Register a submodule under Flax's automatic name, ``Class_0``, ``Class_1``, ..."""
+    def add(self, child: Module | None, name: str | None = None) -> Any:
+        """Register a submodule under Flax's automatic name, ``Class_0``, ``Class_1``, ...
+
+        None, for an optional submodule that is off, is returned as it is.
+        """
+        if child is None:
+            return None
         if name is None:
             prefix = type(child).__name__
             count = sum(other.startswith(f"{prefix}_") for other in self._modules)
             name = f"{prefix}_{count}"
         self.add_module(name, child)
         return child
-
-    def add_optional(self, child: Module | None) -> Any:
-        """Register a submodule, or nothing for None."""
-        return None if child is None else self.add(child)
 
     def check_values(self, parameter: Tensor, x: Tensor) -> None:
         """Refuse to run on a declared parameter, which has no values.
