@@ -299,7 +299,11 @@ def peek(node: Any, *names: str) -> Any:
 def layout_of(spec: optree.PyTreeSpec) -> NodeLayout | None:
     """The layout of a structure, or None if its node can't be lazy."""
     cls = spec.type
-    if not (isinstance(cls, type) and issubclass(cls, LazyNode) and can_be_lazy(cls)):
+    if not (isinstance(cls, type) and issubclass(cls, LazyNode)):
+        return None
+    # reading a missing field must call __getattr__: no class attribute has its name
+    own_getattr = cls.__getattr__ is not LazyNode.__getattr__  # type: ignore[attr-defined]
+    if own_getattr or any(hasattr(cls, name) for name in cls._child_names):
         return None
     example = tree_unflatten(spec, range(spec.num_leaves))
     fields: dict[str, tuple[int, int, optree.PyTreeSpec, NodeLayout | None]] = {}
@@ -310,10 +314,3 @@ def layout_of(spec: optree.PyTreeSpec) -> NodeLayout | None:
         start = stop
     static = {name: getattr(example, name) for name in cls._static_names}
     return NodeLayout(cls, spec, static, fields)
-
-
-def can_be_lazy(cls: type[LazyNode]) -> bool:
-    """Whether reading a missing field calls ``__getattr__``: no class attribute has its name."""
-    return cls.__getattr__ is LazyNode.__getattr__ and not any(  # type: ignore[attr-defined]
-        hasattr(cls, name) for name in cls._child_names
-    )

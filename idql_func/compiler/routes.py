@@ -17,7 +17,7 @@ from idql_func.compiler import replay, torch_internals
 from idql_func.compiler.inductor import compiler_problem
 from idql_func.compiler.torch_internals import FALLBACKS, REPLAY, problem_of
 from idql_func.kernels import matmul, threefry, tree_ops
-from idql_func.kernels.build import c_compiler, cache_folder
+from idql_func.kernels.build import c_compiler, cache_folder, cpu_info
 from idql_func.switches import jit_disabled
 
 _PACKAGES = ("torch", "numpy", "optree", "gymnasium")
@@ -47,7 +47,7 @@ def environment() -> dict[str, str]:
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "C compiler": _compiler(c_compiler()),
         "C++ compiler": _compiler(torch_internals.cpp_compiler()),
-        "CPU": _cpu(),
+        "CPU": cpu_info("model name").rpartition(":")[2].strip() or platform.machine(),
         "vector instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
         "cache folder": _cache(),
@@ -98,15 +98,6 @@ def _compiler(path: str | None) -> str:
     except (OSError, subprocess.SubprocessError) as error:
         return f"{path}, which does not run: {type(error).__name__}"
     return f"{path}: {run.stdout.partition(chr(10))[0]}"
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _cache() -> str:

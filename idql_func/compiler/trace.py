@@ -51,10 +51,8 @@ def trace(fn: Callable[..., Any], tensors: Sequence[Tensor]) -> GraphModule:
         return graph
     _functionalize_inplace(graph)
     if not any(writes(node) for node in graph.graph.nodes):
-        merge, propagate = (
-            torch_internals.merge_equal_nodes(),
-            torch_internals.fake_tensor_propagation(),
-        )
+        merge = torch_internals.merge_equal_nodes()
+        propagate = torch_internals.fake_tensor_propagation()
         assert merge is not None and propagate is not None
         graph.graph = merge(graph.graph)
         propagate(graph)  # a view of a value that was merged away is a view of another value now

@@ -92,7 +92,9 @@ def library(
         return None
     common = (*_FLAGS, *flags)
     for options in ((*common, "-fopenmp"), common) if openmp else (common,):
-        text = "\n".join((source, compiler, *options, _machine()))
+        # machines with other CPU features may share the cache folder
+        machine = f"{platform.system()} {platform.machine()} {cpu_info('flags', 'Features')}"
+        text = "\n".join((source, compiler, *options, machine))
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         try:
             built = cache_folder() / f"{name}-{digest}.so"
@@ -231,15 +233,16 @@ def _build(command: list[str], source: Path, built: Path) -> None:
 
 
 @functools.cache
-def _machine() -> str:
-    """The system and CPU features of the built code; machines may share one cache folder."""
+def cpu_info(*names: str) -> str:
+    """The first line of ``/proc/cpuinfo`` with one of these names, or the processor's name.
+
+    The file repeats its lines for each CPU and is slow to read whole.
+    """
     try:
-        # one line suffices: /proc/cpuinfo repeats the flags for each CPU and is slow to read whole
         with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-            flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+            return next((line for line in lines if line.startswith(names)), "")
     except OSError:
-        flags = platform.processor()
-    return f"{platform.system()} {platform.machine()} {flags}"
+        return platform.processor()
 
 
 def cache_folder() -> Path:

@@ -15,10 +15,6 @@ from idql_func.types import InputError
 _STEM_WIDTH = 224
 
 
-def _flatten(x: Tensor) -> Tensor:
-    return x.reshape(*x.shape[:-3], -1)
-
-
 class D4PGEncoder(Module):
     """Convolutions with ReLU (``d4pg_encoder.py``; the network of arXiv 1804.08617).
 
@@ -63,7 +59,7 @@ class D4PGEncoder(Module):
     def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
         for conv in self.convs:
             x = relu(conv(x))
-        return _flatten(x)
+        return x.flatten(-3)
 
 
 class MyGroupNorm(GroupNorm):
@@ -179,4 +175,4 @@ class ResNetV2Encoder(Module):
             x = max_pool(x, (3, 3), (2, 2), "SAME")
         for block in self.blocks:
             x = block(x)
-        return _flatten(self.act(self.norm(x)))
+        return self.act(self.norm(x)).flatten(-3)

@@ -160,13 +160,10 @@ def _factors(part: Part, block: Tensor) -> tuple[Tensor, Tensor]:
     in the forward pass and in the gradient.
     """
     if isinstance(part, IndexedRows):
-        return _one_hot(part.index, part.table), matmul(part.table, block)
+        positions = torch.arange(part.table.shape[0], device=part.index.device)
+        one_hot = (part.index.unsqueeze(-1) == positions).to(part.table.dtype)
+        return one_hot, matmul(part.table, block)
     return part.to(block.dtype), block  # float32 draws with parameters in double precision
-
-
-def _one_hot(index: Tensor, table: Tensor) -> Tensor:
-    positions = torch.arange(table.shape[0], device=index.device)
-    return (index.unsqueeze(-1) == positions).to(table.dtype)
 
 
 class LayerNorm(Module):

@@ -100,7 +100,8 @@ class DDPM(Module):
         steps: int | None = None,
     ) -> Tensor:
         rngs = [rng and rng.push(name) for name in self.names]
-        if steps is None or not _table_is_faster(steps, rows=actions.shape[:-1].numel()):
+        # with more than 64 times, selecting the rows takes as long as the table saves
+        if steps is None or steps > 64 or steps > actions.shape[:-1].numel() // 4:
             features = self.time_preprocess(time, training, rngs[0])
             encoded: Part = self.cond_encoder(features, training, rngs[1])
         else:
@@ -133,8 +134,3 @@ def is_ddpm(apply_fn: Callable[..., Any]) -> bool:
     False
     """
     return isinstance(getattr(apply_fn, "__self__", None), DDPM)
-
-
-def _table_is_faster(steps: int, rows: int) -> bool:
-    # with more than 64 times, selecting the rows takes as long as the table saves
-    return rows // 4 >= steps and steps <= 64

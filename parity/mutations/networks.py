@@ -213,8 +213,9 @@ NETWORKS = (
         "flatten-channels-first",
         "features are flattened with channels first, as in PyTorch's layout",
         "networks/encoders.py",
-        "return x.reshape(*x.shape[:-3], -1)",
-        "return x.movedim(-1, -3).reshape(*x.shape[:-3], -1)",
+        ".flatten(-3)",
+        ".movedim(-1, -3).flatten(-3)",
+        count=2,
     ),
     Mutation(
         "frames-before-channels",
