@@ -8,7 +8,6 @@ takes the one with the largest ``min_i Q_i(s, a)``; the implicit policy draws on
 from __future__ import annotations
 
 import functools
-from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -17,10 +16,11 @@ from torch import Tensor
 
 from idql_func import losses, random
 from idql_func.agents.agent import Agent
+from idql_func.agents.checks import check_integer
 from idql_func.agents.critics import min_q
 from idql_func.networks import candidate_sampler
 from idql_func.transforms import jit
-from idql_func.types import InputError, PRNGKey
+from idql_func.types import PRNGKey
 
 
 def sample_candidates(learner: Any, observations: Tensor, count: int) -> tuple[Any, ...]:
@@ -120,9 +120,5 @@ class CandidateAgent(Agent):
         learner: Any = self
         # a learner taken from a stack of several has tensors in place of numbers
         count: Any = learner.N.item() if isinstance(learner.N, Tensor) else learner.N
-        if not isinstance(count, Integral) or count < 1:
-            raise InputError(
-                f"{type(self).__name__}: N, the number of candidate actions, must be an integer "
-                f"of at least 1, got {count!r}."
-            )
+        check_integer(f"{type(self).__name__}: N, the number of candidate actions,", count, 1)
         return int(count)

@@ -51,7 +51,7 @@ def _encoder_stages(network: ResNetV2Encoder) -> dict[str, Any]:
 _SETTINGS: dict[type[Module], Callable[[Any], dict[str, Any]]] = {
     MLP: lambda n: {
         "input_dim": n.layers[0][0].kernel.shape[0],
-        "hidden_dims": [layer.kernel.shape[1] for layer, _, _ in n.layers],
+        "hidden_dims": [layer.kernel.shape[1] for layer, _ in n.layers],
         "activations": n.activations,
         "activate_final": n.activate_final,
         "use_layer_norm": n.norm is not None,
@@ -60,7 +60,7 @@ _SETTINGS: dict[type[Module], Callable[[Any], dict[str, Any]]] = {
         "input_dim": n.first.kernel.shape[0],
         "num_blocks": len(n.blocks),
         "out_dim": n.output_dim,
-        "use_layer_norm": any(block.norm is not None for _, block in n.blocks),
+        "use_layer_norm": any(block.norm is not None for block in n.blocks),
         "hidden_dim": n.first.kernel.shape[1],
         "activations": n.activations,
     },

@@ -100,10 +100,8 @@ class ResNetV2Block(Module):
         super().__init__()
         height, width, channels = input_shape
         self.act = act
-        self.output_shape = (
-            *output_shape((height, width), (3, 3), (stride, stride), "SAME"),
-            filters,
-        )
+        size = output_shape((height, width), (3, 3), (stride, stride), "SAME")
+        self.output_shape = (*size, filters)
         self.output_dim = filters
         self.first_norm = self.add(MyGroupNorm(channels))
         self.first = self.add(_conv(channels, filters, 3, stride))

@@ -55,12 +55,12 @@ class MLP(Module):
         self.output_dim = hidden_dims[-1]
         self.norm = self.add(LayerNorm(input_dim) if use_layer_norm else None)
         sizes = [input_dim, *hidden_dims]
-        self.layers: list[tuple[Dense, Dropout | None, str]] = []
+        self.layers: list[tuple[Dense, Dropout | None]] = []
         for i in range(len(hidden_dims)):
             dense = self.add(Dense(sizes[i], sizes[i + 1], default_init()))
             activated = i + 1 < len(hidden_dims) or activate_final
             drop = Dropout(dropout_rate) if dropout_rate and activated else None
-            self.layers.append((dense, self.add(drop), f"Dropout_{i}"))
+            self.layers.append((dense, self.add(drop)))
 
     def forward(
         self, x: Tensor | Sequence[Part], training: bool = False, rng: LazyRng | None = None
@@ -68,11 +68,11 @@ class MLP(Module):
         h: Any = x
         if self.norm is not None:
             h = self.norm(x if isinstance(x, Tensor) else join(x))
-        for i, (dense, drop, name) in enumerate(self.layers):
+        for i, (dense, drop) in enumerate(self.layers):
             h = dense(h)
             if i + 1 < len(self.layers) or self.activate_final:
                 if drop is not None:
-                    h = drop(h, training, rng and rng.push(name))
+                    h = drop(h, training, rng and rng.push(f"Dropout_{i}"))
                 h = self.activations(h)
         return h
 
@@ -141,21 +141,16 @@ class MLPResNet(Module):
         self.activations = activations
         self.output_dim = out_dim
         self.first = self.add(Dense(input_dim, hidden_dim, default_init()))
-        self.blocks = [
-            (
-                f"MLPResNetBlock_{i}",
-                self.add(MLPResNetBlock(hidden_dim, activations, dropout_rate, use_layer_norm)),
-            )
-            for i in range(num_blocks)
-        ]
+        settings = hidden_dim, activations, dropout_rate, use_layer_norm
+        self.blocks = [self.add(MLPResNetBlock(*settings)) for _ in range(num_blocks)]
         self.last = self.add(Dense(hidden_dim, out_dim, default_init()))
 
     def forward(
         self, x: Tensor | Sequence[Part], training: bool = False, rng: LazyRng | None = None
     ) -> Tensor:
         h = self.first(x)
-        for name, block in self.blocks:
-            h = block(h, training, rng and rng.push(name))
+        for i, block in enumerate(self.blocks):
+            h = block(h, training, rng and rng.push(f"MLPResNetBlock_{i}"))
         return self.last(self.activations(h))
 
 

@@ -167,11 +167,10 @@ class Ensemble(Module):
         # functional_call has replaced the member's parameters with the stacked tensors
         stacked = dict(self.member.named_parameters())
         count = next(iter(stacked.values())).shape[0]
+        path = (*rng.path, self.member_name) if rng else ()
 
         def member_output(params: dict[str, Tensor], key: PRNGKey | None) -> Tensor:
-            stream = (
-                LazyRng(key, (*rng.path, self.member_name)) if rng and key is not None else None
-            )
+            stream = None if key is None else LazyRng(key, path)
             return torch.func.functional_call(
                 self.member, params, inputs, {"training": training, "rng": stream}
             )

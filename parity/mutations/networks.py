@@ -58,7 +58,7 @@ NETWORKS = (
         "dropout-one-key",
         "all dropout layers of an MLP use the same key",
         "networks/mlp.py",
-        "h = drop(h, training, rng and rng.push(name))",
+        'h = drop(h, training, rng and rng.push(f"Dropout_{i}"))',
         "h = drop(h, training, rng)",
     ),
     Mutation(
@@ -67,13 +67,13 @@ NETWORKS = (
         "networks/mlp.py",
         """\
                 if drop is not None:
-                    h = drop(h, training, rng and rng.push(name))
+                    h = drop(h, training, rng and rng.push(f"Dropout_{i}"))
                 h = self.activations(h)
 """,
         """\
                 h = self.activations(h)
                 if drop is not None:
-                    h = drop(h, training, rng and rng.push(name))
+                    h = drop(h, training, rng and rng.push(f"Dropout_{i}"))
 """,
     ),
     Mutation(
