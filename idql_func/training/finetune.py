@@ -91,17 +91,8 @@ def finetune(
     """Fine-tune an offline policy online; evaluate it before and after; write a run's folder.
 
     Where the settings name no policy to start from, one is trained first, in the folder ``offline``
-    of the run.
-
-    Args:
-        config: the settings. For a resumed run they must be those of the run, except for the names
-            in ``RESUMABLE``.
-        resume: a run's folder, or its newest checkpoint, to continue from, as for
-            :func:`idql_func.training.online.train_online`; a run that was stopped while its offline
-            policy was trained continues with that.
-        overwrite: replace a run of the same name.
-        reporter: where to print; default: standard output.
-        on_step: called with the number of online steps taken after each of them.
+    of the run. A run that was stopped while its offline policy was trained continues with that. The
+    arguments are those of :func:`idql_func.training.online.train_online`.
 
     Raises:
         InputError: settings, data, environment or a checkpoint are not usable.
@@ -109,14 +100,8 @@ def finetune(
         TrainingInterrupted: Ctrl-C; a checkpoint (and online, the buffer) has been written.
     """
     config.validate()
-    run, saved = open_online_run(
-        config,
-        config.last,
-        resume=resume,
-        overwrite=overwrite,
-        reporter=reporter,
-        needs_checkpoint=False,
-    )
+    how = {"resume": resume, "overwrite": overwrite, "reporter": reporter}
+    run, saved = open_online_run(config, config.last, needs_checkpoint=False, **how)
     offline = config.offline
     if config.start is None:
         offline = dataclasses.replace(
@@ -205,9 +190,11 @@ def _online(
         )
         run.candidates = evaluation.N
         run.members[0].metadata = _metadata(start, task, config)
+        arguments = {"batch_size": config.online_batch, "keys": TRANSITION_FIELDS}
+        online = interaction.buffer.get_iterator(1, arguments, run.device)
         loop = OnlineLoop(
             run=run,
-            strategy=_Finetuning(config, task.train, _batches(config, interaction, run.device)),
+            strategy=_Finetuning(config, task.train, online),
             interaction=interaction,
             last=config.last,
             offset=offset,
@@ -274,13 +261,6 @@ def _buffer(config: FinetuneConfig, env: Any, saved: SavedLoop | None) -> Replay
         return saved.load_buffer(ReplayBuffer, config.last)
     spaces = env.observation_space, env.action_space
     return ReplayBuffer(*spaces, config.last, seed=config.seed + _BUFFER_SEED)
-
-
-def _batches(
-    config: FinetuneConfig, interaction: Interaction, device: torch.device
-) -> Iterator[dict[str, Any]]:
-    arguments = {"batch_size": config.online_batch, "keys": TRANSITION_FIELDS}
-    return interaction.buffer.get_iterator(1, arguments, device)
 
 
 def _online_rewards(config: FinetuneConfig) -> str:

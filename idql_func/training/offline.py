@@ -146,13 +146,7 @@ def train_members(
 ) -> tuple[State, list[Results], list[tuple[dict[str, Any], dict[str, Path]]]]:
     """Train all members of a run, evaluate them, and write their pictures and summaries.
 
-    Args:
-        run: the run, with nothing written yet.
-        task: what the members learn from.
-        learners: one learner, or several as one.
-        state: where training starts.
-        evaluator: evaluates ``state.learner``; None: there is no environment.
-        on_update: called with the number of updates done after each of them.
+    Nothing of the run has been written before. Without an environment ``evaluator`` is None.
 
     Returns:
         The last state, each member's evaluations, and its summary and files.
@@ -183,7 +177,6 @@ class OneLearner:
     task: Task
 
     def members(self, state: State) -> list[State]:
-        """The learner is its own only member."""
         return [state]
 
     @functools.cached_property
@@ -195,18 +188,10 @@ class OneLearner:
     def advance(
         self, state: State, count: int, donate: bool
     ) -> tuple[State, Mapping[str, torch.Tensor]]:
-        """The state after ``count`` updates, and the losses of the last one."""
         size, data = self.config.batch_size, self.task.train
         if self._arrays is not None:
-            learner, key, info = scan_updates(
-                state.learner,
-                self._arrays,
-                state.data_key,
-                count,
-                size,
-                metrics="last",
-                donate=donate,
-            )
+            start = (state.learner, self._arrays, state.data_key)
+            learner, key, info = scan_updates(*start, count, size, metrics="last", donate=donate)
             return State(learner, key, state.updates + count), info
         learner = state.learner if donate else without_donation(state.learner)
         info: Mapping[str, torch.Tensor] = {}
@@ -278,17 +263,14 @@ def task_evaluator(config: TrainConfig, task: Task) -> Evaluator | None:
 
 def describe_task(task: Task, counts: tuple[int, int], reporter: Reporter) -> None:
     """Print what there is to learn from: ``counts`` transitions to train on and held out."""
-    behaviour = task.behaviour
     reporter.detail(
         f"{counts[0]:,} transitions to train on, {counts[1]:,} held out; "
         f"observations {shapes_of(task.observation_space)}, actions {task.action_space.shape}"
     )
-    if behaviour is not None:
-        score = "" if behaviour.score is None else f", normalised score {behaviour.score:.1f}"
-        reporter.detail(
-            f"behaviour's mean return {behaviour.mean:.1f} over {behaviour.episodes} episodes"
-            + score
-        )
+    if (own := task.behaviour) is not None:
+        score = "" if own.score is None else f", normalised score {own.score:.1f}"
+        text = f"behaviour's mean return {own.mean:.1f} over {own.episodes} episodes{score}"
+        reporter.detail(text)
 
 
 def read_data_key(member: Member) -> torch.Tensor:
@@ -297,9 +279,9 @@ def read_data_key(member: Member) -> torch.Tensor:
     Raises:
         InputError: the checkpoint has none.
     """
-    assert member.saved is not None and member.checkpoint is not None
-    with reading_loop_state(member.checkpoint, "a training run"):
-        return torch.tensor(member.saved.extra["data_key"], dtype=torch.int64)
+    checkpoint, metadata = member.resumed_from
+    with reading_loop_state(checkpoint, "a training run"):
+        return torch.tensor(metadata.extra["data_key"], dtype=torch.int64)
 
 
 def _metadata(config: TrainConfig, task: Task) -> CheckpointMetadata:
@@ -334,10 +316,8 @@ def _finish(
     if results and _has_trajectories(task):
         _plot_trajectories(directory.trajectories, task, results)
         pictures["trajectories"] = directory.trajectories
-    summary = {
-        "behaviour": member.metadata.extra["behaviour"],
-        "evaluation": plain_results(results),
-    }
+    behaviour = member.metadata.extra["behaviour"]
+    summary = {"behaviour": behaviour, "evaluation": plain_results(results)}
     return run.finish_member(member, state.position, summary, curve, pictures)
 
 

@@ -54,18 +54,13 @@ def train_online(
 ) -> TrainResult:
     """Train a learner on its own experience, evaluate it, and write a run's folder.
 
+    The arguments and the result are as for :func:`idql_func.training.offline.train_offline`.
+
     Args:
-        config: the settings. For a resumed run they must be those of the run, except for the names
-            in ``RESUMABLE`` (``open_run_directory(path).read_config(OnlineConfig)`` gives them).
         resume: a run's folder, or the newest checkpoint in one, to continue from. Environments that
             are deterministic give the same bits as if the run had never stopped (except for batches
             that were drawn ahead, see ``PixelConfig.prefetch``); others begin a new episode.
-        overwrite: replace a run of the same name.
-        reporter: where to print; default: standard output.
         on_step: called with the number of actions taken after each of them.
-
-    Returns:
-        The trained learner, its run and its evaluation.
 
     Raises:
         InputError: settings, environment or a checkpoint are not usable; the sentence says why.
@@ -165,14 +160,9 @@ def _environment(config: OnlineConfig) -> tuple[Callable[[], gym.Env], dict[str,
     """A function that makes the environment, and its arguments if observations are images."""
     if not config.from_pixels:
         return environment_factory(config.env), None
-    settings = config.pixels
-    factory: Any = pixel_environment_factory(
-        config.env,
-        settings.image_size,
-        settings.num_stack,
-        settings.action_repeat,
-        settings.camera_id,
-    )
+    pixels = config.pixels
+    images = (pixels.image_size, pixels.num_stack, pixels.action_repeat, pixels.camera_id)
+    factory: Any = pixel_environment_factory(config.env, *images)
     return factory, dict(factory.keywords)
 
 
@@ -215,10 +205,7 @@ def _finish(
         frames = _frames_figure(loop.interaction.buffer, config.learner.pixel_keys[0])
         plots.save_figure(frames, run.directory.frames)
         pictures["frames"] = run.directory.frames
-    mean, verdict, is_solved = results[None]["return"], "", None
-    if solved is not None:
-        is_solved = bool(mean >= solved)
-        verdict = f" (counts as solved at {solved:g}: {'yes' if is_solved else 'no'})"
+    is_solved = None if solved is None else bool(results[None]["return"] >= solved)
     summary = {
         "env": config.env,
         "solved_return": solved,
@@ -227,7 +214,9 @@ def _finish(
     }
     at = loop.position(state)
     summary, files = run.finish_member(member, at, summary, curve, pictures)
-    title = f"{config.env} after {at.done:,} steps{verdict}"
+    title = f"{config.env} after {at.done:,} steps"
+    if solved is not None:
+        title += f" (counts as solved at {solved:g}: {'yes' if is_solved else 'no'})"
     run.report_end(files, returns_table(results, title=title))
     return summary
 

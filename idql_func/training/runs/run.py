@@ -128,6 +128,12 @@ class Member:
         """The name of its folder."""
         return self.directory.path.name
 
+    @property
+    def resumed_from(self) -> tuple[Path, CheckpointMetadata]:
+        """The checkpoint that it is resumed from, and its metadata."""
+        assert self.checkpoint is not None and self.saved is not None
+        return self.checkpoint, self.saved
+
 
 @dataclass
 class Run:
@@ -180,15 +186,14 @@ class Run:
         Raises:
             InputError: a checkpoint is of another learner or size, or damaged.
         """
-        restored = []
-        for member, learner in zip(self.members, learners, strict=True):
-            assert member.checkpoint is not None
-            restored.append(restore_learner(learner, member.checkpoint))
-        first = self.members[0]
-        assert first.saved is not None
-        place = self.directory.path if self.is_group else first.checkpoint
+        restored = [
+            restore_learner(learner, member.resumed_from[0])
+            for member, learner in zip(self.members, learners, strict=True)
+        ]
+        checkpoint, metadata = self.members[0].resumed_from
+        place = self.directory.path if self.is_group else checkpoint
         self.reporter.detail(f"continues {place} at {self.start:,} {self.unit}")
-        written_by = first.saved.versions.get("torch")
+        written_by = metadata.versions.get("torch")
         if written_by != torch.__version__:
             self.reporter.warn(
                 f"the run was begun with torch {written_by} and continues with "
@@ -217,17 +222,16 @@ class Run:
         Args:
             keep_before: records of a resumed run whose ``step`` is below this are kept.
         """
-        saved, route = self.members[0], None
-        if saved.saved is not None:
-            assert saved.checkpoint is not None
-            with reading_loop_state(saved.checkpoint, "a training run"):
-                route = str(saved.saved.extra["matmul"])
+        route, keep = None, None
+        if self.members[0].checkpoint is not None:
+            checkpoint, metadata = self.members[0].resumed_from
+            with reading_loop_state(checkpoint, "a training run"):
+                route, keep = str(metadata.extra["matmul"]), keep_before
         with ExitStack() as stack:
             stack.enter_context(cpu_threads(self.config.threads))
             self.matmul = stack.enter_context(
                 matmul_precision(self.config.matmul, device=self.device, setting=route)
             )
-            keep = None if saved.saved is None else keep_before
             for member in self.members:
                 member.metrics = stack.enter_context(MetricsLogger(member.directory.path, keep))
             self.reporter.detail(f"matrix products: {self.matmul.reason}")
@@ -254,10 +258,7 @@ class Run:
     ) -> tuple[T, Mapping[str, torch.Tensor]]:
         """Make an update; the first one compiles, which is reported and timed.
 
-        Args:
-            update: makes it, and returns its losses too.
-            bar: the progress bar.
-            expected: how long compiling takes.
+        ``update`` makes it and returns its losses too; ``expected`` is how long compiling takes.
         """
         if self._compiled or jit_disabled():
             return update()
@@ -278,10 +279,7 @@ class Run:
     ) -> None:
         """Write a checkpoint of each member; remove old ones when all are written.
 
-        Args:
-            at: how far the run has come.
-            learners: one for each member.
-            extras: the state of the loop, one for each member, as JSON can hold it.
+        ``extras`` is the state of the loop for each member, as JSON can hold it.
         """
         for member, learner, extra in zip(self.members, learners, extras, strict=True):
             values = {**member.metadata.extra, **extra, "matmul": self.matmul.setting}
@@ -309,13 +307,8 @@ class Run:
     ) -> dict[str, Any]:
         """Record losses, and warn once if one is NaN. This waits for the device.
 
-        Args:
-            at: how far the run has come.
-            groups: ``"train"`` and ``"val"`` to losses by name, ``[]`` or ``[K]`` for K members.
-            bar: gives the speed.
-
-        Returns:
-            The record, with means over the members.
+        ``groups`` maps ``"train"`` and ``"val"`` to losses by name, ``[]`` or ``[K]`` for K
+        members; ``bar`` gives the speed. Returns the record, with means over the members.
         """
         losses = fetch_losses(groups)
         speed = {f"{self.unit}_per_second": round(bar.meter.rate, 2) or None}
@@ -337,14 +330,10 @@ class Run:
     def evaluate_interval(self, at: Position, learner: Any, bar: TrainingBar) -> Results:
         """Evaluate between two updates, with few episodes; the first member's results."""
         assert self.evaluator is not None
-        episodes = self.config.evaluation.interval_episodes
-        results = self.evaluator.run_each(
-            learner, self.candidates, episodes, self.reporter, bar=bar
-        )
+        episodes, numbers = self.config.evaluation.interval_episodes, self.candidates
+        results = self.evaluator.run_each(learner, numbers, episodes, self.reporter, bar=bar)
         self.log(at, [evaluation_record(own) for own in results])
-        returns = ", ".join(
-            f"{policy_name(n)}: {mean_return(results, n):.1f}" for n in self.candidates
-        )
+        returns = ", ".join(f"{policy_name(n)}: {mean_return(results, n):.1f}" for n in numbers)
         reference = self.behaviour_return
         beside = "" if reference is None else f" (behaviour {reference:.1f})"
         self.reporter.detail(f"return after {at.done:,} {self.unit}: {returns}{beside}")
@@ -359,14 +348,8 @@ class Run:
     ) -> list[Results]:
         """Evaluate with all episodes, for each number of candidates.
 
-        Args:
-            at: how far the run has come. All of it must have been saved.
-            learner: what to evaluate.
-            title: what the user reads.
-            record: for which number of candidates trajectories are kept.
-
-        Returns:
-            Results for each member, empty ones without an environment.
+        Everything up to ``at`` must have been saved. ``record`` says for which number of candidates
+        trajectories are kept. Returns results for each member, empty ones without an environment.
 
         Raises:
             TrainingInterrupted: Ctrl-C.
@@ -414,15 +397,8 @@ class Run:
     ) -> tuple[dict[str, Any], dict[str, Path]]:
         """Write a member's learning curve and summary, the last file of a run.
 
-        Args:
-            member: the member.
-            at: how far the run has come.
-            results: what this kind of run reports.
-            curve: the learning curve.
-            pictures: other pictures that were written, by name.
-
-        Returns:
-            The summary, and the files of the run by name.
+        ``results`` is what this kind of run reports, ``pictures`` are other pictures that were
+        written, by name. Returns the summary, and the files of the run by name.
         """
         directory = member.directory
         save_figure(curve, directory.learning_curve)
@@ -494,9 +470,8 @@ def open_run(
         directory = choose_run_directory(first, overwrite, default_name)
     else:
         directory = open_run_directory(resume)
-    if names is None:
-        members = [Member(first, directory)]
-    else:
+    members = [Member(first, directory)]
+    if names is not None:
         members = [
             Member(
                 dataclasses.replace(config, runs_dir=directory.path, name=name),
@@ -558,9 +533,7 @@ def _common_checkpoints(members: Sequence[Member]) -> list[Path]:
 def reading_loop_state(checkpoint: Path, writer: str) -> Iterator[None]:
     """Within the block, values of a checkpoint that are missing or malformed are bad input.
 
-    Args:
-        checkpoint: the checkpoint that is read.
-        writer: what kind of run writes such values, such as ``"a training run"``.
+    ``writer`` is the kind of run that writes such values, such as ``"a training run"``.
     """
     try:
         yield

@@ -83,16 +83,11 @@ def train_seeds(
             those of the group's folder. For a resumed group: what :func:`open_members` gives,
             except for the names in :data:`idql_func.training.offline.RESUMABLE`.
         resume: a group's folder to continue.
-        overwrite: replace a group of the same name.
-        reporter: where to print; default: standard output.
-        on_update: called with the number of updates done after each of them.
-
-    Returns:
-        The group's folder, the learners and their evaluations.
+        overwrite, reporter, on_update: as for :func:`idql_func.training.offline.train_offline`.
 
     Raises:
         InputError: settings that do not go together, more members than memory has room for, or
-            data or checkpoints that are not usable; the message says what is wrong.
+            what :func:`idql_func.training.offline.train_offline` refuses.
         FileNotFoundError: the dataset or the group to resume does not exist.
         TrainingInterrupted: Ctrl-C; a checkpoint of each member has been written.
     """
@@ -218,14 +213,12 @@ class StackedLearners:
     templates: Sequence[Any]
 
     def members(self, state: State) -> list[State]:
-        """The state of each member, as its run alone has it."""
         return [
             State(member_of(state.learner, k, template), state.data_key[k], state.updates)
             for k, template in enumerate(self.templates)
         ]
 
     def advance(self, state: State, count: int, donate: bool) -> tuple[State, InfoDict]:
-        """The state after ``count`` updates, and the losses of the last one."""
         data, total = self.data, self.data.counts[0]
         step = functools.partial(
             _step,
@@ -237,13 +230,11 @@ class StackedLearners:
             batch_size=self.config.batch_size,
         )
         carry = (state.learner, state.data_key)
-        (learner, keys), infos = scan(
-            step, carry if donate else without_donation(carry), length=count
-        )
+        carry = carry if donate else without_donation(carry)
+        (learner, keys), infos = scan(step, carry, length=count)
         return State(learner, keys, state.updates + count), tree_map(lambda x: x[-1], infos)
 
     def held_out_losses(self, step: int, learner: Any) -> InfoDict | None:
-        """Losses on each member's held-out data, without an update."""
         arrays, size = self.data.arrays, self.config.batch_size
         if self.data.held_out is None:
             return None
