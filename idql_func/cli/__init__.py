@@ -10,41 +10,9 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 __all__ = ["COMMANDS", "INPUT_ERRORS", "main", "one_line"]
-
-USAGE = """\
-usage: idql [-h] [--version] COMMAND ...
-
-IDQL, offline reinforcement learning with a diffusion policy, and the other
-learners of its package; equal to the JAX original.
-
-commands:
-  train [PRESET]        train on a fixed dataset (IDQL, IQL, BC, PixelBC);
-                        without arguments: the built-in maze, a few minutes
-  online [PRESET]       train on data that the policy collects (SAC, REDQ, DroQ,
-                        TD3, DrQ)
-  finetune PRESET|RUN   train on a dataset first, then in the environment
-  collect CHECKPOINT    make a dataset from a policy, a replay buffer or files
-  evaluate CHECKPOINT   measure the returns of a policy: a table and a JSON file
-  sweep PRESET          one run for each combination of settings and each seed
-  presets [NAME]        list all presets, or show the settings of one
-  data make             make the built-in dataset (train makes it at first use)
-  data info [SOURCE]    describe a dataset: size, episodes, returns, ranges
-  doctor                show versions, compilers, and which fast routes are on
-
-examples:
-  idql train
-  idql train --seed 1 --learner.critic-hyperparam 0.8
-  idql train locomotion --dataset.source hopper-medium-v2
-  idql train --resume runs/pointmaze-seed0
-  idql train --seeds 10 --grid learner.critic-hyperparam=0.7,0.9
-  idql evaluate runs/pointmaze-seed0 --n 1 16 64
-  idql online sac --env Pendulum-v1 --max-steps 20000
-  idql sweep pointmaze --grid learner.critic-hyperparam=0.7,0.9 --seeds 3
-
-`idql COMMAND --help` shows the options of a command.
-"""
 
 COMMANDS = (
     "train",
@@ -80,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE, end="")
+        print(Path(__file__).with_name("usage.txt").read_text(encoding="utf-8"), end="")
         return 0
     if arguments[0] == "--version":
         from idql_func import __version__

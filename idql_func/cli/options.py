@@ -82,12 +82,8 @@ def parse_run_options(
 ) -> _Options:
     """Parse the options of a command that has presets, and list them in its help.
 
-    Args:
-        command: the name of the command.
-        words: what may follow it before the options, for the help text.
-        arguments: the options.
-        default: the options for which the arguments are empty.
-        description: the text above the list of presets.
+    ``words`` is what may follow the command before its options, ``default`` the options for which
+    the arguments are empty, ``description`` the text above the list of presets.
 
     Raises:
         SystemExit: as :func:`parse_options`.
@@ -144,10 +140,7 @@ def option_value(arguments: Sequence[str], option: str) -> str | None:
 def default_settings(command: str, preset: str | None, resume: str | None) -> Any:
     """Return the settings that the options change: those of a run to resume, or of a preset.
 
-    Args:
-        command: the name of the command.
-        preset: the name of a preset, if one was given; the default is the command's first one.
-        resume: the folder of a run, if one is to be resumed.
+    Without either of them they are those of the command's first preset.
 
     Raises:
         InputError: if there is no such preset, or a preset is given together with a run to resume.

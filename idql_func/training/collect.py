@@ -7,8 +7,6 @@ uses arguments that do not exist and unpacks a pair that is not returned: quirk 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +92,14 @@ def _recording(source: Path, config: CollectConfig, device: Any, reporter: Repor
     steps = config.steps or _STEPS
     count = config.num_envs or max(1, min(_MOST_ENVS, steps // _STEPS_OF_ONE_ENV))
     reporter.stage(f"{policy.origin}: {steps:,} steps in {policy.env_name}")
-    with _progress(reporter, steps) as tick, eager_on_cpu(device):
+    with reporter.bar(steps, 0, "steps") as bar, eager_on_cpu(device):
         return roll_out(
             policy.act,
             environment_factory(policy.env_name),
             steps,
             seed=config.seed,
             num_envs=count,
-            progress=tick,
+            progress=bar.advance,
             env=policy.env_name,
             origin=policy.origin,
         )
@@ -176,10 +174,10 @@ def _roll_out_images(
     try:
         buffer = _empty_buffer(env.observation_space, env.action_space, steps)
         interaction = Interaction(env, buffer, config.seed)
-        with _progress(reporter, steps) as tick, eager_on_cpu(device):
+        with reporter.bar(steps, 0, "steps") as bar, eager_on_cpu(device):
             for step in range(1, steps + 1):
                 interaction.step(policy.act(interaction.observation))
-                tick(step)
+                bar.advance(step)
     finally:
         env.close()
     buffer.end_episode()
@@ -281,9 +279,3 @@ def _name_of(path: Path) -> str:
     """The last parts of a path: a file should not contain the paths of the machine it is from."""
     parts = [part for part in path.parts[-3:] if part not in ("checkpoints", "/", "runs")]
     return "/".join(parts)
-
-
-@contextmanager
-def _progress(reporter: Reporter, steps: int) -> Iterator[Callable[[int], None]]:
-    with reporter.bar(steps, 0, "steps") as bar:
-        yield bar.advance

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-
 from idql_func.training.configs.options import check_at_least
 from idql_func.training.runs.checkpoint import find_checkpoint, load_checkpoint
 from idql_func.training.runs.console import Reporter, returns_table
@@ -15,7 +13,7 @@ from idql_func.training.runs.directory import write_json
 from idql_func.training.runs.results import Evaluator, for_numbers, plain_results
 from idql_func.training.runtime.device import choose_device
 from idql_func.training.runtime.matmul_precision import matmul_precision
-from idql_func.training.task import environment_factory, shapes_of
+from idql_func.training.task import check_spaces, environment_factory
 from idql_func.types import InputError
 
 __all__ = ["evaluate_checkpoint"]
@@ -40,15 +38,13 @@ def evaluate_checkpoint(
         checkpoint: a run's folder (its newest checkpoint is taken) or one checkpoint.
         n: numbers of sampled actions per observation; default: 1 and the learner's own. For
             IDQL's learners only.
-        episodes: episodes for each N.
+        episodes: how many for each N, in ``num_envs`` environments side by side.
         seed: seed of the environments.
-        num_envs: environments side by side.
         env: the environment's name; default: that of the run.
-        device: where to compute; ``"auto"`` takes a GPU if there is one.
+        device: ``"auto"`` takes a GPU if there is one.
         matmul: as for ``idql_func.training.runtime.matmul_precision.matmul_precision``.
         output: the JSON file; default: ``evaluation.json`` in the run's folder, or beside a
             checkpoint outside a run.
-        reporter: where to print.
 
     Returns:
         The content of the JSON file: ``checkpoint, updates, env, seed, evaluation`` (N as a string,
@@ -70,7 +66,8 @@ def evaluate_checkpoint(
     if not env_name:
         raise InputError(f"{folder} names no environment; name one with --env")
     factory = environment_factory(str(env_name), metadata.extra.get("pixels"))
-    _check_spaces(factory(), str(env_name), metadata.observation_space, metadata.action_space)
+    spaces = metadata.observation_space, metadata.action_space
+    check_spaces(factory(), str(env_name), spaces, "the policy")
     numbers = _numbers(learner, n)
 
     reporter.stage(f"{folder}: {type(learner).__name__} after {metadata.updates:,} updates")
@@ -110,18 +107,3 @@ def _numbers(learner: Any, n: Sequence[int] | None) -> tuple[int | None, ...]:
 def _default_output(folder: Path) -> Path:
     run = folder.parent.parent if folder.parent.name == "checkpoints" else folder.parent
     return run / "evaluation.json"
-
-
-def _check_spaces(
-    env: gym.Env, name: str, observation: gym.spaces.Space, action: gym.spaces.Box
-) -> None:
-    spaces = env.observation_space, env.action_space
-    env.close()
-    for what, have, want in zip(
-        ("observations", "actions"), map(shapes_of, spaces), (observation, action), strict=True
-    ):
-        if have != shapes_of(want):
-            raise InputError(
-                f"the environment {name} has {what} of the shape {have}, but the policy was "
-                f"trained for {shapes_of(want)}"
-            )

@@ -200,15 +200,13 @@ def _online(
             offset=offset,
             on_step=on_step,
         )
-
-        def in_maze(n: int | None) -> bool:
-            return task.env_name == ENV_NAME
-
+        in_maze = task.env_name == ENV_NAME
         with run.recording(keep_before=loop.position(state).step + 1):
             at = loop.position(state)
             # The offline policy, in the very episodes of the evaluation at the end.
             learner = start.learner.to(run.device)
-            [before] = run.evaluate_all(at, learner, "Before, the offline policy", in_maze)
+            title = "Before, the offline policy"
+            [before] = run.evaluate_all(at, learner, title, lambda _: in_maze)
             if saved is None:
                 for record in start.records:
                     run.members[0].metrics.log(record)
@@ -219,7 +217,7 @@ def _online(
                 f"everything goes to {run.directory.path}"
             )
             state = loop.train(state)
-            [after] = run.final_evaluation(loop.position(state), state.learner, in_maze)
+            [after] = run.final_evaluation(loop.position(state), state.learner, lambda _: in_maze)
             summary = _finish(run, loop, state, start, task, before, after)
     finally:
         env.close()

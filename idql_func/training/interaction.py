@@ -173,10 +173,6 @@ class Interaction:
             return False
         return True
 
-    def close(self) -> None:
-        """Close the environment."""
-        self.env.close()
-
     def _begin(self, number: int) -> None:
         self.episode = number
         self.observation, info = self.env.reset(seed=episode_seed(self.seed, number))

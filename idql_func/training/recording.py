@@ -46,8 +46,10 @@ class Recording:
     def __len__(self) -> int:
         return len(self.arrays["rewards"])
 
-    def first(self, steps: int) -> Recording:
+    def first(self, steps: int | None) -> Recording:
         """The first ``steps`` steps; an episode that continued after the last one counts as cut.
+
+        None, or more steps than there are: all of them.
 
         Example:
             >>> zeros = np.zeros((3, 1), np.float32)
@@ -59,7 +61,7 @@ class Recording:
         """
         arrays = {name: array[:steps].copy() for name, array in self.arrays.items()}
         arrays["timeouts"][-1] = not arrays["terminals"][-1]
-        return Recording(arrays, self.env, self.limit, self.origin)
+        return dataclasses.replace(self, arrays=arrays)
 
     def returns(self) -> NDArray[np.float64]:
         """Undiscounted returns of the complete episodes, without those that the recording cut.
@@ -115,17 +117,10 @@ class Recording:
                 f"{self.origin} has no 'next_observations', which a Minari dataset needs"
             )
         terminals = arrays["terminals"]
-        episodes = episodes_from_transitions(
-            {
-                **{name: arrays[name] for name in ("observations", "next_observations", "actions")},
-                "rewards": arrays["rewards"],
-                "masks": 1.0 - terminals,
-                "dones": terminals | arrays["timeouts"],
-            }
-        )
+        ends = {"masks": 1.0 - terminals, "dones": terminals | arrays["timeouts"]}
         return write_minari_dataset(
             folder,
-            episodes,
+            episodes_from_transitions({**arrays, **ends}),
             observation_space=_box(arrays["observations"], np.inf),
             action_space=_box(arrays["actions"], 1.0),
             attributes={"description": self.origin, **self.attributes()},
@@ -204,8 +199,7 @@ def of_buffer(
         "timeouts": batch["dones"] & ~terminals,
         "next_observations": batch["next_observations"],
     }
-    recording = Recording(arrays, env, limit, origin)
-    return recording.first(len(rows) if steps is None else min(steps, len(rows)))
+    return Recording(arrays, env, limit, origin).first(steps)
 
 
 def of_file(path: Path, steps: int | None = None) -> Recording:
@@ -223,19 +217,15 @@ def of_file(path: Path, steps: int | None = None) -> Recording:
     missing = [name for name in _FIELDS[:-1] if name not in arrays]
     if missing:
         raise InputError(f"{path} has no {missing[0]!r}; a recording to be mixed must have it")
-    flags = {name: np.asarray(arrays[name]).astype(bool) for name in ("terminals", "timeouts")}
-    floats = {
-        name: np.asarray(array, np.float32) for name, array in arrays.items() if name not in flags
+    fields = {
+        name: np.asarray(array, bool if name in ("terminals", "timeouts") else np.float32)
+        for name, array in arrays.items()
     }
-    floats["rewards"] = floats["rewards"].reshape(-1)
+    for name in ("rewards", "terminals", "timeouts"):
+        fields[name] = fields[name].reshape(-1)
     limit = attributes.get("max_episode_steps")
-    recording = Recording(
-        {**floats, **{name: flag.reshape(-1) for name, flag in flags.items()}},
-        attributes.get("env"),
-        None if limit is None else int(limit),
-        path.name,
-    )
-    return recording.first(len(recording) if steps is None else min(steps, len(recording)))
+    limit = None if limit is None else int(limit)
+    return Recording(fields, attributes.get("env"), limit, path.name).first(steps)
 
 
 def roll_out(
@@ -291,7 +281,7 @@ def roll_out(
                 progress(min(steps, (taken + 1) * len(tracks)))
     finally:
         for track in tracks:
-            track.close()
+            track.env.close()
     spec = tracks[0].env.spec
     limit = None if spec is None else spec.max_episode_steps
     parts = [of_buffer(track.buffer, env=env, limit=limit) for track in tracks]

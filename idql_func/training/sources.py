@@ -65,10 +65,10 @@ def load_source(settings: DatasetConfig, progress: bool = False) -> Source:
     elif path.suffix == ".safetensors":
         return Source(load_buffer(path), path, {"env": _env_of_buffer(path)})
     elif path.suffix not in (".hdf5", ".h5") and not path.is_file():
-        return Source(data.D4RLDataset(name), None, score_name=_score_name(name, None))
+        return Source(data.D4RLDataset(name), None, score_name=_score_name(name))
     dataset = _nested_dataset(path) if _is_nested(path) else data.D4RLDataset(path)
     attributes = read_d4rl_hdf5(path, keys=())[1]
-    return Source(dataset, path, attributes, _score_name(name, path))
+    return Source(dataset, path, attributes, _score_name(name, str(path)))
 
 
 def count_transitions(dataset: data.Dataset) -> int:
@@ -175,8 +175,5 @@ def _nested_dataset(path: Path) -> data.Dataset:
     return data.Dataset(fields)
 
 
-def _score_name(source: str, path: Path | None) -> str | None:
-    for name in (source, None if path is None else str(path)):
-        if name is not None and reference_scores(name) is not None:
-            return name
-    return None
+def _score_name(*names: str) -> str | None:
+    return next((name for name in names if reference_scores(name) is not None), None)

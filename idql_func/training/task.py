@@ -27,6 +27,7 @@ __all__ = [
     "Task",
     "action_repeat_of",
     "camera_of",
+    "check_spaces",
     "environment_factory",
     "pixel_environment_factory",
     "prepare_task",
@@ -142,7 +143,12 @@ def prepare_task(
         env_name = str(env_name)
         pixels = _pixels(config, env_name, spaces[0])
         make_env = environment_factory(env_name, pixels)
-        spaces = _spaces_of_env(make_env, env_name, spaces)
+        advice = f"with --evaluation.env, or '{NO_ENVIRONMENT}' to train without evaluation"
+        try:
+            env = make_env()
+        except InputError as error:
+            raise InputError(f"{str(error).rstrip('.')}; name the environment {advice}") from error
+        spaces = check_spaces(env, env_name, spaces, "the dataset", f"; name another {advice}")
     return Task(
         train=train.to(device),
         held_out=None if held_out is None else held_out.to(device),
@@ -319,30 +325,26 @@ def _pixels(
     return dict(factory.keywords)
 
 
-def _spaces_of_env(
-    make_env: Callable[[], gym.Env], name: str, wanted: tuple[gym.spaces.Space, gym.spaces.Box]
+def check_spaces(
+    env: gym.Env,
+    name: str,
+    wanted: tuple[gym.spaces.Space, gym.spaces.Box],
+    owner: str,
+    advice: str = "",
 ) -> tuple[gym.spaces.Space, gym.spaces.Box]:
-    try:
-        env = make_env()
-    except InputError as error:
-        raise InputError(
-            f"{str(error).rstrip('.')}; name the environment with --evaluation.env, or "
-            f"'{NO_ENVIRONMENT}' to train without evaluation"
-        ) from error
-    try:
-        observations, actions = env.observation_space, env.action_space
-    finally:
-        env.close()
-    for what, space, own in zip(
-        ("observations", "actions"), (observations, actions), wanted, strict=True
-    ):
+    """Close an environment and return its spaces, if they have the shapes of the ``wanted`` ones.
+
+    Raises:
+        InputError: they differ; the message names the ``owner`` of the wanted ones.
+    """
+    spaces: Any = env.observation_space, env.action_space
+    env.close()
+    for what, space, own in zip(("observations", "actions"), spaces, wanted, strict=True):
         if type(space) is not type(own) or shapes_of(space) != shapes_of(own):
             same_kind = isinstance(space, gym.spaces.Box | gym.spaces.Dict)
             have = shapes_of(space) if same_kind else type(space).__name__
             raise InputError(
-                f"the {what} of the environment {name} are {have}, but those of the dataset are "
-                f"{shapes_of(own)}; name another with --evaluation.env, or "
-                f"'{NO_ENVIRONMENT}' to train without evaluation"
+                f"the {what} of the environment {name} are {have}, but those of {owner} are "
+                f"{shapes_of(own)}{advice}"
             )
-    assert isinstance(actions, gym.spaces.Box)  # as the dataset's are
-    return observations, actions
+    return spaces

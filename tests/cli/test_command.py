@@ -326,7 +326,7 @@ def test_mistakes_end_with_one_line_and_status_2(
     assert "device is 'quantum'" in failure(["evaluate", run, "--device", "quantum"])
     assert "n is -1" in failure(["evaluate", run, "--n", "4", "-1"])
     wrong = ["evaluate", run, "--env", "MountainCarContinuous-v0"]
-    assert "has observations of the shape (2,)" in failure(wrong)
+    assert "MountainCarContinuous-v0 are (2,), but those of the policy are" in failure(wrong)
 
 
 def test_idql_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

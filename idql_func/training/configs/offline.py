@@ -18,12 +18,7 @@ from idql_func.training.configs.learners import (
     GeneralDDPMIQLConfig,
     OfflineLearnerConfig,
 )
-from idql_func.training.configs.options import (
-    EvaluationOptions,
-    NotNegative,
-    Positive,
-    RunConfig,
-)
+from idql_func.training.configs.options import EvaluationOptions, NotNegative, Positive, RunConfig
 
 __all__ = [
     "MINARI",

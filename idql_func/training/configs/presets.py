@@ -10,11 +10,7 @@ from typing import Any
 from idql_func.errors import InputError
 from idql_func.training.configs.catalogue import presets_of
 from idql_func.training.configs.finetune import FinetuneConfig
-from idql_func.training.configs.learners import (
-    DDPMIQLConfig,
-    GeneralDDPMIQLConfig,
-    learner_config,
-)
+from idql_func.training.configs.learners import DDPMIQLConfig, GeneralDDPMIQLConfig, learner_config
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.configs.online import OnlineConfig
 

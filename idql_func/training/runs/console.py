@@ -98,13 +98,6 @@ class RateMeter:
         return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
 
 
-@dataclass
-class Busy:
-    """How long the block of :meth:`TrainingBar.busy` took, when it has ended."""
-
-    seconds: float = 0.0
-
-
 class Reporter:
     """Prints to a console; ``quiet`` prints nothing (for use from programs)."""
 
@@ -182,14 +175,8 @@ class TrainingBar:
             return
         self._last_drawn = now
         self.meter.tick(done, now)
-        left = self.seconds_left
-        self._progress.update(
-            self._task,
-            completed=done,
-            rate=f"{self.meter.rate:.1f} {self._unit}/s" if self.meter.rate else "",
-            text=self._text,
-            left=f"{duration(left)} left" if left is not None else "",
-        )
+        rate, left = self._speed()
+        self._progress.update(self._task, completed=done, rate=rate, text=self._text, left=left)
 
     def losses(self, record: Mapping[str, Any]) -> None:
         """Show the losses of a log record; without a terminal as a line, a few times a minute."""
@@ -207,25 +194,25 @@ class TrainingBar:
         if self._reporter.console.is_terminal or now - self._last_line < _PLAIN_LINE_SECONDS:
             return
         self._last_line = now
-        left = self.seconds_left
-        parts = [f"{self.done:,}/{self._total:,} {self._unit}"]
-        if self.meter.rate:
-            parts.append(f"{self.meter.rate:.1f} {self._unit}/s")
-        parts.append(self._text)
-        if left is not None:
-            parts.append(f"{duration(left)} left")
+        rate, left = self._speed()
+        parts = (f"{self.done:,}/{self._total:,} {self._unit}", rate, self._text, left)
         self._reporter.detail(" · ".join(part for part in parts if part))
 
+    def _speed(self) -> tuple[str, str]:
+        """The rate and the time left as texts, empty if they are not known yet."""
+        left = self.seconds_left
+        rate = f"{self.meter.rate:.1f} {self._unit}/s" if self.meter.rate else ""
+        return rate, "" if left is None else f"{duration(left)} left"
+
     @contextmanager
-    def busy(self, activity: str) -> Iterator[Busy]:
+    def busy(self, activity: str) -> Iterator[None]:
         """Within the block the bar shows another activity; its time does not count as training."""
-        block, began = Busy(), time.monotonic()
+        began = time.monotonic()
         self._progress.update(self._task, activity=activity)
         try:
-            yield block
+            yield
         finally:
-            block.seconds = time.monotonic() - began
-            self.meter.pause(block.seconds)
+            self.meter.pause(time.monotonic() - began)
             self._progress.update(self._task, activity="training")
 
 
@@ -291,12 +278,10 @@ def returns_table(
         [['behaviour', 'N = 64'], ['25.0', '80.0 ± 5.0'], ['1.0x', '3.2x'], ['300', '16']]
     """
     reference = None if behaviour is None else float(behaviour["return"])
-    rows: list[tuple[str, Mapping[str, Any]]] = []
-    if behaviour is not None:
-        rows.append(("behaviour", behaviour))
-    rows += [(policy_name(n), result) for n, result in results.items()]
+    rows = {} if behaviour is None else {"behaviour": behaviour}
+    rows |= {policy_name(n): result for n, result in results.items()}
     columns = ["return", "x data", "episodes", "length", "success", "score /100"]
-    cells = [(name, _cells(result, reference)) for name, result in rows]
+    cells = [(name, _cells(result, reference)) for name, result in rows.items()]
     used = [i for i in range(len(columns)) if any(row[i] for _, row in cells)]
     return make_table(
         ["policy", *(columns[i] for i in used)],

@@ -107,18 +107,14 @@ def learning_curve(
         _draw_loss(axis, records, name)
         axis.set_title({**LOSS_TITLES, **labels}[name])
     _draw_collected_returns(returns, records)
-    _draw_returns(
-        returns,
-        records,
-        {"behaviour in the data": behaviour_return, "counts as solved": solved_return},
-    )
+    references = {"behaviour in the data": behaviour_return, "counts as solved": solved_return}
+    _draw_returns(returns, records, references)
     label = _X_LABELS.get(x, x)
     if handover is not None:
         label = "offline updates, then online steps"
+        style = {"color": _REFERENCE, "linestyle": ":", "linewidth": 1}
         for axis in axes:
-            axis.axvline(
-                handover, color=_REFERENCE, linestyle=":", linewidth=1, label="online from here"
-            )
+            axis.axvline(handover, label="online from here", **style)
             # One scale for all, also for a loss that is no longer logged online.
             axis.set_xlim(0, 1.02 * max(record[_X] for record in records))
     finish_panels(axes, label)
@@ -164,10 +160,8 @@ def logged_losses(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _draw_loss(axis: Axes, records: Sequence[Mapping[str, Any]], name: str) -> None:
-    for prefix, colour, label in (
-        ("val", _HELD_OUT, "held out (dropout off)"),
-        ("train", _TRAIN, "training"),
-    ):
+    parts = (("val", _HELD_OUT, "held out (dropout off)"), ("train", _TRAIN, "training"))
+    for prefix, colour, label in parts:
         x, y = series(records, f"{prefix}/{name}")
         if len(x) == 0:
             continue
@@ -198,13 +192,12 @@ def log_scale_if_wide(axis: Axes, lines: Sequence[np.ndarray]) -> None:
 
 def finish_panels(axes: Sequence[Axes], label: str) -> None:
     """Label, grid and legend of all panels; the last one shows returns."""
-    returns = axes[-1]
     for axis in axes:
         axis.set_xlabel(label)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         if axis.get_legend_handles_labels()[0]:
-            place = "upper left" if axis is returns else "upper right"
+            place = "upper left" if axis is axes[-1] else "upper right"
             axis.legend(frameon=False, fontsize="small", loc=place)
 
 
@@ -220,31 +213,17 @@ def _draw_returns(
     ):
         x, y = series(records, key)
         errors = dict(zip(*series(records, f"{key}_std_error"), strict=True))
-        axis.errorbar(
-            x,
-            y,
-            yerr=[errors.get(step, 0.0) for step in x],
-            color=colour,
-            label=label,
-            marker="o",
-            markersize=4,
-            capsize=2,
-            linewidth=1.5,
-        )
-    for (label, value), style in zip(references.items(), ("--", "-."), strict=True):
+        heights, style = [errors.get(step, 0.0) for step in x], {"capsize": 2, "linewidth": 1.5}
+        axis.errorbar(x, y, heights, color=colour, label=label, marker="o", markersize=4, **style)
+    fit_returns(axis, bool(policies), references)
+
+
+def fit_returns(axis: Axes, any_returns: bool, references: Mapping[str, float | None]) -> None:
+    """Draw returns to compare with, and leave room for a legend; the axis includes 0."""
+    for (label, value), style in zip(references.items(), ("--", "-."), strict=False):
         if value is not None:
-            axis.axhline(
-                value,
-                color=_REFERENCE,
-                linestyle=style,
-                linewidth=1,
-                label=f"{label}: {value:.1f}",
-            )
-    fit_returns(axis, bool(policies))
-
-
-def fit_returns(axis: Axes, any_returns: bool) -> None:
-    """Leave room for a legend above the lines of returns; the axis includes 0."""
+            text = f"{label}: {value:.1f}"
+            axis.axhline(value, color=_REFERENCE, linestyle=style, linewidth=1, label=text)
     axis.set_xlim(left=0)
     low, high = axis.get_ylim()
     axis.set_ylim(min(low, 0.0), high + 0.3 * (high - low))

@@ -68,7 +68,7 @@ class Evaluator:
     def run_members(
         self, learner: Any, n: int | None, episodes: int, record: bool = False
     ) -> list[dict[str, Any]]:
-        """Evaluate each member of ``learner``; here it is its own only member."""
+        """Evaluate each member of ``learner``, here itself alone."""
         return [self.run(learner, n, episodes, record)]
 
     def run_each(
@@ -83,13 +83,8 @@ class Evaluator:
     ) -> list[Results]:
         """Evaluate each member with each number of candidates.
 
-        Args:
-            learner: one learner, or what :meth:`run_members` takes for several.
-            candidates: the numbers of candidates.
-            episodes: how many for each number.
-            reporter: prints each return and its time if there is no ``bar``.
-            record: for which number trajectories are kept.
-            bar: the progress bar of a loop that evaluates between two updates.
+        Trajectories are kept for the numbers that ``record`` names. ``bar`` is the progress bar of
+        a loop that evaluates between two updates; without one ``reporter`` prints each return.
         """
         found: list[dict[int | None, dict[str, Any]]] = []
         for n in candidates:
@@ -178,8 +173,7 @@ def for_numbers(numbers: Sequence[int | None]) -> str:
         >>> for_numbers((1, 64)), for_numbers((None,))
         (' for N = 1, 64', '')
     """
-    text = ", ".join(str(n) for n in numbers if n is not None)
-    return f" for N = {text}" if text else ""
+    return "" if None in numbers else f" for N = {', '.join(map(str, numbers))}"
 
 
 def plain_results(results: Results) -> dict[str, Any]:

@@ -267,11 +267,12 @@ class Run:
             f"The first update is being compiled for this machine: {expected} on two cores when it "
             "is new, less when torch still has it in its cache. All others are fast because of it."
         )
-        with bar.busy("compiling the update") as busy:
+        began = time.monotonic()
+        with bar.busy("compiling the update"):
             result, info = update()
             wait_for(info)
-        self.seconds["compilation"] = busy.seconds
-        self.reporter.detail(f"compiled in {duration(busy.seconds)}")
+        self.seconds["compilation"] = time.monotonic() - began
+        self.reporter.detail(f"compiled in {duration(self.seconds['compilation'])}")
         return result, info
 
     def save(
@@ -450,7 +451,6 @@ def open_run(
         last: the number of the last checkpoint that the settings ask for.
         resume: the folder of a run to resume, or a checkpoint in it.
         overwrite: replace a run of the same name.
-        reporter: where to print; default: standard output.
         resumable: settings that a resumed run may change.
         unit: what the loop counts, ``"updates"`` or ``"steps"``.
         names: the members' folders inside the run's; None: there is one, and its folder is the

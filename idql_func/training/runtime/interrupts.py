@@ -18,8 +18,7 @@ class DelayedInterrupt:
     """Whether Ctrl-C was pressed since it is delayed."""
 
     pending: bool = False
-    since: float = 0.0
-    """The time of it, by ``time.monotonic``."""
+    since: float = 0.0  # by ``time.monotonic``
 
 
 @contextmanager

@@ -63,16 +63,16 @@ def usable_cores(
     else:
         allowed = list(range(os.cpu_count() or 1))
     # hardware threads of one core list the same siblings
-    cores = {_read(cpus / f"cpu{i}/topology/thread_siblings_list") or str(i) for i in allowed}
+    cores = {read_text(cpus / f"cpu{i}/topology/thread_siblings_list") or str(i) for i in allowed}
     return max(1, math.floor(min(len(cores), _quota(groups))))
 
 
 def _quota(groups: Path) -> float:
     """CPU seconds per second that the control group allows; infinite without a limit."""
-    quota, _, period = _read(groups / "cpu.max").partition(" ")  # version 2
+    quota, _, period = read_text(groups / "cpu.max").partition(" ")  # version 2
     if not period:
-        quota = _read(groups / "cpu/cpu.cfs_quota_us")
-        period = _read(groups / "cpu/cpu.cfs_period_us")
+        quota = read_text(groups / "cpu/cpu.cfs_quota_us")
+        period = read_text(groups / "cpu/cpu.cfs_period_us")
     try:
         granted = int(quota) / int(period)
     except (ValueError, ZeroDivisionError):  # "max", or no such files
@@ -80,7 +80,8 @@ def _quota(groups: Path) -> float:
     return granted if granted > 0 else math.inf
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file of the system, without blanks around it; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except OSError:

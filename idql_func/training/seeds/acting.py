@@ -95,14 +95,7 @@ class StackEvaluator(Evaluator):
     def run_members(
         self, learner: Any, n: int | None, episodes: int, record: bool = False
     ) -> list[dict[str, Any]]:
-        """Each member's evaluation, the same as that of the member alone.
-
-        Args:
-            learner: the stacked members.
-            n: the number of candidates; None: the learners have no such number.
-            episodes: how many of each member.
-            record: add the trajectories.
-        """
+        """Evaluate each of the stacked members, with the results of the member alone."""
         environments = environments_at_once(episodes, self.num_envs)
         at_once = members_at_once(environments, n, self.memory[n], learner.rng.device)
         results = []
@@ -144,12 +137,9 @@ def members_at_once(environments: int, n: int | None, each: int, device: torch.d
 
 
 def acting_memory(learner: Any, rows: int, n: int | None) -> int:
-    """Bytes that one member needs to choose actions.
+    """Bytes that one member needs to choose actions, in ``rows`` environments together.
 
-    Args:
-        learner: a member.
-        rows: how many environments act together.
-        n: the number of candidates; None: the learner has no such number.
+    ``n`` is the number of candidates, None for a learner that has no such number.
 
     >>> import gymnasium as gym
     >>> from idql_func.agents import BCLearner

@@ -7,9 +7,9 @@ after the other.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 from idql_func.errors import InputError
 from idql_func.training.configs.offline import TrainConfig
@@ -26,31 +26,17 @@ __all__ = [
     "varied_settings",
 ]
 
+_CRITICS = ("actor_lr", "critic_lr", "value_lr", "discount", "tau")
 _IDQL = (
-    "actor_lr",
-    "critic_lr",
-    "value_lr",
-    "discount",
-    "tau",
-    "actor_tau",
-    "critic_hyperparam",
-    "policy_temperature",
-    "ddpm_temperature",
+    *_CRITICS,
+    *("actor_tau", "critic_hyperparam", "policy_temperature", "ddpm_temperature"),
 )
 
 PER_MEMBER: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "DDPMIQLLearner": _IDQL,
         "GeneralDDPMIQLLearner": _IDQL,
-        "IQLLearner": (
-            "actor_lr",
-            "critic_lr",
-            "value_lr",
-            "discount",
-            "tau",
-            "expectile",
-            "temperature",
-        ),
+        "IQLLearner": (*_CRITICS, "expectile", "temperature"),
         "BCLearner": ("actor_lr", "entropy_bonus"),
     }
 )
@@ -71,17 +57,12 @@ def parse_seeds(text: str, first: int) -> tuple[int, ...]:
         >>> parse_seeds("3", first=5), parse_seeds("0,7", first=5), parse_seeds("7,", first=5)
         ((5, 6, 7), (0, 7), (7,))
     """
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) > 1 and not parts[-1]:
-        parts.pop()
-    if not all(part.isascii() and part.isdigit() for part in parts):
+    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*,?\s*", text, re.ASCII):
         raise InputError(
             f"seeds is {text!r}, but must be a number of seeds or a list such as 0,3,7"
         )
-    if "," in text:
-        seeds = tuple(int(part) for part in parts)
-    else:
-        seeds = tuple(range(first, first + int(parts[0])))
+    numbers = [int(part) for part in text.split(",") if part.strip()]
+    seeds = tuple(numbers) if "," in text else tuple(range(first, first + numbers[0]))
     if not seeds:
         raise InputError("seeds is 0, but must be at least 1")
     if len(set(seeds)) < len(seeds):
@@ -169,14 +150,12 @@ def member_names(configs: Sequence[TrainConfig]) -> list[str]:
         >>> member_names([TrainConfig(seed=2, learner=IQLConfig(tau=t)) for t in (0.1, 0.2)])
         ['tau=0.1-seed2', 'tau=0.2-seed2']
     """
-    varied = varied_settings(configs)
-
-    def name(config: TrainConfig) -> str:
-        values: Mapping[str, Any] = flat_settings(config)
+    varied, names = varied_settings(configs), []
+    for config in configs:
+        values = flat_settings(config)
         labels = [axis_label(n.replace("_", "-"), str(values[n])) for n in varied]
-        return "-".join([*labels, f"seed{config.seed}"])
-
-    return [name(config) for config in configs]
+        names.append("-".join([*labels, f"seed{config.seed}"]))
+    return names
 
 
 def group_name(configs: Sequence[TrainConfig]) -> str:

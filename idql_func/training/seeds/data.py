@@ -38,12 +38,6 @@ class MemberData:
     seeds: tuple[int, ...]
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays, rows and keys."""
-        parts = [*self.arrays.values(), self.rows, self.held_out, self.keys]
-        return sum(x.nbytes for x in parts if x is not None)
-
-    @property
     def counts(self) -> tuple[int, int]:
         """The numbers of transitions that a member trains on, and that it holds out."""
         total = next(iter(self.arrays.values())).shape[0]

@@ -7,6 +7,7 @@ are in use at the same time are counted. K stacked members need K times as much.
 from __future__ import annotations
 
 import os
+import re
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,12 +20,15 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from idql_func.compiler import torch_internals
 from idql_func.switches import disable_jit
+from idql_func.training.runtime.threads import read_text
 from idql_func.training.seeds.stack import stack_members, update_member
 from idql_func.transforms import vmap
 from idql_func.tree import tree_leaves, tree_map
 from idql_func.types import InputError
 
 __all__ = ["MemberMemory", "available_memory", "check_fits", "member_memory", "peak_bytes"]
+
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,7 @@ def member_memory(
 ) -> MemberMemory:
     """The memory that one member of a stack needs for batches of a size.
 
-    Args:
-        learner: a member.
-        batch_shapes: field -> shape of one row.
-        batch_size: rows of a batch.
+    ``batch_shapes`` maps a field to the shape of one row.
 
     >>> import gymnasium as gym
     >>> from idql_func.agents import BCLearner
@@ -136,16 +137,7 @@ class _Counting:
 
 
 def check_fits(members: int, each: MemberMemory, batch_size: int, device: torch.device) -> str:
-    """Check that the members fit into memory.
-
-    Args:
-        members: how many are asked for.
-        each: what one of them needs.
-        batch_size: rows of a batch, for the message.
-        device: where they are put.
-
-    Returns:
-        A line about their memory, for the user.
+    """Check that so many members fit into memory, and return a line about it for the user.
 
     Raises:
         InputError: they do not fit; the message has the largest number that does.
@@ -181,27 +173,13 @@ def available_memory(device: torch.device) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type != "cpu":
         return None
-    found = [x for x in (_meminfo(), _container()) if x is not None]
+    found = []
+    if available := re.search(r"MemAvailable:\s+(\d+) kB", read_text(Path("/proc/meminfo"))):
+        found.append(1024 * int(available[1]))
+    limit, used = (read_text(_CGROUP / f"memory.{name}") for name in ("max", "current"))
+    if limit.isdigit() and used.isdigit():
+        found.append(max(0, int(limit) - int(used)))
     return min(found) if found else _pages()
-
-
-def _meminfo() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
-        return 1024 * int(kilobytes)
-    except (OSError, StopIteration, ValueError, IndexError):
-        return None
-
-
-def _container() -> int | None:
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit = int((folder / "memory.max").read_text(encoding="ascii"))
-        used = int((folder / "memory.current").read_text(encoding="ascii"))
-        return max(0, limit - used)
-    except (OSError, ValueError):
-        return None
 
 
 def _pages() -> int | None:

@@ -25,7 +25,6 @@ from idql_func.training.runs.plots import (
 __all__ = ["members_curve"]
 
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
-_REFERENCE = "#555555"
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -89,10 +88,7 @@ def _draw_returns(
     elif keys:
         groups = {name: (dict(records), key) for key, name in keys.items()}
     _draw(axis, groups, smooth=False)
-    if behaviour_return is not None:
-        text = f"behaviour in the data: {behaviour_return:.1f}"
-        axis.axhline(behaviour_return, color=_REFERENCE, linestyle="--", linewidth=1, label=text)
-    fit_returns(axis, bool(keys))
+    fit_returns(axis, bool(keys), {"behaviour in the data": behaviour_return})
 
 
 def _grouped(

@@ -33,31 +33,20 @@ def finish_group(
 ) -> dict[str, Any]:
     """Write the table, the picture and the summary of all members, and print the table.
 
-    Args:
-        run: the run, whose members are finished.
-        at: how far it has come.
-        env_name: the environment, if there is one.
-        evaluations: the last ones of each member.
-
-    Returns:
-        The summary.
+    ``evaluations`` are the last ones of each member, and the result is the summary.
     """
-    directory, config, names = run.directory, run.config, [m.name for m in run.members]
-    configs = [member.config for member in run.members]
-    varied = ["seed", *varied_settings(configs)]
-    settings = {
-        n: {v: flat_settings(c)[v] for v in varied} for n, c in zip(names, configs, strict=True)
-    }
-    labels = {n: n.rpartition("-seed")[0] for n in names}
-    values = {
-        member.name: final_values(found, member.metrics.records)
-        for member, found in zip(run.members, evaluations, strict=True)
-    }
+    directory, config = run.directory, run.config
+    found = {m.name: own for m, own in zip(run.members, evaluations, strict=True)}
+    varied = ["seed", *varied_settings([member.config for member in run.members])]
+    settings = {m.name: {v: flat_settings(m.config)[v] for v in varied} for m in run.members}
+    labels = {name: name.rpartition("-seed")[0] for name in found}
+    records = {m.name: m.metrics.records for m in run.members}
+    values = {name: final_values(own, records[name]) for name, own in found.items()}
     means = means_over_seeds(values, labels)
     table = directory.path / "members.csv"
     write_members_csv(table, settings, values)
     curve = members_curve(
-        {member.name: member.metrics.records for member in run.members},
+        records,
         labels,
         behaviour_return=run.behaviour_return,
         title=f"{config.learner.class_name} on {config.dataset.source}, "
@@ -68,14 +57,14 @@ def finish_group(
     summary = {
         **run.common_summary(at),
         "members": {
-            n: {"settings": settings[n], "evaluation": plain_results(found)}
-            for n, found in zip(names, evaluations, strict=True)
+            name: {"settings": settings[name], "evaluation": plain_results(own)}
+            for name, own in found.items()
         },
         "means": [dataclasses.asdict(row) for row in means],
     }
     write_json(directory.summary, summary)
     files = {
-        "a run for each member": directory.path / (names[0] + "/…"),
+        "a run for each member": directory.path / run.members[0].name / "…",
         "learning curves": directory.learning_curve,
         "members": table,
         "summary": directory.summary,
@@ -139,13 +128,7 @@ def write_members_csv(
     settings: Mapping[str, Mapping[str, Any]],
     values: Mapping[str, Mapping[str, float]],
 ) -> None:
-    """Write a row for each member: its name, its own settings, and its results.
-
-    Args:
-        path: the file, written atomically.
-        settings: member -> setting -> value.
-        values: member -> quantity -> value.
-    """
+    """Write atomically a row for each member: its name, its own settings, and its results."""
     rows = [{"member": name, **settings[name], **values[name]} for name in settings]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
@@ -155,9 +138,7 @@ def write_members_csv(
 
 
 def _number(value: float) -> str:
-    return (
-        f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
-    )
+    return f"{value:{'.1f' if abs(value) >= 10 else '.2f' if abs(value) >= 1 else '.3g'}}"
 
 
 def _with_error(row: MeanOverSeeds) -> str:

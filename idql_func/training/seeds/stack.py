@@ -70,15 +70,9 @@ def stack_members(members: Sequence[Any]) -> tuple[Any, dict[str, Tensor]]:
 
 
 def update_member(learner: Any, rates: Rates, batch: Batch) -> tuple[Any, InfoDict]:
-    """Update one member with its own learning rates, inside ``vmap``.
+    """Update one member with its own learning rates ``[]``, inside ``vmap``.
 
-    Args:
-        learner: the stacked learner, as it is inside ``vmap``.
-        rates: its scalar rates, from :func:`stack_members`.
-        batch: its batch.
-
-    Returns:
-        The member and its losses, as ``learner.update`` returns them.
+    Returns the member and its losses, as ``learner.update`` does.
     """
     own = learner
     for name, rate in rates.items():
