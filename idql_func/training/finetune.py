@@ -23,7 +23,12 @@ from idql_func.data.pointmaze import ENV_NAME
 from idql_func.training.configs.finetune import FinetuneConfig
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.interaction import Interaction
-from idql_func.training.offline import ACTOR_LOSS_LABELS, TrainingInterrupted, train_offline
+from idql_func.training.offline import (
+    ACTOR_LOSS_LABELS,
+    TrainingInterrupted,
+    task_evaluator,
+    train_offline,
+)
 from idql_func.training.online_loop import (
     LoopState,
     OnlineLoop,
@@ -36,7 +41,7 @@ from idql_func.training.runs.console import Reporter, returns_table
 from idql_func.training.runs.directory import RunDirectory, open_run_directory
 from idql_func.training.runs.metrics import read_metrics
 from idql_func.training.runs.plots import learning_curve
-from idql_func.training.runs.results import Evaluator, Results, evaluation_record, plain_results
+from idql_func.training.runs.results import Results, evaluation_record, plain_results
 from idql_func.training.runs.run import RESUMABLE, Run, reading_loop_state
 from idql_func.training.sources import load_source
 from idql_func.training.task import Task, prepare_task
@@ -166,7 +171,7 @@ def _online(
 ) -> FinetuneResult:
     assert task.make_env is not None
     config, reporter = run.config, run.reporter
-    offset, evaluation = start.metadata.updates, config.evaluation
+    offset = start.metadata.updates
     env = task.make_env()
     try:
         interaction = Interaction(
@@ -185,10 +190,7 @@ def _online(
                 task.train.rng = torch.tensor(saved.strategy["data_key"], dtype=torch.int64)
             run.begin()
         state = dataclasses.replace(state, learner=state.learner.to(run.device))
-        run.evaluator = Evaluator(
-            task.make_env, evaluation.seed, evaluation.num_envs, task.score_name
-        )
-        run.candidates = evaluation.N
+        run.evaluator, run.candidates = task_evaluator(config, task), config.evaluation.N
         run.members[0].metadata = _metadata(start, task, config)
         arguments = {"batch_size": config.online_batch, "keys": TRANSITION_FIELDS}
         online = interaction.buffer.get_iterator(1, arguments, run.device)

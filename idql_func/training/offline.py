@@ -24,6 +24,7 @@ from idql_func.data.maze_picture import plot_trajectories
 from idql_func.data.pointmaze import ENV_NAME
 from idql_func.training.configs.learners import BCConfig, PixelBCConfig
 from idql_func.training.configs.offline import TrainConfig
+from idql_func.training.configs.options import RunConfig
 from idql_func.training.offline_loop import IDQL, Learners, OfflineLoop, State
 from idql_func.training.runs import run as runs
 from idql_func.training.runs.checkpoint import CheckpointMetadata
@@ -253,7 +254,7 @@ def fields_of(config: TrainConfig) -> tuple[str, ...] | None:
     return ("observations", "actions") if cloning else None
 
 
-def task_evaluator(config: TrainConfig, task: Task) -> Evaluator | None:
+def task_evaluator(config: RunConfig, task: Task) -> Evaluator | None:
     """The evaluator in the task's environment; None if there is no environment."""
     if task.make_env is None:
         return None

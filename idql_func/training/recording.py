@@ -203,11 +203,7 @@ def of_buffer(
 
 
 def of_file(path: Path, steps: int | None = None) -> Recording:
-    """The recording in an HDF5 file in D4RL's format.
-
-    Args:
-        path: the file.
-        steps: how many of the first; None: all.
+    """The first ``steps`` steps (None: all) in an HDF5 file in D4RL's format.
 
     Raises:
         InputError: it is damaged, or lacks ``timeouts`` (which separate its episodes from the steps
@@ -248,8 +244,7 @@ def roll_out(
         actor: the policy.
         make_env: makes a wrapped environment of vectors.
         steps: how many, over all environments.
-        seed: of the environments.
-        num_envs: how many act in one batch.
+        num_envs: how many environments act in one batch.
         progress: called with the number of steps taken.
         env, origin: see :class:`Recording`.
 

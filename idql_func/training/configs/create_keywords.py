@@ -41,11 +41,7 @@ class Keyword(NamedTuple):
 
 
 def create_keywords(file: str, class_name: str) -> dict[str, Keyword]:
-    """Return the keyword-only parameters of ``class_name.create`` in their order.
-
-    Args:
-        file: the name of the learner's file in ``idql_func/agents``.
-        class_name: the name of the learner.
+    """Return the keyword-only parameters of ``class_name.create``, in a file of the agents.
 
     Raises:
         LookupError: the file has no such class, or a keyword has a type that no setting has.

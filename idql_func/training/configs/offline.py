@@ -20,12 +20,7 @@ from idql_func.training.configs.learners import (
 )
 from idql_func.training.configs.options import EvaluationOptions, NotNegative, Positive, RunConfig
 
-__all__ = [
-    "MINARI",
-    "DatasetConfig",
-    "EvaluationConfig",
-    "TrainConfig",
-]
+__all__ = ["MINARI", "DatasetConfig", "EvaluationConfig", "TrainConfig"]
 
 
 MINARI = "minari:"

@@ -14,12 +14,7 @@ import tyro
 from idql_func.training.configs.learners import DrQConfig, SACConfig, TD3Config
 from idql_func.training.configs.options import EvaluationOptions, Positive, RunConfig
 
-__all__ = [
-    "OnlineConfig",
-    "OnlineEvaluationConfig",
-    "OnlineLearnerConfig",
-    "PixelConfig",
-]
+__all__ = ["OnlineConfig", "OnlineEvaluationConfig", "OnlineLearnerConfig", "PixelConfig"]
 
 OnlineLearnerConfig = SACConfig | TD3Config | DrQConfig
 """Settings of the learners that explore by themselves; REDQ and DroQ are settings of SAC."""

@@ -72,15 +72,9 @@ class CheckpointMetadata:
 
 
 def save_checkpoint(directory: str | Path, learner: Any, metadata: CheckpointMetadata) -> Path:
-    """Write a checkpoint folder atomically; one of that name is replaced.
+    """Write a checkpoint folder atomically and return it; one of that name is replaced.
 
-    Args:
-        directory: the folder to make.
-        learner: any learner of ``idql_func.agents`` (or a pytree with a ``create`` like theirs).
-        metadata: what is needed to create the learner again.
-
-    Returns:
-        The folder.
+    The learner is one of ``idql_func.agents`` (or a pytree with a ``create`` like theirs).
 
     Raises:
         OSError: the disk is full or the path cannot be written; no partial checkpoint remains.
@@ -198,8 +192,7 @@ def find_checkpoint(path: str | Path) -> Path:
         FileNotFoundError: there is no run or checkpoint at /no/such/run
     """
     path = Path(path)
-    if path.name in (TENSORS, METADATA):
-        path = path.parent
+    path = path.parent if path.name in (TENSORS, METADATA) else path
     if not path.exists():
         raise FileNotFoundError(f"there is no run or checkpoint at {path}")
     if (path / METADATA).exists() or (path / TENSORS).exists():
@@ -214,8 +207,8 @@ def _restore(template: Any, directory: Path, description: Mapping[str, Any]) -> 
     tensors = _read_tensors(directory / TENSORS, str(description["sha256"]))
     scalars = description["scalars"]
     leaves = []
-    named = _named_leaves(template)
-    for name, leaf in named:
+    named = dict(_named_leaves(template))
+    for name, leaf in named.items():
         shape = tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else ()
         if name in tensors:
             saved = tensors[name]
@@ -234,7 +227,7 @@ def _restore(template: Any, directory: Path, description: Mapping[str, Any]) -> 
             leaves.append(_number_from_json(scalars[name]))
         else:
             raise InputError(f"{directory} has another learner or size: it has no {name}")
-    unknown = sorted((tensors.keys() | scalars.keys()) - {name for name, _ in named})
+    unknown = sorted((tensors.keys() | scalars.keys()) - named.keys())
     if unknown:
         raise InputError(
             f"{directory} has another learner or size: this learner has no {unknown[0]}"
@@ -242,12 +235,9 @@ def _restore(template: Any, directory: Path, description: Mapping[str, Any]) -> 
         )
     _, spec = tree_flatten(template)
     learner = tree_unflatten(spec, leaves)
-    static = {
-        key: value
-        for key, value in description.get("static", {}).items()
-        if getattr(learner, key, value) != value
-    }
-    return learner.replace(**static) if static else learner
+    static = description.get("static", {}).items()
+    changed = {name: value for name, value in static if getattr(learner, name, value) != value}
+    return learner.replace(**changed) if changed else learner
 
 
 def _named_leaves(learner: Any) -> list[tuple[str, Any]]:

@@ -165,24 +165,17 @@ def choose_run_directory(
 ) -> RunDirectory:
     """Choose the folder of a new run. ``RunDirectory.start`` makes it; nothing is written here.
 
-    Without a name in the settings it is ``default``, or the first free one of ``<default>-2``,
-    ``-3``, ….
-
-    Args:
-        config: the settings; ``preset, seed, runs_dir, name`` are used.
-        overwrite: replace a run in a folder of that name.
-        default: the usual name; None: ``<preset>-seed<seed>``.
+    Without a name in the settings it is ``default``, which is ``<preset>-seed<seed>`` if None, or
+    the first free one of ``<default>-2``, ``-3``, …. ``overwrite`` replaces a run of that name.
 
     Raises:
         InputError: the named folder holds something and ``overwrite`` is off; or it is no run.
     """
     default = f"{config.preset}-seed{config.seed}" if default is None else default
-    path = config.runs_dir / (config.name or default)
-    run, number = RunDirectory(path), 2
-    if config.name is None and not overwrite:
-        while run.state != "absent":
-            run = RunDirectory(config.runs_dir / f"{default}-{number}")
-            number += 1
+    run, number = RunDirectory(config.runs_dir / (config.name or default)), 2
+    while config.name is None and not overwrite and run.state != "absent":
+        run = RunDirectory(config.runs_dir / f"{default}-{number}")
+        number += 1
     path, state = run.path, run.state
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file, but the run needs a folder of that name")

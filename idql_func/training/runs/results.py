@@ -136,9 +136,7 @@ def evaluation_record(results: Results) -> dict[str, Any]:
     return record
 
 
-def fetch_losses(
-    groups: Mapping[str, Mapping[str, torch.Tensor]],
-) -> list[dict[str, float]]:
+def fetch_losses(groups: Mapping[str, Mapping[str, torch.Tensor]]) -> list[dict[str, float]]:
     """Losses from the device in one transfer, under ``group/name``, for each member.
 
     Args:

@@ -156,10 +156,7 @@ def _set(setting: str) -> Iterator[None]:
     # products outside of layers (convolutions) use the faster route of float32 with bf16 too
     torch.set_float32_matmul_precision("medium" if of_torch == "bf16" else of_torch)
     try:
-        with (
-            set_bfloat16_matmul(setting == "bf16"),
-            set_native_matmul(setting.endswith(_OWN)),
-        ):
+        with set_bfloat16_matmul(setting == "bf16"), set_native_matmul(setting.endswith(_OWN)):
             yield
     finally:
         torch.set_float32_matmul_precision(before)

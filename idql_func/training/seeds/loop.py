@@ -144,11 +144,8 @@ def _prepare_data(configs: Sequence[TrainConfig], run: Run) -> tuple[Task, Membe
     """The task with all transitions, and each member's share of them."""
     first, reporter = configs[0], run.reporter
     whole = dataclasses.replace(first.dataset, train_fraction=1.0)
-    task = prepare_task(
-        dataclasses.replace(first, dataset=whole),
-        run.device,
-        progress=reporter.console.is_terminal,
-    )
+    shared, progress = dataclasses.replace(first, dataset=whole), reporter.console.is_terminal
+    task = prepare_task(shared, run.device, progress)
     seeds = [config.seed for config in configs]
     fraction = first.dataset.train_fraction
     data = member_data(task.train, seeds, fraction, fields_of(first), run.device)

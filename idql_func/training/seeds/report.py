@@ -77,9 +77,7 @@ def finish_group(
 def final_values(evaluations: Results, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The results of a member: its returns, or its last losses if nothing was evaluated.
 
-    Args:
-        evaluations: the last evaluation for each N (None for a learner without one).
-        records: the rows of the member's ``metrics.jsonl``.
+    ``records`` are the rows of its ``metrics.jsonl``.
 
     Example:
         >>> final_values({1: {"return": 3.0}, 64: {"return": 9.0}}, [])
