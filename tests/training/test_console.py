@@ -51,10 +51,10 @@ def test_terminal_bar_shows_rate_losses_and_time_left(monkeypatch: pytest.Monkey
     stream = io.StringIO()
     reporter = Reporter(Console(file=stream, width=160, force_terminal=True, color_system=None))
     with reporter.bar(total=100, done=0) as bar:
-        with bar.busy("compiling the update") as busy:
+        with bar.busy("compiling the update"):
             now[0] += 7.0
             bar._progress.refresh()
-        assert busy.seconds == 7.0
+        assert bar.meter.paused == 7.0
         for i in range(1, 51):
             now[0] += 0.5
             bar.losses({"train/actor_loss": 1.25, "train/value_loss": 0.5})
