@@ -17,6 +17,7 @@ from idql_func import random
 from idql_func.data import MemoryEfficientReplayBuffer, ReplayBuffer
 from idql_func.evaluation import record_video
 from idql_func.training.configs.collect import CollectConfig
+from idql_func.training.data_info import spread
 from idql_func.training.interaction import Interaction
 from idql_func.training.online_loop import read_saved_loop
 from idql_func.training.recording import Recording, join, of_buffer, of_file, roll_out
@@ -63,10 +64,7 @@ def collect(config: CollectConfig, *, reporter: Reporter | None = None) -> Path:
     recording = join([_recording(source, config, device, reporter) for source in config.sources])
     returns = recording.returns()
     if len(returns):
-        reporter.detail(
-            f"{len(returns)} whole episodes, return {returns.mean():.1f} on average, from "
-            f"{returns.min():.1f} to {returns.max():.1f}"
-        )
+        reporter.detail(f"{len(returns)} whole episodes, return {spread(returns)}")
     minari = config.kind == "minari"
     path = (recording.write_minari if minari else recording.write)(config.path)
     reporter.stage(f"{len(recording):,} steps written to {path}")

@@ -14,7 +14,7 @@ from idql_func.training.configs.offline import DatasetConfig
 from idql_func.training.runs.console import make_table
 from idql_func.training.sources import Source, count_transitions, load_source
 
-__all__ = ["describe_dataset"]
+__all__ = ["describe_dataset", "spread"]
 
 
 def describe_dataset(source: str) -> list[Table]:
@@ -53,8 +53,8 @@ def _episodes(loaded: Source) -> Iterator[tuple[str, str]]:
     lengths = ends - starts[: len(ends)]
     yield "episodes", f"{len(ends):,}"
     if len(ends):
-        yield "episode length", _spread(lengths)
-        yield "return", _spread(returns)
+        yield "episode length", spread(lengths)
+        yield "return", spread(returns)
         if loaded.score_name is not None:
             score = float(normalized_score(loaded.score_name, float(returns.mean())))
             yield "normalised score", f"{score:.1f}"
@@ -69,5 +69,6 @@ def _arrays(dataset: Dataset) -> Iterator[tuple[str, ...]]:
         yield name, shape, str(values.dtype), *(f"{float(figure):.4g}" for figure in figures)
 
 
-def _spread(values: np.ndarray) -> str:
+def spread(values: np.ndarray) -> str:
+    """The mean, the least and the greatest of some numbers as text."""
     return f"{values.mean():.1f} on average, from {values.min():.1f} to {values.max():.1f}"

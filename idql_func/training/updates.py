@@ -7,6 +7,7 @@ updates gives the same learner as K calls of ``sample_torch`` and ``update``.
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
@@ -133,7 +134,7 @@ def scan_updates(
     )
     carry = (learner, key) if donate else without_donation((learner, key))
     (learner, key), infos = scan(step, carry, length=steps)
-    reduce = _mean if metrics == "mean" else _last
+    reduce = _mean if metrics == "mean" else operator.itemgetter(-1)
     return learner, key, tree_map(reduce, infos)
 
 
@@ -157,10 +158,6 @@ def _step(
 
 def _mean(values: Tensor) -> Tensor:
     return (values if values.is_floating_point() else values.to(float_dtype())).mean(0)
-
-
-def _last(values: Tensor) -> Tensor:
-    return values[-1]
 
 
 def _length(arrays: Mapping[str, Any]) -> int:

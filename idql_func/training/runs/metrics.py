@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return records
 
 
-class MetricsLogger:
+class MetricsLogger(AbstractContextManager["MetricsLogger"]):
     """Appends records to ``metrics.jsonl`` and ``metrics.csv`` in a folder.
 
     A record is a flat dictionary with a ``step``; numbers that are not finite become ``null``
@@ -95,9 +96,6 @@ class MetricsLogger:
         """Close both files."""
         self._jsonl_file.close()
         self._csv_file.close()
-
-    def __enter__(self) -> MetricsLogger:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()

@@ -98,10 +98,7 @@ def check_members(configs: Sequence[TrainConfig]) -> None:
     Example:
         >>> check_members([TrainConfig(seed=0), TrainConfig(seed=1, batch_size=8)])
         Traceback (most recent call last):
-        idql_func.errors.InputError: members of one program cannot differ in batch_size; they may \
-differ in seed, learner.actor_lr, learner.critic_lr, learner.value_lr, learner.discount, \
-learner.tau, learner.actor_tau, learner.critic_hyperparam, learner.policy_temperature, \
-learner.ddpm_temperature; use idql sweep for other settings
+        idql_func.errors.InputError: members of one program cannot differ in batch_size; ...
     """
     if not configs:
         raise InputError("there are no members to train; give at least one")

@@ -182,7 +182,8 @@ def _stack(
         keys = vmap(lambda key: random.split(key)[1])(keys)
     stacked, rates = stack_members(learners)
     rates = {name: rate.to(device) for name, rate in rates.items()}
-    templates = [_without_values(learner) for learner in learners]
+    # the structures and the numbers: the tensors are in the stack
+    templates = tree_map(lambda x: x.to("meta") if isinstance(x, Tensor) else x, learners)
     state = State(stacked.to(device), keys, run.start)
     return StackedLearners(config, data, rates, templates), state, acting
 
@@ -267,8 +268,3 @@ def _step(
         return (learner, key), info
 
     return vmap(member, in_axes=(0, 0, 0, 1))(*carry, rates, rows)
-
-
-def _without_values(learner: Any) -> Any:
-    """The structure of a learner and its numbers; its tensors are in the stack."""
-    return tree_map(lambda x: x.to("meta") if isinstance(x, Tensor) else x, learner)
