@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
-from typing import Any, TypedDict, TypeGuard, Unpack
+from typing import Any, TypedDict, Unpack
 
 import gymnasium as gym
 import numpy as np
@@ -350,58 +350,56 @@ def _check_method(learner: Any, method: str) -> None:
 
 def _check_spaces(learner: Any, env: gym.Env, record_trajectories: bool) -> None:
     """Check the spaces before a network fails with a message about matrix shapes."""
-    space, action_space, name = env.observation_space, env.action_space, env_name(env)
+    space, name = env.observation_space, env_name(env)
     if not _is_vector(space) and not _is_dict_of_arrays(space):
         raise InputError(
             f"{name} observes {space}, but evaluation needs flat vectors or Dicts of arrays; wrap "
             "it with wrap_gym or wrap_pixels."
         )
-    if not _is_vector(action_space):
-        raise InputError(f"{name} has actions {action_space}, but learners need flat vectors.")
+    if not _is_vector(env.action_space):
+        raise InputError(f"{name} has actions {env.action_space}, but learners need flat vectors.")
     if record_trajectories and isinstance(space, Dict) and "state" not in space.spaces:
         raise InputError(
             f"{name} observes {', '.join(space.spaces)} but no 'state', so there are no positions "
             "to record."
         )
-    _check_observations(_observation_shape(learner), space, name)
-    act_dim = getattr(learner, "act_dim", None)
-    if isinstance(act_dim, int) and act_dim != action_space.shape[0]:
-        raise InputError(_size_message("actions", act_dim, name, action_space.shape[0]))
+    obs_dim = getattr(learner, "obs_dim", None)  # a size, or pairs of a name and a shape
+    if isinstance(space, Dict) and obs_dim is not None:
+        _check_entries(obs_dim, space, name)
+    elif not isinstance(obs_dim, int | None):
+        raise InputError(
+            f"The learner needs observations with {', '.join(dict(obs_dim))}, but {name} returns "
+            "flat vectors; wrap it with wrap_pixels."
+        )
+    else:
+        _check_size("observations", obs_dim, space, name)
+    _check_size("actions", getattr(learner, "act_dim", None), env.action_space, name)
 
 
-def _check_observations(expected: Any, space: Any, name: str) -> None:
-    """``expected``: a size, or the shape of each entry of a Dict by name; None if unknown."""
-    if isinstance(expected, int):
-        if isinstance(space, Dict):
+def _check_entries(obs_dim: Any, space: Dict, name: str) -> None:
+    if isinstance(obs_dim, int):
+        raise InputError(
+            f"The learner needs flat observations of size {obs_dim}, but {name} observes "
+            f"{', '.join(space.spaces)}; wrap it with wrap_gym."
+        )
+    for key, shape in dict(obs_dim).items():
+        actual = space[key].shape if key in space.spaces else None
+        if tuple(shape) != actual:
             raise InputError(
-                f"The learner needs flat observations of size {expected}, but {name} observes "
-                f"{', '.join(space.spaces)}; wrap it with wrap_gym."
+                f"The learner needs {key!r} of shape {tuple(shape)}, but {name} has "
+                f"{'none' if actual is None else actual}; wrap it as for training."
             )
-        if expected != space.shape[0]:
-            raise InputError(_size_message("observations", expected, name, space.shape[0]))
-    elif expected is not None:
-        if not isinstance(space, Dict):
-            raise InputError(
-                f"The learner needs observations with {', '.join(expected)}, but {name} returns "
-                "flat vectors; wrap it with wrap_pixels."
-            )
-        for key, shape in expected.items():
-            actual = space[key].shape if key in space.spaces else None
-            if tuple(shape) != actual:
-                raise InputError(
-                    f"The learner needs {key!r} of shape {tuple(shape)}, but {name} has "
-                    f"{'none' if actual is None else actual}; wrap it as for training."
-                )
 
 
-def _size_message(what: str, expected: int, name: str, actual: int) -> str:
-    return (
-        f"The learner needs {what} of size {expected}, but {name} has {what} of size {actual}; "
-        "evaluate in the environment of the training data."
-    )
+def _check_size(what: str, expected: int | None, space: Any, name: str) -> None:
+    if expected is not None and (expected,) != space.shape:
+        raise InputError(
+            f"The learner needs {what} of size {expected}, but {name} has {what} of size "
+            f"{space.shape[0]}; evaluate in the environment of the training data."
+        )
 
 
-def _is_vector(space: Any) -> TypeGuard[Box]:
+def _is_vector(space: Any) -> bool:
     return isinstance(space, Box) and len(space.shape) == 1
 
 
@@ -416,12 +414,6 @@ def _has_images(env: gym.Env) -> bool:
     return isinstance(space, Dict) and any(
         len(part.shape or ()) > 2 for part in space.spaces.values()
     )
-
-
-def _observation_shape(learner: Any) -> int | dict[str, tuple[int, ...]] | None:
-    """The observation size of a learner, or the shapes of a Dict's entries; None if unknown."""
-    obs_dim = getattr(learner, "obs_dim", None)
-    return obs_dim if obs_dim is None or isinstance(obs_dim, int) else dict(obs_dim)
 
 
 def _summary(

@@ -16,6 +16,7 @@ from idql_func.data.validation import (
     check_loader_options,
     check_numeric,
     clip_actions,
+    require_fields,
     validate_transitions,
 )
 from idql_func.types import InputError
@@ -29,9 +30,8 @@ _TRAIN_SHARE = 0.9  # AWAC's split: the last tenth of the episodes is not used
 class BinaryDataset(Dataset):
     """Demonstrations and behaviour-cloning episodes for pen, door and relocate.
 
-    ``dataset_dict`` holds float32 ``observations [N, O]``, ``next_observations [N, O]``,
-    ``actions [N, A]``, ``rewards [N]``, ``masks [N]`` and bool ``dones [N]`` (the last transition
-    of each run of consecutive ones, D11), of the first nine tenths of each file's episodes.
+    ``dataset_dict`` holds the arrays of :class:`~idql_func.data.D4RLDataset` for the first nine
+    tenths of each file's episodes.
 
     The files are pickles; :func:`idql_func.data.safe_npy.load_objects` reads them without executing
     code from them (D19).
@@ -40,16 +40,14 @@ class BinaryDataset(Dataset):
         source: the file of demonstrations, such as ``pen2_sparse.npy``; or, as upstream, an
             environment (``env.spec.name``) or its name, such as ``"pen-binary-v0"``, whose files
             ``pen2_sparse.npy`` and ``pen_bc_sparse4.npy`` are in ``data_dir``.
-        clip_to_eps: clip the actions to ±(1 - eps) (D12).
-        eps: see clip_to_eps; in [0, 1).
         remove_terminals: treat no transition as terminal: every mask is 1 (D18).
         include_bc_data: add the behaviour-cloning episodes.
         bc_path: their file. Default: ``pen_bc_sparse4.npy`` in the folder of ``pen2_sparse.npy``.
         data_dir: folder of the files when ``source`` is not a file. Default: the environment
             variable ``AWAC_DATA_DIR``, or ``~/.datasets/awac_data`` (upstream: a folder of its
             authors' cluster).
-        seed: as for :class:`~idql_func.data.Dataset`.
-        device: as for :class:`~idql_func.data.Dataset`.
+
+    The other arguments are those of :class:`~idql_func.data.D4RLDataset`.
 
     Raises:
         InputError: if a file does not exist, is damaged or needs more than NumPy arrays; if keys
@@ -140,11 +138,7 @@ def _episodes(path: Path) -> Sequence[Mapping[str, Any]]:
     if len(kept) == 0:
         raise InputError(f"{path} holds {len(loaded)} episodes; at least two are needed.")
     for number, episode in enumerate(kept):
-        if missing := [name for name in _FIELDS if name not in episode]:
-            raise InputError(
-                f"{path}: episode {number} lacks {', '.join(map(repr, missing))}; it has "
-                f"{', '.join(map(repr, episode))}."
-            )
+        require_fields(episode, _FIELDS, f"{path}: episode {number}")
     return kept
 
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from idql_func.data.d4rl_names import D4RL_NAMES, D4RLName, similar_names
+from idql_func.data.d4rl_names import D4RL_NAMES, similar_names
 from idql_func.data.dataset import Dataset
 from idql_func.data.download import download_hdf5
 from idql_func.data.hdf5 import read_d4rl_hdf5
-from idql_func.data.scores import ReferenceScores, attribute_scores
+from idql_func.data.scores import attribute_scores
 from idql_func.data.validation import (
     check_actions,
     check_column,
@@ -21,11 +21,12 @@ from idql_func.data.validation import (
     check_loader_options,
     check_row_counts,
     clip_actions,
+    require_fields,
     validate_transitions,
 )
 from idql_func.types import InputError
 
-__all__ = ["D4RLDataset", "d4rl_cache_dir", "episode_ends", "qlearning_arrays"]
+__all__ = ["D4RLDataset", "d4rl_cache_dir", "d4rl_transitions", "episode_ends", "qlearning_arrays"]
 
 _KEYS = ("observations", "actions", "rewards", "terminals")
 CLIP_ADVICE = "pass out_of_range='clip' to clip them, or scale them to [-1, 1] in the data"
@@ -96,18 +97,12 @@ array([False, False,  True,  True]))
         self.attributes = recording.attributes
         self.reference_scores = recording.reference_scores
 
-        arrays = qlearning_arrays(
-            recording.arrays, max_episode_steps or recording.max_episode_steps, recording.where
-        )
+        steps = max_episode_steps or recording.max_episode_steps
+        arrays = d4rl_transitions(recording.arrays, steps, recording.where)
         if out_of_range == "error":
             check_actions(recording.arrays["actions"], recording.where, CLIP_ADVICE)
         if out_of_range == "clip" or clip_to_eps:
             arrays["actions"] = clip_actions(arrays["actions"], clip_to_eps, eps)
-        terminals = arrays.pop("terminals")
-        arrays["masks"] = (1.0 - terminals).astype(np.float32)
-        arrays["dones"] = episode_ends(
-            arrays["observations"], arrays["next_observations"], terminals
-        )
         validate_transitions(arrays, where=recording.where)
         super().__init__(arrays, seed=seed, device=device)
 
@@ -186,6 +181,26 @@ def qlearning_arrays(
         }
 
 
+def d4rl_transitions(
+    recording: Mapping[str, Any], max_episode_steps: int | None, where: str
+) -> dict[str, np.ndarray]:
+    """Do :func:`qlearning_arrays`, with float32 ``masks`` and bool ``dones`` for ``terminals``.
+
+    Example:
+        >>> steps = {
+        ...     "observations": np.arange(3.0)[:, None], "actions": np.zeros((3, 1)),
+        ...     "rewards": np.arange(3.0), "terminals": np.array([False, True, False]),
+        ... }
+        >>> arrays = d4rl_transitions(steps, max_episode_steps=9, where="steps")
+        >>> arrays["masks"], arrays["dones"]
+        (array([1., 0.], dtype=float32), array([False,  True]))
+    """
+    arrays = qlearning_arrays(recording, max_episode_steps, where)
+    terminals = arrays.pop("terminals")
+    dones = episode_ends(arrays["observations"], arrays["next_observations"], terminals)
+    return {**arrays, "masks": (1.0 - terminals).astype(np.float32), "dones": dones}
+
+
 def episode_ends(
     observations: np.ndarray, next_observations: np.ndarray, terminals: np.ndarray
 ) -> np.ndarray:
@@ -243,10 +258,7 @@ def _counted_timeouts(terminals: np.ndarray, max_episode_steps: int) -> np.ndarr
 
 def _check_recording(recording: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
     """Check the fields that are used and reshape columns ``[T, 1]`` to ``[T]``."""
-    missing = [key for key in _KEYS if key not in recording]
-    if missing:
-        have = ", ".join(sorted(map(str, recording))) or "no field"
-        raise InputError(f"{where} lacks {', '.join(map(repr, missing))}; it has {have}.")
+    require_fields(recording, _KEYS, where)
     fields = {key: recording[key] for key in (*_KEYS, "timeouts") if key in recording}
     length = check_row_counts(fields, "observations", where)
     for key in ("rewards", "terminals", "timeouts"):
@@ -275,43 +287,38 @@ class _Recording:
     def __init__(self, source: Any):
         self.name: str | None = None
         self.attributes: dict[str, Any] = {}
-        self.max_episode_steps: int | None = None
-        self.reference_scores: ReferenceScores | None = None
         if isinstance(source, (str, os.PathLike)):
-            self._from_file(source)
+            settings = self._from_file(source)
         elif callable(getattr(source, "get_dataset", None)):
-            self._from_object(source)
+            settings = self._from_object(source)
         else:
             raise TypeError(
                 "D4RLDataset: source must be an HDF5 file, a D4RL name or an object with "
                 f"get_dataset(), got {type(source).__name__}."
             )
+        steps = settings.get("max_episode_steps")
+        self.max_episode_steps = None if steps is None else int(steps)
+        self.reference_scores = attribute_scores(settings, self.where)
 
-    def _from_file(self, source: str | os.PathLike[str]) -> None:
+    def _from_file(self, source: str | os.PathLike[str]) -> Mapping[str, Any]:
+        """Read a file, and return the registered settings of its name or its own."""
         text = os.fspath(source)
-        known: D4RLName | None = None
         path = Path(text)
-        if not path.exists() and text in D4RL_NAMES:
-            known, self.name = D4RL_NAMES[text], text
-            path = d4rl_cache_dir() / known.file_name
+        known = None if path.exists() else D4RL_NAMES.get(text)
+        if known is not None:
+            self.name, path = text, d4rl_cache_dir() / known.file_name
             if not path.exists():
                 download_hdf5(known.url, path)
-            self.max_episode_steps = known.max_episode_steps
-            self.reference_scores = ReferenceScores(known.ref_min_score, known.ref_max_score)
         elif not path.exists() and path.name == text and not path.suffix:
             close = similar_names(text)
-            hint = (
-                f"did you mean {', '.join(close)}?" if close else "give the path of an HDF5 file."
-            )
+            advice = "give the path of an HDF5 file."
+            hint = f"did you mean {', '.join(close)}?" if close else advice
             raise InputError(f"{text!r} is neither a file nor a D4RL name; {hint}")
         self.where = str(path)
         self.arrays, self.attributes = read_d4rl_hdf5(path, keys=(*_KEYS, "timeouts"))
-        if known is None:
-            self.reference_scores = attribute_scores(self.attributes, self.where)
-            steps = self.attributes.get("max_episode_steps")
-            self.max_episode_steps = None if steps is None else int(steps)
+        return self.attributes if known is None else known._asdict()
 
-    def _from_object(self, source: Any) -> None:
+    def _from_object(self, source: Any) -> Mapping[str, Any]:
         self.where = f"{type(source).__name__}.get_dataset()"
         arrays = source.get_dataset()
         if not isinstance(arrays, Mapping):
@@ -322,6 +329,5 @@ class _Recording:
         steps = getattr(source, "_max_episode_steps", None)
         if steps is None:
             steps = getattr(getattr(source, "spec", None), "max_episode_steps", None)
-        self.max_episode_steps = steps
         scores = {name: getattr(source, name, None) for name in ("ref_min_score", "ref_max_score")}
-        self.reference_scores = attribute_scores(scores, self.where)
+        return {**scores, "max_episode_steps": steps}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -501,15 +500,12 @@ class Dataset:
         field = self.dataset_dict[name]
         sources = (x64_enabled(), *(v for _, v in named_leaves(field)))
         cached = self._device_fields.get(name)
-        if cached is None or not _same_objects(cached[0], sources):
+        # compared by identity, since comparing arrays compares their elements
+        if cached is None or list(map(id, cached[0])) != list(map(id, sources)):
             self.dataset_len = check_lengths(self.dataset_dict)
             tensors = map_arrays(field, make_transfer(self.device))
             cached = self._device_fields[name] = (sources, tensors)
         return cached[1]
-
-
-def _same_objects(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
-    return len(first) == len(second) and all(map(operator.is_, first, second))
 
 
 def check_integer(value: Any, name: str, at_least: int) -> int:

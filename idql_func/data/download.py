@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -54,21 +55,13 @@ def download_hdf5(url: str, path: str | os.PathLike[str], timeout: float = 30.0)
             urllib.request.urlopen(url, timeout=timeout) as response,
         ):
             expected = int(response.headers.get("Content-Length") or 0)
-            received = 0
+            options = {"total": expected or None, "desc": f"downloading {path.name}"}
             with (
                 open(temporary, "wb") as file,
-                tqdm(
-                    total=expected or None,
-                    desc=f"downloading {path.name}",
-                    unit="B",
-                    unit_scale=True,
-                    disable=None,
-                ) as bar,
+                tqdm.wrapattr(response, "read", **options, disable=None) as body,
             ):
-                while chunk := response.read(_CHUNK):
-                    file.write(chunk)
-                    received += len(chunk)
-                    bar.update(len(chunk))
+                shutil.copyfileobj(body, file, _CHUNK)
+            received = temporary.stat().st_size
             if received < expected:
                 raise InputError(
                     f"The download of {url} stopped at {received} of {expected} bytes; try again, "

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
@@ -49,7 +48,6 @@ def trajectory_figure(
     if not panels:
         raise InputError("There is nothing to plot; give at least one panel.")
     figure = Figure(figsize=(4.6 * len(panels), 4.9), layout="constrained")
-    FigureCanvasAgg(figure)
     axes_row = figure.subplots(1, len(panels), squeeze=False)[0]
     half_width, half_height = len(MAZE_MAP[0]) / 2, len(MAZE_MAP) / 2
     for axes, (title, trajectories) in zip(axes_row, panels, strict=True):

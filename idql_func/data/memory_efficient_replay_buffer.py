@@ -189,8 +189,8 @@ class MemoryEfficientReplayBuffer(ReplayBuffer):
         """Draw transitions with replacement, as NumPy arrays.
 
         Args:
-            batch_size: number of transitions, at least 1; ignored if ``indx`` is given.
-            keys: fields to return. Default: all.
+            batch_size: as for :meth:`idql_func.data.Dataset.sample`.
+            keys: as for :meth:`idql_func.data.Dataset.sample`.
             indx: rows to return instead of random ones, ``[B]``; each must hold a transition
                 (see :attr:`transition_rows`).
             pack_obs_and_next_obs: return the ``S + 1`` frames of both observations under
@@ -202,9 +202,8 @@ class MemoryEfficientReplayBuffer(ReplayBuffer):
             ``[B, H, W, C, S + 1]``.
 
         Raises:
-            InputError: if the buffer or a row of ``indx`` holds no transition, batch_size is below
-                1, or a key is unknown.
-            IndexError: if a row in ``indx`` is out of range.
+            InputError, IndexError: as :meth:`idql_func.data.Dataset.sample`, or if the buffer or a
+                row of ``indx`` holds no transition.
 
         Example:
             >>> from gymnasium.spaces import Box, Dict

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from idql_func.data.arrays import map_arrays
-from idql_func.data.d4rl import CLIP_ADVICE, episode_ends, qlearning_arrays
+from idql_func.data.d4rl import CLIP_ADVICE, d4rl_transitions
 from idql_func.data.dataset import Dataset
 from idql_func.data.minari_format import read_minari
 from idql_func.data.scores import attribute_scores
@@ -28,32 +28,26 @@ __all__ = ["MinariDataset", "transitions_from_episodes"]
 class MinariDataset(Dataset):
     """The transitions of a Minari recording, in the layout of :class:`D4RLDataset`.
 
-    ``dataset_dict`` holds float32 ``observations [N, O]``, ``actions [N, A]``,
-    ``next_observations [N, O]``, ``rewards [N]``, ``masks [N]`` (0 where the episode terminated)
-    and bool ``dones [N]`` (the last transition of each episode). Observations of ``Dict`` spaces
-    are nested dicts, unless ``observation_keys`` is given; images (uint8) stay uint8.
+    ``dones`` marks the last transition of each episode. Observations of ``Dict`` spaces are nested
+    dicts, unless ``observation_keys`` is given; images (uint8) stay uint8.
 
     Args:
         source: the dataset's folder, its ``data`` folder or its HDF5 file; or its Minari name, such
             as ``"D4RL/pen/human-v2"``, if it is in ``MINARI_DATASETS_PATH`` (default
             ``~/.minari/datasets``); or an object with ``iterate_episodes()``, such as the result of
             ``minari.load_dataset(...)``, in any storage format.
-        clip_to_eps: clip the actions to ±(1 - eps) (D12).
-        eps: see clip_to_eps; in [0, 1).
         timeouts: ``"keep"`` the last step before a timeout, since Minari records its next
             observation; or ``"drop"`` it and the last step of the recording, which gives the arrays
             of :class:`~idql_func.data.D4RLDataset` for the same steps.
         observation_keys: entries of ``Dict`` observations to concatenate along the last axis, in
             this order.
-        seed: as for :class:`~idql_func.data.Dataset`.
-        device: as for :class:`~idql_func.data.Dataset`.
-        out_of_range: what to do if actions lie outside [-1, 1] by more than rounding: raise an
-            ``"error"``, or ``"clip"`` them.
+
+    The other arguments are those of :class:`~idql_func.data.D4RLDataset`.
 
     Attributes:
         name: the recording's name, or None.
         attributes: its metadata.
-        reference_scores: the returns that D4RL's scores 0 and 100 stand for, or None if unknown.
+        reference_scores: as for :class:`~idql_func.data.D4RLDataset`.
 
     Raises:
         InputError: if the recording does not exist or is damaged; if images are JPEG (load them
@@ -155,10 +149,7 @@ def transitions_from_episodes(
             )
         steps = {"terminals": terminations, "timeouts": cut, "observations": observations}
         steps |= {name: joined(name) for name in ("actions", "rewards")}
-        arrays = qlearning_arrays(steps, where=where)
-        terminals = arrays.pop("terminals")
-        dones = episode_ends(arrays["observations"], arrays["next_observations"], terminals)
-        return {**arrays, "masks": (1.0 - terminals).astype(np.float32), "dones": dones}
+        return d4rl_transitions(steps, None, where)
     dones = terminations | joined("truncations").astype(bool)
     dones[last] = True
     fields = {

@@ -18,7 +18,7 @@ import numpy as np
 
 from idql_func.data.arrays import named_leaves
 from idql_func.data.hdf5 import check_hdf5, first_line
-from idql_func.data.validation import check_numeric
+from idql_func.data.validation import check_numeric, require_fields
 from idql_func.types import InputError
 
 __all__ = [
@@ -46,9 +46,8 @@ def read_minari(
         source: as for :class:`idql_func.data.MinariDataset`.
 
     Returns:
-        ``(episodes, metadata, where)``: for each episode ``observations [T + 1, ...]`` (nested
-        dicts for ``Dict`` and ``Tuple`` spaces), ``actions [T, ...]``, ``rewards``,
-        ``terminations`` and ``truncations [T]``; the metadata; and the file, for messages.
+        ``(episodes, metadata, where)``: the arrays of each episode, with nested dicts for ``Dict``
+        and ``Tuple`` spaces; the metadata; and the file, for messages.
 
     Raises:
         InputError: as for :class:`idql_func.data.MinariDataset`.
@@ -91,7 +90,7 @@ def check_episodes(episodes: Sequence[Mapping[str, Any]], where: str) -> None:
         Traceback (most recent call last):
         ...
         idql_func.errors.InputError: a.hdf5: episode 0 lacks 'observations', 'actions', \
-'terminations', 'truncations'.
+'terminations', 'truncations'; it has 'rewards'.
     """
     if not episodes:
         raise InputError(f"{where}: there is no episode; at least one is needed.")
@@ -197,9 +196,7 @@ def as_arrays(value: Any) -> Any:
 
 
 def _check_episode(episode: Mapping[str, Any], where: str) -> None:
-    missing = [k for k in _FIELDS if k not in episode]
-    if missing:
-        raise InputError(f"{where} lacks {', '.join(map(repr, missing))}.")
+    require_fields(episode, _FIELDS, where)
     for name in ("actions", *_VECTORS):
         if isinstance(episode[name], Mapping):
             raise InputError(f"{where}: {name!r} is a dict; it must be one array.")

@@ -16,10 +16,17 @@ from gymnasium import spaces
 from idql_func.atomic import atomic_folder
 from idql_func.data.arrays import check_lengths, named_leaves
 from idql_func.data.minari_format import MAIN_FILE, METADATA_FILE, as_arrays, check_episodes
+from idql_func.data.validation import require_fields
 from idql_func.types import InputError
 
 __all__ = ["episodes_from_transitions", "write_minari_dataset"]
 
+_SPACE_FIELDS = {
+    spaces.Box: ("dtype", "shape", "low", "high"),
+    spaces.Discrete: ("dtype", "start", "n"),
+    spaces.MultiDiscrete: ("dtype", "nvec", "start"),
+    spaces.MultiBinary: ("n",),
+}
 _MINARI_VERSION = "0.5.4"  # the Minari version whose layout is written
 
 
@@ -142,11 +149,7 @@ def episodes_from_transitions(dataset_dict: Mapping[str, Any]) -> list[dict[str,
         [5. 6.] [ True]
     """
     names = ("observations", "next_observations", "actions", "rewards", "masks", "dones")
-    missing = [name for name in names if name not in dataset_dict]
-    if missing:
-        raise InputError(
-            f"episodes_from_transitions: dataset_dict lacks {', '.join(map(repr, missing))}."
-        )
+    require_fields(dataset_dict, names, "episodes_from_transitions: dataset_dict")
     check_lengths({name: dataset_dict[name] for name in names})
     now, after = dataset_dict["observations"], dataset_dict["next_observations"]
     ends = np.asarray(dataset_dict["dones"]).astype(bool)
@@ -210,19 +213,11 @@ def _space_json(space: Any) -> dict[str, Any]:
             "type": "Dict",
             "subspaces": {name: _space_json(part) for name, part in space.spaces.items()},
         }
-    if isinstance(space, spaces.Box):
-        bounds = {"low": space.low.tolist(), "high": space.high.tolist()}
-        return {"type": "Box", "dtype": str(space.dtype), "shape": list(space.shape), **bounds}
-    if isinstance(space, spaces.Discrete):
-        return {
-            "type": "Discrete", "dtype": "int64", "start": int(space.start), "n": int(space.n),
-        }  # fmt: skip
-    if isinstance(space, spaces.MultiDiscrete):
-        start = {"nvec": space.nvec.tolist(), "start": space.start.tolist()}
-        return {"type": "MultiDiscrete", "dtype": str(space.dtype), **start}
-    if isinstance(space, spaces.MultiBinary):
-        n = space.n if isinstance(space.n, int) else [int(k) for k in space.n]
-        return {"type": "MultiBinary", "n": n}
+    for kind, fields in _SPACE_FIELDS.items():
+        if isinstance(space, kind):
+            values = {"dtype": str(space.dtype), "shape": list(space.shape)}
+            values |= {k: np.asarray(getattr(space, k)).tolist() for k in fields if k not in values}
+            return {"type": kind.__name__, **{k: values[k] for k in fields}}
     raise InputError(
         "write_minari_dataset supports Box, Discrete, MultiDiscrete, MultiBinary and Dict spaces, "
         f"not {space!r}."

@@ -124,8 +124,7 @@ def fit_min_max(x: torch.Tensor | np.ndarray) -> Normalizer:
         A normaliser for ``[..., *x.shape[1:]]``. A constant feature is mapped to 0.
 
     Raises:
-        InputError: if there are no rows, a value is NaN or infinite, or float32 cannot represent
-            the dtype.
+        InputError: as :func:`fit_mean_std`.
 
     Example:
         >>> fit_min_max(torch.tensor([[1.0], [2.0], [5.0]])).normalize(torch.tensor([1.0]))

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from idql_func.data.hdf5 import read_d4rl_hdf5, write_d4rl_hdf5
+from idql_func.data.validation import require_fields
 from idql_func.deprecation import moved_names
 from idql_func.envs.pointmaze import (
     CELLS,
@@ -109,6 +110,7 @@ def route(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]
             raise InputError(
                 f"Cell {cell} is not a free cell of the maze; the free cells are {CELLS}."
             )
+    # searched from the end, so that each entry is the next cell towards it
     came_from: dict[tuple[int, int], tuple[int, int] | None] = {end: None}
     frontier = deque([end])
     while start not in came_from:
@@ -118,11 +120,9 @@ def route(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]
             if neighbour in CELLS and neighbour not in came_from:
                 came_from[neighbour] = (row, column)
                 frontier.append(neighbour)
-    path: list[tuple[int, int]] = []
-    cell: tuple[int, int] | None = start
-    while cell is not None:
-        path.append(cell)
-        cell = came_from[cell]
+    path = [start]
+    while (following := came_from[path[-1]]) is not None:
+        path.append(following)
     return path
 
 
@@ -187,16 +187,12 @@ class WaypointController:
     def _plan(self, position: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         start = cell_of(position)
         if self.target is not None:
-            return [cell_centre(cell) for cell in route(start, cell_of(self.target))[1:-1]] + [
-                self.target
-            ]
+            return [*map(cell_centre, route(start, cell_of(self.target))[1:-1]), self.target]
         jitter = self.config.jitter
         end = CELLS[self.rng.integers(len(CELLS))]
         self._dwell = int(self.rng.integers(self.config.dwell + 1))
-        return [
-            cell_centre(cell) + self.rng.uniform(-jitter, jitter, 2)
-            for cell in route(start, end)[1:]
-        ] or [cell_centre(end) + self.rng.uniform(-jitter, jitter, 2)]
+        cells = route(start, end)[1:] or [end]
+        return [cell_centre(cell) + self.rng.uniform(-jitter, jitter, 2) for cell in cells]
 
 
 def collect(
@@ -237,19 +233,15 @@ def collect(
     rewards = np.zeros(steps, np.float32)
     terminals, timeouts = np.zeros(steps, bool), np.zeros(steps, bool)
     fresh, observation = True, np.zeros(4, np.float32)
-    with tqdm(total=steps, disable=not progress, desc="creating the maze dataset") as bar:
-        for step in range(steps):
-            if fresh:
-                observation, _ = env.reset(seed=int(starts.integers(2**31)))
-                controller.reset()
-            observations[step] = observation
-            actions[step] = controller.act(observation)
-            observation, rewards[step], terminals[step], timeouts[step], _ = env.step(actions[step])
-            next_observations[step] = observation
-            fresh = bool(terminals[step] or timeouts[step])
-            if step % 1000 == 999:
-                bar.update(1000)
-        bar.update(steps % 1000)
+    for step in tqdm(range(steps), disable=not progress, desc="creating the maze dataset"):
+        if fresh:
+            observation, _ = env.reset(seed=int(starts.integers(2**31)))
+            controller.reset()
+        observations[step] = observation
+        actions[step] = controller.act(observation)
+        observation, rewards[step], terminals[step], timeouts[step], _ = env.step(actions[step])
+        next_observations[step] = observation
+        fresh = bool(terminals[step] or timeouts[step])
     # The next observation of the last step is not in the data, so the step ends its episode.
     timeouts[-1] = not terminals[-1]
     return {
@@ -280,10 +272,7 @@ def relabel(
         >>> relabel(arrays, goal=(1.0, 1.0))["rewards"]
         array([1., 0.], dtype=float32)
     """
-    if "next_observations" not in arrays:
-        raise InputError(
-            f"relabel needs the array 'next_observations'; the arrays are {sorted(arrays)}."
-        )
+    require_fields(arrays, ["next_observations"], "relabel: arrays")
     rewards = sparse_reward(arrays["next_observations"], checked_goal(goal), radius)
     return {**arrays, "rewards": rewards}
 

@@ -114,7 +114,8 @@ class _Dtype:
 class _Array:
     """Placeholder for an array during unpickling; ``__setstate__`` sets ``value``."""
 
-    value: Any = None
+    def __init__(self, *_: Any):
+        self.value: Any = None
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, is_fortran, content = state
@@ -133,10 +134,6 @@ def _from_bytes(raw: Any, dtype: _Dtype, shape: Any, order: Literal["C", "F"]) -
     return flat.reshape(shape, order=order)
 
 
-def _reconstruct(*_: Any) -> _Array:
-    return _Array()
-
-
 def _scalar(dtype: _Dtype, raw: Any) -> Any:
     raw = raw.encode("latin1") if isinstance(raw, str) else raw
     return _from_bytes(raw, dtype, (), "C")[()]
@@ -149,7 +146,7 @@ def _not_callable(*_: Any) -> NoReturn:
 _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): _Dtype,
     ("numpy", "ndarray"): _not_callable,  # only an ignored argument of _reconstruct
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy.core.numeric", "_frombuffer"): _from_bytes,
 }

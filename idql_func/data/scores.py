@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from idql_func.data.minari_format import METADATA_FILE, find_recording, read_met
 from idql_func.types import InputError
 
 __all__ = ["ReferenceScores", "attribute_scores", "normalized_score", "reference_scores"]
+
+Returns = TypeVar("Returns", float, np.ndarray)
 
 
 class ReferenceScores(NamedTuple):
@@ -64,15 +67,7 @@ def reference_scores(name: str | os.PathLike[str] | ReferenceScores) -> Referenc
     return None
 
 
-@overload
-def normalized_score(name: str | os.PathLike[str] | ReferenceScores, ret: float) -> float: ...
-@overload
-def normalized_score(
-    name: str | os.PathLike[str] | ReferenceScores, ret: np.ndarray
-) -> np.ndarray: ...
-def normalized_score(
-    name: str | os.PathLike[str] | ReferenceScores, ret: float | np.ndarray
-) -> float | np.ndarray:
+def normalized_score(name: str | os.PathLike[str] | ReferenceScores, ret: Returns) -> Returns:
     """Normalise returns to D4RL's scale, ``100 * (ret - min) / (max - min)``.
 
     Args:
@@ -99,12 +94,12 @@ def normalized_score(
             f"No reference scores are known for {str(name)!r}; give a D4RL name, or an HDF5 file "
             f"with the attributes ref_min_score and ref_max_score{hint}."
         )
-    result = 100.0 * (np.asarray(ret, dtype=np.float64) - scores.min_score)
+    result: Any = 100.0 * (np.asarray(ret, dtype=np.float64) - scores.min_score)
     result /= scores.max_score - scores.min_score
-    return result if isinstance(ret, np.ndarray) else float(result)
+    return result if isinstance(ret, np.ndarray) else result.item()
 
 
-def attribute_scores(attributes: dict[str, Any], where: str) -> ReferenceScores | None:
+def attribute_scores(attributes: Mapping[str, Any], where: str) -> ReferenceScores | None:
     """Read the reference scores from a dataset's attributes; None if there are none.
 
     Args:

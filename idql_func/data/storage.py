@@ -140,13 +140,16 @@ def allocate(
     return mapped
 
 
-def check_row(fields: Mapping[str, Any], values: Any, where: str) -> dict[str, Any]:
+def check_row(
+    fields: Mapping[str, Any], values: Any, where: str, prefix: str = ""
+) -> dict[str, Any]:
     """Check the values of one row and return them as arrays; nothing is written.
 
     Args:
         fields: nested dict of arrays ``[capacity, ...]``.
         values: nested dict of the same keys.
         where: the caller's name, for the messages.
+        prefix: the path of ``fields`` in the transition, ending in ``/``, for the messages.
 
     Raises:
         InputError: if keys are missing or unknown, or a shape or dtype does not match.
@@ -157,10 +160,6 @@ def check_row(fields: Mapping[str, Any], values: Any, where: str) -> dict[str, A
         ...
         idql_func.errors.InputError: insert: 'a' has shape (3,); the shape in this buffer is (2,).
     """
-    return _check_row(fields, values, where, "")
-
-
-def _check_row(fields: Mapping[str, Any], values: Any, where: str, prefix: str) -> dict[str, Any]:
     what = f"{prefix[:-1]!r}" if prefix else "a transition"
     if not isinstance(values, (dict, Mapping)):  # dict first: the faster check
         raise InputError(
@@ -178,7 +177,7 @@ def _check_row(fields: Mapping[str, Any], values: Any, where: str, prefix: str) 
             f"{', '.join(map(repr, fields))}."
         )
     return {
-        key: _check_row(field, values[key], where, f"{prefix}{key}/")
+        key: check_row(field, values[key], where, f"{prefix}{key}/")
         if isinstance(field, dict)
         else _check_value(field, values[key], where, prefix + key)
         for key, field in fields.items()

@@ -20,6 +20,7 @@ __all__ = [
     "check_numeric",
     "check_row_counts",
     "clip_actions",
+    "require_fields",
     "validate_transitions",
 ]
 
@@ -65,13 +66,7 @@ def validate_transitions(
     """
     if not isinstance(dataset_dict, Mapping):
         raise TypeError(f"{where}: transitions must be a dict of arrays, got {type(dataset_dict)}.")
-    missing = [name for name in _REQUIRED if name not in dataset_dict]
-    if missing:
-        have = ", ".join(map(repr, dataset_dict)) or "none"
-        raise InputError(
-            f"{where}: transitions need the fields {', '.join(map(repr, missing))}; the fields "
-            f"present are {have}."
-        )
+    require_fields(dataset_dict, _REQUIRED, where)
     present = [*_REQUIRED, "dones"] if "dones" in dataset_dict else _REQUIRED
     leaves = {path: v for name in present for path, v in named_leaves(dataset_dict[name], name)}
     length = check_row_counts(leaves, "rewards", where)
@@ -101,6 +96,20 @@ def validate_transitions(
                 f"{where}: {name!r} ranges from {leaves[name].min()} to {leaves[name].max()}; its "
                 "values must lie in [0, 1]."
             )
+
+
+def require_fields(fields: Mapping[str, Any], names: Sequence[str], where: str) -> None:
+    """Raise unless a dict has all of the named fields.
+
+    Example:
+        >>> require_fields({"rewards": 1, "dones": 2}, ["rewards", "masks"], "a.hdf5")
+        Traceback (most recent call last):
+        ...
+        idql_func.errors.InputError: a.hdf5 lacks 'masks'; it has 'rewards', 'dones'.
+    """
+    if missing := [name for name in names if name not in fields]:
+        have = ", ".join(map(repr, fields)) or "no field"
+        raise InputError(f"{where} lacks {', '.join(map(repr, missing))}; it has {have}.")
 
 
 def check_numeric(value: Any, name: str, where: str) -> None:
@@ -233,11 +242,7 @@ def _check_observations(
     leaves: Mapping[str, np.ndarray], shape: Sequence[int] | None, where: str
 ) -> None:
     parts, next_parts = (
-        {
-            p.removeprefix(name): v
-            for p, v in leaves.items()
-            if p == name or p.startswith(name + "/")
-        }
+        {p.removeprefix(name): v for p, v in leaves.items() if p.split("/")[0] == name}
         for name in ("observations", "next_observations")
     )
     if parts.keys() != next_parts.keys():
@@ -251,9 +256,9 @@ def _check_observations(
                 f"{where}: 'observations{part}' has shape {value.shape} and "
                 f"'next_observations{part}' has {next_parts[part].shape}; they must be equal."
             )
-    array = parts.get("")
-    if array is None:
+    if "" not in parts:
         return
+    array = parts[""]
     if array.ndim < 2 or array.size == 0:
         raise InputError(
             f"{where}: 'observations' has shape {array.shape}; it must be [{len(array)}, ...] with "

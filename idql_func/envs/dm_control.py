@@ -50,7 +50,7 @@ def suite_id(name: str) -> str | None:
     return PREFIX + name
 
 
-class FlatDmControl(gym.Wrapper, gym.utils.RecordConstructorArgs):
+class FlatDmControl(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     """A ``dm_control`` task with a flat observation and float32 actions.
 
     The entries of the observation are concatenated in the order of ``dm_control``, as in upstream's
@@ -63,7 +63,7 @@ class FlatDmControl(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
     def __init__(self, env: gym.Env) -> None:
         gym.utils.RecordConstructorArgs.__init__(self)
-        gym.Wrapper.__init__(self, env)
+        gym.ObservationWrapper.__init__(self, env)
         base: Any = env.unwrapped
         space, action_space = env.observation_space, env.action_space
         if not isinstance(space, Dict) or not isinstance(action_space, Box):
@@ -86,23 +86,16 @@ class FlatDmControl(gym.Wrapper, gym.utils.RecordConstructorArgs):
         steps = spec.max_episode_steps or EPISODE_STEPS
         return make_dm_control(spec.id, steps, **{"render_mode": self.render_mode, **spec.kwargs})
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-        """Start an episode; return the observation ``[O]``, float64, and info."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        return self._flat(observation), info
-
     def step(
         self, action: NDArray[Any]
     ) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
         """Make one control step."""
-        observation, reward, terminated, truncated, info = self.env.step(
-            np.asarray(action, np.float64)
-        )
-        return self._flat(observation), float(reward), terminated, truncated, info
+        result = super().step(np.asarray(action, np.float64))
+        observation, reward, terminated, truncated, info = result
+        return observation, float(reward), terminated, truncated, info
 
-    def _flat(self, observation: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
+    def observation(self, observation: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
+        """The flat observation ``[O]``."""
         parts = [np.ravel(observation[name]).astype(np.float64) for name in self._parts]
         return np.concatenate(parts)
 
@@ -135,6 +128,7 @@ def make_dm_control(name: str, max_episode_steps: int = EPISODE_STEPS, **kwargs:
     return FlatDmControl(env)
 
 
+@functools.cache
 def register_dm_control(name: str) -> None:
     """Register shimmy's ids with Gymnasium.
 
@@ -145,19 +139,14 @@ def register_dm_control(name: str) -> None:
         InputError: if ``dm_control`` or ``shimmy`` is not installed.
     """
     try:
-        _register()
+        # dm_control warns on import if there is no display, but rendering here does not need one.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import dm_control  # noqa: F401
+            import shimmy
     except ImportError as error:
         raise InputError(
             f"{name} needs dm_control and shimmy ({error}); install them with "
             "`pip install 'idql_func[dm-control]'`."
         ) from error
-
-
-@functools.cache
-def _register() -> None:
-    # dm_control warns on import if there is no display, but rendering here does not need one.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import dm_control  # noqa: F401
-        import shimmy
     gym.register_envs(shimmy)

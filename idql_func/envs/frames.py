@@ -111,8 +111,7 @@ class FrameSource:
         """Render the distance along the camera's axis ``[H, W, 1]``, metres, float32.
 
         Raises:
-            InputError: if there is no such camera, no OpenGL library, or MuJoCo does not simulate
-                the environment.
+            InputError: as :meth:`rgb`, or if MuJoCo does not simulate the environment.
         """
         self.check_depth()
         assert self._view is not None
@@ -159,11 +158,10 @@ def _default_camera(env: gym.Env, model: Any) -> Any:
     """
     mujoco: Any = importlib.import_module("mujoco")
     base: Any = env.unwrapped
-    for holder in (base, getattr(base, "point_env", None), getattr(base, "ant_env", None)):
-        renderer = getattr(holder, "mujoco_renderer", None)
-        if renderer is not None:
-            break
-    else:
+    holders = (base, getattr(base, "point_env", None), getattr(base, "ant_env", None))
+    renderers = [getattr(holder, "mujoco_renderer", None) for holder in holders]
+    renderer: Any = next(filter(None, renderers), None)
+    if renderer is None:
         return None
     camera = mujoco.MjvCamera()
     if renderer.camera_id >= 0:  # chosen when the environment was created

@@ -85,11 +85,9 @@ class PixelObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
         if len(set(names)) != len(names):
             raise InputError(f"The keys of an observation must be unique, got {', '.join(names)}.")
         self._frames = FrameSource(env, height, width, effects)
-        spaces: dict[str, Space[Any]] = {}
-        for key in pixel_keys:
-            spaces[key] = Box(0, 255, (height, width, 3), np.uint8)
-        for key in depth_keys:
-            spaces[key] = Box(0, np.inf, (height, width, 1), np.float32)
+        image, depth = (height, width, 3), (height, width, 1)
+        spaces: dict[str, Space[Any]] = {key: Box(0, 255, image, np.uint8) for key in pixel_keys}
+        spaces |= {key: Box(0, np.inf, depth, np.float32) for key in depth_keys}
         if state_key is not None:
             state = env.observation_space
             if not isinstance(state, Box) or len(state.shape) != 1:
@@ -144,16 +142,14 @@ def wrap_pixels(
     default size and does not stack them.
 
     Args:
-        env: a Gymnasium environment with Box actions, see :class:`idql_func.envs.FrameSource`.
+        env: a Gymnasium environment with Box actions.
         action_repeat: number of times that each action is applied.
-        image_size: see :data:`ImageSize`.
         num_stack: number of stacked images; None gives no stack axis, which the learners need.
-        camera_id: the camera of each key.
-        pixel_keys: one name for each camera.
-        depth_keys: none, or one name for each camera, ``[H, W, 1, num_stack]`` float32 in metres.
         state_key: if given, the key of the environment's observation, flat and float32; the
             learners use ``"state"``.
-        effects: see :class:`idql_func.envs.OffscreenView`.
+
+    The other arguments are those of :class:`PixelObservation`; depths are
+    ``[H, W, 1, num_stack]``.
 
     Returns:
         ``(env, pixel_keys)``, as upstream.

@@ -103,7 +103,7 @@ class UniversalSeed(gym.Wrapper, gym.utils.RecordConstructorArgs):
         """Reset; a seed also seeds the observation and the action space."""
         if seed is None:
             seed = self._next_seed
-        elif seed is not None:
+        else:
             self._seed_spaces(seed)
         self._next_seed = None
         return self.env.reset(seed=seed, options=options)

@@ -17,6 +17,7 @@ from idql_func.atomic import atomic_path
 from idql_func.interop.flax_bytes import msgpack_restore
 from idql_func.interop.orbax import is_orbax, restore_orbax
 from idql_func.interop.state import from_state_dict, to_bytes
+from idql_func.tree import tree_leaves
 from idql_func.types import InputError
 
 __all__ = ["latest_checkpoint", "restore_checkpoint", "save_checkpoint"]
@@ -142,8 +143,5 @@ def _find(path: Path, step: int | None, prefix: str) -> Path:
 
 def _has_placeholders(state: Any) -> bool:
     """Whether Orbax stored arrays outside the msgpack file, in separate folders."""
-    if isinstance(state, dict):
-        return any(_has_placeholders(value) for value in state.values())
-    if isinstance(state, list):
-        return any(_has_placeholders(value) for value in state)
-    return isinstance(state, str) and state.startswith(_PLACEHOLDER)
+    leaves = tree_leaves(state)
+    return any(isinstance(leaf, str) and leaf.startswith(_PLACEHOLDER) for leaf in leaves)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from idql_func import random
@@ -82,11 +83,10 @@ class Policy(nn.Module):
             rows[name], single = self._checked(what, observations[name], shape)
             counts.add(None if single else rows[name].shape[0])
         if len(counts) > 1:
+            got = ", ".join(f"{name!r} {tuple(observations[name].shape)}" for name in rows)
             raise InputError(
                 "the entries of observations must all be single or all have the same batch size, "
-                "got "
-                + ", ".join(f"{name!r} {tuple(observations[name].shape)}" for name in rows)
-                + "."
+                f"got {got}."
             )
         return rows, counts == {None}
 
@@ -217,9 +217,9 @@ def policy_module(learner: Agent) -> Policy:
         "observations": shapes,
     }
     tensors: dict[str, Tensor] = {}
-    states: dict[str, TrainState] = {}
+    networks = ["actor"]
     if isinstance(learner, BaseDDPMIQL):
-        states = {n: getattr(learner, n) for n in ("target_score_model", "target_critic")}
+        networks = ["target_score_model", "target_critic"]
         tensors = {name: getattr(learner, name) for name in _SCHEDULE} | {"key": learner.rng}
         config |= {
             "kind": "diffusion",
@@ -230,12 +230,10 @@ def policy_module(learner: Agent) -> Policy:
             "ddpm_temperature": float(learner.ddpm_temperature),
             "clip_sampler": learner.clip_sampler,
         }
-    else:
-        states = {"actor": learner.actor}  # pyright: ignore[reportAttributeAccessIssue]
-    config["networks"] = {
-        name: describe_network(_network_of(state, name)) for name, state in states.items()
-    }
-    for name, state in states.items():
+    config["networks"] = {}
+    for name in networks:
+        state: TrainState = getattr(learner, name)
+        config["networks"][name] = describe_network(_network_of(state, name))
         tensors |= flatten_params(state.params, f"{name}.")
     config = json.loads(json.dumps(config))  # lists in place of tuples, as in a file
     return build_policy(config, tensors).to(learner.rng.device)
@@ -291,17 +289,13 @@ def save_policy(policy: Policy, path: str | os.PathLike[str]) -> Path:
         >>> torch.equal(again(torch.ones(3)), policy(torch.ones(3)))
         True
     """
-    import safetensors.torch
-
     tensors = {
         name: tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in policy.state_dict().items()
     }
-    payload = safetensors.torch.save(tensors, {_METADATA: json.dumps(policy.config)})
-    path = Path(path)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(payload)
-    return path
+        save_file(tensors, temporary, {_METADATA: json.dumps(policy.config)})
+    return Path(path)
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:

@@ -315,7 +315,7 @@ def put(index, value):
     ("arrays", "message"),
     [
         ({}, "lacks 'observations', 'actions', 'rewards', 'terminals'; it has no field"),
-        ({"observations": np.zeros((3, 1))}, "lacks .*'terminals'; it has observations"),
+        ({"observations": np.zeros((3, 1))}, "lacks .*'terminals'; it has 'observations'"),
         (altered(rewards=np.zeros(59)), "'rewards' has 59 rows and 'observations' has 60"),
         (altered(timeouts=np.zeros(61, bool)), "'timeouts' has 61 rows and 'observations' has 60"),
         (altered(rewards=np.zeros((60, 2))), r"'rewards' has shape \(60, 2\); it must be \[60\]"),

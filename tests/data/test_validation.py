@@ -40,7 +40,7 @@ LARGEST = np.full((6, 3), np.finfo(np.float32).max)
     ("accepted", "rejected", "message"),
     [
         (transitions(1), transitions(0), "no transitions"),
-        (transitions(dones=None), transitions(masks=None), "need the fields 'masks'"),
+        (transitions(dones=None), transitions(masks=None), "lacks 'masks'"),
         (
             transitions(extra=np.array(["text"])),
             transitions(dones=np.array(["text"] * 6)),
@@ -86,9 +86,9 @@ def test_sizes_must_equal_those_of_the_environment():
     [
         (
             transitions(masks=None, rewards=None),
-            "need the fields 'rewards', 'masks'; the fields present are 'obs",
+            "lacks 'rewards', 'masks'; it has 'obs",
         ),
-        ({}, "need the fields 'observations'.* present are none"),
+        ({}, "lacks 'observations'.* it has no field"),
         (transitions(0), "no transitions; give at least one"),
         (transitions(rewards=np.zeros(5)), "'observations' has 6 rows and 'rewards' has 5"),
         (transitions(dones=np.zeros(7)), "'dones' has 7 rows and 'rewards' has 6"),

@@ -41,7 +41,7 @@ def test_every_suite_task_is_listed(suite: Any) -> None:
 
 
 def test_missing_packages_raise_input_error(monkeypatch) -> None:
-    dm_control._register.cache_clear()
+    dm_control.register_dm_control.cache_clear()
     monkeypatch.setitem(sys.modules, "shimmy", None)
     with pytest.raises(
         InputError, match=r"cheetah-run-v0 needs dm_control .*idql_func\[dm-control\]"
