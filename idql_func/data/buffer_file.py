@@ -122,10 +122,9 @@ def open_buffer(path: str | os.PathLike[str]) -> Iterator[BufferFile]:
         idql_func.errors.InputError: There is no file no/such/buffer; give a saved replay buffer.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the file of a saved replay buffer.")
-    if not path.exists():
-        raise InputError(f"There is no file {path}; give a saved replay buffer.")
+    if not path.is_file():
+        what = f"{path} is a folder" if path.is_dir() else f"There is no file {path}"
+        raise InputError(f"{what}; give a saved replay buffer.")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("idql_func", "{}"))

@@ -11,13 +11,7 @@ import numpy as np
 import torch
 
 from idql_func import random
-from idql_func.data.arrays import (
-    check_lengths,
-    make_transfer,
-    map_arrays,
-    named_leaves,
-    subselect,
-)
+from idql_func.data.arrays import check_lengths, make_transfer, map_arrays, named_leaves, subselect
 from idql_func.data.prefetch import prefetch
 from idql_func.switches import x64_enabled
 from idql_func.types import InputError, PRNGKey
@@ -34,13 +28,10 @@ class Dataset:
     The arrays may have any names and may be nested; only :meth:`filter`,
     :meth:`normalize_returns` and the trajectory methods need ``rewards`` and ``dones``.
 
-    Both streams equal upstream's:
-
-    - :meth:`sample` draws with NumPy's PCG64, seeded as Gym does;
-    - :meth:`sample_torch` draws with the threefry key :attr:`rng`, ``PRNGKey(seed)``.
-
-    The default seed is 42 for both, so that runs are reproducible by default. (Upstream's default
-    key is ``PRNGKey(42)``, also for seed 0 (D1); its NumPy stream is then unseeded (D4).)
+    Both streams equal upstream's: :meth:`sample` draws with NumPy's PCG64, seeded as Gym does, and
+    :meth:`sample_torch` with the threefry key :attr:`rng`, ``PRNGKey(seed)``. The default seed is
+    42 for both. (Upstream's default key is ``PRNGKey(42)``, also for seed 0 (D1); its NumPy stream
+    is then unseeded (D4).)
 
     Args:
         dataset_dict: field name -> array ``[N, ...]`` or a nested dict of arrays. The dict is kept;
@@ -119,10 +110,7 @@ class Dataset:
     # --- batches --------------------------------------------------------------------
 
     def sample(
-        self,
-        batch_size: int,
-        keys: Iterable[str] | None = None,
-        indx: np.ndarray | None = None,
+        self, batch_size: int, keys: Iterable[str] | None = None, indx: np.ndarray | None = None
     ) -> dict[str, Any]:
         """Draw rows with replacement, as NumPy arrays.
 
@@ -135,7 +123,7 @@ class Dataset:
             Field name -> array ``[B, ...]`` of the field's dtype, nested like the field.
 
         Raises:
-            InputError: if batch_size is below 1 or a key is unknown.
+            InputError: if batch_size is below 1 or a field is unknown.
             IndexError: if a row in ``indx`` is out of range.
 
         Example:
@@ -146,16 +134,12 @@ class Dataset:
         return self._gather(self._fields(keys), self._rows(batch_size, indx))
 
     def sample_torch(
-        self,
-        batch_size: int,
-        key: PRNGKey | None = None,
-        keys: Iterable[str] | None = None,
+        self, batch_size: int, key: PRNGKey | None = None, keys: Iterable[str] | None = None
     ) -> dict[str, Any]:
         """Draw rows with replacement, as tensors on :attr:`device` (upstream's ``sample_jax``).
 
         Each call splits the key: the first half draws the indices with ``randint``, the second is
-        the key of the next call. Each call uses its own ``batch_size`` and ``keys``; upstream keeps
-        those of the first call (D2).
+        the next key. (Upstream keeps ``batch_size`` and ``keys`` of the first call: D2.)
 
         A field is copied to the device when it is first drawn, and again after :meth:`filter`,
         :meth:`normalize_returns`, or the replacement of an entry of :attr:`dataset_dict`. After
@@ -171,8 +155,7 @@ class Dataset:
             float64 becomes float32 and int64 becomes int32, except under ``enable_x64``.
 
         Raises:
-            InputError: if batch_size is below 1, a key is unknown, or ``key`` is not a threefry
-                key.
+            InputError: if batch_size is below 1, a field is unknown, or ``key`` is not a key.
 
         Example:
             >>> ds = Dataset({"a": np.arange(100.0)}, seed=0)
@@ -271,16 +254,10 @@ class Dataset:
     # --- subsets and returns ----------------------------------------------------------
 
     def split(self, ratio: float) -> tuple[Dataset, Dataset]:
-        """Shuffle the rows with the seeded generator and split them in two (D4).
+        """Shuffle the rows and split them into the first ``int(N * ratio)`` and the others (D4).
 
         Each half has its own seed, spawned from this dataset's. (Upstream's halves have none and
         draw the same indices in every run: D1. To reproduce upstream set ``half.rng``.)
-
-        Args:
-            ratio: fraction of the rows in the first half, in (0, 1).
-
-        Returns:
-            The first ``int(N * ratio)`` shuffled rows and the others, each a :class:`Dataset`.
 
         Raises:
             InputError: if ratio is outside (0, 1), or a half would be empty.
@@ -395,9 +372,6 @@ class Dataset:
 
         The rewards are divided and then multiplied in their own dtype (D10), in a new array: the
         caller's array is not changed.
-
-        Args:
-            scaling: the new difference between the highest and the lowest return.
 
         Raises:
             InputError: if no episode is finished, or all returns are equal.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import shutil
-import urllib.error
-import urllib.request
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
 
 from tqdm import tqdm
 
@@ -52,7 +52,7 @@ def download_hdf5(url: str, path: str | os.PathLike[str], timeout: float = 30.0)
     try:
         with (
             atomic_path(path) as temporary,
-            urllib.request.urlopen(url, timeout=timeout) as response,
+            urlopen(url, timeout=timeout) as response,
         ):
             expected = int(response.headers.get("Content-Length") or 0)
             options = {"total": expected or None, "desc": f"downloading {path.name}"}
@@ -74,12 +74,7 @@ def download_hdf5(url: str, path: str | os.PathLike[str], timeout: float = 30.0)
                     f"{url} sent {received} bytes that are not a complete HDF5 file; try again, or "
                     f"{advice}."
                 ) from error
-    except (
-        urllib.error.URLError,
-        http.client.HTTPException,
-        TimeoutError,
-        ConnectionError,
-    ) as error:
+    except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
         raise InputError(f"{url} could not be downloaded ({reason}); {advice}.") from error
     return path

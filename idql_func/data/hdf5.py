@@ -139,12 +139,9 @@ def check_hdf5(path: str | os.PathLike[str]) -> None:
 in D4RL's format.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the path of an HDF5 file in D4RL's format.")
-    if not path.exists():
-        raise InputError(
-            f"There is no file {path}; give the path of an HDF5 file in D4RL's format."
-        )
+    if path.is_dir() or not path.exists():
+        what = f"{path} is a folder" if path.is_dir() else f"There is no file {path}"
+        raise InputError(f"{what}; give the path of an HDF5 file in D4RL's format.")
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -326,7 +326,6 @@ def _check_stacks(observation: Any, pixel_keys: Sequence[str]) -> int:
             "MemoryEfficientReplayBuffer: observation_space must be a Dict space with the keys "
             f"{', '.join(map(repr, pixel_keys))}."
         )
-    sizes: dict[str, int] = {}
     for key in pixel_keys:
         spec = observation.get(key)
         if not isinstance(spec, FieldSpec) or not spec.shape:
@@ -334,7 +333,7 @@ def _check_stacks(observation: Any, pixel_keys: Sequence[str]) -> int:
                 f"MemoryEfficientReplayBuffer: observation_space has no stacked frames under "
                 f"{key!r}; its keys are {', '.join(map(repr, observation))}."
             )
-        sizes[key] = spec.shape[-1]
+    sizes = {key: observation[key].shape[-1] for key in pixel_keys}
     if len(set(sizes.values())) != 1:
         raise InputError(
             "MemoryEfficientReplayBuffer: all pixel keys need the same number of stacked frames, "

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
+from idql_func.data.dataset import check_integer
 from idql_func.data.hdf5 import read_d4rl_hdf5, write_d4rl_hdf5
 from idql_func.data.validation import require_fields
 from idql_func.deprecation import moved_names
@@ -64,6 +65,8 @@ FORMAT_VERSION = 1
 # random actions and of the noise-free controller with the goal as target. A test measures them.
 REF_MIN_SCORE = 15.74
 REF_MAX_SCORE = 224.635
+
+_PACKAGES = ("gymnasium", "gymnasium-robotics", "mujoco", "numpy")
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,6 @@ class WaypointController:
 
     Args:
         rng: draws way-points, dwell times and noise.
-        config: see :class:`ControllerConfig`.
         target: ``[2]``, metres. Default: random way-points.
 
     Example:
@@ -205,8 +207,6 @@ def collect(
     """Collect transitions of a controller in D4RL's layout, with the maze's rewards.
 
     Args:
-        env: the maze.
-        controller: chooses the actions.
         steps: transitions to collect; the last episode is truncated there.
         seed: draws the start of each episode.
         progress: show a progress bar.
@@ -226,8 +226,7 @@ def collect(
         (10, 4)
     """
     starts = np.random.default_rng(seed)
-    if steps < 1:
-        raise InputError(f"steps must be at least 1; got {steps}.")
+    steps = check_integer(steps, "steps", at_least=1)
     observations, next_observations = np.zeros((2, steps, 4), np.float32)
     actions = np.zeros((steps, 2), np.float32)
     rewards = np.zeros(steps, np.float32)
@@ -359,10 +358,8 @@ def make_pointmaze_dataset(
         >>> arrays["observations"].shape, attributes["env"]
         ((50, 4), 'pointmaze-umaze-builtin')
     """
-    if steps < 1:
-        raise InputError(f"steps must be at least 1; got {steps}.")
-    if seed < 0:
-        raise InputError(f"seed must not be negative; got {seed}.")
+    steps = check_integer(steps, "steps", at_least=1)
+    seed = check_integer(seed, "seed", at_least=0)
     goal = checked_goal(goal)
     env = make_pointmaze_env(goal)
     try:
@@ -394,8 +391,7 @@ def make_pointmaze_dataset(
     if len(returns):
         measured["behaviour_return"] = float(returns.mean())
         measured["behaviour_return_std"] = float(returns.std())
-    write_d4rl_hdf5(target, arrays, {**recipe, **measured})
-    return target
+    return write_d4rl_hdf5(target, arrays, {**recipe, **measured})
 
 
 def _recipe(seed: int, steps: int, goal: NDArray[np.float64]) -> dict[str, Any]:
@@ -404,15 +400,12 @@ def _recipe(seed: int, steps: int, goal: NDArray[np.float64]) -> dict[str, Any]:
         "env": ENV_NAME,
         "gymnasium_id": GYMNASIUM_ID,
         "format_version": FORMAT_VERSION,
-        "seed": int(seed),
-        "steps": int(steps),
-        "goal": " ".join(repr(float(value)) for value in goal),
+        "seed": seed,
+        "steps": steps,
+        "goal": " ".join(map(repr, goal.tolist())),
         "goal_radius": GOAL_RADIUS,
         "episode_steps": EPISODE_STEPS,
-        "versions": " ".join(
-            f"{package}=={version(package)}"
-            for package in ("gymnasium", "gymnasium-robotics", "mujoco", "numpy")
-        ),
+        "versions": " ".join(f"{package}=={version(package)}" for package in _PACKAGES),
     }
 
 

@@ -20,13 +20,10 @@ __all__ = ["prefetch"]
 
 
 def prefetch(
-    draw: Callable[[], dict[str, Any]],
-    queue_size: int = 2,
-    device: torch.device | str = "cpu",
+    draw: Callable[[], dict[str, Any]], queue_size: int = 2, device: torch.device | str = "cpu"
 ) -> Iterator[dict[str, Any]]:
     """Iterate without end over batches on a device, each drawn ``queue_size - 1`` calls early.
 
-    The first call draws ``queue_size`` batches; each later one draws one and returns the oldest.
     With ``queue_size=2``, upstream's default, a batch is thus one call old (D21) and misses what
     was inserted since. With ``queue_size=1`` it is drawn in the call itself.
 

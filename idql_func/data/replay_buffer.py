@@ -149,13 +149,8 @@ class ReplayBuffer(Dataset):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Save the rows in use, the insert position and both random streams to one file.
 
-        The file is written atomically and contains no code (safetensors).
-
-        Args:
-            path: the file; missing folders are created, an existing file is replaced.
-
-        Returns:
-            The path.
+        The file is written atomically and contains no code (safetensors). Missing folders are
+        created, an existing file is replaced.
 
         Raises:
             OSError: if the disk is full or the path is not writable.
@@ -184,11 +179,9 @@ class ReplayBuffer(Dataset):
         """Load a buffer saved by :meth:`save`; it continues exactly like the saved one.
 
         Args:
-            path: the file.
             capacity: increase the capacity to this number of rows. Ignored if the saved buffer's
                 capacity is at least as large, or if it has already overwritten a row.
-            storage: as for the class, independent of the saved buffer's.
-            device: as for the class.
+            storage, device: as for the class, independent of the saved buffer's.
 
         Raises:
             InputError: if the file does not exist, is damaged, or holds another class of buffer.

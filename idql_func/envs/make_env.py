@@ -118,8 +118,7 @@ def make_env(name: str, **kwargs: Any) -> gym.Env:
 
 
 def _make(identifier: str, kwargs: dict[str, Any]) -> gym.Env:
-    known = identifier in gym.registry or ":" in identifier
-    if not known:
+    if identifier not in gym.registry and ":" not in identifier:
         try:
             register_robotics()
         except ImportError:
@@ -136,11 +135,8 @@ def _make(identifier: str, kwargs: dict[str, Any]) -> gym.Env:
                 "`pip install 'idql_func[all]'`."
             ) from error
         except gym.error.Error as error:
+            reason = str(error).split(". ", maxsplit=1)[0].strip().rstrip(".")
             raise InputError(
-                f"There is no environment {identifier!r} ({_first_sentence(error)}); give "
+                f"There is no environment {identifier!r} ({reason}); give "
                 f"{ENV_NAME!r}, a D4RL name such as 'halfcheetah-medium-v2', or a Gymnasium id."
             ) from error
-
-
-def _first_sentence(error: Exception) -> str:
-    return str(error).split(". ", maxsplit=1)[0].strip().rstrip(".")

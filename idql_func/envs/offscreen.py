@@ -32,6 +32,7 @@ Camera = int | str
 
 _OFF = ("disable", "disabled", "off", "false", "0")
 _ON = ("", "enable", "enabled", "on", "true", "1")
+_BY_SYSTEM = {"darwin": ["cgl", "glfw"], "win32": ["glfw"]}
 _NAMED = {"egl": "egl", "osmesa": "osmesa", "glfw": "glfw", "glx": "glfw", "cgl": "cgl"}
 
 
@@ -58,10 +59,8 @@ def gl_libraries(environ: Mapping[str, str] = os.environ, system: str = sys.plat
         return [_NAMED[setting]]
     if setting not in _ON:
         raise InputError(f"MUJOCO_GL={setting} is not an OpenGL library; use egl, osmesa or glfw.")
-    if system == "darwin":
-        return ["cgl", "glfw"]
-    if system == "win32":
-        return ["glfw"]
+    if system in _BY_SYSTEM:
+        return _BY_SYSTEM[system]
     display = environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY")
     return ["egl", "osmesa", *(["glfw"] if display else [])]
 
@@ -208,15 +207,9 @@ class OffscreenView:
         flags, flag = self._scene.flags, mujoco.mjtRndFlag
         flags[flag.mjRND_SHADOW] = flags[flag.mjRND_REFLECTION] = self.effects
         flags[flag.mjRND_SEGMENT] = flags[flag.mjRND_IDCOLOR] = segments
-        mujoco.mjv_updateScene(
-            model,
-            data,
-            mujoco.MjvOption(),
-            None,
-            _find_camera(model, camera, default_camera),
-            mujoco.mjtCatBit.mjCAT_ALL.value,
-            self._scene,
-        )
+        chosen = _find_camera(model, camera, default_camera)
+        bodies, options = mujoco.mjtCatBit.mjCAT_ALL.value, mujoco.MjvOption()
+        mujoco.mjv_updateScene(model, data, options, None, chosen, bodies, self._scene)
         mujoco.mjr_render(self._rectangle(), self._scene, self._context)
 
     def _open(self, model: Any) -> None:

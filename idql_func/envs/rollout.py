@@ -105,10 +105,7 @@ class _Group:
 
 
 class _Member:
-    """The episodes of one learner, in two groups of environments that act alternately.
-
-    ``group`` acts next, then ``other``.
-    """
+    """The episodes of one learner, in two groups of environments: ``group`` acts next."""
 
     def __init__(self, envs: list[gym.Env], seeds: Sequence[int], overlap: bool) -> None:
         self.episodes: dict[int, Episode] = {}
@@ -168,6 +165,7 @@ def run_episodes(
     [300, 300, 300]
     """
     members = [_Member(own, seeds, overlap) for own in envs]
+    total = len(members) * len(seeds)
 
     def start_choice() -> Callable[[], _Actions]:
         observations = [m.group.observations() for m in members]
@@ -184,12 +182,7 @@ def run_episodes(
 
     with (
         _starter(in_thread=overlap and len(envs[0]) > 1) as start,
-        tqdm(
-            total=len(members) * len(seeds),
-            disable=not progress,
-            desc="evaluating",
-            unit="episode",
-        ) as bar,
+        tqdm(total=total, disable=not progress, desc="evaluating", unit="episode") as bar,
     ):
         choice = start_choice()
         while any(m.group.busy() for m in members):

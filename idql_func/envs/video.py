@@ -136,6 +136,7 @@ class EpisodeFrames(gym.Wrapper):
         self._finish, self._size, self._camera = finish, size, camera_id
         self._use_pixels, self._videos_left = use_pixels, max_videos
         self._frames: list[NDArray[np.uint8]] = []
+        self._episode = -1
         self._source: FrameSource | None = None
 
     def reset(
@@ -143,6 +144,7 @@ class EpisodeFrames(gym.Wrapper):
     ) -> tuple[Any, dict[str, Any]]:
         """Reset; frames of an unfinished episode are discarded."""
         self._frames.clear()
+        self._episode += 1
         observation, info = self.env.reset(seed=seed, options=options)
         self._add_frame(observation)
         return observation, info
@@ -239,14 +241,6 @@ class VideoRecorder(EpisodeFrames, gym.utils.RecordConstructorArgs):
         self._folder, self._name, self._every = Path(folder), name, every
         self._fps = frames_per_second(env) if fps is None else fps
         self._suffix = suffix or video_suffix()
-        self._episode = -1
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Reset, and count the episode."""
-        self._episode += 1
-        return super().reset(seed=seed, options=options)
 
     def _add_frame(self, observation: Any) -> None:
         if self._episode % self._every == 0:

@@ -118,8 +118,8 @@ def test_other_file_is_not_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"steps": 0}, "steps must be at least 1; got 0"),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"goal": (0.0, 0.0)}, "is in a wall"),
         ({"goal": (9.0, 0.0)}, "outside the maze"),
         ({"goal": (np.nan, 0.0)}, "two finite numbers"),
