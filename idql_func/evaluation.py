@@ -112,9 +112,8 @@ def evaluate(
 
     Raises:
         InputError: if ``num_episodes`` or ``num_envs`` is below 1; if the method does not exist; if
-            observations or actions do not have the learner's size, or are not flat vectors (or
-            Dicts of arrays); if trajectories are requested without a state, or a video without
-            images or wandb; or if an action is not finite.
+            the spaces are not the learner's; if trajectories are requested without a state, or a
+            video without images or wandb; or if an action is not finite.
 
     Example:
         >>> class Push:

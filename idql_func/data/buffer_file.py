@@ -6,6 +6,7 @@ from the buffer's memory: saving makes no second copy of the frames.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -79,9 +80,7 @@ class BufferFile:
         nested: dict[str, Any] = {}
         for name in self._sha256:
             *parents, last = name.split("/")
-            level = nested
-            for parent in parents:
-                level = level.setdefault(parent, {})
+            level = functools.reduce(lambda level, key: level.setdefault(key, {}), parents, nested)
             view = self._file.get_slice(name)
             # an empty slice has the dtype without reading a row
             level[last] = (tuple(view.get_shape()), view[:0].numpy().dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -158,9 +159,8 @@ def episodes_from_transitions(dataset_dict: Mapping[str, Any]) -> list[dict[str,
         differs = value[1:] != following[:-1]
         ends[:-1] |= differs.any(axis=tuple(range(1, differs.ndim)))
     episodes = []
-    start = 0
-    for stop in np.flatnonzero(ends) + 1:
-        rows = slice(start, int(stop))
+    for start, stop in itertools.pairwise([0, *(np.flatnonzero(ends) + 1).tolist()]):
+        rows = slice(start, stop)
         terminations = dataset_dict["masks"][rows] == 0
         truncations = np.zeros(len(terminations), dtype=bool)
         truncations[-1] = not terminations[-1]
@@ -171,7 +171,6 @@ def episodes_from_transitions(dataset_dict: Mapping[str, Any]) -> list[dict[str,
             "terminations": terminations,
             "truncations": truncations,
         })  # fmt: skip
-        start = int(stop)
     return episodes
 
 

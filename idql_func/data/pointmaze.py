@@ -227,30 +227,28 @@ def collect(
     """
     starts = np.random.default_rng(seed)
     steps = check_integer(steps, "steps", at_least=1)
-    observations, next_observations = np.zeros((2, steps, 4), np.float32)
-    actions = np.zeros((steps, 2), np.float32)
-    rewards = np.zeros(steps, np.float32)
-    terminals, timeouts = np.zeros(steps, bool), np.zeros(steps, bool)
+    arrays = {
+        "observations": np.zeros((steps, 4), np.float32),
+        "actions": np.zeros((steps, 2), np.float32),
+        "rewards": np.zeros(steps, np.float32),
+        "terminals": np.zeros(steps, bool),
+        "timeouts": np.zeros(steps, bool),
+        "next_observations": np.zeros((steps, 4), np.float32),
+    }
     fresh, observation = True, np.zeros(4, np.float32)
     for step in tqdm(range(steps), disable=not progress, desc="creating the maze dataset"):
         if fresh:
             observation, _ = env.reset(seed=int(starts.integers(2**31)))
             controller.reset()
-        observations[step] = observation
-        actions[step] = controller.act(observation)
-        observation, rewards[step], terminals[step], timeouts[step], _ = env.step(actions[step])
-        next_observations[step] = observation
-        fresh = bool(terminals[step] or timeouts[step])
+        action = controller.act(observation)
+        following, reward, terminated, truncated, _ = env.step(action)
+        row = (observation, action, reward, terminated, truncated, following)
+        for array, value in zip(arrays.values(), row, strict=True):
+            array[step] = value
+        fresh, observation = terminated or truncated, following
     # The next observation of the last step is not in the data, so the step ends its episode.
-    timeouts[-1] = not terminals[-1]
-    return {
-        "observations": observations,
-        "actions": actions,
-        "rewards": rewards,
-        "terminals": terminals,
-        "timeouts": timeouts,
-        "next_observations": next_observations,
-    }
+    arrays["timeouts"][-1] = not arrays["terminals"][-1]
+    return arrays
 
 
 def relabel(

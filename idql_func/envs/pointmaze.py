@@ -50,12 +50,15 @@ MAZE_MAP: tuple[tuple[int, ...], ...] = (
     (1, 0, 0, 0, 1),
     (1, 1, 1, 1, 1),
 )
-CELLS: tuple[tuple[int, int], ...] = tuple(
-    (row, column)
-    for row, line in enumerate(MAZE_MAP)
-    for column, wall in enumerate(line)
-    if not wall
-)
+
+
+def _cells(wall: int) -> tuple[tuple[int, int], ...]:
+    """The cells ``(row, column)`` that are walls, or free."""
+    found = np.argwhere(np.equal(MAZE_MAP, wall))
+    return tuple((row, column) for row, column in found.tolist())
+
+
+CELLS = _cells(wall=0)
 
 
 def cell_centre(cell: tuple[int, int]) -> NDArray[np.float64]:
@@ -96,13 +99,8 @@ def wall_rectangles() -> list[tuple[float, float, float, float]]:
         >>> len(wall_rectangles()), wall_rectangles()[0]
         (18, (-2.5, 1.5, 1.0, 1.0))
     """
-    return [
-        (float(x - 0.5), float(y - 0.5), 1.0, 1.0)
-        for row, line in enumerate(MAZE_MAP)
-        for column, wall in enumerate(line)
-        if wall
-        for x, y in [cell_centre((row, column))]
-    ]
+    centres = [cell_centre(cell).tolist() for cell in _cells(wall=1)]
+    return [(x - 0.5, y - 0.5, 1.0, 1.0) for x, y in centres]
 
 
 # The dead end of the lower arm: the end of the upper arm is six cells away, so a policy has to

@@ -65,9 +65,8 @@ def _single_space(space: Space) -> Space:
 def _single(observation: Any) -> Any:
     if isinstance(observation, dict):
         return {name: _single(part) for name, part in observation.items()}
-    if isinstance(observation, np.ndarray) and observation.dtype == np.float64:
-        return observation.astype(np.float32)
-    return observation
+    is_double = isinstance(observation, np.ndarray) and observation.dtype == np.float64
+    return observation.astype(np.float32) if is_double else observation
 
 
 class UniversalSeed(gym.Wrapper, gym.utils.RecordConstructorArgs):

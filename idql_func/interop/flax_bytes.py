@@ -22,9 +22,8 @@ __all__ = ["msgpack_restore", "msgpack_serialize"]
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
 _CHUNKED = "__msgpack_chunked_array__"
 _CHUNK_BYTES = 2**30
-_BITS = {"int": (8, 16, 32, 64), "uint": (8, 16, 32, 64), "float": (16, 32, 64)}
-_DTYPES = {f"{kind}{bits}" for kind, sizes in _BITS.items() for bits in sizes}
-_DTYPES |= {"bool", "complex64", "complex128"}
+_DTYPES = {"bool", "complex64", "complex128", "float16", "float32", "float64"}
+_DTYPES |= {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 _PLAIN = bool | int | float | str | bytes | None
 
 
