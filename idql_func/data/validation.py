@@ -66,7 +66,7 @@ def validate_transitions(
     """
     if not isinstance(dataset_dict, Mapping):
         raise TypeError(f"{where}: transitions must be a dict of arrays, got {type(dataset_dict)}.")
-    require_fields(dataset_dict, _REQUIRED, where)
+    require_fields(dataset_dict, _REQUIRED, f"{where}: the dict of transitions")
     present = [*_REQUIRED, "dones"] if "dones" in dataset_dict else _REQUIRED
     leaves = {path: v for name in present for path, v in named_leaves(dataset_dict[name], name)}
     length = check_row_counts(leaves, "rewards", where)
