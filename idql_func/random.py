@@ -343,14 +343,13 @@ def choice(
         raise ValueError(f"choice: p must have shape ({count},), got {tuple(p.shape)}.")
     if num == 0:
         index = torch.zeros(shape, dtype=int_dtype(), device=key.device)
+    elif p is None and replace:
+        index = randint(key, shape, 0, count)
+    elif p is None and array is not None:
+        kept = permutation(key, array, axis).narrow(axis, 0, num)
+        return kept.unflatten(axis, tuple(shape)) if shape else kept.squeeze(axis)
     elif p is None:
-        if replace:
-            index = randint(key, shape, 0, count)
-        elif array is not None:
-            kept = permutation(key, array, axis).narrow(axis, 0, num)
-            return kept.unflatten(axis, tuple(shape)) if shape else kept.squeeze(axis)
-        else:
-            index = permutation(key, count)[:num]
+        index = permutation(key, count)[:num]
     elif replace:
         total = _cumulative_sum(p)
         r = total[-1] * (1 - uniform(key, shape, p.dtype))

@@ -11,7 +11,6 @@ from idql_func.agents.checks import box_size
 from idql_func.agents.pixels import (
     PixelAgent,
     VisionConfig,
-    augmented,
     pixel_critic,
     pixel_policy,
     random_crops,
@@ -137,11 +136,6 @@ class DrQLearner(PixelAgent, SACLearner):
                 by ``utd_ratio``.
         """
         checked = self._checked_batch(unpack(batch, self.frames), TRANSITION_FIELDS)
-        rng, (observations, next_observations) = augmented(
-            self.rng,
-            (checked["observations"], checked["next_observations"]),
-            augment=self.data_augmentation_fn,
-        )
-        learner = self.replace(rng=rng, actor=share_encoder(self.critic, self.actor))
-        crops = {"observations": observations, "next_observations": next_observations}
-        return super(DrQLearner, learner).update({**checked, **crops}, utd_ratio, donate=donate)
+        learner, crops = self._with_crops(checked, "observations", "next_observations")
+        learner = learner.replace(actor=share_encoder(self.critic, self.actor))
+        return super(DrQLearner, learner).update(crops, utd_ratio, donate=donate)

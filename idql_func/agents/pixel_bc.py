@@ -16,7 +16,7 @@ from idql_func.agents.checks import (
     check_rate,
 )
 from idql_func.agents.factories import train_state
-from idql_func.agents.pixels import PixelAgent, VisionConfig, augmented, pixel_policy, random_crops
+from idql_func.agents.pixels import PixelAgent, VisionConfig, pixel_policy, random_crops
 from idql_func.networks.conv import Padding
 from idql_func.types import Batch, InfoDict
 
@@ -106,10 +106,5 @@ class PixelBCLearner(PixelAgent, BCLearner):
             InputError: an entry is missing or has a wrong shape or dtype.
         """
         checked = self._checked_batch(batch, _FIELDS)
-        rng, (observations,) = augmented(
-            self.rng, (checked["observations"],), augment=self.data_augmentation_fn
-        )
-        learner = self.replace(rng=rng)
-        return super(PixelBCLearner, learner).update(
-            {**checked, "observations": observations}, donate=donate
-        )
+        learner, crops = self._with_crops(checked, "observations")
+        return super(PixelBCLearner, learner).update(crops, donate=donate)

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, TypeGuard
+from typing import Any, Self, TypeGuard
 
 import torch
 from torch import Tensor
@@ -283,6 +283,13 @@ class PixelAgent(Agent):
     def frames(self) -> dict[str, int]:
         """The size of the frame stack of each camera, depth included."""
         return {name: shape[-1] for name, shape in self.obs_dim if name != "state"}
+
+    def _with_crops(self, batch: Mapping[str, Any], *names: str) -> tuple[Self, dict[str, Any]]:
+        """The learner with the next key, and the batch with crops of these entries."""
+        rng, crops = augmented(
+            self.rng, tuple(batch[name] for name in names), augment=self.data_augmentation_fn
+        )
+        return self.replace(rng=rng), {**batch, **dict(zip(names, crops, strict=True))}
 
     def _entry(self, observations: Any, name: str, what: str) -> Any:
         if not _is_nested(observations):

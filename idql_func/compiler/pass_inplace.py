@@ -113,19 +113,16 @@ def use_inplace_ops(graph: GraphModule, pairs: dict[int, int]) -> dict[int, int]
             and all(is_last_read(old, node) for old in written)
             and all(is_result_of(value, buffer) for value, buffer in values.items())
         ):
+            aliases = {alias for old in written for alias in sharing[storage_number(old)]}
             readers = [
                 value
-                for value in _readers(
-                    graph, {alias for w in written for alias in sharing[storage_number(w)]}
-                )
+                for value in _readers(graph, aliases)
                 if order[value] < order[node] < max(order[user] for user in value.users)
             ]
             with graph.graph.inserting_before(node):
-                inplace = graph.graph.call_function(
-                    INPLACE_FORMS[node.target][0],
-                    map_arg(node.args, _whole),
-                    {"run_after": readers},
-                )
+                form, _ = INPLACE_FORMS[node.target]
+                arguments = map_arg(node.args, _whole)
+                inplace = graph.graph.call_function(form, arguments, {"run_after": readers})
             order[inplace] = order[node]
             for value, buffer in values.items():
                 sharing[storage_number(buffer)] += sharing[storage_number(value)]

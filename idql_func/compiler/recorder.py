@@ -180,13 +180,8 @@ class Recorder:
             self.constants.append(value)
             return value.buffer_info()[0]
 
-        self._append(
-            lambda: Call(
-                function.address,
-                [recorded(*pair) for pair in zip(function.signature, arguments, strict=True)],
-                True,
-            )
-        )
+        pairs = zip(function.signature, arguments, strict=True)
+        self._append(lambda: Call(function.address, [recorded(*pair) for pair in pairs], True))
 
     def kernel(self, built: Any) -> Callable[..., None]:
         """Wrap an Inductor kernel by a function that also records the call."""

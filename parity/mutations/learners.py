@@ -193,8 +193,8 @@ LEARNERS = (
         "drq-own-encoder",
         "DrQ's actor keeps its own encoder instead of the critic's",
         "agents/drq.py",
-        "self.replace(rng=rng, actor=share_encoder(self.critic, self.actor))",
-        "self.replace(rng=rng)",
+        "learner.replace(actor=share_encoder(self.critic, self.actor))",
+        "learner.replace()",
     ),
     Mutation(
         "crop-reflected",
