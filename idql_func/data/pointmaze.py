@@ -269,7 +269,7 @@ def relabel(
         >>> relabel(arrays, goal=(1.0, 1.0))["rewards"]
         array([1., 0.], dtype=float32)
     """
-    require_fields(arrays, ["next_observations"], "relabel: arrays")
+    require_fields(arrays, ["next_observations"], "relabel: the dict of arrays")
     rewards = sparse_reward(arrays["next_observations"], checked_goal(goal), radius)
     return {**arrays, "rewards": rewards}
 
