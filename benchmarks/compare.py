@@ -55,9 +55,9 @@ def compare_runs(old: Run, new: Run) -> Comparisons:
     overlap. If JAX shared a process with this library in only one of the runs, JAX's and the
     original's results and all ratios to JAX are not compared.
     """
-    alike = _processes(old) == _processes(new)
-    same, terms = _same_speed(old, new, alike)
-    if not alike:
+    same_processes = _processes(old) == _processes(new)
+    same, terms = _same_speed(old, new, same_processes)
+    if not same_processes:
         terms += (
             " JAX shared a process with this library in one run only, so JAX's and the original's "
             "results and ratios to JAX are not compared."
@@ -68,7 +68,9 @@ def compare_runs(old: Run, new: Run) -> Comparisons:
     for key, result in after.items():
         if key in before:
             # a first update always runs in a fresh process
-            entries.append(_compared(before[key], result, same, alike or key[0] == "compile"))
+            entries.append(
+                _compared(before[key], result, same, same_processes or key[0] == "compile")
+            )
         else:
             entries.append(_entry(result, "new"))
     entries += [_entry(result, "gone") for key, result in before.items() if key not in after]

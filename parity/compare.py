@@ -139,7 +139,7 @@ def compare_tensor(name: str, kind: str, actual: np.ndarray, expected: np.ndarra
     promise = promised(kind)
     actual = np.asarray(actual)
     error = promise.measure(actual, expected) if comparable(actual, expected) else math.inf
-    alike = comparable(actual, expected) and actual.shape == expected.shape
+    comparable_shapes = comparable(actual, expected) and actual.shape == expected.shape
     return Finding(
         tensor=name,
         kind=kind,
@@ -149,8 +149,8 @@ def compare_tensor(name: str, kind: str, actual: np.ndarray, expected: np.ndarra
         relative=errors.relative_error(actual, expected),
         ulp=errors.ulp_error(actual, expected) if expected.dtype.kind == "f" else 0.0,
         detail="" if error <= promise.bound else _detail(actual, expected),
-        ulps=_ulps(kind, actual, expected) if alike else None,
-        growth=_growth(name, kind, actual, expected) if alike else None,
+        ulps=_ulps(kind, actual, expected) if comparable_shapes else None,
+        growth=_growth(name, kind, actual, expected) if comparable_shapes else None,
     )
 
 

@@ -63,9 +63,9 @@ def _difference(actual: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, n
     if actual.shape != expected.shape:
         return None
     a, e = actual.astype(np.float64).reshape(-1), expected.astype(np.float64).reshape(-1)
-    alike = (a == e) | (np.isnan(a) & np.isnan(e))
+    equal = (a == e) | (np.isnan(a) & np.isnan(e))
     finite = np.isfinite(a) & np.isfinite(e)
-    difference = np.where(alike, 0.0, np.inf)
+    difference = np.where(equal, 0.0, np.inf)
     difference[finite] = a[finite] - e[finite]
     return difference, np.where(finite, e, 0.0)
 

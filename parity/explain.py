@@ -99,16 +99,18 @@ def intermediate_cases(case: Case, cases: Sequence[Case]) -> list[Case]:
             for other in cases
             if other.program == "calls" and other.settings["learner"] == settings["learner"]
         ]
-        alike = [_alike(settings["kwargs"], other.settings["kwargs"]) for other in known]
-        best = max(alike, default=0)
-        found = [other for other, score in zip(known, alike, strict=True) if score == best]
+        similarities = [
+            _similarity(settings["kwargs"], other.settings["kwargs"]) for other in known
+        ]
+        best = max(similarities, default=0)
+        found = [other for other, score in zip(known, similarities, strict=True) if score == best]
     else:
         return []
     wide = bool(settings.get("x64"))
     return sorted(found, key=lambda other: bool(other.settings.get("x64")) != wide)
 
 
-def _alike(one: dict[str, Any], other: dict[str, Any]) -> int:
+def _similarity(one: dict[str, Any], other: dict[str, Any]) -> int:
     names = set(one) | set(other)
     return sum(1 if one.get(n) == other.get(n) else -1 for n in names)
 

@@ -79,7 +79,7 @@ def replay_cases() -> Iterator[Case]:
             "space": {**images, "wrist": [2, 2, 3, 3]},
             "pixel_keys": ["pixels", "wrist"],
         },
-        # One episode that goes on beyond the end of the ring, several times.
+        # One episode that continues beyond the end of the ring, several times.
         "stacked-long": {**stacked, "capacity": 25, "episodes": [1000], "count": 10},
         # Padding across the end of the ring: the original then shows other frames (quirk D22).
         "stacked-straddling": {

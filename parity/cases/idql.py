@@ -176,7 +176,7 @@ def action_cases(all_learners: dict[str, Options]) -> Iterator[Case]:
             "sample_implicit_policy",
             {"N": 64, "critic_hyperparam": 0.9},
         ),
-        # Quirks E1 and E2: the port samples by mended weights; the literal ones live in parity.
+        # Quirks E1 and E2: the port samples by corrected weights; parity has the literal ones.
         "implicit-quantile-literal": ("general-quantile-bc", "literal_implicit", {}),
         "implicit-exponential-literal": ("general-exponential-bc", "literal_implicit", {}),
     }

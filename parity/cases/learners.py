@@ -38,7 +38,7 @@ DOUBLE = {
 }
 """Promises of a course in double precision."""
 
-# The variants of one algorithm that the original configures as learners of their own.
+# Variants of SAC that the original configures as separate learners.
 REDQ: Options = {"num_qs": 10, "num_min_qs": 2}
 DROQ: Options = {"critic_dropout_rate": 0.01, "critic_layer_norm": True}
 

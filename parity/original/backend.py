@@ -157,7 +157,7 @@ class JaxBackend(JaxData):
         def switch(wide: bool, newer: bool) -> None:
             self.jax.config.update("jax_enable_x64", wide)
             self.jax.config.update("jax_threefry_partitionable", newer)
-            # Compiled functions do not all know under which flags they were traced.
+            # The cache key of some compiled functions does not contain the flags of their trace.
             self.jax.clear_caches()
 
         now = (self.jax.config.jax_enable_x64, self.jax.config.jax_threefry_partitionable)
@@ -349,7 +349,7 @@ class JaxBackend(JaxData):
         if how == "literal_implicit":
             how = "sample_implicit_policy"
         chosen = getattr(learner, how)(observations)
-        # TD3's eval_actions hands out no learner (quirk E7).
+        # TD3's eval_actions returns no learner (quirk E7).
         return chosen if isinstance(chosen, tuple) else (chosen, learner)
 
     def initialiser(self, key: Any, shape: tuple[int, ...]) -> Any:
@@ -369,13 +369,13 @@ class JaxBackend(JaxData):
 
 
 def _commit(upstream: Path) -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         ["git", "-C", str(upstream), "rev-parse", "HEAD"],
         capture_output=True,
         text=True,
         check=False,
     )
-    return done.stdout.strip() or "unknown"
+    return result.stdout.strip() or "unknown"
 
 
 def checked_backend(upstream: Path) -> JaxBackend:

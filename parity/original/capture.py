@@ -21,7 +21,7 @@ def parts(result: Any) -> Any:
     """An array unchanged; a distribution as a dict of location and deviation ``[..., A]``."""
     if not hasattr(result, "log_prob"):
         return result
-    # A normal one with diagonal covariance is, in turn, a standard one transformed.
+    # TFP's diagonal normal is itself a transformed distribution, so the type is tested by name.
     tanh = type(result).__name__ == "TanhTransformedDistribution"
     normal = result.distribution if tanh else result
     return {"loc": normal.loc, "scale": normal.stddev()}
@@ -49,8 +49,8 @@ def layers(captured: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def ensembles_open() -> Iterator[None]:
-    """Context in which ensembles return their members' intermediates too, stacked on axis 0.
+def recorded_ensembles() -> Iterator[None]:
+    """Context in which ensembles also return their members' intermediates, stacked on axis 0.
 
     The original's ``nn.vmap`` maps only the parameters, so that Flax would drop intermediates.
     """
@@ -58,16 +58,16 @@ def ensembles_open() -> Iterator[None]:
 
     vmap = nn.vmap
 
-    def wider(target: Any, variable_axes: Mapping[str, Any], **options: Any) -> Any:
+    def vmap_intermediates(target: Any, variable_axes: Mapping[str, Any], **options: Any) -> Any:
         return vmap(target, variable_axes={**variable_axes, "intermediates": 0}, **options)
 
-    with mock.patch.object(nn, "vmap", wider):
+    with mock.patch.object(nn, "vmap", vmap_intermediates):
         yield
 
 
 def captured(apply_fn: Callable[..., Any], *args: Any, **options: Any) -> tuple[Any, Any]:
     """The result of a module's ``apply`` and the outputs of all its submodules, by path."""
-    with ensembles_open():
+    with recorded_ensembles():
         result, state = apply_fn(
             *args, capture_intermediates=True, mutable=["intermediates"], **options
         )

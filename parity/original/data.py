@@ -37,7 +37,7 @@ class JaxData:
         from jaxrl5.data import binary_datasets
 
         env = SimpleNamespace(spec=SimpleNamespace(name=name))
-        # A folder of its authors' cluster is written into the original (quirk D19).
+        # The original has a hard-coded folder of its authors' cluster (quirk D19).
         with mock.patch.object(binary_datasets, "AWAC_DATA_DIR", str(folder)):
             return binary_datasets.BinaryDataset(env, **options)
 

@@ -14,12 +14,12 @@ def evaluated(learner: Any, walk: Any, episodes: int, how: str) -> float:
     """Mean return of ``episodes`` by ``evaluate`` or ``implicit_evaluate``."""
     import gym
 
-    # The module logs films too, by a package that no evaluation without one needs.
+    # The module imports wandb to log videos; an evaluation without videos does not use it.
     sys.modules.setdefault("wandb", types.ModuleType("wandb"))
     from jaxrl5 import evaluation
 
     class Env(gym.Env):
-        """Gym's older interface: four values a step."""
+        """Gym's older interface: four values per step."""
 
         observation_space = gym.spaces.Box(-np.inf, np.inf, (walk.obs_dim,), np.float32)
         action_space = gym.spaces.Box(-1.0, 1.0, (walk.act_dim,), np.float32)

@@ -1,7 +1,8 @@
 """Find the public names of the original that a case executes, with Python's profiler.
 
-Runs in the JAX environment. A function is noticed when its Python code runs; a jitted one runs when
-it is traced. Every learner and network is traced anew, so that no cache hides a function.
+Runs in the JAX environment. A function is observed when its Python code runs; the code of a jitted
+one runs when it is traced. Every learner and network is traced again, so that no cache hides a
+function.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ def _resolve(name: str) -> Any:
         return getattr(_resolve(head), tail)
 
 
-def _code(thing: Any) -> CodeType | None:
-    """The Python code object that runs when ``thing`` is called, if there is one."""
-    if isinstance(thing, type):
-        thing = thing.__new__ if issubclass(thing, tuple) else thing.__init__
-    return getattr(getattr(thing, "__func__", thing), "__code__", None)
+def _code(value: Any) -> CodeType | None:
+    """The Python code object that runs when ``value`` is called, if there is one."""
+    if isinstance(value, type):
+        value = value.__new__ if issubclass(value, tuple) else value.__init__
+    return getattr(getattr(value, "__func__", value), "__code__", None)
 
 
 class Observer:
@@ -61,11 +62,11 @@ class Observer:
         """A name that the original gives to an object of another package, or to a partial."""
         head, _, tail = name.rpartition(".")
         module = sys.modules.get(head)
-        thing = getattr(module, tail, None)
-        if isinstance(thing, functools.partial):
-            self._partials.append((name, thing))
-        elif callable(thing) and not isinstance(thing, type):
-            code = _code(thing)
+        value = getattr(module, tail, None)
+        if isinstance(value, functools.partial):
+            self._partials.append((name, value))
+        elif callable(value) and not isinstance(value, type):
+            code = _code(value)
             if code and not code.co_filename.startswith(self._root):
                 self._outside.setdefault(id(code), set()).add(name)
 
@@ -105,5 +106,5 @@ class Observer:
         finally:
             sys.setprofile(None)
             out |= self._seen & self._names
-            # A class is seen with any of its methods.
+            # A class counts as executed if any of its methods was.
             out |= {name.rpartition(".")[0] for name in out} & self._names

@@ -30,8 +30,8 @@ _WAIT = 0.05
 
 def _name(case: Case) -> str:
     """A hash of what the case computes, 16 hexadecimal digits, without name and bounds."""
-    said = json.dumps([COMMIT, case.program, case.settings], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+    text = json.dumps([COMMIT, case.program, case.settings], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _files(folder: Path, case: Case) -> tuple[Path, Path]:
@@ -48,13 +48,13 @@ def worker(upstream: Path, cases: Path, out: Path) -> None:
 
     backend = checked_backend(upstream)
     for case in (Case(**listed) for listed in json.loads(cases.read_text())):
-        tensors, refusal = _files(out, case)
+        tensors, error = _files(out, case)
         if tensors.is_file():
             continue
         begin = time.perf_counter()
         run = attempt(backend, case)
         if isinstance(run, str):
-            write_whole(refusal, run.encode())
+            write_whole(error, run.encode())
         else:
             save_tensors(tensors, run)
         print(f"{case.id}: {time.perf_counter() - begin:.1f} s", file=sys.stderr, flush=True)
@@ -81,24 +81,26 @@ def reference(python: Path) -> dict[str, Any]:
         "print(json.dumps(versions(PACKAGES)))"
     )
     command, root, environment = _command(python, "-c", code)
-    done = subprocess.run(
+    result = subprocess.run(
         command, cwd=root, env=environment, capture_output=True, text=True, check=False
     )
-    if done.returncode != 0:
-        raise RuntimeError(f"{python} is no Python of the JAX environment: {_last(done.stderr)}")
+    if result.returncode != 0:
+        raise RuntimeError(
+            f"{python} is no Python of the JAX environment: {_last_line(result.stderr)}"
+        )
     upstream = {"repository": "philippe-eecs/IDQL", "commit": COMMIT}
-    return {"upstream": upstream, "versions": json.loads(done.stdout)}
+    return {"upstream": upstream, "versions": json.loads(result.stdout)}
 
 
-def _last(said: str) -> str:
-    return (said.strip().splitlines() or ["no message"])[-1]
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[-1]
 
 
 @contextlib.contextmanager
 def original(
     cases: list[Case], upstream: Path, python: Path, folder: Path | None = None
 ) -> Iterator[Callable[[Case], Tensors | str]]:
-    """Start the original on ``cases``; the block gets a function that waits for a case's tensors.
+    """Start the original on ``cases`` and yield a function that waits for a case's tensors.
 
     If the original raises an error on a case, the function returns its message instead.
 
@@ -115,9 +117,9 @@ def original(
     command, root, environment = _command(python, "-m", "parity", "live-worker")
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         out = Path(temporary) if folder is None else folder
-        for case in cases:  # what the original refused once, it may be asked again
+        for case in cases:  # cases that failed in an earlier run are run again
             _files(out, case)[1].unlink(missing_ok=True)
-        listed, said = Path(temporary) / "cases.json", Path(temporary) / "stderr"
+        listed, stderr = Path(temporary) / "cases.json", Path(temporary) / "stderr"
         write_whole(listed, json.dumps([entry(case) for case in cases]).encode())
         where = {"--upstream": upstream.resolve(), "--cases": listed, "--out": out.resolve()}
         process = subprocess.Popen(
@@ -125,21 +127,21 @@ def original(
             cwd=root,
             env=environment,
             stdout=subprocess.DEVNULL,
-            stderr=stack.enter_context(said.open("w")),
+            stderr=stack.enter_context(stderr.open("w")),
         )
 
         def tensors(case: Case) -> Tensors | str:
-            there, refusal = _files(out, case)
+            saved, error = _files(out, case)
             while True:
-                # Asked before the look at the files, so that a last file is not overlooked.
+                # Polled before the files are read, so that the last file is not missed.
                 ended = process.poll()
-                if there.is_file():
-                    return load_file(there)
-                if refusal.is_file():
-                    return refusal.read_text()
+                if saved.is_file():
+                    return load_file(saved)
+                if error.is_file():
+                    return error.read_text()
                 if ended is not None:
-                    last = _last(said.read_text())
-                    raise RuntimeError(f"the original's process ended with {ended}: {last}")
+                    message = _last_line(stderr.read_text())
+                    raise RuntimeError(f"the original's process ended with {ended}: {message}")
                 time.sleep(_WAIT)
 
         try:

@@ -83,7 +83,7 @@ def used_names(source: str) -> dict[str, str]:
                 found.add(f"{library}.{name}")
             elif library in taken:
                 found.add(f"{taken[library]}.{name}")
-            # A method, called on instances: of what class, the source does not say.
+            # A method of instances, whose class is not visible in the source.
             elif node.attr == STEP and "TrainState" in taken:
                 found.add(f"{taken['TrainState']}.{STEP}")
     return dict.fromkeys(sorted(found), "used")

@@ -280,7 +280,7 @@ class TorchBackend(TorchData):
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["kwargs"].items()}
         cls = getattr(agents, _LEARNERS[settings["learner"]])
         with warnings.catch_warnings():
-            # Advice for who chooses a schedule; a case takes the original's settings as they are.
+            # A warning for users who choose a schedule; cases use the original's settings.
             warnings.filterwarnings("ignore", "beta_schedule=")
             learner = cls.create(
                 settings["seed"],
@@ -301,7 +301,7 @@ class TorchBackend(TorchData):
             with self._compiling("update"):
                 return update(learner, batch, *ratio)
         if self.mode == "vmapped" and not all(map(torch.is_tensor, tree_leaves(learner))):
-            # One out of a stack, as from a run of many seeds: its numbers are tensors too.
+            # A member of a stack, as in a run of many seeds: its numbers are tensors too.
             (learner,) = idql_func.tree_unstack(idql_func.tree_stack([learner]))
         return self.lift(update)(learner, batch, *ratio)
 
@@ -326,7 +326,7 @@ class TorchBackend(TorchData):
 
     @contextlib.contextmanager
     def _compiling(self, part: Part) -> Iterator[None]:
-        """Context for a learner's methods, which jit themselves: off for the other part."""
+        """Context for a learner's methods, which are jitted; disables jit for the other part."""
         if self._part not in (None, part):
             with idql_func.disable_jit():
                 yield

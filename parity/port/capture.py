@@ -27,13 +27,13 @@ class Optimiser(NamedTuple):
     update: Callable[..., Any]
 
 
-def bare(value: Any) -> Any:
+def unwrapped(value: Any) -> Any:
     """Unwrap a tensor of ``grad`` and ``vmap``: its values, and the mapped axis of each ``vmap``.
 
     Trees are unwrapped leaf by leaf. :func:`array` reads the values, outside the transforms.
     """
     if isinstance(value, Mapping):
-        return {name: bare(entry) for name, entry in value.items()}
+        return {name: unwrapped(entry) for name, entry in value.items()}
     axes = []
     while (inner := torch.func.debug_unwrap(value, recurse=False)) is not value:
         if inner.ndim > value.ndim:
@@ -53,7 +53,7 @@ def _mapped_axis(outer: Tensor, inner: Tensor) -> int:
 
 
 def array(value: Any) -> Any:
-    """The result of :func:`bare` as NumPy arrays, with mapped axes in front."""
+    """The result of :func:`unwrapped` as NumPy arrays, with mapped axes in front."""
     if isinstance(value, Mapping):
         return {name: array(entry) for name, entry in value.items()}
     tensor, axes = value
@@ -74,12 +74,12 @@ def parts(result: Any) -> Any:
 def captured(module: Any, run: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
     """The result of ``run`` and the outputs of all of the module's submodules, by path.
 
-    Outputs are results of :func:`bare`, in the order of computation.
+    Outputs are results of :func:`unwrapped`, in the order of computation.
     """
     out: dict[str, Any] = {}
 
     def keep(path: str, _module: Any, _inputs: Any, output: Any) -> None:
-        out[path] = bare(parts(output))
+        out[path] = unwrapped(parts(output))
 
     with contextlib.ExitStack() as stack:
         for name, child in module.named_modules():
@@ -106,17 +106,17 @@ def watched(learner: Any, names: Sequence[str]) -> Iterator[tuple[Any, list[Even
             call = functools.partial(state.apply_fn, params, *args, **options)
             result, inner = captured(state.apply_fn.__self__, call)
             tree = {
-                "inputs": {f"in{i}": bare(value) for i, value in enumerate(args)},
-                "params": bare(params),
-                "dropout": bare(options.get("rngs") or {}),
+                "inputs": {f"in{i}": unwrapped(value) for i, value in enumerate(args)},
+                "params": unwrapped(params),
+                "dropout": unwrapped(options.get("rngs") or {}),
                 "layers": inner,
-                "out": bare(parts(result)),
+                "out": unwrapped(parts(result)),
             }
             notes.append(("call", name, tree))
             return result
 
         def update(gradient: Any, opt_state: Any, params: Any = None) -> Any:
-            notes.append(("step", name, {"gradient": bare(gradient)}))
+            notes.append(("step", name, {"gradient": unwrapped(gradient)}))
             return state.tx.update(gradient, opt_state, params)
 
         tx = state.tx and Optimiser(state.tx.init, update)

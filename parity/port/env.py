@@ -14,7 +14,7 @@ def evaluated(learner: Any, walk: Any, episodes: int, how: str) -> float:
     """Mean return of ``episodes`` by ``evaluate`` or ``implicit_evaluate``."""
 
     class Env(gymnasium.Env):
-        """Gymnasium's interface: five values a step."""
+        """Gymnasium's interface: five values per step."""
 
         observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (walk.obs_dim,), np.float32)
         action_space = gymnasium.spaces.Box(-1.0, 1.0, (walk.act_dim,), np.float32)

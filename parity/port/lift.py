@@ -1,8 +1,8 @@
 """Apply a mode to a function.
 
 ``compiled`` jits it with :func:`idql_func.jit`. ``vmapped`` stacks its tensors with other values
-(:func:`decoy`), maps over the stack and returns the wanted member, so that the batching rule of
-every operation is tested within the same bounds as the operation.
+(:func:`decoy`), maps over the stack and returns the result of its own arguments, so that the
+batching rule of every operation is tested within the same bounds as the operation.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Lift:
         key = (function, spec, tuple((type(leaf), leaf) for leaf in given))
         try:
             program = self._programs.get(key)
-        except TypeError:  # an argument that has no hash: no other call is known to be the same
+        except TypeError:  # an argument has no hash, so that the program cannot be cached
             program = jit(_filled(function, spec, given, places))
         if program is None:
             program = self._programs[key] = jit(_filled(function, spec, given, places))
@@ -106,7 +106,7 @@ def _filled(
 def _mapped(
     function: Callable[..., Any], spec: Any, leaves: list[Any], places: Sequence[int]
 ) -> Any:
-    # The decoy comes first: a rule that took the first member for all would be found out.
+    # The decoy comes first, so that a rule that uses the first member for all is detected.
     stacked = (torch.stack([decoy(leaves[i]), leaves[i]]) for i in places)
     result = vmap(_filled(function, spec, leaves, places))(*stacked)
     members, structure = tree_flatten(result, none_is_leaf=True)

@@ -1,4 +1,4 @@
-"""The original's own sampling weights (quirks E1 and E2).
+"""The original's sampling weights (quirks E1 and E2).
 
 For the quantile objective the original divides by the signed advantage, so that "probabilities" are
 negative; for the exponential one all weights are equal up to rounding. The port uses corrected
@@ -22,7 +22,7 @@ def literal_weights(objective: str, adv: Tensor, critic_hyperparam: float) -> Te
     """Weights ``[N]`` of the original's ``sample_implicit_policy`` from advantages ``[N]``.
 
     Raises:
-        ValueError: an objective without a literal form of its own.
+        ValueError: the objective is neither ``quantile`` nor ``exponential``.
 
     >>> literal_weights("exponential", torch.tensor([2.0, -1.0]), 0.5).tolist()
     [0.25, 0.25]
@@ -37,7 +37,7 @@ def literal_weights(objective: str, adv: Tensor, critic_hyperparam: float) -> Te
 
 def literal_implicit_action(learner: Any, observation: Tensor) -> tuple[np.ndarray, Any]:
     """An action ``[A]`` for an observation ``[O]`` by the literal weights, and the next learner."""
-    # a learner out of a stack carries its numbers as tensors
+    # the numbers of a member of a stack are tensors
     count = int(learner.N)
     actions, q, repeated, key, rng = sample_candidates(learner, observation[None], count)
     adv = q[0] - learner.value.apply_fn(learner.value.params, repeated)

@@ -50,20 +50,20 @@ def calls(backend: Backend, settings: Settings) -> Outputs:
     * ``dropout/<n>/dropout``: the key, if it was given one;
     * ``calls/<n>/<path>``: the output of each submodule; ``calls/<n>/out``: the network's own, for
       a distribution ``out/loc`` and ``out/scale``;
-    * ``gradient/<n>/<leaf>``: the gradient that its optimiser got at each step.
+    * ``gradient/<n>/<leaf>``: the gradient that its optimiser received at each step.
 
     After its optimiser step (for a target: its source's) a network's calls are named
     ``after/<n>/…``: Adam can turn rounding noise into a full step.
     """
     learner = backend.learner(settings)
     names = NETWORKS[settings["learner"]]
-    with backend.watched(learner, names) as (spied, events):
-        learner, info = updated(backend, settings, spied, 0)
-    out = _told(events, settings["keep"])
+    with backend.watched(learner, names) as (watched, events):
+        learner, info = updated(backend, settings, watched, 0)
+    out = _event_outputs(events, settings["keep"])
     return {**out, **run_outputs(backend, settings, learner, [info])}
 
 
-def _told(events: Iterable[Event], keep: int) -> Outputs:
+def _event_outputs(events: Iterable[Event], keep: int) -> Outputs:
     out: Outputs = {}
     counts: dict[tuple[str, str], int] = {}
     stepped: set[str] = set()
@@ -82,7 +82,7 @@ def _told(events: Iterable[Event], keep: int) -> Outputs:
         out[f"{head}/params"] = np.array(norms, np.float64)
         for path, key in tree["dropout"].items():
             out[f"dropout/{name}/{path}"] = key
-        # Submodules in the order in which they were computed, where a side knows it.
+        # Submodules in the order in which they were computed, if the side records it.
         for path, value in tree["layers"].items():
             for leaf_path, leaf in inputs.flatten({path: value}).items():
                 out[f"{head}/{leaf_path}"] = excerpt(leaf, keep)

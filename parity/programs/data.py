@@ -46,14 +46,14 @@ def dataset(backend: Backend, settings: Settings) -> Outputs:
                 out[f"rows/{call}"] = _rows(backend, data.sample(settings["batch"]))
         case "seed":
             for seed in settings["seeds"]:
-                said = data.seed(seed)
+                seeds = data.seed(seed)
                 out[f"rows/{seed}"] = _rows(backend, data.sample(settings["batch"]))
-                out[f"rows/{seed}/said"] = np.array([int(word) for word in said])
+                out[f"rows/{seed}/said"] = np.array([int(word) for word in seeds])
         case "split":
             for name, part in zip(("train", "test"), data.split(settings["ratio"]), strict=True):
                 out[f"rows/{name}"] = part.dataset_dict["observations"][:, 0].astype(np.int64)
         case "filter":
-            # One side filters in place, the other hands back a new dataset.
+            # One side filters in place, the other returns a new dataset.
             kept = data.filter(**settings["args"]) or data
             out["rows/kept"] = kept.dataset_dict["observations"][:, 0].astype(np.int64)
             out["rows/length"] = np.array(len(kept))
@@ -64,7 +64,7 @@ def dataset(backend: Backend, settings: Settings) -> Outputs:
 
 
 def _transitions(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Transitions in episodes of the given lengths, repeated without end.
+    """Endless transitions in episodes of the given lengths, which repeat.
 
     Rewards number the transitions. The images of an episode are windows over its frames, as from
     a frame-stacking wrapper.
@@ -122,7 +122,7 @@ def replay(backend: Backend, settings: Settings) -> Outputs:
             batch = buffer.sample(settings["batch"], **settings.get("sample", {}))
         for name, leaf in inputs.flatten(batch).items():
             if name.startswith(tuple(settings.get("fields", ("",)))):
-                # Bits: a stack of a few frames takes no rounding.
+                # Compared bit for bit: stacking frames involves no rounding.
                 out[f"sample/{call}/{name}"] = np.ascontiguousarray(backend.numpy(leaf))
         out[f"rows/{call}"] = backend.replay_rows(buffer)
     return out

@@ -34,7 +34,7 @@ CONSTANTS: dict[str, tuple[str, ...]] = {
     "sac": ("target_entropy",),
     "drq": ("target_entropy",),
 }
-"""What a learner works out once, when it is created."""
+"""Values that a learner computes once, when it is created."""
 
 
 def _networks(settings: Settings) -> tuple[str, ...]:
@@ -48,9 +48,9 @@ def _trained(settings: Settings) -> tuple[str, ...]:
 def _state(backend: Backend, learner: Any, settings: Settings) -> Outputs:
     """Parameters of every network: leaf by leaf in double precision, else network by network.
 
-    Adam divides a gradient by its own size, so that a gradient of rounding noise still moves its
-    parameter by up to a full step. In float32 a bias that starts at zero may consist of such steps
-    only; a whole network does not.
+    Adam divides a gradient by its own size, so that a gradient of rounding noise still changes its
+    parameter by up to a full step. In float32 a bias that starts at zero may consist only of such
+    steps; a whole network does not.
     """
     out: Outputs = {}
     for name in _networks(settings):
@@ -174,8 +174,8 @@ def run_outputs(
 def run(backend: Backend, settings: Settings) -> Outputs:
     """Updates of a learner: the info of each step, then the final key and parameters.
 
-    After one update Adam's first moment is a tenth of the gradient; that is how gradients of a
-    learner are compared.
+    After one update Adam's first moment is a tenth of the gradient, so that a learner's gradients
+    are compared by their first moments.
     """
     learner, history = trained(backend, settings)
     out = run_outputs(backend, settings, learner, history)
@@ -191,7 +191,7 @@ def _choose(
     for row in range(count):
         observation = backend.batch(_row(seen, row))
         action, learner = backend.choose(learner, how, observation)
-        # The original squeezes (quirk E5): one action of size 1 has lost its axis there.
+        # The original squeezes (quirk E5): a single action of size 1 loses its axis there.
         actions.append(np.asarray(action).reshape(settings["act_dim"]))
         rngs.append(backend.numpy(learner.rng))
     return np.stack(actions), np.stack(rngs), learner

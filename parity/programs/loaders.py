@@ -42,7 +42,7 @@ def recording(settings: Settings) -> dict[str, np.ndarray]:
 def _arrays(dataset: Any) -> Outputs:
     out: Outputs = {"arrays/length": np.array(len(dataset))}
     for name, value in dataset.dataset_dict.items():
-        # A recording's columns of one stay columns in the original; here they become vectors.
+        # Columns of width 1 stay columns in the original; the port makes vectors of them.
         whole = name in ("observations", "actions", "next_observations")
         out[f"arrays/{name}"] = np.asarray(value) if whole else np.asarray(value).reshape(-1)
     return out

@@ -51,8 +51,8 @@ def network_inputs(settings: Settings, batch: int | None, dtype: str) -> list[An
                 steps.astype(np.int32),
             ]
         case "D4PGEncoder" | "ResNetV2Encoder":
-            # Around zero: E[x^2] - E[x]^2 over a bright image of 224 x 224 costs the digits that
-            # are to be compared (the original's own error is 3e-6 then).
+            # Around zero: over a bright image of 224 x 224, E[x^2] - E[x]^2 loses the digits that
+            # are compared (the original's own error is then 3e-6).
             shape = (*rows, *settings["shape"])
             return [inputs.uniform("network/image", shape).astype(dtype)]
         case "PixelMultiplexer":

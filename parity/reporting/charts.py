@@ -1,8 +1,8 @@
-"""What all charts share: style, numbers as text, and a figure as an element of a page.
+"""The common parts of all charts: style, numbers as text, and a figure as an element of a page.
 
 Drawn with matplotlib's object interface: no window, no global state. Every colour is one of
-:data:`parity.reporting.style.COLOURS`; :func:`svg` puts CSS variables in their place, so that
-charts follow the reader's light or dark mode.
+:data:`parity.reporting.style.COLOURS`; :func:`svg` replaces them by CSS variables, so that charts
+follow the reader's light or dark mode.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def svg(figure: Figure, label: str) -> str:
         figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
     text = stream.getvalue()
     text = text[text.index(" <g ") :]
-    # The page says once what matplotlib repeats: fonts, joins, names of groups.
+    # The page sets once what matplotlib repeats: fonts, joins, names of groups.
     text = re.sub(r' id="(figure|axes|patch|text|line2d|matplotlib|xtick|ytick)[^"]*"', "", text)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     text = re.sub(r" font-family: [^;]*;", "", text).replace("xlink:href", "href")

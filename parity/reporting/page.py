@@ -129,24 +129,26 @@ def _failures(figures: Figures) -> str:
         return ""
     head = ("case", "mode", "first failing tensor", "kind", "error", "bound", "out", "where")
     table = _table(head, ((_failed(entry), True) for entry in failed), 4, 7)
-    return _section("Failures", "Of each the first tensor, in order of computation.", table)
+    return _section(
+        "Failures", "For each case, the first failing tensor in order of computation.", table
+    )
 
 
 def _unchecked(figures: Figures) -> str:
     if not figures.unchecked:
         return ""
     items = "".join(f"<li>{html.escape(line)}</li>" for line in figures.unchecked)
-    text = "Their bound is used up by the rounding of float32 itself, in whatever order it adds up."
-    return _section("Left open", text, f"<ul>{items}</ul>")
+    text = "The rounding of float32 alone reaches the bound of these cases, in any order of sums."
+    return _section("Not checked", text, f"<ul>{items}</ul>")
 
 
 def _room(figures: Figures) -> str:
     if summary.worst(figures) is None:
         return ""
     text = (
-        "Of every module the tensor nearest to its bound, by what is promised of it, on a "
-        "logarithmic scale; a hollow mark is no error at all. From 10 % of the bound up, "
-        "and for the largest of a column, the number stands beside the mark."
+        "For each module and kind of bound, the tensor nearest to its bound, on a logarithmic "
+        "scale; a hollow mark means no error at all. Errors of at least 10 % of the bound, and "
+        "the largest of each column, are labelled."
     )
     svg = charts.svg(panels.room(figures), "Worst error of each module as a part of its bound")
     return _section("Room to the bound", text, f'<div class="wide">{svg}</div>')
@@ -156,24 +158,24 @@ def _growth(figures: Figures, curves: Sequence[Figures]) -> str:
     found = summary.growths(figures, curves)
     if not found:
         return ""
-    said = []
+    parts = []
     for name, sort in (("float32", "single"), ("double precision", "double")):
         errors = [float(s.max()) for g in found.values() for s in getattr(g, sort)]
         if errors:
             bound = max(b for g in found.values() if (b := getattr(g, f"{sort}_bound")) > 0)
-            said.append(f"in {name} {figure(max(errors))} (bound {figure(bound)})")
+            parts.append(f"in {name} {figure(max(errors))} (bound {figure(bound)})")
     text = (
-        f"The largest error of any loss or logged mean is {_listed(said)}. Lines: the largest at "
-        "each update, on logarithmic axes; shade: down to the median of the errors that are not "
-        "zero. All cases and modes of a learner together."
-        if said
+        f"The largest error of any loss or logged mean is {_listed(parts)}. Lines: the largest at "
+        "each update, on logarithmic axes; shaded: down to the median of the nonzero errors. "
+        "Each chart includes all cases and modes of a learner."
+        if parts
         else ""
     )
     long = [(step, error) for g in found.values() for step, error in g.curve]
     if long:
         text += (
             f" Dotted: the largest error of any parameter, over up to {max(long)[0]:,} "
-            f"updates {figure(max(error for _, error in long))}, as recorded beside the original."
+            f"updates {figure(max(error for _, error in long))}, as recorded with the original."
         )
     last = panels.last_step(found)
     drawn = (
@@ -191,18 +193,18 @@ def _draws(figures: Figures) -> str:
     counts, exact = summary.ulp_counts(figures), summary.exact_streams(figures)
     if not counts and not exact:
         return ""
-    said, pieces = [], []
+    parts, pieces = [], []
     for sort, by_case in counts.items():
         total = np.sum(list(by_case.values()), axis=0)
         off = int(np.flatnonzero(total).max(initial=0))
         beyond = "more than 4 ulp off at worst" if off == 5 else f"at most {off} ulp off"
         equal = "all equal" if off == 0 else f"{total[0] / total.sum():.1%} equal, {beyond}"
-        said.append(f"{sort}: {equal}")
+        parts.append(f"{sort}: {equal}")
         pieces.append(charts.svg(panels.ulps(sort, total), f"Histogram of ulp errors: {sort}"))
     if exact:
         same, every = (sum(pair[i] for pair in exact.values()) for i in (0, 1))
-        said.append(f"{same:,} of {every:,} tensors of keys, bits, uniforms and choices identical")
-    text = "; ".join(said) + ("." if said else "")
+        parts.append(f"{same:,} of {every:,} tensors of keys, bits, uniforms and choices identical")
+    text = "; ".join(parts) + ("." if parts else "")
     head = ("case or module", "0 ulp", "1", "2", "3", "4", "more")
     lines = [
         ([row, *(f"{int(c):,}" for c in by_row)], bool(by_row[5]))
@@ -256,8 +258,8 @@ def _modules(figures: Figures) -> str:
         ]
         lines.append((row, not passed))
     text = (
-        "Worst errors by module and kind, over all cases. The error is in the measure of its kind, "
-        "which the bound holds for; absolute, relative and ulp errors stand beside it."
+        "Worst errors by module and kind, over all cases. The error and its bound are in the "
+        "measure of the kind; absolute, relative and ulp errors follow."
     )
     used = {kind for _, kind in found}
     promises = [
@@ -301,9 +303,9 @@ def _record(figures: Figures, manifest: Mapping[str, Any]) -> str:
     )
     other = [r for r in figures.references if r.get("commit", commit) != commit]
     if other:
-        said = ", ".join(str(r["commit"])[:12] for r in other)
+        parts = ", ".join(str(r["commit"])[:12] for r in other)
         source += (
-            f"<p><strong>Some figures are of another commit: {html.escape(said)}.</strong></p>"
+            f"<p><strong>Some figures are of another commit: {html.escape(parts)}.</strong></p>"
         )
     names = ("command", "versions", "platform", "settings", "inputs")
     flat = _flat({name: manifest[name] for name in names if name in manifest})
@@ -326,7 +328,7 @@ def _checks(figures: Figures) -> str:
         rows = (([a, b], False) for a, b in _flat(environment))
         out += _table(("the port was checked with", ""), rows, 2, 1)
     if figures.seconds:
-        spent = {**figures.seconds, "by the clock, all processes together": figures.wall}
+        spent = {**figures.seconds, "elapsed time of all processes": figures.wall}
         rows = (([name, f"{seconds:.1f}"], False) for name, seconds in spent.items() if seconds)
         out += _table(("mode", "seconds"), rows, 1)
     return f"<h2>This check</h2>\n{out}" if out else ""
@@ -336,7 +338,7 @@ def mutations_section(content: Mapping[str, Any]) -> str:
     """A table of the results of ``python -m parity mutate --json``."""
     results = content["results"]
     caught = sum(bool(result["caught"]) for result in results)
-    head = ("planted bug", "file", "caught", "by case", "what it says")
+    head = ("planted bug", "file", "caught", "by case", "message")
     rows = (
         (
             [
@@ -354,16 +356,16 @@ def mutations_section(content: Mapping[str, Any]) -> str:
         f"Bugs that ports have had or could have, planted one at a time: {caught} of "
         f"{len(results)} are caught."
     )
-    return _section("Would a bug be seen?", text, _table(head, rows, 5, 4))
+    return _section("Planted bugs", text, _table(head, rows, 5, 4))
 
 
 def _coverage(rows: Sequence[Row]) -> str:
     covered, exempt = (sum(row.state == state for row in rows) for state in ("covered", "exempt"))
     text = (
         f"Of {len(rows)} public names of the original, recorded cases execute {covered}; "
-        f"{exempt} are no numerical functions and are held by tests of their own."
+        f"{exempt} are not numerical functions and have separate tests."
     )
-    head = ("the original", "the port", "", "first case, or why there is none")
+    head = ("the original", "the port", "", "first case, or reason for none")
     lines = (
         (
             [row.name, row.port, row.state, row.note or next(iter(row.cases), "")],
@@ -371,7 +373,7 @@ def _coverage(rows: Sequence[Row]) -> str:
         )
         for row in rows
     )
-    return _section("Is anything left out?", text, _folded("All names", _table(head, lines, 4, 3)))
+    return _section("Coverage", text, _folded("All names", _table(head, lines, 4, 3)))
 
 
 def page(

@@ -1,6 +1,6 @@
 """The charts of a report: distance to the bound, error along a run, ulp errors.
 
-Each is drawn on given axes, so that the page shows it alone and the picture beside the others.
+Each is drawn on given axes: the page shows each chart separately, the picture all in one figure.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def place(value: float) -> float:
 
 
 def rows(figures: Figures) -> list[str]:
-    """The modules in the order in which they come."""
+    """The modules in the order of the entries."""
     return list(dict.fromkeys(summary.module(entry.group) for entry in figures.entries))
 
 
@@ -115,7 +115,7 @@ def _room_dots(
         if worst > 1:
             style = {"color": COLOURS["bound"], "weight": "bold"}
         elif label and worst > 0 and (worst >= 0.1 or worst == largest):
-            # Left of its own mark, and of those that the number would cover.
+            # Left of its mark and of the marks that the number would cover.
             style, x, y = {}, min(other for _, other, _ in of if other > x - 4), row
         else:
             continue
@@ -168,7 +168,7 @@ def room(figures: Figures) -> Figure:
 
 
 def room_axes(figure: Figure, figures: Figures, bottom: float, top: float) -> list[Axes]:
-    """Axes side by side for :func:`draw_room`, between two heights of the figure."""
+    """Axes in one row for :func:`draw_room`, between two heights of the figure."""
     bounds = columns(figures)
     ratios = [0.5 if bound == 0 else 1.0 for bound in bounds.values()]
     grid = figure.add_gridspec(
@@ -226,7 +226,7 @@ def draw_growth(axis: Axes, name: str, growth: Growth, last: int, labelled: bool
                 va="bottom" if above else "top",
             )
     if growth.curve:
-        # Loss by loss such long runs would be a felt of peaks; the parameters tell it in one line.
+        # All losses of such long runs would overlap; the parameters' largest error is one line.
         steps, errors = zip(*growth.curve, strict=True)
         axis.plot(
             steps, np.clip(errors, _FLOOR, 1e2), ".-", color=COLOURS["ink"], lw=1, ms=4, zorder=5

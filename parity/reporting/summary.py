@@ -55,7 +55,7 @@ _NAMES = tuple(f.name for f in fields(Finding))
 
 
 def _number(value: Any) -> float:
-    """Read a number; null stands for infinity, which JSON does not have."""
+    """Read a number; null means infinity, which JSON does not have."""
     return math.inf if value is None else float(value)
 
 
@@ -228,7 +228,7 @@ def nearest(figures: Figures) -> dict[tuple[str, str, str], Finding]:
 
 @dataclass(frozen=True)
 class Growth:
-    """Errors of one learner's losses and logged means by step, one array ``[steps]`` a series.
+    """Errors of one learner's losses and logged means by step, one array ``[steps]`` per series.
 
     ``curve`` is the largest error of any parameter after so many updates, ``(updates, error)``.
     """
@@ -293,7 +293,7 @@ def growths(figures: Figures, curves: Sequence[Figures] = ()) -> dict[str, Growt
 def band(series: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Step numbers from 1, and the median and the largest error at each; runs may end early.
 
-    Errors of zero have no place on a logarithmic axis and are left out; where all are zero, both
+    Errors of zero cannot be drawn on a logarithmic axis and are left out; where all are zero, both
     are NaN.
 
     >>> steps, middle, largest = band([np.array([1.0, 2.0]), np.array([3.0]), np.zeros(3)])
