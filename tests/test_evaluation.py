@@ -260,9 +260,9 @@ def test_members_have_the_results_of_single_evaluation(
     options: Any = {"num_envs": num_envs, "overlap": overlap, "record_trajectories": True}
     found = evaluate_members(Members(each), len(each), EndableCountdown, episodes, seed, **options)
     for member, own in zip(each, found, strict=True):
-        alone = evaluate(member, EndableCountdown, episodes, seed, **options)
-        paths, expected = own.pop("trajectories"), alone.pop("trajectories")
-        assert own == alone
+        single = evaluate(member, EndableCountdown, episodes, seed, **options)
+        paths, expected = own.pop("trajectories"), single.pop("trajectories")
+        assert own == single
         assert all(np.array_equal(a, b) for a, b in zip(paths, expected, strict=True))
 
 

@@ -280,10 +280,10 @@ def test_stacked_members_have_their_own_learning_rates(make, compiled: bool) -> 
     for _ in range(4):
         stacked, state = step(stacked, state, tree_stack(grads), torch.tensor(rates))
     for k, rate in enumerate(rates):
-        alone, own = make(rate), params[k]
-        own_state = alone.init(own)
+        single, own = make(rate), params[k]
+        own_state = single.init(own)
         for _ in range(4):
-            updates, own_state = alone.update(grads[k], own_state, own)
+            updates, own_state = single.update(grads[k], own_state, own)
             own = optim.apply_updates(own, updates)
         for name in own:
             torch.testing.assert_close(stacked[name][k], own[name], rtol=1e-6, atol=1e-7)

@@ -371,11 +371,11 @@ def test_stacked_learners_update_like_single_ones(create: Callable[..., Any]) ->
     assert info["q"].shape == (2,)
     for i, (learner, batch) in enumerate(zip(learners, batches, strict=True)):
         # Numbers become tensors in a stack, of JAX's default types.
-        alone = tree_stack([learner.update(batch)])
+        expected = tree_stack([learner.update(batch)])
         together = (tree_unstack(stacked)[i], {name: x[i] for name, x in info.items()})
         torch.testing.assert_close(
             [torch.as_tensor(x) for x in tree_leaves(together)],
-            [x[0] for x in tree_leaves(alone)],
+            [x[0] for x in tree_leaves(expected)],
             rtol=1e-5,
             atol=1e-6,
         )

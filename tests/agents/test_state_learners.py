@@ -131,8 +131,8 @@ def test_vmapped_learners_equal_single_ones(name: str) -> None:
     step = jit(vmap(lambda learner, batch: cls.update(learner, batch, **keywords)))
     stacked = step(tree_stack(learners), tree_stack(batches))
     for mapped, learner, batch in zip(tree_unstack(stacked), learners, batches, strict=True):
-        alone = update(name, learner, batch)
-        for a, b in zip(tree_leaves(mapped), tree_leaves(alone), strict=True):
+        expected = update(name, learner, batch)
+        for a, b in zip(tree_leaves(mapped), tree_leaves(expected), strict=True):
             torch.testing.assert_close(a, torch.as_tensor(b).to(a.dtype), rtol=1e-4, atol=1e-6)
 
 
@@ -347,9 +347,9 @@ def test_td3_delays_each_actor_of_a_stack_by_its_own_step() -> None:
     mapped, info = vmap(TD3Learner.update, in_axes=(0, None))(tree_stack(learners), batch)
     assert mapped.actor.step.tolist() == [0, 1]
     assert info["actor_loss"][0].item() == 0 and info["actor_loss"][1].item() != 0
-    alone, _ = learners[1].update(batch)
+    expected, _ = learners[1].update(batch)
     torch.testing.assert_close(
-        tree_unstack(mapped)[1].actor.params, alone.actor.params, rtol=1e-4, atol=1e-6
+        tree_unstack(mapped)[1].actor.params, expected.actor.params, rtol=1e-4, atol=1e-6
     )
 
 

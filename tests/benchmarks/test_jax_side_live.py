@@ -154,11 +154,11 @@ def test_stacked_learners_equal_single_ones() -> None:
     carries = jax.jit(jax.vmap(start))(jnp.arange(2))
     (many, keys), infos = jax.jit(loop.stacked(step))(carries, data)
     for seed in range(2):
-        (alone, key), info = jax.jit(step)(jax.jit(start)(seed), data)
+        (single, key), info = jax.jit(step)(jax.jit(start)(seed), data)
         assert np.array_equal(keys[seed], key)
         np.testing.assert_allclose(infos["actor_loss"][seed], info["actor_loss"], rtol=1e-5)
         jax.tree.map(
             lambda stack, leaf, i=seed: np.testing.assert_allclose(stack[i], leaf, atol=1e-5),
             many.value.params,
-            alone.value.params,
+            single.value.params,
         )

@@ -227,9 +227,9 @@ def test_donated_leaf_raises_in_other_trees_too() -> None:
     donating(first, X)
     with pytest.raises(RuntimeError, match=DONATED):
         plain(second, X)
-    alone, _ = donating(make_learner(), X)
-    fixed = jit(lambda learner: learner.fixed)(alone)
-    donating(alone, X)
+    single, _ = donating(make_learner(), X)
+    fixed = jit(lambda learner: learner.fixed)(single)
+    donating(single, X)
     with pytest.raises(RuntimeError, match=DONATED):
         _ = fixed["t"] + 1
 

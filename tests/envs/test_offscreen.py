@@ -166,14 +166,14 @@ def test_views_do_not_disturb_each_other(scene: Scene) -> None:
         (scene, 24, "top"),
         ((other.model, other.data), 32, -1),
     ]
-    alone = []
+    single = []
     for state, size, camera in pairs:
         view = OffscreenView(size, size)
-        alone.append(view.rgb(*state, camera))
+        single.append(view.rgb(*state, camera))
         view.close()
     views = [OffscreenView(size, size) for _, size, _ in pairs]
     for _ in range(2):
-        for view, (state, _, camera), expected in zip(views, pairs, alone, strict=True):
+        for view, (state, _, camera), expected in zip(views, pairs, single, strict=True):
             np.testing.assert_array_equal(view.rgb(*state, camera), expected)
 
 

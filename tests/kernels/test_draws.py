@@ -132,12 +132,12 @@ def _one_draw_of_each_kind(key: torch.Tensor) -> tuple[torch.Tensor, ...]:
 def test_compiled_mapped_and_single_draws_are_equal(newer: bool) -> None:
     keys = random.split(random.PRNGKey(8), 6).reshape(2, 3, 2)
     with random.threefry_partitionable(newer):
-        alone = [_one_draw_of_each_kind(key) for key in keys.reshape(6, 2)]
+        single = [_one_draw_of_each_kind(key) for key in keys.reshape(6, 2)]
         twice = vmap(vmap(_one_draw_of_each_kind))(keys)
         compiled = jit(vmap(_one_draw_of_each_kind))(keys[1])
         # a key whose words are not contiguous in memory
         strided = _one_draw_of_each_kind(keys.reshape(6, 2).T.contiguous().T[4])
-    for i, expected in enumerate(zip(*alone, strict=True)):
+    for i, expected in enumerate(zip(*single, strict=True)):
         stacked = torch.stack(expected)
         assert torch.equal(twice[i].flatten(0, 1), stacked)
         assert torch.equal(compiled[i], stacked[3:])

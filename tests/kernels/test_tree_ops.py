@@ -124,7 +124,7 @@ def test_number_of_threads_changes_no_bit(seed, rows, columns, threads) -> None:
 def test_stacked_members_step_like_single_ones(tx) -> None:
     members = [random_state(seed, torch.float32) for seed in range(3)]
     states = [state_of(tx, p, mu, nu, 5 * k) for k, (p, _, mu, nu) in enumerate(members)]
-    alone = [optim.step(tx, g, s, p) for (p, g, _, _), s in zip(members, states, strict=True)]
+    expected = [optim.step(tx, g, s, p) for (p, g, _, _), s in zip(members, states, strict=True)]
     stacked = [
         tree_map(lambda *leaves: torch.stack(leaves), *trees)
         for trees in (
@@ -132,7 +132,7 @@ def test_stacked_members_step_like_single_ones(tx) -> None:
         )
     ]  # fmt: skip
     mapped = vmap(lambda g, s, p: optim.step(tx, g, s, p))(*stacked)
-    assert_same(mapped, tree_map(lambda *leaves: torch.stack(leaves), *alone))
+    assert_same(mapped, tree_map(lambda *leaves: torch.stack(leaves), *expected))
 
 
 def test_mapped_step_may_share_arguments_and_nest() -> None:
@@ -159,8 +159,8 @@ def test_each_member_has_its_own_rate() -> None:
         lambda rate: optim.step(optim.with_learning_rate(tx, rate), grads, state, params)
     )(rates)
     for i, rate in enumerate(rates):
-        alone = optim.step(optim.adam(rate.item()), grads, state, params)
-        assert_same(tree_map(lambda x, i=i: x[i], mapped), alone)
+        expected = optim.step(optim.adam(rate.item()), grads, state, params)
+        assert_same(tree_map(lambda x, i=i: x[i], mapped), expected)
 
 
 def test_compiled_step_equals_eager_step() -> None:

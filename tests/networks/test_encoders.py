@@ -90,9 +90,9 @@ def test_vmapped_resnets_equal_single_ones(width: int) -> None:
 
     mapped = vmap(output_and_gradients)(params, images)
     for i in range(3):
-        alone = output_and_gradients(*tree_map(lambda x, i=i: x[i], (params, images)))
+        single = output_and_gradients(*tree_map(lambda x, i=i: x[i], (params, images)))
         member = tree_map(lambda x, i=i: x[i], mapped)
-        torch.testing.assert_close(member, alone, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(member, single, rtol=1e-11, atol=1e-11)
 
 
 def test_block_without_change_of_shape_has_no_projection() -> None:

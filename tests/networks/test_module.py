@@ -38,8 +38,8 @@ def test_vmapped_init_equals_single_ones() -> None:
     stacked = vmap(net.init)(keys)
     assert stacked["Dense_0"]["kernel"].shape == (3, 3, 4)
     for i, key in enumerate(keys):
-        alone = net.init(key)
-        assert torch.equal(stacked["Dense_0"]["kernel"][i], alone["Dense_0"]["kernel"])
+        single = net.init(key)
+        assert torch.equal(stacked["Dense_0"]["kernel"][i], single["Dense_0"]["kernel"])
 
 
 def test_apply_is_pure_and_differentiable() -> None:

@@ -146,9 +146,9 @@ def test_several_groups_are_separated_by_commas() -> None:
 
 def test_results_do_not_depend_on_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parity.checking.FEW", 0)
-    alone, together = (check(only="optim/ema", jobs=jobs) for jobs in (1, 2))
+    single, together = (check(only="optim/ema", jobs=jobs) for jobs in (1, 2))
     assert [r.case.id for r in together] == ["optim/ema-32", "optim/ema-64"]
-    assert together == alone
+    assert together == single
 
 
 def test_command_writes_every_figure(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:

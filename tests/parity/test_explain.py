@@ -17,7 +17,7 @@ from parity.__main__ import main
 from parity.cases import Case
 from parity.compare import compare_case
 from parity.explain import Replay, explain, first_failing_step, intermediate_cases, verdict
-from parity.port.capture import array, bare
+from parity.port.capture import array, unwrapped
 from parity.store import RecordError, read_cases, read_manifest
 
 
@@ -185,7 +185,7 @@ def test_values_are_captured_under_grad_and_vmap() -> None:
     kept: list[Any] = []
 
     def recorded(x: torch.Tensor) -> torch.Tensor:
-        kept.append(bare({"x": 2 * x}))
+        kept.append(unwrapped({"x": 2 * x}))
         return x.sum()
 
     x = torch.arange(24.0).reshape(2, 3, 4)

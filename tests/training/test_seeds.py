@@ -116,12 +116,12 @@ def test_members_equal_single_runs_over_100_updates(
     ]
     group = train_seeds(configs, reporter=quiet)
     for i, member in enumerate(configs):
-        alone = train_offline(replace(member, name=f"alone{i}"), reporter=quiet)
-        assert_close(group.learners[i], alone.learner, bound=1e-4)
+        single = train_offline(replace(member, name=f"alone{i}"), reporter=quiet)
+        assert_close(group.learners[i], single.learner, bound=1e-4)
         name = sorted(p.name for p in group.run.path.iterdir() if p.is_dir())[i]
         run = RunDirectory(group.run.path / name)
-        assert_same_records(run, alone.run, bound=1e-4)
-        own, theirs = (load_checkpoint(r.checkpoint(100)) for r in (run, alone.run))
+        assert_same_records(run, single.run, bound=1e-4)
+        own, theirs = (load_checkpoint(r.checkpoint(100)) for r in (run, single.run))
         assert_close(own[0], theirs[0], bound=1e-4)
         assert own[1].extra == theirs[1].extra and own[1].create == theirs[1].create
         assert own[1].seed == member.seed
@@ -141,10 +141,10 @@ def test_members_with_different_seeds_differ(tiny: TrainConfig, quiet: Reporter)
 def test_group_of_one_equals_a_single_run(tiny: TrainConfig, quiet: Reporter) -> None:
     config = replace(tiny, dataset=replace(tiny.dataset, train_fraction=1.0), learner=BC)
     group = train_seeds(seeds(config, 4), reporter=quiet)
-    alone = train_offline(replace(config, seed=4, name="alone"), reporter=quiet)
-    assert_close(group.learners[0], alone.learner, bound=1e-5)
-    assert not any("val/nll" in record for record in losses(alone.run))
-    assert_same_records(RunDirectory(group.run.path / "seed4"), alone.run, bound=1e-5)
+    single = train_offline(replace(config, seed=4, name="alone"), reporter=quiet)
+    assert_close(group.learners[0], single.learner, bound=1e-5)
+    assert not any("val/nll" in record for record in losses(single.run))
+    assert_same_records(RunDirectory(group.run.path / "seed4"), single.run, bound=1e-5)
 
 
 @pytest.mark.parametrize("stop", [1, 8])
@@ -225,9 +225,9 @@ def test_group_folder_is_complete_and_consistent(tiny: TrainConfig) -> None:
     assert all(name in out for name in names)
 
     # a member's folder equals that of a single run: equal returns, and it can be evaluated
-    alone = train_offline(replace(configs[1], name="alone"), reporter=Reporter(quiet=True))
+    single = train_offline(replace(configs[1], name="alone"), reporter=Reporter(quiet=True))
     run = RunDirectory(group.run.path / names[1])
-    assert_same_records(run, alone.run, bound=1e-4)
+    assert_same_records(run, single.run, bound=1e-4)
     found = evaluate_checkpoint(
         run.path, n=(2,), episodes=2, seed=1000, reporter=Reporter(quiet=True)
     )
@@ -250,11 +250,11 @@ def test_members_evaluated_together_equal_single_evaluations(
         task.make_env, seed=3, num_envs=3, memory=dict.fromkeys(candidates_of(config), 1)
     )
     for n in candidates_of(config):
-        alone = [evaluator.run(member, n, 4, record=True) for member in members]
+        single = [evaluator.run(member, n, 4, record=True) for member in members]
         for at_once in (2, 3):
             monkeypatch.setattr(seeds_acting, "members_at_once", lambda *_, k=at_once: k)
             found = together.run_members(stacked, n, 4, record=True)
-            for one, other in zip(alone, found, strict=True):
+            for one, other in zip(single, found, strict=True):
                 paths, expected = other.pop("trajectories"), one["trajectories"]
                 np.testing.assert_allclose(np.stack(paths), np.stack(expected), atol=1e-4)
                 assert other["lengths"] == one["lengths"]
@@ -369,12 +369,12 @@ def test_member_memory_equals_the_measured_memory(tiny: TrainConfig) -> None:
     assert each.state == sum(
         torch.as_tensor(x).nbytes for x in tree_leaves(tree_stack(members[:1]))
     )
-    alone = peak_bytes(lambda: members[0].update(batch)) + sum(x.nbytes for x in batch.values())
-    assert each.update == pytest.approx(alone, rel=0.05)
+    single = peak_bytes(lambda: members[0].update(batch)) + sum(x.nbytes for x in batch.values())
+    assert each.update == pytest.approx(single, rel=0.05)
     stacked, rates = stack_members(members)
     together = tree_stack([batch] * 3)
     three = peak_bytes(lambda: vmap(update_member)(stacked, rates, together))
-    assert three + sum(x.nbytes for x in together.values()) == pytest.approx(3 * alone, rel=0.05)
+    assert three + sum(x.nbytes for x in together.values()) == pytest.approx(3 * single, rel=0.05)
 
 
 @pytest.mark.slow
@@ -384,9 +384,9 @@ def test_compiled_members_equal_compiled_single_runs(tiny: TrainConfig, quiet: R
     with disable_jit(False):
         group = train_seeds(seeds(config, 0, 1), reporter=quiet)
         for k, member in enumerate(seeds(config, 0, 1)):
-            alone = train_offline(replace(member, name=f"alone{k}"), reporter=quiet)
-            assert_close(group.learners[k], alone.learner, bound=1e-5)
-            assert_same_records(RunDirectory(group.run.path / f"seed{k}"), alone.run, bound=1e-5)
+            single = train_offline(replace(member, name=f"alone{k}"), reporter=quiet)
+            assert_close(group.learners[k], single.learner, bound=1e-5)
+            assert_same_records(RunDirectory(group.run.path / f"seed{k}"), single.run, bound=1e-5)
 
 
 @pytest.mark.parametrize("held_out", [False, True])
@@ -413,5 +413,5 @@ def test_other_numbers_of_transitions_are_not_compiled_again(
     assert after["fxgraph_cache_miss"] == before["fxgraph_cache_miss"]
     assert after["fxgraph_cache_hit"] == before["fxgraph_cache_hit"] + 1
     # rows are drawn from the larger number of transitions
-    alone = train_offline(replace(own[1], name="alone"), reporter=quiet)
-    assert_close(runs[1].learners[1], alone.learner, bound=1e-5)
+    single = train_offline(replace(own[1], name="alone"), reporter=quiet)
+    assert_close(runs[1].learners[1], single.learner, bound=1e-5)

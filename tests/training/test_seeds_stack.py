@@ -76,15 +76,15 @@ def test_members_equal_single_learners_in_double_precision(name: str) -> None:
     with enable_x64(), disable_jit():
         members = [tree_map(as_double, member) for member in create(name)]
         stacked, rates = stack_members(members)
-        alone = list(members)
+        single = list(members)
         for step in range(10):
             batches = [batch_of(100 * k + step) for k in range(len(members))]
             stacked, info = vmap(update_member)(stacked, rates, tree_stack(batches))
             for k, batch in enumerate(batches):
-                alone[k], own = alone[k].update(batch)
+                single[k], own = single[k].update(batch)
                 for key, value in own.items():
                     assert info[key][k].item() == pytest.approx(value.item(), rel=1e-10), key
-        for k, learner in enumerate(alone):
+        for k, learner in enumerate(single):
             again = member_of(stacked, k, members[k])
             assert largest_error(again, learner) < 1e-10
             assert torch.equal(again.rng, learner.rng)
@@ -94,16 +94,16 @@ def test_members_equal_single_learners_in_double_precision(name: str) -> None:
 def test_compiled_members_equal_single_learners() -> None:
     members = create("BCLearner")
     stacked, rates = stack_members(members)
-    update, alone = jit(vmap(update_member), donate_argnums=0), list(members)
+    update, single = jit(vmap(update_member), donate_argnums=0), list(members)
     for step in range(5):
         batches = [batch_of(100 * k + step) for k in range(len(members))]
         with disable_jit(False):
             stacked, info = update(stacked, rates, tree_stack(batches))
         for k, batch in enumerate(batches):
-            alone[k], own = alone[k].update(batch)
+            single[k], own = single[k].update(batch)
             np.testing.assert_allclose(info["nll"][k].item(), own["nll"].item(), rtol=1e-5)
     assert update.cache_size() == 1
-    for k, learner in enumerate(alone):
+    for k, learner in enumerate(single):
         assert largest_error(member_of(stacked, k, members[k]), learner) < 1e-5
 
 
