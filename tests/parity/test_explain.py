@@ -51,12 +51,12 @@ def test_correct_port_has_no_failing_tensor(capsys: pytest.CaptureFixture[str]) 
 def test_dropout_after_the_activation_is_located(monkeypatch: pytest.MonkeyPatch) -> None:
     def forward(self: Any, x: Any, training: bool = False, rng: Any = None) -> Any:
         x = x if self.norm is None else self.norm(x)
-        for i, (dense, drop, name) in enumerate(self.layers):
+        for i, (dense, drop) in enumerate(self.layers):
             x = dense(x)
             if i + 1 < len(self.layers) or self.activate_final:
                 x = self.activations(x)
                 if drop is not None:
-                    x = drop(x, training, rng and rng.push(name))
+                    x = drop(x, training, rng and rng.push(f"Dropout_{i}"))
         return x
 
     monkeypatch.setattr(mlp.MLP, "forward", forward)
