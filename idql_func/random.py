@@ -22,7 +22,14 @@ from torch import Tensor
 
 from idql_func.kernels import draws
 from idql_func.kernels.threefry import MASK, threefry2x32
-from idql_func.kernels.xla_math import erf, erfinv, fused_multiply_add, log, sqrt2
+from idql_func.kernels.xla_math import (
+    erf,
+    erfinv,
+    fused_multiply_add,
+    fused_multiply_add_once,
+    log,
+    sqrt2,
+)
 from idql_func.switches import (
     float_dtype,
     int_dtype,
@@ -160,17 +167,24 @@ def uniform(
     """Draw uniform floats in ``[minval, maxval)`` (``jax.random.uniform``).
 
     The final scale and shift are one fused multiply-add, as in XLA, and so rounded once.
+    Subnormal numbers are zero, as in XLA.
 
     >>> uniform(PRNGKey(0), (2,)).tolist()
     [0.21629536151885986, 0.804124116897583]
     """
     key, shape, dtype = _check_key(key), _check_shape(shape), _check_float("uniform", dtype)
     if dtype == torch.float32 and not (isinstance(minval, Tensor) or isinstance(maxval, Tensor)):
-        return draws.draw("uniform", key, shape, float(minval), float(maxval))
-    low = torch.as_tensor(minval, dtype=dtype, device=key.device)
-    high = torch.as_tensor(maxval, dtype=dtype, device=key.device)
+        low, high = (float(np.float32(x)) for x in (minval, maxval))
+        tiny = torch.finfo(dtype).tiny
+        low, high = (math.copysign(0.0, x) if abs(x) < tiny else x for x in (low, high))
+        numbers = draws.draw("uniform", key, shape, low, low if abs(high - low) < tiny else high)
+        return _flush(numbers) if max(abs(low), abs(high)) < 2.0**-60 else numbers
+    low, high = (
+        _flush(torch.as_tensor(x, dtype=dtype, device=key.device)) for x in (minval, maxval)
+    )
     unit = _unit_floats(key, shape, dtype)
-    return torch.maximum(low, fused_multiply_add(unit, high - low, low))
+    scale = fused_multiply_add_once if dtype == torch.float32 else fused_multiply_add
+    return torch.maximum(low, _flush(scale(unit, _flush(high - low), low)))
 
 
 def normal(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Tensor:
@@ -425,6 +439,11 @@ def _unit_floats(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Ten
         mantissa = (_bits64(key, shape) >> 12) & (2**52 - 1)
         return mantissa.to(torch.float64) * 2.0**-52
     return draws.draw("uniform", key, shape, 0.0, 1.0)
+
+
+def _flush(x: Tensor) -> Tensor:
+    """Replace subnormal numbers by zero, as XLA does on a CPU."""
+    return torch.where(x.abs() < torch.finfo(x.dtype).tiny, x * 0, x)
 
 
 def _unsigned_remainder(x: Tensor, span: int) -> Tensor:

@@ -182,6 +182,28 @@ def test_draw_is_a_reshaped_flat_draw(seed: int, half: int, newer: bool, x64: bo
     assert torch.equal(flat.reshape(half, 2), shaped)
 
 
+TINY_BOUNDS = {
+    (2.9e-40, 3.0): 544468802347,
+    (2e-38, 3.0): 544468802379,
+    (1e-30, 3.0): 544468802379,
+    (-1e-30, 3.0): 544468802305,
+    (0.0, 2e-39): 0,
+    (0.0, 3e-38): 4184820674,
+    (1.2e-38, 1.3e-38): 4375941346,
+    (-3e-38, 1e-38): 1102151012660,
+}
+"""The sum of the bits of 511 draws of JAX 0.10.2 in the older layout, by the bounds."""
+
+
+@pytest.mark.parametrize("as_tensors", [False, True])
+@pytest.mark.parametrize(("low", "high"), TINY_BOUNDS)
+def test_uniform_of_tiny_bounds_equals_jax(low: float, high: float, as_tensors: bool) -> None:
+    """Subnormal numbers are zero, and a tiny bound decides to which side a tie is rounded."""
+    bounds = [torch.tensor(x) if as_tensors else x for x in (low, high)]
+    draws = random.uniform(random.PRNGKey(0), (511,), None, *bounds)
+    assert int((draws.view(torch.int32).to(torch.int64) % 2**32).sum()) == TINY_BOUNDS[low, high]
+
+
 @given(seeds, st.floats(-100, 100), st.floats(1e-3, 100))
 @few
 def test_uniform_stays_within_its_bounds(seed: int, low: float, width: float) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from idql_func.kernels.build import mapped_first, operator
 from idql_func.kernels.threefry import MASK, functions, threefry2x32_tensors, uses_c
-from idql_func.kernels.xla_math import erfinv, fused_multiply_add, sqrt2
+from idql_func.kernels.xla_math import erfinv, fused_multiply_add_once, sqrt2
 from idql_func.switches import partitionable
 
 Shape = tuple[int, ...]
@@ -114,7 +114,7 @@ def _unit(key: Tensor, shape: Shape, newer: bool) -> Tensor:
 
 def _uniform_tensors(key: Tensor, shape: Shape, newer: bool, low: float, high: float) -> Tensor:
     start, stop = (torch.full((), x, dtype=torch.float32, device=key.device) for x in (low, high))
-    value = fused_multiply_add(_unit(key, shape, newer), stop - start, start)
+    value = fused_multiply_add_once(_unit(key, shape, newer), stop - start, start)
     return torch.maximum(start, value)
 
 

@@ -28,7 +28,11 @@ _COEFFICIENTS: dict[str, dict[str, Any]] = tomllib.loads(
 
 
 def fused_multiply_add(x: Tensor, y: Tensor, z: Tensor | float) -> Tensor:
-    """Compute ``x * y + z`` with one rounding, in the precision of the arguments."""
+    """Compute ``x * y + z`` with one rounding, in the precision of the arguments.
+
+    A float32 result is rounded a second time where the sum does not fit into float64, as for a
+    tiny ``z``; :func:`fused_multiply_add_once` is not.
+    """
     if x.dtype == torch.float32:
         # a product of two float32 is exact in float64
         z = z.double() if isinstance(z, Tensor) else float(np.float32(z))
@@ -38,6 +42,22 @@ def fused_multiply_add(x: Tensor, y: Tensor, z: Tensor | float) -> Tensor:
     virtual = total - product
     total_error = (product - (total - virtual)) + (z - virtual)
     return total + (total_error + product_error)
+
+
+def fused_multiply_add_once(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """:func:`fused_multiply_add` of float32, with one rounding for any size of ``z``.
+
+    The float64 sum is rounded to odd, so that rounding it to float32 sees which side of a tie it is
+    on (S. Boldo and G. Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+    """
+    product, addend = x.double() * y.double(), z.double()
+    total = product + addend
+    virtual = total - product
+    error = (product - (total - virtual)) + (addend - virtual)
+    bits = total.view(torch.int64)
+    step = torch.where(error * total > 0, 1, -1)
+    odd = torch.where((error != 0) & (bits % 2 == 0), bits + step, bits)
+    return odd.view(torch.float64).float()
 
 
 def _two_product(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

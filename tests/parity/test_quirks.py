@@ -33,7 +33,8 @@ def cited(text: str) -> set[str]:
 
 def sources() -> Iterator[Path]:
     for folder in ("idql_func", "parity", "benchmarks", "tests"):
-        yield from sorted((ROOT / folder).rglob("*.py"))
+        for kind in ("*.py", "*.toml"):
+            yield from sorted((ROOT / folder).rglob(kind))
 
 
 @pytest.mark.parametrize(
