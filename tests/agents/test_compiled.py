@@ -64,8 +64,9 @@ LEARNERS: dict[str, tuple[Callable[[int], Any], Any]] = {
     "droq": (maker("droq"), sac._update),
     "td3-full": (maker("td3-full"), td3._update),
 }
-# these take the longest to compile and share most of their code with the others
-SLOW = ("droq", "td3-full")
+# these take the longest to compile; the others share most of the code of the last two, and
+# tests/parity compiles the update of the first
+SLOW = ("simple", "droq", "td3-full")
 
 needs_compiler = pytest.mark.skipif(
     compiler_problem(torch.device("cpu")) is not None, reason="needs a C++ compiler"
