@@ -38,9 +38,7 @@ def fused_multiply_add(x: Tensor, y: Tensor, z: Tensor | float) -> Tensor:
         z = z.double() if isinstance(z, Tensor) else float(np.float32(z))
         return (x.double() * y.double() + z).float()
     product, product_error = _two_product(x, y)
-    total = product + z
-    virtual = total - product
-    total_error = (product - (total - virtual)) + (z - virtual)
+    total, total_error = _two_sum(product, z)
     return total + (total_error + product_error)
 
 
@@ -50,14 +48,18 @@ def fused_multiply_add_once(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     The float64 sum is rounded to odd, so that rounding it to float32 sees which side of a tie it is
     on (S. Boldo and G. Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
     """
-    product, addend = x.double() * y.double(), z.double()
-    total = product + addend
-    virtual = total - product
-    error = (product - (total - virtual)) + (addend - virtual)
+    total, error = _two_sum(x.double() * y.double(), z.double())
     bits = total.view(torch.int64)
     step = torch.where(error * total > 0, 1, -1)
     odd = torch.where((error != 0) & (bits % 2 == 0), bits + step, bits)
     return odd.view(torch.float64).float()
+
+
+def _two_sum(x: Tensor, y: Tensor | float) -> tuple[Tensor, Tensor]:
+    """The rounded sum and its exact error (Knuth, 1969)."""
+    total = x + y
+    virtual = total - x
+    return total, (x - (total - virtual)) + (y - virtual)
 
 
 def _two_product(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

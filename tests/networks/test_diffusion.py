@@ -243,7 +243,9 @@ def test_repeated_last_steps_change_actions_and_key() -> None:
 
 
 def test_clip_sampler_clips_every_step_and_actions_are_always_clipped() -> None:
-    constant = lambda params, s, a, t, training: -100.0 * torch.ones_like(a)  # noqa: E731
+    def constant(params: Any, s: Tensor, a: Tensor, t: Tensor, training: bool) -> Tensor:
+        return -100.0 * torch.ones_like(a)
+
     sizes: list[float] = []
 
     def recorded(params: Any, s: Tensor, a: Tensor, t: Tensor, training: bool) -> Tensor:
