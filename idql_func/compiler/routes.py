@@ -20,7 +20,7 @@ from idql_func.kernels import matmul, threefry, tree_ops
 from idql_func.kernels.build import c_compiler, cache_folder, cpu_info
 from idql_func.switches import jit_disabled
 
-_PACKAGES = ("torch", "numpy", "optree", "gymnasium")
+_PACKAGES = ("numpy", "optree", "gymnasium")
 _NO_CUDA = "torch finds no CUDA device"
 
 
@@ -43,6 +43,7 @@ def environment() -> dict[str, str]:
     cuda = torch.cuda.is_available()
     return {
         "idql_func": __version__,
+        "torch": torch.__version__,  # with the build, such as +cu130
         **{name: metadata.version(name) for name in _PACKAGES},
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "C compiler": _compiler(c_compiler()),
