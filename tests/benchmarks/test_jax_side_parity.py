@@ -14,15 +14,18 @@ from parity.compare import run_case
 from parity.store import recorded
 
 _FEW = (
-    "update25/simple-dropout",
     "actions/simple-N64-repeat",
     "iql/antmaze",
     "redq/utd-4",
     "td3/redq",
 )
-"""Cases that together execute most of the JAX side; the slow ones execute the rest."""
+"""Cases that, with ``test_jax_side_live.py``, execute most of the JAX side.
+
+The slow ones execute the rest.
+"""
 
 _MORE = (
+    "update25/simple-dropout",
     "create/simple-default",
     "update/general-default",
     "bc/decay",

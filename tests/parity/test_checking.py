@@ -29,10 +29,9 @@ CASES = all_cases()
 COMPILED = (
     "random/randint-5-older-32",
     "update/simple-dropout",
-    "actions/implicit-expectile",
     "td3/every_step",
-    "pixel_bc/plain",
 )
+COMPILED_SLOW = ("actions/implicit-expectile", "pixel_bc/plain")
 
 
 @functools.cache
@@ -51,7 +50,9 @@ def test_port_is_within_bounds(case: Case) -> None:
     _check_case(case, "eager")
 
 
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize(
+    "name", [*COMPILED, *(pytest.param(name, marks=pytest.mark.slow) for name in COMPILED_SLOW)]
+)
 def test_compiled_port_is_within_bounds(name: str) -> None:
     _check_case(next(case for case in CASES if case.id == name), "compiled")
 
