@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from matplotlib.figure import Figure
+
+settings.register_profile("any speed", deadline=None)  # no test depends on the machine's speed
+settings.load_profile("any speed")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # parallel workers; torch reads it when it is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")

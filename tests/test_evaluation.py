@@ -121,7 +121,7 @@ def expected(seed: int, episodes: int) -> tuple[list[float], list[int], list[boo
 
 
 @given(st.integers(0, 1000), st.integers(1, 9), st.none() | st.integers(1, 12), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_each_episode_counts_once_for_any_number_of_environments(
     seed: int, episodes: int, num_envs: int | None, truncate: bool
 ) -> None:
@@ -181,7 +181,7 @@ class SlowNoisy(Noisy):
     st.integers(1, 7),
     *[st.lists(st.sampled_from([0.0, 0.002]), max_size=12)] * 2,
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_results_do_not_depend_on_timing(
     episodes: int, num_envs: int, steps: list[float], choices: list[float]
 ) -> None:
@@ -251,7 +251,7 @@ class EndableCountdown(Countdown):
     st.booleans(),
     st.lists(st.floats(0, 1), min_size=1, max_size=4),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_members_have_the_results_of_single_evaluation(
     seed: int, episodes: int, num_envs: int | None, overlap: bool, threshold: list[float]
 ) -> None:

@@ -21,7 +21,7 @@ seeds = st.integers(0, 2**32 - 1)
 shapes = st.lists(st.integers(0, 5), max_size=3).map(tuple)
 layouts = st.booleans()
 
-few = settings(max_examples=30, deadline=None)
+few = settings(max_examples=30)
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -33,7 +33,7 @@ def test_crops_equal_upstream(padding: int) -> None:
         assert torch.equal(cropped[name], recorded()[f"crop-{padding}/{name}"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**31),
     padding=st.integers(0, 5),

@@ -87,7 +87,7 @@ def _products(draw: st.DrawFn) -> Call:
     return _product((batch, m, n, k), places, steps, (a_t, b_t, relu))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(_products(), min_size=2, max_size=6))
 def test_merged_products_write_the_same_memory(steps: list[Call]) -> None:
     draws = torch.Generator().manual_seed(0)

@@ -258,7 +258,7 @@ RESULTS = st.lists(
 
 
 @given(RESULTS)
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_results_used_at_the_same_time_do_not_overlap(results: list[tuple[int, int, int]]) -> None:
     arguments: list[list[Any]] = [[] for _ in range(10)]
     for region, (_, one, other) in enumerate(results):

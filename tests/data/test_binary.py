@@ -91,7 +91,7 @@ def same(left, right) -> bool:
     return left == right
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(tree=TREES, protocol=st.integers(0, 5))
 def test_plain_data_round_trips(tmp_path_factory, tree, protocol):
     path = tmp_path_factory.mktemp("npy") / "a.npy"
@@ -177,7 +177,7 @@ def test_cyclic_content_raises_and_shared_parts_are_read_once(tmp_path):
     assert loaded[0] is loaded[1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_damaged_file_raises_input_error_or_gives_valid_transitions(tmp_path_factory, data):
     whole = (AWAC / "pen_bc_sparse4.npy").read_bytes()

@@ -159,7 +159,7 @@ def loop_transitions(terminals, timeouts, max_episode_steps) -> list[int]:
     return kept
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     terminals=st.lists(st.booleans(), min_size=2, max_size=40),
     timeouts=st.none() | st.lists(st.booleans(), min_size=40, max_size=40),
@@ -188,7 +188,7 @@ def test_transitions_equal_a_plain_loop(terminals, timeouts, steps):
     assert {v.dtype for k, v in out.items() if k != "terminals"} == {np.dtype(np.float32)}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32 - 1), length=st.integers(1, 30), width=st.integers(1, 40))
 def test_episode_ends_equal_a_plain_loop(seed, length, width):  # D11
     rng = np.random.default_rng(seed)

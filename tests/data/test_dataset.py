@@ -255,7 +255,7 @@ def test_trajectories_equal_upstream():
     assert returns_dataset()._trajectory_boundaries_and_returns()[2] == returns.tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     steps=st.lists(
         st.tuples(st.floats(-1e3, 1e3, width=32), st.booleans()), min_size=1, max_size=40

@@ -14,7 +14,7 @@ from idql_func.data.hdf5 import check_hdf5, read_d4rl_hdf5, write_d4rl_hdf5
 from idql_func.types import InputError
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     arrays=st.dictionaries(
         st.from_regex(r"[a-z]{1,8}", fullmatch=True),
@@ -104,7 +104,7 @@ def test_missing_and_other_files_raise_input_error(tmp_path):
         read_d4rl_hdf5(tmp_path / "empty")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(share=st.floats(0, 0.9999))
 def test_truncated_file_raises_input_error(tmp_path_factory, share):
     path = write_d4rl_hdf5(tmp_path_factory.mktemp("d") / "a.hdf5", {"a": np.ones((100, 4))})

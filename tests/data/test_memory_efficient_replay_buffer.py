@@ -110,7 +110,7 @@ def test_stacks_across_the_ring_end_differ_from_upstream():
 # --- random histories ---------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_every_transition_returns_its_inserted_stacks(data):
     stack = data.draw(st.integers(1, 4))
@@ -263,7 +263,7 @@ def test_split_partitions_the_transitions():
 # --- on disk ------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     capacity=st.integers(4, 20), before=st.integers(0, 30), split=st.integers(1, 9),
     mapped=st.booleans(),
@@ -290,7 +290,7 @@ def test_loaded_buffer_continues_like_the_saved_one(
     np.testing.assert_array_equal(buffer.transition_rows, again.transition_rows)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     capacity=st.integers(4, 15), room=st.integers(1, 40), before=st.integers(1, 40),
     length=st.integers(1, 12),

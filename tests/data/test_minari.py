@@ -77,7 +77,7 @@ EPISODES = st.lists(
 # --- arrays -------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(episodes=EPISODES)
 def test_every_step_becomes_a_transition(tmp_path_factory, episodes):
     folder = tmp_path_factory.mktemp("m") / "toy-v0"
@@ -101,7 +101,7 @@ def test_every_step_becomes_a_transition(tmp_path_factory, episodes):
     assert {v.dtype for k, v in data.items() if k != "dones"} == {np.dtype("float32")}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(episodes=EPISODES)
 def test_dropped_timeouts_give_d4rl_arrays(tmp_path_factory, episodes):
     folder = tmp_path_factory.mktemp("m")
@@ -269,7 +269,7 @@ def test_dataset_written_by_the_minari_package_is_read(tmp_path, monkeypatch):
 # --- writing ------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(episodes=EPISODES)
 def test_written_transitions_round_trip(tmp_path_factory, episodes):
     folder = tmp_path_factory.mktemp("m")
@@ -373,7 +373,7 @@ def test_bad_arguments_raise_input_error(tmp_path):
             MinariDataset(path, **options)  # pyright: ignore
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(data=st.data())
 def test_damaged_file_raises_input_error_or_gives_valid_transitions(tmp_path_factory, data):
     path = written(tmp_path_factory.mktemp("m") / "toy-v0", [episode(2), episode(3)])

@@ -37,7 +37,7 @@ def affine(shift: float, scale: float) -> Normalizer:
 # --- exact inversion ----------------------------------------------------------------------
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     x=arrays.arrays(np.float32, 20, elements=FLOAT32),
     shift=st.floats(-(2.0**127), 2.0**127),
@@ -47,7 +47,7 @@ def test_any_float32_is_inverted_exactly(x, shift, scale):
     assert_exact(affine(shift, scale), torch.from_numpy(x))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     data=arrays.arrays(
         np.float32, st.tuples(st.integers(1, 30), st.integers(1, 3)), elements=FLOAT32
@@ -79,7 +79,7 @@ def test_plain_quotient_is_not_invertible():
     assert_exact(affine(1.0, 3.0), x)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(x=arrays.arrays(np.float32, 20, elements=FLOAT32), shift=FLOAT32, scale=SCALES)
 def test_z_is_the_quotient_except_for_small_numbers(x, shift, scale):
     z = affine(shift, scale).normalize(torch.from_numpy(x)).numpy()
@@ -89,7 +89,7 @@ def test_z_is_the_quotient_except_for_small_numbers(x, shift, scale):
     assert (np.abs(z - plain)[small] <= max(2.0**-17 * abs(shift), 2.0**-150) / scale).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(x=arrays.arrays(np.float32, 20, elements=FLOAT32), shift=FLOAT32, scale=SCALES)
 def test_normalize_keeps_the_order(x, shift, scale):
     x = np.unique(x)

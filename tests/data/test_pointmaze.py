@@ -205,7 +205,7 @@ def test_route_to_a_wall_raises_input_error() -> None:
 
 
 @given(st.integers(0, 2**31), st.sampled_from([0.0, 0.5, 3.0]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_controller_actions_stay_in_bounds(seed: int, noise: float) -> None:
     rng = np.random.default_rng(seed)
     controller = WaypointController(rng, type(BEHAVIOUR)(noise=noise))

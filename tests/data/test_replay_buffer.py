@@ -33,7 +33,7 @@ def test_samples_equal_upstream(name):
 # --- rows -------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(capacity=st.integers(1, 12), count=st.integers(1, 40), saved=st.booleans())
 def test_buffer_holds_the_newest_transitions_in_order(capacity, count, saved):
     buffer, model = plain_buffer(capacity), deque(maxlen=capacity)
@@ -201,7 +201,7 @@ def test_empty_buffer_raises_input_error():
 # --- on disk ----------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     capacity=st.integers(1, 9), before=st.integers(0, 20), after=st.integers(1, 20),
     mapped=st.booleans(),

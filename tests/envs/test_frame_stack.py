@@ -16,7 +16,7 @@ from idql_func.types import InputError
 
 
 @given(st.integers(1, 6), st.integers(0, 100), st.lists(st.booleans(), max_size=15))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_stack_holds_the_last_frames_since_reset(stack: int, seed: int, resets: list) -> None:
     env, plain = FrameStack(CanvasEnv(nested=True), stack), CanvasEnv(nested=True)
     rng = np.random.default_rng(seed)

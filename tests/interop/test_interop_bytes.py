@@ -49,7 +49,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 @given(trees)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_trees_round_trip(tree: Any) -> None:
     assert same(tree, msgpack_restore(msgpack_serialize(tree)))
 
@@ -129,7 +129,7 @@ def test_bad_bytes_raise_one_sentence(data: bytes, sentence: str) -> None:
 
 
 @given(st.integers(0), st.binary(max_size=4), st.sampled_from(["bc", "td3"]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_damaged_bytes_raise_or_give_a_tree(at: int, patch: bytes, name: str) -> None:
     data = bytearray((REFERENCE / f"{name}.msgpack").read_bytes())
     start = at % len(data)

@@ -39,21 +39,21 @@ def _compare(name: str, keys: list[tuple[int, int]], shape: tuple[int, ...], new
 @needs_compiler
 @pytest.mark.parametrize("name", ["bits", "normal"])
 @given(stacks, shapes, st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_c_form_of_bits_and_normal_equals_tensor_form(name: str, keys, shape, newer) -> None:
     _compare(name, keys, shape, newer)
 
 
 @needs_compiler
 @given(stacks, st.integers(0, 9), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_c_form_of_split_equals_tensor_form(keys, num, newer) -> None:
     _compare("split", keys, (num, 2), newer)
 
 
 @needs_compiler
 @given(stacks, st.integers(0, 6), st.booleans(), st.integers(0, 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_c_form_of_split_chain_equals_tensor_form(keys, num, newer, carry) -> None:
     _compare("split_chain", keys, (num + 1, 2), newer, carry)
     rng, loop = torch.tensor(keys[0]), []
@@ -69,14 +69,14 @@ def test_c_form_of_split_chain_equals_tensor_form(keys, num, newer, carry) -> No
 
 @needs_compiler
 @given(stacks, shapes, st.booleans(), reals, reals)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_c_form_of_uniform_equals_tensor_form(keys, shape, newer, low, high) -> None:
     _compare("uniform", keys, shape, newer, low, high)
 
 
 @needs_compiler
 @given(stacks, shapes, st.booleans(), st.one_of(st.floats(0, 1), st.sampled_from([-1.0, math.nan])))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_c_form_of_bernoulli_equals_tensor_form(keys, shape, newer, p) -> None:
     _compare("bernoulli", keys, shape, newer, p)
 
@@ -85,7 +85,7 @@ def test_c_form_of_bernoulli_equals_tensor_form(keys, shape, newer, p) -> None:
 @given(
     stacks, shapes, st.booleans(), st.integers(-(2**31), 2**31 - 1), st.integers(0, 32), st.data()
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_c_form_of_randint_equals_tensor_form(keys, shape, newer, low, power, data) -> None:
     span = data.draw(st.integers(1, 2**power))
     _compare("randint", keys, shape, newer, low, span)
@@ -93,7 +93,7 @@ def test_c_form_of_randint_equals_tensor_form(keys, shape, newer, low, power, da
 
 @needs_compiler
 @given(stacks, st.integers(-(2**33), 2**33), st.lists(st.integers(-5, 2**32), min_size=3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_c_form_of_fold_in_equals_tensor_form(keys, number, numbers) -> None:
     for key, other in zip(keys, numbers, strict=False):
         one = torch.tensor(key)

@@ -34,7 +34,7 @@ def test_kernel_is_available_with_a_c_compiler() -> None:
     assert available()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.tuples(SIZES, SIZES, DEPTHS), BATCHES, FLAGS)
 def test_general_product_equals_double_precision(
     sizes: tuple[int, int, int], batch: int, flags: tuple[bool, ...]
@@ -42,7 +42,7 @@ def test_general_product_equals_double_precision(
     _compare(*sizes, batch, flags)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 9), st.sampled_from([1, 7, 16, 129, 600]), DEPTHS, BATCHES, FLAGS)
 def test_few_columns_equal_double_precision(
     n: int, m: int, k: int, batch: int, flags: tuple[bool, ...]
@@ -50,7 +50,7 @@ def test_few_columns_equal_double_precision(
     _compare(m, n, k, batch, flags)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 29), st.sampled_from([10, 32, 200, 600]), DEPTHS, BATCHES, FLAGS)
 def test_few_rows_equal_double_precision(
     m: int, n: int, k: int, batch: int, flags: tuple[bool, ...]
@@ -58,7 +58,7 @@ def test_few_rows_equal_double_precision(
     _compare(m, n, k, batch, flags)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from([3, 90, 400]), st.sampled_from([1, 5, 33, 500]), BATCHES, FLAGS)
 def test_outer_product_equals_double_precision(
     m: int, n: int, batch: int, flags: tuple[bool, ...]

@@ -51,7 +51,7 @@ def test_hashes_equal_published_answers(key, counter, answer, form) -> None:
 
 @needs_compiler
 @given(st.tuples(words, words), st.lists(st.tuples(words, words), max_size=9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_c_form_equals_tensor_form(key: tuple[int, int], counts: list[tuple[int, int]]) -> None:
     key_tensor = torch.tensor(key)
     count_tensor = torch.tensor(counts, dtype=torch.int64).reshape(-1, 2).T

@@ -99,7 +99,7 @@ def test_step_equals_the_tensor_form_bit_for_bit(tx, dtype, x64, count, exact_ro
         assert_same(fused, by_definition(tx, grads, state, params))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 10**6),
     rows=st.integers(1, 400),

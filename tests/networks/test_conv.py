@@ -134,7 +134,7 @@ def test_vmapped_conv_equals_single_ones() -> None:
     torch.testing.assert_close(mapped, each)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
     window=st.tuples(st.integers(1, 4), st.integers(1, 4)),

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from idql_func.training.runs.metrics import MetricsLogger, read_metrics
@@ -33,7 +33,6 @@ def test_both_files_contain_the_same_records(tmp_path: Path) -> None:
         ]
 
 
-@settings(deadline=None)  # it writes files
 @given(count=st.integers(0, 8), keep=st.integers(0, 9), cut=st.booleans())
 def test_resuming_keeps_the_records_before_the_checkpoint(
     tmp_path_factory: pytest.TempPathFactory, count: int, keep: int, cut: bool
