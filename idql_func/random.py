@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from idql_func.compiler.trace import inside_transform
 from idql_func.kernels import draws
 from idql_func.kernels.threefry import MASK, threefry2x32
 from idql_func.kernels.xla_math import (
@@ -37,6 +39,7 @@ from idql_func.switches import (
     threefry_partitionable,
     x64_enabled,
 )
+from idql_func.tree import NUMPY, array_tensor, as_tensor
 from idql_func.types import PRNGKey as Key
 
 __all__ = [
@@ -47,6 +50,8 @@ __all__ = [
     "choice",
     "fold_in",
     "gumbel",
+    "key",
+    "key_data",
     "normal",
     "permutation",
     "randint",
@@ -55,40 +60,99 @@ __all__ = [
     "threefry_partitionable",
     "truncated_normal",
     "uniform",
+    "wrap_key_data",
 ]
 
-Shape = Sequence[int]
+Shape = int | Sequence[int]
 
 
 # --- keys ---------------------------------------------------------------------------
 
 
-def PRNGKey(seed: int, device: torch.device | str | None = None) -> Key:
+def PRNGKey(seed: int | Tensor | np.ndarray, device: torch.device | str | None = None) -> Key:
     """Make a key ``[2]`` from an integer seed (``jax.random.PRNGKey``).
 
     Outside :func:`idql_func.enable_x64` only the low 32 bits of the seed are used, as in
-    JAX with 32-bit integers.
+    JAX with 32-bit integers. The seed may be a traced or mapped tensor without axes.
 
     Raises:
-        TypeError: if the seed is not an integer.
+        TypeError: if the seed is not one integer.
+        ValueError: if it does not fit into 64 bits.
 
     >>> PRNGKey(42).tolist()
     [0, 42]
     """
-    if isinstance(seed, (bool, float)) or not isinstance(seed, (int, np.integer)):
+    if isinstance(seed, np.ndarray) and seed.dtype.kind in "iub":
+        seed = torch.from_numpy(seed.astype(np.int64))
+    if isinstance(seed, Tensor):
+        if seed.ndim or seed.is_floating_point():
+            raise TypeError(
+                f"PRNGKey: the seed must be one integer, got {seed.dtype} of shape "
+                f"{tuple(seed.shape)}; use vmap(PRNGKey) for several."
+            )
+        wide = seed.to(device=device, dtype=torch.int64)
+        high = (wide >> 32) & MASK if x64_enabled() and seed.dtype == torch.int64 else wide * 0
+        return torch.stack([high, wide & MASK])
+    if not isinstance(seed, (int, np.integer)):
         raise TypeError(f"PRNGKey: the seed must be an integer, got {type(seed).__name__}.")
     value = int(seed)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"PRNGKey: the seed must fit into 64 bits, got {value}.")
     high = (value >> 32) & MASK if x64_enabled() else 0
     return torch.tensor([high, value & MASK], dtype=torch.int64, device=device)
 
 
-def split(key: Key, num: int = 2) -> Tensor:
-    """Split a key into ``num`` new keys, ``[num, 2]`` (``jax.random.split``).
+def key(seed: int | Tensor, device: torch.device | str | None = None) -> Key:
+    """Make a key (``jax.random.key``); here it is the same tensor as that of :func:`PRNGKey`.
+
+    >>> key(42).tolist()
+    [0, 42]
+    """
+    return PRNGKey(seed, device)
+
+
+def key_data(keys: Tensor) -> Tensor:
+    """The words of keys ``[..., 2]`` (``jax.random.key_data``); here the keys themselves.
+
+    >>> key_data(key(42)).tolist()
+    [0, 42]
+    """
+    return wrap_key_data(keys)
+
+
+def wrap_key_data(words: Tensor) -> Tensor:
+    """Keys ``[..., 2]`` of words (``jax.random.wrap_key_data``); here the words themselves.
+
+    Raises:
+        ValueError: if the last axis does not hold two integer words.
+
+    >>> wrap_key_data(torch.tensor([0, 42])).tolist()
+    [0, 42]
+    """
+    words = as_tensor(words)
+    if words.ndim == 0 or words.shape[-1] != 2 or words.is_floating_point():
+        raise ValueError(
+            f"wrap_key_data: keys are integers of shape (..., 2), got {words.dtype} of shape "
+            f"{tuple(words.shape)}."
+        )
+    return words.to(torch.int64)
+
+
+def split(key: Key, num: Shape = 2) -> Tensor:
+    """Split a key into new keys (``jax.random.split``): ``[num, 2]``, or ``[*num, 2]``.
+
+    Raises:
+        TypeError: if ``num`` is neither an integer nor a sequence of them.
+        ValueError: if it is negative.
 
     >>> split(PRNGKey(0)).tolist()
     [[4146024105, 967050713], [2718843009, 1272950319]]
+    >>> split(PRNGKey(0), (2, 3)).shape
+    torch.Size([2, 3, 2])
     """
-    return draws.draw("split", _check_key(key), (num, 2))
+    shape = _check_shape(num, "split: num")
+    keys = draws.draw("split", _check_key(key), (math.prod(shape), 2))
+    return keys if len(shape) == 1 else keys.reshape(*shape, 2)
 
 
 def split_chain(key: Key, num: int, carry: int = 0) -> Tensor:
@@ -119,14 +183,18 @@ def fold_in(key: Key, data: int | Tensor) -> Key:
     """Make a new key ``[2]`` from a key and a 32-bit integer (``jax.random.fold_in``).
 
     Raises:
-        ValueError: if ``data`` is a tensor with more than one element.
+        ValueError: if ``data`` is a tensor with axes, or a Python integer of more than 32 bits.
 
     >>> fold_in(PRNGKey(0), 7).tolist()
     [2716826189, 292468403]
     """
     key = _check_key(key)
+    if isinstance(data, NUMPY):
+        data = torch.from_numpy(np.array(data).astype(np.int64))
     if not isinstance(data, Tensor):
         data = int(data)
+        if not 0 <= data <= MASK:
+            raise ValueError(f"fold_in: data must lie in [0, 2**32), got {data}.")
     elif data.ndim:
         raise ValueError(f"fold_in: data must be one integer, got shape {tuple(data.shape)}.")
     return draws.fold_in(key, data)
@@ -142,7 +210,7 @@ def bits(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Tenso
     operations on uint32. ``dtype=torch.uint64`` (the default under ``enable_x64``) draws 64 bits.
 
     Raises:
-        TypeError: if dtype is neither torch.uint32 nor torch.uint64.
+        TypeError: if dtype is not an unsigned integer dtype.
 
     >>> bits(PRNGKey(0), (3,)).tolist()
     [4146024105, 1351547692, 2718843009]
@@ -154,7 +222,9 @@ def bits(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Tenso
         return _bits64(key, shape).view(torch.uint64)
     if dtype == torch.uint32:
         return draws.draw("bits", key, shape)
-    raise TypeError(f"bits: dtype must be torch.uint32 or torch.uint64, got {dtype}.")
+    if dtype in (torch.uint8, torch.uint16):
+        return _narrow_bits(key, shape, torch.iinfo(dtype).bits).to(dtype)
+    raise TypeError(f"bits: dtype must be an unsigned integer dtype, got {dtype}.")
 
 
 def uniform(
@@ -166,25 +236,29 @@ def uniform(
 ) -> Tensor:
     """Draw uniform floats in ``[minval, maxval)`` (``jax.random.uniform``).
 
-    The final scale and shift are one fused multiply-add, as in XLA, and so rounded once.
+    The final scale and shift are one fused multiply-add, as in XLA, and so rounded once; in 16 bits
+    they are rounded one by one.
     Subnormal numbers are zero, as in XLA.
 
     >>> uniform(PRNGKey(0), (2,)).tolist()
     [0.21629536151885986, 0.804124116897583]
     """
     key, shape, dtype = _check_key(key), _check_shape(shape), _check_float("uniform", dtype)
-    if dtype == torch.float32 and not (isinstance(minval, Tensor) or isinstance(maxval, Tensor)):
+    if dtype == torch.float32 and _is_number(minval) and _is_number(maxval):
         low, high = (float(np.float32(x)) for x in (minval, maxval))
         tiny = torch.finfo(dtype).tiny
         low, high = (math.copysign(0.0, x) if abs(x) < tiny else x for x in (low, high))
         numbers = draws.draw("uniform", key, shape, low, low if abs(high - low) < tiny else high)
         return _flush(numbers) if max(abs(low), abs(high)) < 2.0**-60 else numbers
-    low, high = (
-        _flush(torch.as_tensor(x, dtype=dtype, device=key.device)) for x in (minval, maxval)
-    )
-    unit = _unit_floats(key, shape, dtype)
-    scale = fused_multiply_add_once if dtype == torch.float32 else fused_multiply_add
-    return torch.maximum(low, _flush(scale(unit, _flush(high - low), low)))
+    low, high = (_flush(as_tensor(x, dtype).to(key.device)) for x in (minval, maxval))
+    _check_parameters("uniform", shape, low, high)
+    unit, width = _unit_floats(key, shape, dtype), _flush(high - low)
+    if dtype.itemsize == 2:
+        scaled = unit * width + low  # rounded twice
+    else:
+        scale = fused_multiply_add_once if dtype == torch.float32 else fused_multiply_add
+        scaled = scale(unit, width, low)
+    return torch.maximum(low, _flush(scaled)).expand(shape)
 
 
 def normal(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Tensor:
@@ -196,6 +270,9 @@ def normal(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Ten
     key, shape, dtype = _check_key(key), _check_shape(shape), _check_float("normal", dtype)
     if dtype == torch.float32:
         return draws.draw("normal", key, shape)
+    if dtype.itemsize == 2:
+        low = -1 + torch.finfo(dtype).eps / 2  # the next number after -1
+        return _narrow_erfinv(uniform(key, shape, dtype, low, 1.0)) * _narrow_sqrt2(dtype)
     # u is uniform on (nextafter(-1, 0), 1). Its width rounds to 2, so scaling is exact and only
     # the shift is rounded.
     low = math.nextafter(-1.0, 0.0)
@@ -205,31 +282,38 @@ def normal(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Ten
 
 def truncated_normal(
     key: Key,
-    lower: float,
-    upper: float,
-    shape: Shape = (),
+    lower: float | Tensor,
+    upper: float | Tensor,
+    shape: Shape | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Draw standard normal floats within ``(lower, upper)`` (``jax.random.truncated_normal``).
 
-    Raises:
-        ValueError: if lower is not below upper.
+    The shape is by default that of the bounds. ``lower >= upper`` gives ``upper``, as in JAX.
 
     >>> bool(truncated_normal(PRNGKey(0), -2.0, 2.0, (100,)).abs().max() < 2)
     True
     """
     dtype = _check_float("truncated_normal", dtype)
-    if not lower < upper:
-        raise ValueError(f"truncated_normal: lower must be below upper, got {lower} and {upper}.")
     key = _check_key(key)
-    low, high = (torch.tensor(x, dtype=dtype, device=key.device) for x in (lower, upper))
-    u = uniform(key, shape, dtype, erf(low / sqrt2(dtype)), erf(high / sqrt2(dtype)))
+    low, high = (as_tensor(x, dtype).to(key.device) for x in (lower, upper))
+    if shape is None:
+        shape = torch.broadcast_shapes(low.shape, high.shape)
+    shape = _check_shape(shape)
+    _check_parameters("truncated_normal", shape, low, high)
+    if dtype.itemsize == 2:
+        ends = [erf((x / _narrow_sqrt2(dtype)).float()).to(dtype) for x in (low, high)]
+        numbers = _narrow_erfinv(uniform(key, shape, dtype, *ends)) * _narrow_sqrt2(dtype)
+    else:
+        # XLA multiplies by the reciprocal where the source divides by a constant
+        reciprocal = float(np.array(1 / sqrt2(dtype), str(dtype).removeprefix("torch.")))
+        u = uniform(key, shape, dtype, erf(low * reciprocal), erf(high * reciprocal))
+        numbers = erfinv(u) * sqrt2(dtype)
     infinity = torch.full_like(low, math.inf)
-    return torch.clamp(
-        erfinv(u) * sqrt2(dtype),
-        torch.nextafter(low, infinity),
-        torch.nextafter(high, -infinity),
-    )
+    smallest = torch.nextafter(low, infinity)
+    largest = torch.nextafter(high, torch.full_like(high, -math.inf))
+    numbers = torch.minimum(torch.maximum(numbers, smallest), largest)
+    return _flush(numbers) if dtype == torch.bfloat16 else numbers
 
 
 def randint(
@@ -241,36 +325,47 @@ def randint(
 ) -> Tensor:
     """Draw integers in ``[minval, maxval)`` (``jax.random.randint``).
 
-    Each is the remainder of a number made of two random words, which is nearly unbiased.
+    Each is the remainder of a number made of two random words, which is nearly unbiased. Draws of 8
+    and 16 bits are those of 32 bits, as in JAX 0.10.
     ``maxval <= minval`` gives ``minval``, as in JAX; a bound outside the range of the dtype is
-    clipped to it. Bounds of 32-bit draws may be integer tensors that broadcast to ``shape``.
+    clipped to it. Outside :func:`idql_func.enable_x64` a Python integer must fit into 32 bits,
+    except for draws of 64 bits. Bounds of draws of at most 32 bits may be integer tensors that
+    broadcast to ``shape``. Draws of uint32 are returned as int64 values, as those of :func:`bits`.
 
     Raises:
-        TypeError: if dtype is neither torch.int32 nor torch.int64, or a bound of a 64-bit draw
-            is a tensor.
-        ValueError: if the range of a 64-bit draw is 2**63 or wider.
+        TypeError: if dtype is no integer dtype, or a bound of a 64-bit draw is a tensor.
+        OverflowError: if a Python integer is too large.
+        ValueError: if the range of a 64-bit draw is 2**63 or wider, or bounds do not broadcast.
 
     >>> randint(PRNGKey(0), (4,), 0, 10).tolist()
     [8, 1, 7, 0]
     """
     key, shape = _check_key(key), _check_shape(shape)
     dtype = dtype or int_dtype()
-    if dtype not in (torch.int32, torch.int64):
-        raise TypeError(f"randint: dtype must be torch.int32 or torch.int64, got {dtype}.")
-    width = 32 if dtype == torch.int32 else 64
-    largest = 2 ** (width - 1) - 1
-    if isinstance(minval, Tensor) or isinstance(maxval, Tensor):
-        if width == 64:
-            raise TypeError("randint: bounds of 64-bit draws must be Python integers.")
-        bounds = [
-            torch.as_tensor(x, dtype=torch.int64, device=key.device) for x in (minval, maxval)
-        ]
-        low, high = (torch.clamp(x, -largest - 1, largest) for x in bounds)
+    if dtype not in _INTEGERS:
+        raise TypeError(f"randint: dtype must be an integer dtype, got {dtype}.")
+    width, smallest, largest = _INTEGERS[dtype]
+    for bound in (minval, maxval):
+        _check_bound(bound, 64 if x64_enabled() or width == 64 else 32)
+    if width < 32:  # JAX draws 32 bits; bounds of 64 bits wrap before they are clipped
+        low, high = (_low_bits(as_tensor(x).to(key.device)) for x in (minval, maxval))
+        low, high = low.clamp(smallest, largest), high.clamp(smallest, largest + 1)
+        return randint(key, shape, low, high, torch.int32).to(dtype)
+    plain = _is_number(minval) and _is_number(maxval)
+    if width == 64 and not plain:
+        raise TypeError("randint: bounds of 64-bit draws must be Python integers.")
+    if not plain or dtype == torch.uint32:
+        bounds = [as_tensor(x).to(key.device, torch.int64) for x in (minval, maxval)]
+        _check_parameters("randint", shape, *bounds)
+        low, high = (torch.clamp(x, smallest, largest) for x in bounds)
         span = torch.where(high <= low, 1, high - low + (bounds[1] > largest))
-        high_bits, low_bits = (draws.draw("bits", k, shape) for k in split(key))
-        return draws.randint_from_bits(high_bits, low_bits, low, span)
+        high_word, low_word = (draws.draw("bits", k, shape) for k in split(key))
+        if dtype == torch.int32:
+            return draws.randint_from_bits(high_word, low_word, low, span).expand(shape)
+        drawn = low + _remainder_of_two(high_word, low_word, span & MASK)
+        return drawn.bitwise_and(MASK).expand(shape)
     past_largest = int(maxval) > largest
-    low, high = (min(max(int(x), -largest - 1), largest) for x in (minval, maxval))
+    low, high = (min(max(int(x), smallest), largest) for x in (minval, maxval))
     span = 1 if high <= low else high - low + int(past_largest)
     if width == 32:
         return draws.draw("randint", key, shape, low, span)
@@ -291,12 +386,15 @@ def bernoulli(key: Key, p: float | Tensor = 0.5, shape: Shape | None = None) -> 
     [False, True, False, True]
     """
     key = _check_key(key)
-    if not isinstance(p, Tensor) and float_dtype() == torch.float32:
-        shape = _check_shape(() if shape is None else shape)
-        return draws.draw("bernoulli", key, shape, float(p))
-    if not isinstance(p, Tensor):
-        p = torch.full((), p, dtype=float_dtype(), device=key.device)
-    return uniform(key, tuple(p.shape) if shape is None else shape, p.dtype) < p
+    if isinstance(p, float | np.floating) and float_dtype() == torch.float32:
+        return draws.draw("bernoulli", key, _check_shape(() if shape is None else shape), float(p))
+    probability = p if isinstance(p, Tensor) else array_tensor(p)
+    if probability is None or not probability.is_floating_point():
+        raise TypeError("bernoulli: p must be a floating number or array.")
+    probability = probability.to(key.device)
+    shape = _check_shape(tuple(probability.shape) if shape is None else shape)
+    _check_parameters("bernoulli", shape, probability)
+    return uniform(key, shape, probability.dtype) < probability
 
 
 def permutation(key: Key, x: int | Tensor, axis: int = 0, independent: bool = False) -> Tensor:
@@ -306,17 +404,18 @@ def permutation(key: Key, x: int | Tensor, axis: int = 0, independent: bool = Fa
     ``axis`` is permuted separately.
 
     Raises:
-        TypeError: if ``x`` is a tensor without axes.
+        TypeError: if ``x`` is neither an integer nor an array with axes.
+        ValueError: if there is no such axis.
 
     >>> permutation(PRNGKey(0), 5).tolist()
     [1, 0, 4, 3, 2]
     """
     key = _check_key(key)
+    x = _entries("permutation", x, key.device)
     if not isinstance(x, Tensor):
-        return _shuffle(key, torch.arange(int(x), dtype=int_dtype(), device=key.device), 0)
-    if x.ndim == 0:
-        raise TypeError("permutation: x must be an integer or have at least one axis.")
-    axis = axis % x.ndim
+        _check_axis("permutation", axis, 1)
+        return _shuffle(key, torch.arange(max(x, 0), dtype=int_dtype(), device=key.device), 0)
+    axis = _check_axis("permutation", axis, x.ndim)
     if independent or x.ndim == 1:
         return _shuffle(key, x, axis)
     index = _shuffle(key, torch.arange(x.shape[axis], device=key.device), 0)
@@ -328,7 +427,7 @@ def choice(
     a: int | Tensor,
     shape: Shape = (),
     replace: bool = True,
-    p: Tensor | None = None,
+    p: Tensor | np.ndarray | Sequence[float] | None = None,
     axis: int = 0,
 ) -> Tensor:
     """Draw from ``range(a)``, or from ``a`` along ``axis`` (``jax.random.choice``).
@@ -338,26 +437,30 @@ def choice(
 
     Raises:
         ValueError: if there is nothing to draw from, more entries are drawn without replacement
-            than there are, or ``p`` has another length.
+            than there are, there is no such axis, or ``p`` has another length, a weight that is
+            negative or not finite, or no positive one.
 
     >>> choice(PRNGKey(0), 5, (3,), replace=False).tolist()
     [1, 0, 4]
     """
     key, shape = _check_key(key), _check_shape(shape)
-    array = a if isinstance(a, Tensor) and a.ndim else None
-    count = array.shape[axis] if array is not None else int(a)
+    entries = _entries("choice", a, key.device)
+    array = entries if isinstance(entries, Tensor) else None
+    if array is not None:
+        axis = _check_axis("choice", axis, array.ndim)
+    count = array.shape[axis] if array is not None else int(entries)
     num = math.prod(shape)
-    if num and count <= 0:
+    if num == 0:
+        dtype = int_dtype() if array is None else array.dtype
+        return torch.zeros(shape, dtype=dtype, device=key.device)
+    if count <= 0:
         raise ValueError("choice: there must be at least one entry to draw from, got 0.")
     if not replace and num > count:
         raise ValueError(
             f"choice: at most {count} entries can be drawn without replacement, got {num}."
         )
-    if p is not None and tuple(p.shape) != (count,):
-        raise ValueError(f"choice: p must have shape ({count},), got {tuple(p.shape)}.")
-    if num == 0:
-        index = torch.zeros(shape, dtype=int_dtype(), device=key.device)
-    elif p is None and replace:
+    p = None if p is None else _check_weights(p, count)
+    if p is None and replace:
         index = randint(key, shape, 0, count)
     elif p is None and array is not None:
         kept = permutation(key, array, axis).narrow(axis, 0, num)
@@ -369,13 +472,13 @@ def choice(
         r = total[-1] * (1 - uniform(key, shape, p.dtype))
         index = _search_sorted(total, r).to(int_dtype())
     else:
-        # Gumbel top-k: the smallest of (-g - log p)
-        index = torch.sort(-gumbel(key, (count,), p.dtype) - p.log(), stable=True)[1][:num]
-        index = index.to(int_dtype())
+        # Gumbel top-k: the largest of (g + log p)
+        scores = gumbel(key, (count,), p.dtype) + p.log()
+        index = torch.sort(scores, stable=True, descending=True)[1][:num].to(int_dtype())
     index = index.reshape(shape)
     if array is None:
         return index
-    picked = array.index_select(axis, index.reshape(-1).long())
+    picked = array.index_select(axis, index.reshape(-1).long().clamp(max=count - 1))
     return picked.unflatten(axis, tuple(shape)) if shape else picked.squeeze(axis)
 
 
@@ -386,7 +489,12 @@ def gumbel(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Ten
     [0.138]
     """
     dtype = _check_float("gumbel", dtype)
-    u = uniform(key, shape, dtype, torch.finfo(dtype).tiny, 1.0)
+    tiny = torch.finfo(dtype).tiny
+    if dtype.itemsize == 2:  # XLA folds the bound into the constants, where it rounds away
+        u = _unit_floats(_check_key(key), _check_shape(shape), dtype).clamp(min=tiny)
+        once = -log(u.float()).to(dtype)
+        return -log(once.float()).to(dtype)
+    u = uniform(key, shape, dtype, tiny, 1.0)
     return -log(-log(u))
 
 
@@ -401,9 +509,14 @@ def categorical(key: Key, logits: Tensor, axis: int = -1, shape: Shape | None = 
     >>> categorical(PRNGKey(0), torch.tensor([0.0, 5.0, 0.0])).item()
     1
     """
-    axis = axis % logits.ndim
+    logits = logits if isinstance(logits, Tensor) else _floats(logits)
+    if not logits.is_floating_point():
+        raise TypeError(f"categorical: logits must be floating, got {logits.dtype}.")
+    axis = _check_axis("categorical", axis, logits.ndim)
+    if logits.shape[axis] == 0:
+        raise ValueError("categorical: there must be at least one logit along the axis.")
     batch = tuple(n for i, n in enumerate(logits.shape) if i != axis)
-    shape = batch if shape is None else tuple(shape)
+    shape = batch if shape is None else _check_shape(shape)
     if shape[len(shape) - len(batch) :] != batch:
         raise ValueError(
             f"categorical: shape {shape} must end in the batch shape of the logits, {batch}."
@@ -430,6 +543,20 @@ def _bits64(key: Tensor, shape: tuple[int, ...]) -> Tensor:
     return ((words[0] << 32) | words[1]).reshape(shape)
 
 
+def _narrow_bits(key: Tensor, shape: tuple[int, ...], width: int) -> Tensor:
+    """Draw words of 8, 16 or 32 bits as int64 values, ``shape``."""
+    if width == 32:
+        return draws.draw("bits", key, shape)
+    mask = 2**width - 1
+    if partitionable():
+        return draws.draw("bits", key, shape) & mask
+    # the older layout cuts each 32-bit word into narrower ones, lowest bits first
+    size, each = math.prod(shape), 32 // width
+    words = draws.draw("bits", key, (math.ceil(size / each),))
+    shifts = torch.arange(0, 32, width, device=key.device)
+    return ((words[:, None] >> shifts) & mask).reshape(-1)[:size].reshape(shape)
+
+
 # --- from bits to numbers -------------------------------------------------------------
 
 
@@ -438,12 +565,17 @@ def _unit_floats(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Ten
     if dtype == torch.float64:
         mantissa = (_bits64(key, shape) >> 12) & (2**52 - 1)
         return mantissa.to(torch.float64) * 2.0**-52
+    if dtype == torch.float16:
+        return ((_narrow_bits(key, shape, 16) >> 6) * 2.0**-10).to(dtype)
+    if dtype == torch.bfloat16:
+        return ((_narrow_bits(key, shape, 8) >> 1) * 2.0**-7).to(dtype)
     return draws.draw("uniform", key, shape, 0.0, 1.0)
 
 
 def _flush(x: Tensor) -> Tensor:
     """Replace subnormal numbers by zero, as XLA does on a CPU."""
-    return torch.where(x.abs() < torch.finfo(x.dtype).tiny, x * 0, x)
+    subnormal = (x.abs() < torch.finfo(x.dtype).tiny) & (x != 0)  # 0 keeps its derivative
+    return torch.where(subnormal, x * 0, x)
 
 
 def _unsigned_remainder(x: Tensor, span: int) -> Tensor:
@@ -453,6 +585,31 @@ def _unsigned_remainder(x: Tensor, span: int) -> Tensor:
     doubled = torch.where(half >= span - half, half - (span - half), half + half)
     bit = x & 1
     return torch.where(doubled == span - 1, torch.where(bit == 1, 0, doubled), doubled + bit)
+
+
+def _remainder_of_two(high: Tensor, low: Tensor, span: Tensor) -> Tensor:
+    """``(high * 2**32 + low) mod span`` in JAX's steps of unsigned words; no change for 0."""
+
+    def rest(x: Tensor) -> Tensor:
+        return torch.where(span == 0, x, x % span.clamp(min=1))
+
+    factor = rest(torch.full_like(span, 2**16))
+    factor = rest((factor * factor) & MASK)
+    return rest(((rest(high) * factor) + rest(low)) & MASK)
+
+
+def _low_bits(x: Tensor) -> Tensor:
+    """The lowest 32 bits of integers, as signed numbers in int64."""
+    return ((x.to(torch.int64) + 2**31) & MASK) - 2**31
+
+
+def _narrow_erfinv(u: Tensor) -> Tensor:
+    """``erfinv`` of 16-bit floats, computed in float32 as in XLA."""
+    return erfinv(u.float()).to(u.dtype)
+
+
+def _narrow_sqrt2(dtype: torch.dtype) -> Tensor:
+    return torch.tensor(math.sqrt(2), dtype=dtype)
 
 
 _SMALL = 32
@@ -511,10 +668,21 @@ def _search_sorted(ordered: Tensor, query: Tensor) -> Tensor:
 # --- checks of arguments ----------------------------------------------------------------
 
 
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_INTEGERS = {
+    dtype: (torch.iinfo(dtype).bits, torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    for dtype in (
+        *(torch.int8, torch.int16, torch.int32, torch.int64),
+        *(torch.uint8, torch.uint16, torch.uint32),
+    )
+}
+"""The bits of an integer dtype, and its smallest and largest value."""
+
+
 def _check_key(key: Tensor) -> Tensor:
     if not isinstance(key, Tensor):
         key = torch.from_numpy(np.asarray(key).astype(np.int64))
-    if key.shape != (2,):
+    if key.shape != (2,) or key.is_floating_point():
         raise ValueError(
             f"random: a key is an integer tensor of shape (2,), got {tuple(key.shape)}; "
             "use split(key, n)[i], or vmap over a stack of keys."
@@ -522,16 +690,78 @@ def _check_key(key: Tensor) -> Tensor:
     return key if key.dtype == torch.int64 else key.to(torch.int64)
 
 
-def _check_shape(shape: Shape) -> tuple[int, ...]:
-    if isinstance(shape, int):
-        raise TypeError(f"random: shape must be a sequence of integers, got the integer {shape}.")
-    if any(n < 0 for n in shape):
-        raise ValueError(f"random: shape must not have negative sizes, got {tuple(shape)}.")
+def _check_shape(shape: Shape, what: str = "random: shape") -> tuple[int, ...]:
+    if isinstance(shape, int | np.integer) and not isinstance(shape, bool):
+        shape = (int(shape),)
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise TypeError(f"{what} must be a sequence of integers, got {shape!r}.")
+    for n in shape:
+        if not isinstance(n, int | np.integer | torch.SymInt) or isinstance(n, bool):
+            raise TypeError(f"{what} must hold integers, got {n!r}.")
+        if n < 0:
+            raise ValueError(f"{what} must not have negative sizes, got {tuple(shape)}.")
     return tuple(int(n) for n in shape)
 
 
 def _check_float(name: str, dtype: torch.dtype | None) -> torch.dtype:
     dtype = dtype or float_dtype()
-    if dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{name}: dtype must be torch.float32 or torch.float64, got {dtype}.")
+    if dtype not in _FLOATS:
+        raise TypeError(f"{name}: dtype must be a floating dtype, got {dtype}.")
     return dtype
+
+
+def _check_parameters(name: str, shape: tuple[int, ...], *parameters: Tensor) -> None:
+    for x in parameters:
+        if x.ndim > len(shape) or any(
+            n not in (1, size) for n, size in zip(x.shape[::-1], shape[::-1], strict=False)
+        ):
+            raise ValueError(
+                f"{name}: a parameter of shape {tuple(x.shape)} does not broadcast to the shape "
+                f"{shape}."
+            )
+
+
+def _check_bound(bound: Any, width: int) -> None:
+    if isinstance(bound, int) and not -(2 ** (width - 1)) <= bound < 2 ** (width - 1):
+        more = "; use enable_x64 for 64 bits" if width == 32 else ""
+        raise OverflowError(f"randint: the bound {bound} does not fit into {width} bits{more}.")
+
+
+def _check_axis(name: str, axis: int, ndim: int) -> int:
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"{name}: there is no axis {axis} in an array of {ndim} axes.")
+    return axis % ndim
+
+
+def _check_weights(p: Any, count: int) -> Tensor:
+    """Weights as a floating tensor ``[count]``; their values are checked unless they are traced."""
+    p = p if isinstance(p, Tensor) else _floats(p)
+    p = p if p.is_floating_point() else p.to(float_dtype())
+    if tuple(p.shape) != (count,):
+        raise ValueError(f"choice: p must have shape ({count},), got {tuple(p.shape)}.")
+    unknown = inside_transform() or p.is_meta
+    if not unknown and not bool((p >= 0).all() & p.sum().isfinite() & (p.sum() > 0)):
+        raise ValueError(
+            "choice: the weights p must be finite, not negative, and one of them positive."
+        )
+    return p
+
+
+def _floats(values: Any) -> Tensor:
+    tensor = array_tensor(np.asarray(values))
+    assert tensor is not None
+    return tensor
+
+
+def _entries(name: str, x: Any, device: torch.device) -> int | Tensor:
+    """``x`` as an integer, or as a tensor with axes."""
+    if isinstance(x, int | np.integer):
+        return int(x)
+    tensor = x if isinstance(x, Tensor) else array_tensor(np.asarray(x))
+    if tensor is None or (tensor.ndim == 0 and tensor.is_floating_point()):
+        raise TypeError(f"{name}: x must be an integer or have at least one axis.")
+    return tensor.to(device) if tensor.ndim else int(tensor)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating)

@@ -16,6 +16,7 @@ import torch
 
 from idql_func import optim
 from idql_func.compiler.donation import DonatedTensor
+from idql_func.compiler.dynamo import StaticFields, register_node
 from idql_func.compiler.lazy import LazyNode, materialize_fields, unread_leaves
 from idql_func.optim import GradientTransformation, OptState
 from idql_func.tree import NAMESPACE, tree_leaves
@@ -53,6 +54,7 @@ class PyTreeNode(LazyNode):
     """
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # of every subclass
+    _static: ClassVar[StaticFields]  # one for each node; not a field
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -62,12 +64,22 @@ class PyTreeNode(LazyNode):
         cls._static_names = tuple(f.name for f in fields if f.name not in cls._child_names)
         register: Any = optree.register_pytree_node  # typed for collections alone
         register(cls, _flatten, cls._unflatten, namespace=NAMESPACE)
+        register_node(cls, cls._child_names)
+
+    def __post_init__(self) -> None:
+        values = tuple(getattr(self, name) for name in self._static_names)
+        object.__setattr__(self, "_static", StaticFields(values))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        PyTreeNode.__post_init__(self)
 
     @classmethod
-    def _unflatten(cls, static: tuple[Any, ...], children: Any) -> Self:
+    def _unflatten(cls, static: StaticFields, children: Any) -> Self:
         # without __init__: inside a transform a child may be any object
         node = object.__new__(cls)
-        for name, value in zip(cls._static_names, static, strict=True):
+        object.__setattr__(node, "_static", static)
+        for name, value in zip(cls._static_names, static.values, strict=True):
             object.__setattr__(node, name, value)
         for name, value in zip(cls._child_names, children, strict=True):
             object.__setattr__(node, name, value)
@@ -86,7 +98,15 @@ class PyTreeNode(LazyNode):
                     f"{type(self).__name__}.replace: there is no field {name!r}; "
                     f"the fields are {', '.join(sorted(names))}."
                 )
-        return dataclasses.replace(self, **changes)
+        cls = type(self)
+        if cls.__post_init__ is not PyTreeNode.__post_init__:
+            return dataclasses.replace(self, **changes)
+        static = self._static
+        if any(name in changes for name in self._static_names):
+            values = [changes.get(name, getattr(self, name)) for name in self._static_names]
+            static = static.with_values(tuple(values))
+        children = [changes.get(name, getattr(self, name)) for name in self._child_names]
+        return cls._unflatten(static, children)
 
     def __repr__(self) -> str:
         """Class and fields; a tree of tensors is one line with its size, and no values."""
@@ -131,11 +151,10 @@ def _summary(leaves: Sequence[Any]) -> str:
     return f"<{len(tensors)} tensors, {count:,} numbers, {dtypes}, {devices}>"
 
 
-def _flatten(node: PyTreeNode) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[str, ...]]:
+def _flatten(node: PyTreeNode) -> tuple[tuple[Any, ...], StaticFields, tuple[str, ...]]:
     materialize_fields(node)
     children = tuple(getattr(node, name) for name in node._child_names)
-    static = tuple(getattr(node, name) for name in node._static_names)
-    return children, static, node._child_names
+    return children, node._static, node._child_names
 
 
 class TrainState(PyTreeNode):

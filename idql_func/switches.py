@@ -1,33 +1,74 @@
 """The library's three public switches, and two that ``matmul_precision`` sets.
 
-Each is a context manager around a :class:`contextvars.ContextVar`: it holds within the ``with``
-block, and in the thread, that sets it. This module imports nothing of the library, because the
-random streams, the layers and the transforms all read the switches.
+Each is a context manager: it holds within the ``with`` block, and in the thread, that sets it. A
+new thread starts with the defaults, as in JAX; :func:`with_current_switches` carries the values of
+one thread into another. Code under ``torch.compile`` may read the switches: torch compiles it again
+when they change. This module imports nothing of the library, because the random streams, the layers
+and the transforms all read the switches.
 """
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from typing import Any, TypeVar
 
 import torch
 
-_X64: ContextVar[bool] = ContextVar("idql_func_x64", default=False)
-_DISABLE_JIT: ContextVar[bool] = ContextVar("idql_func_disable_jit", default=False)
-_BFLOAT16: ContextVar[bool] = ContextVar("idql_func_bfloat16_products", default=False)
-_NATIVE: ContextVar[bool] = ContextVar("idql_func_native_products", default=False)
-_PARTITIONABLE: ContextVar[bool] = ContextVar("idql_func_threefry_partitionable", default=False)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Switches(threading.local):
+    """The values in one thread. ``torch.compile`` reads such an object, but no ``ContextVar``."""
+
+    def __init__(self) -> None:
+        self.x64 = False
+        self.disable_jit = False
+        self.bfloat16_matmul = False
+        self.native_matmul = False
+        self.partitionable = False
+
+
+_SWITCHES = _Switches()
 
 
 @contextmanager
-def _set(variable: ContextVar[bool], flag: bool) -> Iterator[None]:
-    token = variable.set(bool(flag))
+def _set(name: str, flag: bool) -> Iterator[None]:
+    before = getattr(_SWITCHES, name)
+    setattr(_SWITCHES, name, bool(flag))
     try:
         yield
     finally:
-        variable.reset(token)
+        setattr(_SWITCHES, name, before)
+
+
+def with_current_switches(fn: F) -> F:
+    """A function that runs in any thread with the switches of the thread that calls this one.
+
+    >>> import threading
+    >>> from idql_func import enable_x64, switches
+    >>> seen = []
+    >>> with enable_x64():
+    ...     carried = switches.with_current_switches(lambda: seen.append(switches.x64_enabled()))
+    >>> thread = threading.Thread(target=carried)
+    >>> thread.start(), thread.join(), seen
+    (None, None, [True])
+    """
+    values = dict(vars(_SWITCHES))
+
+    @functools.wraps(fn)
+    def carried(*args: Any, **kwargs: Any) -> Any:
+        before = dict(vars(_SWITCHES))
+        vars(_SWITCHES).update(values)
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            vars(_SWITCHES).update(before)
+
+    return carried  # type: ignore[return-value]
 
 
 def enable_x64(flag: bool = True):
@@ -41,7 +82,7 @@ def enable_x64(flag: bool = True):
     ...     random.normal(random.PRNGKey(0), (2,)).dtype
     torch.float64
     """
-    return _set(_X64, flag)
+    return _set("x64", flag)
 
 
 def disable_jit(flag: bool = True):
@@ -55,7 +96,7 @@ def disable_jit(flag: bool = True):
     ...     jit(lambda x: x + 1)(torch.zeros(()))
     tensor(1.)
     """
-    return _set(_DISABLE_JIT, flag)
+    return _set("disable_jit", flag)
 
 
 def threefry_partitionable(flag: bool = True):
@@ -69,42 +110,42 @@ def threefry_partitionable(flag: bool = True):
     ...     random.split(random.PRNGKey(0)).tolist()
     [[1797259609, 2579123966], [928981903, 3453687069]]
     """
-    return _set(_PARTITIONABLE, flag)
+    return _set("partitionable", flag)
 
 
 def x64_enabled() -> bool:
     """Whether :func:`enable_x64` is active."""
-    return _X64.get()
+    return _SWITCHES.x64
 
 
 def jit_disabled() -> bool:
     """Whether :func:`disable_jit` or ``IDQL_DISABLE_JIT`` is active."""
-    return _DISABLE_JIT.get() or os.environ.get("IDQL_DISABLE_JIT", "") not in ("", "0")
+    return _SWITCHES.disable_jit or os.environ.get("IDQL_DISABLE_JIT", "") not in ("", "0")
 
 
 def set_bfloat16_matmul(flag: bool = True):
     """Let layers multiply matrices in bfloat16; ``matmul_precision("bf16")`` sets it."""
-    return _set(_BFLOAT16, flag)
+    return _set("bfloat16_matmul", flag)
 
 
 def bfloat16_matmul() -> bool:
     """Whether layers multiply matrices in bfloat16."""
-    return _BFLOAT16.get()
+    return _SWITCHES.bfloat16_matmul
 
 
 def set_native_matmul(flag: bool = True):
     """Let compiled CPU programs use ``kernels/matmul.py``; ``matmul_precision`` sets it."""
-    return _set(_NATIVE, flag)
+    return _set("native_matmul", flag)
 
 
 def native_matmul() -> bool:
     """Whether compiled CPU programs use ``kernels/matmul.py`` for matrix products."""
-    return _NATIVE.get()
+    return _SWITCHES.native_matmul
 
 
 def partitionable() -> bool:
     """Whether the newer layout of random streams is active."""
-    return _PARTITIONABLE.get()
+    return _SWITCHES.partitionable
 
 
 def float_dtype() -> torch.dtype:

@@ -7,7 +7,7 @@ as tensors and Python numbers, is a leaf. A TensorDict is treated as a dict of i
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from idql_func.switches import float_dtype, int_dtype
-from idql_func.types import PyTree
+from idql_func.types import Params, PyTree
 
 NAMESPACE = "idql_func"
+NUMPY = (np.ndarray, np.generic)
+"""Arrays and numbers of NumPy; a tuple, which torch.compile can trace."""
 
 _tensordict_classes: set[type] = set()
 
@@ -40,11 +42,22 @@ def tree_flatten(
 def tree_unflatten(treespec: optree.PyTreeSpec, leaves: Iterable[Any]) -> PyTree:
     """Rebuild a tree from its structure and its leaves.
 
+    Raises:
+        ValueError: if the number of leaves is another one.
+
     >>> leaves, treespec = tree_flatten({"a": 1})
     >>> tree_unflatten(treespec, [5])
     {'a': 5}
     """
-    return optree.tree_unflatten(treespec, leaves)
+    try:
+        return optree.tree_unflatten(treespec, leaves)
+    except ValueError:
+        count = len(list(leaves))
+        if count == treespec.num_leaves:
+            raise
+        raise ValueError(
+            f"tree_unflatten: the structure has {treespec.num_leaves} leaves, got {count}."
+        ) from None
 
 
 def tree_leaves(tree: PyTree) -> list[Any]:
@@ -69,11 +82,30 @@ def tree_iter(tree: PyTree) -> Iterator[Any]:
 def tree_map(fn: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
     """Apply ``fn`` to corresponding leaves of trees of one structure.
 
+    Raises:
+        ValueError: if the trees differ in structure.
+
     >>> tree_map(lambda x, y: x + y, {"a": 1}, {"a": 10})
     {'a': 11}
     """
     _register_tensordict()
-    return optree.tree_map(fn, tree, *rest, namespace=NAMESPACE)
+    try:
+        return optree.tree_map(fn, tree, *rest, namespace=NAMESPACE)
+    except ValueError:
+        structure = optree.tree_structure(tree, namespace=NAMESPACE)
+        for other in rest:
+            found = optree.tree_structure(other, namespace=NAMESPACE)
+            if not structure.is_prefix(found):
+                raise ValueError(
+                    "tree_map: the trees must have one structure, got "
+                    f"{_brief(structure)} and {_brief(found)}."
+                ) from None
+        raise
+
+
+def _brief(structure: optree.PyTreeSpec) -> str:
+    text = str(structure).removeprefix("PyTreeSpec(").partition(", namespace=")[0]
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def tree_paths(tree: PyTree, none_is_leaf: bool = False) -> list[str]:
@@ -127,15 +159,56 @@ def tree_unstack(tree: PyTree) -> list[PyTree]:
     return [tree_unflatten(treespec, row) for row in zip(*leaves, strict=True)]
 
 
+def flatten_params(params: Params, prefix: str = "") -> dict[str, Tensor]:
+    """Nested parameters as one dict by dotted name, the form of ``functional_call``.
+
+    >>> flatten_params({"Dense_0": {"bias": torch.zeros(1)}})
+    {'Dense_0.bias': tensor([0.])}
+    """
+    flat: dict[str, Tensor] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten_params(dict(value), f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
 def as_tensor(value: Any, dtype: torch.dtype | None = None) -> Tensor:
     """Convert an array or number to a tensor; NumPy dtypes are kept unless ``dtype`` is given.
 
     >>> as_tensor(np.array([1.0, 2.0]), torch.float32)
     tensor([1., 2.])
     """
-    if isinstance(value, np.ndarray | np.generic):
-        value = torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, NUMPY):
+        value = _from_numpy(value)
     return torch.as_tensor(value, dtype=dtype)
+
+
+def array_tensor(leaf: Any) -> Tensor | None:
+    """The tensor that JAX makes of a number or an array; None for anything else.
+
+    Outside :func:`idql_func.enable_x64` 64-bit numbers and arrays become 32-bit ones.
+
+    >>> array_tensor(np.float64(0.5)), array_tensor("text")
+    (tensor(0.5000), None)
+    """
+    dtype = number_dtype(leaf)
+    if dtype is not None:
+        return torch.tensor(leaf, dtype=dtype)
+    if not isinstance(leaf, NUMPY) or leaf.dtype.kind not in "biuf":
+        return None
+    tensor = _from_numpy(leaf)
+    wide = {torch.float64: float_dtype, torch.int64: int_dtype}.get(tensor.dtype)
+    return tensor if wide is None else tensor.to(wide())
+
+
+def _from_numpy(value: np.ndarray | np.generic) -> Tensor:
+    """A tensor of the array's memory where torch can use it, else of a copy."""
+    array = np.asarray(value, order="C")  # np.ascontiguousarray would give numbers an axis
+    if not array.flags.writeable or not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    return torch.from_numpy(array)
 
 
 def _register_tensordict() -> None:

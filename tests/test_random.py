@@ -232,10 +232,11 @@ def test_randint_of_64_bits_is_within_its_range(seed: int, low: int, span: int) 
 def test_randint_reaches_every_value_and_the_largest_integer() -> None:
     drawn = random.randint(random.PRNGKey(0), (200,), 2, 7)
     assert sorted(set(drawn.tolist())) == [2, 3, 4, 5, 6]
-    # a bound above the dtype includes its largest value
-    top = random.randint(random.PRNGKey(0), (200,), 2**31 - 2, 2**31)
+    # a bound above the dtype includes its largest value; JAX and this library take no such integer
+    above = torch.tensor(2**31)
+    top = random.randint(random.PRNGKey(0), (200,), 2**31 - 2, above)
     assert set(top.tolist()) == {2**31 - 2, 2**31 - 1}
-    full = random.randint(random.PRNGKey(0), (2000,), -(2**31), 2**31)
+    full = random.randint(random.PRNGKey(0), (2000,), -(2**31), above)
     assert full.min() < -(2**30) and full.max() > 2**30
 
 
@@ -378,17 +379,22 @@ KEY = torch.tensor([0, 1])
     ("call", "error", "words"),
     [
         (lambda: random.PRNGKey(1.5), TypeError, "seed must be an integer, got float"),  # type: ignore[arg-type]
-        (lambda: random.PRNGKey(True), TypeError, "seed must be an integer, got bool"),
+        (lambda: random.PRNGKey(2**63), ValueError, "seed must fit into 64 bits"),
+        (lambda: random.fold_in(KEY, -1), ValueError, r"data must lie in \[0, 2\*\*32\)"),
+        (lambda: random.split(KEY, -1), ValueError, "split: num must not have negative"),
         (lambda: random.normal(torch.zeros(3, dtype=torch.int64)), ValueError, r"got \(3,\)"),
         (lambda: random.split(random.split(KEY, 3)), ValueError, "vmap over a stack of keys"),
-        (lambda: random.normal(KEY, 3), TypeError, "sequence of integers"),  # type: ignore[arg-type]
+        (lambda: random.normal(KEY, 3.0), TypeError, "sequence of integers"),  # type: ignore[arg-type]
+        (lambda: random.randint(KEY, (), 0, 2**31), OverflowError, "bound 2147483648 does not fit"),
+        (lambda: random.randint(KEY, (), -(2**40), 0), OverflowError, "use enable_x64 for 64 bits"),
         (lambda: random.uniform(KEY, (2, -1)), ValueError, "negative sizes"),
         (lambda: random.normal(KEY, (2,), torch.int32), TypeError, "normal: dtype must be"),
         (lambda: random.bits(KEY, (2,), torch.int8), TypeError, "bits: dtype must be"),
         (lambda: random.randint(KEY, (2,), 0, 5, torch.float32), TypeError, "randint: dtype"),
         (lambda: random.randint(KEY, (2,), -(2**63), 2**63 - 1, torch.int64), ValueError, "wider"),
-        (lambda: random.truncated_normal(KEY, 1.0, 1.0), ValueError, "lower must be below upper"),
-        (lambda: random.permutation(KEY, torch.tensor(3)), TypeError, "at least one axis"),
+        (lambda: random.permutation(KEY, torch.tensor(3.0)), TypeError, "at least one axis"),
+        (lambda: random.permutation(KEY, torch.ones(3), 1), ValueError, "there is no axis 1"),
+        (lambda: random.choice(KEY, 2, (1,), p=[0.5, -1.0]), ValueError, "not negative"),
         (lambda: random.choice(KEY, 0, (2,)), ValueError, "at least one entry"),
         (
             lambda: random.choice(KEY, 2, (3,), replace=False),
@@ -423,7 +429,7 @@ def test_cuda_draws_equal_those_of_the_cpu(newer: bool, x64: bool) -> None:
             assert torch.equal(on_gpu[name].cpu(), tensor), name
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 10), (-5, 2**31), (7, 3), (-(2**31), 2**31)])
+@pytest.mark.parametrize(("low", "high"), [(0, 10), (-5, 2**31 - 1), (7, 3), (-(2**31), 6)])
 def test_randint_accepts_tensors_as_bounds(low, high):
     key = random.PRNGKey(3)
     expected = random.randint(key, (9,), low, high)

@@ -416,9 +416,9 @@ def test_out_axes_may_be_a_tree() -> None:
     assert torch.equal(rows, xs) and torch.equal(columns["c"], xs.T)
 
 
-def test_numbers_pass_through_vmap_unmapped() -> None:
+def test_numbers_are_not_mapped_and_repeated_in_results() -> None:
     doubled, rate, name = vmap(lambda x, r: (x * r, r, None))(torch.ones(2), 0.5)
-    assert doubled.tolist() == [0.5, 0.5] and rate == 0.5 and isinstance(rate, float)
+    assert doubled.tolist() == rate.tolist() == [0.5, 0.5]
     assert name is None
 
 
@@ -466,7 +466,7 @@ def test_scan_accepts_a_length_and_no_steps() -> None:
     carry, ys = scan(lambda c, x: (c * 2, c), torch.tensor(1), length=5)
     assert carry.item() == 32 and ys.tolist() == [1, 2, 4, 8, 16]
     carry, ys = scan(lambda c, x: (c * 2, c), torch.tensor(1), torch.zeros(0))
-    assert carry.item() == 1 and ys is None
+    assert carry.item() == 1 and ys.shape == (0,) and ys.dtype == torch.int64
 
 
 @pytest.mark.usefixtures("traced")
@@ -502,7 +502,7 @@ def test_vmap_names_the_mismatch() -> None:
         vmap(add)(1.0, 2.0)
     with pytest.raises(ValueError, match=r"'0/w' of shape \(2,\) has no axis 1"):
         vmap(lambda p: p["w"], in_axes=1)({"w": torch.zeros(2)})
-    with pytest.raises(ValueError, match="in_axes is not a prefix"):
+    with pytest.raises(ValueError, match="in_axes has 3 entries for 2 positional"):
         vmap(add, in_axes=(0, 0, 0))(torch.zeros(2), torch.zeros(2))
 
 

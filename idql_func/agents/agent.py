@@ -26,6 +26,9 @@ class Agent(PyTreeNode):
     Methods return ``(result, learner)``. The returned learner has the next key; the learner
     whose method was called is unchanged. Only ``update(..., donate=True)`` reuses the memory of
     its learner, which then raises an error at any use (see :func:`idql_func.jit`).
+
+    ``pickle``, ``copy.deepcopy`` and ``torch.save`` keep every bit, and the copy uses the compiled
+    programs of its original. Unpickling runs code: exchange files with ``save_checkpoint``.
     """
 
     rng: PRNGKey
@@ -49,13 +52,15 @@ class Agent(PyTreeNode):
     def _act(
         self,
         observations: Any,
-        choose: Callable[[Self, Any], tuple[Tensor, PRNGKey]],
+        choose: Callable[[Self, Any], tuple[Any, PRNGKey]],
     ) -> tuple[np.ndarray, Self]:
         """Choose actions for one observation or ``E`` of them; ``choose`` gets a batch."""
         obs, single = self._observations_to_act_on(observations)
         actions, rng = choose(self, obs)
         actions = actions[0] if single else actions
-        return actions.cpu().numpy(), self.replace(rng=rng)
+        if not torch.compiler.is_exporting():  # a graph of torch.export returns tensors
+            actions = actions.cpu().numpy()
+        return actions, self.replace(rng=rng)
 
     # Learners of nested observations override the two methods below.
 

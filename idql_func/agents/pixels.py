@@ -16,6 +16,7 @@ from idql_func.agents.agent import Agent
 from idql_func.agents.augmentations import batched_random_crop
 from idql_func.agents.checks import check_integer, check_layers, check_name, real_tensor
 from idql_func.agents.factories import critic_head, policy_head
+from idql_func.compiler.torch_internals import register_constant
 from idql_func.deprecation import moved_names
 from idql_func.networks import D4PGEncoder, PixelMultiplexer, ResNetV2Encoder
 from idql_func.networks.conv import Padding, check_padding
@@ -182,7 +183,26 @@ def _key_names(what: str, keys: Any) -> tuple[str, ...]:
 # --- augmentation ---------------------------------------------------------------------------
 
 
-@functools.cache
+@dataclass(unsafe_hash=True)  # torch.compile takes no frozen one as a constant
+class RandomCrops:
+    """Random crops of some cameras, as a function ``(key, observations) -> observations``."""
+
+    pixel_keys: tuple[str, ...]
+    depth_keys: tuple[str, ...]
+
+    def __call__(self, rng: PRNGKey, observations: Mapping[str, Any]) -> dict[str, Any]:
+        observations = dict(observations)
+        for pixel_key, depth_key in zip_longest(self.pixel_keys, self.depth_keys):
+            key, rng = random.split(rng)
+            observations = batched_random_crop(key, observations, pixel_key)
+            if depth_key is not None:
+                observations = batched_random_crop(key, observations, depth_key)
+        return observations
+
+
+register_constant(RandomCrops)  # jitted functions take one as a static argument
+
+
 def random_crops(pixel_keys: tuple[str, ...], depth_keys: tuple[str, ...]) -> Augmentation:
     """Random crops of these cameras as a function ``(key, observations) -> observations``.
 
@@ -192,17 +212,7 @@ def random_crops(pixel_keys: tuple[str, ...], depth_keys: tuple[str, ...]) -> Au
     >>> random_crops(("pixels",), ())(random.PRNGKey(0), frames)["pixels"].shape
     torch.Size([2, 8, 8, 3, 1])
     """
-
-    def crop(rng: PRNGKey, observations: Mapping[str, Any]) -> dict[str, Any]:
-        observations = dict(observations)
-        for pixel_key, depth_key in zip_longest(pixel_keys, depth_keys):
-            key, rng = random.split(rng)
-            observations = batched_random_crop(key, observations, pixel_key)
-            if depth_key is not None:
-                observations = batched_random_crop(key, observations, depth_key)
-        return observations
-
-    return crop
+    return RandomCrops(pixel_keys, depth_keys)
 
 
 @functools.partial(jit, static_argnames="augment")

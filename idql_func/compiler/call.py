@@ -7,6 +7,7 @@ flattening the trees alone would take as long as the update of a small learner.
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from array import array
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-import numpy as np
 import optree
 import torch
 from torch import Tensor
@@ -31,8 +31,8 @@ from idql_func.compiler.lazy import (
     transfer,
 )
 from idql_func.compiler.replay import Replayed
-from idql_func.switches import float_dtype, x64_enabled
-from idql_func.tree import as_tensor, number_dtype, tree_flatten, tree_unflatten
+from idql_func.switches import x64_enabled
+from idql_func.tree import array_tensor, as_tensor, number_dtype, tree_flatten, tree_unflatten
 from idql_func.types import PyTree
 
 Output = tuple[str, Any]
@@ -179,16 +179,16 @@ def leaf_tensor(leaf: Any, device: torch.device | None, slot: int) -> Tensor | N
     """The tensor of a number or an array, or None. Equal numbers at two slots get two tensors."""
     dtype = number_dtype(leaf)
     if dtype is not None:
-        return _scalar(leaf, dtype, device, slot)
-    if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "biuf":
-        tensor = torch.from_numpy(np.ascontiguousarray(leaf))
-        return tensor.to(dtype=float_dtype() if leaf.dtype.kind == "f" else None, device=device)
-    return None
+        return _scalar(leaf, math.copysign(1.0, leaf), dtype, device, slot)
+    tensor = array_tensor(leaf)
+    return None if tensor is None else tensor.to(device)
 
 
 @functools.lru_cache(maxsize=4096)
-def _scalar(value: Any, dtype: torch.dtype, device: torch.device | None, slot: int) -> Tensor:
-    """The cached tensor of a Python number, one for each slot."""
+def _scalar(
+    value: Any, sign: float, dtype: torch.dtype, device: torch.device | None, slot: int
+) -> Tensor:
+    """The cached tensor of a Python number, one for each slot and for each sign of zero."""
     return torch.tensor(value, dtype=dtype, device=device)
 
 
@@ -253,6 +253,7 @@ class Program:
         inputs: int,
         donated: Sequence[int] = (),
         kinds: Sequence[tuple[torch.Size, torch.dtype] | None] = (),
+        constant_requires_grad: bool = False,
     ) -> None:
         """Prepare the calls.
 
@@ -265,6 +266,8 @@ class Program:
             inputs: how many leaves the arguments have.
             donated: the argument leaves that the caller has donated.
             kinds: shape and dtype of each leaf of the result, None for a constant.
+            constant_requires_grad: whether a tensor from outside the function requires a gradient,
+                which would be cut.
         """
         self.run = run
         self.outputs = outputs
@@ -287,11 +290,13 @@ class Program:
         self.returned_arguments = [
             k for kind, k in outputs if kind == "argument" and k not in given
         ]
-        self._donates = bool(donated)
+        self.donates = bool(donated)
+        self.constant_requires_grad = constant_requires_grad
         self.outer, self.parts = self._plan()
         others = [k for k in self.parts if isinstance(k, int)]
         self._can_repeat = (
-            self._donates
+            self.donates
+            and not constant_requires_grad
             and len(self.parts) == len(others) + 1
             and all(outputs[k][0] in _MADE for k in others)
         )
@@ -323,9 +328,9 @@ class Program:
             if kind in ("argument", "constant")
         )
         made = zip(outputs, self.kept[start:stop], strict=True)
-        if self._donates and not all(kept or kind == "constant" for (kind, _), kept in made):
+        if self.donates and not all(kept or kind == "constant" for (kind, _), kept in made):
             return None
-        return _Part(start, stop, spec, layout, unknown_kinds, x64_enabled(), self._donates)
+        return _Part(start, stop, spec, layout, unknown_kinds, x64_enabled(), self.donates)
 
     def run_flat(self, leaves: Sequence[Any], tensors: Sequence[Tensor]) -> Sequence[Any]:
         """Run the graph and pick the leaves of the result from its outputs and the arguments."""

@@ -7,8 +7,10 @@ costs seconds at the first call and a check of every argument at each later one.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -115,6 +117,32 @@ def _copy(graph: GraphModule) -> GraphModule:
     nodes = torch.fx.Graph()
     nodes.output(nodes.graph_copy(graph.graph, {}))
     return GraphModule(graph, nodes)
+
+
+_GRAPHS_ONLY: ContextVar[bool] = ContextVar("idql_func_graphs_only", default=False)
+
+
+@contextlib.contextmanager
+def without_code_generation() -> Iterator[None]:
+    """Context in which jitted functions are traced, and their graphs run without machine code.
+
+    For tests of many small programs: tracing takes milliseconds, compiling takes seconds.
+    """
+    token = _GRAPHS_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _GRAPHS_ONLY.reset(token)
+
+
+def generates_code() -> bool:
+    """Whether jitted functions are compiled to machine code.
+
+    >>> with without_code_generation():
+    ...     generates_code()
+    False
+    """
+    return not _GRAPHS_ONLY.get()
 
 
 @functools.cache

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import inspect
 import logging
+import math
+import operator
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,11 +19,13 @@ from torch import Tensor
 
 from idql_func.compiler.call import Arguments, BadLeaf, Program, cached_call
 from idql_func.compiler.cuda_graph import CudaGraph
+from idql_func.compiler.dynamo import OpaqueCall, inside_export
 from idql_func.compiler.fx_utils import ends
-from idql_func.compiler.inductor import compile_graph, compiler_problem
+from idql_func.compiler.inductor import compile_graph, compiler_problem, generates_code
 from idql_func.compiler.pass_inplace import reuse_donated_memory
-from idql_func.compiler.torch_internals import ANALYSIS, problem_of, storage_of
+from idql_func.compiler.torch_internals import ANALYSIS, problem_of, storage_of, version_of
 from idql_func.compiler.trace import example_inputs, runs_eagerly, trace
+from idql_func.kernels.build import program_is_differentiated
 from idql_func.switches import bfloat16_matmul, native_matmul, partitionable, x64_enabled
 from idql_func.tree import tree_flatten, tree_paths, tree_stack, tree_unflatten
 from idql_func.types import PyTree
@@ -41,36 +48,68 @@ class Jitted:
         donate_argnums: int | Sequence[int] = (),
         cuda_graphs: bool = False,
         open_argnames: str | Sequence[str] = (),
+        donate_argnames: str | Sequence[str] = (),
     ) -> None:
         functools.update_wrapper(self, fn)
         self.fn = fn
         self.cuda_graphs = cuda_graphs
-        self._static_nums = _set_of(static_argnums)
-        self._static_names = _set_of(static_argnames)
-        self._donated_nums = _set_of(donate_argnums)
+        self._static_nums, self._static_names = _places_and_names(
+            fn, "static", static_argnums, static_argnames
+        )
+        self._donated_nums, self._donated_names = _places_and_names(
+            fn, "donate", donate_argnums, donate_argnames
+        )
         self._open_names = _set_of(open_argnames)
-        if both := self._static_nums & self._donated_nums:
+        both = self._static_nums & self._donated_nums or self._static_names & self._donated_names
+        if both:
             raise ValueError(
                 f"jit({name_of(fn)}): argument {min(both)} can't be static and donated at once."
             )
-        self._repeats = self._donated_nums == {0} and not self._static_nums
+        self._repeats = self._donated_nums == {0}
         self._programs: dict[Any, Program] = {}
         self._donating: Jitted | None = None
+        self._opaque = OpaqueCall(fn)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Jitted:
+        return self  # like a function
+
+    def __reduce__(self) -> str:
+        """The name of a function of a module, by which it is pickled.
+
+        Raises:
+            TypeError: if the name does not lead to this function.
+        """
+        name = name_of(self.fn)
+        try:
+            found = operator.attrgetter(name)(sys.modules[self.fn.__module__])
+        except (AttributeError, KeyError):
+            found = None
+        if found is not self:
+            raise TypeError(
+                f"jit({name}): only a jitted function that is found under its name in its module "
+                "can be pickled."
+            )
+        return name
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling():
+            return self._opaque.compiled(args, kwargs)
+        if inside_export():
+            return self._opaque.exported(args, kwargs)
         if runs_eagerly():
             return self.fn(*args, **kwargs)
         settings = self._settings(args, kwargs)
-        fast = cached_call(args[0], settings) if self._repeats and args else None
+        repeats = self._repeats and not settings[2]  # without static arguments by position
+        fast = cached_call(args[0], settings) if repeats and args else None
         if fast is not None:
             leaves = fast.leaves(args[1:])
             if leaves is not None:
                 return fast(args[0], leaves)
         program, arguments = self._prepare(args, kwargs, settings)
-        return program(arguments, settings if self._repeats and not settings[1] else None)
+        return program(arguments, settings if repeats and not settings[1] else None)
 
     def scan(
         self,
@@ -169,10 +208,26 @@ class Jitted:
         names, keywords = (), ()
         if kwargs:
             names = tuple(sorted([k for k in kwargs if k not in self._static_names]))
-            keywords = tuple(sorted([kw for kw in kwargs.items() if kw[0] in self._static_names]))
-        positional = tuple([(i, args[i]) for i in sorted(self._static_nums) if i < len(args)])
+            keywords = tuple(
+                [(k, self._static(k, kwargs[k])) for k in sorted(kwargs) if k in self._static_names]
+            )
+        positional = ()
+        if self._static_nums:
+            count = len(args)
+            places = sorted({i % count for i in self._static_nums if -count <= i < count})
+            positional = tuple([(i, self._static(i, args[i])) for i in places])
         switches = x64_enabled(), partitionable(), bfloat16_matmul(), native_matmul()
         return self, names, positional, keywords, switches
+
+    def _static(self, name: int | str, value: Any) -> _Static:
+        try:
+            return _Static(value)
+        except TypeError:
+            raise ValueError(
+                f"jit({name_of(self.fn)}): the static argument {name!r} is a "
+                f"{type(value).__name__}, which can't be hashed; give a value that can, such as a "
+                "tuple."
+            ) from None
 
     def _prepare(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], settings: _Settings
@@ -182,7 +237,9 @@ class Jitted:
         The caller's donated tensors are unusable from here on.
         """
         _, names, positional, keywords, _ = settings
-        static_args, static_kwargs = dict(positional), dict(keywords)
+        static_args, static_kwargs = (
+            {name: static.value for name, static in given} for given in (positional, keywords)
+        )
         values = [None if i in static_args else a for i, a in enumerate(args)]
         try:
             arguments = Arguments([*values, *[kwargs[name] for name in names]])
@@ -201,8 +258,16 @@ class Jitted:
             program = self._compile(spec, static_args, static_kwargs, arguments.tensors)
             known = tuple([signature.interned() for signature in arguments.signatures])
             self._programs[known, settings] = program
-        if self._donated_nums:
-            arguments.donate(self._donated_nums, program.written)
+        if program.constant_requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                f"jit({name_of(self.fn)}): the function uses a tensor that requires a gradient and "
+                "is not one of its arguments; make it an argument, or detach it."
+            )
+        if program.donates:
+            count = len(args)
+            donated = {i % count for i in self._donated_nums if -count <= i < count}
+            donated |= {count + k for k, name in enumerate(names) if name in self._donated_names}
+            arguments.donate(donated, program.written)
         return program, arguments
 
     def _compile(
@@ -215,15 +280,24 @@ class Jitted:
         outputs: list[tuple[str, Any]] = []
         out_spec: list[optree.PyTreeSpec] = []
         positional, keywords = spec.children()
-        donated = _places(positional, self._donated_nums)
+        count = positional.num_children
+        donated_args = {i % count for i in self._donated_nums if -count <= i < count}
+        donated = _places(positional, donated_args)
+        donated += _places(keywords, self._donated_names, positional.num_leaves)
+        differentiated = any(t.requires_grad for t in tensors)
+        if differentiated:  # autograd keeps the memory of arguments for the backward pass
+            donated = ()
         unknown_aliases = problem_of(ANALYSIS) is not None
         dynamic_rows = set(_places(keywords, self._open_names, positional.num_leaves))
 
         def flat(*inputs: Tensor) -> tuple[Tensor, ...]:
             args, kwargs = tree_unflatten(spec, inputs)
             args = tuple(static_args.get(i, a) for i, a in enumerate(args))
+            versions = [version_of(x) for x in inputs]
             result_leaves, result_spec = tree_flatten(self.fn(*args, **kwargs, **static_kwargs))
-            position = {id(x): k for k, x in enumerate(inputs)}
+            position = {
+                id(x): k for k, x in enumerate(inputs) if version_of(x) == versions[k]
+            }  # of the inputs that the function did not write
             storages = {storage_of(x) for x in inputs}
             results: list[Tensor] = []
             outputs.clear()
@@ -237,11 +311,20 @@ class Jitted:
                     shared = donated and (unknown_aliases or storage_of(leaf) in storages)
                     results.append(leaf.clone() if shared else leaf.contiguous())
                     storages.add(storage_of(leaf))
+                elif isinstance(leaf, str | bytes) or dataclasses.is_dataclass(leaf):
+                    path = tree_paths(tree_unflatten(result_spec, result_leaves))[len(outputs)]
+                    raise TypeError(
+                        f"jit({name_of(self.fn)}): the function returns {path!r} as a "
+                        f"{type(leaf).__name__}; the leaves of a result must be tensors, arrays or "
+                        "numbers. Register a dataclass by deriving it from struct.PyTreeNode."
+                    )
                 else:
                     outputs.append(("constant", leaf))
             return tuple(results)
 
-        graph = trace(flat, example_inputs(tensors, dynamic_rows))
+        name = f"jit({name_of(self.fn)})"
+        with program_is_differentiated(differentiated):
+            graph = trace(flat, example_inputs(tensors, dynamic_rows), name)
         graph.graph.eliminate_dead_code()
         placeholders, output = ends(graph)
         made = [node.meta["val"] for node in output.args[0]]
@@ -259,7 +342,7 @@ class Jitted:
         graph.recompile()
         device = tensors[0].device if tensors else torch.device("cpu")
         run: Callable[..., Any] = graph
-        if len(graph.graph.nodes) > 1:
+        if len(graph.graph.nodes) > 1 and generates_code():
             problem = compiler_problem(device)
             if problem is None:
                 logger.info("compiling %s: %d operations", name_of(self.fn), len(graph.graph.nodes))
@@ -268,7 +351,9 @@ class Jitted:
                 warnings.warn(f"jit: {problem} Running eagerly.", RuntimeWarning, stacklevel=5)
         if self.cuda_graphs and device.type == "cuda":
             run = CudaGraph(run, {used.index(k) for k in used if k in donated})
-        return Program(run, used, outputs, out_spec[0], len(tensors), donated, kinds)
+        constants = [getattr(graph, n.target) for n in graph.graph.nodes if n.op == "get_attr"]
+        closure = any(isinstance(c, Tensor) and c.requires_grad for c in constants)
+        return Program(run, used, outputs, out_spec[0], len(tensors), donated, kinds, closure)
 
 
 def _spec_of_all(specs: Sequence[optree.PyTreeSpec], names: Sequence[str]) -> optree.PyTreeSpec:
@@ -287,6 +372,68 @@ def _places(spec: optree.PyTreeSpec, chosen: set[Any], start: int = 0) -> tuple[
             places.extend(range(start, start + child.num_leaves))
         start += child.num_leaves
     return tuple(places)
+
+
+class _Static:
+    """A static argument. It equals another one of the same value and the same types, as in JAX."""
+
+    __slots__ = ("kind", "number", "value")
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.kind = _kind_of(value)
+        self.number = hash((self.kind, value))
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _Static)
+            and self.number == other.number
+            and self.kind == other.kind
+            and self.value == other.value
+        )
+
+
+def _kind_of(value: Any) -> Any:
+    """The types of a value and of its parts; 0.0 and -0.0 are of two kinds."""
+    if isinstance(value, Tensor):
+        raise TypeError("tensors are compared by value, and hashed by identity")
+    if isinstance(value, tuple):
+        return type(value), *map(_kind_of, value)
+    return (type(value), math.copysign(1.0, value)) if isinstance(value, float) else type(value)
+
+
+def _places_and_names(
+    fn: Callable[..., Any], what: str, nums: Any, names: Any
+) -> tuple[set[int], set[str]]:
+    """Positions and names of arguments; those that are not given follow from the others."""
+    places, chosen = _set_of(nums), _set_of(names)
+    try:
+        parameters = [*inspect.signature(fn).parameters.values()]
+    except (TypeError, ValueError):  # some built-in functions have no signature
+        return places, chosen
+    listed = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    open_ended = any(p.kind == p.VAR_POSITIONAL for p in parameters)
+    for place in places:
+        if not open_ended and not -len(listed) <= place < len(listed):
+            raise ValueError(
+                f"jit({name_of(fn)}): {what}_argnums is {place}, but the function takes "
+                f"{len(listed)} positional arguments."
+            )
+    if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+        known = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if unknown := chosen - known:
+            raise ValueError(
+                f"jit({name_of(fn)}): {what}_argnames is {min(unknown)!r}, but the function has "
+                "no such argument."
+            )
+    if places and not chosen:
+        chosen = {listed[i] for i in places if 0 <= i < len(listed)}
+    elif chosen and not places:
+        places = {listed.index(name) for name in chosen if name in listed}
+    return places, chosen
 
 
 def _set_of(names: Any) -> set[Any]:

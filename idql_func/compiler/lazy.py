@@ -312,5 +312,5 @@ def layout_of(spec: optree.PyTreeSpec) -> NodeLayout | None:
         stop = start + child.num_leaves
         fields[name] = start, stop, child, layout_of(child)
         start = stop
-    static = {name: getattr(example, name) for name in cls._static_names}
+    static = {name: getattr(example, name) for name in (*cls._static_names, "_static")}
     return NodeLayout(cls, spec, static, fields)

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 logger = logging.getLogger("idql_func")
 
@@ -42,6 +43,9 @@ DYNAMIC_ROWS = "compiled code for any number of rows"
 MATMUL = "own matmul in compiled programs"
 REPLAY = "recording and replay"
 MEMORY = "memory estimate for groups of seeds"
+COPY_ON_WRITE = "copies on write of arguments"
+SHARED = "check of results that members share"
+DYNAMO = "jitted functions inside torch.compile"
 
 FALLBACKS = {
     TRACE: "jitted functions run eagerly",
@@ -52,6 +56,9 @@ FALLBACKS = {
     MATMUL: "torch multiplies matrices",
     REPLAY: "Inductor's Python code runs each compiled program",
     MEMORY: "a group of seeds starts without a check of its memory",
+    COPY_ON_WRITE: "transforms that run eagerly copy their arguments",
+    SHARED: "with out_axes None, vmap returns the first member's result",
+    DYNAMO: "torch.compile leaves its graph at a jitted function",
 }
 """What the library does where a route is off."""
 
@@ -89,12 +96,21 @@ class Internal(Generic[T]):
     def _search(self) -> tuple[T | None, str | None]:
         if self.found is None:
             try:
-                self.found = self.find(), None
+                with _outside_modes():  # the first use may be under fake tensors
+                    self.found = self.find(), None
             except Exception as error:  # private code may fail in any way
                 problem = f"{self.name} of torch {torch.__version__}: {_one_line(error)}"
                 _log_off(self.routes, problem)
                 self.found = None, problem
         return self.found
+
+
+def _outside_modes() -> contextlib.AbstractContextManager[Any]:
+    try:
+        from torch.utils._python_dispatch import _disable_current_modes
+    except ImportError:
+        return contextlib.nullcontext()
+    return _disable_current_modes()
 
 
 def internal(*routes: str) -> Callable[[Callable[[], T]], Internal[T]]:
@@ -153,6 +169,97 @@ def _expect_parameters(function: Callable[..., Any], *names: str) -> None:
     _expect(not missing, f"no parameter {', '.join(sorted(missing))}")
 
 
+# --- torch.compile and torch.export -------------------------------------------------------
+
+
+@internal(DYNAMO)
+def torch_pytree() -> types.ModuleType:
+    """The module of torch's own pytrees, in which the library's nodes are registered."""
+    from torch.utils import _pytree
+
+    _expect_parameters(_pytree.register_pytree_node, "serialized_type_name", "flatten_with_keys_fn")
+    _expect_parameters(_pytree.register_constant, "cls")
+    return _pytree
+
+
+def register_pytree(
+    cls: type,
+    flatten: Callable[[Any], tuple[list[Any], Any]],
+    unflatten: Callable[[Sequence[Any], Any], Any],
+    names: Sequence[str] = (),
+) -> None:
+    """Register a class with torch's pytrees; ``names`` are those of its children."""
+    pytree = torch_pytree()
+    if pytree is None:
+        return
+
+    def with_keys(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
+        children, context = flatten(node)
+        # torch.export confuses attributes of which one's name begins with the other's
+        keys = [pytree.MappingKey(name) for name in names]
+        return [*zip(keys, children, strict=True)], context
+
+    pytree.register_pytree_node(
+        cls,
+        flatten,
+        unflatten,
+        serialized_type_name=f"{cls.__module__}.{cls.__qualname__}",
+        flatten_with_keys_fn=with_keys,
+    )
+
+
+def register_constant(cls: type) -> None:
+    """Let the objects of a class be part of a structure of torch's pytrees."""
+    pytree = torch_pytree()
+    if pytree is not None:
+        pytree.register_constant(cls)
+
+
+@internal(DYNAMO)
+def nonstrict_trace() -> Callable[..., Any]:
+    """The decorator of functions that Dynamo does not trace, and AOTAutograd does."""
+    from torch._dynamo import nonstrict_trace
+
+    _expect(nonstrict_trace(lambda x: x)(1) == 1, "the function does not run")
+    return nonstrict_trace
+
+
+def opaque_to_dynamo(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as one call of Dynamo's graph."""
+    decorate = nonstrict_trace()
+    return fn if decorate is None else decorate(fn)
+
+
+@internal(DYNAMO)
+def no_tracing() -> Callable[[], contextlib.ExitStack]:
+    """A function that makes a context in which ``torch.export`` sees nothing of the code."""
+    from torch._C import DisableTorchFunction
+    from torch._guards import TracingContext, tracing
+
+    def context() -> contextlib.ExitStack:
+        stack = contextlib.ExitStack()
+        stack.enter_context(tracing(None))
+        stack.enter_context(_outside_modes())
+        stack.enter_context(DisableTorchFunction())
+        return stack
+
+    with context():
+        _expect(TracingContext.try_get() is None, "a trace is visible")
+    return context
+
+
+def outside_tracing() -> contextlib.AbstractContextManager[Any]:
+    """A context in which ``torch.export`` sees nothing of the code, where torch has one."""
+    context = no_tracing()
+    return contextlib.nullcontext() if context is None else context()
+
+
+def constant_under_dynamo(fn: F) -> F:
+    """Let Dynamo run a function without arguments when it traces a call of it."""
+    fn._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return fn
+
+
 # --- tracing --------------------------------------------------------------------------
 
 
@@ -192,6 +299,35 @@ def inside_functorch() -> bool:
     """Whether one of ``torch.func``'s transforms is at work; True where that can't be known."""
     peek = functorch_stack()
     return peek is None or peek() is not None
+
+
+@internal(SHARED)
+def functorch_levels() -> tuple[Callable[[], int], Callable[[Tensor], int]]:
+    """Functions that give the number of the innermost transform, and of the one that made a tensor.
+
+    Without them ``vmap`` can't check that a result is equal for all members.
+    """
+    functorch = torch._C._functorch  # type: ignore[attr-defined]
+    current, of_tensor = functorch.maybe_current_level, functorch.maybe_get_level
+    seen: list[bool] = []
+
+    def look(x: Tensor, y: Tensor) -> Tensor:
+        seen.extend(of_tensor(t) == current() for t in (x, y))
+        return x
+
+    torch.func.vmap(look, (0, None))(torch.zeros(1), torch.zeros(1))
+    _expect(seen == [True, False], "it does not tell mapped tensors from others")
+    return current, of_tensor
+
+
+def is_mapped(tensor: Tensor) -> bool:
+    """Whether a tensor differs between the members of the innermost ``vmap``.
+
+    Ask only where :func:`functorch_levels` is found.
+    """
+    levels = functorch_levels()
+    assert levels is not None
+    return levels[0]() == levels[1](tensor)
 
 
 # --- graphs ---------------------------------------------------------------------------
@@ -247,6 +383,42 @@ def storage_identity() -> Callable[[Tensor], int]:
     _expect(number(one) == number(one[1:]), "a view has another number")
     _expect(number(one) != number(other), "two storages have one number")
     return number
+
+
+@internal(COPY_ON_WRITE)
+def lazy_clone() -> Callable[[Tensor], Tensor]:
+    """A function that copies a tensor, whose memory is copied only when one of both is written.
+
+    Without it an argument is copied at once.
+    """
+    clone: Callable[[Tensor], Tensor] = torch.Tensor._lazy_clone  # type: ignore[attr-defined]
+    old = torch.zeros(2)
+    new = clone(old)
+    new.add_(1)
+    _expect(old.tolist() == [0, 0] and new.tolist() == [1, 1], "a write changes the original")
+    return clone
+
+
+def protected_copy(tensor: Tensor) -> Tensor:
+    """An equal tensor; writing into it does not change the original."""
+    clone = lazy_clone()
+    # memory that torch has not allocated, such as that of a file or of NumPy, has no lazy copies
+    if clone is None or not tensor.untyped_storage().resizable():
+        return tensor.clone()
+    try:
+        return clone(tensor)
+    except RuntimeError:
+        return tensor.clone()
+
+
+def is_lazy_clone(operator: Any) -> bool:
+    """Whether an operator makes the copies of :func:`protected_copy`, which share memory."""
+    return "::_lazy_clone" in str(operator.name())
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often an operator has written into a tensor, or into one that shares its memory."""
+    return getattr(tensor, "_version", 0)
 
 
 def storage_of(tensor: Tensor) -> int:

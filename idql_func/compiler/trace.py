@@ -13,11 +13,18 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from idql_func.compiler import torch_internals
-from idql_func.compiler.fx_utils import storage_number, writes
+from idql_func.compiler.fx_utils import ends, storage_number, writes
 from idql_func.compiler.torch_internals import ANALYSIS, DYNAMIC_ROWS, problem_of
+from idql_func.compiler.traced_values import TracedValues
+from idql_func.kernels.build import inside_forward_mode
 from idql_func.switches import jit_disabled
 
 _TRACING: ContextVar[bool] = ContextVar("idql_func_tracing", default=False)
+
+
+def is_tracing() -> bool:
+    """Whether the library traces a function."""
+    return _TRACING.get()
 
 
 def inside_transform() -> bool:
@@ -26,17 +33,26 @@ def inside_transform() -> bool:
     >>> inside_transform()
     False
     """
-    return torch.compiler.is_compiling() or _TRACING.get() or torch_internals.inside_functorch()
+    return torch.compiler.is_compiling() or is_tracing() or torch_internals.inside_functorch()
 
 
 def runs_eagerly() -> bool:
-    """Whether a jitted function called now runs its Python code instead of a program."""
-    return jit_disabled() or inside_transform() or torch_internals.make_fx() is None
+    """Whether a jitted function called now runs its Python code instead of a program.
+
+    A program has no derivative in forward mode.
+    """
+    return (
+        jit_disabled()
+        or inside_transform()
+        or inside_forward_mode()
+        or torch_internals.make_fx() is None
+    )
 
 
-def trace(fn: Callable[..., Any], tensors: Sequence[Tensor]) -> GraphModule:
+def trace(fn: Callable[..., Any], tensors: Sequence[Tensor], name: str = "jit") -> GraphModule:
     """The graph of operators that ``fn`` runs on tensors of these shapes and dtypes.
 
+    Writing into an input writes into a copy of it. ``name`` is that of the function in messages.
     Equal operators on equal inputs are merged, unless the graph writes in place: there two equal
     copies are two buffers.
     """
@@ -44,11 +60,13 @@ def trace(fn: Callable[..., Any], tensors: Sequence[Tensor]) -> GraphModule:
     assert make_fx is not None
     token = _TRACING.set(True)
     try:
-        graph = make_fx(fn)(*tensors)
+        with TracedValues(name):
+            graph = make_fx(fn)(*tensors)
     finally:
         _TRACING.reset(token)
     if problem_of(ANALYSIS) is not None:
         return graph
+    _copy_written_inputs(graph)
     _functionalize_inplace(graph)
     if not any(writes(node) for node in graph.graph.nodes):
         merge = torch_internals.merge_equal_nodes()
@@ -57,6 +75,25 @@ def trace(fn: Callable[..., Any], tensors: Sequence[Tensor]) -> GraphModule:
         graph.graph = merge(graph.graph)
         propagate(graph)  # a view of a value that was merged away is a view of another value now
     return graph
+
+
+def _copy_written_inputs(graph: GraphModule) -> None:
+    """Let the operators that write into an input, or into a view of it, write into a copy."""
+    inputs, _ = ends(graph)
+    written = {storage_number(n.args[0]) for n in graph.graph.nodes if _writes_first(n)}
+    copied = [node for node in inputs if storage_number(node) in written]
+    for node in copied:
+        with graph.graph.inserting_after(inputs[-1]):
+            copy = graph.graph.call_function(torch.ops.aten.clone.default, (node,))
+        node.replace_all_uses_with(copy, lambda user, copy=copy: user is not copy)
+    propagate = torch_internals.fake_tensor_propagation()
+    if copied and propagate is not None:
+        graph.recompile()
+        propagate(graph)
+
+
+def _writes_first(node: Node) -> bool:
+    return writes(node) and bool(node.args) and isinstance(node.args[0], Node)
 
 
 def _functionalize_inplace(graph: GraphModule) -> None:

@@ -103,8 +103,9 @@ class Dataset:
             seed = check_integer(seed, "seed", at_least=0)
         self._np_random, used = gymnasium.utils.seeding.np_random(seed)
         self._seed = int(used)
-        # PRNGKey uses the low 32 bits of the seed unless 64-bit integers are enabled.
-        self._rng = random.PRNGKey(self._seed)
+        # Of the seed, which may have more bits, the low 64 as a signed number. PRNGKey uses the low
+        # 32 bits unless 64-bit integers are enabled.
+        self._rng = random.PRNGKey((self._seed + 2**63) % 2**64 - 2**63)
         return [self._seed]
 
     # --- batches --------------------------------------------------------------------

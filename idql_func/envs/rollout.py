@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from idql_func.switches import with_current_switches
 from idql_func.types import InputError
 
 _Actions = tuple[Sequence[NDArray[Any]], Any]
@@ -209,9 +210,9 @@ def _starter(
     if not in_thread:
         yield lambda call: call
         return
-    context = contextvars.copy_context()  # so that disable_jit and the like apply in the thread
+    context = contextvars.copy_context()
     with ThreadPoolExecutor(1, "idql_func-acting") as pool:
-        yield lambda call: pool.submit(context.run, call).result
+        yield lambda call: pool.submit(context.run, with_current_switches(call)).result
 
 
 def stack_observations(observations: Sequence[Any]) -> Any:

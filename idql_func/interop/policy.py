@@ -27,8 +27,8 @@ from idql_func.distributions import Diagonal
 from idql_func.interop.architecture import build_network, describe_network
 from idql_func.interop.state import from_state_dict
 from idql_func.networks import Module, ddpm_sampler
-from idql_func.networks.module import flatten_params
 from idql_func.struct import TrainState
+from idql_func.tree import flatten_params
 from idql_func.types import InputError, PRNGKey
 
 __all__ = [

@@ -13,6 +13,7 @@ addition separate unless the source calls ``fmaf``, and sums are not reordered.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -22,13 +23,14 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 _SOURCES = Path(__file__).parent / "csrc"
 # The last two flags change no value: neither errno nor floating-point traps are read.
@@ -188,8 +190,14 @@ def operator(
     *,
     fake: Callable[..., Any],
     vmap: Callable[..., Any] | None = None,
+    has_derivative: bool = True,
 ) -> Any:
-    """Register the operator ``idql_func::NAME`` for CPU tensors, without a derivative.
+    """Register the operator ``idql_func::NAME`` for CPU tensors.
+
+    No operator has a derivative rule. One that could have a derivative refuses to run where one is
+    requested, by autograd in reverse or forward mode or by a transform of ``torch.func``, so that
+    no gradient is silently zero. The function that calls it must use tensor operations there; see
+    :func:`differentiated`.
 
     Args:
         schema: name, arguments and results, as in ``"double(Tensor x) -> Tensor"``.
@@ -197,6 +205,8 @@ def operator(
         fake: the shapes and dtypes of the result, as for ``torch.library.register_fake``.
         vmap: the batching rule, as for ``torch.library.register_vmap``; None for an operator that
             never runs under ``vmap``.
+        has_derivative: False for an operator whose tensors are integers, either all arguments or
+            all results: its derivative is zero, and it runs everywhere.
 
     Returns:
         The operator's default overload.
@@ -208,8 +218,91 @@ def operator(
     if vmap is not None:
         torch.library.register_vmap(f"{_NAMESPACE}::{name}", vmap, lib=_OPERATORS)
     overload = getattr(getattr(torch.ops, _NAMESPACE), name).default
+    if has_derivative:
+        refuse = functools.partial(_refuse_derivative, overload)
+        _OPERATORS.impl(name, refuse, "Autograd", with_keyset=True)
+    else:
+        _OPERATORS.impl(name, torch.library.fallthrough_kernel, "Autograd")
     CPU_IMPLEMENTATIONS[overload] = implementation
     return overload
+
+
+# --- derivatives ----------------------------------------------------------------------
+
+
+def _refuse_derivative(overload: Any, keys: Any, *args: Any, **kwargs: Any) -> Any:
+    """The autograd rule of an operator without a derivative: run it, or raise.
+
+    Each transform of ``torch.func`` comes here with its own tensors, innermost first.
+    """
+    tensors: list[Tensor] = []
+    for x in (*args, *kwargs.values()):
+        if isinstance(x, Tensor):
+            tensors.append(x)
+        elif isinstance(x, list):
+            tensors += [y for y in x if isinstance(y, Tensor)]
+    if (torch.is_grad_enabled() and any([x.requires_grad for x in tensors])) or _has_tangent(
+        tensors
+    ):
+        raise NotImplementedError(
+            f"The operator {overload} has no derivative, but the derivative of its result is "
+            "requested; compute the result with tensor operations there."
+        )
+    return overload.redispatch(keys.remove(keys.highestPriorityTypeId()), *args, **kwargs)
+
+
+_SCALAR = torch.zeros(())
+
+
+def inside_forward_mode() -> bool:
+    """Whether a level of forward-mode differentiation has been entered.
+
+    >>> inside_forward_mode()
+    False
+    """
+    return forward_ad.unpack_dual(_SCALAR).primal is not _SCALAR
+
+
+def _has_tangent(tensors: Sequence[Tensor]) -> bool:
+    """Whether one of the tensors is differentiated in forward mode."""
+    return inside_forward_mode() and any(
+        forward_ad.unpack_dual(x).tangent is not None for x in tensors
+    )
+
+
+_DIFFERENTIATED: ContextVar[bool] = ContextVar("idql_func_differentiated", default=False)
+
+
+@contextlib.contextmanager
+def program_is_differentiated(requested: bool) -> Iterator[None]:
+    """Context of tracing a program: whether autograd will differentiate it when it runs."""
+    token = _DIFFERENTIATED.set(requested)
+    try:
+        yield
+    finally:
+        _DIFFERENTIATED.reset(token)
+
+
+def differentiated(*tensors: Tensor) -> bool:
+    """Whether a derivative may be requested: recorded by autograd, or inside a ``grad``.
+
+    >>> differentiated(torch.zeros(2)), differentiated(torch.zeros(2, requires_grad=True))
+    (False, True)
+    """
+    if torch.compiler.is_dynamo_compiling():  # it can't trace what follows
+        return torch.is_grad_enabled() and any([x.requires_grad for x in tensors])
+    if _DIFFERENTIATED.get():
+        return True
+    unwrapped: list[Tensor] = []
+    for tensor in tensors:
+        outer = tensor
+        while (inner := torch.func.debug_unwrap(outer, recurse=False)) is not outer:
+            if inner.ndim == outer.ndim:  # wrapped by a derivative; vmap's wrapper hides an axis
+                return True
+            outer = inner
+        unwrapped.append(outer)
+    recorded = torch.is_grad_enabled() and any([x.requires_grad for x in unwrapped])
+    return recorded or _has_tangent(unwrapped)
 
 
 def mapped_first(count: int, x: Tensor, dim: int | None) -> Tensor:

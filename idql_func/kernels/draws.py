@@ -193,7 +193,7 @@ def _operator(
         return registered(key.movedim(in_dims[0], 0), shape, newer, *arguments), 0
 
     schema = f"{name}(Tensor key, SymInt[] shape, bool newer{parameters}) -> Tensor"
-    registered = operator(schema, run, fake=fake, vmap=vmap)
+    registered = operator(schema, run, fake=fake, vmap=vmap, has_derivative=False)
     _TENSOR_FORMS[name] = tensor_form
     return registered
 
@@ -245,4 +245,5 @@ _fold_in_op = operator(
     _run_fold_in,
     fake=_fake_fold_in,
     vmap=_map_fold_in,
+    has_derivative=False,
 )

@@ -55,7 +55,16 @@ def threefry2x32_tensors(key: Tensor, counts: Tensor) -> Tensor:
 
 def uses_c(key: Tensor) -> bool:
     """Whether draws from this key run in C."""
-    return key.device.type == "cpu" and functions() is not None
+    return key.device.type == "cpu" and available()
+
+
+def available() -> bool:
+    """Whether the C functions can be used.
+
+    >>> available() in (True, False)
+    True
+    """
+    return functions() is not None
 
 
 @functools.cache
@@ -97,5 +106,9 @@ def _map(info, in_dims, key: Tensor, counts: Tensor):
 
 
 _threefry_op = operator(
-    "threefry2x32(Tensor key, Tensor counts) -> Tensor", _run, fake=_fake, vmap=_map
+    "threefry2x32(Tensor key, Tensor counts) -> Tensor",
+    _run,
+    fake=_fake,
+    vmap=_map,
+    has_derivative=False,
 )

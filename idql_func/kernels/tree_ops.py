@@ -22,12 +22,19 @@ import functools
 import re
 from array import array
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from idql_func.kernels.build import CFunction, c_functions, mapped_first, operator
+from idql_func.kernels.build import (
+    CFunction,
+    c_functions,
+    differentiated,
+    mapped_first,
+    operator,
+)
 
 
 def supports(*trees: Sequence[Any]) -> bool:
@@ -52,23 +59,9 @@ def supports(*trees: Sequence[Any]) -> bool:
                 and leaf.device.type == "cpu"
                 and leaf.dtype == dtype
                 and leaf.shape == like.shape
-                and not differentiated(leaf)
             ):
                 return False
-    return _kernels() is not None
-
-
-def differentiated(tensor: Tensor) -> bool:
-    """Whether a derivative may be requested: recorded by autograd, or inside a ``grad``.
-
-    >>> differentiated(torch.zeros(2)), differentiated(torch.zeros(2, requires_grad=True))
-    (False, True)
-    """
-    while (inner := torch.func.debug_unwrap(tensor, recurse=False)) is not tensor:
-        if inner.ndim == tensor.ndim:  # wrapped by a derivative; vmap's wrapper hides an axis
-            return True
-        tensor = inner
-    return tensor.requires_grad and torch.is_grad_enabled()
+    return available() and not differentiated(*chain.from_iterable(trees))
 
 
 def _register(name: str, arguments: str, written: Sequence[str], run: Callable[..., None]) -> None:
@@ -324,6 +317,15 @@ def _constants(code: str, numbers: tuple[Any, ...]) -> array[Any]:
 
 
 _REALS = {torch.float32: "float", torch.float64: "double"}
+
+
+def available() -> bool:
+    """Whether the C functions can be used.
+
+    >>> available() in (True, False)
+    True
+    """
+    return _kernels() is not None
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 They turn uniform draws into normals, from which parameters are initialised; reproducing a training
 run in double precision needs them to the bit. Like XLA, polynomials use fused multiply-adds.
+Derivatives are those of the exact functions, as in JAX, not those of the polynomials.
 
 Sources: M. Giles, "Approximating the erfinv function" (2010); S. Moshier's Cephes library
 for log, log1p and erf; the code that XLA generates, for the conditions of each branch.
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from idql_func.kernels.build import differentiated
 
 _Step = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -52,7 +55,15 @@ def fused_multiply_add_once(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     bits = total.view(torch.int64)
     step = torch.where(error * total > 0, 1, -1)
     odd = torch.where((error != 0) & (bits % 2 == 0), bits + step, bits)
-    return odd.view(torch.float64).float()
+    rounded = odd.view(torch.float64)
+    return (_with_derivatives_of(total, rounded) if differentiated(total) else rounded).float()
+
+
+def _with_derivatives_of(smooth: Tensor, value: Tensor) -> Tensor:
+    """The bits of ``value`` with the derivatives of ``smooth``, the same number before rounding."""
+    zero = smooth.detach() - smooth
+    # subtracted, since the sum of -0.0 and 0.0 is 0.0
+    return torch.where(smooth.isfinite(), value.detach() - zero, value.detach())
 
 
 def _two_sum(x: Tensor, y: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -98,6 +109,12 @@ def log(x: Tensor) -> Tensor:
     """XLA's logarithm of positive normal numbers, equal to the bit in float32."""
     if x.dtype == torch.float64:
         return torch.log(x)
+    if differentiated(x):
+        return _with_derivatives_of(torch.log(x), _log32(x.detach()))
+    return _log32(x)
+
+
+def _log32(x: Tensor) -> Tensor:
     mantissa, power = torch.frexp(x)
     low = mantissa < math.sqrt(0.5)
     t = torch.where(low, mantissa + mantissa, mantissa) - 1
@@ -123,6 +140,12 @@ def _log1p(x: Tensor) -> Tensor:
 
 def erfinv(x: Tensor) -> Tensor:
     """XLA's inverse error function; ``torch.erfinv`` differs from it by tens of ulp."""
+    if differentiated(x):
+        return _with_derivatives_of(torch.erfinv(x), _erfinv(x.detach()))
+    return _erfinv(x)
+
+
+def _erfinv(x: Tensor) -> Tensor:
     w = -_log1p(x * -x)
     if x.dtype == torch.float32:
         centre = w < 5
@@ -146,6 +169,12 @@ def erfinv(x: Tensor) -> Tensor:
 
 def erf(x: Tensor) -> Tensor:
     """XLA's error function, used for the bounds of the truncated normal."""
+    if differentiated(x):
+        return _with_derivatives_of(torch.erf(x), _erf(x.detach()))
+    return _erf(x)
+
+
+def _erf(x: Tensor) -> Tensor:
     if x.dtype == torch.float32:
         x = torch.clamp(x, -4, 4)
         return torch.clamp(_ratio("erf32", x * x, fused_multiply_add, x), -1, 1)

@@ -108,9 +108,19 @@ def _mapped(
 ) -> Any:
     # The decoy comes first, so that a rule that uses the first member for all is detected.
     stacked = (torch.stack([decoy(leaves[i]), leaves[i]]) for i in places)
-    result = vmap(_filled(function, spec, leaves, places))(*stacked)
-    members, structure = tree_flatten(result, none_is_leaf=True)
-    last = [x[1] if isinstance(x, Tensor) else x for x in members]
+    filled = _filled(function, spec, leaves, places)
+    result: list[Any] = []  # the leaves, and their structure
+    made: list[int] = []  # the places of tensors among the leaves
+
+    def tensors_of_result(*tensors: Tensor) -> list[Tensor]:
+        result[:] = tree_flatten(filled(*tensors), none_is_leaf=True)
+        made[:] = [i for i, leaf in enumerate(result[0]) if isinstance(leaf, Tensor)]
+        return [result[0][i] for i in made]
+
+    members = vmap(tensors_of_result)(*stacked)
+    last, structure = result
+    for place, tensor in zip(made, members, strict=True):
+        last[place] = tensor[1]
     return tree_unflatten(structure, last)
 
 

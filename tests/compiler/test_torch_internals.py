@@ -82,7 +82,8 @@ def _all_results() -> list[Tensor]:
     rows = jit(lambda i, data: data[i].sin(), open_argnames="data")
     picked = rows(torch.tensor([1, 0]), data=xs[0])
     mapped = vmap(jit(_loss), in_axes=(None, 0))(learner.layer.params, batches)
-    return [*losses, *tree_leaves(learner), infos["loss"], picked, mapped]
+    shared = vmap(lambda x: xs[0].sum(), out_axes=None)(xs)
+    return [*losses, *tree_leaves(learner), infos["loss"], picked, mapped, shared]
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,8 @@ def _check(expected: list[Tensor]) -> None:
     for result, value in zip(results, expected, strict=True):
         torch.testing.assert_close(result, value, rtol=1e-5, atol=1e-6)
     assert peak_bytes_of_fake(lambda x: x + 1, torch.zeros(100)) in (0, 400)
+    for route in torch_internals.FALLBACKS:  # those that these functions do not use
+        problem_of(route)
 
 
 def test_all_parts_are_found_on_supported_versions(expected: list[Tensor], off_lines: Any) -> None:
@@ -146,6 +149,10 @@ _INDUCTOR = "torch._inductor."
 BROKEN: dict[str, tuple[str, Any]] = {
     "make_fx": ("torch.fx.experimental.proxy_tensor.make_fx", lambda f: f),
     "functorch_stack": ("torch._C._functorch.peek_interpreter_stack", lambda: None),
+    "functorch_levels": ("torch._C._functorch.maybe_get_level", lambda tensor: 0),
+    "torch_pytree": ("torch.utils._pytree.register_constant", lambda: None),
+    "nonstrict_trace": ("torch._dynamo.nonstrict_trace", lambda fn: lambda x: None),
+    "no_tracing": ("torch._guards.tracing", lambda context: None),
     "operator_type": ("torch.ops.aten.add_", torch.ops.aten.add),
     "storage_identity": ("torch.Tensor.untyped_storage", lambda tensor: _OneStorage),
     "merge_equal_nodes": ("torch._functorch.compile_utils.fx_graph_cse", lambda graph: graph),
@@ -159,6 +166,7 @@ BROKEN: dict[str, tuple[str, Any]] = {
     "lowering": (_INDUCTOR + "lowering.register_lowering", lambda operator: operator),
     "dispatch_mode": ("torch.utils._python_dispatch.TorchDispatchMode", _NoMode),
     "fake_tensor_mode": ("torch._subclasses.fake_tensor.FakeTensorMode", _NoMode),
+    "lazy_clone": ("torch.Tensor._lazy_clone", lambda tensor: tensor),
     "compiled_graph_type": (_INDUCTOR + "output_code.CompiledFxGraph", object),
 }
 """A changed behaviour of each part, which its check must detect."""

@@ -125,7 +125,7 @@ class _Counting:
             if isinstance(leaf, Tensor):
                 storage = leaf.untyped_storage()
                 if storage not in self._known:
-                    size = storage.nbytes()
+                    size = 0 if torch_internals.is_lazy_clone(func) else storage.nbytes()
                     self._known[storage] = size
                     self.alive += size
                     weakref.finalize(storage, self._freed, size)
