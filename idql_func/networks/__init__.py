@@ -1,4 +1,40 @@
-"""Networks as pure functions of Flax parameter trees, after ``jaxrl5/networks``."""
+"""Networks as pure functions of Flax parameter trees, after ``jaxrl5/networks``.
+
+A network of one's own is a :class:`Module` that creates its layers in ``__init__`` and calls them
+in ``forward``. It holds no weights: ``init`` draws them, ``apply`` runs the network on them.
+
+- A layer that is assigned to an attribute has the attribute's name in the parameter tree, as in
+  Flax's ``setup``. Layers in a list are called ``blocks_0``, ``blocks_1``, ... ``self.add(layer)``
+  gives the names of Flax's compact modules: ``Dense_0``, ``Dense_1``, ...
+- A layer that is used at two places has one set of parameters, under its first name.
+- ``declare`` is for parameters of the network itself.
+- A network with dropout takes ``training`` and ``rng``, and pushes the name of each layer that it
+  passes ``rng`` to; any other network needs neither.
+
+>>> import torch
+>>> from idql_func import random
+>>> from idql_func.networks.initializers import zeros
+>>> class Policy(Module):
+...     def __init__(self, obs_dim, act_dim):
+...         super().__init__()
+...         self.blocks = [Dense(obs_dim, 16), Dense(16, 16)]
+...         self.drop = Dropout(0.1)
+...         self.head = Dense(16, act_dim)
+...         self.declare("log_scale", (act_dim,), zeros)
+...
+...     def forward(self, x, training=False, rng=None):
+...         for block in self.blocks:
+...             x = torch.relu(block(x))
+...         x = self.drop(x, training, rng and rng.push("drop"))
+...         return self.head(x) * self.log_scale.exp()
+>>> policy = Policy(obs_dim=3, act_dim=2)
+>>> params = policy.init(random.PRNGKey(0))
+>>> sorted(params)
+['blocks_0', 'blocks_1', 'head', 'log_scale']
+>>> key = random.PRNGKey(1)
+>>> policy.apply(params, torch.ones(5, 3), training=True, rngs={"dropout": key}).shape
+torch.Size([5, 2])
+"""
 
 from idql_func.networks.conv import Conv, GroupNorm, max_pool
 from idql_func.networks.diffusion import candidate_sampler, ddpm_sampler

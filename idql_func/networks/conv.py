@@ -132,7 +132,6 @@ class Conv(Module):
             self.declare("bias", (features,), zeros)
 
     def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
-        self.check_values(self.kernel, x)
         leading = x.shape[:-3]
         images = x.reshape(-1, *x.shape[-3:]).permute(0, 3, 1, 2).to(self.kernel.dtype)
         rows, columns = pad_widths(x.shape[-3:-1], self.kernel_size, self.strides, self.padding)
@@ -184,7 +183,6 @@ class GroupNorm(Module):
         self.declare("bias", (input_dim,), zeros)
 
     def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
-        self.check_values(self.scale, x)
         channels = x.shape[-1]
         rows = 1 if x.ndim == 3 else x.shape[0]
         flat = x.reshape(rows, -1, channels)

@@ -1,7 +1,12 @@
-"""Initial values of parameters, the ones that Flax draws for a key."""
+"""Initial values of parameters, the ones that Flax draws for a key.
+
+Each initialiser is a function of a module, or a ``functools.partial`` of one, so that networks
+can be pickled and compared by value.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import TypeAlias
@@ -28,14 +33,14 @@ def xavier_uniform() -> Initializer:
     >>> float(xavier_uniform()(random.PRNGKey(0), (3, 3)).abs().max()) <= 1.0
     True
     """
+    return _draw_xavier_uniform
 
-    def draw(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
-        fan_in, fan_out = _fans(shape)
-        variance = np.float32(1.0 / ((fan_in + fan_out) / 2))
-        scale = float(np.sqrt(np.float32(3) * variance))
-        return random.uniform(key, shape, torch.float32, -1.0, 1.0) * scale
 
-    return draw
+def _draw_xavier_uniform(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
+    fan_in, fan_out = _fans(shape)
+    variance = np.float32(1.0 / ((fan_in + fan_out) / 2))
+    scale = float(np.sqrt(np.float32(3) * variance))
+    return random.uniform(key, shape, torch.float32, -1.0, 1.0) * scale
 
 
 default_init = xavier_uniform
@@ -48,14 +53,14 @@ def lecun_normal() -> Initializer:
     >>> lecun_normal()(random.PRNGKey(0), (2, 3)).shape
     torch.Size([2, 3])
     """
+    return _draw_lecun_normal
 
-    def draw(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
-        # .8796... is the deviation of a unit normal cut at two deviations
-        variance = np.float32(1.0 / _fans(shape)[0])
-        deviation = float(np.sqrt(variance) / np.float32(0.87962566103423978))
-        return random.truncated_normal(key, -2.0, 2.0, shape, torch.float32) * deviation
 
-    return draw
+def _draw_lecun_normal(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
+    # .8796... is the deviation of a unit normal cut at two deviations
+    variance = np.float32(1.0 / _fans(shape)[0])
+    deviation = float(np.sqrt(variance) / np.float32(0.87962566103423978))
+    return random.truncated_normal(key, -2.0, 2.0, shape, torch.float32) * deviation
 
 
 def normal(stddev: float) -> Initializer:
@@ -64,7 +69,11 @@ def normal(stddev: float) -> Initializer:
     >>> normal(0.2)(random.PRNGKey(0), (2, 1)).shape
     torch.Size([2, 1])
     """
-    return lambda key, shape: random.normal(key, shape, torch.float32) * stddev
+    return functools.partial(_draw_normal, stddev=stddev)
+
+
+def _draw_normal(key: PRNGKey, shape: tuple[int, ...], stddev: float) -> Tensor:
+    return random.normal(key, shape, torch.float32) * stddev
 
 
 def zeros(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:

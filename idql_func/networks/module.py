@@ -8,18 +8,22 @@ them. :func:`init` draws their values from a key exactly as Flax does;
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from idql_func import random
-from idql_func.networks.initializers import Initializer
-from idql_func.tree import tree_stack
-from idql_func.types import InputError, Params, PRNGKey
+from idql_func.compiler.torch_internals import register_constant
+from idql_func.networks.declarations import Declarations
+from idql_func.networks.same_module import same_module
+from idql_func.tree import flatten_params, tree_stack
+from idql_func.types import Params, PRNGKey
 
 
 @dataclass(frozen=True)
@@ -51,83 +55,107 @@ class LazyRng:
         return random.split(self.key, num)
 
 
-class Module(nn.Module):
+def _with_check_of_values(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """``forward`` that refuses to run on declared parameters, which have no values."""
+
+    @functools.wraps(forward)
+    def checked(self: Module, *inputs: Any, **options: Any) -> Any:
+        for name in self._initializers:
+            if _is_declaration(getattr(self, name)):
+                self.check_on_meta((inputs, options))
+            break  # all have values or none
+        return forward(self, *inputs, **options)
+
+    return checked
+
+
+def _is_declaration(parameter: Tensor) -> bool:
+    """Whether a parameter is the declared one, and not a value that ``apply`` has put there."""
+    return parameter.is_meta and isinstance(parameter, nn.Parameter)
+
+
+class Module(Declarations):
     """Base of all networks (``flax.linen.Module``).
 
-    ``forward`` takes the inputs, ``training`` (dropout on) and ``rng``, the keys of the
-    dropout layers.
+    ``__init__`` declares parameters and assigns submodules, see :class:`Declarations`. ``forward``
+    takes the inputs, and with dropout also ``training`` (dropout on) and ``rng`` (its keys).
     """
 
     output_dim: int
-    """Size of the last axis of the output."""
+    """Size of the last axis of the output; needed only by networks that build on this one."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._initializers: dict[str, Initializer] = {}
+    _forward_options: ClassVar[frozenset[str]] = frozenset()
+    """Which of ``training`` and ``rng`` the class's ``forward`` takes."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # only `add` registers a submodule, under Flax's name; an attribute is an alias
-        if isinstance(value, nn.Module):
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        parameters = inspect.signature(cls.forward).parameters
+        open_ended = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+        names = {"training", "rng"}
+        cls._forward_options = frozenset(names if open_ended else names & parameters.keys())
+        if "forward" in vars(cls):
+            cls.forward = _with_check_of_values(cls.forward)
 
-    def declare(self, name: str, shape: tuple[int, ...], initializer: Initializer) -> None:
-        """Declare a parameter on the meta device, without a value.
+    def forward_options(self, training: bool, rng: LazyRng | None) -> dict[str, Any]:
+        """The keywords ``training`` and ``rng`` of ``forward``, without those it does not take.
 
-        The n-th declared parameter draws Flax's n-th key of the module.
+        ``training=True`` is always among them, so that a network without it refuses it.
         """
-        self.register_parameter(
-            name, nn.Parameter(torch.empty(shape, device="meta"), requires_grad=False)
-        )
-        self._initializers[name] = initializer
-
-    def add(self, child: Module | None, name: str | None = None) -> Any:
-        """Register a submodule under Flax's automatic name, ``Class_0``, ``Class_1``, ...
-
-        None, for an optional submodule that is off, is returned as it is.
-        """
-        if child is None:
-            return None
-        if name is None:
-            prefix = type(child).__name__
-            count = sum(other.startswith(f"{prefix}_") for other in self._modules)
-            name = f"{prefix}_{count}"
-        self.add_module(name, child)
-        return child
-
-    def check_values(self, parameter: Tensor, x: Tensor) -> None:
-        """Refuse to run on a declared parameter, which has no values.
-
-        Raises:
-            InputError: the parameter is on the meta device and the input is not.
-        """
-        if parameter.is_meta and not x.is_meta:
-            raise InputError(
-                f"{type(self).__name__}: networks hold no weights; draw them with "
-                "params = net.init(key) and run the network with net.apply(params, x)."
-            )
-
-    def init_from(self, rng: LazyRng) -> Params:
-        """Draw the parameter tree from a key and the path of this module."""
-        tree: Params = {}
-        for count, (name, initializer) in enumerate(self._initializers.items(), start=1):
-            shape = tuple(self.get_parameter(name).shape)
-            tree[name] = initializer(rng.make(count), shape)
-        for name, child in self.named_children():
-            assert isinstance(child, Module)
-            params = child.init_from(rng.push(name))
-            if params:  # Flax has no entry for a layer without parameters, such as dropout
-                tree[name] = params
-        return tree
+        options: dict[str, Any] = {"rng": rng} if "rng" in self._forward_options else {}
+        if training or "training" in self._forward_options:
+            options["training"] = training
+        return options
 
     def init(self, key: PRNGKey) -> Params:
         """See :func:`init`."""
         return init(self, key)
 
-    def apply(self, params: Params, *inputs: Any, **options: Any) -> Any:  # type: ignore[override]
+    @property
+    def apply(self) -> Apply:  # type: ignore[override]
         """See :func:`apply`."""
-        return apply(self, params, *inputs, **options)
+        return Apply(self)
+
+
+class Apply:
+    """``module.apply``: :func:`apply` with the module given.
+
+    It equals that of any module that computes the same function (:func:`same_module`). Trees with
+    networks that were built, copied or unpickled separately then have the same structure: they
+    stack, and share one compiled program.
+
+    >>> from idql_func.networks import MLP
+    >>> MLP(3, [4]).apply == MLP(3, [4]).apply
+    True
+    """
+
+    __slots__ = ("__self__",)
+
+    def __init__(self, module: Module) -> None:
+        self.__self__ = module
+
+    def __call__(self, params: Params, *inputs: Any, **options: Any) -> Any:
+        return apply(self.__self__, params, *inputs, **options)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Apply):
+            return NotImplemented
+        if self.__self__ is not other.__self__:
+            if not same_module(self.__self__, other.__self__):
+                return False
+            self.__self__ = other.__self__  # the next comparison takes no time
+        return True
+
+    def __hash__(self) -> int:
+        return hash(type(self.__self__))
+
+    def __reduce__(self) -> tuple[type[Apply], tuple[Module]]:
+        return Apply, (self.__self__,)
+
+    def __repr__(self) -> str:
+        return f"{type(self.__self__).__name__}.apply"
+
+
+register_constant(Apply)  # jitted functions take one as a static argument
 
 
 class Ensemble(Module):
@@ -154,7 +182,8 @@ class Ensemble(Module):
             raise ValueError(f"Ensemble: num must be at least 1, got {num}.")
         self.num = num
         member = net_cls(*args, **kwargs)
-        self.output_dim = member.output_dim
+        if hasattr(member, "output_dim"):
+            self.output_dim = member.output_dim
         self.member_name = f"Vmap{type(member).__name__}_0"
         self.member = self.add(member, self.member_name)
 
@@ -166,13 +195,17 @@ class Ensemble(Module):
     def forward(self, *inputs: Any, training: bool = False, rng: LazyRng | None = None) -> Tensor:
         # functional_call has replaced the member's parameters with the stacked tensors
         stacked = dict(self.member.named_parameters())
+        if any(map(_is_declaration, stacked.values())):
+            self.check_on_meta(inputs)
+            stacked = {name: p.expand(self.num, *p.shape) for name, p in stacked.items()}
         count = next(iter(stacked.values())).shape[0]
         path = (*rng.path, self.member_name) if rng else ()
 
         def member_output(params: dict[str, Tensor], key: PRNGKey | None) -> Tensor:
             stream = None if key is None else LazyRng(key, path)
+            options = self.member.forward_options(training, stream)
             return torch.func.functional_call(
-                self.member, params, inputs, {"training": training, "rng": stream}
+                self.member, params, inputs, options, tie_weights=False
             )
 
         keys = rng.split(count) if rng is not None and training else None
@@ -189,7 +222,7 @@ def init(module: Module, key: PRNGKey) -> Params:
     >>> {name: tuple(p.shape) for name, p in params["Dense_0"].items()}
     {'kernel': (3, 4), 'bias': (4,)}
     """
-    return module.init_from(LazyRng(key))
+    return module.without_repetitions(module.init_from(LazyRng(key)))
 
 
 def apply(
@@ -217,26 +250,20 @@ def apply(
     if set(params) == {"params"}:
         params = params["params"]
     rng = LazyRng(rngs["dropout"]) if rngs and "dropout" in rngs else None
+    flat = flatten_params(params)
+    strict = not module._has_shared_modules
+    if not strict:  # torch would require a shared module's parameters at each of its places
+        names = {name for name, _ in module.named_parameters()}
+        if flat.keys() != names:
+            raise RuntimeError(
+                f"{type(module).__name__}: the parameters lack {sorted(names - flat.keys())} and "
+                f"have {sorted(flat.keys() - names)} in addition."
+            )
     return torch.func.functional_call(
         module,
-        flatten_params(params),
+        flat,
         inputs,
-        {"training": training, "rng": rng, **options},
+        {**module.forward_options(training, rng), **options},
         tie_weights=False,
-        strict=True,
+        strict=strict,
     )
-
-
-def flatten_params(params: Params, prefix: str = "") -> dict[str, Tensor]:
-    """Nested parameters as one dict by dotted name, the form of ``functional_call``.
-
-    >>> flatten_params({"Dense_0": {"bias": torch.zeros(1)}})
-    {'Dense_0.bias': tensor([0.])}
-    """
-    flat: dict[str, Tensor] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten_params(dict(value), f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -46,7 +46,6 @@ class FourierFeatures(Module):
 
     def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
         if self.learnable:
-            self.check_values(self.kernel, x)
             f = (2 * math.pi * x.to(self.kernel.dtype)) @ self.kernel.T
         else:
             rate = math.log(10000) / (self.half_size - 1)

@@ -110,7 +110,8 @@ class PixelMultiplexer(Module):
             # without gradients autograd does not save the activations of the convolutions
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
                 x = encoder(x.reshape(*x.shape[:-2], -1))
-            latents.append(latent(x))
+            # in forward mode only this stops the derivative
+            latents.append(latent(x.detach() if self.stop_gradient else x))
         if self.state_latent is not None:
             latents.append(self.state_latent(observations["state"]))
         inputs = [torch.cat(latents, dim=-1), *([] if actions is None else [actions])]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
 from idql_func.kernels.xla_math import log
 from idql_func.networks.module import LazyRng, Module
 from idql_func.switches import float_dtype
+from idql_func.types import PRNGKey
 
 
 class Temperature(Module):
@@ -31,13 +34,11 @@ class Temperature(Module):
             raise ValueError(
                 f"Temperature: initial_temperature must be above 0, got {initial_temperature}."
             )
-        self.declare(
-            "log_temp",
-            (),
-            lambda key, shape: log(
-                torch.full(shape, initial_temperature, dtype=float_dtype(), device=key.device)
-            ),
-        )
+        self.declare("log_temp", (), functools.partial(_log_of, initial_temperature))
 
     def forward(self, training: bool = False, rng: LazyRng | None = None) -> Tensor:
         return torch.exp(self.log_temp)
+
+
+def _log_of(temperature: float, key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
+    return log(torch.full(shape, temperature, dtype=float_dtype(), device=key.device))

@@ -50,7 +50,7 @@ NUMERICS = (
     Mutation(
         "init-count-from-0",
         "parameters of a module are counted from 0; Flax folds counts from 1 into their keys",
-        "networks/module.py",
+        "networks/declarations.py",
         "for count, (name, initializer) in enumerate(self._initializers.items(), start=1):",
         "for count, (name, initializer) in enumerate(self._initializers.items(), start=0):",
     ),

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from idql_func import agents, tree_map
-from idql_func.networks.module import flatten_params
+from idql_func.tree import flatten_params
 
 FILE = Path(__file__).parent / "reference" / "pixels.safetensors"
 ACTIONS = gym.spaces.Box(-1, 1, (ACT,))

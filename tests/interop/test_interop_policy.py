@@ -19,7 +19,7 @@ from upstream_flax import ACT, CASES, OBS, PIXELS, RECORDED, VISION, make_batch
 
 from idql_func import agents, disable_jit, interop, random, tree_leaves, tree_map, tree_stack
 from idql_func.networks import MLP
-from idql_func.networks.module import flatten_params
+from idql_func.tree import flatten_params
 from idql_func.types import InputError
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from idql_func import random, value_and_grad
 from idql_func.networks import Module
-from idql_func.networks.module import flatten_params
+from idql_func.tree import flatten_params
 
 FILE = Path(__file__).parent / "reference" / "encoders.safetensors"
 

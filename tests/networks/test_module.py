@@ -9,7 +9,7 @@ import torch
 
 from idql_func import grad, random, tree_map, vmap
 from idql_func.networks import MLP, Dense, LazyRng, Module, apply, init
-from idql_func.networks.module import flatten_params
+from idql_func.tree import flatten_params
 from idql_func.types import InputError
 
 KEY = random.PRNGKey(0)

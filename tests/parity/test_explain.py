@@ -103,7 +103,7 @@ def test_layer_norm_with_another_epsilon_is_located(monkeypatch: pytest.MonkeyPa
 
     def forward(self: Any, x: Any, training: bool = False, rng: Any = None) -> Any:
         other = types.SimpleNamespace(
-            scale=self.scale, bias=self.bias, epsilon=1e-5, check_values=self.check_values
+            scale=self.scale, bias=self.bias, epsilon=1e-5, _initializers={}
         )
         return correct(other, x)
 
