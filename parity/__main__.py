@@ -18,16 +18,30 @@ def _parser() -> argparse.ArgumentParser:
     record = commands.add_parser(
         "record", help="run the original (in its JAX environment) and save reference tensors"
     )
-    record.add_argument("--upstream", type=Path, required=True, help="checkout of the original")
+    record.add_argument("--upstream", type=Path, help="checkout of the original")
+    record.add_argument(
+        "--programs",
+        type=int,
+        metavar="N",
+        help="instead: run N drawn programs of transforms and streams on today's JAX",
+    )
+    record.add_argument(
+        "--derivatives", action="store_true", help="instead: derivatives by the JAX installed here"
+    )
     record.add_argument("--out", type=Path, help="folder to write (default: parity/reference)")
     record.add_argument(
         "--only", nargs="+", metavar="GROUP", help="record only these groups and keep the others"
     )
 
+    record.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes of --programs"
+    )
+
     check = commands.add_parser("check", help="run the port on the saved cases and compare")
     check.add_argument(
         "--only",
-        help="a group, the beginning of case names (group/name), or several: random,update",
+        help="a group, the beginning of case names (group/name), or several: random,update; "
+        "programs are those of transforms and streams",
     )
     check.add_argument("--case", metavar="GROUP/NAME", help="one case, by its whole name")
     check.add_argument(
@@ -55,9 +69,21 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--reference", type=Path, help="folder to read (default: parity/reference)")
 
     live = commands.add_parser("live", help="run the original and the port side by side")
-    live.add_argument("--upstream", type=Path, required=True, help="checkout of the original")
+    live.add_argument("--upstream", type=Path, help="checkout of the original")
+    live.add_argument("--reference-python", type=Path, help="Python of the JAX environment")
     live.add_argument(
-        "--reference-python", type=Path, required=True, help="Python of the JAX environment"
+        "--programs",
+        type=int,
+        metavar="N",
+        help="instead: N drawn programs of transforms and streams, beside the JAX installed here",
+    )
+    live.add_argument(
+        "--derivatives",
+        action="store_true",
+        help="instead: the table of derivatives, beside the JAX installed here",
+    )
+    live.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes of --programs"
     )
     live.add_argument("--double-steps", type=int, default=1000, help="double-precision updates")
     live.add_argument("--float-steps", type=int, default=25, help="float32 updates")
@@ -147,37 +173,81 @@ def _explain(args: argparse.Namespace) -> int:
     return explain_command(args.case, args.reference or REFERENCE, args.mode, args.device)
 
 
+def _check(args: argparse.Namespace) -> int:
+    """The recorded cases, then the recorded programs; or the chosen ones of either."""
+    from parity.checking import check_command
+    from parity.conformance import command
+    from parity.store import REFERENCE
+
+    directory = args.reference or REFERENCE
+    if args.case is not None and args.case.startswith(f"{command.GROUP}/"):
+        return 0 if command.show_program(args.case, directory) else 1
+    status = 0
+    if args.only != command.GROUP:
+        status = check_command(
+            directory,
+            args.only,
+            args.json,
+            args.mode,
+            args.jobs,
+            args.case,
+            args.every,
+            args.device,
+            args.junit,
+        )
+    everything = args.only is None and args.case is None and command.is_recorded(directory)
+    if (everything or args.only == command.GROUP) and not command.check_programs(
+        directory, args.jobs
+    ):
+        status = 1
+    return status
+
+
+def _require(args: argparse.Namespace, *options: str) -> None:
+    """Raise an error if an option is missing that the original needs."""
+    for option in options:
+        if getattr(args, option.removeprefix("--").replace("-", "_")) is None:
+            raise ValueError(f"{option} is needed, unless --programs or --derivatives is given.")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command: 0 if all tensors are within bounds, 1 if not, 2 on bad input."""
     args = _parser().parse_args(argv)
     try:
         match args.command:
             case "record":
-                from parity.recording import record
                 from parity.store import REFERENCE
 
+                if args.programs is not None:
+                    from parity.conformance.command import record_programs
+
+                    record_programs(args.programs, args.out or REFERENCE, args.jobs)
+                    return 0
+                if args.derivatives:
+                    from parity.derivatives import record as record_derivatives
+
+                    record_derivatives(args.out or REFERENCE)
+                    return 0
+                from parity.recording import record
+
+                _require(args, "--upstream")
                 record(args.upstream, args.out or REFERENCE, args.only)
                 return 0
             case "check":
-                from parity.checking import check_command
-                from parity.store import REFERENCE
-
-                if args.explain:
-                    return _explain(args)
-                return check_command(
-                    args.reference or REFERENCE,
-                    args.only,
-                    args.json,
-                    args.mode,
-                    args.jobs,
-                    args.case,
-                    args.every,
-                    args.device,
-                    args.junit,
-                )
+                return _explain(args) if args.explain else _check(args)
             case "live":
+                if args.programs is not None:
+                    from parity.conformance.command import live_programs
+
+                    return 0 if live_programs(args.programs, args.first_seed, args.jobs) else 1
+                if args.derivatives:
+                    from parity.derivatives import TABLE_MODES, live
+
+                    modes = {"compiled": ("compiled",), "vmapped": ("vmap",)}
+                    return 0 if live(modes.get(args.mode, TABLE_MODES), args.only) else 1
                 from parity.live import live_command
 
+                _require(args, "--upstream", "--reference-python")
                 return live_command(args)
             case "report":
                 from parity.report import report_command

@@ -2,7 +2,8 @@
 
 Each mutation of :mod:`parity.mutations` is planted in a copy of ``idql_func``, and a new process
 runs the recorded cases on the copy, eagerly, until a tensor is out of its bound. Every case may
-run; cheap ones come first. A bug counts as found if a tensor is out of its bound; an exception does
+run; cheap ones come first. Bugs of transforms and streams run the recorded programs instead. A bug
+counts as found if a tensor is out of its bound or a program has another result; an exception does
 not count.
 """
 
@@ -80,31 +81,68 @@ def cheapest_first(pairs: Iterable[tuple[Case, Tensors]]) -> list[tuple[Case, Te
     return sorted(listed, key=lambda pair: keys.get(pair[0].id, 0))
 
 
-def worker(package: Path, out: Path, full: bool, reference: Path) -> None:
+def worker(package: Path, out: Path, full: bool, reference: Path, suite: str) -> None:
     """Compare the copy of the port in ``package`` with the record; write the failures to ``out``.
+
+    ``suite`` is ``cases`` or ``programs``.
 
     Run it in a process that has not imported the port. Stops at the first case with a tensor out of
     bounds unless ``full``. An exception outside the cases is written as a sentence.
     """
     try:
-        report: Any = _run_cases(package, full, reference)
+        _import_port(package)
+        run = _run_programs if suite == "programs" else _run_cases
+        report: Any = run(full, reference)
     except Exception as error:
         report = f"{type(error).__name__}: {error}"
     write_whole(out, json.dumps(report).encode())
 
 
-def _run_cases(package: Path, full: bool, reference: Path) -> dict[str, Any]:
+def _import_port(package: Path) -> None:
     import torch
 
     sys.path.insert(0, str(package.parent))
     import idql_func
-    from parity.port.backend import TorchBackend
 
     found = Path(idql_func.__file__ or "").resolve().parent
     if found != package.resolve():
         raise RuntimeError(f"the port was imported from {found}, not from {package}")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+
+
+def _run_programs(full: bool, reference: Path) -> dict[str, Any]:
+    from parity.conformance.checking import judge as compare
+    from parity.conformance.checking import on_port
+    from parity.conformance.store import read_outcomes
+
+    ran, failed = 0, []
+    for ran, (program, jax) in enumerate(read_outcomes(reference), 1):
+        verdict = compare(program, jax, on_port(program))
+        if not verdict.passed:
+            refused = (verdict.difference or "").startswith("refused")
+            finding = {
+                "tensor": verdict.difference,
+                "kind": program.family,
+                "error": None,
+                "bound": None,
+            }
+            failed.append(
+                {
+                    "case": f"programs/{ran - 1}",
+                    "group": "programs",
+                    "message": f"FAIL programs/{ran - 1}: {verdict.difference}",
+                    "finding": None if refused else finding,
+                }
+            )
+            if not (refused or full):
+                break
+    return {"ran": ran, "failed": failed}
+
+
+def _run_cases(full: bool, reference: Path) -> dict[str, Any]:
+    from parity.port.backend import TorchBackend
+
     backend, ran, failed = TorchBackend(), 0, []
     for case, expected in cheapest_first(recorded(reference)):
         ran += 1
@@ -145,7 +183,9 @@ def planted(mutation: Mutation | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def run_worker(mutation: Mutation | None, full: bool, reference: Path = REFERENCE) -> Any:
+def run_worker(
+    mutation: Mutation | None, full: bool, reference: Path = REFERENCE, suite: str = "cases"
+) -> Any:
     """The result of :func:`worker` for one planted bug, or a sentence with the reason if none."""
     # fork a process that has imported the libraries but not the port: imports take half of the time
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -155,7 +195,9 @@ def run_worker(mutation: Mutation | None, full: bool, reference: Path = REFERENC
     with planted(mutation) as folder:
         out = folder / "out.json"
         process = context.Process(
-            target=worker, args=(folder / "idql_func", out, full, reference), daemon=True
+            target=worker,
+            args=(folder / "idql_func", out, full, reference, suite),
+            daemon=True,
         )
         process.start()
         process.join(LIMIT)
@@ -175,7 +217,7 @@ def judge(mutation: Mutation, full: bool = False, reference: Path = REFERENCE) -
         ValueError: the mutation is out of date.
     """
     begin = time.perf_counter()
-    report = run_worker(mutation, full, reference)
+    report = run_worker(mutation, full, reference, mutation.suite)
     seconds = round(time.perf_counter() - begin, 1)
     verdict = Verdict(mutation.name, mutation.bug, mutation.file, False, seconds=seconds)
     if isinstance(report, str):
@@ -207,17 +249,20 @@ def chosen(only: str | None) -> Sequence[Mutation]:
     return some
 
 
-def control(reference: Path = REFERENCE) -> int:
-    """Run the whole suite on an unchanged copy; returns the number of cases.
+def control(reference: Path = REFERENCE, suites: Iterable[str] = ("cases",)) -> int:
+    """Run whole suites on an unchanged copy; returns the number of cases and programs.
 
     Raises:
-        RuntimeError: if a case fails.
+        RuntimeError: if one fails.
     """
-    report = run_worker(None, True, reference)
-    if isinstance(report, str) or report["failed"]:
-        reason = report if isinstance(report, str) else report["failed"][0]["message"]
-        raise RuntimeError(f"the port fails without a planted bug: {reason}")
-    return report["ran"]
+    ran = 0
+    for suite in suites:
+        report = run_worker(None, True, reference, suite)
+        if isinstance(report, str) or report["failed"]:
+            reason = report if isinstance(report, str) else report["failed"][0]["message"]
+            raise RuntimeError(f"the port fails without a planted bug: {reason}")
+        ran += report["ran"]
+    return ran
 
 
 def mutate(
@@ -234,7 +279,8 @@ def mutate(
         RuntimeError: the unchanged port fails.
     """
     with ThreadPoolExecutor(jobs) as pool, Progress(transient=True) as progress:
-        first = [pool.submit(control, reference)] if with_control else []
+        suites = sorted({m.suite for m in mutations})
+        first = [pool.submit(control, reference, suites)] if with_control else []
         verdicts = [pool.submit(judge, m, full, reference) for m in mutations]
         task = progress.add_task("planting bugs", total=len(first) + len(verdicts))
         left: set[Future[Any]] = {*first, *verdicts}
@@ -302,7 +348,7 @@ def mutate_command(
     seconds = time.perf_counter() - begin
     console.print(f"{caught} of {len(verdicts)} planted bugs caught, in {seconds:.0f} s")
     if with_control:
-        console.print("The unchanged port passes every case.")
+        console.print("The unchanged port passes all of them.")
     if json_path is not None:
         write_whole(json_path, json.dumps(as_json(verdicts), indent=1).encode())
     return 0 if caught == len(verdicts) else 1

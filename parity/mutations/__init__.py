@@ -12,8 +12,9 @@ from parity.mutations.learners import LEARNERS
 from parity.mutations.mutation import Mutation
 from parity.mutations.networks import NETWORKS
 from parity.mutations.numerics import NUMERICS
+from parity.mutations.transforms import TRANSFORMS
 
 __all__ = ["MUTATIONS", "Mutation"]
 
-MUTATIONS: tuple[Mutation, ...] = (*NUMERICS, *NETWORKS, *LEARNERS, *DATA)
+MUTATIONS: tuple[Mutation, ...] = (*NUMERICS, *NETWORKS, *LEARNERS, *DATA, *TRANSFORMS)
 """All mutations."""

@@ -20,6 +20,7 @@ class Mutation:
         old: the text to replace, which occurs exactly ``count`` times.
         new: the replacement.
         count: the number of occurrences of ``old``; all are replaced.
+        suite: what must find it: the recorded ``cases`` or the recorded ``programs``.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Mutation:
     old: str
     new: str
     count: int = 1
+    suite: str = "cases"
 
     def plant(self, package: Path) -> None:
         """Change the file in a copy of the package ``idql_func``.

@@ -123,7 +123,7 @@ def test_command_writes_verdicts_and_counts_failing_cases(
     assert result["failed"] == {"losses": 3}
     printed = capsys.readouterr().out
     assert "1 of 1 planted bugs caught" in printed
-    assert "The unchanged port passes every case." in printed
+    assert "The unchanged port passes all of them." in printed
 
 
 def test_harmless_change_is_reported_as_survived(
