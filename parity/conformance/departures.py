@@ -70,7 +70,7 @@ def _uses_erf(program: Program, jax: Outcome, port: Outcome) -> bool:
 
 
 def _promotes(program: Program, jax: Outcome, port: Outcome) -> bool:
-    if jax.error is not None or port.error is not None:
+    if jax.error is not None or port.error is not None or port.structure != jax.structure:
         return False
     if not re.search(r"True|bool|np\.", program.setup + program.result):
         return False

@@ -17,7 +17,7 @@ from parity.__main__ import main
 from parity.conformance.checking import judge, on_port
 from parity.conformance.choices import Choices, shrink
 from parity.conformance.compare import difference, raw_message
-from parity.conformance.departures import DEPARTURES
+from parity.conformance.departures import DEPARTURES, departure_of
 from parity.conformance.grammar import FAMILIES, draw_program, program_of
 from parity.conformance.outcomes import Outcome, run
 from parity.conformance.port_names import to_numpy, xp
@@ -223,3 +223,9 @@ def test_wrong_result_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.live
 def test_new_programs_equal_jax(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["live", "--programs", "200", "--first-seed", "1000000", "--jobs", "1"]) == 0
+
+
+def test_departures_take_results_of_another_structure() -> None:
+    program = dataclasses.replace(_PROGRAM, setup="x = np.bool_(True)", result="f(x, -0.0)")
+    two = _outcome(np.int32(1), np.int32(2), structure="tuple(*,*,)")
+    assert departure_of(program, two, _outcome(np.int64(1))) is None
