@@ -183,7 +183,7 @@ def vmap(
             made, structure = tree_flatten(result)
             out_spec[:] = [structure]
             spread[:] = _prefix_axes(name, "out_axes", out_axes, result)
-            tensors = tuple(_result_tensor(name, result, i) for i in range(len(made)))
+            tensors = tuple(_result_tensor(name, x, result, i) for i, x in enumerate(made))
             if not can_check:
                 return [*tensors]
             once[:] = [x for x, axis in zip(tensors, spread, strict=True) if axis is None]
@@ -352,9 +352,8 @@ def _argument_path(args: Any, place: int) -> str:
     return path.partition("/")[2]  # without the place of (args, kwargs)
 
 
-def _result_tensor(name: str, result: PyTree, place: int) -> Tensor:
-    """A leaf of a function's result as a tensor."""
-    leaf = tree_leaves(result)[place]
+def _result_tensor(name: str, leaf: Any, result: PyTree, place: int) -> Tensor:
+    """A leaf of a function's result, at a place among the leaves, as a tensor."""
     if isinstance(leaf, Tensor):
         return leaf
     tensor = array_tensor(leaf)
@@ -407,7 +406,7 @@ def value_and_grad(
         args, kwargs = tree_map(_converted, (args, kwargs))
         chosen = tuple(args[i] for i in places)
         leaves, spec = tree_flatten(chosen)
-        tensors = tuple(_differentiable(name, chosen, i) for i in range(len(leaves)))
+        tensors = tuple(_differentiable(name, leaf) for leaf in leaves)
         aux_parts: list[Any] = []
 
         def flat(
@@ -488,8 +487,7 @@ def _argument_places(name: str, argnums: Any, count: int) -> tuple[int, ...]:
     return tuple(i % count for i in listed)
 
 
-def _differentiable(name: str, chosen: PyTree, place: int) -> Tensor:
-    leaf = tree_leaves(chosen)[place]
+def _differentiable(name: str, leaf: Any) -> Tensor:
     if isinstance(leaf, float):
         leaf = torch.tensor(leaf, dtype=float_dtype())
     if not isinstance(leaf, Tensor) or not leaf.is_floating_point():

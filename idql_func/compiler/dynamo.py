@@ -169,19 +169,15 @@ class OpaqueCall:
         """
         leaves, spec = tree_flatten((args, kwargs))
         places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-        results: list[Any] = []
-        structure: list[optree.PyTreeSpec] = []
+        result: list[Any] = []  # the leaves and the structure
 
         def flat(*tensors: Tensor) -> list[Tensor]:
             filled = list(leaves)
             for i, tensor in zip(places, tensors, strict=True):
                 filled[i] = tensor
             inner, keywords = tree_unflatten(spec, filled)
-            results[:], structure[:] = [[], []]
-            made, found = tree_flatten(self.fn(*inner, **keywords))
-            results.extend(made)
-            structure.append(found)
-            return [x for x in made if isinstance(x, Tensor)]
+            result[:] = tree_flatten(self.fn(*inner, **keywords))
+            return [x for x in result[0] if isinstance(x, Tensor)]
 
         inputs = [leaves[i] for i in places]
         kinds = [(tuple(map(int, x.shape)), x.dtype, x.device) for x in inputs]
@@ -190,8 +186,9 @@ class OpaqueCall:
             graph = trace(flat, examples, f"jit({getattr(self.fn, '__qualname__', self.fn)})")
         graph.recompile()
         tensors = iter(graph.forward(*inputs))
-        made = [next(tensors) if isinstance(x, Tensor) else x for x in results]
-        return tree_unflatten(structure[0], made)
+        traced, structure = result
+        made = [next(tensors) if isinstance(x, Tensor) else x for x in traced]
+        return tree_unflatten(structure, made)
 
 
 def opaque_to_torch(fn: F) -> F:

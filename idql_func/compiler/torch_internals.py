@@ -255,7 +255,7 @@ def outside_tracing() -> contextlib.AbstractContextManager[Any]:
 
 
 def constant_under_dynamo(fn: F) -> F:
-    """Let Dynamo run a function without arguments when it traces a call of it."""
+    """Let Dynamo run a function of constants when it traces a call of it."""
     fn._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return fn
 
