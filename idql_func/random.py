@@ -23,7 +23,24 @@ from torch import Tensor
 
 from idql_func.compiler.trace import inside_transform
 from idql_func.kernels import draws
-from idql_func.kernels.threefry import MASK, threefry2x32
+from idql_func.kernels.order import (
+    cumulative_sum,
+    search_sorted,
+    stable_argsort,
+)
+from idql_func.kernels.threefry import MASK
+from idql_func.kernels.words import (
+    bits64,
+    flush,
+    low_bits,
+    narrow_bits,
+    narrow_erfinv,
+    narrow_sqrt2,
+    randint64,
+    remainder_of_two,
+    signed,
+    unit_floats,
+)
 from idql_func.kernels.xla_math import (
     erf,
     erfinv,
@@ -35,7 +52,6 @@ from idql_func.kernels.xla_math import (
 from idql_func.switches import (
     float_dtype,
     int_dtype,
-    partitionable,
     threefry_partitionable,
     x64_enabled,
 )
@@ -219,11 +235,11 @@ def bits(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Tenso
     if dtype is None:
         dtype = torch.uint64 if x64_enabled() else torch.uint32
     if dtype == torch.uint64:
-        return _bits64(key, shape).view(torch.uint64)
+        return bits64(key, shape).view(torch.uint64)
     if dtype == torch.uint32:
         return draws.draw("bits", key, shape)
     if dtype in (torch.uint8, torch.uint16):
-        return _narrow_bits(key, shape, torch.iinfo(dtype).bits).to(dtype)
+        return narrow_bits(key, shape, torch.iinfo(dtype).bits).to(dtype)
     raise TypeError(f"bits: dtype must be an unsigned integer dtype, got {dtype}.")
 
 
@@ -249,16 +265,19 @@ def uniform(
         tiny = torch.finfo(dtype).tiny
         low, high = (math.copysign(0.0, x) if abs(x) < tiny else x for x in (low, high))
         numbers = draws.draw("uniform", key, shape, low, low if abs(high - low) < tiny else high)
-        return _flush(numbers) if max(abs(low), abs(high)) < 2.0**-60 else numbers
-    low, high = (_flush(as_tensor(x, dtype).to(key.device)) for x in (minval, maxval))
+        return flush(numbers) if max(abs(low), abs(high)) < 2.0**-60 else numbers
+    low, high = (flush(as_tensor(x, dtype).to(key.device)) for x in (minval, maxval))
     _check_parameters("uniform", shape, low, high)
-    unit, width = _unit_floats(key, shape, dtype), _flush(high - low)
+    unit, width = unit_floats(key, shape, dtype), flush(high - low)
     if dtype.itemsize == 2:
         scaled = unit * width + low  # rounded twice
     else:
         scale = fused_multiply_add_once if dtype == torch.float32 else fused_multiply_add
         scaled = scale(unit, width, low)
-    return torch.maximum(low, _flush(scaled)).expand(shape)
+        if dtype == torch.float64:  # its exact steps give NaN for infinite bounds
+            plain = unit * width + low
+            scaled = torch.where(plain.isfinite(), scaled, plain)
+    return torch.maximum(low, flush(scaled)).expand(shape)
 
 
 def normal(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Tensor:
@@ -272,11 +291,11 @@ def normal(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Ten
         return draws.draw("normal", key, shape)
     if dtype.itemsize == 2:
         low = -1 + torch.finfo(dtype).eps / 2  # the next number after -1
-        return _narrow_erfinv(uniform(key, shape, dtype, low, 1.0)) * _narrow_sqrt2(dtype)
+        return narrow_erfinv(uniform(key, shape, dtype, low, 1.0)) * narrow_sqrt2(dtype)
     # u is uniform on (nextafter(-1, 0), 1). Its width rounds to 2, so scaling is exact and only
     # the shift is rounded.
     low = math.nextafter(-1.0, 0.0)
-    unit = _unit_floats(key, shape, dtype)
+    unit = unit_floats(key, shape, dtype)
     return erfinv(torch.clamp(unit * 2.0 + low, min=low)) * sqrt2(dtype)
 
 
@@ -302,8 +321,8 @@ def truncated_normal(
     shape = _check_shape(shape)
     _check_parameters("truncated_normal", shape, low, high)
     if dtype.itemsize == 2:
-        ends = [erf((x / _narrow_sqrt2(dtype)).float()).to(dtype) for x in (low, high)]
-        numbers = _narrow_erfinv(uniform(key, shape, dtype, *ends)) * _narrow_sqrt2(dtype)
+        ends = [erf((x / narrow_sqrt2(dtype)).float()).to(dtype) for x in (low, high)]
+        numbers = narrow_erfinv(uniform(key, shape, dtype, *ends)) * narrow_sqrt2(dtype)
     else:
         # XLA multiplies by the reciprocal where the source divides by a constant
         reciprocal = float(np.array(1 / sqrt2(dtype), str(dtype).removeprefix("torch.")))
@@ -313,7 +332,7 @@ def truncated_normal(
     smallest = torch.nextafter(low, infinity)
     largest = torch.nextafter(high, torch.full_like(high, -math.inf))
     numbers = torch.minimum(torch.maximum(numbers, smallest), largest)
-    return _flush(numbers) if dtype == torch.bfloat16 else numbers
+    return flush(numbers) if dtype == torch.bfloat16 else numbers
 
 
 def randint(
@@ -329,13 +348,13 @@ def randint(
     and 16 bits are those of 32 bits, as in JAX 0.10.
     ``maxval <= minval`` gives ``minval``, as in JAX; a bound outside the range of the dtype is
     clipped to it. Outside :func:`idql_func.enable_x64` a Python integer must fit into 32 bits,
-    except for draws of 64 bits. Bounds of draws of at most 32 bits may be integer tensors that
+    except for draws of 64 bits. Bounds may be integer tensors that
     broadcast to ``shape``. Draws of uint32 are returned as int64 values, as those of :func:`bits`.
 
     Raises:
-        TypeError: if dtype is no integer dtype, or a bound of a 64-bit draw is a tensor.
+        TypeError: if dtype is no integer dtype.
         OverflowError: if a Python integer is too large.
-        ValueError: if the range of a 64-bit draw is 2**63 or wider, or bounds do not broadcast.
+        ValueError: if bounds do not broadcast.
 
     >>> randint(PRNGKey(0), (4,), 0, 10).tolist()
     [8, 1, 7, 0]
@@ -348,35 +367,31 @@ def randint(
     for bound in (minval, maxval):
         _check_bound(bound, 64 if x64_enabled() or width == 64 else 32)
     if width < 32:  # JAX draws 32 bits; bounds of 64 bits wrap before they are clipped
-        low, high = (_low_bits(as_tensor(x).to(key.device)) for x in (minval, maxval))
+        low, high = (low_bits(as_tensor(x).to(key.device)) for x in (minval, maxval))
         low, high = low.clamp(smallest, largest), high.clamp(smallest, largest + 1)
         return randint(key, shape, low, high, torch.int32).to(dtype)
     plain = _is_number(minval) and _is_number(maxval)
-    if width == 64 and not plain:
-        raise TypeError("randint: bounds of 64-bit draws must be Python integers.")
-    if not plain or dtype == torch.uint32:
-        bounds = [as_tensor(x).to(key.device, torch.int64) for x in (minval, maxval)]
-        _check_parameters("randint", shape, *bounds)
-        low, high = (torch.clamp(x, smallest, largest) for x in bounds)
-        span = torch.where(high <= low, 1, high - low + (bounds[1] > largest))
-        high_word, low_word = (draws.draw("bits", k, shape) for k in split(key))
-        if dtype == torch.int32:
-            return draws.randint_from_bits(high_word, low_word, low, span).expand(shape)
-        drawn = low + _remainder_of_two(high_word, low_word, span & MASK)
-        return drawn.bitwise_and(MASK).expand(shape)
-    past_largest = int(maxval) > largest
-    low, high = (min(max(int(x), smallest), largest) for x in (minval, maxval))
-    span = 1 if high <= low else high - low + int(past_largest)
-    if width == 32:
-        return draws.draw("randint", key, shape, low, span)
-    high_bits, low_bits = (_bits64(k, shape) for k in split(key))
-    if span >= 2**63:
-        raise ValueError(f"randint: the range [{low}, {high}) is wider than 2**63 - 1.")
-    multiplier = ((2**32 % span) ** 2 % 2**64) % span
-    # the multiplication wraps at 64 bits, as in JAX's unsigned arithmetic
-    wrapped = _unsigned_remainder(high_bits, span) * multiplier
-    offset = _unsigned_remainder(wrapped + _unsigned_remainder(low_bits, span), span)
-    return offset + low
+    if plain and dtype != torch.uint32:
+        past_largest = int(maxval) > largest
+        low, high = (min(max(int(x), smallest), largest) for x in (minval, maxval))
+        span = 1 if high <= low else high - low + int(past_largest)
+        if width == 32:
+            return draws.draw("randint", key, shape, low, span)
+        ends = [torch.tensor(signed(x), device=key.device) for x in (low, span)]
+        first, second = (bits64(k, shape) for k in split(key))
+        return randint64(first, second, ends[0], ends[1])
+    bounds = [as_tensor(x).to(key.device, torch.int64) for x in (minval, maxval)]
+    _check_parameters("randint", shape, *bounds)
+    low, high = (torch.clamp(x, smallest, largest) for x in bounds)
+    span = torch.where(high <= low, 1, high - low + (bounds[1] > largest))
+    if width == 64:
+        first, second = (bits64(k, shape) for k in split(key))
+        return randint64(first, second, low, span).expand(shape)
+    high_word, low_word = (draws.draw("bits", k, shape) for k in split(key))
+    if dtype == torch.int32:
+        return draws.randint_from_bits(high_word, low_word, low, span).expand(shape)
+    drawn = low + remainder_of_two(high_word, low_word, span & MASK)
+    return drawn.bitwise_and(MASK).expand(shape)
 
 
 def bernoulli(key: Key, p: float | Tensor = 0.5, shape: Shape | None = None) -> Tensor:
@@ -425,7 +440,7 @@ def permutation(key: Key, x: int | Tensor, axis: int = 0, independent: bool = Fa
 def choice(
     key: Key,
     a: int | Tensor,
-    shape: Shape = (),
+    shape: Sequence[int] = (),
     replace: bool = True,
     p: Tensor | np.ndarray | Sequence[float] | None = None,
     axis: int = 0,
@@ -443,6 +458,8 @@ def choice(
     >>> choice(PRNGKey(0), 5, (3,), replace=False).tolist()
     [1, 0, 4]
     """
+    if isinstance(shape, int | np.integer):
+        raise TypeError(f"choice: shape must be a sequence of integers, got {shape!r}.")
     key, shape = _check_key(key), _check_shape(shape)
     entries = _entries("choice", a, key.device)
     array = entries if isinstance(entries, Tensor) else None
@@ -468,13 +485,13 @@ def choice(
     elif p is None:
         index = permutation(key, count)[:num]
     elif replace:
-        total = _cumulative_sum(p)
+        total = cumulative_sum(p)
         r = total[-1] * (1 - uniform(key, shape, p.dtype))
-        index = _search_sorted(total, r).to(int_dtype())
+        index = search_sorted(total, r).to(int_dtype())
     else:
         # Gumbel top-k: the largest of (g + log p)
         scores = gumbel(key, (count,), p.dtype) + p.log()
-        index = torch.sort(scores, stable=True, descending=True)[1][:num].to(int_dtype())
+        index = torch.sort(-scores, stable=True)[1][:num].to(int_dtype())  # NaN comes last
     index = index.reshape(shape)
     if array is None:
         return index
@@ -491,7 +508,7 @@ def gumbel(key: Key, shape: Shape = (), dtype: torch.dtype | None = None) -> Ten
     dtype = _check_float("gumbel", dtype)
     tiny = torch.finfo(dtype).tiny
     if dtype.itemsize == 2:  # XLA folds the bound into the constants, where it rounds away
-        u = _unit_floats(_check_key(key), _check_shape(shape), dtype).clamp(min=tiny)
+        u = unit_floats(_check_key(key), _check_shape(shape), dtype).clamp(min=tiny)
         once = -log(u.float()).to(dtype)
         return -log(once.float()).to(dtype)
     u = uniform(key, shape, dtype, tiny, 1.0)
@@ -526,143 +543,14 @@ def categorical(key: Key, logits: Tensor, axis: int = -1, shape: Shape | None = 
     return torch.argmax(noise + logits, dim=len(extra) + axis).to(int_dtype())
 
 
-# --- words --------------------------------------------------------------------------
-
-
-def _bits64(key: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Draw 64-bit words, each as the int64 of the same bit pattern, ``shape``."""
-    size = math.prod(shape)
-    if 2 * size >= 2**32 - 1:
-        raise ValueError(
-            f"random: a draw of {2 * size} words exceeds 2**32 - 2, the most from one key."
-        )
-    counts = torch.arange(2 * size, dtype=torch.int64, device=key.device)
-    if partitionable():  # 64-bit counters, whose high words are zero
-        counts = torch.cat([torch.zeros_like(counts[:size]), counts[:size]])
-    words = threefry2x32(key, counts.reshape(2, size))
-    return ((words[0] << 32) | words[1]).reshape(shape)
-
-
-def _narrow_bits(key: Tensor, shape: tuple[int, ...], width: int) -> Tensor:
-    """Draw words of 8, 16 or 32 bits as int64 values, ``shape``."""
-    if width == 32:
-        return draws.draw("bits", key, shape)
-    mask = 2**width - 1
-    if partitionable():
-        return draws.draw("bits", key, shape) & mask
-    # the older layout cuts each 32-bit word into narrower ones, lowest bits first
-    size, each = math.prod(shape), 32 // width
-    words = draws.draw("bits", key, (math.ceil(size / each),))
-    shifts = torch.arange(0, 32, width, device=key.device)
-    return ((words[:, None] >> shifts) & mask).reshape(-1)[:size].reshape(shape)
-
-
-# --- from bits to numbers -------------------------------------------------------------
-
-
-def _unit_floats(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Draw floats in [0, 1) from the top bits of words, as many as the mantissa holds."""
-    if dtype == torch.float64:
-        mantissa = (_bits64(key, shape) >> 12) & (2**52 - 1)
-        return mantissa.to(torch.float64) * 2.0**-52
-    if dtype == torch.float16:
-        return ((_narrow_bits(key, shape, 16) >> 6) * 2.0**-10).to(dtype)
-    if dtype == torch.bfloat16:
-        return ((_narrow_bits(key, shape, 8) >> 1) * 2.0**-7).to(dtype)
-    return draws.draw("uniform", key, shape, 0.0, 1.0)
-
-
-def _flush(x: Tensor) -> Tensor:
-    """Replace subnormal numbers by zero, as XLA does on a CPU."""
-    subnormal = (x.abs() < torch.finfo(x.dtype).tiny) & (x != 0)  # 0 keeps its derivative
-    return torch.where(subnormal, x * 0, x)
-
-
-def _unsigned_remainder(x: Tensor, span: int) -> Tensor:
-    """Compute ``x mod span`` for unsigned 64-bit ``x`` stored as int64, ``0 < span < 2**63``."""
-    half = ((x >> 1) & (2**63 - 1)) % span
-    # 2 * half mod span, without overflow of int64
-    doubled = torch.where(half >= span - half, half - (span - half), half + half)
-    bit = x & 1
-    return torch.where(doubled == span - 1, torch.where(bit == 1, 0, doubled), doubled + bit)
-
-
-def _remainder_of_two(high: Tensor, low: Tensor, span: Tensor) -> Tensor:
-    """``(high * 2**32 + low) mod span`` in JAX's steps of unsigned words; no change for 0."""
-
-    def rest(x: Tensor) -> Tensor:
-        return torch.where(span == 0, x, x % span.clamp(min=1))
-
-    factor = rest(torch.full_like(span, 2**16))
-    factor = rest((factor * factor) & MASK)
-    return rest(((rest(high) * factor) + rest(low)) & MASK)
-
-
-def _low_bits(x: Tensor) -> Tensor:
-    """The lowest 32 bits of integers, as signed numbers in int64."""
-    return ((x.to(torch.int64) + 2**31) & MASK) - 2**31
-
-
-def _narrow_erfinv(u: Tensor) -> Tensor:
-    """``erfinv`` of 16-bit floats, computed in float32 as in XLA."""
-    return erfinv(u.float()).to(u.dtype)
-
-
-def _narrow_sqrt2(dtype: torch.dtype) -> Tensor:
-    return torch.tensor(math.sqrt(2), dtype=dtype)
-
-
-_SMALL = 32
-"""The longest axis that is sorted by comparing all pairs."""
-
-
 def _shuffle(key: Tensor, x: Tensor, axis: int) -> Tensor:
     """Shuffle by stable sorts of random words; the number of rounds is JAX's heuristic."""
     rounds = math.ceil(3 * math.log(max(1, x.numel())) / math.log(MASK))
     for _ in range(rounds):
         key, subkey = split(key).unbind(0)
         words = draws.draw("bits", subkey, tuple(x.shape))
-        if x.ndim == 1 and len(x) <= _SMALL:
-            order = _stable_argsort_small(words)
-        else:
-            order = torch.sort(words, dim=axis, stable=True)[1]
-        x = torch.gather(x, axis, order)
+        x = torch.gather(x, axis, stable_argsort(words, axis))
     return x
-
-
-def _stable_argsort_small(words: Tensor) -> Tensor:
-    """The indices of a stable sort of ``[n]``, in arithmetic that a compiler fuses with its users.
-
-    The rank of an element is the number of elements that come before it.
-    """
-    place = torch.arange(len(words), device=words.device)
-    smaller, equal = words < words[:, None], words == words[:, None]
-    rank = (smaller | (equal & (place < place[:, None]))).sum(1)
-    return ((rank == place[:, None]) * place).sum(1)
-
-
-def _cumulative_sum(x: Tensor) -> Tensor:
-    """Prefix sums ``[n]`` in the order of JAX's associative scan, for the same rounding."""
-    n = x.shape[0]
-    if n < 2:
-        return x
-    odd = _cumulative_sum(x[: n - n % 2 : 2] + x[1::2])
-    even = torch.cat([x[:1], (odd[:-1] if n % 2 == 0 else odd) + x[2::2]])
-    paired = torch.stack([even[: odd.shape[0]], odd], dim=1).reshape(-1)
-    return paired if n % 2 == 0 else torch.cat([paired, even[-1:]])
-
-
-def _search_sorted(ordered: Tensor, query: Tensor) -> Tensor:
-    """Left binary search with JAX's steps, which gives JAX's results on unordered sums too (E1)."""
-    count = ordered.shape[0]
-    low = torch.zeros_like(query, dtype=torch.int64)
-    high = torch.full_like(low, count)
-    for _ in range(math.ceil(math.log2(count + 1))):
-        middle = (low + high) // 2
-        # not ordered[middle]: tracing would convert an index without axes to a Python number
-        go_left = query <= ordered.index_select(0, middle.reshape(-1)).reshape(middle.shape)
-        low, high = torch.where(go_left, low, middle), torch.where(go_left, middle, high)
-    return high
 
 
 # --- checks of arguments ----------------------------------------------------------------

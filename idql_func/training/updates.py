@@ -17,7 +17,7 @@ from idql_func import random
 from idql_func.compiler.donation import without_donation
 from idql_func.data.arrays import map_arrays, named_leaves
 from idql_func.data.dataset import check_integer
-from idql_func.switches import float_dtype, x64_enabled
+from idql_func.switches import float_dtype
 from idql_func.transforms import jit, scan
 from idql_func.tree import tree_map
 from idql_func.types import InfoDict, InputError, PRNGKey
@@ -127,8 +127,7 @@ def scan_updates(
     step = functools.partial(
         _step,
         arrays=dict(arrays),
-        # an argument, so that the program works for other datasets; 64-bit draws need a constant
-        count=None if x64_enabled() else count,
+        count=count,  # an argument, so that the program works for other datasets
         batch_size=batch_size,
         update=update or type(learner).update,  # type: ignore[attr-defined]
     )

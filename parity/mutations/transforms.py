@@ -129,8 +129,8 @@ TRANSFORMS = (
         "uniform-below-minval",
         "uniform has no lower limit where minval is above maxval",
         "random.py",
-        "return torch.maximum(low, _flush(scaled)).expand(shape)",
-        "return _flush(scaled).expand(shape)",
+        "return torch.maximum(low, flush(scaled)).expand(shape)",
+        "return flush(scaled).expand(shape)",
         suite="programs",
     ),
     Mutation(
@@ -161,7 +161,7 @@ TRANSFORMS = (
         "choice-ascending-scores",
         "choice with weights and without replacement takes the smallest scores",
         "random.py",
-        "index = torch.sort(scores, stable=True, descending=True)[1][:num]",
+        "index = torch.sort(-scores, stable=True)[1][:num]",
         "index = torch.sort(scores, stable=True)[1][:num]",
         suite="programs",
     ),
@@ -184,7 +184,7 @@ TRANSFORMS = (
     Mutation(
         "narrow-bits-order",
         "8-bit draws of the older layout take the highest bits of a word first",
-        "random.py",
+        "kernels/words.py",
         "shifts = torch.arange(0, 32, width, device=key.device)",
         "shifts = torch.arange(32 - width, -1, -width, device=key.device)",
         suite="programs",

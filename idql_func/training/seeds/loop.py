@@ -20,7 +20,6 @@ from torch import Tensor
 from idql_func import random
 from idql_func.compiler.donation import without_donation
 from idql_func.evaluation import environments_at_once
-from idql_func.switches import x64_enabled
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.configs.settings import changed_settings, with_settings
 from idql_func.training.offline import (
@@ -223,8 +222,7 @@ class StackedLearners:
             rates=dict(self.rates),
             arrays=dict(data.arrays),
             rows=data.rows,
-            # as in scan_updates: an argument, and a constant of the program for 64-bit draws only
-            total=None if x64_enabled() else total,
+            total=total,  # an argument, as in scan_updates
             batch_size=self.config.batch_size,
         )
         carry = (state.learner, state.data_key)
