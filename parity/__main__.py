@@ -26,6 +26,11 @@ def _parser() -> argparse.ArgumentParser:
         help="instead: run N drawn programs of transforms and streams on today's JAX",
     )
     record.add_argument(
+        "--older-draws",
+        action="store_true",
+        help="instead: draws on JAX 0.4.13, which must be installed",
+    )
+    record.add_argument(
         "--derivatives", action="store_true", help="instead: derivatives by the JAX installed here"
     )
     record.add_argument("--out", type=Path, help="folder to write (default: parity/reference)")
@@ -222,6 +227,11 @@ def main(argv: list[str] | None = None) -> int:
                     from parity.conformance.command import record_programs
 
                     record_programs(args.programs, args.out or REFERENCE, args.jobs)
+                    return 0
+                if args.older_draws:
+                    from parity.conformance.command import record_older
+
+                    record_older(args.out or REFERENCE)
                     return 0
                 if args.derivatives:
                     from parity.derivatives import record as record_derivatives

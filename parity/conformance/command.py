@@ -6,6 +6,7 @@ import platform
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rich.progress import Progress
 
@@ -13,6 +14,7 @@ from parity.conformance.checking import (
     Verdict,
     judge,
     live,
+    older_outcomes,
     on_jax,
     on_port,
     recorded_outcomes,
@@ -20,7 +22,7 @@ from parity.conformance.checking import (
     smallest,
     summary,
 )
-from parity.conformance.store import NAME, read_outcomes, save_outcomes
+from parity.conformance.store import NAME, OLDER, read_outcomes, save_outcomes
 from parity.store import REFERENCE, RecordError
 
 GROUP = NAME
@@ -42,13 +44,21 @@ def record_programs(count: int, directory: Path = REFERENCE, jobs: int = 1) -> N
     with Progress(transient=True) as progress:
         task = progress.add_task("running JAX", total=count)
         outcomes = recorded_outcomes(range(count), jobs, lambda n: progress.advance(task, n))
-    made = {
-        "command": f"python -m parity record --programs {count}",
+    save_outcomes(directory, outcomes, _made(f"--programs {count}"))
+
+
+def record_older(directory: Path = REFERENCE) -> None:
+    """Run the draws that are held to JAX 0.4.13, in an environment that has it."""
+    save_outcomes(directory, older_outcomes(), _made("--older-draws"), OLDER)
+
+
+def _made(options: str) -> dict[str, Any]:
+    return {
+        "command": f"python -m parity record {options}",
         "versions": {name: version(name) for name in ("jax", "jaxlib", "numpy")},
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
-    save_outcomes(directory, outcomes, made)
 
 
 def _check_count(count: int) -> None:

@@ -97,7 +97,8 @@ def _sum(x: Any, axis: int | None = None) -> Any:
 
 def to_numpy(leaf: Any) -> np.ndarray:
     """A leaf of a result as NumPy has it: keys as words, 16-bit floats of bfloat16 as float32."""
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    typed = getattr(jax.dtypes, "prng_key", None)  # JAX 0.4.13 has none
+    if typed and isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, typed):
         leaf = jax.random.key_data(leaf)
     array = np.asarray(jnp.asarray(leaf))
     return array if array.dtype.kind in "biuf" else array.astype(np.float32)

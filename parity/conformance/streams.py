@@ -48,6 +48,7 @@ BOUNDS = (
 
 def draw_stream_program(w: Writer) -> None:
     """Write a program that draws numbers from a key."""
+    w.x64 = w.x64 or w.choose.chance(20)
     w.partitionable = not w.choose.chance(45)
     name = w.choose.one_of([*_DRAWS])
     call, w.bound = _DRAWS[name](w.choose)
@@ -156,9 +157,10 @@ def _uniform(c: Choices) -> tuple[str, str]:
     bounds = ""
     if c.chance(60):
         bounds = f", minval={_bound(c)}, maxval={_bound(c)}"
-    if c.chance(10):
-        bounds = ", minval=xp.array([0.0, 1.0, -2.0], 'float32'), maxval=5.0"
-        return f"xp.random.uniform({{key}}, (2, 3){bounds})", "equal"
+    if c.chance(25):
+        low = "xp.array([0.0, 1.0, -2.0], 'float32')"
+        bounds = f", minval={low}, maxval={c.one_of(('5.0', '-3.0', '0.5'))}"
+        return f"xp.random.uniform({{key}}, (2, 3){_dtype(c)}{bounds})", "equal"
     return f"xp.random.uniform({{key}}, {_shape(c)}{_dtype(c)}{bounds})", "equal"
 
 
@@ -196,6 +198,10 @@ def _randint(c: Choices) -> tuple[str, str]:
         "xp.array([0, 3], 'int32')",
     )
     low, high = c.one_of(bounds), c.one_of(bounds)
+    if c.chance(25):  # a bound one above the largest value of the dtype includes that value
+        bits, narrow = c.one_of(((7, "int8"), (15, "int16"), (31, "int32"), (32, "uint32")))
+        low = c.one_of((low, "xp.array([0, 3], 'int32')"))
+        return f"xp.random.randint({{key}}, (2,), {low}, 2**{bits}, xp.{narrow})", "equal"
     dtype = (
         "",
         "",

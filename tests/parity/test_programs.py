@@ -19,6 +19,7 @@ from parity.conformance.choices import Choices, shrink
 from parity.conformance.compare import difference, raw_message
 from parity.conformance.departures import DEPARTURES, departure_of
 from parity.conformance.grammar import FAMILIES, draw_program, program_of
+from parity.conformance.older import FAMILY, older_programs
 from parity.conformance.outcomes import Outcome, run
 from parity.conformance.port_names import to_numpy, xp
 from parity.conformance.store import read_outcomes, save_outcomes
@@ -185,6 +186,17 @@ def test_damaged_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / "programs.safetensors").write_bytes(b"")
     with pytest.raises(RecordError, match="is not the file of"):
         read_outcomes(tmp_path)
+
+
+def test_draws_of_the_older_jax_are_recorded_and_allow_no_departure() -> None:
+    older = [(program, jax) for program, jax in RECORDED if program.family == FAMILY]
+    assert [program for program, _ in older] == older_programs()
+    assert all(jax.error is None and jax.leaves for _, jax in older)
+    program, jax = next((p, x) for p, x in older if "truncated_normal" in p.result)
+    near = dataclasses.replace(jax, leaves=tuple(x * np.float32(1 + 3e-6) for x in jax.leaves))
+    assert departure_of(program, jax, near) == "newer erf"
+    assert not judge(program, jax, near).passed
+    assert judge(program, jax, on_port(program)).passed
 
 
 def test_every_departure_is_in_the_readme() -> None:
