@@ -8,9 +8,8 @@ that graph; inside another transform it calls the function directly. What happen
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optree
@@ -24,9 +23,8 @@ from idql_func.compiler.torch_internals import (
     functorch_levels,
     is_mapped,
     protected_copy,
-    version_of,
 )
-from idql_func.compiler.trace import inside_transform, runs_eagerly
+from idql_func.compiler.trace import inside_transform, runs_eagerly, without_writes
 from idql_func.compiler.traced_values import TracedValues, is_read_of_values
 from idql_func.switches import disable_jit, enable_x64, float_dtype
 from idql_func.tree import (
@@ -202,7 +200,7 @@ def vmap(
             return torch.func.vmap(flat, in_dims, 0, chunk_size=chunk_size)(*inputs)
 
         try:
-            with _without_writes(name, leaves):
+            with without_writes(name, leaves):
                 try:
                     stacked = run()
                 except RuntimeError as error:
@@ -238,25 +236,6 @@ def _converted(leaf: Any) -> Any:
     if isinstance(leaf, Tensor) and not inside_transform():
         return protected_copy(leaf)
     return leaf
-
-
-@contextlib.contextmanager
-def _without_writes(name: str, *arguments: PyTree) -> Iterator[None]:
-    """Raise if a function writes into arguments that belong to a transform around this one.
-
-    At the outermost transform the arguments are protected copies. ``torch.compile`` sees writes.
-    """
-    if not inside_transform() or torch.compiler.is_dynamo_compiling():
-        yield
-        return
-    tensors = [x for x in tree_leaves(arguments) if isinstance(x, Tensor)]
-    before = [version_of(x) for x in tensors]
-    yield
-    if before != [version_of(x) for x in tensors]:
-        raise TypeError(
-            f"{name}: the function writes into an argument, which the function around it still "
-            "needs; write x = x + 1 instead of x += 1."
-        )
 
 
 def _copies(tree: PyTree) -> Any:
@@ -434,7 +413,7 @@ def value_and_grad(
         if tensors:
             run = functools.partial(torch.func.grad_and_value, has_aux=True)
             try:
-                with _without_writes(name, args, kwargs):
+                with without_writes(name, args, kwargs):
                     grads, (loss, kept) = run(flat)(tensors)
             except RuntimeError as error:
                 if not _writes_into_argument(error):
@@ -574,7 +553,7 @@ def scan(
         # without steps, one on zeros gives the structure and the shapes of the outputs
         rows = leaves if steps else [leaf.new_zeros((1, *leaf.shape[1:])) for leaf in leaves]
         for i in range(max(steps, 1)):
-            with _without_writes(name, carry, leaves):
+            with without_writes(name, carry, leaves):
                 pair = fn(carry, tree_unflatten(spec, [leaf[i] for leaf in rows]))
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise TypeError(f"{name}: a step must return a pair (carry, output).")

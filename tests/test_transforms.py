@@ -545,3 +545,32 @@ def test_torch_autograd_passes_through_compiled_code() -> None:
     assert square(w.detach()).item() == 5.0
     square(w).backward()
     assert w.grad is not None and w.grad.tolist() == [2.0, 4.0]
+
+
+def _adds(x: Tensor) -> Tensor:
+    x += 1.0
+    return x * 2
+
+
+@pytest.mark.parametrize(
+    "outer",
+    [
+        lambda fn: grad(lambda x: fn(x).sum() * x.sum()),
+        lambda fn: vmap(lambda x: (fn(x), x)),
+        lambda fn: jit(lambda x: (fn(x), x)),
+        lambda fn: grad(lambda x: grad(lambda y: (fn(y).sum(), y), has_aux=True)(x)[1].sum()),
+    ],
+)
+def test_jitted_function_inside_a_transform_writes_into_nothing_of_it(
+    outer: Callable[..., Any],
+) -> None:
+    x = torch.tensor([2.0, 3.0])
+    with pytest.raises(TypeError, match=r"jit\(_adds\): the function writes into an argument"):
+        outer(jit(_adds))(x)
+    assert x.tolist() == [2.0, 3.0]
+    assert jit(_adds)(x).tolist() == [6.0, 8.0] and x.tolist() == [2.0, 3.0]
+
+
+def test_jitted_function_that_runs_eagerly_says_that_it_writes() -> None:
+    with disable_jit(), pytest.raises(TypeError, match="writes into an argument; write x = x"):
+        jit(_adds)(torch.ones(2))

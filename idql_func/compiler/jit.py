@@ -24,7 +24,7 @@ from idql_func.compiler.fx_utils import ends
 from idql_func.compiler.inductor import compile_graph, compiler_problem, generates_code
 from idql_func.compiler.pass_inplace import reuse_donated_memory
 from idql_func.compiler.torch_internals import ANALYSIS, problem_of, storage_of, version_of
-from idql_func.compiler.trace import example_inputs, runs_eagerly, trace
+from idql_func.compiler.trace import example_inputs, runs_eagerly, trace, without_writes
 from idql_func.kernels.build import program_is_differentiated
 from idql_func.switches import bfloat16_matmul, native_matmul, partitionable, x64_enabled
 from idql_func.tree import tree_flatten, tree_paths, tree_stack, tree_unflatten
@@ -100,7 +100,9 @@ class Jitted:
         if inside_export():
             return self._opaque.exported(args, kwargs)
         if runs_eagerly():
-            return self.fn(*args, **kwargs)
+            donates = self._donated_nums or self._donated_names
+            with without_writes(f"jit({name_of(self.fn)})", args, kwargs, outermost=not donates):
+                return self.fn(*args, **kwargs)
         settings = self._settings(args, kwargs)
         repeats = self._repeats and not settings[2]  # without static arguments by position
         fast = cached_call(args[0], settings) if repeats and args else None

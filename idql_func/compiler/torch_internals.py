@@ -45,6 +45,7 @@ REPLAY = "recording and replay"
 MEMORY = "memory estimate for groups of seeds"
 COPY_ON_WRITE = "copies on write of arguments"
 SHARED = "check of results that members share"
+WRITES = "check of writes inside other transforms"
 DYNAMO = "jitted functions inside torch.compile"
 
 FALLBACKS = {
@@ -58,6 +59,7 @@ FALLBACKS = {
     MEMORY: "a group of seeds starts without a check of its memory",
     COPY_ON_WRITE: "transforms that run eagerly copy their arguments",
     SHARED: "with out_axes None, vmap returns the first member's result",
+    WRITES: "a function inside vmap may write into the arguments of a function around it",
     DYNAMO: "torch.compile leaves its graph at a jitted function",
 }
 """What the library does where a route is off."""
@@ -330,6 +332,37 @@ def is_mapped(tensor: Tensor) -> bool:
     return levels[0]() == levels[1](tensor)
 
 
+@internal(WRITES)
+def functorch_value() -> Callable[[Tensor], Tensor | None]:
+    """A function that gives the tensor below one of a transform of ``torch.func``, or None."""
+    functorch = torch._C._functorch  # type: ignore[attr-defined]
+    wraps, unwrap = functorch.is_functorch_wrapped_tensor, functorch.get_unwrapped
+
+    def below(tensor: Tensor) -> Tensor | None:
+        return unwrap(tensor) if wraps(tensor) else None
+
+    versions: list[int] = []
+
+    def write(x: Tensor) -> Tensor:
+        versions.append(_version(x, below))
+        x += 1
+        versions.append(_version(x, below))
+        return x
+
+    torch.func.vmap(write)(torch.zeros(1))
+    _expect(versions[1] > versions[0], "it does not give the mapped tensor")
+    return below
+
+
+def _version(tensor: Tensor, below: Callable[[Tensor], Tensor | None] | None) -> int:
+    """The sum of the versions of a tensor and of those below it."""
+    version, found = 0, tensor
+    while found is not None:
+        version += getattr(found, "_version", 0)
+        found = None if below is None else below(found)
+    return version
+
+
 # --- graphs ---------------------------------------------------------------------------
 
 
@@ -417,8 +450,11 @@ def is_lazy_clone(operator: Any) -> bool:
 
 
 def version_of(tensor: Tensor) -> int:
-    """How often an operator has written into a tensor, or into one that shares its memory."""
-    return getattr(tensor, "_version", 0)
+    """How often an operator has written into a tensor, or into one that shares its memory.
+
+    A write inside ``vmap`` counts for the tensor below it.
+    """
+    return _version(tensor, functorch_value())
 
 
 def storage_of(tensor: Tensor) -> int:

@@ -18,6 +18,12 @@ RAW = re.compile(
     r"|object has no"
 )
 """Parts of messages that come from torch or Python and not from this library."""
+OPERATORS = (
+    "unsupported operand type",
+    "The size of tensor a",
+    "Attempting to broadcast a dimension",
+)
+"""How messages of torch's own operators begin, which a program calls itself."""
 
 
 def difference(program: Program, jax: Outcome, port: Outcome) -> str | None:
@@ -51,7 +57,7 @@ def raw_message(outcome: Outcome) -> str | None:
         "DonatedError",
     ):
         return f"a raw {outcome.kind}: {_first_line(text)}"
-    if text.startswith(("unsupported operand type", "The size of tensor a")):
+    if text.startswith(OPERATORS):
         return None  # on an operator of the program itself
     if "\n" in text or RAW.search(text):
         return f"a raw message: {_first_line(text)}"

@@ -150,6 +150,7 @@ BROKEN: dict[str, tuple[str, Any]] = {
     "make_fx": ("torch.fx.experimental.proxy_tensor.make_fx", lambda f: f),
     "functorch_stack": ("torch._C._functorch.peek_interpreter_stack", lambda: None),
     "functorch_levels": ("torch._C._functorch.maybe_get_level", lambda tensor: 0),
+    "functorch_value": ("torch._C._functorch.get_unwrapped", lambda tensor: torch.zeros(1)),
     "torch_pytree": ("torch.utils._pytree.register_constant", lambda: None),
     "nonstrict_trace": ("torch._dynamo.nonstrict_trace", lambda fn: lambda x: None),
     "no_tracing": ("torch._guards.tracing", lambda context: None),
