@@ -13,6 +13,7 @@ import torch
 from idql_func import random
 from idql_func.data.arrays import check_lengths, make_transfer, map_arrays, named_leaves, subselect
 from idql_func.data.prefetch import prefetch
+from idql_func.kernels.words import signed
 from idql_func.switches import x64_enabled
 from idql_func.types import InputError, PRNGKey
 
@@ -105,7 +106,7 @@ class Dataset:
         self._seed = int(used)
         # Of the seed, which may have more bits, the low 64 as a signed number. PRNGKey uses the low
         # 32 bits unless 64-bit integers are enabled.
-        self._rng = random.PRNGKey((self._seed + 2**63) % 2**64 - 2**63)
+        self._rng = random.PRNGKey(signed(self._seed % 2**64))
         return [self._seed]
 
     # --- batches --------------------------------------------------------------------

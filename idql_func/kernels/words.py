@@ -112,4 +112,5 @@ def narrow_erfinv(u: Tensor) -> Tensor:
 
 
 def narrow_sqrt2(dtype: torch.dtype) -> Tensor:
+    """The square root of two in 16 bits."""
     return torch.tensor(math.sqrt(2), dtype=dtype)
