@@ -386,6 +386,20 @@ def is_mutable(operator: Any) -> bool:
     return kind is not None and isinstance(operator, kind) and operator._schema.is_mutable
 
 
+def is_repeatable(target: Any) -> bool:
+    """Whether two calls of a call target on equal inputs give equal results.
+
+    Random draws do not, nor does memory that is not set.
+    """
+    if isinstance(target, types.BuiltinFunctionType):  # an element of a tuple, or sizes
+        return True
+    kind = operator_type()
+    if kind is None or not isinstance(target, kind):
+        return False
+    random = torch.Tag.nondeterministic_seeded in target.tags
+    return not random and "::empty" not in target.name() and "::new_empty" not in target.name()
+
+
 def argument_names(operator: Any) -> list[str]:
     """The names of an operator's arguments."""
     return [argument.name for argument in operator._schema.arguments]
@@ -461,22 +475,6 @@ def storage_of(tensor: Tensor) -> int:
     """The number of a (fake) tensor's storage, which views of one memory share."""
     number = storage_identity()
     return id(tensor) if number is None else number(tensor)
-
-
-@internal(ANALYSIS)
-def merge_equal_nodes() -> Callable[[torch.fx.Graph], torch.fx.Graph]:
-    """A function that merges the nodes of a graph which compute the same from the same inputs.
-
-    It imports sympy, which takes half a second.
-    """
-    from torch._functorch.compile_utils import fx_graph_cse
-
-    graph = torch.fx.Graph()
-    x = graph.placeholder("x")
-    doubled = [graph.call_function(torch.ops.aten.add.Tensor, (x, x)) for _ in range(2)]
-    graph.output(tuple(doubled))
-    _expect(len(fx_graph_cse(graph).nodes) == 3, "equal nodes are not merged")
-    return fx_graph_cse
 
 
 @internal(ANALYSIS)

@@ -15,6 +15,7 @@ from torch.fx.node import map_arg
 
 from idql_func.compiler import torch_internals
 from idql_func.compiler.fx_utils import ends, storage_number, writes
+from idql_func.compiler.pass_merge import merge_equal_nodes
 from idql_func.compiler.torch_internals import ANALYSIS, DYNAMIC_ROWS, problem_of
 from idql_func.compiler.traced_values import TracedValues
 from idql_func.kernels.build import inside_forward_mode
@@ -91,12 +92,10 @@ def trace(fn: Callable[..., Any], tensors: Sequence[Tensor], name: str = "jit") 
         return graph
     _copy_written_inputs(graph)
     _functionalize_inplace(graph)
-    if not any(writes(node) for node in graph.graph.nodes):
-        merge = torch_internals.merge_equal_nodes()
+    if not any(writes(node) for node in graph.graph.nodes) and merge_equal_nodes(graph):
         propagate = torch_internals.fake_tensor_propagation()
-        assert merge is not None and propagate is not None
-        graph.graph = merge(graph.graph)
-        propagate(graph)  # a view of a value that was merged away is a view of another value now
+        assert propagate is not None
+        propagate(graph)
     return graph
 
 
@@ -138,7 +137,6 @@ def _functionalize_inplace(graph: GraphModule) -> None:
         if written.op == "call_function" and aliases[storage_number(written)] == 2:
             node.target = pure
             replaced[written] = node
-    graph.recompile()
 
 
 def example_inputs(tensors: Sequence[Tensor], dynamic_rows: Collection[int] = ()) -> list[Any]:

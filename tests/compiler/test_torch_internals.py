@@ -156,7 +156,6 @@ BROKEN: dict[str, tuple[str, Any]] = {
     "no_tracing": ("torch._guards.tracing", lambda context: None),
     "operator_type": ("torch.ops.aten.add_", torch.ops.aten.add),
     "storage_identity": ("torch.Tensor.untyped_storage", lambda tensor: _OneStorage),
-    "merge_equal_nodes": ("torch._functorch.compile_utils.fx_graph_cse", lambda graph: graph),
     "fake_tensor_propagation": ("torch.fx.passes.fake_tensor_prop.FakeTensorProp", object),
     "fake_tensor_with_dynamic_rows": ("torch.fx.experimental.symbolic_shapes.DimDynamic", _FIXED),
     "tracing_context": ("torch._guards.TracingContext", _NoMode),
