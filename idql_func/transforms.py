@@ -19,12 +19,13 @@ from torch import Tensor
 from idql_func.compiler.dynamo import opaque_to_torch
 from idql_func.compiler.inductor import compiler_problem
 from idql_func.compiler.jit import Jitted, name_of
+from idql_func.compiler.refused_writes import without_writes
 from idql_func.compiler.torch_internals import (
     functorch_levels,
     is_mapped,
     protected_copy,
 )
-from idql_func.compiler.trace import inside_transform, runs_eagerly, without_writes
+from idql_func.compiler.trace import inside_transform, runs_eagerly
 from idql_func.compiler.traced_values import TracedValues, is_read_of_values
 from idql_func.switches import disable_jit, enable_x64, float_dtype
 from idql_func.tree import (

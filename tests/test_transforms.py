@@ -571,6 +571,47 @@ def test_jitted_function_inside_a_transform_writes_into_nothing_of_it(
     assert jit(_adds)(x).tolist() == [6.0, 8.0] and x.tolist() == [2.0, 3.0]
 
 
-def test_jitted_function_that_runs_eagerly_says_that_it_writes() -> None:
+def _sets(x: Tensor) -> None:
+    x[0] = 1.0
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        _adds,
+        _sets,
+        lambda x: x[1:].mul_(3),
+        lambda x: x.data.zero_(),
+        lambda x: x.detach().reshape(2, 1).fill_(1),
+        lambda x: torch.add(x, 1, out=x),
+        lambda x: torch.aminmax(x, out=(x[0], x[1])),
+        lambda x: torch.nn.functional.relu(-x, inplace=True) + torch.relu_(x),
+        lambda x: torch.nn.functional.relu(x, True),
+        lambda x: torch.nn.functional.elu(x, inplace=True),
+        lambda x: torch.ops.aten._foreach_add_([x], 1),
+        torch.nn.init.zeros_,
+        lambda x: vmap(lambda y: y.add_(1))(x) + x.add_(1),
+    ],
+)
+def test_jitted_function_that_runs_eagerly_is_stopped_before_it_writes(
+    write: Callable[[Tensor], Any],
+) -> None:
+    x = torch.tensor([2.0, 3.0])
     with disable_jit(), pytest.raises(TypeError, match="writes into an argument; write x = x"):
-        jit(_adds)(torch.ones(2))
+        jit(write)(x)
+    assert x.tolist() == [2.0, 3.0]
+    array = np.array([2.0, 3.0], dtype=np.float32)
+    with disable_jit(), pytest.raises(TypeError, match="writes into an argument; write x = x"):
+        jit(write)(torch.from_numpy(array))
+    assert array.tolist() == [2.0, 3.0]
+
+
+def test_jitted_function_that_runs_eagerly_may_write_into_its_own_tensors() -> None:
+    def fn(x: Tensor) -> Tensor:
+        y = x.clone().requires_grad_()
+        total = torch.zeros(2).add_(y)
+        total[0] += 1
+        return torch.nn.functional.relu(total, inplace=True)
+
+    with disable_jit():
+        assert jit(fn)(torch.tensor([2.0, 3.0])).tolist() == [3.0, 3.0]

@@ -23,8 +23,9 @@ from idql_func.compiler.dynamo import OpaqueCall, inside_export
 from idql_func.compiler.fx_utils import ends
 from idql_func.compiler.inductor import compile_graph, compiler_problem, generates_code
 from idql_func.compiler.pass_inplace import reuse_donated_memory
+from idql_func.compiler.refused_writes import without_writes
 from idql_func.compiler.torch_internals import ANALYSIS, problem_of, storage_of, version_of
-from idql_func.compiler.trace import example_inputs, runs_eagerly, trace, without_writes
+from idql_func.compiler.trace import example_inputs, runs_eagerly, trace
 from idql_func.kernels.build import program_is_differentiated
 from idql_func.switches import bfloat16_matmul, native_matmul, partitionable, x64_enabled
 from idql_func.tree import tree_flatten, tree_paths, tree_stack, tree_unflatten

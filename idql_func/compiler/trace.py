@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -20,7 +19,6 @@ from idql_func.compiler.torch_internals import ANALYSIS, DYNAMIC_ROWS, problem_o
 from idql_func.compiler.traced_values import TracedValues
 from idql_func.kernels.build import inside_forward_mode
 from idql_func.switches import jit_disabled
-from idql_func.tree import tree_iter
 
 _TRACING: ContextVar[bool] = ContextVar("idql_func_tracing", default=False)
 
@@ -50,27 +48,6 @@ def runs_eagerly() -> bool:
         or inside_forward_mode()
         or torch_internals.make_fx() is None
     )
-
-
-@contextlib.contextmanager
-def without_writes(name: str, *arguments: Any, outermost: bool = False) -> Iterator[None]:
-    """Raise if a function writes into arguments that belong to a transform around this one.
-
-    The arguments of the outermost transform are protected copies, except those of a jitted function
-    that runs eagerly, for which ``outermost`` is True. ``torch.compile`` sees writes.
-    """
-    inside = inside_transform()
-    if not (inside or outermost) or torch.compiler.is_dynamo_compiling():
-        yield
-        return
-    tensors = [x for x in tree_iter(arguments) if isinstance(x, Tensor)]
-    before = [torch_internals.version_of(x) for x in tensors]
-    yield
-    if before != [torch_internals.version_of(x) for x in tensors]:
-        which = "an argument, which the function around it still needs" if inside else "an argument"
-        raise TypeError(
-            f"{name}: the function writes into {which}; write x = x + 1 instead of x += 1."
-        )
 
 
 def trace(fn: Callable[..., Any], tensors: Sequence[Tensor], name: str = "jit") -> GraphModule:
