@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from idql_func.atomic import atomic_path
+from idql_func.files import atomic_path
 from idql_func.types import InputError
 
 __all__ = ["Result", "Run", "read_run", "run_from_dict", "run_to_dict", "write_run"]

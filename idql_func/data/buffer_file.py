@@ -20,8 +20,8 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 
-from idql_func.atomic import atomic_path
 from idql_func.data.arrays import named_leaves
+from idql_func.files import atomic_path
 from idql_func.types import InputError
 
 __all__ = ["BufferFile", "open_buffer", "read_generator", "save_buffer", "write_generator"]

@@ -11,8 +11,8 @@ from urllib.request import urlopen
 
 from tqdm import tqdm
 
-from idql_func.atomic import atomic_path
 from idql_func.data.hdf5 import check_hdf5
+from idql_func.files import atomic_path
 from idql_func.types import InputError
 
 __all__ = ["download_hdf5"]

@@ -15,9 +15,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from idql_func.atomic import atomic_path
 from idql_func.data.arrays import named_leaves
 from idql_func.deprecation import moved_names
+from idql_func.files import atomic_path
 from idql_func.types import InputError
 
 __all__ = ["check_hdf5", "read_d4rl_hdf5", "write_d4rl_hdf5"]

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from idql_func.atomic import atomic_path
 from idql_func.envs.pointmaze import GOAL, GOAL_RADIUS, MAZE_MAP, wall_rectangles
+from idql_func.files import atomic_path
 from idql_func.types import InputError
 
 __all__ = ["Panel", "plot_trajectories", "trajectory_figure"]

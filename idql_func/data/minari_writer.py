@@ -14,10 +14,10 @@ import h5py
 import numpy as np
 from gymnasium import spaces
 
-from idql_func.atomic import atomic_folder
 from idql_func.data.arrays import check_lengths, named_leaves
 from idql_func.data.minari_format import MAIN_FILE, METADATA_FILE, as_arrays, check_episodes
 from idql_func.data.validation import require_fields
+from idql_func.files import atomic_folder
 from idql_func.types import InputError
 
 __all__ = ["episodes_from_transitions", "write_minari_dataset"]

@@ -13,9 +13,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from idql_func.atomic import atomic_path
 from idql_func.envs.frames import FrameSource, frames_per_second
 from idql_func.envs.offscreen import Camera
+from idql_func.files import atomic_path
 from idql_func.types import InputError
 
 __all__ = ["EpisodeFrames", "VideoRecorder", "WANDBVideo", "video_suffix", "write_video"]

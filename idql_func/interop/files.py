@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any, TypeVar
 
-from idql_func.atomic import atomic_path
+from idql_func.files import atomic_path
 from idql_func.interop.flax_bytes import msgpack_restore
 from idql_func.interop.orbax import is_orbax, restore_orbax
 from idql_func.interop.state import from_state_dict, to_bytes

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from idql_func.atomic import atomic_folder
+from idql_func.files import atomic_folder
 from idql_func.interop.state import from_state_dict, to_state_dict
 from idql_func.types import InputError
 

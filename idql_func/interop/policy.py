@@ -22,8 +22,8 @@ from idql_func import random
 from idql_func.agents.agent import Agent
 from idql_func.agents.critics import min_q
 from idql_func.agents.ddpm_iql import BaseDDPMIQL
-from idql_func.atomic import atomic_path
 from idql_func.distributions import Diagonal
+from idql_func.files import atomic_path
 from idql_func.interop.architecture import build_network, describe_network
 from idql_func.interop.state import from_state_dict
 from idql_func.networks import Module, ddpm_sampler

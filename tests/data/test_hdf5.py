@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idql_func.atomic import atomic_path
 from idql_func.data.hdf5 import check_hdf5, read_d4rl_hdf5, write_d4rl_hdf5
+from idql_func.files import atomic_path
 from idql_func.types import InputError
 
 

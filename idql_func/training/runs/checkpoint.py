@@ -24,7 +24,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from idql_func.atomic import atomic_folder
+from idql_func.files import atomic_folder
 from idql_func.optim import CosineDecaySchedule
 from idql_func.transforms import tree_flatten, tree_paths, tree_unflatten
 from idql_func.types import InputError

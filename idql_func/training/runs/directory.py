@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from idql_func.atomic import atomic_path
+from idql_func.files import atomic_path
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.configs.settings import Settings, settings_from_dict, settings_to_dict
 from idql_func.types import InputError

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from idql_func.atomic import atomic_path
+from idql_func.files import atomic_path
 from idql_func.types import InputError
 
 __all__ = ["MetricsLogger", "read_metrics"]

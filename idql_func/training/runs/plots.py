@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from idql_func.atomic import atomic_path
+from idql_func.files import atomic_path
 from idql_func.training.runs.console import policy_name
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from idql_func.atomic import atomic_path
+from idql_func.files import atomic_path
 from idql_func.training.configs.settings import flat_settings
 from idql_func.training.configs.sweeps import MeanOverSeeds, means_over_seeds
 from idql_func.training.offline import ACTOR_LOSS_LABELS
