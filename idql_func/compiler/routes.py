@@ -17,7 +17,8 @@ from idql_func.compiler import replay, torch_internals
 from idql_func.compiler.inductor import compiler_problem
 from idql_func.compiler.torch_internals import FALLBACKS, REPLAY, problem_of
 from idql_func.kernels import matmul, threefry, tree_ops
-from idql_func.kernels.build import c_compiler, cache_folder, cpu_info
+from idql_func.kernels.build import c_compiler, cpu_info
+from idql_func.kernels.library_cache import cache_folder
 from idql_func.switches import jit_disabled
 
 _PACKAGES = ("numpy", "optree", "gymnasium")

@@ -22,7 +22,6 @@ import platform
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -31,6 +30,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+from idql_func.kernels.library_cache import cached_library, compiler_answers
 
 _SOURCES = Path(__file__).parent / "csrc"
 # The last two flags change no value: neither errno nor floating-point traps are read.
@@ -42,7 +43,6 @@ _FLAGS = (
     "-fno-math-errno",
     "-fno-trapping-math",
 )
-_SECONDS = 60
 _NAMESPACE = "idql_func"
 _OPERATORS = torch.library.Library(_NAMESPACE, "FRAGMENT")
 
@@ -67,7 +67,8 @@ def library(
 
     The library is built at the first call on a machine and cached in ``$XDG_CACHE_HOME/idql_func``
     (or ``~/.cache/idql_func``). Its file name holds a digest of the source with the headers it
-    includes, the compiler, its flags and the CPU, so a change of any of them builds a new one.
+    includes, the compiler, its flags and the CPU, so a change of any of them builds a new one; so
+    does damage to the file. A folder that others can write to is not used.
     The compiler is ``$CC``, else ``cc``, else ``gcc``.
 
     Args:
@@ -90,7 +91,7 @@ def library(
     path = folder / f"{name}.c"
     source = _with_headers(path)
     compiler = c_compiler()
-    if compiler is None or platform.system() == "Windows":
+    if compiler is None or platform.system() == "Windows" or not compiler_answers(compiler):
         return None
     common = (*_FLAGS, *flags)
     for options in ((*common, "-fopenmp"), common) if openmp else (common,):
@@ -99,12 +100,9 @@ def library(
         text = "\n".join((source, compiler, *options, machine))
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         try:
-            built = cache_folder() / f"{name}-{digest}.so"
-            if not built.exists():
-                _build([compiler, *options], path, built)
-            return ctypes.CDLL(str(built))
+            return cached_library(f"{name}-{digest}.so", [compiler, *options], path)
         except (OSError, RuntimeError, subprocess.SubprocessError):
-            continue  # no home or cache folder, no working compiler, or no OpenMP
+            continue  # no home or folder for it, no working compiler, or no OpenMP
     return None
 
 
@@ -315,16 +313,6 @@ def mapped_first(count: int, x: Tensor, dim: int | None) -> Tensor:
     return x.movedim(dim, 0) if dim else x
 
 
-def _build(command: list[str], source: Path, built: Path) -> None:
-    """Compile into a temporary file and move it, so that no process sees a partial library."""
-    built.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=built.parent) as folder:
-        result = Path(folder) / "built.so"
-        command = [*command, "-shared", "-fPIC", "-o", str(result), str(source), "-lm"]
-        subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
-        result.replace(built)
-
-
 @functools.cache
 def cpu_info(*names: str) -> str:
     """The first line of ``/proc/cpuinfo`` with one of these names, or the processor's name.
@@ -336,9 +324,3 @@ def cpu_info(*names: str) -> str:
             return next((line for line in lines if line.startswith(names)), "")
     except OSError:
         return platform.processor()
-
-
-def cache_folder() -> Path:
-    """The folder of built libraries: ``$XDG_CACHE_HOME/idql_func`` or ``~/.cache/idql_func``."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "idql_func"
