@@ -20,6 +20,7 @@ from torch.fx import GraphModule
 from idql_func.compiler import torch_internals
 from idql_func.compiler.pass_matmul import use_native_matmul
 from idql_func.compiler.replay import Replayed
+from idql_func.compiler.threads import COMPILE_LOCK
 from idql_func.compiler.torch_internals import (
     ANALYSIS,
     DYNAMIC_ROWS,
@@ -68,7 +69,14 @@ def compile_graph(
 
 
 def _plain(graph: GraphModule) -> CompiledGraph:
-    return torch.compile(graph, fullgraph=True, dynamic=False)
+    compiled = torch.compile(graph, fullgraph=True, dynamic=False)
+
+    def run(*tensors: Tensor) -> Sequence[Tensor]:
+        # it compiles at its first call, and refuses any call while another thread traces
+        with COMPILE_LOCK:
+            return compiled(*tensors)
+
+    return run
 
 
 def _straight_to_inductor(

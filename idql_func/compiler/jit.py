@@ -24,6 +24,7 @@ from idql_func.compiler.fx_utils import ends
 from idql_func.compiler.inductor import compile_graph, compiler_problem, generates_code
 from idql_func.compiler.pass_inplace import reuse_donated_memory
 from idql_func.compiler.refused_writes import without_writes
+from idql_func.compiler.threads import COMPILE_LOCK
 from idql_func.compiler.torch_internals import ANALYSIS, problem_of, storage_of, version_of
 from idql_func.compiler.trace import example_inputs, runs_eagerly, trace
 from idql_func.kernels.build import program_is_differentiated
@@ -196,7 +197,8 @@ class Jitted:
             return self
         if self._donating is None:
             static = tuple(self._static_nums), tuple(self._static_names)
-            self._donating = Jitted(self.fn, *static, 0, self.cuda_graphs, tuple(self._open_names))
+            donating = Jitted(self.fn, *static, 0, self.cuda_graphs, tuple(self._open_names))
+            self._donating = self._donating or donating
         return self._donating
 
     def cache_size(self) -> int:
@@ -257,10 +259,13 @@ class Jitted:
         key = arguments.signatures, settings
         program = self._programs.get(key)
         if program is None:
-            spec = _spec_of_all([s.spec for s in arguments.signatures], names)
-            program = self._compile(spec, static_args, static_kwargs, arguments.tensors)
-            known = tuple([signature.interned() for signature in arguments.signatures])
-            self._programs[known, settings] = program
+            with COMPILE_LOCK:
+                program = self._programs.get(key)  # of another thread
+                if program is None:
+                    spec = _spec_of_all([s.spec for s in arguments.signatures], names)
+                    program = self._compile(spec, static_args, static_kwargs, arguments.tensors)
+                    known = tuple([signature.interned() for signature in arguments.signatures])
+                    self._programs[known, settings] = program
         if program.constant_requires_grad and torch.is_grad_enabled():
             raise ValueError(
                 f"jit({name_of(self.fn)}): the function uses a tensor that requires a gradient and "

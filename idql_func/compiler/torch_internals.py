@@ -22,6 +22,7 @@ import os
 import platform
 import shutil
 import subprocess
+import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ INTERNALS: dict[str, Internal[Any]] = {}
 """All private parts, by name."""
 
 _SECONDS = 60
+_SEARCH_LOCK = threading.RLock()  # a part is looked for once, in whichever thread needs it first
 _off: dict[str, str] = {}
 
 
@@ -96,15 +98,20 @@ class Internal(Generic[T]):
         return self._search()[1]
 
     def _search(self) -> tuple[T | None, str | None]:
-        if self.found is None:
-            try:
-                with _outside_modes():  # the first use may be under fake tensors
-                    self.found = self.find(), None
-            except Exception as error:  # private code may fail in any way
-                problem = f"{self.name} of torch {torch.__version__}: {_one_line(error)}"
-                _log_off(self.routes, problem)
-                self.found = None, problem
-        return self.found
+        found = self.found
+        if found is None:
+            with _SEARCH_LOCK:
+                found = self.found = self.found or self._look()
+        return found
+
+    def _look(self) -> tuple[T | None, str | None]:
+        try:
+            with _outside_modes():  # the first use may be under fake tensors
+                return self.find(), None
+        except Exception as error:  # private code may fail in any way
+            problem = f"{self.name} of torch {torch.__version__}: {_one_line(error)}"
+            _log_off(self.routes, problem)
+            return None, problem
 
 
 def _outside_modes() -> contextlib.AbstractContextManager[Any]:

@@ -15,6 +15,7 @@ from torch.fx.node import map_arg
 from idql_func.compiler import torch_internals
 from idql_func.compiler.fx_utils import ends, storage_number, writes
 from idql_func.compiler.pass_merge import merge_equal_nodes
+from idql_func.compiler.threads import COMPILE_LOCK
 from idql_func.compiler.torch_internals import ANALYSIS, DYNAMIC_ROWS, problem_of
 from idql_func.compiler.traced_values import TracedValues
 from idql_func.kernels.build import inside_forward_mode
@@ -34,7 +35,10 @@ def inside_transform() -> bool:
     >>> inside_transform()
     False
     """
-    return torch.compiler.is_compiling() or is_tracing() or torch_internals.inside_functorch()
+    if torch.compiler.is_dynamo_compiling() or is_tracing() or torch_internals.inside_functorch():
+        return True
+    # torch's flag holds for the whole process, also while another thread compiles
+    return torch.compiler.is_compiling() and not COMPILE_LOCK.held_by_another_thread()
 
 
 def runs_eagerly() -> bool:
@@ -61,7 +65,7 @@ def trace(fn: Callable[..., Any], tensors: Sequence[Tensor], name: str = "jit") 
     assert make_fx is not None
     token = _TRACING.set(True)
     try:
-        with TracedValues(name):
+        with COMPILE_LOCK, TracedValues(name):
             graph = make_fx(fn)(*tensors)
     finally:
         _TRACING.reset(token)

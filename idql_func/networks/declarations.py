@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,30 @@ from idql_func.types import InputError, Params
 
 if TYPE_CHECKING:
     from idql_func.networks.module import LazyRng
+
+
+_CHANGES = itertools.count(1)
+_changes = 0
+
+
+def changes_of_networks() -> int:
+    """A number that differs after an attribute of any network was assigned.
+
+    >>> before = changes_of_networks()
+    >>> Declarations().size = 3
+    >>> changes_of_networks() == before
+    False
+    """
+    return _changes
+
+
+def declared(shape: tuple[int, ...]) -> nn.Parameter:
+    """A parameter of this shape without a value.
+
+    >>> declared((2, 3)).is_meta
+    True
+    """
+    return nn.Parameter(torch.empty(shape, device="meta"), requires_grad=False)
 
 
 def _modules_in(name: str, value: Any) -> Iterator[tuple[str, nn.Module]]:
@@ -77,9 +102,13 @@ class Declarations(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._initializers: dict[str, Initializer] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        """Those of the declared parameters; ``functional_call`` replaces the parameters."""
         self._has_shared_modules = False
 
     def __setattr__(self, name: str, value: Any) -> None:
+        global _changes  # noqa: PLW0603
+        _changes = next(_CHANGES)
         for path, module in _modules_in(name, value):
             self.add_module(path, module)
         if isinstance(value, nn.Module):
@@ -92,15 +121,19 @@ class Declarations(nn.Module):
             )
         super().__setattr__(name, value)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The attributes, for pickle and copy, without values that a thread has put in."""
+        parameters = {name: declared(shape) for name, shape in self._shapes.items()}
+        return {**vars(self), "_parameters": parameters}
+
     def declare(self, name: str, shape: tuple[int, ...], initializer: Initializer) -> None:
         """Declare a parameter on the meta device, without a value.
 
         The n-th declared parameter draws Flax's n-th key of the module.
         """
-        self.register_parameter(
-            name, nn.Parameter(torch.empty(shape, device="meta"), requires_grad=False)
-        )
+        self.register_parameter(name, declared(shape))
         self._initializers[name] = initializer
+        self._shapes[name] = tuple(shape)
 
     def add(self, child: Any, name: str | None = None) -> Any:
         """Register a submodule under Flax's automatic name, ``Class_0``, ``Class_1``, ...
@@ -164,8 +197,7 @@ class Declarations(nn.Module):
                     )
         tree: Params = {}
         for count, (name, initializer) in enumerate(self._initializers.items(), start=1):
-            shape = tuple(self.get_parameter(name).shape)
-            tree[name] = initializer(rng.make(count), shape)
+            tree[name] = initializer(rng.make(count), self._shapes[name])
         for name, child in self.named_children():
             assert isinstance(child, Declarations)
             params = child.init_from(rng.push(name))

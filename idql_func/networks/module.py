@@ -19,9 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from idql_func import random
+from idql_func.compiler.threads import in_main_thread
 from idql_func.compiler.torch_internals import register_constant
 from idql_func.networks.declarations import Declarations
 from idql_func.networks.same_module import same_module
+from idql_func.networks.thread_copies import copy_of_this_thread
 from idql_func.tree import flatten_params, tree_stack
 from idql_func.types import Params, PRNGKey
 
@@ -250,6 +252,8 @@ def apply(
     if set(params) == {"params"}:
         params = params["params"]
     rng = LazyRng(rngs["dropout"]) if rngs and "dropout" in rngs else None
+    if not in_main_thread():
+        module = copy_of_this_thread(module)
     flat = flatten_params(params)
     strict = not module._has_shared_modules
     if not strict:  # torch would require a shared module's parameters at each of its places
@@ -259,11 +263,7 @@ def apply(
                 f"{type(module).__name__}: the parameters lack {sorted(names - flat.keys())} and "
                 f"have {sorted(flat.keys() - names)} in addition."
             )
+    options = {**module.forward_options(training, rng), **options}
     return torch.func.functional_call(
-        module,
-        flat,
-        inputs,
-        {**module.forward_options(training, rng), **options},
-        tie_weights=False,
-        strict=strict,
+        module, flat, inputs, options, tie_weights=False, strict=strict
     )

@@ -27,6 +27,15 @@ def same_module(a: nn.Module, b: nn.Module) -> bool:
     return _same(a, b, {}, {})
 
 
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """The attributes; of declared parameters the shapes, since ``apply`` replaces the parameters
+    in another thread."""
+    fields = vars(module)
+    if "_shapes" not in fields:
+        return fields
+    return {name: value for name, value in fields.items() if name != "_parameters"}
+
+
 def _same(a: Any, b: Any, partners: dict[int, Any], reverse: dict[int, Any]) -> bool:
     if type(a) is not type(b):
         return False
@@ -34,7 +43,7 @@ def _same(a: Any, b: Any, partners: dict[int, Any], reverse: dict[int, Any]) -> 
         if id(a) in partners or id(b) in reverse:  # also ends a cycle
             return partners.get(id(a)) is b and reverse.get(id(b)) is a
         partners[id(a)], reverse[id(b)] = b, a
-        return a is b or _same(vars(a), vars(b), partners, reverse)
+        return a is b or _same(_attributes(a), _attributes(b), partners, reverse)
     if a is b and not isinstance(a, Mapping | list | tuple):
         return True
     if isinstance(a, Mapping):
