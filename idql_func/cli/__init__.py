@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from idql_func.env_imports import allow_env_imports, names_that_import
+
 __all__ = ["COMMANDS", "INPUT_ERRORS", "main", "one_line"]
 
 COMMANDS = (
@@ -27,6 +29,10 @@ COMMANDS = (
 )
 """Each is a module of this package with a ``main(arguments) -> exit status``."""
 
+
+ALLOW_ENV_IMPORTS = "--allow-env-imports"
+"""An option of every command: the name of an environment that comes from a file may import a
+module. A name on the command line always may."""
 
 INPUT_ERRORS = (ValueError, TypeError, OSError, ImportError)
 """What the library raises for bad input, missing files and missing packages."""
@@ -55,11 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"idql_func {__version__}")
         return 0
-    command, rest = arguments[0], arguments[1:]
+    rest = [word for word in arguments[1:] if word != ALLOW_ENV_IMPORTS]
+    command, everything = arguments[0], len(rest) < len(arguments) - 1
     try:
         if command not in COMMANDS:
             raise ValueError(f"no command is called {command!r}; there are {', '.join(COMMANDS)}")
-        return import_module(f"idql_func.cli.{command}").main(rest)
+        module = import_module(f"idql_func.cli.{command}")
+        with allow_env_imports(None if everything else names_that_import(rest)):
+            return module.main(rest)
     except KeyboardInterrupt as interrupt:
         print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130

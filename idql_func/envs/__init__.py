@@ -1,5 +1,6 @@
 """Gymnasium wrappers, environments by name, roll-outs, and the built-in point maze."""
 
+from idql_func.env_imports import allow_env_imports
 from idql_func.envs.frame_stack import FrameStack
 from idql_func.envs.frames import FrameSource, OffscreenRender
 from idql_func.envs.make_env import gymnasium_id, make_env
@@ -29,6 +30,7 @@ __all__ = [
     "UniversalSeed",
     "VideoRecorder",
     "WANDBVideo",
+    "allow_env_imports",
     "gymnasium_id",
     "make_env",
     "make_pointmaze_env",

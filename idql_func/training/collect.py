@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from idql_func import random
 from idql_func.data import MemoryEfficientReplayBuffer, ReplayBuffer
+from idql_func.env_imports import check_env_name
 from idql_func.evaluation import record_video
 from idql_func.training.configs.collect import CollectConfig
 from idql_func.training.data_info import spread
@@ -223,7 +224,7 @@ class _Policy:
         name = config.env or self.metadata.extra.get("env")
         if not name:
             raise InputError(f"{checkpoint} names no environment; name one with --env")
-        self.env_name = str(name)
+        self.env_name = check_env_name(str(name))
         if config.N is not None:
             if not hasattr(self.learner, "N"):
                 raise InputError(

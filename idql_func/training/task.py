@@ -15,6 +15,7 @@ import torch
 
 from idql_func.data import Dataset, ReplayBuffer
 from idql_func.data.scores import normalized_score
+from idql_func.env_imports import check_env_name
 from idql_func.training.configs.learners import LearnerConfig, PixelBCConfig
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.sources import load_source, spaces_of
@@ -171,9 +172,12 @@ def environment_factory(
     """A function that makes a new wrapped environment at each call.
 
     Args:
-        name: as for :func:`idql_func.envs.make_env`.
+        name: as for :func:`idql_func.envs.make_env`; it may come from a file.
         pixels: further arguments of :func:`pixel_environment_factory`;
             None: observations are not images.
+
+    Raises:
+        InputError: the name would import a module, and nobody has allowed that.
 
     Example:
         >>> env = environment_factory("Pendulum-v1")()
@@ -182,7 +186,7 @@ def environment_factory(
     """
     if pixels is not None:
         return pixel_environment_factory(name, **pixels)
-    return functools.partial(_make_wrapped, name)
+    return functools.partial(_make_wrapped, check_env_name(name))
 
 
 def _make_wrapped(name: str) -> gym.Env:
@@ -235,7 +239,7 @@ def pixel_environment_factory(
     """
     return functools.partial(
         _make_pixels,
-        env_name,
+        check_env_name(env_name),
         image_size=image_size,
         num_stack=num_stack,
         action_repeat=action_repeat_of(env_name) if action_repeat is None else action_repeat,
