@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from idql_func.env_imports import allow_env_imports, names_that_import
+from idql_func.training.runtime.interrupts import stop_signals
 
 __all__ = ["COMMANDS", "INPUT_ERRORS", "main", "one_line"]
 
@@ -45,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the command's name; default: those of the process.
 
     Returns:
-        The exit status: 0, 2 for bad input (one line on standard error), 130 for Ctrl-C.
+        The exit status: 0, 2 for bad input (one line on standard error), 130 for Ctrl-C, SIGTERM
+        and SIGHUP.
 
     Example:
         >>> main(["--version"]).__class__
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command not in COMMANDS:
             raise ValueError(f"no command is called {command!r}; there are {', '.join(COMMANDS)}")
         module = import_module(f"idql_func.cli.{command}")
-        with allow_env_imports(None if everything else names_that_import(rest)):
+        with allow_env_imports(None if everything else names_that_import(rest)), stop_signals():
             return module.main(rest)
     except KeyboardInterrupt as interrupt:
         print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import tyro
 from idql_func.cli import one_line
 from idql_func.cli.options import parse_options
 from idql_func.errors import InputError
+from idql_func.files import read_json
 from idql_func.training.configs.catalogue import presets_called
 from idql_func.training.configs.settings import changed_settings
 from idql_func.training.configs.sweeps import (
@@ -120,6 +120,7 @@ def _settings_by_label(cells: Sequence[Cell]) -> dict[str, Any]:
 def _run_all(cells: Sequence[Cell], settings: Mapping[str, Any]) -> int:
     from idql_func.training.runs.console import Reporter, make_table
     from idql_func.training.runs.directory import RunDirectory
+    from idql_func.training.runs.lock import owner_of
 
     reporter = Reporter()
     runs = [RunDirectory(settings[cell.label].runs_dir / cell.name) for cell in cells]
@@ -127,31 +128,37 @@ def _run_all(cells: Sequence[Cell], settings: Mapping[str, Any]) -> int:
         if run.config.is_file():
             _check_same_settings(run, _module(cell).parse(cell.arguments).config)
     failed: list[Cell] = []
+    busy: list[Cell] = []
     for number, (cell, run) in enumerate(zip(cells, runs, strict=True), start=1):
         reporter.stage(f"Run {number} of {len(cells)}: {cell.line}")
         if run.state == "finished":
             reporter.detail("already finished")
             continue
-        if run.state == "resumable":
-            arguments = ["--resume", str(run.path)]
-        else:
-            # A run that was interrupted before its first checkpoint is replaced.
-            arguments = [*cell.arguments, "--overwrite"]
+        if (owner := owner_of(run.path)) is not None:
+            reporter.detail(f"in use by {owner}: left to it")
+            busy.append(cell)
+            continue
+        begun = run.state in ("started", "training", "evaluating")
+        arguments = ["--resume", str(run.path)] if begun else cell.arguments
         try:
             _module(cell).main(arguments)
         except Exception as error:  # whatever stops one run must not stop the others
             failed.append(cell)
             print(f"error: {cell.name}: {one_line(error)}", file=sys.stderr)
     returns = {run.path.name: _returns(run) for run in runs if run.state == "finished"}
-    columns, rows = ("settings", "policy", "return", "seeds"), _rows(cells, returns, failed)
+    columns = ("settings", "policy", "return", "seeds")
+    rows = _rows(cells, returns, failed, busy)
     reporter.table(make_table(columns, rows, "Returns over seeds", numbers=True))
-    return 1 if failed else 0
+    return 1 if failed or busy else 0
 
 
 def _returns(run: RunDirectory) -> dict[str, float]:
     """The returns of a finished run's last evaluation, by N or ``"policy"``."""
-    evaluation = json.loads(run.summary.read_text(encoding="utf-8")).get("evaluation", {})
-    return {policy: float(result["return"]) for policy, result in evaluation.items()}
+    try:
+        evaluation = read_json(run.summary, "the summary of a run").get("evaluation", {})
+        return {policy: float(result["return"]) for policy, result in evaluation.items()}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{run.summary} is damaged: it has no returns ({error!r})") from None
 
 
 def _check_same_settings(run: RunDirectory, config: Any) -> None:
@@ -164,11 +171,15 @@ def _check_same_settings(run: RunDirectory, config: Any) -> None:
 
 
 def _rows(
-    cells: Sequence[Cell], returns: Mapping[str, Mapping[str, float]], failed: Iterable[Cell]
+    cells: Sequence[Cell],
+    returns: Mapping[str, Mapping[str, float]],
+    failed: Iterable[Cell],
+    busy: Iterable[Cell],
 ) -> Iterator[tuple[str, str, str, str]]:
-    """The mean over the seeds of each run's last evaluation, and a row for each failed run."""
+    """The mean over the seeds of each run's last evaluation, and a row for each other run."""
     for row in means_over_seeds(returns, {cell.name: cell.label for cell in cells}):
         error = "" if row.standard_error is None else f" ± {row.standard_error:.1f}"
         yield row.members, row.quantity, f"{row.mean:.1f}{error}", str(row.count)
-    for cell in failed:
-        yield cell.label, "", "failed", f"seed {cell.seed}"
+    for what, others in (("failed", failed), ("in use", busy)):
+        for cell in others:
+            yield cell.label, "", what, f"seed {cell.seed}"

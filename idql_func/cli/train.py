@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -20,7 +21,7 @@ from idql_func.errors import InputError
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.configs.presets import preset_for
 from idql_func.training.configs.sweeps import combinations, option_arguments, parse_axis
-from idql_func.training.seeds.config import check_axes, parse_seeds
+from idql_func.training.seeds.config import check_axes, check_count, parse_seeds
 
 __all__ = ["LearnerClass", "TrainOptions", "main", "members", "parse"]
 
@@ -126,5 +127,6 @@ def members(arguments: Sequence[str], options: TrainOptions) -> list[TrainConfig
     seeds = (config.seed,) if options.seeds is None else parse_seeds(options.seeds, config.seed)
     axes = [parse_axis(text) for text in options.grid]
     check_axes(axes, config.learner.class_name)
+    check_count(math.prod(len(axis.values) for axis in axes) * len(seeds))
     chosen = [parse([*arguments, *option_arguments(own)]).config for own in combinations(axes)]
     return [dataclasses.replace(own, seed=seed) for own in chosen for seed in seeds]

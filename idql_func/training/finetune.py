@@ -38,7 +38,7 @@ from idql_func.training.online_loop import (
 )
 from idql_func.training.runs.checkpoint import CheckpointMetadata, find_checkpoint, load_checkpoint
 from idql_func.training.runs.console import Reporter, returns_table
-from idql_func.training.runs.directory import RunDirectory, open_run_directory
+from idql_func.training.runs.directory import OFFLINE, RunDirectory, open_run_directory
 from idql_func.training.runs.metrics import read_metrics
 from idql_func.training.runs.plots import learning_curve
 from idql_func.training.runs.results import Results, evaluation_record, plain_results
@@ -49,7 +49,6 @@ from idql_func.types import InputError
 
 __all__ = ["RESUMABLE", "FinetuneResult", "finetune", "settings_for_start"]
 
-_OFFLINE = "offline"  # folder of the offline run inside the run's own
 _BUFFER_SEED = 1241  # what upstream adds to the seed of the run
 
 
@@ -106,13 +105,21 @@ def finetune(
     """
     config.validate()
     how = {"resume": resume, "overwrite": overwrite, "reporter": reporter}
-    run, saved = open_online_run(config, config.last, needs_checkpoint=False, **how)
+    opened, saved = open_online_run(config, config.last, **how)
+    with opened as run:
+        return _finetune(run, saved, on_step)
+
+
+def _finetune(
+    run: Run, saved: SavedLoop | None, on_step: Callable[[int], None] | None
+) -> FinetuneResult:
+    config = run.config
     offline = config.offline
     if config.start is None:
         offline = dataclasses.replace(
             offline,
             runs_dir=run.directory.path,
-            name=_OFFLINE,
+            name=OFFLINE,
             seed=config.seed,
             device=config.device,
             threads=config.threads,
@@ -135,7 +142,7 @@ def finetune(
 
 def _start(config: FinetuneConfig, offline: TrainConfig, run: Run) -> _Start:
     """The offline policy: the one that the settings name, or one that is trained now."""
-    source = RunDirectory(run.directory.path / _OFFLINE)
+    source = RunDirectory(run.directory.path / OFFLINE)
     if config.start is not None:
         source = open_run_directory(config.start)
     elif source.state != "finished":
@@ -143,8 +150,7 @@ def _start(config: FinetuneConfig, offline: TrainConfig, run: Run) -> _Start:
         try:
             train_offline(
                 offline,
-                resume=source.path if source.state == "resumable" else None,
-                overwrite=True,
+                resume=None if source.state == "absent" else source.path,
                 reporter=run.reporter,
             )
         except TrainingInterrupted as stopped:

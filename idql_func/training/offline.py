@@ -102,7 +102,12 @@ def train_offline(
         TrainingInterrupted: Ctrl-C; a checkpoint has been written.
     """
     config.validate()
-    run = open_offline_run([config], resume=resume, overwrite=overwrite, reporter=reporter)
+    opened = open_offline_run([config], resume=resume, overwrite=overwrite, reporter=reporter)
+    with opened as run:
+        return _train(run, config, on_update)
+
+
+def _train(run: Run, config: TrainConfig, on_update: Callable[[int], None] | None) -> TrainResult:
     run.reporter.stage(f"Data: {config.dataset.source}")
     task = prepare_task(config, run.device, progress=run.reporter.console.is_terminal)
     held_out = 0 if task.held_out is None else count_transitions(task.held_out)

@@ -37,6 +37,7 @@ from idql_func.training.runs.console import Reporter, returns_table
 from idql_func.training.runs.results import Evaluator, Results, plain_results
 from idql_func.training.runs.run import RESUMABLE, Run
 from idql_func.training.task import environment_factory, pixel_environment_factory, shapes_of
+from idql_func.types import InputError
 
 __all__ = ["RESUMABLE", "train_online"]
 
@@ -71,9 +72,28 @@ def train_online(
     factory, pixels = _environment(config)
     frames = 1 if pixels is None else int(pixels["action_repeat"])
     last = config.max_steps // frames
-    run, saved = open_online_run(
+    if config.start_training > last:
+        raise InputError(
+            f"start_training is {config.start_training}, but only {last} actions are taken, "
+            f"repeated {frames} times each: nothing would be learned"
+        )
+    opened, saved = open_online_run(
         config, last, resume=resume, overwrite=overwrite, reporter=reporter
     )
+    with opened as run:
+        return _train(run, saved, factory, pixels, on_step)
+
+
+def _train(
+    run: Run,
+    saved: SavedLoop | None,
+    factory: Callable[[], gym.Env],
+    pixels: dict[str, Any] | None,
+    on_step: Callable[[int], None] | None,
+) -> TrainResult:
+    config = run.config
+    frames = 1 if pixels is None else int(pixels["action_repeat"])
+    last = config.max_steps // frames
     env = factory()
     try:
         run.reporter.stage(

@@ -94,7 +94,7 @@ class OnlineLoop:
     def train(self, state: LoopState) -> LoopState:
         """Take all remaining steps. On Ctrl-C the last whole step is saved first."""
         reporter, start = self.run.reporter, state.step
-        stop = delayed_interrupts(lambda: reporter.warn("Ctrl-C: finishing this step first."))
+        stop = delayed_interrupts(lambda: reporter.warn("Interrupted: finishing this step first."))
         with self.run.training(start * self.frames, self.last * self.frames) as bar:
             try:
                 with stop as interrupt:
@@ -125,7 +125,6 @@ class OnlineLoop:
             "course": self.strategy.state(),
         }
         self.run.save(self.position(state), [state.learner], [{"loop": loop}])
-        directory.prune_buffers(keep=buffer)
 
     def _step(self, state: LoopState, step: int, bar: TrainingBar) -> LoopState:
         config = self.run.config
@@ -219,7 +218,11 @@ def open_online_run(config: Any, last: int, **options: Any) -> tuple[Run, SavedL
         **options,
     )
     checkpoint = run.members[0].checkpoint
-    return run, None if checkpoint is None else read_saved_loop(run.directory, checkpoint)
+    try:
+        return run, None if checkpoint is None else read_saved_loop(run.directory, checkpoint)
+    except BaseException:
+        run.owned.release()
+        raise
 
 
 def resume_loop(run: Run, saved: SavedLoop, learner: Any, interaction: Interaction) -> LoopState:

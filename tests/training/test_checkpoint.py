@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from idql_func import agents, optim
+from idql_func import agents, files, optim
 from idql_func.agents import DDPMIQLLearner, GeneralDDPMIQLLearner
 from idql_func.training.runs.checkpoint import (
     METADATA,
@@ -218,7 +219,7 @@ def test_failed_write_keeps_the_old_checkpoint_and_no_partial_files(
     if when == "write":
         monkeypatch.setattr(os, "fsync", full)
     else:
-        monkeypatch.setattr(os, "replace", full)
+        monkeypatch.setattr(files, "_exchange", full)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(tmp_path / "c", learner.update(batch())[0], metadata)
     monkeypatch.undo()
@@ -238,6 +239,11 @@ def flip_last_bit(path: Path) -> None:
 
 
 def edit(path: Path, **changes: Any) -> None:
+    """Change values as somebody who knows the format, with the digest that belongs to them."""
+    path.write_text(json.dumps(files.add_digest({**json.loads(path.read_text()), **changes})))
+
+
+def without_digest(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
@@ -251,7 +257,8 @@ def edit(path: Path, **changes: Any) -> None:
         ),
         (lambda c: flip_last_bit(c / TENSORS), InputError, "learner.safetensors is damaged"),
         (lambda c: (c / TENSORS).unlink(), FileNotFoundError, "no learner.safetensors in it"),
-        (lambda c: shorten(c / METADATA), InputError, "checkpoint.json is damaged or truncated"),
+        (lambda c: shorten(c / METADATA), InputError, "checkpoint.json is damaged: it is not JSON"),
+        (lambda c: without_digest(c / METADATA, seed=4), InputError, "do not match their digest"),
         (lambda c: (c / METADATA).unlink(), FileNotFoundError, "no checkpoint.json in it"),
         (lambda c: edit(c / METADATA, format="x"), InputError, "does not describe a checkpoint"),
         (lambda c: edit(c / METADATA, format_version=99), InputError, "format version 99"),
@@ -269,6 +276,48 @@ def test_damaged_checkpoint_raises_one_sentence(
     with pytest.raises(error, match=message) as caught:
         load_checkpoint(tmp_path / "c")
     assert "\n" not in str(caught.value)
+
+
+HOSTILE = {
+    "hidden_dims": {"keywords": {"critic_hidden_dims": [10**9]}},
+    "two hidden_dims": {"keywords": {"critic_hidden_dims": [10**5, 10**5]}},
+    "blocks": {"keywords": {"actor_num_blocks": 10**9}},
+    "T": {"keywords": {"T": 10**12}},
+    "name": {"keywords": {"nonsense": 1}},
+    "type": {"keywords": {"critic_hidden_dims": "many"}},
+    "space": {"observation_space": {"shape": [10**6] * 3, "dtype": "float32", "low": 0, "high": 1}},
+    "object": {"observation_space": {"shape": [3], "dtype": "O", "low": 0, "high": 1}},
+    "shape": {"observation_space": {"shape": 3, "dtype": "float32", "low": 0, "high": 1}},
+    "seed": {"seed": [1]},
+    "actions": {"action_space": {"dict": {}}},
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_sizes_are_refused_before_memory_is_asked_for(tmp_path: Path, case: str) -> None:
+    learner, metadata = make()
+    path = save_checkpoint(tmp_path / "c", learner, metadata) / METADATA
+    create = json.loads(path.read_text())["create"]
+    keywords = {**create["keywords"], **HOSTILE[case].get("keywords", {})}
+    edit(path, create={**create, **HOSTILE[case], "keywords": keywords})
+    tracemalloc.start()
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(path.parent)
+    assert tracemalloc.get_traced_memory()[1] < 2e7
+    tracemalloc.stop()
+    assert "\n" not in str(caught.value)
+
+
+def test_checkpoint_of_version_1_is_read_with_a_warning(tmp_path: Path) -> None:
+    learner, metadata = make()
+    path = save_checkpoint(tmp_path / "c", learner, metadata) / METADATA
+    old = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("digest", "settings")}
+    path.write_text(json.dumps({**old, "format_version": 1}))
+    with pytest.warns(UserWarning, match="earlier version, whose values have no digest"):
+        assert_identical(learner, load_checkpoint(path.parent)[0])
+    path.write_text(json.dumps(old))
+    with pytest.raises(InputError, match="it has no 'digest'"):
+        load_checkpoint(path.parent)
 
 
 def test_checkpoint_of_another_learner_or_size_raises(tmp_path: Path) -> None:

@@ -93,6 +93,11 @@ class FinetuneConfig(RunConfig):
 
     def validate(self) -> None:
         super().validate()
+        if self.start_training >= self.last:
+            raise InputError(
+                f"start_training is {self.start_training}, but must be below the {self.last} steps "
+                "that are taken (max_steps - 1): nothing would be learned"
+            )
         if not isinstance(self.offline.learner, DDPMIQLConfig | GeneralDDPMIQLConfig):
             raise InputError(
                 f"the offline run trains a {self.offline.learner.class_name}, but what is "

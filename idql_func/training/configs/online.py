@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar
 
 import tyro
 
+from idql_func.errors import InputError
 from idql_func.training.configs.learners import DrQConfig, SACConfig, TD3Config
 from idql_func.training.configs.options import EvaluationOptions, Positive, RunConfig
 
@@ -97,3 +98,11 @@ class OnlineConfig(RunConfig):
     def from_pixels(self) -> bool:
         """Whether the learner sees images."""
         return isinstance(self.learner, DrQConfig)
+
+    def validate(self) -> None:
+        super().validate()
+        if self.start_training >= self.max_steps:
+            raise InputError(
+                f"start_training is {self.start_training}, but must be below max_steps, which is "
+                f"{self.max_steps}: nothing would be learned"
+            )

@@ -19,6 +19,7 @@ from idql_func.training.configs.learners import learner_config
 __all__ = [
     "Settings",
     "changed_settings",
+    "flat_mapping",
     "flat_settings",
     "settings_from_dict",
     "settings_to_dict",
@@ -101,7 +102,7 @@ def flat_settings(settings: Any) -> dict[str, Any]:
         >>> flat_settings(SACConfig())["hidden_dims"]
         [256, 256]
     """
-    return _flat(settings_to_dict(settings))
+    return flat_mapping(settings_to_dict(settings))
 
 
 def changed_settings(settings: Any, other: Any) -> list[str]:
@@ -147,11 +148,17 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_mapping(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of a nested mapping by their dotted names.
+
+    Example:
+        >>> flat_mapping({"seed": 0, "dataset": {"source": "pointmaze"}})
+        {'seed': 0, 'dataset.source': 'pointmaze'}
+    """
     result: dict[str, Any] = {}
     for key, value in data.items():
         name = f"{prefix}{key}"
-        result |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+        result |= flat_mapping(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return result
 
 

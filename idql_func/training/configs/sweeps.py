@@ -8,6 +8,7 @@ empties the caller's dictionary (L7); this module does neither.
 from __future__ import annotations
 
 import itertools
+import math
 import shlex
 import statistics
 import tomllib
@@ -20,6 +21,7 @@ from idql_func.errors import InputError
 
 __all__ = [
     "LAUNCHERS",
+    "MOST_RUNS",
     "Axis",
     "Cell",
     "MeanOverSeeds",
@@ -31,6 +33,10 @@ __all__ = [
     "option_arguments",
     "parse_axis",
 ]
+
+
+MOST_RUNS = 10_000
+"""The largest number of runs in a sweep, and of members in a program."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,8 @@ def cells_of(sweeps: Iterable[Sweep], first_seed: int = 0) -> list[Cell]:
     """Return all runs of some sweeps; the seeds vary fastest.
 
     Raises:
-        InputError: if there is no seed, an option has two axes, or runs would share a folder.
+        InputError: if there is no seed, an option has two axes, runs would share a folder, or
+            there are more than :data:`MOST_RUNS`.
 
     Example:
         >>> axis = Axis("learner.expectile", ("0.7", "0.9"))
@@ -147,7 +154,13 @@ def cells_of(sweeps: Iterable[Sweep], first_seed: int = 0) -> list[Cell]:
         ['iql-mujoco-expectile=0.7-seed0', 'iql-mujoco-expectile=0.7-seed1', \
 'iql-mujoco-expectile=0.9-seed0', 'iql-mujoco-expectile=0.9-seed1']
     """
-    cells = []
+    cells, sweeps = [], list(sweeps)
+    count = sum(math.prod(len(axis.values) for axis in s.axes) * s.seeds for s in sweeps)
+    if count > MOST_RUNS:
+        raise InputError(
+            f"the sweep would have {count:,} runs, but at most {MOST_RUNS:,} are made; divide it "
+            "into several, or give fewer values or seeds"
+        )
     for sweep in sweeps:
         if sweep.seeds < 1:
             raise InputError(f"seeds is {sweep.seeds}, but must be at least 1")

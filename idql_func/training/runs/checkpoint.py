@@ -4,17 +4,22 @@ A checkpoint is a folder with ``learner.safetensors`` and ``checkpoint.json``. I
 temporary folder, flushed to disk and renamed, so a folder of that name is always complete. Tensors
 have the names of ``idql_func.transforms.tree_paths``; leaves that are Python numbers stay exact.
 Nothing is pickled: a checkpoint contains no code.
+
+The JSON file has a digest of the other one and one of its own values, so that a changed bit is
+found before anything is used. Checkpoints of version 1 have no digest of their values; they are
+read, and a warning says so.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata as package_metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +29,18 @@ import safetensors
 import safetensors.torch
 import torch
 
-from idql_func.files import atomic_folder
+from idql_func.files import (
+    OutputFile,
+    add_digest,
+    atomic_folder,
+    check_digest,
+    digest,
+    read_bytes,
+    read_json,
+    require_space,
+)
 from idql_func.optim import CosineDecaySchedule
+from idql_func.training.runs.directory import is_checkpoint
 from idql_func.transforms import tree_flatten, tree_paths, tree_unflatten
 from idql_func.types import InputError
 
@@ -41,8 +56,11 @@ __all__ = [
 TENSORS = "learner.safetensors"
 METADATA = "checkpoint.json"
 _FORMAT = "idql_func checkpoint"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
+_VERSION_WITHOUT_DIGEST = 1
 _SCHEDULE = "schedule"
+_LARGEST_SPACE = 1 << 25
+"""Bytes of one observation; stacked images of 1,000 x 1,000 pixels have half as many."""
 _VERSIONS_OF = ("idql_func", "torch", "numpy", "optree", "safetensors", "gymnasium")
 
 
@@ -59,6 +77,7 @@ class CheckpointMetadata:
             (the learners from pixels).
         action_space: the space given to ``create``.
         extra: any further JSON-able values.
+        settings: those of the run that writes the checkpoint, as in its ``config.json``.
         versions: versions of the packages that wrote the checkpoint (filled in when loading).
     """
 
@@ -68,6 +87,7 @@ class CheckpointMetadata:
     observation_space: gym.spaces.Space
     action_space: gym.spaces.Box
     extra: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -77,7 +97,8 @@ def save_checkpoint(directory: str | Path, learner: Any, metadata: CheckpointMet
     The learner is one of ``idql_func.agents`` (or a pytree with a ``create`` like theirs).
 
     Raises:
-        OSError: the disk is full or the path cannot be written; no partial checkpoint remains.
+        FileWriteError: the disk is full or the path cannot be written; no partial checkpoint
+            remains.
     """
     directory = Path(directory)
     tensors: dict[str, torch.Tensor] = {}
@@ -102,15 +123,19 @@ def save_checkpoint(directory: str | Path, learner: Any, metadata: CheckpointMet
         },
         "static": _static_fields(learner),
         "scalars": scalars,
-        "sha256": hashlib.sha256(payload).hexdigest(),
+        "sha256": digest(payload),
         "versions": _versions(),
+        "settings": dict(metadata.settings),
         "extra": dict(metadata.extra),
     }
-    text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+    text = json.dumps(add_digest(description), indent=2, allow_nan=False) + "\n"
+    content = {TENSORS: payload, METADATA: text.encode()}
     with atomic_folder(directory) as temporary:
+        require_space(directory, sum(map(len, content.values())))
         temporary.mkdir()
-        (temporary / TENSORS).write_bytes(payload)
-        (temporary / METADATA).write_bytes(text.encode())
+        for name, data in content.items():
+            with OutputFile(temporary / name, "x") as file:
+                file.write(data)
     return directory
 
 
@@ -146,10 +171,17 @@ def load_checkpoint(
             )
     elif learner_class.__name__ != name:
         raise InputError(f"{directory} holds a {name}, not a {learner_class.__name__}")
-    template = learner_class.create(  # type: ignore[attr-defined]
-        metadata.seed, metadata.observation_space, metadata.action_space, **metadata.create
-    )
-    learner = _restore(template, directory, description)
+    tensors = _read_tensors(directory, description)
+    _check_sizes(directory, metadata, tensors)
+    try:
+        template = learner_class.create(  # type: ignore[attr-defined]
+            metadata.seed, metadata.observation_space, metadata.action_space, **metadata.create
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{directory / METADATA} does not describe a {name} of this version: {error}"
+        ) from None
+    learner = _restore(template, directory, description, tensors)
     return learner if torch.device(device).type == "cpu" else learner.to(device), metadata
 
 
@@ -166,7 +198,7 @@ def restore_learner(learner: Any, directory: str | Path) -> Any:
         raise InputError(
             f"{directory} holds a {description['learner']}, not a {type(learner).__name__}"
         )
-    return _restore(learner, directory, description)
+    return _restore(learner, directory, description, _read_tensors(directory, description))
 
 
 def read_metadata(directory: str | Path) -> CheckpointMetadata:
@@ -197,14 +229,19 @@ def find_checkpoint(path: str | Path) -> Path:
         raise FileNotFoundError(f"there is no run or checkpoint at {path}")
     if (path / METADATA).exists() or (path / TENSORS).exists():
         return path
-    found = [p for p in (path / "checkpoints", path) if p.is_dir() for p in p.glob("step_*")]
+    folders = [p for p in (path / "checkpoints", path) if p.is_dir()]
+    found = [p for folder in folders for p in folder.glob("step_*") if is_checkpoint(p)]
     if not found:
         raise FileNotFoundError(f"{path} holds no checkpoint (a folder with a {METADATA})")
     return max(found, key=lambda p: p.name)
 
 
-def _restore(template: Any, directory: Path, description: Mapping[str, Any]) -> Any:
-    tensors = _read_tensors(directory / TENSORS, str(description["sha256"]))
+def _restore(
+    template: Any,
+    directory: Path,
+    description: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+) -> Any:
     scalars = description["scalars"]
     leaves = []
     named = dict(_named_leaves(template))
@@ -305,6 +342,8 @@ def _space_from_json(data: Mapping[str, Any]) -> Any:
         parts = {name: _space_from_json(part) for name, part in data["dict"].items()}
         return gym.spaces.Dict(parts)
     shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
+    if math.prod(shape) * dtype.itemsize > _LARGEST_SPACE or dtype.kind not in "fiub":
+        raise ValueError(f"a space of the shape {shape} and the type {dtype}")
 
     def bound(key: str) -> np.ndarray:
         values = data[key]
@@ -330,21 +369,32 @@ def _read_description(directory: Path) -> dict[str, Any]:
     path = directory / METADATA
     if not path.exists():
         raise FileNotFoundError(f"{directory} is not a checkpoint: there is no {METADATA} in it")
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged or truncated: {error}") from None
+    description = read_json(path, "the description of a checkpoint")
     if not isinstance(description, dict) or description.get("format") != _FORMAT:
         raise InputError(f"{path} does not describe a checkpoint of idql_func")
-    if description.get("format_version") != _FORMAT_VERSION:
+    version = description.get("format_version")
+    if version not in (_VERSION_WITHOUT_DIGEST, _FORMAT_VERSION):
         raise InputError(
-            f"{path} has format version {description.get('format_version')}, "
+            f"{path} has format version {version}, "
             f"but this version of idql_func reads version {_FORMAT_VERSION}"
         )
-    for key in ("learner", "updates", "create", "scalars", "sha256"):
+    if not check_digest(description, str(path)):
+        if version != _VERSION_WITHOUT_DIGEST:
+            raise InputError(f"{path} is damaged: it has no 'digest'")
+        warnings.warn(
+            f"{path} is of an earlier version, whose values have no digest: damage to them would "
+            "not be found",
+            stacklevel=3,
+        )
+    for key, kind in _KEYS.items():
         if key not in description:
             raise InputError(f"{path} is damaged: it has no {key!r}")
+        if not isinstance(description[key], kind):
+            raise InputError(f"{path} is damaged: its {key!r} is no {kind.__name__}")
     return description
+
+
+_KEYS = {"learner": str, "updates": int, "create": dict, "scalars": dict, "sha256": str}
 
 
 def _metadata_of(description: Mapping[str, Any], directory: Path) -> CheckpointMetadata:
@@ -357,20 +407,47 @@ def _metadata_of(description: Mapping[str, Any], directory: Path) -> CheckpointM
             observation_space=_space_from_json(create["observation_space"]),
             action_space=_space_from_json(create["action_space"]),
             extra=dict(description.get("extra", {})),
+            settings=dict(description.get("settings", {})),
             versions=dict(description.get("versions", {})),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise InputError(f"{directory / METADATA} is damaged: {error!r} in its values") from None
 
 
-def _read_tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
+def _read_tensors(directory: Path, description: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    path = directory / TENSORS
     if not path.exists():
-        raise FileNotFoundError(f"{path.parent} is not a checkpoint: there is no {path.name} in it")
-    payload = path.read_bytes()
+        raise FileNotFoundError(f"{directory} is not a checkpoint: there is no {TENSORS} in it")
+    payload = read_bytes(path, "the tensors of a checkpoint")
+    if digest(payload) != description["sha256"]:
+        raise InputError(
+            f"{path} is damaged or truncated: its hash differs from that in {METADATA}"
+        )
     try:
-        tensors = safetensors.torch.load(payload)
-    except safetensors.SafetensorError as error:
+        return safetensors.torch.load(payload)
+    except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is damaged or truncated: {error}") from None
-    if hashlib.sha256(payload).hexdigest() != sha256:
-        raise InputError(f"{path} is damaged: its hash differs from that in {METADATA}")
-    return tensors
+
+
+def _check_sizes(
+    directory: Path, metadata: CheckpointMetadata, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Refuse sizes of networks that the tensors cannot have, before memory is asked for."""
+    saved = sum(tensor.nbytes for tensor in tensors.values())
+    inputs = math.prod(metadata.observation_space.shape or ())
+    inputs = inputs if len(metadata.observation_space.shape or ()) == 1 else 1
+    for name, value in metadata.create.items():
+        if name.endswith(("_keys", "_lr")):
+            continue
+        numbers = value if isinstance(value, tuple) else (value,)
+        sizes = [n for n in numbers if isinstance(n, int) and not isinstance(n, bool)]
+        sizes = [inputs, *sizes] if name.endswith("hidden_dims") else sizes
+        is_size = isinstance(value, tuple) or name.startswith("num_") or name.endswith(_SIZES)
+        if is_size and max([*sizes, *(a * b for a, b in pairwise(sizes))], default=0) > saved:
+            raise InputError(
+                f"{directory / METADATA} is damaged: {name} is {value!r}, but {TENSORS} has only "
+                f"{saved} bytes of parameters"
+            )
+
+
+_SIZES = ("_dim", "_blocks", "_dims", "T")

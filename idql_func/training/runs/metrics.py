@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from idql_func.files import atomic_path
+from idql_func.files import OutputFile, explain_write_errors, read_bytes, write_bytes
 from idql_func.types import InputError
 
 __all__ = ["MetricsLogger", "read_metrics"]
@@ -30,14 +32,18 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
         ...     read_metrics(f"{folder}/metrics.jsonl")
         [{'step': 0, 'loss': 0.5}]
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    content = read_bytes(path, "the metrics of a run")
+    try:
+        lines = content.decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is damaged: byte {error.start} is not part of a text") from None
     records = []
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
             if not isinstance(record, dict):
                 raise ValueError("not an object")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise InputError(f"line {number} of {path} is not a JSON object: {error}") from None
@@ -56,41 +62,69 @@ class MetricsLogger(AbstractContextManager["MetricsLogger"]):
         folder: the folder of the two files.
         keep_before: None starts both files from nothing; a number keeps the records of an earlier
             run whose ``step`` is below it, so that a resumed run continues at its checkpoint.
+        keep_first: keep only so many of the first records, those before the checkpoint.
+
+    ``records`` are all that the files hold, ``found`` is the number that the earlier file had.
 
     Raises:
         InputError: ``keep_before`` is given and the earlier file is damaged.
     """
 
-    def __init__(self, folder: str | Path, keep_before: int | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, keep_before: int | None = None, keep_first: int | None = None
+    ) -> None:
         self.jsonl = Path(folder) / "metrics.jsonl"
         self.csv = Path(folder) / "metrics.csv"
         self.records: list[dict[str, Any]] = []
+        self.found = 0
         if keep_before is not None and self.jsonl.exists():
-            self.records = [r for r in read_metrics(self.jsonl) if r.get("step", 0) < keep_before]
-        with atomic_path(self.jsonl) as temporary:
-            temporary.write_text("".join(_line(r) for r in self.records), encoding="utf-8")
+            earlier = read_metrics(self.jsonl)
+            self.found = len(earlier)
+            kept = (r for r in earlier[:keep_first] if _step(r) < keep_before)
+            self.records = list(kept)
         self._columns: list[str] = []
-        for record in self.records:
-            self._columns += [key for key in record if key not in self._columns]
-        self._rewrite_csv()
-        self._jsonl_file = self.jsonl.open("a", encoding="utf-8")
-        self._csv_file = self.csv.open("a", encoding="utf-8", newline="")
+        self._write_all()
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append one record to both files, and flush it."""
+        """Append one record to both files.
+
+        Raises:
+            FileWriteError: the disk is full or cannot be written.
+        """
         clean = {key: _finite(value) for key, value in record.items()}
         self.records.append(clean)
-        self._jsonl_file.write(_line(clean))
-        self._jsonl_file.flush()
         new = [key for key in clean if key not in self._columns]
+        with explain_write_errors(self.jsonl):
+            self._jsonl_file.write(_line(clean).encode())
+            self._size += len(_line(clean).encode())
         if new:
             self._columns += new
             self._csv_file.close()
             self._rewrite_csv()
-            self._csv_file = self.csv.open("a", encoding="utf-8", newline="")
-        else:
-            csv.DictWriter(self._csv_file, self._columns).writerow(clean)
-            self._csv_file.flush()
+            return
+        with explain_write_errors(self.csv):
+            self._csv_file.write(_table([clean], self._columns))
+
+    def flush_to_disk(self) -> bool:
+        """Flush the records to the disk; a file that somebody removed or changed is written again.
+
+        Returns:
+            Whether it had to be written again.
+
+        Raises:
+            FileWriteError: the disk is full or cannot be written.
+        """
+        try:
+            there, ours = os.stat(self.jsonl), os.fstat(self._jsonl_file.fileno())
+            same = os.path.samestat(there, ours) and there.st_size == self._size
+        except OSError:
+            same = False
+        if not same:
+            self.close()
+            self._write_all()
+        with explain_write_errors(self.jsonl):
+            os.fsync(self._jsonl_file.fileno())
+        return not same
 
     def close(self) -> None:
         """Close both files."""
@@ -100,12 +134,32 @@ class MetricsLogger(AbstractContextManager["MetricsLogger"]):
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def _write_all(self) -> None:
+        """Write both files from ``records``, and open them for further ones."""
+        content = "".join(_line(record) for record in self.records).encode()
+        write_bytes(self.jsonl, content)
+        self._size = len(content)
+        self._columns = list(dict.fromkeys(key for record in self.records for key in record))
+        with explain_write_errors(self.jsonl):
+            self._jsonl_file = OutputFile(self.jsonl, "a")
+        self._rewrite_csv()
+
     def _rewrite_csv(self) -> None:
-        with atomic_path(self.csv) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            if self._columns:
-                writer.writeheader()
-            writer.writerows(self.records)
+        header = [dict(zip(self._columns, self._columns, strict=True))] if self._columns else []
+        write_bytes(self.csv, _table([*header, *self.records], self._columns))
+        with explain_write_errors(self.csv):
+            self._csv_file = OutputFile(self.csv, "a")
+
+
+def _table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, columns).writerows(rows)
+    return text.getvalue().encode()
+
+
+def _step(record: Mapping[str, Any]) -> float:
+    step = record.get("step", 0)
+    return step if isinstance(step, int | float) else 0
 
 
 def _finite(value: Any) -> Any:

@@ -19,8 +19,14 @@ import torch
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from idql_func.files import FileWriteError, write_json
 from idql_func.switches import jit_disabled
-from idql_func.training.configs.settings import changed_settings, flat_settings
+from idql_func.training.configs.settings import (
+    changed_settings,
+    flat_mapping,
+    flat_settings,
+    settings_to_dict,
+)
 from idql_func.training.runs.checkpoint import (
     CheckpointMetadata,
     find_checkpoint,
@@ -35,13 +41,9 @@ from idql_func.training.runs.console import (
     files_table,
     policy_name,
 )
-from idql_func.training.runs.directory import (
-    RunDirectory,
-    choose_run_directory,
-    open_run_directory,
-    write_json,
-)
+from idql_func.training.runs.directory import RunDirectory, open_run_directory
 from idql_func.training.runs.metrics import MetricsLogger
+from idql_func.training.runs.ownership import Ownership, own_new_run, own_run
 from idql_func.training.runs.plots import save_figure
 from idql_func.training.runs.results import (
     Evaluator,
@@ -53,6 +55,7 @@ from idql_func.training.runs.results import (
     not_numbers,
 )
 from idql_func.training.runtime.device import choose_device
+from idql_func.training.runtime.interrupts import stop_signals
 from idql_func.training.runtime.matmul_precision import MatmulChoice, matmul_precision
 from idql_func.training.runtime.threads import cpu_threads
 from idql_func.types import InputError
@@ -68,6 +71,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_THEN = ", then continue with --resume "
 
 RESUMABLE = (
     "max_steps",
@@ -137,23 +142,23 @@ class Member:
 
 @dataclass
 class Run:
-    """An open run.
+    """An open run: within a ``with`` block it owns its folder, which no other run then changes.
 
     Args:
-        directory: the folder of the run.
+        owned: the folder of the run, locked.
         config: its settings; those of the first member, except for name and place, in a group.
         members: one for each learner.
         reporter: where to print.
         device: where to compute.
         unit: what the loop counts, ``"updates"`` or ``"steps"``.
-        start: the checkpoint's number from which the run is resumed; 0 for a new run.
-        resumed: whether the run existed before.
+        start: the checkpoint's number from which the run is resumed; 0 for a run without one.
+        resumed: whether it continues from a checkpoint.
         evaluator: evaluates the learner; None: there is no environment.
         candidates: numbers of candidates to evaluate with; ``(None,)`` for learners without one.
         behaviour_return: mean return of the dataset's own episodes, for comparison.
     """
 
-    directory: RunDirectory
+    owned: Ownership
     config: Any
     members: Sequence[Member]
     reporter: Reporter
@@ -169,14 +174,31 @@ class Run:
     _done_here: int = 0
     _warned: bool = False
     _compiled: bool = False
+    _stack: ExitStack = field(default_factory=ExitStack)
 
     def __post_init__(self) -> None:
         self.seconds = {"training": 0.0, self.unit: 0.0, "compilation": 0.0}
 
     @property
+    def directory(self) -> RunDirectory:
+        """The folder of the run."""
+        return self.owned.directory
+
+    @property
     def is_group(self) -> bool:
         """Whether the members have folders of their own."""
         return self.members[0].directory != self.directory
+
+    def __enter__(self) -> Run:
+        self._stack.enter_context(stop_signals())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
+        self._stack.close()
+        self.owned.release()
+        if isinstance(error, FileWriteError) and self.owned.begun:
+            advice = error.advice.partition(_THEN)[0].removesuffix(" and try again")
+            raise error.with_advice(f"{advice}{_THEN}{self.directory.path}") from error
 
     # --- begin and resume ---------------------------------------------------------------------
 
@@ -204,38 +226,62 @@ class Run:
     def begin(self) -> None:
         """Make or clean the folders and write the settings.
 
-        Call it when everything else has been found to be valid: bad input leaves no trace.
+        Call it when everything else has been found to be valid: bad input leaves no trace. The
+        settings of the run are written last: a folder without them counts as empty.
         """
-        folders = [self.directory, *(m.directory for m in self.members if self.is_group)]
-        for folder in folders:
-            folder.discard_after(self.start) if self.resumed else folder.start()
-        self.directory.write_config(self.config)
+        self.owned.begin()
+        self.directory.discard_after(self.start)
         if self.is_group:
             write_json(self.directory.members, {"members": [m.name for m in self.members]})
             for member in self.members:
+                member.directory.clean()
+                member.directory.discard_after(self.start)
                 member.directory.write_config(member.config)
+        if self.resumed:
+            self._prune(self.start)
+        self.directory.write_config(self.config)
+
+    def _prune(self, number: int) -> None:
+        """Remove all but the newest checkpoints, and all replay buffers but the newest."""
+        for member in self.members:
+            member.directory.prune_checkpoints(member.config.keep_checkpoints)
+            member.directory.prune_buffers(number)
 
     @contextmanager
     def recording(self, keep_before: int) -> Iterator[None]:
         """Within the block: threads, matmul precision and metrics files as the settings say.
 
         Args:
-            keep_before: records of a resumed run whose ``step`` is below this are kept.
+            keep_before: records of a resumed run whose ``step`` is below this are kept, as far as
+                they were written before the checkpoint.
         """
-        route, keep = None, None
+        route = None
         if self.members[0].checkpoint is not None:
             checkpoint, metadata = self.members[0].resumed_from
             with reading_loop_state(checkpoint, "a training run"):
-                route, keep = str(metadata.extra["matmul"]), keep_before
+                route = str(metadata.extra["matmul"])
         with ExitStack() as stack:
             stack.enter_context(cpu_threads(self.config.threads))
             self.matmul = stack.enter_context(
                 matmul_precision(self.config.matmul, device=self.device, setting=route)
             )
             for member in self.members:
-                member.metrics = stack.enter_context(MetricsLogger(member.directory.path, keep))
+                member.metrics = stack.enter_context(self._metrics_of(member, keep_before))
             self.reporter.detail(f"matrix products: {self.matmul.reason}")
             yield
+
+    def _metrics_of(self, member: Member, keep_before: int) -> MetricsLogger:
+        if member.checkpoint is None:
+            return MetricsLogger(member.directory.path)
+        saved = member.resumed_from[1].extra.get("records")
+        saved = saved if type(saved) is int else None  # None: of an earlier version
+        metrics = MetricsLogger(member.directory.path, keep_before, saved)
+        if saved is not None and metrics.found < saved:
+            self.reporter.warn(
+                f"{metrics.jsonl} has {metrics.found} of the {saved} records that were written "
+                f"before {member.checkpoint}: the others are lost, the learner is not affected"
+            )
+        return metrics
 
     # --- train --------------------------------------------------------------------------------
 
@@ -281,16 +327,49 @@ class Run:
         """Write a checkpoint of each member; remove old ones when all are written.
 
         ``extras`` is the state of the loop for each member, as JSON can hold it.
+
+        Raises:
+            FileNotFoundError: the run's folder is not there any more.
+            FileWriteError: the disk is full or cannot be written.
         """
+        self.check_folders()
         for member, learner, extra in zip(self.members, learners, extras, strict=True):
-            values = {**member.metadata.extra, **extra, "matmul": self.matmul.setting}
+            # A checkpoint counts on the records before it.
+            if member.metrics.flush_to_disk():
+                self.reporter.warn(
+                    f"{member.metrics.jsonl} was changed by somebody else: it is written again"
+                )
+            values = {
+                **member.metadata.extra,
+                **extra,
+                "matmul": self.matmul.setting,
+                "records": len(member.metrics.records),
+            }
             save_checkpoint(
                 member.directory.checkpoint(at.number),
                 learner,
-                dataclasses.replace(member.metadata, updates=at.updates, extra=values),
+                dataclasses.replace(
+                    member.metadata,
+                    updates=at.updates,
+                    extra=values,
+                    settings=settings_to_dict(member.config),
+                ),
             )
+        self._prune(at.number)
+
+    def check_folders(self) -> None:
+        """Raise unless the folders of the run and its members are still there.
+
+        Raises:
+            FileNotFoundError: one was removed or moved away.
+        """
+        self.owned.check()
         for member in self.members:
-            member.directory.prune_checkpoints(member.config.keep_checkpoints)
+            if not member.directory.config.is_file():
+                raise FileNotFoundError(
+                    f"{member.directory.config} was removed or moved while its run was in "
+                    "progress: the run was stopped"
+                )
 
     def interrupted(self, at: Position) -> TrainingInterrupted:
         """What to raise when Ctrl-C was pressed and everything is saved."""
@@ -300,6 +379,7 @@ class Run:
 
     def log(self, at: Position, values: Sequence[Mapping[str, Any]]) -> None:
         """Append a record to each member's metrics."""
+        self.owned.check()
         for member, own in zip(self.members, values, strict=True):
             member.metrics.log({"step": at.step, "updates": at.updates, **own})
 
@@ -402,6 +482,11 @@ class Run:
         written, by name. Returns the summary, and the files of the run by name.
         """
         directory = member.directory
+        self.check_folders()
+        if member.metrics.flush_to_disk():
+            self.reporter.warn(
+                f"{member.metrics.jsonl} was changed by somebody else: it is written again"
+            )
         save_figure(curve, directory.learning_curve)
         buffer = directory.buffer(at.number)
         files = {
@@ -442,9 +527,11 @@ def open_run(
     names: Sequence[str] | None = None,
     default_name: str | None = None,
     saved_number: Callable[[RunDirectory, Path], int] = lambda _, path: read_metadata(path).updates,
-    needs_checkpoint: bool = True,
 ) -> Run:
-    """Choose the folder of a new run, or find that of a run to resume. Nothing is written yet.
+    """Choose and lock the folder of a new run, or that of a run to resume.
+
+    The run must be used in a ``with`` block, which releases the folder. Nothing else is written
+    before :meth:`Run.begin`. A run without a checkpoint that is resumed starts anew.
 
     Args:
         configs: the settings of each member.
@@ -457,58 +544,90 @@ def open_run(
             run's.
         default_name: the usual name of the folder, see :func:`choose_run_directory`.
         saved_number: the number of a checkpoint in a run's folder.
-        needs_checkpoint: refuse to resume a run that has no checkpoint yet.
 
     Raises:
-        InputError: the device does not exist, the folder is taken, or the run to resume has other
-            settings or nothing left to do.
+        InputError: the device does not exist, the folder is taken or in use, or the run to resume
+            has other settings or nothing left to do.
         FileNotFoundError: there is no run or checkpoint to resume.
     """
     first = configs[0]
     device = choose_device(first.device)
     if resume is None:
-        directory = choose_run_directory(first, overwrite, default_name)
+        owned = own_new_run(first, overwrite, default_name)
     else:
-        directory = open_run_directory(resume)
-    members = [Member(first, directory)]
-    if names is not None:
-        members = [
-            Member(
-                dataclasses.replace(config, runs_dir=directory.path, name=name),
-                RunDirectory(directory.path / name),
-            )
-            for config, name in zip(configs, names, strict=True)
-        ]
-        first = dataclasses.replace(first, name=directory.path.name)
-    run = Run(
-        directory=directory,
-        config=first,
-        members=members,
-        reporter=reporter if reporter is not None else Reporter(),
-        device=device,
-        unit=unit,
-        resumed=resume is not None,
-    )
-    if resume is None or not (needs_checkpoint or directory.checkpoints.is_dir()):
-        return run
-    checkpoints = [find_checkpoint(resume)] if names is None else _common_checkpoints(members)
-    for member, checkpoint in zip(members, checkpoints, strict=True):
-        _check_settings(member, resumable)
-        member.checkpoint, member.saved = checkpoint, read_metadata(checkpoint)
-        run.start = saved_number(member.directory, checkpoint)
-        if run.start > last or (run.start == last and member.directory.state == "finished"):
-            raise InputError(
-                f"{checkpoint} already has {run.start:,} of {last:,} {unit}: there is nothing to "
-                "continue; give a larger --max-steps"
-            )
+        owned = own_run(open_run_directory(resume))
+    directory = owned.directory
+    try:
+        members = [Member(first, directory)]
+        if names is not None:
+            members = [
+                Member(
+                    dataclasses.replace(config, runs_dir=directory.path, name=name),
+                    RunDirectory(directory.path / name),
+                )
+                for config, name in zip(configs, names, strict=True)
+            ]
+            first = dataclasses.replace(first, name=directory.path.name)
+        run = Run(
+            owned=owned,
+            config=first,
+            members=members,
+            reporter=reporter if reporter is not None else Reporter(),
+            device=device,
+            unit=unit,
+        )
+        if resume is not None:
+            owned.begun = True  # the folder is not removed, whatever happens
+            _find_start(run, resume, last, resumable, saved_number)
+    except BaseException:
+        owned.release()
+        raise
     return run
+
+
+def _find_start(
+    run: Run,
+    resume: str | Path,
+    last: int,
+    resumable: Sequence[str],
+    saved_number: Callable[[RunDirectory, Path], int],
+) -> None:
+    """The checkpoints from which a run is resumed, if it has some."""
+    for member in run.members:
+        if member.directory.config.is_file() or not run.is_group:
+            _check_settings(member, resumable)
+    checkpoints = _common_checkpoints(run) if run.is_group else [_checkpoint_at(run, resume)]
+    if None in checkpoints:
+        run.reporter.detail(f"{run.directory.path} has no checkpoint yet: the run starts anew")
+        return
+    for member, checkpoint in zip(run.members, checkpoints, strict=True):
+        assert checkpoint is not None
+        member.checkpoint, member.saved = checkpoint, read_metadata(checkpoint)
+        _compare_with_checkpoint(member, resumable)
+        run.start = saved_number(member.directory, checkpoint)
+        if run.start > last or (run.start == last and run.directory.state == "finished"):
+            raise InputError(
+                f"{checkpoint} already has {run.start:,} of {last:,} {run.unit}: there is nothing "
+                "to continue; give a larger --max-steps"
+            )
+    run.resumed = True
+
+
+def _checkpoint_at(run: Run, resume: str | Path) -> Path | None:
+    """The checkpoint that was named, or the newest whole one of the run; None if it has none."""
+    path = Path(resume)
+    if path.resolve() not in (run.directory.path.resolve(), run.directory.checkpoints.resolve()):
+        return find_checkpoint(path)
+    newest = run.directory.newest_checkpoint()
+    for other in run.directory.checkpoints.glob("step_*"):
+        if newest is None or other.name > newest.name:
+            run.reporter.warn(f"{other} is not whole and is left out")
+    return newest
 
 
 def _check_settings(member: Member, resumable: Sequence[str]) -> None:
     saved = member.directory.read_config(type(member.config))
-    # The place and name of a run change when its folder is moved.
-    free = {*resumable, "runs_dir", "name", "preset"}
-    changed = [name for name in changed_settings(saved, member.config) if name not in free]
+    changed = _fixed(changed_settings(saved, member.config), resumable)
     if changed:
         settings = flat_settings(member.config)
         raise InputError(
@@ -517,16 +636,34 @@ def _check_settings(member: Member, resumable: Sequence[str]) -> None:
         )
 
 
-def _common_checkpoints(members: Sequence[Member]) -> list[Path]:
-    """The newest checkpoints that all members have; a kill between two writes leaves some ahead."""
-    found = [{path.name for path in m.directory.checkpoints.glob("step_*")} for m in members]
-    common = set.intersection(*found)
-    if not common:
-        raise FileNotFoundError(
-            f"the members in {members[0].directory.path.parent} have no checkpoint in common: "
-            "there is nothing to continue from; start again with --overwrite"
+def _compare_with_checkpoint(member: Member, resumable: Sequence[str]) -> None:
+    """Refuse settings other than those under which the checkpoint was written."""
+    checkpoint, metadata = member.resumed_from
+    if not metadata.settings:  # of an earlier version
+        return
+    saved, given = flat_mapping(metadata.settings), flat_settings(member.config)
+    # A setting that one side lacks is of another version.
+    changed = [name for name in sorted(saved.keys() & given.keys()) if saved[name] != given[name]]
+    for name in _fixed(changed, resumable):
+        raise InputError(
+            f"{member.directory.config} was edited: {name} is {given[name]!r} there, but "
+            f"{checkpoint} was written with {saved[name]!r}; restore it to continue the run"
         )
-    return [member.directory.checkpoints / max(common) for member in members]
+
+
+def _fixed(changed: Sequence[str], resumable: Sequence[str]) -> list[str]:
+    """The settings among the changed ones that a run must keep."""
+    # The place and name of a run change when its folder is moved.
+    free = {*resumable, "runs_dir", "name", "preset", "offline.runs_dir", "offline.name"}
+    return [name for name in changed if name not in free]
+
+
+def _common_checkpoints(run: Run) -> list[Path | None]:
+    """The newest checkpoints that all members have; a kill between two writes leaves some ahead."""
+    members = run.members
+    found = [{path.name for path in m.directory.whole_checkpoints()} for m in members]
+    newest = max(set.intersection(*found), default=None)
+    return [None if newest is None else m.directory.checkpoints / newest for m in members]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Delay Ctrl-C until the end of a loop's step."""
+"""Ctrl-C and other requests to stop: delayed until the end of a loop's step, all treated alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,45 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-__all__ = ["DelayedInterrupt", "delayed_interrupts"]
+__all__ = ["DelayedInterrupt", "delayed_interrupts", "stop_signals"]
+
+_STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""What a scheduler, a container or a closed terminal sends to stop a process."""
+
+
+@contextmanager
+def stop_signals() -> Iterator[None]:
+    """Within the block SIGTERM and SIGHUP do what Ctrl-C does there.
+
+    A signal that is ignored (``nohup``) or has a handler already keeps it. Outside the main thread
+    this does nothing.
+
+    Example:
+        >>> with stop_signals(), delayed_interrupts() as interrupt:
+        ...     signal.raise_signal(signal.SIGTERM)
+        ...     interrupt.pending
+        True
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        handler = signal.getsignal(signal.SIGINT)
+        if callable(handler):
+            handler(signal.SIGINT, frame)
+        else:
+            raise KeyboardInterrupt
+
+    before = {n: signal.getsignal(n) for n in _STOPS}
+    ours = [number for number, handler in before.items() if handler is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @dataclass

@@ -19,6 +19,9 @@ from idql_func.types import InputError
 
 __all__ = ["cpu_threads", "usable_cores"]
 
+_MOST_PER_CPU = 16
+"""Threads for each logical processor; more only wait for each other."""
+
 
 @contextmanager
 def cpu_threads(count: int | None) -> Iterator[int]:
@@ -28,7 +31,7 @@ def cpu_threads(count: int | None) -> Iterator[int]:
         count: 0: as many as :func:`usable_cores`; None: no change.
 
     Raises:
-        InputError: ``count`` is negative.
+        InputError: ``count`` is negative, or so large that the process could not make them.
 
     Example:
         >>> with cpu_threads(1) as count:
@@ -37,6 +40,12 @@ def cpu_threads(count: int | None) -> Iterator[int]:
     """
     if count is not None and count < 0:
         raise InputError(f"threads is {count}, but must be 0 or more")
+    most = _MOST_PER_CPU * (os.cpu_count() or 1)
+    if count is not None and count > most:
+        raise InputError(
+            f"threads is {count}, but must be at most {most} on this machine; 0 takes one for each "
+            "physical core"
+        )
     before = torch.get_num_threads()
     if count is None:
         yield before

@@ -8,23 +8,27 @@ after the other.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from idql_func.errors import InputError
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.configs.settings import changed_settings, flat_settings
-from idql_func.training.configs.sweeps import Axis, axis_label
+from idql_func.training.configs.sweeps import MOST_RUNS, Axis, axis_label
 
 __all__ = [
     "PER_MEMBER",
     "check_axes",
+    "check_count",
     "check_members",
     "group_name",
     "member_names",
     "parse_seeds",
     "varied_settings",
 ]
+
+_MOST_DIGITS = 30
 
 _CRITICS = ("actor_lr", "critic_lr", "value_lr", "discount", "tau")
 _IDQL = (
@@ -61,13 +65,36 @@ def parse_seeds(text: str, first: int) -> tuple[int, ...]:
         raise InputError(
             f"seeds is {text!r}, but must be a number of seeds or a list such as 0,3,7"
         )
-    numbers = [int(part) for part in text.split(",") if part.strip()]
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    longest = max(parts, key=len, default="")
+    numbers = [int(part) for part in parts] if len(longest) <= _MOST_DIGITS else []
+    if longest and not numbers:
+        raise InputError(f"seeds has a number of {len(longest)} digits; give smaller ones")
+    check_count(len(numbers) if "," in text else numbers[0])
     seeds = tuple(numbers) if "," in text else tuple(range(first, first + numbers[0]))
     if not seeds:
         raise InputError("seeds is 0, but must be at least 1")
     if len(set(seeds)) < len(seeds):
         raise InputError(f"seeds is {text!r}, which has a seed twice; their runs would be the same")
     return seeds
+
+
+def check_count(members: int) -> None:
+    """Refuse more members than a program can have.
+
+    Raises:
+        InputError: there are more than :data:`idql_func.training.configs.sweeps.MOST_RUNS`.
+
+    Example:
+        >>> check_count(1_000_000)
+        Traceback (most recent call last):
+        idql_func.errors.InputError: the program would have 1,000,000 members, but at most ...
+    """
+    if members > MOST_RUNS:
+        raise InputError(
+            f"the program would have {members:,} members, but at most {MOST_RUNS:,} are trained "
+            "together; give fewer seeds or values of the grid"
+        )
 
 
 def check_axes(axes: Iterable[Axis], class_name: str) -> None:
@@ -102,6 +129,7 @@ def check_members(configs: Sequence[TrainConfig]) -> None:
     """
     if not configs:
         raise InputError("there are no members to train; give at least one")
+    check_count(len(configs))
     for config in configs:
         config.validate()
     first = configs[0]
@@ -112,9 +140,8 @@ def check_members(configs: Sequence[TrainConfig]) -> None:
             f"members of one program cannot differ in {', '.join(fixed)}; they may differ in "
             f"{', '.join(free)}; use idql sweep for other settings"
         )
-    names = member_names(configs)
-    for member in names:
-        if names.count(member) > 1:
+    for member, count in Counter(member_names(configs)).items():
+        if count > 1:
             raise InputError(f"two members of the program would be the same: {member}")
 
 

@@ -21,8 +21,13 @@ from idql_func import random
 from idql_func.compiler.donation import without_donation
 from idql_func.evaluation import environments_at_once
 from idql_func.training.configs.offline import TrainConfig
-from idql_func.training.configs.settings import changed_settings, with_settings
+from idql_func.training.configs.settings import (
+    changed_settings,
+    flat_settings,
+    with_settings,
+)
 from idql_func.training.offline import (
+    RESUMABLE,
     candidates_of,
     create_learner,
     describe_task,
@@ -91,8 +96,8 @@ def train_seeds(
         TrainingInterrupted: Ctrl-C; a checkpoint of each member has been written.
     """
     check_members(configs)
-    first, names = configs[0], member_names(configs)
-    run = open_offline_run(
+    names = member_names(configs)
+    opened = open_offline_run(
         configs,
         resume=resume,
         overwrite=overwrite,
@@ -100,6 +105,17 @@ def train_seeds(
         names=names,
         default_name=group_name(configs),
     )
+    with opened as run:
+        return _train(run, configs, names, on_update)
+
+
+def _train(
+    run: Run,
+    configs: Sequence[TrainConfig],
+    names: Sequence[str],
+    on_update: Callable[[int], None] | None,
+) -> SeedsResult:
+    first = configs[0]
     run.reporter.stage(f"Data: {first.dataset.source}")
     task, data = _prepare_data(configs, run)
     shown = names if len(names) <= 6 else [names[0], names[1], "…", names[-1]]
@@ -133,10 +149,11 @@ def open_members(path: str | Path, changes: TrainConfig | None = None) -> list[T
     if not names:
         raise InputError(f"{run.path} is the run of one learner, not of several members")
     configs = [RunDirectory(run.path / name).read_config() for name in names]
-    if changes is None:
-        return configs
-    changed = changed_settings(run.read_config(), changes)
-    return [with_settings(config, changes, changed) for config in configs]
+    own = run.read_config()
+    given = own if changes is None else changes
+    # What may change is taken from the group: a killed process may have left members ahead of it.
+    changed = {*changed_settings(own, given), *(set(RESUMABLE) & flat_settings(own).keys())}
+    return [with_settings(config, given, sorted(changed)) for config in configs]
 
 
 def _prepare_data(configs: Sequence[TrainConfig], run: Run) -> tuple[Task, MemberData]:
