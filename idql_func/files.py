@@ -51,6 +51,7 @@ __all__ = [
     "read_bytes",
     "read_json",
     "readable_size",
+    "refuse_sparse",
     "remove_folder",
     "remove_leftovers",
     "require_memory",
@@ -65,6 +66,7 @@ JSON_LIMIT = 1 << 22
 """Largest JSON text that is read, in bytes: parsed, it takes up to 25 times as much memory."""
 JSON_DEPTH = 64
 _WRITE_AT_MOST = 1 << 30  # bytes in one system call; Linux writes at most 2^31 - 4096
+_SPARSE_FROM = 1 << 26
 _OLD_NAMES_AFTER = 3600.0  # seconds after which a temporary file without a known writer is removed
 
 
@@ -293,7 +295,7 @@ choose another folder.
 
 _ELSEWHERE = "choose another folder"
 _REASONS = {
-    errno.ENOSPC: ("the disk is full", "free some space and try again"),
+    errno.ENOSPC: ("No space left on its disk", "free some space and try again"),
     errno.EDQUOT: ("the disk quota is used up", "free some space and try again"),
     errno.EROFS: ("the file system is read-only", _ELSEWHERE),
     errno.EACCES: ("the permission is missing", f"change the permissions or {_ELSEWHERE}"),
@@ -555,6 +557,17 @@ def open_regular(path: StrPath, what: str) -> BinaryIO:
         raise FileReadError(f"{name!r} is not the name of a file; {give}.") from None
 
 
+def refuse_sparse(file: BinaryIO, path: StrPath) -> None:
+    """Raise for a file of which almost all was never written: it would be read for nothing."""
+    about = os.fstat(file.fileno())
+    used = 512 * getattr(about, "st_blocks", 0)  # 0 where the file system does not know
+    if about.st_size > _SPARSE_FROM and 0 < used < about.st_size // 64:
+        raise InputError(
+            f"{path} has {readable_size(about.st_size)}, of which only {readable_size(used)} were "
+            "written; create or download it again."
+        )
+
+
 def _refuse_other(mode: int, name: str, give: str) -> None:
     if stat.S_ISREG(mode):
         return
@@ -584,6 +597,7 @@ def read_bytes(path: StrPath, what: str, limit: int | None = None) -> bytes:
                 f"{path} has {readable_size(size)}, but at most {readable_size(limit)} are read; "
                 f"give {what}."
             )
+        refuse_sparse(file, path)
         require_memory(path, size)
         try:
             return file.read(size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ import numpy as np
 from idql_func.data.d4rl_names import D4RL_NAMES, similar_names
 from idql_func.data.dataset import Dataset
 from idql_func.data.download import download_hdf5
-from idql_func.data.hdf5 import read_d4rl_hdf5
+from idql_func.data.hdf5_file import open_hdf5, row_blocks
 from idql_func.data.scores import attribute_scores
 from idql_func.data.validation import (
     check_actions,
@@ -21,6 +22,7 @@ from idql_func.data.validation import (
     check_loader_options,
     check_row_counts,
     clip_actions,
+    is_finite,
     require_fields,
     validate_transitions,
 )
@@ -92,15 +94,15 @@ array([False, False,  True,  True]))
         out_of_range: Literal["error", "clip"] = "error",
     ):
         check_loader_options("D4RLDataset", eps, out_of_range)
-        recording = _Recording(source)
+        with ExitStack() as files:
+            recording = _Recording(source, files)
+            steps = max_episode_steps or recording.max_episode_steps
+            arrays = d4rl_transitions(recording.arrays, steps, recording.where)
+            if out_of_range == "error":
+                check_actions(recording.arrays["actions"], recording.where, CLIP_ADVICE)
         self.name = recording.name
         self.attributes = recording.attributes
         self.reference_scores = recording.reference_scores
-
-        steps = max_episode_steps or recording.max_episode_steps
-        arrays = d4rl_transitions(recording.arrays, steps, recording.where)
-        if out_of_range == "error":
-            check_actions(recording.arrays["actions"], recording.where, CLIP_ADVICE)
         if out_of_range == "clip" or clip_to_eps:
             arrays["actions"] = clip_actions(arrays["actions"], clip_to_eps, eps)
         validate_transitions(arrays, where=recording.where)
@@ -131,7 +133,9 @@ def qlearning_arrays(
 
     Args:
         recording: ``observations [T, O]``, ``actions [T, A]``, ``rewards [T]`` or ``[T, 1]``,
-            ``terminals`` and optionally ``timeouts`` likewise. Other fields are ignored.
+            ``terminals`` and optionally ``timeouts`` likewise, as arrays or as
+            :class:`~idql_func.data.hdf5_file.Column`, which is read a block at a time. Other fields
+            are ignored.
         max_episode_steps: at least 1.
         where: the file or name, for the messages.
 
@@ -171,14 +175,14 @@ def qlearning_arrays(
             f"{where}: none of the {len(rewards)} steps gives a transition; each is the last one "
             "before a timeout or of the recording."
         )
-    with np.errstate(over="ignore"):  # a float64 too large for float32 is reported as infinite
-        return {
-            "observations": observations[kept].astype(np.float32),
-            "actions": actions[kept].astype(np.float32),
-            "next_observations": observations[kept + 1].astype(np.float32),
-            "rewards": rewards[kept].astype(np.float32),
-            "terminals": terminals[kept],
-        }
+    next_observations, now = _take(observations, kept, "observations", where, following=True)
+    return {
+        "observations": now,
+        "actions": _take(actions, kept, "actions", where)[1],
+        "next_observations": next_observations,
+        "rewards": _take(rewards, kept, "rewards", where)[1],
+        "terminals": terminals[kept],
+    }
 
 
 def d4rl_transitions(
@@ -239,6 +243,30 @@ def episode_ends(
     return dones
 
 
+def _take(
+    column: Any, kept: np.ndarray, name: str, where: str, following: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows after ``kept`` (if ``following``) and those of ``kept``, in float32.
+
+    A column in a file is read once, in blocks, straight into the results.
+    """
+    now = np.empty((len(kept), *column.shape[1:]), np.float32)
+    after = np.empty_like(now) if following else now
+    with np.errstate(over="ignore"):  # a float64 too large for float32 is reported as infinite
+        for start, stop in row_blocks(column):
+            # the last row of the block before is read again: its next row is in this block
+            first = max(0, start - 1)
+            block = column[first:stop]
+            if not is_finite(block):
+                check_finite(column[:], name, where)
+            low, high = np.searchsorted(kept, (start, stop))
+            now[low:high] = block[kept[low:high] - first]
+            if following:
+                low, high = np.searchsorted(kept, (first, stop - 1))
+                after[low:high] = block[kept[low:high] + 1 - first]
+    return after, now
+
+
 def _counted_timeouts(terminals: np.ndarray, max_episode_steps: int) -> np.ndarray:
     """Mark the steps at which d4rl's step counter reaches the time limit, bool ``[T - 1]``.
 
@@ -256,15 +284,17 @@ def _counted_timeouts(terminals: np.ndarray, max_episode_steps: int) -> np.ndarr
     return cut
 
 
-def _check_recording(recording: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
-    """Check the fields that are used and reshape columns ``[T, 1]`` to ``[T]``."""
+def _check_recording(recording: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Check the fields that are used, read columns ``[T]`` and ``[T, 1]`` and return those as
+    ``[T]``; observations and actions are checked when they are read."""
     require_fields(recording, _KEYS, where)
     fields = {key: recording[key] for key in (*_KEYS, "timeouts") if key in recording}
     length = check_row_counts(fields, "observations", where)
     for key in ("rewards", "terminals", "timeouts"):
         if key in fields:
             value = fields[key]
-            fields[key] = value = value.reshape(length) if value.shape == (length, 1) else value
+            if value.shape in ((length,), (length, 1)):
+                fields[key] = value = value[:].reshape(length)
             check_column(value, key, where)
     for key in ("observations", "actions"):
         if fields[key].ndim < 2 or 0 in fields[key].shape[1:]:
@@ -276,16 +306,18 @@ def _check_recording(recording: Mapping[str, Any], where: str) -> dict[str, np.n
         raise InputError(
             f"{where} holds {length} step{'' if length == 1 else 's'}; a transition needs two."
         )
-    for key, value in fields.items():
-        check_finite(value, key, where)
+    for key in ("rewards", "terminals", "timeouts"):
+        if key in fields:
+            check_finite(fields[key], key, where)
     return fields
 
 
 class _Recording:
     """The arrays of a source, and its name, time limit and reference scores if known."""
 
-    def __init__(self, source: Any):
+    def __init__(self, source: Any, files: ExitStack):
         self.name: str | None = None
+        self._files = files  # a file stays open while its arrays are read
         self.attributes: dict[str, Any] = {}
         if isinstance(source, (str, os.PathLike)):
             settings = self._from_file(source)
@@ -315,7 +347,8 @@ class _Recording:
             hint = f"did you mean {', '.join(close)}?" if close else advice
             raise InputError(f"{text!r} is neither a file nor a D4RL name; {hint}")
         self.where = str(path)
-        self.arrays, self.attributes = read_d4rl_hdf5(path, keys=(*_KEYS, "timeouts"))
+        file = self._files.enter_context(open_hdf5(path))
+        self.arrays, self.attributes = file.columns([*_KEYS, "timeouts"]), file.attributes()
         return self.attributes if known is None else known._asdict()
 
     def _from_object(self, source: Any) -> Mapping[str, Any]:

@@ -12,12 +12,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from idql_func.data.arrays import named_leaves
+from idql_func.data.hdf5_file import create_hdf5, open_hdf5
 from idql_func.deprecation import moved_names
-from idql_func.files import atomic_path
 from idql_func.types import InputError
 
 __all__ = ["check_hdf5", "read_d4rl_hdf5", "write_d4rl_hdf5"]
@@ -61,7 +60,7 @@ def write_d4rl_hdf5(
                 f"Array {name!r} for {path} has dtype {array.dtype}; D4RL's format holds only "
                 "numbers and booleans."
             )
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with create_hdf5(path, sum(array.nbytes for array in flat.values())) as file:
         for name, array in flat.items():
             file.create_dataset(name, data=array, track_times=False)
         for name, value in (attributes or {}).items():
@@ -99,33 +98,16 @@ def read_d4rl_hdf5(
         ...     sorted(arrays), attributes, read_d4rl_hdf5(path, keys=["a", "x"])[0]
         (['a', 'infos/b'], {}, {'a': array([1., 1.])})
     """
-    check_hdf5(path)
-    wanted = None if keys is None else set(keys)
-    arrays: dict[str, Any] = {}
-
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and (wanted is None or name in wanted):
-            arrays[name] = item[()]
-
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(visit)
-            attributes = {
-                name: value.item() if isinstance(value, np.generic) else value
-                for name, value in file.attrs.items()
-            }
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"{path} is a damaged HDF5 file ({first_line(error)}); create or download it again."
-        ) from error
-    return arrays, attributes
+    with open_hdf5(path) as file:
+        columns = file.columns(None if keys is None else list(keys))
+        return {name: column[()] for name, column in columns.items()}, file.attributes()
 
 
 def check_hdf5(path: str | os.PathLike[str]) -> None:
     """Raise unless ``path`` is an HDF5 file of full length.
 
     HDF5 writes the file's length into the header, so a truncated file is found without reading the
-    arrays.
+    arrays. The digest of a file that this package wrote is checked, but for its large arrays.
 
     Raises:
         InputError: if the file does not exist, is a folder, is not readable, is not HDF5, or is
@@ -135,29 +117,11 @@ def check_hdf5(path: str | os.PathLike[str]) -> None:
         >>> check_hdf5("no/such.hdf5")
         Traceback (most recent call last):
         ...
-        idql_func.errors.InputError: There is no file no/such.hdf5; give the path of an HDF5 file \
-in D4RL's format.
+        idql_func.files.FileReadError: There is no file no/such.hdf5; give the path of an HDF5 \
+file in D4RL's format.
     """
-    path = Path(path)
-    if path.is_dir() or not path.exists():
-        what = f"{path} is a folder" if path.is_dir() else f"There is no file {path}"
-        raise InputError(f"{what}; give the path of an HDF5 file in D4RL's format.")
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}).") from error
-    if not h5py.is_hdf5(path):
-        raise InputError(
-            f"{path} ({size} bytes) is not an HDF5 file; give an HDF5 file in D4RL's format."
-        )
-    try:
-        h5py.File(path, "r").close()
-    except OSError as error:
-        raise InputError(
-            f"{path} is a truncated or damaged HDF5 file of {size} bytes ({first_line(error)}); "
-            "create or download it again."
-        ) from error
+    with open_hdf5(path):
+        pass
 
 
 def first_line(error: BaseException) -> str:

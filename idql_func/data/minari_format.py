@@ -7,18 +7,17 @@ episode with ``observations [T + 1, ...]`` (groups for ``Dict`` and ``Tuple`` sp
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from idql_func.data.arrays import named_leaves
-from idql_func.data.hdf5 import check_hdf5, first_line
+from idql_func.data.hdf5_file import Column, open_hdf5
 from idql_func.data.validation import check_numeric, require_fields
+from idql_func.files import check_digest, read_json
 from idql_func.types import InputError
 
 __all__ = [
@@ -140,36 +139,41 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}.") from None
+    metadata = read_json(path, "the metadata of a Minari recording")
     if not isinstance(metadata, dict):
         raise InputError(f"{path} is damaged: it must hold a JSON object.")
-    return metadata
+    try:
+        check_digest(metadata, str(path))
+    except InputError:
+        raise InputError(
+            f"{path} is damaged, or was edited: its values do not match its entry 'digest'; delete "
+            "this entry to use them as they are."
+        ) from None
+    return {name: value for name, value in metadata.items() if name != "digest"}
 
 
 def _file_episodes(path: Path) -> Iterator[dict[str, Any]]:
-    check_hdf5(path)
-    try:
-        with h5py.File(path, "r") as file:
-            names = [n for n in map(str, file) if n.removeprefix("episode_").isdecimal()]
-            for name in sorted(names, key=lambda n: int(n.removeprefix("episode_"))):
-                group: Any = file[name]
-                yield {k: _read(group[k], f"{path}: {name}/{k}") for k in _FIELDS if k in group}
-    except InputError:
-        raise
-    except Exception as error:  # h5py raises errors of many types for a damaged file
-        raise InputError(
-            f"{path} is damaged ({first_line(error)}); create or download it again."
-        ) from error
+    with open_hdf5(path, "the HDF5 file of a Minari recording") as file:
+        episodes: dict[int, dict[str, Any]] = {}
+        for name, column in file.columns(every=True).items():
+            group, _, inner = name.partition("/")
+            number = group.removeprefix("episode_")
+            if number.isdecimal() and inner.partition("/")[0] in _FIELDS:
+                episodes.setdefault(int(number), {})[inner] = column
+        for number in sorted(episodes):
+            episode: dict[str, Any] = {}
+            for name, column in episodes[number].items():
+                *groups, last = name.split("/")
+                level = episode
+                for group in groups:
+                    level = level.setdefault(group, {})
+                level[last] = _read(column, f"{path}: episode_{number}/{name}")
+            yield episode
 
 
-def _read(item: Any, where: str) -> Any:
-    if isinstance(item, h5py.Group):
-        return {name: _read(part, f"{where}/{name}") for name, part in item.items()}
-    array = item[()]
-    if array.dtype == object or _is_jpeg(array):
+def _read(column: Column, where: str) -> np.ndarray:
+    array = column[()] if column.dtype.kind in "biufc" else None
+    if array is None or _is_jpeg(array):
         raise InputError(
             f"{where} holds JPEG images; pass minari.load_dataset(...), which decodes them."
         )

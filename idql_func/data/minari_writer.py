@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from gymnasium import spaces
 
 from idql_func.data.arrays import check_lengths, named_leaves
+from idql_func.data.hdf5_file import create_hdf5
 from idql_func.data.minari_format import MAIN_FILE, METADATA_FILE, as_arrays, check_episodes
 from idql_func.data.validation import require_fields
-from idql_func.files import atomic_folder
+from idql_func.files import add_digest, atomic_folder, write_bytes
 from idql_func.types import InputError
 
 __all__ = ["episodes_from_transitions", "write_minari_dataset"]
@@ -110,14 +110,14 @@ def write_minari_dataset(
         **spaces_json,
     }
     try:
-        text = json.dumps(metadata)
+        text = json.dumps(add_digest(metadata))
     except TypeError as error:
         raise InputError(f"{folder}: JSON cannot represent the attributes ({error}).") from None
 
     with atomic_folder(folder) as temporary:
         (temporary / "data").mkdir(parents=True)
         _write_episodes(temporary / "data" / MAIN_FILE, arrays)
-        (temporary / "data" / METADATA_FILE).write_text(text, encoding="utf-8")
+        write_bytes(temporary / "data" / METADATA_FILE, text.encode())
     return folder
 
 
@@ -182,7 +182,8 @@ def _with_last(now: Any, after: Any, rows: slice) -> Any:
 
 
 def _write_episodes(path: Path, episodes: Sequence[Mapping[str, Any]]) -> None:
-    with h5py.File(path, "w", track_order=True) as file:
+    size = sum(leaf.nbytes for e in episodes for _, leaf in named_leaves(dict(e)))
+    with create_hdf5(path, size, track_order=True) as file:
         for number, episode in enumerate(episodes):
             group = file.create_group(f"episode_{number}")
             group.attrs["id"] = number

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from idql_func.data.arrays import named_leaves
+from idql_func.data.hdf5_file import Column, row_blocks
 from idql_func.deprecation import moved_names
 from idql_func.types import InputError
 
@@ -20,6 +21,7 @@ __all__ = [
     "check_numeric",
     "check_row_counts",
     "clip_actions",
+    "is_finite",
     "require_fields",
     "validate_transitions",
 ]
@@ -121,8 +123,8 @@ def check_numeric(value: Any, name: str, where: str) -> None:
         ...
         idql_func.errors.InputError: a.hdf5: 'rewards' has dtype <U1; it must hold real numbers.
     """
-    if not isinstance(value, np.ndarray) or value.ndim == 0:
-        what = "a single number" if np.ndim(value) == 0 else type(value).__name__
+    if not isinstance(value, np.ndarray | Column) or value.ndim == 0:
+        what = "a single number" if getattr(value, "ndim", 0) == 0 else type(value).__name__
         raise InputError(f"{where}: {name!r} is {what}; it must be a NumPy array [N, ...].")
     if value.dtype.kind not in "biuf":
         raise InputError(f"{where}: {name!r} has dtype {value.dtype}; it must hold real numbers.")
@@ -166,7 +168,7 @@ def check_column(value: np.ndarray, name: str, where: str) -> None:
         raise InputError(f"{where}: {name!r} has shape {value.shape}; it must be [{len(value)}].")
 
 
-def check_finite(value: np.ndarray, name: str, where: str) -> None:
+def check_finite(value: Any, name: str, where: str) -> None:
     """Raise if an array ``[N, ...]`` holds NaN or infinity.
 
     Example:
@@ -178,9 +180,8 @@ first in row 1); all must be finite.
     """
     # A finite sum proves that all values are finite, in one pass without a temporary array. A sum
     # that is not finite proves nothing, since it may have overflowed.
-    with np.errstate(invalid="ignore", over="ignore"):
-        if value.dtype.kind != "f" or np.isfinite(value.sum(dtype=np.float64)):
-            return
+    if is_finite(value):
+        return
     bad = ~np.isfinite(value)
     count = int(bad.sum())
     if count:
@@ -191,7 +192,17 @@ first in row 1); all must be finite.
         )
 
 
-def check_actions(actions: np.ndarray, where: str, advice: str = "") -> None:
+def is_finite(value: np.ndarray) -> bool:
+    """Whether the sum of an array is finite, and so all its values; False proves nothing.
+
+    >>> is_finite(np.array([1.0, np.inf])), is_finite(np.array([1, 2]))
+    (False, True)
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        return value.dtype.kind != "f" or bool(np.isfinite(value.sum(dtype=np.float64)))
+
+
+def check_actions(actions: Any, where: str, advice: str = "") -> None:
     """Raise if an action ``[N, A]`` lies outside [-1, 1] by more than :data:`ACTION_TOLERANCE`.
 
     The learners' samplers clip to [-1, 1], and :func:`idql_func.envs.wrap_gym` rescales an
@@ -200,6 +211,12 @@ def check_actions(actions: np.ndarray, where: str, advice: str = "") -> None:
     Example:
         >>> check_actions(np.array([[1.0], [1.0 + 1e-7]]), "a.hdf5")
     """
+    for start, stop in row_blocks(actions):
+        if (np.abs(actions[start:stop]) > 1 + ACTION_TOLERANCE).any():
+            break
+    else:
+        return
+    actions = actions[:]
     size = np.abs(actions)
     bad = size > 1 + ACTION_TOLERANCE
     if bad.any():

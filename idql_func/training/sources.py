@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import h5py
 import numpy as np
 
 from idql_func import data, random
 from idql_func.data.buffer_file import open_buffer
-from idql_func.data.hdf5 import check_hdf5, read_d4rl_hdf5
+from idql_func.data.hdf5 import read_d4rl_hdf5
+from idql_func.data.hdf5_file import open_hdf5
 from idql_func.data.minari_format import find_recording
 from idql_func.data.pointmaze import ENV_NAME, make_pointmaze_dataset
 from idql_func.data.scores import reference_scores
@@ -149,9 +149,8 @@ def _env_of_buffer(path: Path) -> str:
 
 
 def _is_nested(path: Path) -> bool:
-    check_hdf5(path)
-    with h5py.File(path, "r") as file:
-        return isinstance(file.get("observations"), h5py.Group)
+    with open_hdf5(path) as file:
+        return file.is_group("observations")
 
 
 def _nested_dataset(path: Path) -> data.Dataset:
