@@ -56,6 +56,7 @@ __all__ = [
     "remove_leftovers",
     "require_memory",
     "require_space",
+    "reserve",
     "write_bytes",
     "write_json",
 ]
@@ -266,6 +267,18 @@ some space, or choose another folder.
         )
 
 
+def reserve(path: StrPath) -> None:
+    """Give an existing file all the room on its disk that its size needs.
+
+    Raises:
+        FileWriteError: the disk is full.
+    """
+    with explain_write_errors(path), open(path, "r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size:
+            _reserve(file.fileno(), size)
+
+
 @contextmanager
 def explain_write_errors(path: StrPath) -> Iterator[None]:
     """Turn the system's errors of writing ``path`` into :class:`FileWriteError`.
@@ -346,6 +359,17 @@ def readable_size(size: int) -> str:
 
 def _write(handle: int, data: memoryview) -> int:
     return os.write(handle, data)
+
+
+def _reserve(handle: int, size: int) -> None:
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except AttributeError:  # not a POSIX system
+        pass
+    except OSError as error:
+        # some network file systems cannot
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
 
 
 def _sync(handle: int) -> None:

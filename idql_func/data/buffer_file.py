@@ -7,7 +7,6 @@ from the buffer's memory: saving makes no second copy of the frames.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -16,19 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import save_file
 
 from idql_func.data.arrays import named_leaves
-from idql_func.files import atomic_path
+from idql_func.files import digest, parse_json
+from idql_func.tensor_files import TensorFile, open_tensors, write_tensors
 from idql_func.types import InputError
 
 __all__ = ["BufferFile", "open_buffer", "read_generator", "save_buffer", "write_generator"]
 
 _FORMAT = "idql_func replay buffer"
 _FORMAT_VERSION = 1
-_CHUNK = 1 << 26  # bytes per read
 
 
 def save_buffer(
@@ -55,35 +52,31 @@ def save_buffer(
         ...         file.description["size"], file.rows()
         (2, {'a': ((2,), dtype('float64'))})
     """
-    flat = dict(named_leaves(arrays))
+    flat = {name: torch.from_numpy(array) for name, array in named_leaves(arrays)}
     header = {
         "format": _FORMAT,
         "format_version": _FORMAT_VERSION,
         "description": dict(description),
-        "sha256": {name: _digest(array) for name, array in flat.items()},
     }
-    tensors = {name: torch.from_numpy(array) for name, array in flat.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"idql_func": json.dumps(header, allow_nan=False)})
-    return Path(path)
+    return write_tensors(path, flat, {"idql_func": json.dumps(header, allow_nan=False)})
 
 
 class BufferFile:
     """An open buffer file: its description, and its arrays one at a time."""
 
-    def __init__(self, path: Path, file: Any, header: Mapping[str, Any]):
+    def __init__(self, path: Path, file: TensorFile, header: Mapping[str, Any]):
         self.description: dict[str, Any] = header["description"]
-        self._path, self._file, self._sha256 = path, file, header["sha256"]
+        self._path, self._file = path, file
+        self._sha256: dict[str, str] = header.get("sha256", {})  # of an earlier version
 
     def rows(self) -> dict[str, Any]:
         """Return a nested dict with ``(shape, dtype)`` of each array."""
         nested: dict[str, Any] = {}
-        for name in self._sha256:
+        for name in self._sha256 or self._file.tensors:
             *parents, last = name.split("/")
             level = functools.reduce(lambda level, key: level.setdefault(key, {}), parents, nested)
-            view = self._file.get_slice(name)
-            # an empty slice has the dtype without reading a row
-            level[last] = (tuple(view.get_shape()), view[:0].numpy().dtype)
+            dtype, shape = self._file.tensors[name]
+            level[last] = (shape, torch.empty(0, dtype=dtype).numpy().dtype)
         return nested
 
     def read_into(self, arrays: Mapping[str, Any]) -> None:
@@ -93,16 +86,13 @@ class BufferFile:
             InputError: if the content does not match its checksum.
         """
         for name, array in named_leaves(arrays):
-            view = self._file.get_slice(name)
-            length = view.get_shape()[0]
-            step = max(1, _CHUNK // max(1, array[:1].nbytes))
-            for start in range(0, length, step):
-                stop = min(start + step, length)
-                array[start:stop] = view[start:stop].numpy()
-            if _digest(array[:length]) != self._sha256[name]:
-                raise InputError(
-                    f"{self._path} is damaged: the checksum of {name!r} does not match its data."
-                )
+            rows = array[: self._file.tensors[name][1][0]]
+            try:
+                self._file.read_into(name, torch.from_numpy(rows))
+                if name in self._sha256 and digest(rows) != self._sha256[name]:
+                    raise InputError(f"the checksum of {name!r} does not match its data")
+            except InputError as error:
+                raise InputError(f"{self._path} is damaged: {error}.") from None
 
 
 @contextmanager
@@ -118,29 +108,31 @@ def open_buffer(path: str | os.PathLike[str]) -> Iterator[BufferFile]:
         ...     pass
         Traceback (most recent call last):
         ...
-        idql_func.errors.InputError: There is no file no/such/buffer; give a saved replay buffer.
+        idql_func.files.FileReadError: There is no file no/such/buffer; give a saved replay buffer.
     """
     path = Path(path)
-    if not path.is_file():
-        what = f"{path} is a folder" if path.is_dir() else f"There is no file {path}"
-        raise InputError(f"{what}; give a saved replay buffer.")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("idql_func", "{}"))
-            if header.get("format") != _FORMAT:
-                raise InputError(f"{path} is not a replay buffer saved by idql_func.")
-            if header.get("format_version") != _FORMAT_VERSION:
-                raise InputError(
-                    f"{path} has format version {header.get('format_version')}, but this version "
-                    f"of idql_func reads version {_FORMAT_VERSION}."
-                )
+    problem = "{path} is not a saved replay buffer, or it is damaged"
+    with open_tensors(path, "a saved replay buffer", problem) as file:
+        where = f"{path} is damaged: its description is invalid"
+        try:
+            header = parse_json(file.metadata.get("idql_func", "{}"), where)
+        except InputError:
+            raise InputError(f"{where}; it is not JSON.") from None
+        if not isinstance(header, dict) or header.get("format") != _FORMAT:
+            raise InputError(f"{path} is not a replay buffer saved by idql_func.")
+        if header.get("format_version") != _FORMAT_VERSION:
+            raise InputError(
+                f"{path} has format version {header.get('format_version')}, but this version "
+                f"of idql_func reads version {_FORMAT_VERSION}."
+            )
+        file.warn_without_digest(path)
+        try:
             yield BufferFile(path, file, header)
-    except safetensors.SafetensorError as error:
-        raise InputError(
-            f"{path} is not a saved replay buffer, or it is damaged: {error}."
-        ) from None
-    except (KeyError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is damaged: its description is invalid ({error!r}).") from None
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as e:
+            kind = f"{type(e).__name__} {e}" if isinstance(e, KeyError) else type(e).__name__
+            raise InputError(f"{where} ({kind}).") from None
 
 
 def write_generator(generator: np.random.Generator) -> dict[str, Any]:
@@ -177,8 +169,3 @@ def read_generator(saved: Mapping[str, Any]) -> np.random.Generator:
     bits = np.random.PCG64(seed)
     bits.state = saved["state"]
     return np.random.Generator(bits)
-
-
-def _digest(array: np.ndarray) -> str:
-    content: Any = array.reshape(-1).view(np.uint8)
-    return hashlib.sha256(content).hexdigest()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
-from idql_func.data.arrays import make_transfer, map_arrays, subselect
+from idql_func.data.arrays import make_transfer, map_arrays, named_leaves, subselect
 from idql_func.data.buffer_file import open_buffer, read_generator, save_buffer, write_generator
 from idql_func.data.dataset import Dataset, check_integer
 from idql_func.data.storage import (
@@ -193,9 +193,11 @@ class ReplayBuffer(Dataset):
             spec = map_arrays(file.rows()["rows"], lambda leaf: FieldSpec(leaf[0][1:], leaf[1]))
             # A file has no empty groups: this one is empty if all observations are stacked frames.
             spec.setdefault("next_observations", {})
+            size, index, rows = _counts(
+                about, map_arrays(file.rows()["rows"], lambda leaf: leaf[0])
+            )
             buffer = cls.__new__(cls)
             buffer._restore_settings(about)
-            size, index, rows = about["size"], about["insert_index"], about["capacity"]
             if capacity is not None and capacity > rows and index == size % rows:
                 index, rows = size, capacity
             buffer._set_storage(allocate(spec, rows, storage), about["seed"], device)
@@ -269,3 +271,23 @@ class ReplayBuffer(Dataset):
 
     def _replace_rewards(self, rewards: np.ndarray) -> None:
         self.dataset_dict["rewards"][self._transitions()] = rewards
+
+
+def _counts(about: Mapping[str, Any], shapes: Mapping[str, Any]) -> tuple[int, int, int]:
+    """The number of rows in use, the insert position and the capacity of a saved buffer.
+
+    Raises:
+        ValueError: they do not agree with each other or with the shapes of the saved rows.
+    """
+    size, index, capacity = (about[name] for name in ("size", "insert_index", "capacity"))
+    fields = {"observations", "actions", "rewards", "masks", "dones"}
+    rows = {shape[:1] for _, shape in named_leaves(shapes)}
+    if not (
+        all(type(number) is int for number in (size, index, capacity))
+        and 0 <= size <= capacity
+        and 0 <= index < capacity
+        and rows == {(size,)}
+        and fields <= shapes.keys()
+    ):
+        raise ValueError("the counts of a replay buffer do not agree")
+    return size, index, capacity

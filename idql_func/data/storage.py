@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -16,6 +15,7 @@ from tensordict import TensorDict
 
 from idql_func.data.arrays import map_arrays, named_leaves
 from idql_func.deprecation import moved_names
+from idql_func.files import FileWriteError, require_space, reserve, write_json
 from idql_func.types import InputError
 
 __all__ = [
@@ -93,7 +93,9 @@ def transition_spec(observations: Any, next_observations: Any, actions: Any) -> 
 def allocate(
     spec: Mapping[str, Any], capacity: int, folder: str | os.PathLike[str] | None = None
 ) -> TensorDict:
-    """Allocate zeros for ``capacity`` rows; rows use memory or disk only once they are written.
+    """Allocate zeros for ``capacity`` rows; rows use memory only once they are written.
+
+    On a disk the room for all of them is reserved at once.
 
     Args:
         spec: nested dict of :class:`FieldSpec`.
@@ -103,19 +105,20 @@ def allocate(
             rejected and not changed.
 
     Raises:
-        InputError: if memory is too small, or the folder holds other files or is not writable.
+        InputError: if memory or disk is too small, or the folder holds other files or is not
+            writable.
 
     Example:
         >>> allocate({"rewards": FieldSpec((), np.dtype("float32"))}, 4)["rewards"]
         tensor([0., 0., 0., 0.])
     """
+    size = sum(math.prod(f.shape) * f.dtype.itemsize for _, f in named_leaves(spec))
     if folder is None:
         try:
             tensors = map_arrays(
                 spec, lambda f: torch.from_numpy(np.zeros((capacity, *f.shape), f.dtype))
             )
         except MemoryError as error:
-            size = sum(math.prod(f.shape) * f.dtype.itemsize for _, f in named_leaves(spec))
             raise InputError(
                 f"{capacity} rows need {capacity * size / 2**30:.1f} GiB, more than the available "
                 "memory; give a smaller capacity, or a folder as storage."
@@ -125,12 +128,19 @@ def allocate(
     _clear(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _MARKER).write_text(json.dumps({"what": "rows of a replay buffer"}) + "\n")
+        write_json(folder / _MARKER, {"what": "rows of a replay buffer"})
+        # Room is reserved first: writing to a mapping of a full disk ends the process by SIGBUS.
+        require_space(folder / "rows", capacity * size)
         # Expanded scalars have the right shapes and use no memory.
         templates = map_arrays(
             spec, lambda f: torch.from_numpy(np.zeros((), f.dtype)).expand(capacity, *f.shape)
         )
         mapped = TensorDict(templates, batch_size=[capacity]).memmap_like(str(folder / "rows"))
+        for path in sorted((folder / "rows").rglob("*.memmap")):
+            reserve(path)
+    except FileWriteError as error:
+        shutil.rmtree(folder / "rows", ignore_errors=True)
+        raise error.with_advice("free some space, or give a smaller capacity") from error
     except OSError as error:
         raise InputError(
             f"The buffer's storage folder {folder} is not writable ({error.strerror}); give a "

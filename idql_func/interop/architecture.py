@@ -6,6 +6,7 @@ The settings describe the evaluation forward pass only: they omit dropout and in
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ from idql_func.networks.layers import relu
 from idql_func.networks.pixel_multiplexer import PixelMultiplexer
 from idql_func.types import InputError
 
-__all__ = ["build_network", "describe_network"]
+__all__ = ["build_network", "check_settings", "describe_network"]
 
 _ACTIVATIONS = {"relu": relu, "swish": swish, "mish": mish}
 
@@ -96,6 +97,9 @@ _SETTINGS: dict[type[Module], Callable[[Any], dict[str, Any]]] = {
     },
     ResNetV2Encoder: _encoder_stages,
 }
+_SIZES = {"input_dim", "hidden_dims", "out_dim", "hidden_dim", "output_size", "action_dim", "num"}
+_SIZES |= {"latent_dim", "features", "filters", "num_filters", "act_dim", "T"}
+_COUNTS = {"num_blocks", "stage_sizes"}
 _CLASSES = {cls.__name__: cls for cls in _SETTINGS}
 
 
@@ -152,6 +156,44 @@ def build_network(
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"no network has these settings: {error} in {dict(settings)}.") from None
     return _with_zeros(network)
+
+
+def check_settings(settings: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
+    """Raise if settings describe a network that is larger than tensors for it.
+
+    A layer has no more rows or columns, and a network no more layers, than the tensors have
+    numbers, so that settings of a file take no more memory and time than its size allows.
+
+    Raises:
+        InputError: a number in the settings is too large.
+
+    >>> check_settings({"hidden_dims": [10**9]}, {"kernel": torch.zeros(3)})
+    Traceback (most recent call last):
+    ...
+    idql_func.errors.InputError: these settings are not those of a policy: hidden_dims has \
+1000000000, but the tensors have 3 numbers.
+    """
+    total = sum(math.prod(tensor.shape) for tensor in tensors.values())
+
+    def visit(value: Any, name: str) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                visit(inner, str(key))
+        elif isinstance(value, list | tuple):
+            for inner in value:
+                visit(inner, name)
+        elif name in _SIZES and isinstance(value, int | float) and not value <= max(total, 64):
+            raise InputError(
+                f"these settings are not those of a policy: {name} has {value}, but the tensors "
+                f"have {total} numbers."
+            )
+        elif name in _COUNTS and isinstance(value, int | float) and not value <= len(tensors):
+            raise InputError(
+                f"these settings are not those of a policy: {name} has {value}, but there are "
+                f"{len(tensors)} tensors."
+            )
+
+    visit(settings, "")
 
 
 def _constructor(settings: Mapping[str, Any], shapes: Mapping[str, Any]) -> Callable[..., Module]:

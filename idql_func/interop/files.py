@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any, TypeVar
 
-from idql_func.files import atomic_path
+from idql_func.files import read_bytes, write_bytes
 from idql_func.interop.flax_bytes import msgpack_restore
 from idql_func.interop.orbax import is_orbax, restore_orbax
 from idql_func.interop.state import from_state_dict, to_bytes
@@ -24,6 +24,7 @@ __all__ = ["latest_checkpoint", "restore_checkpoint", "save_checkpoint"]
 
 T = TypeVar("T")
 
+_WHAT = "a checkpoint of Flax or Orbax"
 _AGGREGATE = "checkpoint"
 _PLACEHOLDER = "PLACEHOLDER://"
 
@@ -67,8 +68,7 @@ def save_checkpoint(
             f"{path} already exists; use another step, or overwrite=True to replace a file."
         )
     payload = to_bytes(target)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(payload)
+    write_bytes(path, payload)
     return path
 
 
@@ -99,10 +99,10 @@ def restore_checkpoint(
     """
     path = _find(Path(ckpt_dir), step, prefix)
     if path.is_file():
-        return from_state_dict(target, msgpack_restore(path.read_bytes()))
+        return from_state_dict(target, msgpack_restore(read_bytes(path, _WHAT)))
     aggregate = path / _AGGREGATE
     if aggregate.is_file():
-        state = msgpack_restore(aggregate.read_bytes())
+        state = msgpack_restore(read_bytes(aggregate, _WHAT))
         if not _has_placeholders(state):
             return from_state_dict(target, state)
     return restore_orbax(path, target)

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from idql_func import random
@@ -23,11 +21,12 @@ from idql_func.agents.agent import Agent
 from idql_func.agents.critics import min_q
 from idql_func.agents.ddpm_iql import BaseDDPMIQL
 from idql_func.distributions import Diagonal
-from idql_func.files import atomic_path
-from idql_func.interop.architecture import build_network, describe_network
+from idql_func.files import parse_json
+from idql_func.interop.architecture import build_network, check_settings, describe_network
 from idql_func.interop.state import from_state_dict
 from idql_func.networks import Module, ddpm_sampler
 from idql_func.struct import TrainState
+from idql_func.tensor_files import open_tensors, write_tensors
 from idql_func.tree import flatten_params
 from idql_func.types import InputError, PRNGKey
 
@@ -42,6 +41,7 @@ __all__ = [
 ]
 
 _METADATA = "idql_func policy"
+_PROBLEM = "{path} must be a safetensors file that save_policy wrote"
 _SCHEDULE = ("betas", "alphas", "alpha_hats")
 
 
@@ -264,10 +264,13 @@ def build_policy(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) ->
             f"a policy's settings must have a kind ({', '.join(_KINDS)}) and a dtype, got "
             f"{config.get('kind')!r} and {config.get('dtype')!r}."
         )
+    check_settings(config, state_dict)
     try:
         policy = kind(config).to(dtype)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"these settings are not those of a policy: {error}.") from None
+    except (RuntimeError, ArithmeticError, AttributeError, MemoryError, RecursionError):
+        raise InputError("these settings are not those of a policy: a size is wrong.") from None
     arrays = {name: tensor.numpy(force=True) for name, tensor in state_dict.items()}
     policy.load_state_dict(from_state_dict(dict(policy.state_dict()), arrays))
     return policy
@@ -293,9 +296,7 @@ def save_policy(policy: Policy, path: str | os.PathLike[str]) -> Path:
         name: tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in policy.state_dict().items()
     }
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {_METADATA: json.dumps(policy.config)})
-    return Path(path)
+    return write_tensors(path, tensors, {_METADATA: json.dumps(policy.config)})
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
@@ -312,17 +313,20 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
         FileNotFoundError: there is no policy at /no/such/file
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"there is no policy at {path}")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        config = json.loads(metadata[_METADATA])
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{path} must be a safetensors file that save_policy wrote: {error}."
-        ) from None
+    with open_tensors(path, "a saved policy", _PROBLEM) as file:
+        start = _PROBLEM.format(path=path)
+        if _METADATA not in file.metadata:
+            raise InputError(f"{start}: it holds no settings of a policy.")
+        file.warn_without_digest(path)
+        try:
+            config = parse_json(file.metadata[_METADATA], "its text of settings")
+            if not isinstance(config, dict):
+                raise InputError("its settings are not a JSON object")
+            tensors = {name: file.read(name) for name in file.tensors}
+        except InputError as error:
+            raise InputError(f"{start}: {str(error).rstrip('.')}.") from None
     return build_policy(config, tensors)
 
 
