@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 __all__ = ["D4RL_NAMES", "D4RLName", "similar_names"]
 
-_ROOT = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
+_ROOT = "https://rail.eecs.berkeley.edu/datasets/offline_rl/"
 
 
 class D4RLName(NamedTuple):

@@ -7,19 +7,25 @@ NumPy arrays and scalars of plain dtypes (as NumPy 1 and 2 and Python 2 and 3 pi
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, BinaryIO, ClassVar, Literal, NoReturn
 
 import numpy as np
 
+from idql_func.files import open_regular, refuse_sparse, require_memory
 from idql_func.types import InputError
 
 __all__ = ["load_objects"]
 
+MEMORY_PER_BYTE = 3
+FREE_SIZE = 1 << 27
+"""A pickle may make objects of three times its size and 128 MB."""
+MOST_STEPS = 20_000_000
 _PLAIN_DTYPE = re.compile(r"[<>=|]?([biufcSU]\d{1,6}|\?)")
 
 
@@ -33,8 +39,9 @@ def load_objects(path: str | os.PathLike[str]) -> Any:
         The array.
 
     Raises:
-        InputError: if the file does not exist, is not ``.npy``, is truncated or damaged, or needs a
-            class or function other than NumPy's for arrays.
+        InputError: if the file does not exist, is not ``.npy``, is truncated or damaged, needs a
+            class or function other than NumPy's for arrays, or makes far more objects than its
+            size allows.
 
     Example:
         >>> import tempfile
@@ -45,9 +52,10 @@ def load_objects(path: str | os.PathLike[str]) -> Any:
         array({'rewards': array([1., 1.])}, dtype=object)
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"There is no file {path}; give a file in NumPy's .npy format.")
-    with open(path, "rb") as file:
+    with open_regular(path, "a file in NumPy's .npy format") as file:
+        refuse_sparse(file, path)
+        size = os.fstat(file.fileno()).st_size
+        require_memory(path, 2 * size)
         try:
             version = np.lib.format.read_magic(file)
             read_header = {
@@ -55,32 +63,76 @@ def load_objects(path: str | os.PathLike[str]) -> Any:
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
             shape, _, dtype = read_header(file)
-        except Exception as error:  # NumPy parses the header as Python, with errors of many types
-            raise InputError(f"{path} is not a file in NumPy's .npy format ({error}).") from None
+            declared = math.prod(shape) * dtype.itemsize
+        except Exception:  # NumPy parses the header as Python, with errors of many types
+            raise InputError(
+                f"{path} is not a file in NumPy's .npy format, or its header is damaged."
+            ) from None
         if not dtype.hasobject:
+            if declared > size - file.tell():
+                raise InputError(
+                    f"{path} is truncated or damaged: its header describes {declared} bytes, but "
+                    f"{size - file.tell()} follow."
+                )
             file.seek(0)
             try:
                 return np.lib.format.read_array(file, allow_pickle=False)
-            except (ValueError, EOFError, MemoryError) as error:
-                raise InputError(f"{path} is truncated or damaged ({error}).") from None
+            except (ValueError, TypeError, EOFError, MemoryError):
+                raise InputError(f"{path} is truncated or damaged.") from None
         if dtype != np.dtype(object):
             raise InputError(
                 f"{path} has dtype {dtype}; only plain dtypes and object are supported."
             )
         try:
-            # Latin-1 keeps the bytes of Python 2's strings, which hold its arrays' data.
-            array = _resolve(_Unpickler(file, encoding="latin1").load(), {})
+            array = _resolve(_Unpickler(file, size).load(), {})
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        except Exception as error:  # a damaged pickle raises errors of many types
-            message = str(error) or type(error).__name__
-            raise InputError(f"{path} is truncated or damaged ({message}).") from None
+        except Exception:  # a damaged pickle raises errors of many types
+            raise InputError(f"{path} is truncated or damaged.") from None
     if not isinstance(array, np.ndarray) or array.shape != shape:
         raise InputError(f"{path} is damaged: its content does not match its header.")
     return array
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
+    """The unpickler of the standard library in Python, which can refuse single operations.
+
+    What a pickle makes is limited by the file's size: ``]`` alone is a list of 64 bytes.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        # Latin-1 keeps the bytes of Python 2's strings, which hold its arrays' data
+        super().__init__(file, encoding="latin1")
+        self._file, self._size = file, size
+
+    def load(self) -> Any:
+        """The object of a pickle, made by no more operations and memory than are allowed."""
+        dispatch = {code: (call, _COSTS.get(code, 16)) for code, call in self.dispatch.items()}
+        left = MEMORY_PER_BYTE * self._size + FREE_SIZE
+        steps = 0
+        self._prepare()
+        try:
+            while True:
+                code = self.read(1)
+                call, cost = dispatch[code[0]]
+                steps += 1
+                left -= cost
+                if left < 0 or steps > MOST_STEPS:
+                    raise InputError("the file makes more objects than its size allows.")
+                call(self)
+        except pickle._Stop as stop:  # type: ignore[attr-defined]
+            return stop.value
+
+    def _prepare(self) -> None:
+        """What :meth:`load` of the standard library does before its first operation."""
+        framing = pickle._Unframer(self._file.read, self._file.readline)  # type: ignore[attr-defined]
+        self._unframer = framing
+        self.read, self.readline, self.readinto = framing.read, framing.readline, framing.readinto
+        self.metastack: list[Any] = []
+        self.stack: list[Any] = []
+        self.append = self.stack.append
+        self.proto = 0
+
     def find_class(self, module: str, name: str) -> Any:
         found = _ALLOWED.get((module.replace("numpy._core.", "numpy.core."), name))
         if found is None:
@@ -92,6 +144,81 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> NoReturn:
         raise InputError("the file refers to objects outside the file.")
+
+    # --- operations that can do harm ----------------------------------------------------
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+
+    def _refuse(self) -> NoReturn:
+        raise InputError("the file holds something other than numbers, texts, lists and dicts.")
+
+    for _code in (
+        *(pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.INST, pickle.OBJ),
+        *(pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
+        *(pickle.NEWOBJ, pickle.NEWOBJ_EX),
+    ):
+        dispatch[_code[0]] = _refuse
+
+    def _build(self) -> None:
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], _Array | _Dtype) or not isinstance(state, tuple):
+            raise InputError("the file sets attributes of something other than an array.")
+        self.stack[-1].__setstate__(state)
+
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        _set_items(self.stack[-1], [key, value])
+
+    def _set_items(self) -> None:
+        items = self.pop_mark()  # type: ignore[attr-defined]
+        _set_items(self.stack[-1], items)
+
+    def _make_dict(self) -> None:
+        items = self.pop_mark()  # type: ignore[attr-defined]
+        made: dict[Any, Any] = {}
+        _set_items(made, items)
+        self.append(made)
+
+    def _bytearray(self) -> None:
+        length = int.from_bytes(self.read(8), "little")
+        if length > self._size:
+            raise InputError("the file holds bytes that are cut off.")
+        content = bytearray(length)
+        self.readinto(content)
+        self.append(content)
+
+    dispatch[pickle.BUILD[0]] = _build
+    dispatch[pickle.SETITEM[0]] = _set_item
+    dispatch[pickle.SETITEMS[0]] = _set_items
+    dispatch[pickle.DICT[0]] = _make_dict
+    dispatch[pickle.BYTEARRAY8[0]] = _bytearray
+
+
+def _set_items(target: Any, items: list[Any]) -> None:
+    """Add keys and values to a dict. The hash of nested tuples may take forever."""
+    if type(target) is not dict:
+        raise InputError("the file sets items of something other than a dict.")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if not isinstance(key, str | bytes | int | float | np.generic):
+            raise InputError(f"the file has a dict with a {type(key).__name__} as a key.")
+        target[key] = value
+
+
+# Bytes of memory that an operation takes, at least, where it takes many.
+_COSTS = {
+    code[0]: cost
+    for codes, cost in (
+        ((pickle.EMPTY_LIST, pickle.LIST, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3), 80),
+        ((pickle.EMPTY_DICT, pickle.DICT, pickle.MARK, pickle.TUPLE, pickle.REDUCE), 100),
+        ((pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE), 120),
+        ((pickle.SETITEM,), 100),
+        ((pickle.INT, pickle.LONG, pickle.LONG1, pickle.LONG4, pickle.BININT), 40),
+        ((pickle.FLOAT, pickle.BINFLOAT, pickle.BININT2), 40),
+        ((pickle.SHORT_BINBYTES, pickle.BINBYTES, pickle.SHORT_BINSTRING, pickle.BINSTRING), 64),
+        ((pickle.SHORT_BINUNICODE, pickle.BINUNICODE, pickle.UNICODE, pickle.STRING), 80),
+    )
+    for code in codes
+}
 
 
 class _Dtype:

@@ -24,6 +24,12 @@ _CHUNKED = "__msgpack_chunked_array__"
 _CHUNK_BYTES = 2**30
 _DTYPES = {"bool", "complex64", "complex128", "float16", "float32", "float64"}
 _DTYPES |= {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+MOST_VALUES = 1_000_000
+# by the first byte: the width of the length, and the bytes between it and the content
+_SIZED = {0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0), 0xC7: (1, 1), 0xC8: (2, 1), 0xC9: (4, 1)}
+_SIZED |= {0xD9: (1, 0), 0xDA: (2, 0), 0xDB: (4, 0)}
+_FIXED = {0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
+_FIXED |= {0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17}
 _PLAIN = bool | int | float | str | bytes | None
 
 
@@ -63,17 +69,63 @@ def msgpack_restore(data: bytes) -> Any:
         ((2, 3), np.int32(4))
     """
     try:
+        _check_values(data, MOST_VALUES)
         tree = msgpack.unpackb(data, ext_hook=_decode, raw=False)
     except InputError:
         raise
     # msgpack's errors have no common base class; these are their base classes
     except (ValueError, TypeError, ArithmeticError, RecursionError, msgpack.UnpackException) as e:
-        reason = str(e).rstrip(".") or type(e).__name__
+        reason = _reason(e)
         raise InputError(
             f"the checkpoint must be Flax's msgpack; these {len(data)} bytes are damaged, cut off "
             f"or of another format: {reason}."
         ) from None
     return _unchunk(tree, ())
+
+
+def _reason(error: BaseException) -> str:
+    """What is wrong, without msgpack's own words."""
+    if isinstance(error, msgpack.OutOfData) or "incomplete" in str(error):
+        return "they end too early"
+    if isinstance(error, msgpack.StackError | RecursionError):
+        return "it is nested too deeply"
+    return f"a value in it is invalid ({type(error).__name__})"
+
+
+def _check_values(data: bytes, most: int) -> None:
+    """Raise if MessagePack holds more values than ``most``, before memory is taken for them.
+
+    A value of one byte becomes an object of up to 64.
+    """
+    place, left, count = 0, 1, 0
+    while left and place < len(data):
+        left -= 1
+        count += 1
+        if count > most:
+            raise InputError(
+                f"the checkpoint has more than {most} values; those of Flax have a few thousand "
+                "arrays."
+            )
+        first = data[place]
+        place += 1
+        if first <= 0x7F or first >= 0xE0 or 0xC0 <= first <= 0xC3:
+            continue
+        if first <= 0x8F:
+            left += 2 * (first & 0x0F)
+        elif first <= 0x9F:
+            left += first & 0x0F
+        elif first <= 0xBF:
+            place += first & 0x1F
+        elif first in _SIZED:  # texts, bytes and extensions: their length is before them
+            width, extra = _SIZED[first]
+            place += width + extra + int.from_bytes(data[place : place + width], "big")
+        elif first in _FIXED:
+            place += _FIXED[first]
+        else:  # arrays and maps
+            width = 2 if first in (0xDC, 0xDE) else 4
+            length = int.from_bytes(data[place : place + width], "big")
+            place += width
+            left += length * (2 if first >= 0xDE else 1)
 
 
 def _pack(value: Any) -> bytes:
@@ -100,6 +152,7 @@ def _decode(code: int, data: bytes) -> Any:
     if code == _SCALAR:
         return _array_from_bytes(data)[()]
     if code == _COMPLEX:
+        _check_values(data, 3)
         real, imaginary = msgpack.unpackb(data)
         return complex(real, imaginary)
     raise InputError(
@@ -113,6 +166,7 @@ def _array_to_bytes(array: np.ndarray) -> bytes:
 
 
 def _array_from_bytes(data: bytes) -> np.ndarray:
+    _check_values(data, 100)
     parts = msgpack.unpackb(data, raw=True)
     if not isinstance(parts, list) or [type(part) for part in parts] != [list, bytes, bytes]:
         raise InputError("the checkpoint has an array that is not (shape, dtype name, bytes).")

@@ -53,7 +53,7 @@ def from_bytes(target: T, data: bytes) -> T:
         Traceback (most recent call last):
         ...
         idql_func.errors.InputError: the checkpoint must be Flax's msgpack; these 0 bytes are \
-damaged, cut off or of another format: Unpack failed: incomplete input.
+damaged, cut off or of another format: they end too early.
     """
     return from_state_dict(target, msgpack_restore(data))
 
