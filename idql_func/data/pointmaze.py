@@ -40,6 +40,7 @@ from idql_func.envs.pointmaze import (
     make_pointmaze_env,
     sparse_reward,
 )
+from idql_func.files import remove_leftovers
 from idql_func.types import InputError
 
 __all__ = [
@@ -374,6 +375,7 @@ def make_pointmaze_dataset(
                 f"{target} exists and is not the maze dataset of seed {seed} and {steps} steps "
                 "for these library versions; delete it or choose another path."
             )
+        remove_leftovers(target.parent)
         # Two streams from one seed: the starts do not depend on the controller.
         controller = WaypointController(np.random.default_rng([seed, 1]), BEHAVIOUR)
         arrays = relabel(collect(env, controller, steps, seed, progress), goal)

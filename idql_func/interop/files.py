@@ -8,6 +8,7 @@ module reads it without JAX. Later versions write a database: see :mod:`idql_fun
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 from pathlib import Path
@@ -51,7 +52,8 @@ def save_checkpoint(
         The file's path.
 
     Raises:
-        InputError: a checkpoint of this step exists and is a folder or ``overwrite`` is False.
+        InputError: a checkpoint of this step exists and is a folder or ``overwrite`` is False, or
+            the step is no number, or the prefix no part of a file's name.
         OSError: the disk is full or the folder cannot be written to.
 
     Example:
@@ -62,7 +64,7 @@ def save_checkpoint(
         ...     path.name, restore_checkpoint(folder, {"w": torch.zeros(2)})
         ('checkpoint_10', {'w': tensor([1., 1.])})
     """
-    path = Path(ckpt_dir) / f"{prefix}{step}"
+    path = Path(ckpt_dir) / _name_of(step, prefix)
     if path.is_dir() or (path.exists() and not overwrite):
         raise InputError(
             f"{path} already exists; use another step, or overwrite=True to replace a file."
@@ -131,7 +133,7 @@ def latest_checkpoint(ckpt_dir: str | os.PathLike[str], prefix: str = "checkpoin
 
 def _find(path: Path, step: int | None, prefix: str) -> Path:
     if step is not None:
-        path = path / f"{prefix}{step}"
+        path = path / _name_of(step, prefix)
     if path.is_file() or (path / _AGGREGATE).is_file() or is_orbax(path):
         return path
     found = latest_checkpoint(path, prefix) if step is None else None
@@ -139,6 +141,19 @@ def _find(path: Path, step: int | None, prefix: str) -> Path:
         what = f" (a file or folder {prefix}<number>)" if path.is_dir() else ""
         raise FileNotFoundError(f"there is no checkpoint at {path}{what}")
     return found
+
+
+def _name_of(step: Any, prefix: str) -> str:
+    """The name of a checkpoint's file. It cannot lead out of the folder."""
+    try:
+        number = step if isinstance(step, float) else operator.index(step)
+    except TypeError:
+        number = -1
+    if not 0 <= number < float("inf"):
+        raise InputError(f"step is {step!r}, but must be a number, 0 or more.")
+    if not isinstance(prefix, str) or set(prefix) & set("/\\\0"):
+        raise InputError(f"prefix is {prefix!r}, but must be the beginning of a file's name.")
+    return f"{prefix}{number}"
 
 
 def _has_placeholders(state: Any) -> bool:

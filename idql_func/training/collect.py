@@ -17,6 +17,7 @@ from idql_func import random
 from idql_func.data import MemoryEfficientReplayBuffer, ReplayBuffer
 from idql_func.env_imports import check_env_name
 from idql_func.evaluation import record_video
+from idql_func.files import remove_leftovers
 from idql_func.training.configs.collect import CollectConfig
 from idql_func.training.data_info import spread
 from idql_func.training.interaction import Interaction
@@ -54,6 +55,7 @@ def collect(config: CollectConfig, *, reporter: Reporter | None = None) -> Path:
     """
     config.validate()
     reporter = reporter if reporter is not None else Reporter()
+    remove_leftovers(config.path.parent)
     device = choose_device(config.device)
     if config.video is not None:
         _video(config, device, reporter)

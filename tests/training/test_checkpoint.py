@@ -278,6 +278,23 @@ def test_damaged_checkpoint_raises_one_sentence(
     assert "\n" not in str(caught.value)
 
 
+def test_every_changed_bit_of_the_description_is_found_or_has_no_effect(tmp_path: Path) -> None:
+    learner, metadata = make()
+    path = save_checkpoint(tmp_path / "c", learner, metadata) / METADATA
+    content, whole = path.read_bytes(), read_metadata(path.parent)
+    found = 0
+    for bit in range(0, 8 * len(content), 13):  # each of the bits of a byte in turn
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        try:
+            assert read_metadata(path.parent) == whole, bit
+        except InputError as error:
+            found += 1
+            assert "\n" not in str(error)
+    assert found > len(content) // 2
+
+
 HOSTILE = {
     "hidden_dims": {"keywords": {"critic_hidden_dims": [10**9]}},
     "two hidden_dims": {"keywords": {"critic_hidden_dims": [10**5, 10**5]}},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,10 @@ __all__ = [
     "check_at_least",
     "check_name",
     "check_numbers",
+    "check_threads",
 ]
+
+_THREADS_PER_CPU = 16
 
 
 class AtLeast(NamedTuple):
@@ -142,6 +146,26 @@ def check_name(name: str | None) -> None:
         raise InputError(f"name is {name!r}, but must be a plain folder name")
 
 
+def check_threads(count: int | None) -> None:
+    """Refuse a number of threads that no machine of this size uses; None passes.
+
+    Raises:
+        InputError: if it is negative, or so large that the process could not make them.
+
+    Example:
+        >>> check_threads(100_000)
+        Traceback (most recent call last):
+        idql_func.errors.InputError: threads is 100000, but must be at most ...
+    """
+    check_at_least(0, threads=count)
+    most = _THREADS_PER_CPU * (os.cpu_count() or 1)
+    if count is not None and count > most:
+        raise InputError(
+            f"threads is {count}, but must be at most {most} on this machine; 0 takes one for each "
+            "physical core"
+        )
+
+
 @dataclass(frozen=True)
 class EvaluationOptions:
     """How the policy is evaluated, in separate environments (quirk E14).
@@ -197,3 +221,4 @@ class RunConfig:
         """
         check_numbers(self)
         check_name(self.name)
+        check_threads(self.threads)

@@ -20,8 +20,8 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +41,9 @@ LOCK = ".lock"
 
 _PATIENCE = 0.3
 """Seconds to wait for a lock: a reader holds it for a moment to see whether it is free."""
+
+_LONGEST_GUARD = 10.0
+"""Seconds after which the guard of a lock by existence is that of a killed process."""
 
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 """What ``flock`` reports on a file system that has no locks."""
@@ -124,11 +127,13 @@ class FolderLock:
             self.outer.release()
 
 
-def lock_folder(folder: Path, patience: float = _PATIENCE) -> FolderLock:
+def lock_folder(folder: Path, outer: Path | None = None, patience: float = _PATIENCE) -> FolderLock:
     """Lock an existing folder for this run.
 
     Args:
         folder: the folder.
+        outer: the folder of the run that it is a part of; it is locked for others too, unless this
+            process has locked it already.
         patience: seconds to wait if another process holds the lock.
 
     Raises:
@@ -145,17 +150,16 @@ def lock_folder(folder: Path, patience: float = _PATIENCE) -> FolderLock:
         True
         (None, [])
     """
-    outer = None
-    parent = folder.absolute().parent
-    if (parent / "config.json").is_file() and not _is_ours(parent / LOCK):
-        outer = _lock(parent, patience, shared=True)
+    shared = None
+    if outer is not None and not _is_ours(outer / LOCK):
+        shared = _lock(outer, patience, shared=True)
     try:
         lock = _lock(folder, patience, shared=False)
     except BaseException:
-        if outer is not None:
-            outer.release()
+        if shared is not None:
+            shared.release()
         raise
-    lock.outer = outer
+    lock.outer = shared
     return lock
 
 
@@ -168,7 +172,7 @@ def owner_of(folder: Path) -> Owner | None:
     """
     path = folder / LOCK
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+        handle = os.open(path, os.O_RDONLY | _CLOSED | getattr(os, "O_NONBLOCK", 0))
     except OSError:
         return None
     try:
@@ -199,7 +203,7 @@ def _lock(folder: Path, patience: float, shared: bool) -> FolderLock:
 def _try_lock(folder: Path, shared: bool) -> FolderLock:
     path = folder / LOCK
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | _NO_LINKS, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | _CLOSED | _NO_LINKS, 0o644)
         try:
             _flock(handle, shared)
             found, there = os.fstat(handle), _stat(path)
@@ -220,7 +224,7 @@ def _try_lock(folder: Path, shared: bool) -> FolderLock:
         _remember((found.st_dev, found.st_ino), handle)
         if not shared:
             os.ftruncate(handle, 0)
-            os.pwrite(handle, _description(), 0)
+            os.write(handle, _description())
         return FolderLock(folder, (found.st_dev, found.st_ino))
 
 
@@ -233,37 +237,36 @@ def _flock(handle: int, shared: bool) -> None:
 def _lock_by_existence(folder: Path, shared: bool) -> FolderLock:
     """A lock on a file system without ``flock``: the file exists while the lock is held."""
     path, token = folder / LOCK, uuid.uuid4().hex
-    for _ in range(5):
-        found = _read(path)
-        owner = _owner(found)
+    with _one_at_a_time(folder):
+        owner = _owner(_read(path))
         if owner.may_live:
             hint = f"; if that process is gone, remove {path}"
             raise FolderInUse(_sentence(folder, owner) + hint)
-        if shared:
-            return FolderLock(folder, None)  # the outer run does not work
-        aside = path.with_name(f"{LOCK}.{token}")
-        with suppress(FileNotFoundError):
-            os.rename(path, aside)
-            theirs = _read(aside)
-            if theirs != found:  # somebody else was faster: it is a new lock
-                with suppress(OSError):
-                    os.link(aside, path)
-            os.unlink(aside)
-            if theirs != found:
-                continue
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        except FileExistsError:
-            time.sleep(0.01)
-            continue
-        try:
-            os.write(handle, _description(token))
-        finally:
-            os.close(handle)
-        return FolderLock(folder, None, _token=token)
-    raise FolderInUse(_sentence(folder, _owner(_read(path))))
+        if not shared:  # of an outer run it is enough that nobody works there
+            temporary = path.with_name(f"{LOCK}.{token}")
+            temporary.write_bytes(_description(token))
+            os.replace(temporary, path)
+    return FolderLock(folder, None, _token=token)
 
 
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Within the block no other process takes a lock by existence."""
+    guard = folder / f"{LOCK}.guard"
+    with suppress(OSError):
+        if time.time() - guard.stat().st_mtime > _LONGEST_GUARD:  # of a killed process
+            guard.unlink()
+    try:
+        os.close(os.open(guard, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOSED, 0o644))
+    except FileExistsError:
+        raise FolderInUse(_sentence(folder, Owner())) from None
+    try:
+        yield
+    finally:
+        guard.unlink(missing_ok=True)
+
+
+_CLOSED = getattr(os, "O_CLOEXEC", 0)
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -321,7 +324,7 @@ def _owner(about: Mapping[str, Any]) -> Owner:
 def _read(path: Path) -> Mapping[str, Any]:
     """What a lock's file says; empty if it cannot be read or is damaged."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | _NO_LINKS)
+        handle = os.open(path, os.O_RDONLY | _CLOSED | _NO_LINKS)
     except OSError:
         return {}
     try:

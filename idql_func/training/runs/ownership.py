@@ -60,9 +60,12 @@ class Ownership:
             )
 
     def release(self) -> None:
-        """Release the lock; remove the folder if the run has not begun."""
+        """Release the lock; remove the folder if the run has not begun or got no settings."""
+        unused = bool(self.made) and self.directory.state == "absent" and not self.lock.lost()
+        if unused and self.begun:
+            self.directory.discard()
         self.lock.release()
-        if not self.begun:
+        if unused:
             _remove_empty(self.made)
 
 
@@ -80,7 +83,7 @@ def own_new_run(config: Any, overwrite: bool = False, default: str | None = None
         with explain_write_errors(directory.path):
             made = _make_folders(directory.path)
             try:
-                lock = lock_folder(directory.path)
+                lock = _lock(directory)
             except FileNotFoundError:
                 continue  # another run that did not begin has removed the folder
             except FolderInUse:
@@ -111,7 +114,14 @@ def own_run(directory: RunDirectory) -> Ownership:
         FileWriteError: it cannot be written.
     """
     with explain_write_errors(directory.path):
-        return Ownership(directory, lock_folder(directory.path))
+        return Ownership(directory, _lock(directory))
+
+
+def _lock(directory: RunDirectory) -> FolderLock:
+    """Lock a folder, and for others the run that it is a part of, such as a group."""
+    outer = directory.path.resolve().parent
+    is_run = RunDirectory(outer).state not in ("absent", "foreign")
+    return lock_folder(directory.path, outer if is_run else None)
 
 
 def _make_folders(path: Path) -> list[Path]:

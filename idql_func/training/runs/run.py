@@ -198,7 +198,13 @@ class Run:
         self.owned.release()
         if isinstance(error, FileWriteError) and self.owned.begun:
             advice = error.advice.partition(_THEN)[0].removesuffix(" and try again")
-            raise error.with_advice(f"{advice}{_THEN}{self.directory.path}") from error
+            begun = self.directory.config.is_file()
+            then = f"{_THEN}{self.directory.path}" if begun else ", then start the run again"
+            raise error.with_advice(advice + then) from error
+        if type(error) is KeyboardInterrupt and not error.args and self.owned.begun:
+            raise KeyboardInterrupt(
+                f"interrupted; continue with --resume {self.directory.path}"
+            ) from error
 
     # --- begin and resume ---------------------------------------------------------------------
 

@@ -15,12 +15,9 @@ from pathlib import Path
 
 import torch
 
-from idql_func.types import InputError
+from idql_func.training.configs.options import check_threads
 
 __all__ = ["cpu_threads", "usable_cores"]
-
-_MOST_PER_CPU = 16
-"""Threads for each logical processor; more only wait for each other."""
 
 
 @contextmanager
@@ -38,14 +35,7 @@ def cpu_threads(count: int | None) -> Iterator[int]:
         ...     count, torch.get_num_threads()
         (1, 1)
     """
-    if count is not None and count < 0:
-        raise InputError(f"threads is {count}, but must be 0 or more")
-    most = _MOST_PER_CPU * (os.cpu_count() or 1)
-    if count is not None and count > most:
-        raise InputError(
-            f"threads is {count}, but must be at most {most} on this machine; 0 takes one for each "
-            "physical core"
-        )
+    check_threads(count)
     before = torch.get_num_threads()
     if count is None:
         yield before
