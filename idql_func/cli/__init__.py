@@ -79,6 +79,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+    except MemoryError:
+        print("error: there is not enough memory; give smaller sizes", file=sys.stderr)
+        return 2
+    except Exception as error:  # of the program itself: a bug, and no text for a user
+        if os.environ.get("IDQL_DEBUG") == "1":
+            raise
+        print(
+            f"error: {command} stopped with an unexpected {type(error).__name__}; "
+            "IDQL_DEBUG=1 shows where, please report it",
+            file=sys.stderr,
+        )
+        return 1
 
 
 def one_line(error: BaseException) -> str:

@@ -9,6 +9,9 @@ from typing import Annotated
 
 import tyro
 
+from idql_func.training.configs.options import check_at_least
+from idql_func.training.configs.sizes import check_sizes
+
 __all__ = ["InfoOptions", "MakeOptions", "main", "parse"]
 
 
@@ -64,6 +67,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(arguments)
     if isinstance(options, MakeOptions):
+        check_at_least(1, steps=options.steps)
+        check_at_least(0, seed=options.seed)
+        check_sizes(options)
         from idql_func.data.pointmaze import make_pointmaze_dataset
 
         print(make_pointmaze_dataset(options.output, seed=options.seed, steps=options.steps))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from idql_func.cli.options import (
     RunOptions,
+    check_before_start,
     default_settings,
     option_value,
     parse_run_options,
@@ -72,6 +73,7 @@ def parse(arguments: Sequence[str]) -> FinetuneOptions:
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(arguments)
+    check_before_start(options.config)
     from idql_func.training.finetune import finetune
 
     finetune(options.config, resume=options.resume, overwrite=options.overwrite)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from idql_func.cli.options import (
     RunOptions,
+    check_before_start,
     default_settings,
     option_value,
     parse_run_options,
@@ -50,6 +51,7 @@ def parse(arguments: Sequence[str]) -> OnlineOptions:
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(arguments)
+    check_before_start(options.config)
     from idql_func.training.online import train_online
 
     train_online(options.config, resume=options.resume, overwrite=options.overwrite)

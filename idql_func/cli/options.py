@@ -7,6 +7,7 @@ import inspect
 import re
 import shutil
 import textwrap
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from idql_func.training.configs.settings import Settings
 
 __all__ = [
     "RunOptions",
+    "check_before_start",
     "default_settings",
     "option_value",
     "parse_options",
@@ -28,6 +30,42 @@ __all__ = [
 ]
 
 _Options = TypeVar("_Options")
+
+
+def check_before_start(config: Any) -> None:
+    """Refuse settings that no run can have, before anything is loaded or written.
+
+    Numbers, names and sizes are checked first, then the device, and the learner checks its own
+    settings when a small one is created from them.
+
+    Raises:
+        InputError: a setting is out of range, naming it.
+    """
+    config.validate()
+    from idql_func.training.runtime.device import choose_device
+
+    choose_device(config.device)
+    learner = getattr(config, "learner", None)
+    for settings in (learner, getattr(getattr(config, "offline", None), "learner", None)):
+        if settings is not None:
+            _check_learner(settings)
+
+
+@functools.lru_cache(maxsize=4)
+def _check_learner(settings: Any) -> None:
+    import numpy as np
+    from gymnasium.spaces import Box, Dict
+
+    from idql_func import agents
+
+    observations: Any = Box(-1, 1, (3,))
+    if hasattr(settings, "pixel_keys"):
+        keys = (*settings.pixel_keys, *settings.depth_keys)
+        observations = Dict({key: Box(0, 255, (64, 64, 3, 1), np.uint8) for key in keys})
+    cls = getattr(agents, settings.class_name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run repeats them
+        cls.create(0, observations, Box(-1, 1, (2,)), **settings.keywords())
 
 
 @dataclass(frozen=True)

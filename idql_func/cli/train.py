@@ -12,6 +12,7 @@ import tyro
 
 from idql_func.cli.options import (
     RunOptions,
+    check_before_start,
     default_settings,
     option_value,
     parse_run_options,
@@ -90,6 +91,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(arguments)
     config, resume, overwrite = options.config, options.resume, options.overwrite
+    check_before_start(config)
     several = options.seeds is not None or bool(options.grid)
     if resume is not None:
         from idql_func.training.runs.directory import open_run_directory

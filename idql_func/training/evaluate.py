@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from idql_func.training.configs.options import check_at_least
+from idql_func.training.configs.sizes import check_size
 from idql_func.training.runs.checkpoint import find_checkpoint, load_checkpoint
 from idql_func.training.runs.console import Reporter, returns_table
 from idql_func.training.runs.directory import write_json
@@ -59,6 +60,10 @@ def evaluate_checkpoint(
     reporter = reporter if reporter is not None else Reporter()
     check_at_least(1, episodes=episodes, n=min(n) if n else None, num_envs=num_envs)
     check_at_least(0, seed=seed)
+    for count in n or ():
+        check_size("n", count, 16, "candidates")
+    check_size("episodes", episodes, 64, "episodes")
+    check_size("num_envs", num_envs or 1, 10_000, "environments")
     where = choose_device(device)
     folder = find_checkpoint(checkpoint)
     learner, metadata = load_checkpoint(folder, device=where)

@@ -11,6 +11,7 @@ import tyro
 from idql_func.errors import InputError
 from idql_func.training.configs.offline import MINARI
 from idql_func.training.configs.options import Device, NotNegative, Positive, check_numbers
+from idql_func.training.configs.sizes import check_sizes
 
 __all__ = ["CollectConfig"]
 
@@ -89,6 +90,7 @@ class CollectConfig:
             InputError: if a number is out of range, or the output has an unknown kind.
         """
         check_numbers(self)
+        check_sizes(self)
         if not self.sources:
             raise InputError("there is no source: give a run, a checkpoint or a recording")
         if not self.noise >= 0:

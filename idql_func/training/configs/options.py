@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 import tyro
 
 from idql_func.errors import InputError
+from idql_func.training.configs.sizes import check_sizes
 
 __all__ = [
     "AtLeast",
@@ -222,3 +223,4 @@ class RunConfig:
         check_numbers(self)
         check_name(self.name)
         check_threads(self.threads)
+        check_sizes(self)

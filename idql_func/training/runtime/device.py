@@ -28,8 +28,19 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(f"device is {name!r}, but must be 'auto', 'cpu' or 'cuda'") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(
+            f"device is {name!r}, but must be 'auto', 'cpu' or 'cuda': nothing here was tested on "
+            "others"
+        )
+    if device.type == "cpu" and device.index:
+        raise InputError(f"device is {name!r}, but there is one 'cpu'")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device is {name!r}, but torch sees no GPU on this machine; take 'cpu'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device is {name!r}, but torch sees {torch.cuda.device_count()} GPUs, counted from 0"
+        )
     return device
 
 
