@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from idql_func import random
+from idql_func.boundary import explained_methods
 from idql_func.networks.initializers import default_init, zeros
 from idql_func.networks.layers import Dense
 from idql_func.networks.module import LazyRng, Module
@@ -26,6 +27,7 @@ __all__ = ["Diagonal", "Normal", "TanhDeterministic", "TanhNormal"]
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
+@explained_methods("sample", "sample_and_log_prob", "log_prob", "mode", "entropy")
 class Diagonal(PyTreeNode):
     """A normal distribution with diagonal covariance, or its image under tanh.
 
@@ -127,6 +129,7 @@ class Diagonal(PyTreeNode):
         return density - (2.0 * (math.log(2.0) - x - softplus)).sum(dim=-1)
 
 
+@explained_methods("__init__")
 class Normal(Module):
     """A policy: inputs ``[..., in]`` to a :class:`Diagonal` over actions ``[..., A]``.
 
@@ -187,6 +190,7 @@ TanhNormal = functools.partial(Normal, squash_tanh=True)
 """A :class:`Normal` whose draws pass through tanh: SAC's policy."""
 
 
+@explained_methods("__init__")
 class TanhDeterministic(Module):
     """A deterministic policy: inputs ``[..., in]`` to ``tanh`` of a Dense, ``[..., A]``.
 

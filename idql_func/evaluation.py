@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, TypedDict, Unpack
 
 import gymnasium as gym
@@ -19,6 +20,7 @@ from gymnasium.spaces import Box, Dict
 from numpy.typing import NDArray
 
 from idql_func import random
+from idql_func.boundary import explain_module
 from idql_func.data.pointmaze import ENV_NAME, REF_MAX_SCORE, REF_MIN_SCORE
 from idql_func.data.scores import ReferenceScores, normalized_score, reference_scores
 from idql_func.envs import WANDBVideo, make_env, wrap_gym, write_video
@@ -309,6 +311,9 @@ def record_video(
     return {**summary, "path": written}
 
 
+_MOST_EPISODES = 10_000_000
+
+
 def episode_seeds(seed: int, num_episodes: int) -> list[int]:
     """Return the reset seed of each episode; more episodes only extend the list.
 
@@ -319,8 +324,12 @@ def episode_seeds(seed: int, num_episodes: int) -> list[int]:
         >>> episode_seeds(0, 3)[:2] == episode_seeds(0, 2)
         True
     """
-    if seed < 0:
-        raise InputError(f"seed must not be negative; got {seed}.")
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise InputError(f"seed must be an integer and not negative; got {seed!r}.")
+    if not isinstance(num_episodes, Integral) or num_episodes > _MOST_EPISODES:
+        raise InputError(
+            f"num_episodes must be an integer of at most {_MOST_EPISODES:,}; got {num_episodes!r}."
+        )
     words = (np.random.SeedSequence([seed, i]).generate_state(1)[0] for i in range(num_episodes))
     return [int(word) >> 1 for word in words]  # some environments accept only 31 bits
 
@@ -443,3 +452,6 @@ def _summary(
             for episode in episodes
         ]
     return result
+
+
+explain_module(__name__)

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from idql_func.boundary import explain_module
+
 CRITIC_OBJECTIVES = ("expectile", "quantile", "exponential")
 ACTOR_OBJECTIVES = ("bc", "soft_adv", "hard_adv", "exp_adv")
 CLIP_MODES = ("zero", "first", "second")
@@ -60,9 +62,7 @@ def exp_w_clip(x: Tensor, x0: float, mode: str = "zero") -> Tensor:
     if mode not in CLIP_MODES:
         raise ValueError(f"exp_w_clip: mode must be one of {CLIP_MODES}, got {mode!r}.")
     top = torch.exp(torch.as_tensor(x0, dtype=x.dtype, device=x.device))
-    beyond = top
-    if mode in ("first", "second"):
-        beyond = beyond + top * (x - x0)
+    beyond = top if mode == "zero" else top + top * (x - x0)
     if mode == "second":
         beyond = beyond + (top / 2) * (x - x0) ** 2
     return torch.where(x < x0, torch.exp(x), beyond)
@@ -91,11 +91,8 @@ def critic_objective_loss(diff: Tensor, objective: str, hyperparam: Any) -> Tens
     >>> critic_objective_loss(torch.tensor([2.0]), "expectile", 0.75).tolist()
     [3.0]
     """
-    losses = {
-        "expectile": expectile_loss,
-        "quantile": quantile_loss,
-        "exponential": exponential_loss,
-    }
+    functions = (expectile_loss, quantile_loss, exponential_loss)
+    losses = dict(zip(CRITIC_OBJECTIVES, functions, strict=True))
     if objective not in losses:
         raise ValueError(
             f"Invalid critic objective {objective!r}: it must be one of {CRITIC_OBJECTIVES}."
@@ -159,3 +156,6 @@ def implicit_policy_weights(adv: Tensor, objective: str, critic_hyperparam: Any)
     raise ValueError(
         f"Invalid critic objective {objective!r}: it must be one of {CRITIC_OBJECTIVES}."
     )
+
+
+explain_module(__name__)

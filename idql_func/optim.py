@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 import torch
 from torch import Tensor
 
+from idql_func.boundary import explain_module, explained_methods
 from idql_func.kernels import tree_ops
 from idql_func.switches import float_dtype, x64_enabled
 from idql_func.tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
@@ -69,6 +70,7 @@ class MaskedState(NamedTuple):
 # --- schedules ------------------------------------------------------------------------
 
 
+@explained_methods("__call__")
 @dataclass(frozen=True)
 class ConstantSchedule:
     """A constant value; see :func:`constant_schedule`."""
@@ -79,6 +81,7 @@ class ConstantSchedule:
         return torch.ones_like(count, dtype=float_dtype()) * self.value
 
 
+@explained_methods("__call__")
 @dataclass(frozen=True)
 class CosineDecaySchedule:
     """Half a cosine from ``init_value`` down; see :func:`cosine_decay_schedule`."""
@@ -128,6 +131,7 @@ _INITIAL_RATE: dict[type, str] = {CosineDecaySchedule: "init_value", ConstantSch
 # --- transformations ----------------------------------------------------------------------------
 
 
+@explained_methods("init", "update")
 @dataclass(frozen=True)
 class ScaleByAdam:
     """Adam's rescaling (arXiv 1412.6980, algorithm 1), with eps outside the square root."""
@@ -163,6 +167,7 @@ class ScaleByAdam:
         return updates, ScaleByAdamState(count, mu, nu)
 
 
+@explained_methods("init", "update")
 @dataclass(frozen=True)
 class AddDecayedWeights:
     """Add ``weight_decay * params`` to the updates, for all leaves or those of ``mask``."""
@@ -189,6 +194,7 @@ class AddDecayedWeights:
         return decayed, state
 
 
+@explained_methods("init", "update")
 @dataclass(frozen=True)
 class ScaleByLearningRate:
     """Multiply by minus the learning rate: a number, a scalar tensor, or a schedule."""
@@ -211,6 +217,7 @@ class ScaleByLearningRate:
         return updates, ScaleByScheduleState(_increment(state.count))
 
 
+@explained_methods("init", "update")
 @dataclass(frozen=True)
 class Chain:
     """Apply transformations in order; the state is the tuple of their states."""
@@ -445,12 +452,23 @@ def _is_rate(value: Any, leaf: Tensor) -> bool:
     return isinstance(value, int | float)
 
 
-def _zero_count(params: Params) -> Tensor:
+def device_of(params: Params) -> torch.device | None:
+    """The device of the first tensor of a tree.
+
+    >>> device_of({"w": torch.zeros(2)}), device_of({})
+    (device(type='cpu'), None)
+    """
     leaf = next(iter(tree_leaves(params)), None)
-    device = leaf.device if isinstance(leaf, Tensor) else None
-    return torch.zeros((), dtype=torch.int32, device=device)
+    return leaf.device if isinstance(leaf, Tensor) else None
+
+
+def _zero_count(params: Params) -> Tensor:
+    return torch.zeros((), dtype=torch.int32, device=device_of(params))
 
 
 def _increment(count: Tensor) -> Tensor:
     """``count + 1``, saturating at the largest int32."""
     return torch.clamp(count, max=2**31 - 2) + 1
+
+
+explain_module(__name__, strict=("cosine_decay_schedule",))

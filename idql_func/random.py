@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from idql_func.boundary import explain_module
 from idql_func.compiler.trace import inside_transform
 from idql_func.kernels import draws
 from idql_func.kernels.order import (
@@ -653,3 +654,6 @@ def _entries(name: str, x: Any, device: torch.device) -> int | Tensor:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.integer | np.floating)
+
+
+explain_module(__name__)

@@ -15,6 +15,7 @@ import optree
 import torch
 
 from idql_func import optim
+from idql_func.boundary import explained_methods
 from idql_func.compiler.donation import DonatedTensor
 from idql_func.compiler.dynamo import StaticFields, register_node
 from idql_func.compiler.lazy import LazyNode, materialize_fields, unread_leaves
@@ -157,6 +158,7 @@ def _flatten(node: PyTreeNode) -> tuple[tuple[Any, ...], StaticFields, tuple[str
     return children, node._static, node._child_names
 
 
+@explained_methods("create", "apply_gradients")
 class TrainState(PyTreeNode):
     """Parameters, their optimiser's state and the step count (``flax TrainState``).
 
@@ -187,7 +189,7 @@ class TrainState(PyTreeNode):
     ) -> TrainState:
         """A state at step 0 with the optimiser's initial state."""
         opt_state = () if tx is None else tx.init(params)
-        device = tree_leaves(params)[0].device
+        device = optim.device_of(params)
         step = torch.zeros((), dtype=torch.int32, device=device)
         return cls(
             step=step, params=params, opt_state=opt_state, apply_fn=apply_fn or _no_apply_fn, tx=tx

@@ -37,6 +37,8 @@ _SWITCHES = _Switches()
 
 @contextmanager
 def _set(name: str, flag: bool) -> Iterator[None]:
+    if not isinstance(flag, bool | int):
+        raise TypeError(f"{name}: flag must be True or False, got {type(flag).__name__}.")
     before = getattr(_SWITCHES, name)
     setattr(_SWITCHES, name, bool(flag))
     try:

@@ -16,6 +16,7 @@ import optree
 import torch
 from torch import Tensor
 
+from idql_func.boundary import explain_module, explained
 from idql_func.compiler.dynamo import opaque_to_torch
 from idql_func.compiler.inductor import compiler_problem
 from idql_func.compiler.jit import Jitted, name_of
@@ -224,7 +225,7 @@ def vmap(
         ]
         return tree_unflatten(out_spec[0], merged)
 
-    return opaque_to_torch(mapped)
+    return opaque_to_torch(explained(mapped, f"vmap({name_of(fn)})"))
 
 
 def _converted(leaf: Any) -> Any:
@@ -432,7 +433,7 @@ def value_and_grad(
             value = (loss, tree_unflatten(structure, parts))
         return value, grads[0] if isinstance(argnums, int) else grads
 
-    return opaque_to_torch(wrapped)
+    return opaque_to_torch(explained(wrapped, name))
 
 
 def grad(
@@ -598,3 +599,6 @@ def _check_carry(name: str, before: PyTree, after: PyTree) -> None:
                 f"{name}: the step makes {tree_paths(before)[i]!r} {dtypes[1]} of shape "
                 f"{shapes[1]} from {dtypes[0]} of shape {shapes[0]}."
             )
+
+
+explain_module(__name__, strict=("scan",))

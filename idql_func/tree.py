@@ -51,6 +51,11 @@ def tree_unflatten(treespec: optree.PyTreeSpec, leaves: Iterable[Any]) -> PyTree
     """
     try:
         return optree.tree_unflatten(treespec, leaves)
+    except (TypeError, AttributeError):
+        raise TypeError(
+            "tree_unflatten: give the structure that tree_flatten returns and a sequence of "
+            f"leaves, got a {type(treespec).__name__} and a {type(leaves).__name__}."
+        ) from None
     except ValueError:
         count = len(list(leaves))
         if count == treespec.num_leaves:
@@ -131,9 +136,27 @@ def tree_stack(trees: Sequence[PyTree]) -> PyTree:
     """
 
     def stacked(*leaves: Any) -> Tensor:
-        return torch.stack([torch.as_tensor(x, dtype=number_dtype(x)) for x in leaves])
+        try:
+            return torch.stack([torch.as_tensor(x, dtype=number_dtype(x)) for x in leaves])
+        except (TypeError, ValueError, RuntimeError):
+            raise _not_stackable(leaves) from None
 
+    if not isinstance(trees, Sequence) or isinstance(trees, str | bytes):
+        raise TypeError(f"tree_stack: give a list of trees, got a {type(trees).__name__}.")
+    if not trees:
+        raise ValueError("tree_stack: give at least one tree.")
     return tree_map(stacked, *trees)
+
+
+def _not_stackable(leaves: Sequence[Any]) -> TypeError | ValueError:
+    known = (Tensor, int, float, *NUMPY)
+    kinds = [type(x).__name__ for x in leaves if not isinstance(x, known)]
+    if kinds:
+        return TypeError(
+            f"tree_stack: leaves must be tensors, arrays or numbers, got a {kinds[0]}."
+        )
+    shapes = ", ".join(dict.fromkeys(str(tuple(np.shape(x))) for x in leaves))
+    return ValueError(f"tree_stack: leaves at one place must have one shape, got {shapes}.")
 
 
 def number_dtype(leaf: Any) -> torch.dtype | None:
@@ -156,6 +179,13 @@ def tree_unstack(tree: PyTree) -> list[PyTree]:
     [1, 2]
     """
     leaves, treespec = tree_flatten(tree)
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor | np.ndarray) or leaf.ndim == 0:
+            kind = "a number" if np.ndim(leaf) == 0 else f"a {type(leaf).__name__}"
+            raise TypeError(f"tree_unstack: each leaf must have an axis to split, got {kind}.")
+    lengths = {len(leaf) for leaf in leaves}
+    if len(lengths) > 1:
+        raise ValueError(f"tree_unstack: the leaves differ in length: {sorted(lengths)}.")
     return [tree_unflatten(treespec, row) for row in zip(*leaves, strict=True)]
 
 
@@ -166,6 +196,8 @@ def flatten_params(params: Params, prefix: str = "") -> dict[str, Tensor]:
     {'Dense_0.bias': tensor([0.])}
     """
     flat: dict[str, Tensor] = {}
+    if not isinstance(params, Mapping):
+        raise TypeError(f"parameters must be a nested dict, got a {type(params).__name__}.")
     for name, value in params.items():
         if isinstance(value, Mapping):
             flat.update(flatten_params(dict(value), f"{prefix}{name}."))

@@ -2,6 +2,7 @@
 
 from idql_func.agents.agent import Agent
 from idql_func.agents.bc import BCLearner
+from idql_func.agents.checks import explained_learner
 from idql_func.agents.ddpm_iql_learners import DDPMIQLLearner, GeneralDDPMIQLLearner
 from idql_func.agents.drq import DrQLearner
 from idql_func.agents.iql import IQLLearner
@@ -20,3 +21,6 @@ __all__ = [
     "SACLearner",
     "TD3Learner",
 ]
+
+for _name in __all__:
+    explained_learner(globals()[_name])

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from idql_func import optim, random
-from idql_func.agents.checks import box_size, check_dropout, check_layers, check_number, check_rate
+from idql_func.agents.checks import (
+    box_size,
+    check_dropout,
+    check_layers,
+    check_number,
+    check_rate,
+    key_of_seed,
+)
 from idql_func.agents.critics import ApplyFn, step_on_loss
 from idql_func.agents.factories import gaussian_policy, train_state
 from idql_func.agents.policy_agent import PolicyAgent
@@ -109,7 +116,7 @@ class BCLearner(PolicyAgent):
         network = gaussian_policy(
             obs_dim, act_dim, tuple(hidden_dims), dropout_rate, use_layer_norm, std=0.1
         )
-        rng, actor_key = random.split(random.PRNGKey(seed)).unbind(0)
+        rng, actor_key = random.split(key_of_seed(seed)).unbind(0)
         return cls(
             rng=rng.clone(),
             obs_dim=obs_dim,

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from idql_func import random
+from idql_func.boundary import describe, explained_methods
+from idql_func.switches import x64_enabled
 from idql_func.tree import as_tensor
-from idql_func.types import InputError
+from idql_func.types import InputError, PRNGKey
 
 
 def check_name(what: str, value: Any, names: Sequence[str]) -> None:
@@ -21,20 +25,22 @@ def check_name(what: str, value: Any, names: Sequence[str]) -> None:
 
     >>> check_name("encoder", "d4pg", ("d4pg", "resnet"))
     """
-    if value not in names:
+    if not isinstance(value, str) or value not in names:
         raise InputError(f"{what} must be one of {', '.join(names)}, got {value!r}.")
 
 
-def check_integer(name: str, value: Any, least: int) -> None:
-    """Check that a value is an integer of at least ``least``.
+def check_integer(name: str, value: Any, least: int, most: int | None = None) -> None:
+    """Check that a value is an integer of at least ``least``, and at most ``most`` if given.
 
     Raises:
-        InputError: if it is not an integer or is below ``least``.
+        InputError: if it is not an integer or is out of this range.
 
     >>> check_integer("num_qs", 2, 1)
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise InputError(f"{name} must be an integer of at least {least}, got {value!r}.")
+    if most is not None and value > most:
+        raise InputError(f"{name} must be at most {most:,}, got {value:,}.")
 
 
 def check_number(name: str, value: Any, least: float | None = None) -> None:
@@ -102,7 +108,8 @@ def check_layers(name: str, sizes: Any) -> None:
     """
     layers = sizes if isinstance(sizes, Sequence) else ()
     if not layers or not all(isinstance(n, Integral) and int(n) >= 1 for n in layers):
-        raise InputError(f"{name} must name at least one layer of at least 1 unit, got {sizes!r}.")
+        shown = repr(sizes) if len(repr(sizes)) < 60 else describe(sizes)
+        raise InputError(f"{name} must name at least one layer of at least 1 unit, got {shown}.")
 
 
 def check_subset(num_qs: Any, num_min_qs: Any) -> None:
@@ -132,7 +139,8 @@ def box_size(space: Any, what: str) -> int:
     """
     shape = getattr(space, "shape", None)
     # by shape, not by class: spaces of the old gym package, which upstream uses, work too
-    if shape is None or len(shape) != 1 or shape[0] < 1:
+    bounded = hasattr(space, "low") and hasattr(space, "high")  # no MultiDiscrete or MultiBinary
+    if not bounded or shape is None or len(shape) != 1 or shape[0] < 1:
         raise InputError(
             f"{what} must be a Box with one axis, such as Box(-1, 1, (3,)), got {space}."
         )
@@ -160,4 +168,32 @@ def real_tensor(value: Any, what: str) -> Tensor:
         raise InputError(
             f"{what} must be a tensor or an array of real numbers, got {type(value).__name__}."
         )
-    return tensor
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        raise InputError(f"{what} must be a dense tensor; call .to_dense() on it.")
+    if tensor.is_meta:
+        raise InputError(f"{what} must have values, and a tensor on the meta device has none.")
+    return tensor.detach()
+
+
+def key_of_seed(seed: Any) -> PRNGKey:
+    """The key of a learner's seed.
+
+    Raises:
+        TypeError: the seed is not an integer.
+        InputError: it does not fit into the 32 bits that a key uses (64 under ``enable_x64``).
+
+    >>> key_of_seed(3).tolist()
+    [0, 3]
+    """
+    if isinstance(seed, bool):
+        raise TypeError(f"seed must be an integer, got {seed}.")
+    if isinstance(seed, Integral) and not x64_enabled() and not 0 <= seed < 2**32:
+        raise InputError(f"seed must lie in [0, 2**32), got {seed}: a key uses 32 bits of it.")
+    return random.PRNGKey(int(seed) if isinstance(seed, Integral) else seed)
+
+
+explained_learner = explained_methods(
+    *("create", "update", "actor_update", "critic_update", "eval_loss", "to", "to_act"),
+    *("eval_actions", "sample_actions", "sample_implicit_policy"),
+)
+"""Decorator of a learner's class: see :func:`idql_func.boundary.explained`."""

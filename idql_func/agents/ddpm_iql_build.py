@@ -21,6 +21,7 @@ from idql_func.agents.checks import (
     check_name,
     check_number,
     check_rate,
+    key_of_seed,
 )
 from idql_func.agents.factories import critic_network, target_state, train_state, value_network
 from idql_func.networks import (
@@ -66,7 +67,7 @@ class ActorSettings:
         """
         check_name("actor_architecture", self.architecture, ARCHITECTURES)
         check_layers("actor_hidden_dims", self.hidden_dims)
-        check_integer("actor_num_blocks", self.num_blocks, 0)
+        check_integer("actor_num_blocks", self.num_blocks, 0, 10_000)
         check_integer("time_dim", self.time_dim, 2)
         if self.time_dim % 2:
             raise InputError(f"time_dim must be even and at least 2, got {self.time_dim}.")
@@ -135,7 +136,7 @@ def build(
     actor_def = actor_network(actor, obs_dim, act_dim)
     critic_def = critic_network(obs_dim, act_dim, tuple(critic_hidden_dims), num_qs)
     value_def = value_network(obs_dim, tuple(critic_hidden_dims), value_layer_norm)
-    rng, actor_key, critic_key, value_key = random.split(random.PRNGKey(seed), 4).unbind(0)
+    rng, actor_key, critic_key, value_key = random.split(key_of_seed(seed), 4).unbind(0)
     optimiser = _actor_optimiser(actor_lr, decay_steps, actor_weight_decay)
     score_model = train_state(actor_def, actor_def.init(actor_key), tx=optimiser)
     critic = train_state(critic_def, critic_def.init(critic_key), critic_lr)
@@ -165,7 +166,7 @@ def _noise_schedule(name: str, T: int, device: torch.device) -> tuple[Tensor, Te
         warnings.warn(
             f"beta_schedule='linear' with T={T} ends with alpha_hat {float(alpha_hats[-1]):.3f}, "
             "far from the pure noise that sampling starts from (quirk N10); use 'vp' or 'cosine'.",
-            stacklevel=4,
+            stacklevel=5,
         )
     return betas, alphas, alpha_hats
 
@@ -185,8 +186,8 @@ def _actor_optimiser(
 
 
 def _check_fields(fields: dict[str, Any]) -> None:
-    for name, least in (("T", 1), ("N", 1), ("M", 0)):
-        check_integer(name, fields[name], least)
+    for name, least, most in (("T", 1, 100_000), ("N", 1, None), ("M", 0, 100_000)):
+        check_integer(name, fields[name], least, most)
     for name in ("ddpm_temperature", "policy_temperature", "critic_hyperparam"):
         check_number(name, fields[name])
     for name in ("discount", "tau", "actor_tau"):

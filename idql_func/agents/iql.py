@@ -16,6 +16,7 @@ from idql_func.agents.checks import (
     check_layers,
     check_number,
     check_rate,
+    key_of_seed,
 )
 from idql_func.agents.critics import (
     ApplyFn,
@@ -142,7 +143,7 @@ class IQLLearner(PolicyAgent):
         actor_def = gaussian_policy(obs_dim, act_dim, layers, std=0.1)
         critic_def = critic_network(obs_dim, act_dim, layers, num_qs)
         value_def = value_network(obs_dim, layers)
-        rng, actor_key, critic_key, value_key = random.split(random.PRNGKey(seed), 4).unbind(0)
+        rng, actor_key, critic_key, value_key = random.split(key_of_seed(seed), 4).unbind(0)
         critic = train_state(critic_def, critic_def.init(critic_key), critic_lr)
         return cls(
             rng=rng.clone(),

@@ -14,6 +14,7 @@ from idql_func.agents.checks import (
     check_name,
     check_number,
     check_rate,
+    key_of_seed,
 )
 from idql_func.agents.factories import train_state
 from idql_func.agents.pixels import PixelAgent, VisionConfig, pixel_policy, random_crops
@@ -87,7 +88,7 @@ class PixelBCLearner(PixelAgent, BCLearner):
             dropout_rate=dropout_rate,
             layer_norm=use_layer_norm,
         )
-        rng, actor_key = random.split(random.PRNGKey(seed)).unbind(0)
+        rng, actor_key = random.split(key_of_seed(seed)).unbind(0)
         return cls(
             rng=rng.clone(),
             obs_dim=vision.shapes,

@@ -13,6 +13,7 @@ from idql_func.agents.checks import (
     check_number,
     check_rate,
     check_subset,
+    key_of_seed,
 )
 from idql_func.agents.factories import target_state, train_state
 from idql_func.networks import Module, Temperature
@@ -64,7 +65,7 @@ def soft_actor_critic_states(
     >>> sorted(soft_actor_critic_states(0, *nets, 1.0, (1e-3, 1e-3, 1e-3)))
     ['actor', 'critic', 'rng', 'target_critic', 'temp']
     """
-    rng, actor_key, critic_key, temp_key = random.split(random.PRNGKey(seed), 4).unbind(0)
+    rng, actor_key, critic_key, temp_key = random.split(key_of_seed(seed), 4).unbind(0)
     temp = _temperature(float(init_temperature))
     state = train_state(critic, critic.init(critic_key), rates[1])
     return {

@@ -21,6 +21,7 @@ from idql_func.agents.checks import (
     check_number,
     check_rate,
     check_subset,
+    key_of_seed,
 )
 from idql_func.agents.critics import (
     ApplyFn,
@@ -139,7 +140,7 @@ class TD3Learner(Agent):
         critic_def = critic_network(
             obs_dim, act_dim, layers, num_qs, critic_dropout_rate, critic_layer_norm
         )
-        rng, actor_key, critic_key = random.split(random.PRNGKey(seed), 3).unbind(0)
+        rng, actor_key, critic_key = random.split(key_of_seed(seed), 3).unbind(0)
         actor = train_state(actor_def, actor_def.init(actor_key), actor_lr)
         critic = train_state(critic_def, critic_def.init(critic_key), critic_lr)
         return cls(

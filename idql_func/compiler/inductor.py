@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -69,12 +71,28 @@ def compile_graph(
 
 
 def _plain(graph: GraphModule) -> CompiledGraph:
-    compiled = torch.compile(graph, fullgraph=True, dynamic=False)
+    compiled: CompiledGraph = torch.compile(graph, fullgraph=True, dynamic=False)
 
     def run(*tensors: Tensor) -> Sequence[Tensor]:
+        nonlocal compiled
         # it compiles at its first call, and refuses any call while another thread traces
         with COMPILE_LOCK:
-            return compiled(*tensors)
+            try:
+                return compiled(*tensors)
+            except Exception as error:  # a full or damaged cache, a broken compiler
+                if compiled is graph:
+                    raise
+                compiled = graph
+                results = graph(*tensors)
+                text = " ".join(str(error).split())[:200] or type(error).__name__
+            warnings.warn(
+                f"jit: a program could not be compiled ({text}); it runs eagerly, with the same "
+                "numbers but more slowly. Make room in the folder for temporary files "
+                f"({tempfile.gettempdir()}) and in torch's cache, or remove the cache.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return results
 
     return run
 

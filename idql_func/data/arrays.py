@@ -12,7 +12,7 @@ from idql_func.deprecation import moved_names
 from idql_func.switches import float_dtype, int_dtype
 from idql_func.types import DatasetDict, InputError
 
-__all__ = ["check_lengths", "make_transfer", "map_arrays", "named_leaves", "subselect"]
+__all__ = ["as_flags", "check_lengths", "make_transfer", "map_arrays", "named_leaves", "subselect"]
 
 
 def check_lengths(dataset_dict: Mapping[str, Any]) -> int:
@@ -47,6 +47,26 @@ def check_lengths(dataset_dict: Mapping[str, Any]) -> int:
         what = "no array" if length is None else "arrays of length 0"
         raise InputError(f"The dataset is empty ({what}); it needs at least one row.")
     return length
+
+
+def as_flags(array: np.ndarray, name: str, where: str) -> np.ndarray:
+    """The array as booleans, if it holds 0 and 1 alone.
+
+    Raises:
+        InputError: if it has another value, such as a probability.
+
+    Example:
+        >>> as_flags(np.array([0.0, 1.0]), "terminals", "a.hdf5")
+        array([False,  True])
+    """
+    flags = array.astype(bool)
+    if array.dtype != np.bool_ and not (array == flags).all():
+        row = int(np.argmax(array != flags))
+        raise InputError(
+            f"{where}: {name!r} must hold 0 and 1 (or False and True), but row {row} is "
+            f"{array[row]}."
+        )
+    return flags
 
 
 def named_leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:

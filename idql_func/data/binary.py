@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from idql_func.boundary import explained_methods
 from idql_func.data.d4rl import episode_ends
 from idql_func.data.dataset import Dataset
 from idql_func.data.safe_npy import load_objects
@@ -27,6 +28,7 @@ _FIELDS = ("observations", "next_observations", "actions", "rewards", "terminals
 _TRAIN_SHARE = 0.9  # AWAC's split: the last tenth of the episodes is not used
 
 
+@explained_methods("__init__")
 class BinaryDataset(Dataset):
     """Demonstrations and behaviour-cloning episodes for pen, door and relocate.
 

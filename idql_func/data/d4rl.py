@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from idql_func.boundary import explained_methods
+from idql_func.data.arrays import as_flags
 from idql_func.data.d4rl_names import D4RL_NAMES, similar_names
 from idql_func.data.dataset import Dataset
 from idql_func.data.download import download_hdf5
@@ -34,6 +36,7 @@ _KEYS = ("observations", "actions", "rewards", "terminals")
 CLIP_ADVICE = "pass out_of_range='clip' to clip them, or scale them to [-1, 1] in the data"
 
 
+@explained_methods("__init__")
 class D4RLDataset(Dataset):
     """The transitions of a D4RL recording, equal to those of upstream's class.
 
@@ -157,9 +160,9 @@ def qlearning_arrays(
     """
     fields = _check_recording(recording, where)
     observations, actions, rewards = (fields[k] for k in ("observations", "actions", "rewards"))
-    terminals = fields["terminals"].astype(bool)[:-1]
+    terminals = as_flags(fields["terminals"], "terminals", where)[:-1]
     if "timeouts" in fields:
-        cut = fields["timeouts"].astype(bool)[:-1]
+        cut = as_flags(fields["timeouts"], "timeouts", where)[:-1]
     elif max_episode_steps is None:
         raise InputError(
             f"{where} has no 'timeouts'; pass max_episode_steps, the time limit of the environment "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +12,15 @@ import numpy as np
 import torch
 
 from idql_func import random
-from idql_func.data.arrays import check_lengths, make_transfer, map_arrays, named_leaves, subselect
+from idql_func.boundary import explained_methods
+from idql_func.data.arrays import (
+    as_flags,
+    check_lengths,
+    make_transfer,
+    map_arrays,
+    named_leaves,
+    subselect,
+)
 from idql_func.data.prefetch import prefetch
 from idql_func.kernels.words import signed
 from idql_func.switches import x64_enabled
@@ -23,6 +32,17 @@ DEFAULT_SEED = 42
 """The default seed of a dataset: upstream's default key is ``PRNGKey(42)`` (D1)."""
 
 
+@explained_methods(
+    "__init__",
+    "seed",
+    "sample",
+    "sample_torch",
+    "get_iterator",
+    "to",
+    "split",
+    "filter",
+    "normalize_returns",
+)
 class Dataset:
     """Arrays with equal first axes, and two random streams that draw batches from them.
 
@@ -288,7 +308,7 @@ class Dataset:
             >>> rows.tolist() == ds.split(0.5)[0].dataset_dict["a"].tolist()
             True
         """
-        if not 0 < ratio < 1:
+        if not isinstance(ratio, Real) or not 0 < ratio < 1:
             raise InputError(f"split: ratio must lie between 0 and 1, got {ratio}.")
         index = self._transitions().astype(np.int32)
         cut = int(len(index) * ratio)
@@ -319,7 +339,8 @@ class Dataset:
             >>> ds.trajectory_boundaries_and_returns()
             (array([0, 2]), array([2, 5]), array([2., 3.]))
         """
-        rewards, dones = self._scalar_field("rewards"), self._scalar_field("dones").astype(bool)
+        rewards, dones = self._scalar_field("rewards"), self._scalar_field("dones")
+        dones = as_flags(dones, "dones", "The dataset")
         ends = np.flatnonzero(dones) + 1
         starts = np.concatenate([[0], ends[ends < len(dones)]])
         episode = np.cumsum(dones) - dones  # number of ends before each row
@@ -384,6 +405,8 @@ class Dataset:
             >>> ds.dataset_dict["rewards"]
             array([ 500., 1500.])
         """
+        if isinstance(scaling, bool) or not isinstance(scaling, Real) or not 0 < scaling < np.inf:
+            raise InputError(f"normalize_returns: scaling must be above 0, got {scaling!r}.")
         _, _, returns = self.trajectory_boundaries_and_returns()
         span = np.ptp(returns) if len(returns) else 0.0
         if not span > 0:

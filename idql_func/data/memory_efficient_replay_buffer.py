@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from idql_func import random
+from idql_func.boundary import explained_methods
 from idql_func.data.arrays import map_arrays, subselect
 from idql_func.data.dataset import check_integer
 from idql_func.data.replay_buffer import ReplayBuffer
@@ -23,6 +24,7 @@ from idql_func.types import InputError, PRNGKey
 __all__ = ["MemoryEfficientReplayBuffer"]
 
 
+@explained_methods("__init__", "insert")
 class MemoryEfficientReplayBuffer(ReplayBuffer):
     """A replay buffer of stacked frames that stores each frame once.
 

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from idql_func.data.arrays import map_arrays
+from idql_func.boundary import explained_methods
+from idql_func.data.arrays import as_flags, map_arrays
 from idql_func.data.d4rl import CLIP_ADVICE, d4rl_transitions
 from idql_func.data.dataset import Dataset
 from idql_func.data.minari_format import read_minari
@@ -25,6 +26,7 @@ from idql_func.types import InputError
 __all__ = ["MinariDataset", "transitions_from_episodes"]
 
 
+@explained_methods("__init__")
 class MinariDataset(Dataset):
     """The transitions of a Minari recording, in the layout of :class:`D4RLDataset`.
 
@@ -136,10 +138,10 @@ def transitions_from_episodes(
     def joined(name: str, rows: slice = slice(None)) -> Any:
         return _concatenate([map_arrays(e[name], lambda v: v[rows]) for e in episodes], name, where)
 
-    terminations = joined("terminations").astype(bool)
+    terminations = as_flags(joined("terminations"), "terminations", where)
     last = np.cumsum([len(e["rewards"]) for e in episodes]) - 1
     if timeouts == "drop":
-        cut = joined("truncations").astype(bool)
+        cut = as_flags(joined("truncations"), "truncations", where)
         cut[last] |= ~terminations[last]  # an episode that the recording ends is truncated
         observations = joined("observations", slice(-1))
         if isinstance(observations, dict):
@@ -150,7 +152,7 @@ def transitions_from_episodes(
         steps = {"terminals": terminations, "timeouts": cut, "observations": observations}
         steps |= {name: joined(name) for name in ("actions", "rewards")}
         return d4rl_transitions(steps, None, where)
-    dones = terminations | joined("truncations").astype(bool)
+    dones = terminations | as_flags(joined("truncations"), "truncations", where)
     dones[last] = True
     fields = {
         "observations": joined("observations", slice(-1)),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from idql_func.boundary import explain_module
 from idql_func.data.arrays import check_lengths, named_leaves
 from idql_func.data.hdf5_file import create_hdf5
 from idql_func.data.minari_format import MAIN_FILE, METADATA_FILE, as_arrays, check_episodes
@@ -222,3 +223,6 @@ def _space_json(space: Any) -> dict[str, Any]:
         "write_minari_dataset supports Box, Discrete, MultiDiscrete, MultiBinary and Dict spaces, "
         f"not {space!r}."
     )
+
+
+explain_module(__name__)

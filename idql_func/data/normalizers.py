@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from idql_func.boundary import explain_module
 from idql_func.struct import PyTreeNode
 from idql_func.types import InputError
 
@@ -168,3 +169,6 @@ def _from_ordinal(ordinal: torch.Tensor) -> torch.Tensor:
     # a negative number has the bits of its magnitude and the sign bit
     index = ordinal.int()
     return torch.where(index < 0, ~index | -(2**31), index).view(torch.float32)
+
+
+explain_module(__name__)

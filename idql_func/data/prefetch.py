@@ -13,10 +13,14 @@ from typing import Any
 
 import torch
 
+from idql_func.boundary import explain_module
 from idql_func.data.arrays import make_transfer, map_arrays, named_leaves
 from idql_func.types import InputError
 
 __all__ = ["prefetch"]
+
+
+_LONGEST_QUEUE = 65_536  # batches: all are drawn before the first one is returned
 
 
 def prefetch(
@@ -51,6 +55,8 @@ def prefetch(
     """
     if isinstance(queue_size, bool) or not isinstance(queue_size, int) or queue_size < 1:
         raise InputError(f"queue_size must be an integer of at least 1, got {queue_size!r}.")
+    if queue_size > _LONGEST_QUEUE:
+        raise InputError(f"queue_size must be at most {_LONGEST_QUEUE:,}, got {queue_size:,}.")
     device = torch.device(device)
     return _batches(draw, queue_size, (_CudaCopy if device.type == "cuda" else _Copy)(device))
 
@@ -101,3 +107,6 @@ class _CudaCopy(_Copy):
             # otherwise the next copy could reuse the memory while the reader still uses it
             tensor.record_stream(current)
         return tensors
+
+
+explain_module(__name__)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
+from idql_func.boundary import explained_methods
 from idql_func.data.arrays import make_transfer, map_arrays, named_leaves, subselect
 from idql_func.data.buffer_file import open_buffer, read_generator, save_buffer, write_generator
 from idql_func.data.dataset import Dataset, check_integer
@@ -30,6 +31,7 @@ __all__ = ["ReplayBuffer"]
 Self = TypeVar("Self", bound="ReplayBuffer")
 
 
+@explained_methods("__init__", "insert")
 class ReplayBuffer(Dataset):
     """A dataset to insert transitions into; a full buffer overwrites the oldest.
 

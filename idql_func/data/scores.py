@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from idql_func.boundary import explain_module
 from idql_func.data.d4rl_names import D4RL_NAMES, similar_names
 from idql_func.data.hdf5 import read_d4rl_hdf5
 from idql_func.data.minari_format import METADATA_FILE, find_recording, read_metadata
@@ -128,3 +129,6 @@ def attribute_scores(attributes: Mapping[str, Any], where: str) -> ReferenceScor
             "as finite numbers, the smaller one first."
         )
     return scores
+
+
+explain_module(__name__)

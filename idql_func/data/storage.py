@@ -211,6 +211,8 @@ def _check_value(field: np.ndarray, value: Any, where: str, name: str) -> np.nda
         )
     # Same-kind casts are allowed, and numbers to bool; floats to integers are not.
     to_bool = field.dtype == np.bool_ and value.dtype.kind in "biuf"
+    if to_bool and value.dtype != np.bool_ and not ((value == 0) | (value == 1)).all():
+        raise InputError(f"{where}: {name!r} is {value}; it must be 0 or 1, False or True.")
     if not to_bool and not np.can_cast(value.dtype, field.dtype, "same_kind"):
         raise InputError(
             f"{where}: {name!r} has dtype {value.dtype}, which cannot be cast to {field.dtype}, "

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from idql_func.boundary import explain_module
 from idql_func.data.arrays import named_leaves
 from idql_func.data.hdf5_file import Column, row_blocks
 from idql_func.deprecation import moved_names
@@ -288,4 +289,5 @@ def _check_observations(
         )
 
 
+explain_module(__name__)
 __getattr__ = moved_names(__name__)

@@ -10,11 +10,13 @@ import numpy as np
 from gymnasium.spaces import Box, Dict
 from numpy.typing import NDArray
 
+from idql_func.boundary import explained_methods
 from idql_func.types import InputError
 
 __all__ = ["FrameStack"]
 
 
+@explained_methods("__init__")
 class FrameStack(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Replaces one entry ``[...]`` of a Dict observation by its last values, ``[..., num_stack]``.
 

@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict
 from numpy.typing import NDArray
 
+from idql_func.boundary import explain_module
 from idql_func.envs.dm_control import make_dm_control, suite_id
 from idql_func.envs.frames import OffscreenRender, is_mujoco
 from idql_func.envs.pointmaze import ENV_NAME, make_pointmaze_env, register_robotics
@@ -140,3 +141,6 @@ def _make(identifier: str, kwargs: dict[str, Any]) -> gym.Env:
                 f"There is no environment {identifier!r} ({reason}); give "
                 f"{ENV_NAME!r}, a D4RL name such as 'halfcheetah-medium-v2', or a Gymnasium id."
             ) from error
+
+
+explain_module(__name__)

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Space
 from numpy.typing import NDArray
 
+from idql_func.boundary import explained_methods
 from idql_func.envs.frame_stack import FrameStack
 from idql_func.envs.frames import FrameSource
 from idql_func.envs.offscreen import Camera
@@ -28,6 +29,7 @@ ImageSize = int | tuple[int, int]
 """Height and width in pixels, or one number for both."""
 
 
+@explained_methods("__init__")
 class PixelObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     """Observes images: a Dict with ``[H, W, 3]`` uint8 for each key (as Gym's pixel wrapper).
 

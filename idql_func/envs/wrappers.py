@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Space
 from numpy.typing import NDArray
 
+from idql_func.boundary import explain_module, explained_methods
 from idql_func.envs.frames import env_name
 from idql_func.types import InputError
 
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 
+@explained_methods("__init__")
 class SinglePrecision(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     """Casts float64 observations, nested or not, to float32 (``wrappers/single_precision.py``).
 
@@ -69,6 +71,7 @@ def _single(observation: Any) -> Any:
     return observation.astype(np.float32) if is_double else observation
 
 
+@explained_methods("seed", "reset")
 class UniversalSeed(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Seeds the environment and both of its spaces with one seed.
 
@@ -112,6 +115,7 @@ class UniversalSeed(gym.Wrapper, gym.utils.RecordConstructorArgs):
         self.action_space.seed(seed)
 
 
+@explained_methods("__init__", "step")
 class BoundedActions(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
     """Clips actions to the bounds and keeps the bounds in the action space.
 
@@ -137,6 +141,7 @@ class BoundedActions(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
         return np.clip(action, self._low, self._high)
 
 
+@explained_methods("__init__")
 class RepeatAction(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Applies each action several times and sums the rewards (``repeat_action.py``).
 
@@ -260,3 +265,6 @@ def wrap_gym(
         env = gym.wrappers.FlattenObservation(env)
     # UniversalSeed is outermost, so that it seeds the outermost spaces.
     return UniversalSeed(BoundedActions(env))
+
+
+explain_module(__name__)

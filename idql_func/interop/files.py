@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import Any, TypeVar
 
+from idql_func.boundary import explain_module
 from idql_func.files import read_bytes, write_bytes
 from idql_func.interop.flax_bytes import msgpack_restore
 from idql_func.interop.orbax import is_orbax, restore_orbax
@@ -160,3 +161,6 @@ def _has_placeholders(state: Any) -> bool:
     """Whether Orbax stored arrays outside the msgpack file, in separate folders."""
     leaves = tree_leaves(state)
     return any(isinstance(leaf, str) and leaf.startswith(_PLACEHOLDER) for leaf in leaves)
+
+
+explain_module(__name__)

@@ -15,6 +15,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from idql_func.boundary import explain_module
 from idql_func.types import InputError
 
 __all__ = ["msgpack_restore", "msgpack_serialize"]
@@ -261,3 +262,6 @@ def _in_order(numbered: Any) -> Any:
 
 def _where(path: tuple[str, ...]) -> str:
     return "/".join(path) or "the tree"
+
+
+explain_module(__name__)

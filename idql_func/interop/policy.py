@@ -20,6 +20,7 @@ from idql_func import random
 from idql_func.agents.agent import Agent
 from idql_func.agents.critics import min_q
 from idql_func.agents.ddpm_iql import BaseDDPMIQL
+from idql_func.boundary import explain_module
 from idql_func.distributions import Diagonal
 from idql_func.files import parse_json
 from idql_func.interop.architecture import build_network, check_settings, describe_network
@@ -92,6 +93,11 @@ class Policy(nn.Module):
 
     @staticmethod
     def _checked(what: str, value: Any, shape: tuple[int, ...]) -> tuple[Tensor, bool]:
+        if not isinstance(value, Tensor) or value.is_sparse or value.is_meta:
+            raise InputError(
+                f"{what} must be a dense tensor, which torch.from_numpy makes of an array; got "
+                f"{type(value).__name__}."
+            )
         single = value.ndim == len(shape)
         if tuple(value.shape) != (*value.shape[: 0 if single else 1], *shape):
             raise InputError(
@@ -337,3 +343,6 @@ def _network_of(state: TrainState, name: str) -> Module:
             f"{name} cannot be exported: its apply_fn is not a method of a network of this package."
         )
     return network
+
+
+explain_module(__name__)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from idql_func.agents.agent import Agent
+from idql_func.boundary import explain_module
 from idql_func.interop.flax_bytes import msgpack_restore, msgpack_serialize
 from idql_func.struct import PyTreeNode, TrainState
 from idql_func.types import InputError
@@ -301,3 +302,6 @@ def _kind(saved: Any) -> str:
 
 def _where(path: tuple[str, ...]) -> str:
     return "/".join(path) or "its root"
+
+
+explain_module(__name__)

@@ -22,6 +22,7 @@ import platform
 import re
 import shutil
 import subprocess
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -94,6 +95,7 @@ def library(
     if compiler is None or platform.system() == "Windows" or not compiler_answers(compiler):
         return None
     common = (*_FLAGS, *flags)
+    problem: Exception | None = None
     for options in ((*common, "-fopenmp"), common) if openmp else (common,):
         # machines with other CPU features may share the cache folder
         machine = f"{platform.system()} {platform.machine()} {cpu_info('flags', 'Features')}"
@@ -101,8 +103,15 @@ def library(
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         try:
             return cached_library(f"{name}-{digest}.so", [compiler, *options], path)
-        except (OSError, RuntimeError, subprocess.SubprocessError):
-            continue  # no home or folder for it, no working compiler, or no OpenMP
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            problem = error  # no home or folder for it, no working compiler, or no OpenMP
+    text = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+    warnings.warn(
+        f"The C library {name!r} could not be built ({text}): the numbers stay the same, but "
+        "training is slower, often by half. `idql doctor` shows the cache folder and the compiler.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
     return None
 
 

@@ -36,6 +36,7 @@ in ``forward``. It holds no weights: ``init`` draws them, ``apply`` runs the net
 torch.Size([5, 2])
 """
 
+from idql_func.networks.error_sentences import explain_classes  # isort: skip  # the first one
 from idql_func.networks.conv import Conv, GroupNorm, max_pool
 from idql_func.networks.diffusion import candidate_sampler, ddpm_sampler
 from idql_func.networks.dropout import Dropout
@@ -91,3 +92,7 @@ __all__ = [
     "swish",
     "vp_beta_schedule",
 ]
+
+explain_classes(
+    *(value for value in [*globals().values()] if isinstance(value, type)),
+)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from idql_func.boundary import explained
 from idql_func.networks.initializers import Initializer, lecun_normal, ones, zeros
 from idql_func.networks.module import LazyRng, Module
 from idql_func.types import InputError
@@ -199,6 +200,7 @@ class GroupNorm(Module):
         return (flat * factor.reshape(per_channel) + offset.reshape(per_channel)).reshape(x.shape)
 
 
+@explained
 def max_pool(
     x: Tensor,
     window_shape: tuple[int, int],

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from idql_func import random
+from idql_func.boundary import explain_module
 from idql_func.networks.noise_predictor import DDPM, FourierFeatures, is_ddpm
 from idql_func.networks.noise_schedules import (
     cosine_beta_schedule,
@@ -164,3 +165,6 @@ def reverse_process(
         if clip_sampler:
             x = torch.clamp(x, -1, 1)
     return torch.clamp(x, -1, 1), keys[-1]
+
+
+explain_module(__name__)

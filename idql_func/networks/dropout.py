@@ -7,6 +7,7 @@ from torch import Tensor
 
 from idql_func import random
 from idql_func.networks.module import LazyRng, Module
+from idql_func.types import InputError
 
 
 class Dropout(Module):
@@ -19,6 +20,8 @@ class Dropout(Module):
 
     def __init__(self, rate: float) -> None:
         super().__init__()
+        if not 0 <= rate <= 1:
+            raise InputError(f"Dropout: rate must lie in [0, 1], got {rate}.")
         self.rate = rate
 
     def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:

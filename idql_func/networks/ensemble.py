@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from idql_func import random
+from idql_func.boundary import explain_module
 from idql_func.kernels import tree_ops
 from idql_func.networks.module import Ensemble
 from idql_func.tree import tree_flatten, tree_map, tree_unflatten
@@ -45,3 +46,6 @@ def _members(params: Params, index: Tensor) -> Params:
     if tree_ops.supports(leaves):
         return tree_unflatten(spec, tree_ops.take_members(leaves, index))
     return tree_map(lambda p: p[index.long()], params)
+
+
+explain_module(__name__, strict=("subsample_ensemble",))

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from idql_func.boundary import explain_module
 from idql_func.switches import float_dtype
 
 
@@ -62,3 +63,8 @@ def _linspace(start: float, stop: float, num: int) -> Tensor:
     step = torch.arange(num - 1).to(float_dtype()) / (num - 1)
     inner = start * (1 - step) + stop * step
     return torch.cat([inner, torch.full((1,), stop, dtype=float_dtype())])
+
+
+explain_module(
+    __name__, strict=("cosine_beta_schedule", "linear_beta_schedule", "vp_beta_schedule")
+)

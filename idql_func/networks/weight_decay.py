@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from idql_func.boundary import explain_module
 from idql_func.types import Params
 
 
@@ -24,3 +25,6 @@ def get_weight_decay_mask(params: Params, exempt: Sequence[str] = ("Input", "Out
         return result
 
     return decays(params, True)
+
+
+explain_module(__name__)

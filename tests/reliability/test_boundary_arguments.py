@@ -1,0 +1,241 @@
+"""Every public function with hostile values for every argument: one sentence, or a right result."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import hostile_values
+import numpy as np
+import public_calls
+import pytest
+import torch
+from tiny_learners import ACT, OBS, box, make_batch, make_state_learner
+
+import idql_func
+from idql_func import data, disable_jit, interop, jit, losses, networks, optim, random, scan
+from idql_func.compiler.inductor import without_code_generation
+
+pytestmark = pytest.mark.reliability
+
+EACH = 3
+"""Hostile values for each argument in the short form."""
+
+
+@pytest.fixture(autouse=True)
+def eager() -> Iterator[None]:
+    with disable_jit():
+        yield
+
+
+def walk(group: str, every: bool) -> Counter[str]:
+    """Call each function of a group with hostile values; the counts of the outcomes."""
+    counts: Counter[str] = Counter()
+    bad: list[Any] = []
+    place = 0
+    for name, (fn, arguments) in public_calls.GROUPS[group]():
+        for argument in arguments:
+            hostile = hostile_values.values()
+            labels = [*hostile]
+            if not every:
+                place += 1
+                labels = [labels[(5 * place + 13 * k) % len(labels)] for k in range(EACH)]
+            for label in labels:
+                given = {**arguments, argument: hostile[label]}
+                kind, text = hostile_values.outcome(lambda fn=fn, given=given: fn(**given))
+                counts[kind] += 1
+                if kind in ("raw", "hang"):
+                    bad.append((name, argument, label, kind, text[:200]))
+    assert not bad, bad
+    return counts
+
+
+@pytest.mark.parametrize("group", public_calls.GROUPS)
+def test_hostile_arguments(group: str) -> None:
+    walk(group, every=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", public_calls.GROUPS)
+def test_all_hostile_arguments(group: str) -> None:
+    print(group, dict(walk(group, every=True)))
+
+
+def test_there_are_at_least_900_hostile_arguments() -> None:
+    calls = [call for group in public_calls.GROUPS.values() for _, call in group()]
+    assert EACH * sum(len(arguments) for _, arguments in calls) >= 900
+
+
+NOT_CALLED = {
+    "disable_jit", "threefry_partitionable", "random", "struct",  # take a flag, or are modules
+    "explain_module", "explained_methods",
+}  # fmt: skip
+
+
+def test_each_public_function_of_the_floor_is_called() -> None:
+    names = {name for group in public_calls.GROUPS.values() for name, _ in group()}
+    called = {name.partition(".")[0].partition(" ")[0] for name in names}
+    wanted = {*idql_func.__all__, *random.__all__, "Dataset", "ReplayBuffer", "make_env"}
+    for module in (losses, optim):
+        functions = inspect.getmembers(module, inspect.isfunction)
+        wanted |= {name for name, f in functions if f.__module__ == module.__name__}
+    public = {name for name in wanted if not name.startswith("_")} - NOT_CALLED - {"device_of"}
+    assert public <= called, public - called
+
+
+# --- what was taken silently ----------------------------------------------------------------
+
+nan, inf = float("nan"), float("inf")
+LEARNERS = public_calls.learners()
+
+
+def transitions(**changes: Any) -> dict[str, Any]:
+    n = 8
+    steps = {
+        "observations": np.zeros((n, 2)),
+        "actions": np.zeros((n, 1)),
+        "rewards": np.arange(n, dtype=float),
+        "terminals": np.arange(n) % 4 == 3,
+        "timeouts": np.zeros(n),
+    }
+    return {**steps, **changes}
+
+
+def buffer_with(**changes: Any) -> None:
+    row = {name: value[0] for name, value in public_calls.ARRAYS.items()}
+    data.ReplayBuffer(box(OBS), box(ACT), 9).insert({**row, **changes})
+
+
+def dataset() -> data.Dataset:
+    return data.Dataset(dict(public_calls.ARRAYS))
+
+
+def create(name: str, seed: Any = 0, observations: Any = None, actions: Any = None) -> Any:
+    cls, settings = LEARNERS[name]
+    observations = box(OBS) if observations is None else observations
+    return cls.create(seed, observations, box(ACT) if actions is None else actions, **settings)
+
+
+SPACES = {
+    "MultiDiscrete": gym.spaces.MultiDiscrete([2, 3, 4]),
+    "MultiBinary": gym.spaces.MultiBinary(3),
+}
+SILENT: dict[str, Callable[[], Any]] = {
+    **{
+        f"{name}: {kind} {what}": lambda name=name, space=space, what=what: create(
+            name, **{what: space}
+        )
+        for name in LEARNERS
+        for kind, space in SPACES.items()
+        for what in ("observations", "actions")
+    },
+    **{
+        f"{name}: seed {seed}": lambda name=name, seed=seed: create(name, seed)
+        for name in LEARNERS
+        for seed in (2**63, 2**32, -1, True)
+    },
+    **{
+        f"{key} {value}": lambda key=key, value=value: data.d4rl.qlearning_arrays(
+            transitions(**{key: np.full(8, value)})
+        )
+        for key in ("terminals", "timeouts")
+        for value in (0.5, -1.0, 2.0)
+    },
+    **{f"done {value}": lambda value=value: buffer_with(dones=value) for value in (0.5, -1, 2)},
+    **{
+        f"normalize_returns({value})": lambda value=value: dataset().normalize_returns(value)
+        for value in (nan, inf, 0, -1, True)
+    },
+    **{
+        f"scan(length={value})": lambda value=value: scan(
+            lambda c, x: (c, c), torch.tensor(0.0), None, value
+        )
+        for value in (-1, True, 2.5, nan)
+    },
+    "scan(reverse='no')": lambda: scan(
+        lambda c, x: (c, c),
+        torch.tensor(0.0),
+        torch.ones(2),
+        reverse="no",  # type: ignore
+    ),
+    "split(nan)": lambda: dataset().split(nan),
+    "queue of 2**63": lambda: next(dataset().get_iterator(2**63, {"batch_size": 1})),
+    "dones 0.5": lambda: data.Dataset({"rewards": np.ones(2), "dones": np.full(2, 0.5)}).filter(
+        take_top=50
+    ),
+    **{f"Dropout({rate})": lambda rate=rate: networks.Dropout(rate) for rate in (-0.1, nan, 2)},
+    **{f"MLP of {size}": lambda size=size: networks.MLP(size, [4]) for size in (True, 2.5)},
+    **{
+        f"{name}({steps})": lambda name=name, steps=steps: getattr(networks, name)(steps)
+        for name in ("cosine_beta_schedule", "linear_beta_schedule", "vp_beta_schedule")
+        for steps in (2.5, True)
+    },
+    **{
+        f"decay_steps {steps}": lambda steps=steps: optim.cosine_decay_schedule(0.1, steps)
+        for steps in (2.5, nan, True)
+    },
+    "enable_x64('no')": lambda: idql_func.enable_x64("no").__enter__(),  # type: ignore[arg-type]
+    "tree_stack([])": lambda: idql_func.tree_stack([]),
+    "split(key, -1)": lambda: random.split(random.PRNGKey(0), -1),
+    "meta batch": lambda: make_state_learner("bc").update(
+        {name: value.to("meta") for name, value in make_batch().items()}
+    ),
+    "sparse batch": lambda: make_state_learner("bc").update(
+        {name: value.to_sparse() for name, value in make_batch().items()}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_what_was_taken_silently_is_refused(name: str) -> None:
+    kind, text = hostile_values.outcome(SILENT[name])
+    assert kind == "sentence", text
+
+
+@pytest.mark.parametrize("step", ["../../x", "x", None])
+def test_a_checkpoint_is_written_into_its_folder(step: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    save: Callable[..., Any] = interop.save_checkpoint
+    for keywords in ({"step": step}, {"step": 1, "prefix": "../"}):
+        kind, text = hostile_values.outcome(lambda k=keywords: save(folder, {"w": 1.0}, **k))
+        assert kind == "sentence", text
+    assert not [*tmp_path.rglob("*x*")]
+
+
+def test_a_jitted_item_is_refused() -> None:
+    with disable_jit(False), without_code_generation():
+        kind, text = hostile_values.outcome(lambda: jit(lambda x: x.sum().item())(torch.ones(2)))
+    assert kind == "sentence", text
+
+
+@pytest.mark.parametrize("name", ["bc", "iql", "sac", "td3"])
+def test_actions_of_observations_that_require_a_gradient(name: str) -> None:
+    learner = make_state_learner(name)
+    observations = torch.ones(2, OBS, requires_grad=True)
+    actions, _ = learner.eval_actions(observations)
+    np.testing.assert_array_equal(actions, learner.eval_actions(observations.detach())[0])
+
+
+# --- where errors pass unchanged --------------------------------------------------------------
+
+
+def test_an_error_of_the_callers_function_passes() -> None:
+    def fails(x: Any) -> Any:
+        return {}["absent"]
+
+    with pytest.raises(KeyError):
+        idql_func.vmap(fails)(torch.ones(2))
+    with pytest.raises(KeyError):
+        idql_func.tree_map(fails, {"a": torch.ones(2)})
+    with pytest.raises(ZeroDivisionError):
+        optim.ScaleByLearningRate(lambda count: 1 // 0).update({}, optim.ScaleByScheduleState(0))  # type: ignore
+
+
+def test_the_original_error_is_the_cause() -> None:
+    with pytest.raises(ValueError, match="the shapes do not fit") as error:
+        losses.expectile_loss(torch.ones(2), torch.ones(3))
+    assert isinstance(error.value.__cause__, RuntimeError)
