@@ -14,7 +14,7 @@ from matplotlib.patches import Circle, Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from idql_func.envs.pointmaze import GOAL, GOAL_RADIUS, MAZE_MAP, wall_rectangles
-from idql_func.files import atomic_path
+from idql_func.files import atomic_file
 from idql_func.types import InputError
 
 __all__ = ["Panel", "plot_trajectories", "trajectory_figure"]
@@ -95,8 +95,8 @@ def plot_trajectories(
         True
     """
     figure = trajectory_figure(panels, goal, goal_radius)
-    with atomic_path(path_png) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    with atomic_file(path_png) as file:
+        figure.savefig(file, format="png", dpi=120)
     return Path(path_png)
 
 
