@@ -407,6 +407,16 @@ def test_a_group_is_finished_by_its_own_summary(config: TrainConfig) -> None:
     assert run.state == "finished" and content(run.path) == before
 
 
+def test_the_lock_of_an_inner_run_that_was_killed_is_removed(config: TrainConfig) -> None:
+    group = [dataclasses.replace(config, seed=seed) for seed in (0, 1)]
+    run = train_seeds(group, reporter=Reporter(quiet=True)).run
+    for name in ("seed1", "offline"):
+        (run.path / name).mkdir(exist_ok=True)
+        (run.path / name / LOCK).write_text("{}")
+    run.clean()
+    assert not [*run.path.rglob(LOCK)]
+
+
 def test_a_group_whose_members_were_lengthened_in_part_is_continued(config: TrainConfig) -> None:
     group = [dataclasses.replace(config, seed=seed) for seed in (0, 1)]
     run = train_seeds(group, reporter=Reporter(quiet=True)).run

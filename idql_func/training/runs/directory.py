@@ -25,6 +25,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +35,7 @@ from idql_func.training.configs.catalogue import SETTINGS
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.configs.online import OnlineConfig
 from idql_func.training.configs.settings import Settings, settings_from_dict, settings_to_dict
-from idql_func.training.runs.lock import LOCK, owner_of
+from idql_func.training.runs.lock import LOCK, FolderInUse, lock_folder, owner_of
 from idql_func.types import InputError
 
 __all__ = [
@@ -240,6 +241,11 @@ class RunDirectory:
         if self.state == "absent":
             self.discard()
         _remove(self.path / _DISCARDED)
+        for name in self._inner_names():
+            # An inner run that is finished is not opened again: its lock would stay.
+            if (self.path / name / LOCK).exists():
+                with suppress(FolderInUse, OSError):
+                    lock_folder(self.path / name, patience=0).release()
         for folder in (self.path, self.checkpoints, self.path / "replay_buffer"):
             remove_leftovers(folder)
 
