@@ -83,7 +83,8 @@ def explained(fn: F, name: str | None = None, strict: bool = False) -> F:
     # with the globals of the function's module: doctest finds the examples by them
     code, closure = called.__code__, called.__closure__
     here: Any = types.FunctionType(code, fn.__globals__, fn.__name__, None, closure)
-    return functools.update_wrapper(here, fn)
+    functools.update_wrapper(here, fn)
+    return here
 
 
 def explain_module(name: str, strict: Sequence[str] = ()) -> None:
@@ -125,7 +126,8 @@ def explained_methods(*names: str, strict: bool = False) -> Callable[[C], C]:
                 continue
             kind = type(method) if isinstance(method, classmethod | staticmethod) else None
             shown = cls.__qualname__ if name.startswith("__") else f"{cls.__qualname__}.{name}"
-            wrapped = explained(method if kind is None else method.__func__, shown, strict)
+            plain: Any = method if kind is None else method.__func__
+            wrapped = explained(plain, shown, strict)
             setattr(cls, name, wrapped if kind is None else kind(wrapped))
         return cls
 
@@ -270,7 +272,7 @@ def _is_key(value: Any) -> bool:
 
 def _is_shape(value: Any) -> bool:
     sizes = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-    return all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 0 for n in sizes)
+    return all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 0 for n in sizes)
 
 
 def _is_tree_of_tensors(value: Any) -> bool:

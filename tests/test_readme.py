@@ -146,7 +146,7 @@ def check_idql(words: list[str]) -> None:
     for run in re.findall(r"\bruns/[\w.=-]+", " ".join(rest)):
         directory = RunDirectory(Path(run))
         if not directory.config.is_file():
-            directory.start()
+            directory.path.mkdir(parents=True)
             [entry, *_] = presets_called(re.sub(r"-\d*seeds?\d*$", "", directory.path.name))
             directory.write_config(entry.config)
     options = import_module(f"idql_func.cli.{command}").parse(rest)

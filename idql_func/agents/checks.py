@@ -37,9 +37,9 @@ def check_integer(name: str, value: Any, least: int, most: int | None = None) ->
 
     >>> check_integer("num_qs", 2, 1)
     """
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
         raise InputError(f"{name} must be an integer of at least {least}, got {value!r}.")
-    if most is not None and value > most:
+    if most is not None and int(value) > most:
         raise InputError(f"{name} must be at most {most:,}, got {value:,}.")
 
 
@@ -187,7 +187,7 @@ def key_of_seed(seed: Any) -> PRNGKey:
     """
     if isinstance(seed, bool):
         raise TypeError(f"seed must be an integer, got {seed}.")
-    if isinstance(seed, Integral) and not x64_enabled() and not 0 <= seed < 2**32:
+    if isinstance(seed, Integral) and not x64_enabled() and not 0 <= int(seed) < 2**32:
         raise InputError(f"seed must lie in [0, 2**32), got {seed}: a key uses 32 bits of it.")
     return random.PRNGKey(int(seed) if isinstance(seed, Integral) else seed)
 

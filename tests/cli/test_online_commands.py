@@ -92,7 +92,7 @@ def test_finetuning_a_run_keeps_its_settings(tmp_path: Path) -> None:
 
     for settings, name in ((ANTMAZE, "antmaze"), (POINTMAZE, "pointmaze")):
         run = RunDirectory(tmp_path / name)
-        run.start()
+        run.path.mkdir()
         run.write_config(settings)
         config = finetune.parse([str(run.path)]).config
         assert (config.start, config.offline) == (run.path, settings)

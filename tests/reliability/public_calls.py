@@ -290,13 +290,13 @@ def of_data() -> Iterator[tuple[str, Call]]:
     row = {name: value[0] for name, value in ARRAYS.items()}
     yield (
         "ReplayBuffer.insert",
-        (lambda row: data.ReplayBuffer(*spaces.values(), 9).insert(row), {"row": row}),
+        (lambda row: data.ReplayBuffer(**spaces, capacity=9).insert(row), {"row": row}),
     )
     for field, valid in row.items():
         yield (
             f"ReplayBuffer.insert {field}",
             (
-                lambda value, field=field: data.ReplayBuffer(*spaces.values(), 9).insert(
+                lambda value, field=field: data.ReplayBuffer(**spaces, capacity=9).insert(
                     {**row, field: value}
                 ),
                 {"value": valid},

@@ -19,6 +19,7 @@ from tiny_learners import ACT, OBS, box, make_batch, make_state_learner
 import idql_func
 from idql_func import data, disable_jit, interop, jit, losses, networks, optim, random, scan
 from idql_func.compiler.inductor import without_code_generation
+from idql_func.data.d4rl import qlearning_arrays
 
 pytestmark = pytest.mark.reliability
 
@@ -139,7 +140,7 @@ SILENT: dict[str, Callable[[], Any]] = {
         for seed in (2**63, 2**32, -1, True)
     },
     **{
-        f"{key} {value}": lambda key=key, value=value: data.d4rl.qlearning_arrays(
+        f"{key} {value}": lambda key=key, value=value: qlearning_arrays(
             transitions(**{key: np.full(8, value)})
         )
         for key in ("terminals", "timeouts")
@@ -152,7 +153,10 @@ SILENT: dict[str, Callable[[], Any]] = {
     },
     **{
         f"scan(length={value})": lambda value=value: scan(
-            lambda c, x: (c, c), torch.tensor(0.0), None, value
+            lambda c, x: (c, c),
+            torch.tensor(0.0),
+            None,
+            value,  # type: ignore
         )
         for value in (-1, True, 2.5, nan)
     },
@@ -168,14 +172,17 @@ SILENT: dict[str, Callable[[], Any]] = {
         take_top=50
     ),
     **{f"Dropout({rate})": lambda rate=rate: networks.Dropout(rate) for rate in (-0.1, nan, 2)},
-    **{f"MLP of {size}": lambda size=size: networks.MLP(size, [4]) for size in (True, 2.5)},
+    **{
+        f"MLP of {size}": lambda size=size: networks.MLP(size, [4])  # type: ignore
+        for size in (True, 2.5)
+    },
     **{
         f"{name}({steps})": lambda name=name, steps=steps: getattr(networks, name)(steps)
         for name in ("cosine_beta_schedule", "linear_beta_schedule", "vp_beta_schedule")
         for steps in (2.5, True)
     },
     **{
-        f"decay_steps {steps}": lambda steps=steps: optim.cosine_decay_schedule(0.1, steps)
+        f"decay_steps {steps}": lambda steps=steps: optim.cosine_decay_schedule(0.1, steps)  # type: ignore
         for steps in (2.5, nan, True)
     },
     "enable_x64('no')": lambda: idql_func.enable_x64("no").__enter__(),  # type: ignore[arg-type]

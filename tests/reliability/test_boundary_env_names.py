@@ -43,7 +43,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def checkpoint(folder: Path) -> Path:
     spaces = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(-1, 1, (1,))
-    settings = {"hidden_dims": (8,)}
+    settings: dict[str, Any] = {"hidden_dims": (8,)}
     learner = BCLearner.create(0, *spaces, **settings)
     about = CheckpointMetadata(1, 0, settings, *spaces, extra={"env": NAME})
     return save_checkpoint(folder, learner, about)

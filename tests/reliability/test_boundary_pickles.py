@@ -48,7 +48,7 @@ def _return(learners: Any, results: Any) -> None:
 
 def by_queue(method: str) -> Callable[[Any], Any]:
     def send(learner: Any) -> Any:
-        context = multiprocessing.get_context(method)
+        context: Any = multiprocessing.get_context(method)
         there, back = context.Queue(), context.Queue()
         worker = context.Process(target=_return, args=(there, back))
         worker.start()

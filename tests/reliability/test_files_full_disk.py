@@ -43,8 +43,7 @@ def _minari(folder: Path) -> None:
         "observations": np.zeros((3, 2)), "actions": np.zeros((2, 2)), "rewards": np.zeros(2),
         "terminations": [False, True], "truncations": [False, False],
     }  # fmt: skip
-    spaces = {"observation_space": BOX, "action_space": BOX}
-    write_minari_dataset(folder / "toy-v0", [episode], **spaces)
+    write_minari_dataset(folder / "toy-v0", [episode], observation_space=BOX, action_space=BOX)
 
 
 def _json(folder: Path) -> None:
