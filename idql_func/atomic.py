@@ -1,4 +1,4 @@
-"""Old address of the functions in ``files.py``; the next version removes it."""
+"""Old address of the functions in ``files/``; the next version removes it."""
 
 from idql_func.deprecation import moved_names
 

@@ -19,7 +19,7 @@ import torch
 
 from idql_func.data.arrays import named_leaves
 from idql_func.files import digest, parse_json
-from idql_func.tensor_files import TensorFile, open_tensors, write_tensors
+from idql_func.files.tensors import TensorFile, open_tensors, write_tensors
 from idql_func.types import InputError
 
 __all__ = ["BufferFile", "open_buffer", "read_generator", "save_buffer", "write_generator"]

@@ -23,11 +23,11 @@ from idql_func.agents.ddpm_iql import BaseDDPMIQL
 from idql_func.boundary import explain_module
 from idql_func.distributions import Diagonal
 from idql_func.files import parse_json
+from idql_func.files.tensors import open_tensors, write_tensors
 from idql_func.interop.architecture import build_network, check_settings, describe_network
 from idql_func.interop.state import from_state_dict
 from idql_func.networks import Module, ddpm_sampler
 from idql_func.struct import TrainState
-from idql_func.tensor_files import open_tensors, write_tensors
 from idql_func.tree import flatten_params
 from idql_func.types import InputError, PRNGKey
 

@@ -27,8 +27,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from idql_func import disable_jit, files
+from idql_func import disable_jit
 from idql_func.data.hdf5 import read_d4rl_hdf5, write_d4rl_hdf5
+from idql_func.files import system
 from idql_func.training.configs.collect import CollectConfig
 from idql_func.training.configs.finetune import FinetuneConfig, FinetuneEvaluationConfig
 from idql_func.training.configs.learners import BCConfig, DDPMIQLConfig, SACConfig
@@ -316,7 +317,7 @@ class Counter:
 
     def install(self) -> None:
         sys.addaudithook(self.audit)
-        write, sync, exchange = files._write, files._sync, files._exchange
+        write, sync, exchange = system.write, system.sync, system.exchange
 
         def half(handle: int, data: memoryview) -> int:
             if self.change():
@@ -334,7 +335,7 @@ class Counter:
                 self.die()
             return exchange(first, second)
 
-        files._write, files._sync, files._exchange = half, synced, exchanged
+        system.write, system.sync, system.exchange = half, synced, exchanged
 
 
 def child(work: Callable[[], Any]) -> tuple[int, Any]:

@@ -285,7 +285,7 @@ def of_data() -> Iterator[tuple[str, Call]]:
             {"queue_size": 1, "batch": 2},
         ),
     )
-    spaces = {"observation_space": box(OBS), "action_space": box(ACT)}
+    spaces: Any = {"observation_space": box(OBS), "action_space": box(ACT)}
     yield "ReplayBuffer", (data.ReplayBuffer, {**spaces, "capacity": 9, "seed": 0})
     row = {name: value[0] for name, value in ARRAYS.items()}
     yield (

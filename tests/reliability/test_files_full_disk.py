@@ -18,7 +18,7 @@ from idql_func.agents import IQLLearner
 from idql_func.data import ReplayBuffer
 from idql_func.data.hdf5 import read_d4rl_hdf5, write_d4rl_hdf5
 from idql_func.data.minari_writer import write_minari_dataset
-from idql_func.files import FileWriteError
+from idql_func.files import FileWriteError, leftovers, system
 
 pytestmark = pytest.mark.reliability
 BOX = gym.spaces.Box(-1, 1, (2,))
@@ -66,13 +66,13 @@ def _content(folder: Path) -> dict[str, bytes]:
 def test_full_disk_at_each_write(
     write: Callable[[Path], None], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, count = files._write, [0]
+    real, count = system.write, [0]
 
     def counted(handle: int, data: memoryview) -> int:
         count[0] += 1
         return real(handle, data)
 
-    monkeypatch.setattr(files, "_write", counted)
+    monkeypatch.setattr(system, "write", counted)
     write(tmp_path / "right")
     right, writes = _content(tmp_path / "right"), count[0]
     assert writes > 0
@@ -86,15 +86,15 @@ def test_full_disk_at_each_write(
             return real(handle, data)
 
         folder = tmp_path / "full"
-        monkeypatch.setattr(files, "_write", full)
+        monkeypatch.setattr(system, "write", full)
         with pytest.raises(FileWriteError, match=r"could not be written: .*; ") as caught:
             write(folder)
         assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
         assert _content(folder) == {}
-        monkeypatch.setattr(files, "_write", real)
+        monkeypatch.setattr(system, "write", real)
         write(folder)
         assert _content(folder) == right
-        monkeypatch.setattr(files, "_write", full)
+        monkeypatch.setattr(system, "write", full)
         count[0] = 0
         with pytest.raises(FileWriteError):
             write(folder)
@@ -103,7 +103,7 @@ def test_full_disk_at_each_write(
 
 
 def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_write", lambda handle, data: os.write(handle, data[:100]))
+    monkeypatch.setattr(system, "write", lambda handle, data: os.write(handle, data[:100]))
     _hdf5(tmp_path)
     assert read_d4rl_hdf5(tmp_path / "a.hdf5")[0]["rewards"].sum() == 5000
 
@@ -114,7 +114,7 @@ def test_mapped_buffer_needs_its_room_at_once(
     def full(handle: int, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(files, "_reserve", full)
+    monkeypatch.setattr(system, "reserve", full)
     with pytest.raises(FileWriteError, match=r"No space left .*give a smaller capacity"):
         ReplayBuffer(BOX, BOX, capacity=100, storage=tmp_path / "rows")
     assert not list(tmp_path.rglob("*.memmap"))
@@ -135,7 +135,7 @@ def test_folder_is_whole_after_a_crash(tmp_path: Path, monkeypatch: pytest.Monke
             folder.mkdir()
             (folder / "b.txt").write_text(text)
 
-    real, calls = files._rename, [0]
+    real, calls = system.rename, [0]
 
     def killed(source: Path, target: Path) -> None:
         calls[0] += 1
@@ -144,12 +144,12 @@ def test_folder_is_whole_after_a_crash(tmp_path: Path, monkeypatch: pytest.Monke
         real(source, target)
 
     fill("old")
-    monkeypatch.setattr(files, "_renameat2", lambda: None)  # two renames, not one exchange
-    monkeypatch.setattr(files, "_rename", killed)
+    monkeypatch.setattr(system, "_renameat2", lambda: None)  # two renames, not one exchange
+    monkeypatch.setattr(system, "rename", killed)
     with pytest.raises(KeyboardInterrupt):
         fill("new")
-    monkeypatch.setattr(files, "_rename", real)
-    monkeypatch.setattr(files, "_writer_may_live", lambda path, match: False)
+    monkeypatch.setattr(system, "rename", real)
+    monkeypatch.setattr(leftovers, "_writer_may_live", lambda path, match: False)
     files.remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (place / "b.txt").read_text() == "old"

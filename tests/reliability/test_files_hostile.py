@@ -175,6 +175,13 @@ JSON: dict[str, bytes] = {
     "single": b"'a'",
 }
 
+
+def _packed(value: Any) -> bytes:
+    packed = msgpack.packb(value)
+    assert packed is not None
+    return packed
+
+
 MSGPACK: dict[str, bytes] = {
     "nils": b"\xdd" + (20_000_000).to_bytes(4, "big") + b"\xc0" * 20_000_000,
     "lists": b"\xdd" + (20_000_000).to_bytes(4, "big") + b"\x90" * 20_000_000,
@@ -185,9 +192,7 @@ MSGPACK: dict[str, bytes] = {
     "declared extension": b"\xc9\xff\xff\xff\xff\x01",
     "deep": b"\x91" * 1_000_000,
     "deep maps": b"\x81\xa1a" * 300_000,
-    "list in an array": msgpack.packb(
-        msgpack.ExtType(1, b"\xdd\x00\x98\x96\x80" + b"\xc0" * 10**7)
-    ),
+    "list in an array": _packed(msgpack.ExtType(1, b"\xdd\x00\x98\x96\x80" + b"\xc0" * 10**7)),
     "shape": msgpack.packb(msgpack.ExtType(1, msgpack.packb([[2**40, 2**40], b"float32", b""]))),
     "timestamp": b"\xd6\xff\x00\x00\x00\x01",
     "list as a key": b"\x81\x90\x01",

@@ -114,7 +114,7 @@ def test_full_disk_falls_back_with_a_sentence(
     def full(handle: int, data: memoryview) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("idql_func.files._write", full)
+    monkeypatch.setattr("idql_func.files.system.write", full)
     library.cache_clear()
     library_cache._folder_of_this_process.cache_clear()
     with pytest.warns(RuntimeWarning, match="cannot hold the C libraries"):

@@ -24,6 +24,7 @@ from rich.console import Console
 from idql_func import disable_jit, files
 from idql_func.cli import main
 from idql_func.errors import InputError
+from idql_func.files import system
 from idql_func.training.configs.learners import BCConfig
 from idql_func.training.configs.offline import EvaluationConfig, TrainConfig
 from idql_func.training.offline import TrainingInterrupted, train_offline
@@ -447,7 +448,7 @@ def test_signals_stop_a_run_after_its_checkpoint(config: TrainConfig, number: in
 def test_a_full_disk_says_how_to_go_on(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, folder = files._write, config.runs_dir / "run"
+    write, folder = system.write, config.runs_dir / "run"
 
     def full(handle: int, data: memoryview) -> int:
         name = os.readlink(f"/proc/self/fd/{handle}")
@@ -456,7 +457,7 @@ def test_a_full_disk_says_how_to_go_on(
         return write(handle, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_write", full)
+        patch.setattr(system, "write", full)
         with pytest.raises(files.FileWriteError) as caught:
             train(config)
     said = str(caught.value)
