@@ -14,14 +14,14 @@ pytestmark = pytest.mark.reliability
 
 SHORT = {"train": 2, "finetune": 2, "groups": 2}
 LONG = {
-    "train": 28,
-    "train compiled": 3,
-    "online": 28,
-    "finetune": 32,
-    "groups": 28,
-    "sweep": 16,
-    "collect": 24,
-    "data make": 16,
+    "train": 32,
+    "train compiled": 4,
+    "online": 32,
+    "finetune": 36,
+    "groups": 32,
+    "sweep": 20,
+    "collect": 28,
+    "data make": 20,
 }
 """How often each command is killed; every fourth one is killed again while it continues."""
 
