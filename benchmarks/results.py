@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from idql_func.files import atomic_path
+from idql_func.files import write_bytes
 from idql_func.types import InputError
 
 __all__ = ["Result", "Run", "read_run", "run_from_dict", "run_to_dict", "write_run"]
@@ -88,8 +88,7 @@ def write_run(run: Run, path: str | Path) -> Path:
     """Write a run atomically and return the path."""
     path = Path(path)
     text = json.dumps(run_to_dict(run), indent=1, allow_nan=False)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_bytes(path, f"{text}\n".encode())
     return path
 
 

@@ -131,14 +131,14 @@ def _run_all(cells: Sequence[Cell], settings: Mapping[str, Any]) -> int:
     busy: list[Cell] = []
     for number, (cell, run) in enumerate(zip(cells, runs, strict=True), start=1):
         reporter.stage(f"Run {number} of {len(cells)}: {cell.line}")
-        if run.state == "finished":
+        if run.is_complete:
             reporter.detail("already finished")
             continue
         if (owner := owner_of(run.path)) is not None:
             reporter.detail(f"in use by {owner}: left to it")
             busy.append(cell)
             continue
-        begun = run.state in ("started", "training", "evaluating")
+        begun = run.state in ("started", "training", "evaluating", "finished")
         arguments = ["--resume", str(run.path)] if begun else cell.arguments
         try:
             _module(cell).main(arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from matplotlib.patches import Circle, Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from idql_func.envs.pointmaze import GOAL, GOAL_RADIUS, MAZE_MAP, wall_rectangles
-from idql_func.files import atomic_file
+from idql_func.files import write_bytes
 from idql_func.types import InputError
 
 __all__ = ["Panel", "plot_trajectories", "trajectory_figure"]
@@ -95,8 +96,9 @@ def plot_trajectories(
         True
     """
     figure = trajectory_figure(panels, goal, goal_radius)
-    with atomic_file(path_png) as file:
-        figure.savefig(file, format="png", dpi=120)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    write_bytes(path_png, content.getbuffer())
     return Path(path_png)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from idql_func.envs.frames import FrameSource, frames_per_second
 from idql_func.envs.offscreen import Camera
-from idql_func.files import atomic_path
+from idql_func.files import FileWriteError, OutputFile, atomic_path, write_bytes
 from idql_func.types import InputError
 
 __all__ = ["EpisodeFrames", "VideoRecorder", "WANDBVideo", "video_suffix", "write_video"]
@@ -69,8 +70,10 @@ def write_video(
     if path.suffix == ".mp4":
         _ffmpeg()
     stack = _check_frames(frames)
-    with atomic_path(path) as temporary:
-        (_write_mp4 if path.suffix == ".mp4" else _write_gif)(str(temporary), stack, fps)
+    if path.suffix == ".mp4":
+        _write_mp4(path, stack, fps)
+    else:
+        write_bytes(path, _gif(stack, fps))
     return path
 
 
@@ -86,23 +89,38 @@ def _check_frames(frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> ND
     return np.repeat(stack, 3, axis=-1) if stack.shape[-1] == 1 else stack
 
 
-def _write_gif(path: str, frames: NDArray[np.uint8], fps: float) -> None:
+def _gif(frames: NDArray[np.uint8], fps: float) -> bytes:
     from PIL import Image
 
     first, *rest = [Image.fromarray(frame) for frame in frames]
     milliseconds = max(20, round(100 / fps) * 10)
     options = {"duration": milliseconds, "loop": 0, "optimize": False}
-    first.save(path, "GIF", save_all=True, append_images=rest, **options)
+    content = io.BytesIO()
+    first.save(content, "GIF", save_all=True, append_images=rest, **options)
+    return content.getvalue()
 
 
-def _write_mp4(path: str, frames: NDArray[np.uint8], fps: float) -> None:
+def _write_mp4(path: Path, frames: NDArray[np.uint8], fps: float) -> None:
     height, width = frames.shape[1:3]
     frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     # The temporary path has another suffix, so imageio and ffmpeg are given the format.
     options = {"macro_block_size": 2, "output_params": ["-f", "mp4"]}
-    with _ffmpeg().get_writer(path, format=".mp4", fps=fps, **options) as writer:
-        for frame in frames:
-            writer.append_data(frame)
+    with atomic_path(path) as temporary:
+        try:
+            with _ffmpeg().get_writer(str(temporary), format=".mp4", fps=fps, **options) as writer:
+                for frame in frames:
+                    writer.append_data(frame)
+            content = temporary.read_bytes()
+        except OSError:  # it says what ffmpeg has printed, in many lines
+            content = b""
+        if b"moov" not in content:  # the index, which comes last
+            raise FileWriteError(
+                f"{path} could not be written: ffmpeg stopped before its end",
+                "free some space in its folder, or write a .gif file",
+            )
+        temporary.unlink()
+        with OutputFile(temporary, "x") as file:
+            file.write(content)
 
 
 def _ffmpeg() -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from idql_func.errors import InputError
@@ -44,10 +44,28 @@ def check_digest(data: Mapping[str, Any], where: str) -> bool:
         idql_func.errors.InputError: a.json is damaged: its values do not match their digest.
     """
     if "digest" not in data:
+        if name := misnamed_digest(data, _digest_of_values):
+            raise InputError(f"{where} is damaged: its entry {name!r} is that of its digest.")
         return False
     if add_digest(data)["digest"] != data["digest"]:
         raise InputError(f"{where} is damaged: its values do not match their digest.")
     return True
+
+
+def misnamed_digest(
+    data: Mapping[str, Any], digest_of: Callable[[Mapping[str, Any]], str]
+) -> str | None:
+    """The entry that holds the digest of all others under another name: its name was damaged.
+
+    >>> misnamed_digest({"a": "1", "digesu": "0" * 64}, lambda others: "0" * 64)
+    'digesu'
+    """
+    for name, value in data.items():
+        if isinstance(value, str) and len(value) == 64:
+            others = {other: entry for other, entry in data.items() if other != name}
+            if digest_of(others) == value:
+                return name
+    return None
 
 
 def _digest_of_values(data: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ from idql_func.files import (
     refuse_sparse,
     require_memory,
 )
+from idql_func.files.digests import misnamed_digest
 
 __all__ = ["TensorFile", "open_tensors", "write_tensors"]
 
@@ -208,6 +209,10 @@ def _read_header(file: BinaryIO) -> tuple[int, dict[str, Any], dict[str, str]]:
         place = end
     if 8 + length + place != size:
         raise InputError(f"it has {size} bytes, but its header describes {8 + length + place}")
+    if "digest" not in metadata and misnamed_digest(
+        metadata, lambda others: _digest_of_header(others, header)
+    ):
+        raise InputError("the name of its digest is wrong")
     if "digest" in metadata and metadata["digest"] != _digest_of_header(metadata, header):
         raise InputError("its header does not match its digest")
     return 8 + length, header, metadata

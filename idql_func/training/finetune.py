@@ -329,13 +329,11 @@ def _finish(
     pictures = {}
     if task.env_name == ENV_NAME:
         most = max(config.evaluation.N)
-        plot_trajectories(
-            directory.trajectories,
-            [
-                (f"{when}: N = {most}, return {result['return']:.0f}", result["trajectories"])
-                for when, result in (("before", before[most]), ("after", after[most]))
-            ],
-        )
+        panels = [
+            (f"{when}: N = {most}, return {result['return']:.0f}", result["trajectories"])
+            for when, result in (("before", before[most]), ("after", after[most]))
+        ]
+        run.save_picture(lambda: plot_trajectories(directory.trajectories, panels))
         pictures["trajectories"] = directory.trajectories
     summary = {
         "env": task.env_name,

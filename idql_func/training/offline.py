@@ -320,7 +320,7 @@ def _finish(
     )
     pictures = {}
     if results and _has_trajectories(task):
-        _plot_trajectories(directory.trajectories, task, results)
+        run.save_picture(lambda: _plot_trajectories(directory.trajectories, task, results))
         pictures["trajectories"] = directory.trajectories
     behaviour = member.metadata.extra["behaviour"]
     summary = {"behaviour": behaviour, "evaluation": plain_results(results)}

@@ -223,7 +223,7 @@ def _finish(
     pictures = {}
     if isinstance(config.learner, DrQConfig):
         frames = _frames_figure(loop.interaction.buffer, config.learner.pixel_keys[0])
-        plots.save_figure(frames, run.directory.frames)
+        run.save_picture(lambda: plots.save_figure(frames, run.directory.frames))
         pictures["frames"] = run.directory.frames
     is_solved = None if solved is None else bool(results[None]["return"] >= solved)
     summary = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import stat
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ from canvas_env import CanvasEnv
 from PIL import Image, ImageSequence
 
 from idql_func.envs import VideoRecorder, WANDBVideo, make_env, video, wrap_pixels, write_video
+from idql_func.files import FileWriteError, system
 from idql_func.types import InputError
 
 
@@ -111,14 +114,16 @@ def test_bad_frames_raise_input_error(
 def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch) -> None:
     path = write_video(tmp_path / "film.gif", grey_frames(2))
     before = path.read_bytes()
+    suffixes = {".gif", video.video_suffix()}
 
-    def fail(unfinished: str, *args: Any) -> None:
-        Path(unfinished).write_bytes(b"half")
-        raise OSError("disk full")
+    def full(handle: int, data: memoryview) -> int:
+        os.write(handle, data[:4])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(video, "_write_gif", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_video(path, grey_frames(3))
+    monkeypatch.setattr(system, "write", full)
+    for suffix in suffixes:
+        with pytest.raises(FileWriteError, match=rf"film{suffix} could not be written: No space"):
+            write_video(path.with_suffix(suffix), grey_frames(3))
     assert [file.name for file in tmp_path.iterdir()] == ["film.gif"]
     assert path.read_bytes() == before
 

@@ -461,7 +461,7 @@ def test_a_full_disk_says_how_to_go_on(
         with pytest.raises(files.FileWriteError) as caught:
             train(config)
     said = str(caught.value)
-    assert "step_000000004 could not be written: the disk is full" in said
+    assert "step_000000004 could not be written: No space left on its disk" in said
     assert said.endswith(f"; free some space, then continue with --resume {folder}.")
     assert RunDirectory(folder).state == "training"
     train(config, resume=folder)

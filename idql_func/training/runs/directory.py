@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from idql_func.files import read_json, remove_folder, remove_leftovers, write_json
+from idql_func.files import read_json, remove_folder, remove_leftovers, system, write_json
 from idql_func.training.configs.catalogue import SETTINGS
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.configs.online import OnlineConfig
@@ -135,6 +135,22 @@ class RunDirectory:
         """Whether the run has a checkpoint to continue from, and something left to do."""
         return self.state in ("training", "evaluating")
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run is finished and has its pictures, for which a disk may lack room."""
+        if self.state != "finished":
+            return False
+        try:
+            files = read_json(self.summary, "the summary of a run").get("files", {})
+            names = {*map(str, files.values()), self.learning_curve.name}
+            members = [RunDirectory(self.path / name) for name in self.member_names()]
+        except (InputError, AttributeError):
+            return True
+        pictures = [name for name in names if name.endswith(".png")]
+        return all((self.path / name).is_file() for name in pictures) and all(
+            member.is_complete for member in members
+        )
+
     def newest_checkpoint(self) -> Path | None:
         """The newest whole checkpoint."""
         return max(self.whole_checkpoints(), key=lambda path: path.name, default=None)
@@ -230,7 +246,7 @@ class RunDirectory:
         if self.config.is_file():
             _remove(aside)
             aside.mkdir()
-            self.config.replace(aside / self.config.name)
+            system.rename(self.config, aside / self.config.name)
         for path in _children(self.path):
             if path.name not in (LOCK, _DISCARDED):
                 _remove(path)

@@ -27,6 +27,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from idql_func.files import system, write_bytes
 from idql_func.types import InputError
 
 try:
@@ -223,8 +224,9 @@ def _try_lock(folder: Path, shared: bool) -> FolderLock:
             raise
         _remember((found.st_dev, found.st_ino), handle)
         if not shared:
-            os.ftruncate(handle, 0)
-            os.write(handle, _description())
+            with suppress(OSError):  # on a full disk the lock holds, and names no process
+                os.ftruncate(handle, 0)
+                system.write(handle, memoryview(_description()))
         return FolderLock(folder, (found.st_dev, found.st_ino))
 
 
@@ -243,9 +245,7 @@ def _lock_by_existence(folder: Path, shared: bool) -> FolderLock:
             hint = f"; if that process is gone, remove {path}"
             raise FolderInUse(_sentence(folder, owner) + hint)
         if not shared:  # of an outer run it is enough that nobody works there
-            temporary = path.with_name(f"{LOCK}.{token}")
-            temporary.write_bytes(_description(token))
-            os.replace(temporary, path)
+            write_bytes(path, _description(token))
     return FolderLock(folder, None, _token=token)
 
 

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from idql_func.files import OutputFile, explain_write_errors, read_bytes, write_bytes
+from idql_func.files import OutputFile, explain_write_errors, read_bytes, system, write_bytes
 from idql_func.types import InputError
 
 __all__ = ["MetricsLogger", "read_metrics"]
@@ -123,7 +123,7 @@ class MetricsLogger(AbstractContextManager["MetricsLogger"]):
             self.close()
             self._write_all()
         with explain_write_errors(self.jsonl):
-            os.fsync(self._jsonl_file.fileno())
+            system.sync(self._jsonl_file.fileno())
         return not same
 
     def close(self) -> None:

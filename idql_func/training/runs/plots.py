@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from idql_func.files import atomic_path
+from idql_func.files import write_bytes
 from idql_func.training.runs.console import policy_name
 
 __all__ = [
@@ -146,10 +147,10 @@ def frames_figure(stacks: np.ndarray, title: str = "") -> Figure:
 
 def save_figure(figure: Figure, path: str | Path, dpi: int = 120) -> Path:
     """Write a figure as PNG, whole or not at all; returns the path."""
-    path = Path(path)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=dpi, format="png")
-    return path
+    content = io.BytesIO()
+    figure.savefig(content, dpi=dpi, format="png")
+    write_bytes(path, content.getbuffer())
+    return Path(path)
 
 
 def logged_losses(records: Sequence[Mapping[str, Any]]) -> list[str]:

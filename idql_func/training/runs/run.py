@@ -197,10 +197,9 @@ class Run:
         self._stack.close()
         self.owned.release()
         if isinstance(error, FileWriteError) and self.owned.begun:
-            advice = error.advice.partition(_THEN)[0].removesuffix(" and try again")
             begun = self.directory.config.is_file()
             then = f"{_THEN}{self.directory.path}" if begun else ", then start the run again"
-            raise error.with_advice(advice + then) from error
+            raise _then(error, then) from error
         if type(error) is KeyboardInterrupt and not error.args and self.owned.begun:
             raise KeyboardInterrupt(
                 f"interrupted; continue with --resume {self.directory.path}"
@@ -474,6 +473,17 @@ class Run:
             f"{self.unit}_per_second": round(speed, 2),
         }
 
+    def save_picture(self, write: Callable[[], Any]) -> None:
+        """Write a picture; a run that is complete does not fail by a disk without room for it.
+
+        A finished run that lacks a picture may be resumed: it is evaluated and drawn again.
+        """
+        try:
+            write()
+        except FileWriteError as error:
+            again = f", then draw it with --resume {self.directory.path}"
+            self.reporter.warn(str(_then(error, again)).removesuffix("."))
+
     def finish_member(
         self,
         member: Member,
@@ -493,7 +503,7 @@ class Run:
             self.reporter.warn(
                 f"{member.metrics.jsonl} was changed by somebody else: it is written again"
             )
-        save_figure(curve, directory.learning_curve)
+        self.save_picture(lambda: save_figure(curve, directory.learning_curve))
         buffer = directory.buffer(at.number)
         files = {
             "checkpoint": directory.checkpoint(at.number),
@@ -611,7 +621,7 @@ def _find_start(
         member.checkpoint, member.saved = checkpoint, read_metadata(checkpoint)
         _compare_with_checkpoint(member, resumable)
         run.start = saved_number(member.directory, checkpoint)
-        if run.start > last or (run.start == last and run.directory.state == "finished"):
+        if run.start > last or (run.start == last and run.directory.is_complete):
             raise InputError(
                 f"{checkpoint} already has {run.start:,} of {last:,} {run.unit}: there is nothing "
                 "to continue; give a larger --max-steps"
@@ -684,6 +694,13 @@ def reading_loop_state(checkpoint: Path, writer: str) -> Iterator[None]:
         raise InputError(
             f"{checkpoint} was not written by {writer}: it lacks the state of the loop"
         ) from None
+
+
+def _then(error: FileWriteError, then: str) -> FileWriteError:
+    """The same error, with how to go on after its advice."""
+    return error.with_advice(
+        error.advice.partition(", then ")[0].removesuffix(" and try again") + then
+    )
 
 
 def wait_for(info: Mapping[str, torch.Tensor]) -> None:

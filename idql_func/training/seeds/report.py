@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from idql_func.files import atomic_path
+from idql_func.files import write_bytes
 from idql_func.training.configs.settings import flat_settings
 from idql_func.training.configs.sweeps import MeanOverSeeds, means_over_seeds
 from idql_func.training.offline import ACTOR_LOSS_LABELS
@@ -53,7 +54,7 @@ def finish_group(
         f"{len(run.members)} members of one program",
         titles=ACTOR_LOSS_LABELS if isinstance(config.learner, IDQL) else {},
     )
-    save_figure(curve, directory.learning_curve)
+    run.save_picture(lambda: save_figure(curve, directory.learning_curve))
     summary = {
         **run.common_summary(at),
         "members": {
@@ -129,10 +130,11 @@ def write_members_csv(
     """Write atomically a row for each member: its name, its own settings, and its results."""
     rows = [{"member": name, **settings[name], **values[name]} for name in settings]
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode())
 
 
 def _number(value: float) -> str:
