@@ -477,7 +477,7 @@ def prepare(folder: Path, names: list[str]) -> dict[str, Command]:
     folder.mkdir(parents=True, exist_ok=True)
     known = {name: command for name, command in commands().items() if name in names}
     for name, command in known.items():
-        place = folder / f"imports {name}"
+        place = folder / f"imports-{name.replace(' ', '-')}"  # a space ends a value of a grid
         place.mkdir()
         write_data(place / "data.hdf5")
         if name == "collect":
