@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import SymInt, Tensor
 from torch.fx import GraphModule
 
 from idql_func.compiler import torch_internals
+from idql_func.compiler.inductor_cache import cache_folder, checked_cache
 from idql_func.compiler.pass_matmul import use_native_matmul
 from idql_func.compiler.replay import Replayed
 from idql_func.compiler.threads import COMPILE_LOCK
@@ -59,7 +60,8 @@ def compile_graph(
     errors: dict[str, Exception] = {}
     for route, candidate in attempts.items():
         try:
-            run = Replayed(_straight_to_inductor(candidate, tensors, dynamic_rows))
+            with checked_cache():
+                run = Replayed(_straight_to_inductor(candidate, tensors, dynamic_rows))
         except Exception as error:  # of any kind: a torch that behaves otherwise
             errors[route] = error
         else:
@@ -72,23 +74,27 @@ def compile_graph(
 
 def _plain(graph: GraphModule) -> CompiledGraph:
     compiled: CompiledGraph = torch.compile(graph, fullgraph=True, dynamic=False)
+    cache: AbstractContextManager[None] = checked_cache()
 
     def run(*tensors: Tensor) -> Sequence[Tensor]:
-        nonlocal compiled
+        nonlocal compiled, cache
         # it compiles at its first call, and refuses any call while another thread traces
         with COMPILE_LOCK:
+            checked, cache = cache, contextlib.nullcontext()  # the first call compiles
             try:
-                return compiled(*tensors)
+                with checked:
+                    return compiled(*tensors)
             except Exception as error:  # a full or damaged cache, a broken compiler
                 if compiled is graph:
                     raise
                 compiled = graph
                 results = graph(*tensors)
-                text = " ".join(str(error).split())[:200] or type(error).__name__
+                text = " ".join(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split())
+                text = text[:200].rstrip(" .") or type(error).__name__
             warnings.warn(
                 f"jit: a program could not be compiled ({text}); it runs eagerly, with the same "
-                "numbers but more slowly. Make room in the folder for temporary files "
-                f"({tempfile.gettempdir()}) and in torch's cache, or remove the cache.",
+                "numbers but more slowly. Make room in the folder for temporary files (TMPDIR) and "
+                f"in torch's cache ({cache_folder()}), or remove the cache.",
                 RuntimeWarning,
                 stacklevel=2,
             )

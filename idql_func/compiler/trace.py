@@ -14,6 +14,7 @@ from torch.fx.node import map_arg
 
 from idql_func.compiler import torch_internals
 from idql_func.compiler.fx_utils import ends, storage_number, writes
+from idql_func.compiler.inductor_cache import ensure_cache
 from idql_func.compiler.pass_merge import merge_equal_nodes
 from idql_func.compiler.threads import COMPILE_LOCK
 from idql_func.compiler.torch_internals import ANALYSIS, DYNAMIC_ROWS, problem_of
@@ -61,6 +62,7 @@ def trace(fn: Callable[..., Any], tensors: Sequence[Tensor], name: str = "jit") 
     Equal operators on equal inputs are merged, unless the graph writes in place: there two equal
     copies are two buffers.
     """
+    ensure_cache()
     make_fx = torch_internals.make_fx()
     assert make_fx is not None
     token = _TRACING.set(True)

@@ -105,17 +105,21 @@ def _folders() -> Iterator[Path]:
         usual = [cache_folder()]
     except RuntimeError:  # no home
         usual = []
-    for folder in (*usual, Path(tempfile.gettempdir()) / f"idql_func{user}"):
+    for place in (*usual, None):
+        folder = place
         try:
+            if folder is None:  # it is asked for only now, since it may fail
+                folder = Path(tempfile.gettempdir()) / f"idql_func{user}"
             folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
             problem = _trust_problem(folder)
         except OSError as error:
             problem = f"cannot be made ({_reason(error)})"
-        if problem is None:
+        if folder is not None and problem is None:
             yield folder
         else:
-            _warn(f"{folder} {problem}, so the C libraries are not kept there")
+            name = folder or "a folder for temporary files"
+            _warn(f"{name} {problem}, so the C libraries are not kept there")
     yield _folder_of_this_process()
 
 

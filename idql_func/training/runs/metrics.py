@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -12,7 +13,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from idql_func.files import OutputFile, explain_write_errors, read_bytes, system, write_bytes
+from idql_func.files import (
+    OutputFile,
+    digest,
+    explain_write_errors,
+    read_bytes,
+    system,
+    write_bytes,
+)
 from idql_func.types import InputError
 
 __all__ = ["MetricsLogger", "read_metrics"]
@@ -64,7 +72,8 @@ class MetricsLogger(AbstractContextManager["MetricsLogger"]):
             run whose ``step`` is below it, so that a resumed run continues at its checkpoint.
         keep_first: keep only so many of the first records, those before the checkpoint.
 
-    ``records`` are all that the files hold, ``found`` is the number that the earlier file had.
+    ``records`` are all that the files hold, ``found`` is the number that the earlier file had, and
+    ``found_digest`` the digest of its first ones.
 
     Raises:
         InputError: ``keep_before`` is given and the earlier file is damaged.
@@ -76,10 +85,11 @@ class MetricsLogger(AbstractContextManager["MetricsLogger"]):
         self.jsonl = Path(folder) / "metrics.jsonl"
         self.csv = Path(folder) / "metrics.csv"
         self.records: list[dict[str, Any]] = []
-        self.found = 0
+        self.found, self.found_digest = 0, ""
         if keep_before is not None and self.jsonl.exists():
             earlier = read_metrics(self.jsonl)
             self.found = len(earlier)
+            self.found_digest = digest("".join(map(_line, earlier[:keep_first])).encode())
             kept = (r for r in earlier[:keep_first] if _step(r) < keep_before)
             self.records = list(kept)
         self._columns: list[str] = []
@@ -97,6 +107,7 @@ class MetricsLogger(AbstractContextManager["MetricsLogger"]):
         with explain_write_errors(self.jsonl):
             self._jsonl_file.write(_line(clean).encode())
             self._size += len(_line(clean).encode())
+            self._sum.update(_line(clean).encode())
         if new:
             self._columns += new
             self._csv_file.close()
@@ -104,6 +115,11 @@ class MetricsLogger(AbstractContextManager["MetricsLogger"]):
             return
         with explain_write_errors(self.csv):
             self._csv_file.write(_table([clean], self._columns))
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 digest of all records."""
+        return self._sum.hexdigest()
 
     def flush_to_disk(self) -> bool:
         """Flush the records to the disk; a file that somebody removed or changed is written again.
@@ -138,7 +154,7 @@ class MetricsLogger(AbstractContextManager["MetricsLogger"]):
         """Write both files from ``records``, and open them for further ones."""
         content = "".join(_line(record) for record in self.records).encode()
         write_bytes(self.jsonl, content)
-        self._size = len(content)
+        self._size, self._sum = len(content), hashlib.sha256(content)
         self._columns = list(dict.fromkeys(key for record in self.records for key in record))
         with explain_write_errors(self.jsonl):
             self._jsonl_file = OutputFile(self.jsonl, "a")

@@ -278,13 +278,21 @@ class Run:
     def _metrics_of(self, member: Member, keep_before: int) -> MetricsLogger:
         if member.checkpoint is None:
             return MetricsLogger(member.directory.path)
-        saved = member.resumed_from[1].extra.get("records")
+        extra = member.resumed_from[1].extra
+        saved = extra.get("records")
         saved = saved if type(saved) is int else None  # None: of an earlier version
         metrics = MetricsLogger(member.directory.path, keep_before, saved)
         if saved is not None and metrics.found < saved:
             self.reporter.warn(
                 f"{metrics.jsonl} has {metrics.found} of the {saved} records that were written "
                 f"before {member.checkpoint}: the others are lost, the learner is not affected"
+            )
+        elif saved is not None and metrics.found_digest != extra.get(
+            "records_sha256", metrics.found_digest
+        ):
+            self.reporter.warn(
+                f"{metrics.jsonl} was changed after {member.checkpoint} was written: its records "
+                "are kept as they are, the learner is not affected"
             )
         return metrics
 
@@ -349,6 +357,7 @@ class Run:
                 **extra,
                 "matmul": self.matmul.setting,
                 "records": len(member.metrics.records),
+                "records_sha256": member.metrics.digest,
             }
             save_checkpoint(
                 member.directory.checkpoint(at.number),
@@ -619,7 +628,7 @@ def _find_start(
     for member, checkpoint in zip(run.members, checkpoints, strict=True):
         assert checkpoint is not None
         member.checkpoint, member.saved = checkpoint, read_metadata(checkpoint)
-        _compare_with_checkpoint(member, resumable)
+        _compare_with_checkpoint(member, resumable, run.reporter)
         run.start = saved_number(member.directory, checkpoint)
         if run.start > last or (run.start == last and run.directory.is_complete):
             raise InputError(
@@ -652,8 +661,8 @@ def _check_settings(member: Member, resumable: Sequence[str]) -> None:
         )
 
 
-def _compare_with_checkpoint(member: Member, resumable: Sequence[str]) -> None:
-    """Refuse settings other than those under which the checkpoint was written."""
+def _compare_with_checkpoint(member: Member, resumable: Sequence[str], reporter: Reporter) -> None:
+    """Refuse settings other than those under which the checkpoint was written, or say them."""
     checkpoint, metadata = member.resumed_from
     if not metadata.settings:  # of an earlier version
         return
@@ -665,6 +674,9 @@ def _compare_with_checkpoint(member: Member, resumable: Sequence[str]) -> None:
             f"{member.directory.config} was edited: {name} is {given[name]!r} there, but "
             f"{checkpoint} was written with {saved[name]!r}; restore it to continue the run"
         )
+    for name in changed:
+        if name in resumable:
+            reporter.detail(f"{name} is {given[name]!r} from here, it was {saved[name]!r}")
 
 
 def _fixed(changed: Sequence[str], resumable: Sequence[str]) -> list[str]:
