@@ -187,8 +187,8 @@ def key_of_seed(seed: Any) -> PRNGKey:
     """
     if isinstance(seed, bool):
         raise TypeError(f"seed must be an integer, got {seed}.")
-    if isinstance(seed, Integral) and not x64_enabled() and not 0 <= int(seed) < 2**32:
-        raise InputError(f"seed must lie in [0, 2**32), got {seed}: a key uses 32 bits of it.")
+    if isinstance(seed, Integral) and not x64_enabled() and not -(2**31) <= int(seed) < 2**32:
+        raise InputError(f"seed must lie in [-2**31, 2**32), got {seed}: a key uses 32 bits of it.")
     return random.PRNGKey(int(seed) if isinstance(seed, Integral) else seed)
 
 
