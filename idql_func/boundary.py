@@ -186,10 +186,13 @@ def _sentence(
     if not all(file.startswith(_LIBRARIES) for file in files):
         return None  # the caller's own code
     own = _is_raised_here(steps[-1]) and not isinstance(error, AssertionError)
-    if own and not re.search(r"\n| at 0x", str(error)):
+    text = str(error)
+    if own and not re.search(r"\n| at 0x", text):
         return None
     if isinstance(error, OSError | ImportError | Warning):
         return None
+    if isinstance(error, TypeError) and re.search(r"unexpected keyword|positional arg", text):
+        return None  # a function of the caller has other arguments
     name = name or fn.__qualname__.replace("<locals>.", "")
     try:
         given = dict(inspect.signature(fn).bind(*args, **kwargs).arguments)
@@ -202,6 +205,8 @@ def _sentence(
             return TypeError(f"{name}: {argument} must be {words}, got {describe(value)}.")
         for path, leaf in _strange_leaves(value):
             return InputError(f"{name}: {argument}{path} must be {_DENSE}, got {describe(leaf)}.")
+    if own:  # the library's own sentence, without the address of an object in it
+        return InputError(re.sub(r" at 0x\w+|\s*\n\s*", " ", text).replace(" >", ">"))
     shown = ", ".join(f"{k} {describe(v)}" for k, v in [*given.items()][:_MOST_SHOWN])
     shown += ", ..." if len(given) > _MOST_SHOWN else ""
     return InputError(f"{name}: {_reason(error)}; got {shown or 'no argument'}.")

@@ -458,7 +458,7 @@ def test_learner_of_the_right_size_is_accepted() -> None:
         ({"num_episodes": 0}, "num_episodes must be at least 1; got 0"),
         ({"num_episodes": 1, "num_envs": 0}, "num_envs must be at least 1; got 0"),
         ({"num_episodes": 1, "method": "act"}, "Policy has no method 'act'"),
-        ({"num_episodes": 1, "seed": -1}, "seed must not be negative"),
+        ({"num_episodes": 1, "seed": -1}, "seed must be an integer and not negative"),
     ],
 )
 def test_bad_arguments_raise_input_error(kwargs: dict, message: str) -> None:

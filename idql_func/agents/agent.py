@@ -111,7 +111,7 @@ class Agent(PyTreeNode):
         self, value: Any, name: str, rows: int | None, size: tuple[int, ...], dtype: torch.dtype
     ) -> Tensor:
         """One entry of a batch as a checked tensor ``[B, *size]`` of ``dtype``."""
-        if type(value) is Tensor and value.dtype is dtype and not value.is_meta:  # usual: fast
+        if type(value) is Tensor and value.dtype is dtype and value.device == self.rng.device:
             shape = value.shape
             if shape and shape[0] and shape[1:] == size and rows in (None, shape[0]):
                 return value

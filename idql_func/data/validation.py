@@ -125,7 +125,7 @@ def check_numeric(value: Any, name: str, where: str) -> None:
         idql_func.errors.InputError: a.hdf5: 'rewards' has dtype <U1; it must hold real numbers.
     """
     if not isinstance(value, np.ndarray | Column) or value.ndim == 0:
-        what = "a single number" if getattr(value, "ndim", 0) == 0 else type(value).__name__
+        what = "a single number" if getattr(value, "ndim", 1) == 0 else type(value).__name__
         raise InputError(f"{where}: {name!r} is {what}; it must be a NumPy array [N, ...].")
     if value.dtype.kind not in "biuf":
         raise InputError(f"{where}: {name!r} has dtype {value.dtype}; it must hold real numbers.")

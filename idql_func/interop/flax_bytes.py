@@ -90,7 +90,13 @@ def _reason(error: BaseException) -> str:
         return "they end too early"
     if isinstance(error, msgpack.StackError | RecursionError):
         return "it is nested too deeply"
-    return f"a value in it is invalid ({type(error).__name__})"
+    if isinstance(error, msgpack.ExtraData):
+        return "more bytes follow its end"
+    if isinstance(error, UnicodeDecodeError):
+        return "a text in it is not in UTF-8"
+    if "map key" in str(error):
+        return "a name in it is not a text"
+    return "a value in it is invalid"
 
 
 def _check_values(data: bytes, most: int) -> None:

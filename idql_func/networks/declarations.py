@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -204,6 +204,19 @@ class Declarations(nn.Module):
             if params:  # Flax has no entry for a layer without parameters, such as dropout
                 tree[name] = params
         return tree
+
+    def check_names(self, flat: Mapping[str, Any]) -> None:
+        """Check that flat parameters have the names of this network's.
+
+        Raises:
+            RuntimeError: some are missing, or belong to no part of the network.
+        """
+        names = {name for name, _ in self.named_parameters()}
+        if flat.keys() != names:
+            raise RuntimeError(
+                f"{type(self).__name__}: the parameters lack {sorted(names - flat.keys())} and "
+                f"have {sorted(flat.keys() - names)} in addition."
+            )
 
     def check_on_meta(self, inputs: Any) -> None:
         """Check that an input is on the meta device: only a run for shapes needs no values.

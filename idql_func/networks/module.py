@@ -255,15 +255,14 @@ def apply(
     if not in_main_thread():
         module = copy_of_this_thread(module)
     flat = flatten_params(params)
-    strict = not module._has_shared_modules
-    if not strict:  # torch would require a shared module's parameters at each of its places
-        names = {name for name, _ in module.named_parameters()}
-        if flat.keys() != names:
-            raise RuntimeError(
-                f"{type(module).__name__}: the parameters lack {sorted(names - flat.keys())} and "
-                f"have {sorted(flat.keys() - names)} in addition."
-            )
+    if module._has_shared_modules:  # torch would require their parameters at each of their places
+        module.check_names(flat)
     options = {**module.forward_options(training, rng), **options}
-    return torch.func.functional_call(
-        module, flat, inputs, options, tie_weights=False, strict=strict
-    )
+    strict = not module._has_shared_modules
+    try:
+        return torch.func.functional_call(
+            module, flat, inputs, options, tie_weights=False, strict=strict
+        )
+    except RuntimeError:
+        module.check_names(flat)  # in one line, unlike torch
+        raise

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
 from idql_func.networks.declarations import Declarations, changes_of_networks, declared
@@ -59,8 +60,10 @@ def _copied(value: Any, copies: dict[int, Any]) -> Any:
         fields["_parameters"] = {name: declared(shape) for name, shape in value._shapes.items()}
         vars(new).update(fields)
         return new
-    if type(value) in (list, tuple):
-        return _unless_equal(value, type(value)(_copied(part, copies) for part in value), value)
+    if isinstance(value, list | tuple):
+        parts = [_copied(part, copies) for part in value]
+        named = hasattr(value, "_fields")
+        return _unless_equal(value, type(value)(*parts) if named else type(value)(parts), value)
     if type(value) is dict:
         made = {key: _copied(part, copies) for key, part in value.items()}
         return _unless_equal(value, made, value.values(), made.values())
@@ -71,7 +74,22 @@ def _copied(value: Any, copies: dict[int, Any]) -> Any:
         func, args, keywords = (_copied(part, copies) for part in parts)
         same = func is parts[0] and args is parts[1] and keywords is parts[2]
         return value if same else functools.partial(func, *args, **keywords)
-    return value
+    return _copied_object(value, copies)
+
+
+def _copied_object(value: Any, copies: dict[int, Any]) -> Any:
+    """An object of another class, such as a dataclass, that has networks among its attributes."""
+    fields = getattr(value, "__dict__", None)
+    plain = not isinstance(value, type | types.ModuleType | types.FunctionType | torch.Tensor)
+    if not plain or not isinstance(fields, dict):
+        return value
+    copies[id(value)] = value  # ends a cycle
+    made = {name: _copied(part, copies) for name, part in [*fields.items()]}
+    if all(made[name] is part for name, part in fields.items()):
+        return value
+    new = object.__new__(type(value))
+    vars(new).update(made)
+    return new
 
 
 def _unless_equal(old: Any, new: Any, parts: Iterable[Any], made: Iterable[Any] = ()) -> Any:

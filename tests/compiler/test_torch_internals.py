@@ -26,8 +26,10 @@ from idql_func.transforms import value_and_grad
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("idql_func", "parity", "benchmarks")
-NOT_OF_TORCH = {"_asdict", "_fields", "_replace", "_max_episode_steps", "_is_correct_index"}
-"""Private names of Python's named tuples, of Gymnasium and of the original code."""
+NOT_OF_TORCH = {"_asdict", "_fields", "_replace", "_max_episode_steps", "_is_correct_index"} | {
+    *("_Stop", "_Unframer")
+}
+"""Private names of Python's named tuples and pickle, of Gymnasium and of the original code."""
 
 
 @pytest.fixture(autouse=True)

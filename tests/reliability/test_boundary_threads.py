@@ -6,8 +6,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -135,6 +136,26 @@ def jit_caches_cleared(name: str) -> None:
 # --- networks -----------------------------------------------------------------------------
 
 
+class Pair(NamedTuple):
+    """Two networks in a row."""
+
+    one: MLP
+    two: MLP
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.two(self.one(x))
+
+
+@dataclass(frozen=True)
+class Box:
+    """A network in an object of a class that is not a network."""
+
+    inside: Pair
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inside(x)
+
+
 class Tree(Module):
     """Submodules in each place where an attribute can hold them, and one at two places."""
 
@@ -145,6 +166,7 @@ class Tree(Module):
         self.by_name = {"a": MLP(4, [4]), "b": self.first}
         self.again = self.first
         self.rule = self.halved
+        self.box = Box(Pair(self.add(MLP(4, [4])), self.add(MLP(4, [4]))))
 
     def halved(self, x: torch.Tensor) -> torch.Tensor:
         return self.by_name["a"](x) / 2
@@ -153,7 +175,7 @@ class Tree(Module):
         x = self.again(x) + self.by_name["b"](x)
         for layer in self.layers:
             x = layer(x)
-        return self.rule(x)
+        return self.rule(self.box(x))
 
 
 NETWORKS: dict[str, tuple[Any, tuple[int, ...]]] = {

@@ -433,6 +433,9 @@ def test_a_group_whose_members_were_lengthened_in_part_is_continued(config: Trai
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_signals_stop_a_run_after_its_checkpoint(config: TrainConfig, number: int) -> None:
     def work() -> str:
+        # a test run in the background may have inherited that they are ignored
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, usual)
         stop = stop_at(3, lambda: os.kill(os.getpid(), number))
         with pytest.raises(TrainingInterrupted) as caught:
             train(config, on_update=stop)

@@ -239,7 +239,7 @@ def test_collection_uses_the_last_n_or_collect_n(
         return act(self, observations)
 
     monkeypatch.setattr(DDPMIQLLearner, "eval_actions", recorded)
-    short = dataclasses.replace(started, max_steps=4)
+    short = dataclasses.replace(started, max_steps=4, start_training=2)
     finetune(short, reporter=quiet)
     finetune(dataclasses.replace(short, name="other", collect_N=5), reporter=quiet)
     assert seen == [3] * 3 + [5] * 3
