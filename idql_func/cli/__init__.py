@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from idql_func.env_imports import allow_env_imports, names_that_import
+from idql_func.files.torch_cache import ensure_cache
 from idql_func.training.runtime.interrupts import stop_signals
 
 __all__ = ["COMMANDS", "INPUT_ERRORS", "main", "one_line"]
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if command not in COMMANDS:
             raise ValueError(f"no command is called {command!r}; there are {', '.join(COMMANDS)}")
+        ensure_cache()  # some packages import parts of torch that fail without it
         module = import_module(f"idql_func.cli.{command}")
         with allow_env_imports(None if everything else names_that_import(rest)), stop_signals():
             return module.main(rest)

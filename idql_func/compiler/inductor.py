@@ -20,7 +20,7 @@ from torch import SymInt, Tensor
 from torch.fx import GraphModule
 
 from idql_func.compiler import torch_internals
-from idql_func.compiler.inductor_cache import cache_folder, checked_cache
+from idql_func.compiler.inductor_cache import checked_cache
 from idql_func.compiler.pass_matmul import use_native_matmul
 from idql_func.compiler.replay import Replayed
 from idql_func.compiler.threads import COMPILE_LOCK
@@ -33,6 +33,7 @@ from idql_func.compiler.torch_internals import (
     turn_off,
 )
 from idql_func.compiler.trace import example_inputs
+from idql_func.files.torch_cache import cache_folder
 from idql_func.switches import native_matmul
 
 CompiledGraph = Callable[..., Sequence[Tensor]]

@@ -8,12 +8,8 @@ are removed, and torch makes them again.
 
 from __future__ import annotations
 
-import atexit
-import getpass
 import os
 import re
-import shutil
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,9 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from idql_func.errors import InputError
-from idql_func.files import FileWriteError, OutputFile, digest, read_bytes
+from idql_func.files import OutputFile, digest, read_bytes
+from idql_func.files.torch_cache import cache_folder
 
-__all__ = ["NOTES", "cache_folder", "checked_cache", "ensure_cache"]
+__all__ = ["NOTES", "checked_cache"]
 
 NOTES = "idql_func.sha256"
 """The file of the digests: lines of a digest, the file's name, and a digest of the line."""
@@ -33,52 +30,6 @@ _LINE = re.compile(rb"(([0-9a-f]{64})  (\w[\w./+-]*))  ([0-9a-f]{8})")
 _KEPT = re.compile(r".*\.(so|cpp|py|h|cubin|o)|(fxgraph|aotautograd)/[\w./-]+")
 _checked: set[Path] = set()
 _lock = threading.RLock()
-
-
-def cache_folder() -> Path | None:
-    """The folder of torch's cache; None if there is no folder for temporary files.
-
-    >>> cache_folder() == Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", cache_folder()))
-    True
-    """
-    if given := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
-        return Path(os.path.abspath(given))
-    try:
-        user = re.sub(r'[\\/:*?"<>|]', "_", getpass.getuser())
-        return Path(tempfile.gettempdir(), f"torchinductor_{user}")
-    except (KeyError, ImportError, OSError):
-        return None
-
-
-def ensure_cache() -> None:
-    """Give torch a temporary cache where its own cannot be made: it cannot trace without one.
-
-    Raises:
-        FileWriteError: there is no folder for temporary files either.
-    """
-    folder = cache_folder()
-    try:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            if os.access(folder, os.W_OK | os.X_OK):
-                return
-        reason = "the permission is missing"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    problem = f"torch's cache {folder or 'of compiled programs'} cannot be used ({reason})"
-    try:
-        made = tempfile.mkdtemp(prefix="idql_func-torch-")
-    except OSError as error:
-        advice = "set TORCHINDUCTOR_CACHE_DIR to a folder that can be written to"
-        raise FileWriteError(problem, advice, error.errno) from None
-    atexit.register(shutil.rmtree, made, ignore_errors=True)
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = made  # where torch looks, whenever it looks
-    warnings.warn(
-        f"{problem}: programs are kept for this process only. Set TORCHINDUCTOR_CACHE_DIR to a "
-        "folder that can be written to.",
-        RuntimeWarning,
-        stacklevel=2,
-    )
 
 
 @contextmanager

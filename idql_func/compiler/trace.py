@@ -14,11 +14,11 @@ from torch.fx.node import map_arg
 
 from idql_func.compiler import torch_internals
 from idql_func.compiler.fx_utils import ends, storage_number, writes
-from idql_func.compiler.inductor_cache import ensure_cache
 from idql_func.compiler.pass_merge import merge_equal_nodes
 from idql_func.compiler.threads import COMPILE_LOCK
 from idql_func.compiler.torch_internals import ANALYSIS, DYNAMIC_ROWS, problem_of
 from idql_func.compiler.traced_values import TracedValues
+from idql_func.files.torch_cache import ensure_cache
 from idql_func.kernels.build import inside_forward_mode
 from idql_func.switches import jit_disabled
 

@@ -10,10 +10,12 @@ import warnings
 from pathlib import Path
 
 import pytest
+from killed_process import write_data
 
 from idql_func.compiler import inductor_cache
-from idql_func.compiler.inductor_cache import NOTES, checked_cache, ensure_cache
-from idql_func.files import FileWriteError, digest
+from idql_func.compiler.inductor_cache import NOTES, checked_cache
+from idql_func.files import FileWriteError, digest, torch_cache
+from idql_func.files.torch_cache import ensure_cache
 
 pytestmark = pytest.mark.reliability
 NAMES = ("ab/a.main.so", "fxgraph/x/y/z", "locks/a.lock")
@@ -84,7 +86,7 @@ def test_a_file_that_a_failed_compilation_left_is_not_noted(cache: Path) -> None
 def test_a_cache_that_cannot_be_made(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", place)
     with monkeypatch.context() as patch:
-        patch.setattr(inductor_cache.tempfile, "tempdir", "/proc/nothing")
+        patch.setattr(torch_cache.tempfile, "tempdir", "/proc/nothing")
         with pytest.raises(FileWriteError, match=rf"torch's cache {place} cannot .*; set TORCHI"):
             ensure_cache()
     with pytest.warns(RuntimeWarning, match=rf"torch's cache {place} cannot be used"):
@@ -109,10 +111,7 @@ def test_damage_to_the_cache_never_changes_numbers(tmp_path: Path) -> None:
 _TINY = """
 import resource, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from killed_process import write_data
-folder, limit = Path(sys.argv[2]), int(sys.argv[3])
-write_data(folder / "data.hdf5")
+folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 from idql_func.cli import main
@@ -125,29 +124,26 @@ sys.exit(main([*line.split(), *files]))
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("places", "limit", "status"),
+    ("places", "limit"),
     [
-        ({"TMPDIR": "/proc", "XDG_CACHE_HOME": "/proc"}, 0, 0),
-        ({"TORCHINDUCTOR_CACHE_DIR": "/proc/nothing", "HOME": "/proc/nothing"}, 0, 0),
-        ({}, 150_000, 0),  # bytes of the largest file: no library can be built
-        ({}, 3_000, 2),  # nor a checkpoint be written
+        ({"TMPDIR": "/proc", "XDG_CACHE_HOME": "/proc"}, 0),
+        ({"TORCHINDUCTOR_CACHE_DIR": "/proc/nothing", "HOME": "/proc/nothing"}, 0),
+        ({}, 150_000),  # bytes of the largest file: no library can be built
     ],
 )
 def test_training_without_room_for_the_compiler(
-    tmp_path: Path, places: dict[str, str], limit: int, status: int
+    tmp_path: Path, places: dict[str, str], limit: int
 ) -> None:
-    """Training goes on, or ends with one sentence."""
+    """Training goes on, with warnings."""
+    write_data(tmp_path / "data.hdf5")
     usual = {name: str(tmp_path / name) for name in ("TORCHINDUCTOR_CACHE_DIR", "XDG_CACHE_HOME")}
     done = subprocess.run(
-        [sys.executable, "-c", _TINY, Path(__file__).parent, tmp_path, str(limit)],
+        [sys.executable, "-c", _TINY, tmp_path, str(limit)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **usual, **places},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == status, done.stderr[-2000:]
-    assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == (status != 0)
-    if lines:
-        assert "would be larger than is allowed here; choose another folder" in lines[0]
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr and "RuntimeWarning" in done.stderr
+    assert (tmp_path / "run" / "summary.json").is_file()
