@@ -12,18 +12,17 @@ import dis
 import functools
 import importlib.util
 import inspect
-import math
 import re
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import isnan
 from numbers import Integral, Real
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
-import optree
 import torch
 from torch import Tensor
 
@@ -31,30 +30,44 @@ from idql_func.compiler.trace import inside_transform
 from idql_func.tree import NUMPY, tree_iter
 from idql_func.types import InputError
 
-__all__ = ["describe", "explain_module", "explained", "explained_methods", "misfit"]
+__all__ = [
+    "describe",
+    "explain_classes",
+    "explain_module",
+    "explained",
+    "explained_methods",
+    "misfit",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=type)
 
 _PACKAGE = str(Path(__file__).parent)
-_LIBRARIES = (
-    _PACKAGE,
-    *[str(Path(str(m.__file__)).parent) for m in (torch, np, optree)],
-    str(Path(dis.__file__).parent),  # the standard library
-    str(Path(str(getattr(importlib.util.find_spec("gymnasium"), "origin", None))).parent),
-)
+
+
+def _folders() -> Iterator[str]:
+    """The folders of the libraries that may fail because of an argument."""
+    yield _PACKAGE
+    yield str(Path(dis.__file__).parent)  # the standard library
+    names = ("torch", "numpy", "optree", "gymnasium", "h5py", "safetensors", "tensordict", "PIL")
+    for name in (*names, "imageio", "mujoco", "orbax", "jax", "gymnasium_robotics"):
+        spec = importlib.util.find_spec(name)
+        yield from (spec.submodule_search_locations or ()) if spec is not None else ()
+
+
+_LIBRARIES = tuple(_folders())
 _RAISE = dis.opmap["RAISE_VARARGS"]
 _LONGEST = 60  # characters of a described value
 _MOST_SHOWN = 5  # arguments in a sentence
 
 
-def explained(fn: F, name: str | None = None, strict: bool = False) -> F:
+def explained(fn: F, name: str | None = None, strict: bool = True) -> F:
     """Let a function raise one sentence where its arguments do not fit.
 
     The sentence is an :class:`InputError`, or a TypeError if the type of an argument is wrong.
     Under a transform of the library or of torch, errors pass unchanged. ``name`` is that of the
-    function in the sentence, by default its own. With ``strict`` the types of numbers and texts
-    are checked before the function runs, for functions that would take a wrong one silently.
+    function in the sentence, by default its own. With ``strict`` the types of numbers, texts and
+    functions are checked before the function runs: it might take a wrong one silently.
 
     >>> @explained
     ... def halved(diff: Tensor) -> Tensor:
@@ -66,12 +79,13 @@ def explained(fn: F, name: str | None = None, strict: bool = False) -> F:
     """
 
     traced, sentence_for, check = torch.compiler.is_dynamo_compiling, _sentence, _check_types
+    checks = _checked_first(fn) if strict else ()
 
     def called(*args: Any, **kwargs: Any) -> Any:
         if traced():
             return fn(*args, **kwargs)
-        if strict:
-            check(fn, name, args, kwargs)
+        if checks:
+            check(checks, fn, name, args, kwargs)
         try:
             return fn(*args, **kwargs)
         except Exception as error:
@@ -87,10 +101,8 @@ def explained(fn: F, name: str | None = None, strict: bool = False) -> F:
     return here
 
 
-def explain_module(name: str, strict: Sequence[str] = ()) -> None:
+def explain_module(name: str, strict: bool = True) -> None:
     """Apply :func:`explained` to the public functions of a module, at the end of the module.
-
-    ``strict`` names those whose types are checked first.
 
     >>> from idql_func import losses
     >>> losses.asymmetry(torch.ones(2), torch.ones(3))
@@ -103,10 +115,10 @@ def explain_module(name: str, strict: Sequence[str] = ()) -> None:
     for key, value in [*module.items()]:
         own = isinstance(value, types.FunctionType) and value.__module__ == name
         if own and not key.startswith("_"):
-            module[key] = explained(value, strict=key in strict)
+            module[key] = explained(value, strict=strict)
 
 
-def explained_methods(*names: str, strict: bool = False) -> Callable[[C], C]:
+def explained_methods(*names: str, strict: bool = True) -> Callable[[C], C]:
     """Apply :func:`explained` to methods of a class, inherited ones included.
 
     >>> @explained_methods("half")
@@ -134,36 +146,109 @@ def explained_methods(*names: str, strict: bool = False) -> Callable[[C], C]:
     return decorate
 
 
-_CHECKED_FIRST = frozenset({"int", "float", "bool", "str", "Sequence[int]", "None"})
+def explain_classes(*classes: type, strict: bool = True) -> None:
+    """Apply :func:`explained` to the public methods that each class defines, and to ``__init__``.
+
+    >>> class Number:
+    ...     def half(self, x: Tensor) -> Tensor:
+    ...         return x.mul(0.5)
+    >>> explain_classes(Number)
+    >>> Number().half(None)
+    Traceback (most recent call last):
+    ...
+    TypeError: Number.half: x must be a tensor, got None.
+    """
+    for cls in classes:
+        for name, value in [*vars(cls).items()]:
+            method = getattr(value, "__func__", value)
+            wanted = isinstance(method, types.FunctionType) and not _is_explained(method)
+            if wanted and (name == "__init__" or not name.startswith("_")):
+                explained_methods(name, strict=strict)(cls)
+
+
+def _is_explained(method: Any) -> bool:
+    return method.__code__.co_filename == __file__
+
+
+_QUICK: dict[str, frozenset[type]] = {
+    "None": frozenset({type(None)}),
+    "int": frozenset({int}),
+    "float": frozenset({int, float}),
+    "bool": frozenset({bool}),
+    "str": frozenset({str}),
+    "Shape": frozenset({tuple, list, int, torch.Size}),
+    "Sequence[int]": frozenset(),
+    "tuple[int, int]": frozenset(),
+    "tuple[int, ...]": frozenset({tuple}),
+    "torch.dtype": frozenset({torch.dtype}),
+    "Schedule": frozenset(),
+    "optim.Schedule": frozenset(),
+    "Callable": frozenset({types.FunctionType}),
+    "GradientTransformation": frozenset(),
+    "Tensor": frozenset(),
+    "Number": frozenset({int, float}),
+}
+"""The annotations that are checked before a call, and types that fit without a further check.
+A tensor or nothing else is not checked: the function itself can't take a wrong one."""
+
+_Check = tuple[str, int, frozenset[type], str]
+
+
+def _checked_first(fn: Callable[..., Any]) -> tuple[_Check, ...]:
+    """The arguments to check before a call: name, place, types that fit, annotation."""
+    code = fn.__code__
+    count = code.co_argcount
+    names = code.co_varnames[: count + code.co_kwonlyargcount]
+    checks = []
+    for place, argument in enumerate(names):
+        annotation = str(fn.__annotations__.get(argument, "Any"))
+        parts = {
+            part.partition("[")[0] if part.startswith("Callable[") else part
+            for part in annotation.split(" | ")
+        }
+        if parts == {"Tensor"} or not parts <= _QUICK.keys():
+            continue
+        quick = frozenset[type]().union(*(_QUICK[part] for part in parts))
+        # an argument by keyword only has no place
+        checks.append((argument, place if place < count else sys.maxsize, quick, annotation))
+    return tuple(checks)
+
+
+_TRACED_NUMBERS = (Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 def _check_types(
-    fn: Callable[..., Any], name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    checks: tuple[_Check, ...],
+    fn: Callable[..., Any],
+    name: str | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> None:
-    """Check the arguments whose annotation names numbers, texts and sequences of integers alone.
+    """Check the arguments whose annotations name numbers, texts and functions alone.
 
     Raises:
         TypeError: one is of another type.
         InputError: one is NaN.
     """
-    try:
-        given = inspect.signature(fn).bind(*args, **kwargs).arguments
-    except TypeError:
-        return  # the call itself raises it
-    for argument, value in given.items():
-        annotation = str(fn.__annotations__.get(argument, "Any"))
-        parts = annotation.split(" | ")
-        if not _CHECKED_FIRST.issuperset(parts) or (
-            inside_transform() and isinstance(value, Tensor)
-        ):
+    given = len(args)
+    for argument, place, quick, annotation in checks:
+        if place < given:
+            value = args[place]
+        elif argument in kwargs:
+            value = kwargs[argument]
+        else:
+            continue
+        if type(value) in quick:
+            if type(value) is not float or not isnan(value):
+                continue
+            raise InputError(f"{name or fn.__qualname__}: {argument} must be a number, got NaN.")
+        if isinstance(value, _TRACED_NUMBERS) and inside_transform():
             continue
         words = misfit(value, annotation)
         if words is not None:
             raise TypeError(
                 f"{name or fn.__qualname__}: {argument} must be {words}, got {describe(value)}."
             )
-        if isinstance(value, float) and math.isnan(value):
-            raise InputError(f"{name or fn.__qualname__}: {argument} must be a number, got NaN.")
 
 
 # --- which errors -------------------------------------------------------------------------
@@ -243,6 +328,10 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if isinstance(error, MemoryError):
         return _REASONS[0][1]
+    keys = re.search(r"(Missing|Unexpected) key\(s\): (.+?)\.?$", text, re.MULTILINE)
+    if keys is not None:
+        lack = "lack" if keys[1] == "Missing" else "have the unknown"
+        return f"the parameters {lack} {keys[2]}"
     return next((why for words, why in _REASONS if re.search(words, text)), "the values do not fit")
 
 
@@ -276,7 +365,8 @@ def _is_key(value: Any) -> bool:
 
 
 def _is_shape(value: Any) -> bool:
-    sizes = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    several = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    sizes = value if several else (value,)
     return all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 0 for n in sizes)
 
 
@@ -301,7 +391,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "Tensor": (_is_real_tensor, "a tensor"),
     "Key": (_is_key, "a key such as random.PRNGKey(0)"),
     "PRNGKey": (_is_key, "a key such as random.PRNGKey(0)"),
-    "Shape": (_is_shape, "a shape of integers"),
+    "Shape": (_is_shape, "an integer or a sequence of integers"),
     "Params": (_is_tree_of_tensors, "a nested dict of tensors"),
     "Batch": (lambda value: hasattr(value, "keys"), "a dict of tensors"),
     "bool": (_is_flag, "True or False"),
@@ -310,14 +400,27 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "an integer",
     ),
     "float": (_is_number, "a number"),
+    "Number": (lambda value: _is_number(value) or _is_real_tensor(value), "a number or a tensor"),
     "str": (lambda value: isinstance(value, str), "a text"),
     "Sequence[int]": (
         lambda value: _is_shape(value) and isinstance(value, Sequence),
         "a sequence of integers",
     ),
     "tuple[int, ...]": (
-        lambda value: _is_shape(value) and isinstance(value, tuple),
+        lambda value: _is_shape(value) and isinstance(value, Sequence),
         "a tuple of integers",
+    ),
+    "tuple[int, int]": (
+        lambda value: _is_shape(value) and isinstance(value, Sequence) and len(value) == 2,
+        "a tuple of two integers",
+    ),
+    "GradientTransformation": (
+        lambda value: (
+            callable(getattr(value, "init", None))
+            and not isinstance(value, type)
+            and callable(getattr(value, "update", None))
+        ),
+        "an optimiser such as optim.adam(0.1)",
     ),
     "torch.dtype": (lambda value: isinstance(value, torch.dtype), "a dtype of torch"),
     "np.ndarray": (lambda value: isinstance(value, np.ndarray), "an array"),

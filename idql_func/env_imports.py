@@ -28,6 +28,8 @@ def allow_env_imports(names: Iterable[str] | None = None) -> Iterator[None]:
     ...     check_env_name("my_package:Maze-v0")
     'my_package:Maze-v0'
     """
+    if isinstance(names, str) or not isinstance(names, Iterable | None):
+        raise InputError(f"allow_env_imports: names must be names or None, got {names!r:.60}.")
     token = _ALLOWED.set(_ALL if names is None else frozenset(names))
     try:
         yield

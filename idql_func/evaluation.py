@@ -47,6 +47,7 @@ EnvSource = gym.Env | Callable[[], gym.Env] | str
 # Larger batches save little time and cost memory: an environment that renders images holds an
 # OpenGL context of up to 90 MB, mostly for shadows.
 _MAX_ENVS = 64
+_MOST_MEMBERS = 10_000
 _MAX_PIXEL_ENVS = 8
 
 
@@ -170,8 +171,8 @@ def evaluate_members(
         >>> [result["length"] for result in results]
         [300.0, 300.0, 300.0]
     """
-    if members < 1:
-        raise InputError(f"members must be at least 1; got {members}.")
+    if not 1 <= members <= _MOST_MEMBERS:
+        raise InputError(f"members must lie between 1 and {_MOST_MEMBERS:,}; got {members:,}.")
     episodes = (num_episodes, seed, num_envs)
     return _run(learner, members, env_or_factory, episodes, **options)
 

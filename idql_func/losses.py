@@ -8,19 +8,19 @@ Elementwise and pure. ``diff`` is ``q - v`` and ``u`` stands for it below; after
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from idql_func.boundary import explain_module
+from idql_func.types import Number
 
 CRITIC_OBJECTIVES = ("expectile", "quantile", "exponential")
 ACTOR_OBJECTIVES = ("bc", "soft_adv", "hard_adv", "exp_adv")
 CLIP_MODES = ("zero", "first", "second")
 
 
-def asymmetry(diff: Tensor, level: Any) -> Tensor:
+def asymmetry(diff: Tensor, level: Number) -> Tensor:
     """``level`` where ``u > 0`` and ``1 - level`` elsewhere, at zero too (quirk U6).
 
     >>> asymmetry(torch.tensor([-1.0, 0.0, 1.0]), 0.75).tolist()
@@ -30,7 +30,7 @@ def asymmetry(diff: Tensor, level: Any) -> Tensor:
     return torch.where(diff > 0, level, 1 - level)
 
 
-def expectile_loss(diff: Tensor, expectile: Any = 0.8) -> Tensor:
+def expectile_loss(diff: Tensor, expectile: Number = 0.8) -> Tensor:
     """``|expectile - 1(u <= 0)| u^2`` (IQL, arXiv 2110.06169, eq. 5), elementwise.
 
     >>> expectile_loss(torch.tensor([-2.0, 2.0]), 0.75).tolist()
@@ -39,7 +39,7 @@ def expectile_loss(diff: Tensor, expectile: Any = 0.8) -> Tensor:
     return asymmetry(diff, expectile) * diff**2
 
 
-def quantile_loss(diff: Tensor, quantile: Any = 0.6) -> Tensor:
+def quantile_loss(diff: Tensor, quantile: Number = 0.6) -> Tensor:
     """``|quantile - 1(u <= 0)| |u|`` (IDQL, section 4), elementwise.
 
     At zero the derivative of ``|u|`` is 1, as JAX has it; torch's is 0.
@@ -69,7 +69,7 @@ def exp_w_clip(x: Tensor, x0: float, mode: str = "zero") -> Tensor:
 
 
 def exponential_loss(
-    diff: Tensor, beta: Any, clip: float = math.log(6), mode: str = "zero"
+    diff: Tensor, beta: Number, clip: float = math.log(6), mode: str = "zero"
 ) -> Tensor:
     """``(stop_gradient(exp(beta u)) - 1) u``, clipped: a surrogate, elementwise.
 
@@ -82,7 +82,7 @@ def exponential_loss(
     return (exp_w_clip(diff * beta, clip, mode).detach() - 1) * diff
 
 
-def critic_objective_loss(diff: Tensor, objective: str, hyperparam: Any) -> Tensor:
+def critic_objective_loss(diff: Tensor, objective: str, hyperparam: Number) -> Tensor:
     """The loss of ``V`` by name, elementwise: expectile, quantile or exponential.
 
     Raises:
@@ -103,8 +103,8 @@ def critic_objective_loss(diff: Tensor, objective: str, hyperparam: Any) -> Tens
 def advantage_weights(
     adv: Tensor,
     objective: str,
-    critic_hyperparam: Any,
-    policy_temperature: Any,
+    critic_hyperparam: Number,
+    policy_temperature: Number,
     hard_adv_threshold: float = -0.01,
 ) -> Tensor:
     """The weight of each transition in the actor's loss, ``[B] -> [B]``.
@@ -132,7 +132,7 @@ def advantage_weights(
     )
 
 
-def implicit_policy_weights(adv: Tensor, objective: str, critic_hyperparam: Any) -> Tensor:
+def implicit_policy_weights(adv: Tensor, objective: str, critic_hyperparam: Number) -> Tensor:
     """``|f'(u)| / |u|`` up to a factor: the implicit policy's weight of each candidate.
 
     Upstream divides by the signed advantage for the quantile loss (quirk E1) and cancels

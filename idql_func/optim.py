@@ -18,11 +18,11 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from idql_func.boundary import explain_module, explained_methods
+from idql_func.boundary import describe, explain_module, explained_methods, misfit
 from idql_func.kernels import tree_ops
 from idql_func.switches import float_dtype, x64_enabled
 from idql_func.tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
-from idql_func.types import Params
+from idql_func.types import Number, Params
 
 OptState: TypeAlias = Any
 Schedule: TypeAlias = Callable[[Tensor], Tensor]
@@ -243,10 +243,16 @@ class Chain:
 def chain(*parts: GradientTransformation) -> Chain:
     """Combine transformations that are applied in order (``optax.chain``).
 
+    Raises:
+        TypeError: a part is not a transformation.
+
     >>> state = chain(ScaleByAdam(), ScaleByLearningRate(0.1)).init({"w": torch.zeros(2)})
     >>> type(state[0]).__name__
     'ScaleByAdamState'
     """
+    for part in parts:
+        if (words := misfit(part, "GradientTransformation")) is not None:
+            raise TypeError(f"chain: a part must be {words}, got {describe(part)}.")
     return Chain(parts)
 
 
@@ -285,6 +291,9 @@ def adamw(
     """
     if mask is not None and not callable(mask):
         leaves, spec = tree_flatten(mask)
+        for leaf in leaves:
+            if (words := misfit(leaf, "bool")) is not None:
+                raise TypeError(f"adamw: each leaf of mask must be {words}, got {describe(leaf)}.")
         mask = _FixedMask(tuple(map(bool, leaves)), spec)
     return chain(
         ScaleByAdam(b1, b2, eps),
@@ -307,7 +316,7 @@ def learning_rate_of(tx: Chain) -> float | Tensor:
         return getattr(rate, _INITIAL_RATE[type(rate)])
     if callable(rate):
         raise ValueError(
-            f"learning_rate_of: the initial rate of the schedule {rate} is not known; "
+            f"learning_rate_of: the initial rate of the schedule {describe(rate)} is not known; "
             "use constant_schedule or cosine_decay_schedule."
         )
     return rate
@@ -372,7 +381,7 @@ def step(
     return apply_updates(params, updates), state
 
 
-def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Any) -> Params:
+def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Number) -> Params:
     """Compute ``step_size * new + (1 - step_size) * old`` (``optax.incremental_update``).
 
     Computed with two multiplications and an addition, as in optax; ``torch.lerp`` rounds
@@ -471,4 +480,4 @@ def _increment(count: Tensor) -> Tensor:
     return torch.clamp(count, max=2**31 - 2) + 1
 
 
-explain_module(__name__, strict=("cosine_decay_schedule",))
+explain_module(__name__)

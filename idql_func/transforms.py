@@ -601,4 +601,4 @@ def _check_carry(name: str, before: PyTree, after: PyTree) -> None:
             )
 
 
-explain_module(__name__, strict=("scan",))
+explain_module(__name__)

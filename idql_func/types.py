@@ -16,6 +16,7 @@ __all__ = [
     "DatasetDict",
     "InfoDict",
     "InputError",
+    "Number",
     "PRNGKey",
     "Params",
     "PyTree",
@@ -23,6 +24,9 @@ __all__ = [
 
 PRNGKey: TypeAlias = torch.Tensor
 """A threefry key: an int64 tensor ``[2]`` that holds two unsigned 32-bit words."""
+
+Number: TypeAlias = float | torch.Tensor
+"""A number, or a tensor of them, for example one for each member of a stack."""
 
 Params: TypeAlias = dict[str, Any]
 """A Flax parameter tree: nested dicts of tensors, ``kernel`` laid out ``[in, out]``."""

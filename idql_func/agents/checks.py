@@ -192,8 +192,18 @@ def key_of_seed(seed: Any) -> PRNGKey:
     return random.PRNGKey(int(seed) if isinstance(seed, Integral) else seed)
 
 
-explained_learner = explained_methods(
-    *("create", "update", "actor_update", "critic_update", "eval_loss", "to", "to_act"),
+_METHODS = (
+    *("update", "actor_update", "critic_update", "eval_loss", "to", "to_act"),
     *("eval_actions", "sample_actions", "sample_implicit_policy"),
 )
-"""Decorator of a learner's class: see :func:`idql_func.boundary.explained`."""
+
+
+def explained_learner(cls: type) -> None:
+    """Let the methods of a learner raise one sentence; see :func:`idql_func.boundary.explained`.
+
+    ``create`` checks its keywords itself.
+
+    >>> explained_learner(type("Learner", (), {"create": lambda: None}))
+    """
+    explained_methods("create", strict=False)(cls)
+    explained_methods(*_METHODS)(cls)

@@ -83,6 +83,34 @@ class RunOptions(Generic[Settings]):
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
 
 
+def _number_rule(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+    """Numbers as tyro parses them, with a message of our own for texts that are none."""
+    words = {int: "an integer", float: "a number"}.get(info.type)
+    if words is None:
+        return None
+
+    def read(texts: list[str]) -> Any:
+        try:
+            return info.type(texts[0])
+        except ValueError:
+            raise ValueError(f"{texts[0][:60]!r} is not {words}") from None
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=info.type.__name__.upper(),
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, (int, info.type)),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+@functools.cache
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(_number_rule)
+    return registry
+
+
 def parse_options(
     cls: type[_Options],
     prog: str,
@@ -112,6 +140,7 @@ def parse_options(
         description=description,
         args=list(arguments),
         config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
+        registry=_registry(),
     )
 
 

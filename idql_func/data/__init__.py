@@ -1,5 +1,6 @@
 """Datasets, replay buffers, their loaders and D4RL's reference scores."""
 
+from idql_func.boundary import explain_classes
 from idql_func.data.binary import BinaryDataset
 from idql_func.data.d4rl import D4RLDataset
 from idql_func.data.dataset import Dataset
@@ -30,3 +31,5 @@ __all__ = [
     "validate_transitions",
     "write_minari_dataset",
 ]
+
+explain_classes(Dataset, ReplayBuffer, MemoryEfficientReplayBuffer, Normalizer, strict=False)

@@ -28,7 +28,7 @@ _FIELDS = ("observations", "next_observations", "actions", "rewards", "terminals
 _TRAIN_SHARE = 0.9  # AWAC's split: the last tenth of the episodes is not used
 
 
-@explained_methods("__init__")
+@explained_methods("__init__", strict=False)
 class BinaryDataset(Dataset):
     """Demonstrations and behaviour-cloning episodes for pen, door and relocate.
 

@@ -36,7 +36,7 @@ _KEYS = ("observations", "actions", "rewards", "terminals")
 CLIP_ADVICE = "pass out_of_range='clip' to clip them, or scale them to [-1, 1] in the data"
 
 
-@explained_methods("__init__")
+@explained_methods("__init__", strict=False)
 class D4RLDataset(Dataset):
     """The transitions of a D4RL recording, equal to those of upstream's class.
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from idql_func import random
-from idql_func.boundary import explained_methods
+from idql_func.boundary import describe, explained_methods
 from idql_func.data.arrays import (
     as_flags,
     check_lengths,
@@ -42,6 +42,7 @@ DEFAULT_SEED = 42
     "split",
     "filter",
     "normalize_returns",
+    strict=False,  # they check their arguments themselves
 )
 class Dataset:
     """Arrays with equal first axes, and two random streams that draw batches from them.
@@ -372,6 +373,9 @@ class Dataset:
         """
         if (take_top is None) == (threshold is None):
             raise InputError("filter: give either take_top or threshold, and not both.")
+        for name, value in (("take_top", take_top), ("threshold", threshold)):
+            if isinstance(value, bool):
+                raise TypeError(f"filter: {name} must be a number, got {value}.")
         if take_top is not None and not 0 <= take_top <= 100:
             raise InputError(f"filter: take_top must be a percentage in [0, 100], got {take_top}.")
         starts, ends, returns = self.trajectory_boundaries_and_returns()
@@ -453,6 +457,8 @@ class Dataset:
 
     def _check_rows(self, indx: Any) -> Any:
         """Check the caller's rows; in a plain dataset NumPy's indexing does it."""
+        if isinstance(indx, bool | np.bool_):
+            raise InputError(f"indx must hold integer row numbers, got {indx}.")
         return indx
 
     def _gather(self, fields: Iterable[str], rows: Any) -> dict[str, Any]:
@@ -519,7 +525,7 @@ def check_integer(value: Any, name: str, at_least: int) -> int:
         3
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {type(value).__name__} {value!r}.")
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__} {describe(value)}.")
     if value < at_least:
         raise InputError(f"{name} must be at least {at_least}, got {value}.")
     return int(value)

@@ -24,7 +24,7 @@ from idql_func.types import InputError, PRNGKey
 __all__ = ["MemoryEfficientReplayBuffer"]
 
 
-@explained_methods("__init__", "insert")
+@explained_methods("__init__", "insert", strict=False)
 class MemoryEfficientReplayBuffer(ReplayBuffer):
     """A replay buffer of stacked frames that stores each frame once.
 

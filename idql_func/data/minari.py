@@ -26,7 +26,7 @@ from idql_func.types import InputError
 __all__ = ["MinariDataset", "transitions_from_episodes"]
 
 
-@explained_methods("__init__")
+@explained_methods("__init__", strict=False)
 class MinariDataset(Dataset):
     """The transitions of a Minari recording, in the layout of :class:`D4RLDataset`.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from idql_func.boundary import explain_module
+from idql_func.boundary import describe, explain_module
 from idql_func.data.arrays import make_transfer, map_arrays, named_leaves
 from idql_func.types import InputError
 
@@ -53,6 +53,8 @@ def prefetch(
         >>> next(batches)["a"], next(count)
         (tensor([0, 0], dtype=torch.int32), 2)
     """
+    if not callable(draw):
+        raise TypeError(f"draw must be a function, got {describe(draw)}.")
     if isinstance(queue_size, bool) or not isinstance(queue_size, int) or queue_size < 1:
         raise InputError(f"queue_size must be an integer of at least 1, got {queue_size!r}.")
     if queue_size > _LONGEST_QUEUE:
@@ -109,4 +111,4 @@ class _CudaCopy(_Copy):
         return tensors
 
 
-explain_module(__name__)
+explain_module(__name__, strict=False)

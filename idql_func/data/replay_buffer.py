@@ -31,7 +31,7 @@ __all__ = ["ReplayBuffer"]
 Self = TypeVar("Self", bound="ReplayBuffer")
 
 
-@explained_methods("__init__", "insert")
+@explained_methods("__init__", "insert", strict=False)
 class ReplayBuffer(Dataset):
     """A dataset to insert transitions into; a full buffer overwrites the oldest.
 

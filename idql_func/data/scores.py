@@ -95,7 +95,10 @@ def normalized_score(name: str | os.PathLike[str] | ReferenceScores, ret: Return
             f"No reference scores are known for {str(name)!r}; give a D4RL name, or an HDF5 file "
             f"with the attributes ref_min_score and ref_max_score{hint}."
         )
-    result: Any = 100.0 * (np.asarray(ret, dtype=np.float64) - scores.min_score)
+    returns = np.asarray(ret)
+    if returns.dtype.kind not in "iuf":
+        raise InputError(f"normalized_score: ret must be a number or an array, got {ret!r}.")
+    result: Any = 100.0 * (returns.astype(np.float64) - scores.min_score)
     result /= scores.max_score - scores.min_score
     return result if isinstance(ret, np.ndarray) else result.item()
 

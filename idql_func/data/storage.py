@@ -63,7 +63,8 @@ def field_spec(space: Any, name: str = "space") -> Any:
     if isinstance(parts, Mapping):
         return {key: field_spec(part, f"{name}[{key!r}]") for key, part in parts.items()}
     shape, dtype = getattr(space, "shape", None), getattr(space, "dtype", None)
-    if shape is None or dtype is None or np.dtype(dtype).kind not in "biuf":
+    a_space = callable(getattr(space, "contains", None))  # one of the old gym package works too
+    if not a_space or shape is None or dtype is None or np.dtype(dtype).kind not in "biuf":
         raise TypeError(
             f"{name} is {space!r}; a replay buffer needs spaces with a shape and a numeric dtype, "
             "such as Box, or Dicts of them."
@@ -196,7 +197,7 @@ def check_row(
 
 def _check_value(field: np.ndarray, value: Any, where: str, name: str) -> np.ndarray:
     shape = field.shape[1:]
-    if type(value) is np.ndarray and value.dtype == field.dtype and value.shape == shape:
+    if type(value) is np.ndarray and value.dtype == field.dtype and value.shape == shape != ():
         return value
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
@@ -218,6 +219,11 @@ def _check_value(field: np.ndarray, value: Any, where: str, name: str) -> np.nda
             f"{where}: {name!r} has dtype {value.dtype}, which cannot be cast to {field.dtype}, "
             "its dtype in this buffer."
         )
+    if shape == () and field.dtype.kind == "f":  # a reward or a mask
+        if not math.isfinite(value):
+            raise InputError(f"{where}: {name!r} is {value}; it must be a finite number.")
+        if name == "masks" and not 0 <= value <= 1:
+            raise InputError(f"{where}: {name!r} is {value}; it must lie in [0, 1].")
     return value
 
 

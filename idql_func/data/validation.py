@@ -289,5 +289,5 @@ def _check_observations(
         )
 
 
-explain_module(__name__)
+explain_module(__name__, strict=False)
 __getattr__ = moved_names(__name__)

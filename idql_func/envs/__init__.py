@@ -1,5 +1,6 @@
 """Gymnasium wrappers, environments by name, roll-outs, and the built-in point maze."""
 
+from idql_func.boundary import explain_classes
 from idql_func.env_imports import allow_env_imports
 from idql_func.envs.frame_stack import FrameStack
 from idql_func.envs.frames import FrameSource, OffscreenRender
@@ -38,3 +39,6 @@ __all__ = [
     "wrap_pixels",
     "write_video",
 ]
+
+explain_classes(FixedGoalPointMaze, FrameSource, FrameStack, OffscreenRender, OffscreenView)
+explain_classes(PixelObservation, VideoRecorder, WANDBVideo, BoundedActions, UniversalSeed)

@@ -16,7 +16,7 @@ from idql_func.types import InputError
 __all__ = ["FrameStack"]
 
 
-@explained_methods("__init__")
+@explained_methods("__init__", strict=False)
 class FrameStack(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Replaces one entry ``[...]`` of a Dict observation by its last values, ``[..., num_stack]``.
 

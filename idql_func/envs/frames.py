@@ -47,6 +47,10 @@ def is_mujoco(env: gym.Env) -> bool:
     return _mujoco_state(env) is not None
 
 
+LARGEST_SIDE = 1 << 15
+"""Pixels; the largest images that OpenGL renders."""
+
+
 class FrameSource:
     """Renders the current state of an environment at a fixed size.
 
@@ -74,6 +78,11 @@ class FrameSource:
     def __init__(self, env: gym.Env, height: int, width: int, effects: bool = True) -> None:
         if height < 1 or width < 1:
             raise InputError(f"An image needs at least 1 by 1 pixels, got {height} by {width}.")
+        if max(height, width) > LARGEST_SIDE:
+            raise InputError(
+                f"An image may have at most {LARGEST_SIDE:,} pixels in height and in width, got "
+                f"{height:,} by {width:,}."
+            )
         self.env, self.height, self.width = env, height, width
         state = _mujoco_state(env)
         self._view = None if state is None else OffscreenView(height, width, effects)

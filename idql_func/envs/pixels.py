@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Space
 from numpy.typing import NDArray
 
-from idql_func.boundary import explained_methods
+from idql_func.boundary import explain_module, explained_methods
 from idql_func.envs.frame_stack import FrameStack
 from idql_func.envs.frames import FrameSource
 from idql_func.envs.offscreen import Camera
@@ -181,3 +181,6 @@ def wrap_pixels(
             env = FrameStack(env, num_stack, key)
     # UniversalSeed is outermost, so that it seeds the outermost spaces (quirk E9).
     return UniversalSeed(BoundedActions(env)), tuple(pixel_keys)
+
+
+explain_module(__name__, strict=False)

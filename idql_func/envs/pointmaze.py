@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 
+from idql_func.boundary import explain_module
 from idql_func.envs.frames import OffscreenRender
 from idql_func.types import InputError
 
@@ -292,3 +293,6 @@ def register_robotics() -> None:
             "`pip install 'idql_func[all]'`."
         ) from error
     gym.register_envs(gymnasium_robotics)
+
+
+explain_module(__name__, strict=False)

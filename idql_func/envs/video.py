@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from idql_func.boundary import explain_module
 from idql_func.envs.frames import FrameSource, frames_per_second
 from idql_func.envs.offscreen import Camera
 from idql_func.files import FileWriteError, OutputFile, atomic_path, write_bytes
@@ -319,3 +320,6 @@ class WANDBVideo(EpisodeFrames, gym.utils.RecordConstructorArgs):
             path = write_video(Path(folder) / f"video{video_suffix()}", frames, fps=20)
             video = self._wandb.Video(str(path), format=path.suffix[1:])
             self._wandb.log({self._name: video}, commit=False)
+
+
+explain_module(__name__, strict=False)

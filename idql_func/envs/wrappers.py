@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import gymnasium as gym
@@ -9,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Space
 from numpy.typing import NDArray
 
-from idql_func.boundary import explain_module, explained_methods
+from idql_func.boundary import describe, explain_module, explained_methods
 from idql_func.envs.frames import env_name
 from idql_func.types import InputError
 
@@ -141,7 +142,7 @@ class BoundedActions(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
         return np.clip(action, self._low, self._high)
 
 
-@explained_methods("__init__")
+@explained_methods("__init__", strict=False)
 class RepeatAction(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Applies each action several times and sums the rewards (``repeat_action.py``).
 
@@ -166,9 +167,10 @@ class RepeatAction(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """
 
     def __init__(self, env: gym.Env, action_repeat: int = 4) -> None:
-        if int(action_repeat) != action_repeat or action_repeat < 1:
+        whole = isinstance(action_repeat, Integral) and not isinstance(action_repeat, bool)
+        if not whole or action_repeat < 1:
             raise InputError(
-                f"action_repeat must be an integer of at least 1, got {action_repeat}."
+                f"action_repeat must be an integer of at least 1, got {describe(action_repeat)}."
             )
         gym.utils.RecordConstructorArgs.__init__(self, action_repeat=action_repeat)
         gym.Wrapper.__init__(self, env)

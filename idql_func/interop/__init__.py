@@ -15,6 +15,7 @@ targets, optimiser states, steps, key and hyper-parameters. Flax's msgpack needs
 True
 """
 
+from idql_func.boundary import explain_classes
 from idql_func.interop.files import latest_checkpoint, restore_checkpoint, save_checkpoint
 from idql_func.interop.flax_bytes import msgpack_restore, msgpack_serialize
 from idql_func.interop.orbax import restore_orbax, save_orbax
@@ -49,3 +50,5 @@ __all__ = [
     "to_bytes",
     "to_state_dict",
 ]
+
+explain_classes(Policy, GreedyPolicy, DiffusionPolicy)

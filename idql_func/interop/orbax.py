@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from idql_func.boundary import explain_module
 from idql_func.files import atomic_folder
 from idql_func.interop.state import from_state_dict, to_state_dict
 from idql_func.types import InputError
@@ -143,3 +144,6 @@ def _as_orbax(state: Any) -> Any:
     if set(state) == {str(i) for i in range(len(state))}:
         return [_as_orbax(state[str(i)]) for i in range(len(state))]
     return {name: _as_orbax(child) for name, child in state.items()}
+
+
+explain_module(__name__)

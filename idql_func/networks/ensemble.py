@@ -21,7 +21,7 @@ def subsample_ensemble(key: PRNGKey, params: Params, num_sample: int | None, num
     ``Ensemble_0``, members are taken from that entry only, in a new dict (quirk A9).
 
     Raises:
-        ValueError: ``num_sample`` is larger than ``num_qs``.
+        ValueError: ``num_sample`` is below 1 or above ``num_qs``.
 
     >>> import torch
     >>> from idql_func import random
@@ -31,10 +31,9 @@ def subsample_ensemble(key: PRNGKey, params: Params, num_sample: int | None, num
     """
     if num_sample is None:
         return params
-    if num_sample > num_qs:
-        raise ValueError(
-            f"subsample_ensemble: num_sample must be at most num_qs={num_qs}, got {num_sample}."
-        )
+    if not 1 <= num_sample <= num_qs:
+        at = "at least 1" if num_sample < 1 else f"at most num_qs={num_qs}"
+        raise ValueError(f"subsample_ensemble: num_sample must be {at}, got {num_sample}.")
     index = random.choice(key, num_qs, (num_sample,), replace=False)
     if "Ensemble_0" in params:
         return {**params, "Ensemble_0": _members(params["Ensemble_0"], index)}
@@ -48,4 +47,4 @@ def _members(params: Params, index: Tensor) -> Params:
     return tree_map(lambda p: p[index.long()], params)
 
 
-explain_module(__name__, strict=("subsample_ensemble",))
+explain_module(__name__)

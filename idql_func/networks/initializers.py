@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from idql_func import random
+from idql_func.boundary import explained
 from idql_func.types import PRNGKey
 
 Initializer: TypeAlias = Callable[[PRNGKey, tuple[int, ...]], Tensor]
@@ -36,6 +37,7 @@ def xavier_uniform() -> Initializer:
     return _draw_xavier_uniform
 
 
+@explained
 def _draw_xavier_uniform(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
     fan_in, fan_out = _fans(shape)
     variance = np.float32(1.0 / ((fan_in + fan_out) / 2))
@@ -56,6 +58,7 @@ def lecun_normal() -> Initializer:
     return _draw_lecun_normal
 
 
+@explained
 def _draw_lecun_normal(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
     # .8796... is the deviation of a unit normal cut at two deviations
     variance = np.float32(1.0 / _fans(shape)[0])
@@ -72,10 +75,12 @@ def normal(stddev: float) -> Initializer:
     return functools.partial(_draw_normal, stddev=stddev)
 
 
+@explained
 def _draw_normal(key: PRNGKey, shape: tuple[int, ...], stddev: float) -> Tensor:
     return random.normal(key, shape, torch.float32) * stddev
 
 
+@explained
 def zeros(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
     """All zero, whatever the key.
 
@@ -85,6 +90,7 @@ def zeros(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
     return torch.zeros(shape, device=key.device)
 
 
+@explained
 def ones(key: PRNGKey, shape: tuple[int, ...]) -> Tensor:
     """All one, whatever the key.
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from idql_func.boundary import describe
 from idql_func.networks.initializers import default_init
 from idql_func.networks.layers import Dense, LayerNorm
 from idql_func.networks.module import LazyRng, Module
@@ -124,7 +125,7 @@ def _check_keys(
     if not pixel_keys or len(depth_keys) not in (0, len(pixel_keys)):
         raise InputError(
             "PixelMultiplexer: pixel_keys must name at least one camera, and depth_keys none or "
-            f"one per camera, got {tuple(pixel_keys)} and {tuple(depth_keys)}."
+            f"one per camera, got {describe(tuple(pixel_keys))} and {describe(tuple(depth_keys))}."
         )
     for key in (*pixel_keys, *depth_keys):
         if key not in shapes:

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from torch import Tensor
 
 from idql_func import random
+from idql_func.boundary import explain_module
 from idql_func.compiler.donation import without_donation
 from idql_func.data.arrays import map_arrays, named_leaves
 from idql_func.data.dataset import check_integer
@@ -28,6 +29,9 @@ L = TypeVar("L")
 
 Update = Callable[[Any, dict[str, Any]], tuple[Any, InfoDict]]
 """From a learner and a batch to the next learner and its losses, as ``IQLLearner.update``."""
+
+
+_MOST_STEPS = 10**9
 
 
 def draw_batch(
@@ -120,6 +124,8 @@ def scan_updates(
     (5, ['entropy', 'nll'])
     """
     steps = check_integer(steps, "steps", at_least=1)
+    if steps > _MOST_STEPS:
+        raise InputError(f"steps must be at most {_MOST_STEPS:,} in one call, got {steps:,}.")
     batch_size = check_integer(batch_size, "batch_size", at_least=1)
     if metrics not in ("mean", "last"):
         raise InputError(f"metrics is {metrics!r}, but must be 'mean' or 'last'.")
@@ -182,3 +188,6 @@ def _checked_length(arrays: Mapping[str, Any]) -> int:
     if not count:
         raise InputError("scan_updates: the arrays have no rows to draw from.")
     return count
+
+
+explain_module(__name__, strict=False)

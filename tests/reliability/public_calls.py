@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import public_calls_more
 import torch
 from tiny_learners import ACT, OBS, STATE_LEARNERS, TINY, box, make_batch, make_state_learner
 
@@ -116,7 +117,9 @@ def of_floor() -> Iterator[tuple[str, Call]]:
     yield "tree_unflatten", (t.tree_unflatten, {"treespec": spec, "leaves": [1, 2]})
     yield "tree_unstack", (t.tree_unstack, {"tree": {"a": X}})
     yield "flatten_params", (tree.flatten_params, {"params": {"a": PARAMS}})
-    yield "enable_x64", (idql_func.enable_x64, {"flag": True})
+    yield "enable_x64", (lambda flag: _within(idql_func.enable_x64(flag)), {"flag": True})
+    yield "disable_jit", (lambda flag: _within(idql_func.disable_jit(flag)), {"flag": True})
+
     state = struct.TrainState.create(params=PARAMS, tx=optim.adam(0.1))
     yield (
         "TrainState.create",
@@ -124,6 +127,11 @@ def of_floor() -> Iterator[tuple[str, Call]]:
     )
     yield "TrainState.apply_gradients", (state.apply_gradients, {"grads": PARAMS})
     yield "TrainState.replace", (lambda step: state.replace(step=step), {"step": 1})
+
+
+def _within(context: Any) -> None:
+    with context:
+        pass
 
 
 def of_optim() -> Iterator[tuple[str, Call]]:
@@ -371,8 +379,8 @@ def of_interop() -> Iterator[tuple[str, Call]]:
 
 def learners() -> dict[str, tuple[Any, dict[str, Any]]]:
     """Each learner's class and its settings."""
-    state = {name: STATE_LEARNERS[name][:2] for name in ("bc", "iql", "sac", "td3")}
-    return {**state, **{cls.__name__: (cls, TINY[cls]) for cls in TINY}}
+    state = [STATE_LEARNERS[name][:2] for name in ("bc", "iql", "sac", "td3")]
+    return {cls.__name__: (cls, settings) for cls, settings in (*state, *TINY.items())}
 
 
 def of_learners() -> Iterator[tuple[str, Call]]:
@@ -398,7 +406,7 @@ def of_learners() -> Iterator[tuple[str, Call]]:
                     {"value": make_batch()[field]},
                 ),
             )
-        if name in ("sac", "td3"):
+        if name in ("SACLearner", "TD3Learner"):
             yield (
                 f"{name}.update utd",
                 (
@@ -422,4 +430,5 @@ GROUPS: dict[str, Callable[[], Iterator[tuple[str, Call]]]] = {
     "envs": of_envs,
     "interop": of_interop,
     "learners": of_learners,
+    **public_calls_more.GROUPS,
 }

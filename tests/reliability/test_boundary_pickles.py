@@ -10,9 +10,19 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+import pixel_learners
 import pytest
 import torch
-from tiny_learners import OBS, make_batch, make_state_learner, same
+from tiny_learners import (
+    ACT,
+    OBS,
+    STATE_LEARNERS,
+    TINY,
+    box,
+    make_batch,
+    make_state_learner,
+    same,
+)
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
@@ -139,3 +149,28 @@ def test_a_learner_arrives_with_every_bit(way: str, kind: str) -> None:
         assert same(copied.update(make_batch(1)), learner.update(make_batch(1)))
         observation = torch.ones(OBS)
         assert (copied.eval_actions(observation)[0] == learner.eval_actions(observation)[0]).all()
+
+
+def all_learners() -> dict[str, tuple[Any, Any]]:
+    """Each kind of learner, and a batch for it."""
+    made: dict[str, tuple[Any, Any]] = {
+        name: (make_state_learner(name), make_batch()) for name in STATE_LEARNERS
+    }
+    for cls, settings in TINY.items():
+        made[cls.__name__] = cls.create(0, box(OBS), box(ACT), **settings), make_batch()
+    for case in ("drq", "drq-cameras", "bc", "bc-cameras"):
+        made[f"pixels {case}"] = pixel_learners.create(case), pixel_learners.batch_of(case)
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", {**QUICK, **SLOW})
+def test_every_kind_of_learner_arrives(way: str) -> None:
+    # the server takes at most 256 file descriptors, and torch sends one for each tensor
+    torch.multiprocessing.set_sharing_strategy("file_system")
+    learners = all_learners()
+    copied = {**QUICK, **SLOW}[way]({name: learner for name, (learner, _) in learners.items()})
+    with disable_jit():
+        for name, (learner, batch) in learners.items():
+            assert same(copied[name], learner), name
+            assert same(copied[name].update(batch), learner.update(batch)), name

@@ -362,6 +362,22 @@ def test_lost_records_are_counted(config: TrainConfig) -> None:
     assert [r["step"] for r in read_metrics(path)] == [0, 4]
 
 
+def test_a_checkpoint_that_is_not_whole_is_named(config: TrainConfig) -> None:
+    path = train(config)
+    (path / "checkpoints" / "step_000000009").mkdir()
+    text = said_by(dataclasses.replace(config, max_steps=6), resume=path)
+    assert "step_000000009 is not whole and is left out" in text
+
+
+def test_another_version_of_torch_is_said(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = train(config)
+    monkeypatch.setattr("torch.__version__", "9.9.9")
+    text = said_by(dataclasses.replace(config, max_steps=6), resume=path)
+    assert "and continues with 9.9.9: the last bits of its numbers may differ" in text
+
+
 def test_metrics_that_are_changed_during_a_run_are_written_again(config: TrainConfig) -> None:
     path = config.runs_dir / "run" / "metrics.jsonl"
     for change in (path.unlink, lambda: os.truncate(path, 3)):

@@ -29,6 +29,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from idql_func.boundary import explain_module
 from idql_func.files import (
     OutputFile,
     add_digest,
@@ -451,3 +452,6 @@ def _check_sizes(
 
 
 _SIZES = ("_dim", "_blocks", "_dims", "T")
+
+
+explain_module(__name__)

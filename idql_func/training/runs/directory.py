@@ -359,7 +359,12 @@ def choose_run_directory(
             break
         run = RunDirectory(config.runs_dir / f"{default}-{number}")
         number += 1
-    run.check_is_free(overwrite)
+    try:
+        run.check_is_free(overwrite)
+    except InputError:
+        # another run may replace it at this moment: then the lock says so
+        if not overwrite or owner_of(run.path) is None:
+            raise
     return run
 
 
