@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from idql_func.errors import InputError
 
@@ -28,13 +29,22 @@ def allow_env_imports(names: Iterable[str] | None = None) -> Iterator[None]:
     ...     check_env_name("my_package:Maze-v0")
     'my_package:Maze-v0'
     """
-    if isinstance(names, str) or not isinstance(names, Iterable | None):
-        raise InputError(f"allow_env_imports: names must be names or None, got {names!r:.60}.")
-    token = _ALLOWED.set(_ALL if names is None else frozenset(names))
+    try:
+        allowed = _ALL if names is None else frozenset(map(_checked, names))
+    except TypeError:
+        kind = type(names).__name__
+        raise InputError(f"allow_env_imports: names must be names or None, got {kind}.") from None
+    token = _ALLOWED.set(allowed)
     try:
         yield
     finally:
         _ALLOWED.reset(token)
+
+
+def _checked(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError("a name is no text")
+    return name
 
 
 def check_env_name(name: str) -> str:

@@ -171,8 +171,10 @@ def evaluate_members(
         >>> [result["length"] for result in results]
         [300.0, 300.0, 300.0]
     """
-    if not 1 <= members <= _MOST_MEMBERS:
-        raise InputError(f"members must lie between 1 and {_MOST_MEMBERS:,}; got {members:,}.")
+    if members < 1:
+        raise InputError(f"members must be at least 1; got {members}.")
+    if members > _MOST_MEMBERS:
+        raise InputError(f"members must be at most {_MOST_MEMBERS:,}; got {members:,}.")
     episodes = (num_episodes, seed, num_envs)
     return _run(learner, members, env_or_factory, episodes, **options)
 

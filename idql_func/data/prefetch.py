@@ -8,7 +8,7 @@ index stream equals that of plain calls. Only the copies to a GPU run in paralle
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -79,6 +79,8 @@ class _Copy:
         self.device = device
 
     def start(self, batch: dict[str, Any]) -> Any:
+        if not isinstance(batch, Mapping):
+            raise TypeError(f"draw must return a dict of arrays, got {describe(batch)}.")
         return map_arrays(batch, make_transfer(self.device))
 
     def finish(self, started: Any) -> dict[str, Any]:

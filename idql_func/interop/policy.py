@@ -274,7 +274,10 @@ def build_policy(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) ->
     try:
         policy = kind(config).to(dtype)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"these settings are not those of a policy: {error}.") from None
+        why = error.__cause__ if isinstance(error.__cause__, KeyError) else error
+        raise InputError(
+            f"these settings are not those of a policy: {str(why).rstrip('.')}."
+        ) from None
     except (RuntimeError, ArithmeticError, AttributeError, MemoryError, RecursionError):
         raise InputError("these settings are not those of a policy: a size is wrong.") from None
     arrays = {name: tensor.numpy(force=True) for name, tensor in state_dict.items()}
