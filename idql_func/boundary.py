@@ -276,7 +276,8 @@ def _sentence(
         return None
     if isinstance(error, OSError | ImportError | Warning):
         return None
-    if isinstance(error, TypeError) and re.search(r"unexpected keyword|positional arg", text):
+    public = isinstance(error, TypeError) and not text.startswith("_")
+    if public and re.search(r"unexpected keyword|positional arg", text):
         return None  # a function of the caller has other arguments
     name = name or fn.__qualname__.replace("<locals>.", "")
     try:

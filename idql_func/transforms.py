@@ -16,7 +16,7 @@ import optree
 import torch
 from torch import Tensor
 
-from idql_func.boundary import explain_module, explained
+from idql_func.boundary import describe, explain_module, explained
 from idql_func.compiler.dynamo import opaque_to_torch
 from idql_func.compiler.inductor import compiler_problem
 from idql_func.compiler.jit import Jitted, name_of
@@ -259,7 +259,7 @@ def _in_axes(name: str, in_axes: Any, args: tuple[Any, ...]) -> list[Any]:
     if not (in_axes is None or isinstance(in_axes, int | tuple)) or isinstance(in_axes, bool):
         raise TypeError(
             f"{name}: in_axes must be an axis, None, or a tuple with an entry for each positional "
-            f"argument, got {in_axes!r}."
+            f"argument, got {describe(in_axes)}."
         )
     if isinstance(in_axes, tuple) and len(in_axes) != len(args):
         raise ValueError(

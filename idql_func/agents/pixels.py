@@ -16,6 +16,7 @@ from idql_func.agents.agent import Agent
 from idql_func.agents.augmentations import batched_random_crop
 from idql_func.agents.checks import check_integer, check_layers, check_name, real_tensor
 from idql_func.agents.factories import critic_head, policy_head
+from idql_func.boundary import describe
 from idql_func.compiler.torch_internals import register_constant
 from idql_func.deprecation import moved_names
 from idql_func.networks import D4PGEncoder, PixelMultiplexer, ResNetV2Encoder
@@ -176,7 +177,9 @@ def observation_shapes(
 
 def _key_names(what: str, keys: Any) -> tuple[str, ...]:
     if isinstance(keys, str) or not all(isinstance(key, str) for key in keys):
-        raise InputError(f"{what} must be a tuple of names such as ('pixels',), got {keys!r}.")
+        raise InputError(
+            f"{what} must be a tuple of names such as ('pixels',), got {describe(keys)}."
+        )
     return tuple(keys)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 
-from idql_func.boundary import explain_module
+from idql_func.boundary import describe, explain_module
 from idql_func.envs.frames import OffscreenRender
 from idql_func.types import InputError
 
@@ -85,7 +85,7 @@ def cell_of(position: ArrayLike) -> tuple[int, int]:
     """
     point = np.asarray(position, dtype=np.float64)
     if point.shape != (2,) or not np.isfinite(point).all():
-        raise InputError(f"A position must be two finite numbers (x, y), got {position!r}.")
+        raise InputError(f"A position must be two finite numbers (x, y), got {describe(position)}.")
     row = int(np.floor(len(MAZE_MAP) / 2 - point[1]))
     column = int(np.floor(point[0] + len(MAZE_MAP[0]) / 2))
     if not (0 <= row < len(MAZE_MAP) and 0 <= column < len(MAZE_MAP[0])):
