@@ -28,7 +28,8 @@ NOTES = "idql_func.sha256"
 _LIMIT = 1 << 26
 _LINE = re.compile(rb"(([0-9a-f]{64})  (\w[\w./+-]*))  ([0-9a-f]{8})")
 _KEPT = re.compile(r".*\.(so|cpp|py|h|cubin|o)|(fxgraph|aotautograd)/[\w./-]+")
-_checked: set[Path] = set()
+_checked: dict[Path, set[str]] = {}
+"""The caches that were checked, and their files after the last compilation of this process."""
 _lock = threading.RLock()
 
 
@@ -44,12 +45,12 @@ def checked_cache() -> Iterator[None]:
             yield
             return
         if folder not in _checked:
-            _checked.add(folder)
             _remove_damaged(folder)
-        before = _files(folder)
+            _checked[folder] = _files(folder)
         yield
         with suppress(OSError):  # a failed compilation may have left files that are not whole
-            _note(folder, _files(folder) - before)
+            before, _checked[folder] = _checked[folder], _files(folder)
+            _note(folder, _checked[folder] - before)
 
 
 def _remove_damaged(folder: Path) -> None:

@@ -26,7 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with a library and a saved graph that were noted, as a new process finds it."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
-    monkeypatch.setattr(inductor_cache, "_checked", set())
+    monkeypatch.setattr(inductor_cache, "_checked", {})
     with checked_cache():
         for name in NAMES:
             (folder / name).parent.mkdir(parents=True)
