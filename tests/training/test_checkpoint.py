@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from idql_func import agents, files, optim
+from idql_func import agents, optim
 from idql_func.agents import DDPMIQLLearner, GeneralDDPMIQLLearner
+from idql_func.files import add_digest, system
 from idql_func.training.runs.checkpoint import (
     METADATA,
     TENSORS,
@@ -219,7 +220,7 @@ def test_failed_write_keeps_the_old_checkpoint_and_no_partial_files(
     if when == "write":
         monkeypatch.setattr(os, "fsync", full)
     else:
-        monkeypatch.setattr(files, "_exchange", full)
+        monkeypatch.setattr(system, "exchange", full)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(tmp_path / "c", learner.update(batch())[0], metadata)
     monkeypatch.undo()
@@ -240,7 +241,7 @@ def flip_last_bit(path: Path) -> None:
 
 def edit(path: Path, **changes: Any) -> None:
     """Change values as somebody who knows the format, with the digest that belongs to them."""
-    path.write_text(json.dumps(files.add_digest({**json.loads(path.read_text()), **changes})))
+    path.write_text(json.dumps(add_digest({**json.loads(path.read_text()), **changes})))
 
 
 def without_digest(path: Path, **changes: Any) -> None:
