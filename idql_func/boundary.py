@@ -242,8 +242,8 @@ def _check_types(
             if type(value) is not float or not isnan(value):
                 continue
             raise InputError(f"{name or fn.__qualname__}: {argument} must be a number, got NaN.")
-        if isinstance(value, _TRACED_NUMBERS) and inside_transform():
-            continue
+        if isinstance(value, _TRACED_NUMBERS) and (inside_transform() or _is_scalar(value)):
+            continue  # a tensor may stand for a number, eagerly as in a jitted function
         words = misfit(value, annotation)
         if words is not None:
             raise TypeError(
@@ -359,6 +359,10 @@ def _strange_leaves(value: Any) -> Iterator[tuple[str, Any]]:
                 yield f"[{key!r}]", part
             for path, leaf in _strange_leaves(part):
                 yield f"[{key!r}]{path}", leaf
+
+
+def _is_scalar(value: Any) -> bool:
+    return _is_real_tensor(value) and value.ndim == 0 and value.dtype != torch.bool
 
 
 def _is_key(value: Any) -> bool:

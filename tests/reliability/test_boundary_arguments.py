@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -259,6 +260,22 @@ def test_actions_of_observations_that_require_a_gradient(name: str) -> None:
 
 
 # --- where errors pass unchanged --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("disabled", [False, True])
+def test_a_scalar_tensor_stands_for_a_number(disabled: bool) -> None:
+    """Also where a jitted function runs eagerly, so that ``disable_jit`` changes no outcome."""
+
+    def step(rate: torch.Tensor) -> torch.Tensor:
+        tx = optim.adam(rate, b1=rate * 900)
+        params = {"w": torch.ones(2)}
+        return tx.update({"w": torch.ones(2)}, tx.init(params), params)[0]["w"]
+
+    rate = torch.tensor(1e-3)
+    with disable_jit() if disabled else contextlib.nullcontext():
+        torch.testing.assert_close(jit(step)(rate), step(rate))
+        torch.testing.assert_close(step(rate), torch.full((2,), -1e-3))
+    assert losses.exp_w_clip(torch.ones(2), torch.tensor(5.0)).shape == (2,)  # type: ignore[arg-type]
 
 
 def test_an_error_of_the_callers_function_passes() -> None:
