@@ -189,7 +189,8 @@ _QUICK: dict[str, frozenset[type]] = {
     "Number": frozenset({int, float}),
 }
 """The annotations that are checked before a call, and types that fit without a further check.
-A tensor or nothing else is not checked: the function itself can't take a wrong one."""
+What may be a tensor is not checked: the function converts arrays and numbers of any kind, as JAX
+does, and can't take anything else."""
 
 _Check = tuple[str, int, frozenset[type], str]
 
@@ -206,7 +207,8 @@ def _checked_first(fn: Callable[..., Any]) -> tuple[_Check, ...]:
             part.partition("[")[0] if part.startswith("Callable[") else part
             for part in annotation.split(" | ")
         }
-        if parts == {"Tensor"} or not parts <= _QUICK.keys():
+        arrays = not parts.isdisjoint({"Tensor", "Number"}) and "Schedule" not in parts
+        if arrays or not parts <= _QUICK.keys():
             continue
         quick = frozenset[type]().union(*(_QUICK[part] for part in parts))
         # an argument by keyword only has no place
@@ -242,7 +244,7 @@ def _check_types(
             if type(value) is not float or not isnan(value):
                 continue
             raise InputError(f"{name or fn.__qualname__}: {argument} must be a number, got NaN.")
-        if isinstance(value, _TRACED_NUMBERS) and (inside_transform() or _is_scalar(value)):
+        if _is_scalar(value) or (isinstance(value, _TRACED_NUMBERS) and inside_transform()):
             continue  # a tensor may stand for a number, eagerly as in a jitted function
         words = misfit(value, annotation)
         if words is not None:
@@ -362,6 +364,9 @@ def _strange_leaves(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_scalar(value: Any) -> bool:
+    """Whether a value is a tensor or an array that is one number."""
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0 and value.dtype.kind in "iuf"
     return _is_real_tensor(value) and value.ndim == 0 and value.dtype != torch.bool
 
 

@@ -132,6 +132,7 @@ def _run_all(cells: Sequence[Cell], settings: Mapping[str, Any]) -> int:
     for number, (cell, run) in enumerate(zip(cells, runs, strict=True), start=1):
         reporter.stage(f"Run {number} of {len(cells)}: {cell.line}")
         if run.is_complete:
+            run.remove_stale_lock()
             reporter.detail("already finished")
             continue
         if (owner := owner_of(run.path)) is not None:

@@ -13,6 +13,7 @@ from idql_func.cli import main
 from idql_func.training import offline
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.runs.directory import RunDirectory
+from idql_func.training.runs.lock import LOCK
 
 
 @pytest.fixture
@@ -60,8 +61,11 @@ def test_sweep_makes_each_run_once_and_continues_after_an_interruption(
         path.unlink()
     for path in early.checkpoints.glob("step_*"):
         path.rmdir()
+    killed = RunDirectory(tmp_path / "runs" / wanted[0]).path / LOCK
+    killed.write_text("{}")  # left by a process that was killed after the summary
     assert main(line) == 0
     assert capsys.readouterr().out.count("already finished") == 1
+    assert not killed.exists()
     again, before = (json.loads(text) for text in (run.summary.read_bytes(), summary))
     assert again["evaluation"] == before["evaluation"]
     assert early.summary.is_file()

@@ -258,12 +258,16 @@ class RunDirectory:
             self.discard()
         _remove(self.path / _DISCARDED)
         for name in self._inner_names():
-            # An inner run that is finished is not opened again: its lock would stay.
-            if (self.path / name / LOCK).exists():
-                with suppress(FolderInUse, OSError):
-                    lock_folder(self.path / name, patience=0).release()
+            # an inner run that is finished is not opened again: its lock would stay
+            RunDirectory(self.path / name).remove_stale_lock()
         for folder in (self.path, self.checkpoints, self.path / "replay_buffer"):
             remove_leftovers(folder)
+
+    def remove_stale_lock(self) -> None:
+        """Remove the file of a lock that a killed process has left."""
+        if (self.path / LOCK).exists():
+            with suppress(FolderInUse, OSError):
+                lock_folder(self.path, patience=0).release()
 
     def member_names(self) -> list[str]:
         """The names of the members, none for the run of a single learner.
