@@ -193,7 +193,7 @@ def key_of_seed(seed: Any) -> PRNGKey:
 
 
 _METHODS = (
-    *("update", "actor_update", "critic_update", "eval_loss", "to", "to_act"),
+    *("actor_update", "critic_update", "eval_loss", "to", "to_act"),
     *("eval_actions", "sample_actions", "sample_implicit_policy"),
 )
 
@@ -201,9 +201,9 @@ _METHODS = (
 def explained_learner(cls: type) -> None:
     """Let the methods of a learner raise one sentence; see :func:`idql_func.boundary.explained`.
 
-    ``create`` checks its keywords itself.
+    ``create`` and ``update`` check their arguments themselves.
 
     >>> explained_learner(type("Learner", (), {"create": lambda: None}))
     """
-    explained_methods("create", strict=False)(cls)
+    explained_methods("create", "update", strict=False)(cls)
     explained_methods(*_METHODS)(cls)
