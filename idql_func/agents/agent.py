@@ -111,12 +111,12 @@ class Agent(PyTreeNode):
         self, value: Any, name: str, rows: int | None, size: tuple[int, ...], dtype: torch.dtype
     ) -> Tensor:
         """One entry of a batch as a checked tensor ``[B, *size]`` of ``dtype``."""
-        if type(value) is Tensor and value.dtype is dtype and value.device == self.rng.device:
+        if type(value) is Tensor and value.dtype is dtype and not value.is_meta:  # usual: fast
             shape = value.shape
             if shape and shape[0] and shape[1:] == size and rows in (None, shape[0]):
                 return value
         what = f"{type(self).__name__}: batch[{name!r}]"
-        if not isinstance(value, Tensor) or value.is_meta or value.is_sparse:
+        if not isinstance(value, Tensor) or value.is_sparse or value.is_meta > self.rng.is_meta:
             value = real_tensor(value, what).to(self.rng.device)
         shape = value.shape
         rows = shape[0] if rows is None and shape else rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
+from contextvars import ContextVar
 from types import FunctionType
 from typing import Any
 
@@ -34,7 +35,7 @@ def without_writes(name: str, *arguments: Any, outermost: bool = False) -> Itera
     which = "an argument, which the function around it still needs" if inside else "an argument"
     message = f"{name}: the function writes into {which}; write x = x + 1 instead of x += 1."
     try:
-        with contextlib.nullcontext() if inside else _ProtectedMemory(tensors):
+        with contextlib.nullcontext() if inside else _protected(tensors):
             yield
     except _Write as write:
         raise TypeError(message).with_traceback(write.__traceback__) from None
@@ -46,12 +47,36 @@ class _Write(Exception):
     """A write into protected memory. torch would take a TypeError of ``+=`` for "try ``+``"."""
 
 
-class _ProtectedMemory(TorchFunctionMode):
-    """Within the block, a function of torch that would write into some tensors is stopped."""
+_active: ContextVar[_ProtectedMemory | None] = ContextVar("idql_func_protected", default=None)
 
-    def __init__(self, tensors: list[Tensor]) -> None:
+
+@contextlib.contextmanager
+def _protected(tensors: list[Tensor]) -> Iterator[None]:
+    """Protect some tensors; one mode serves for nested functions, since each costs time."""
+    storages = {storage_of(x) for x in tensors if not x.is_sparse}
+    active = _active.get()
+    if active is not None:
+        before, active.storages = active.storages, active.storages | storages
+        try:
+            yield
+        finally:
+            active.storages = before
+        return
+    mode = _ProtectedMemory(storages)
+    token = _active.set(mode)
+    try:
+        with mode:
+            yield
+    finally:
+        _active.reset(token)
+
+
+class _ProtectedMemory(TorchFunctionMode):
+    """Within the block, a function of torch that would write into some storages is stopped."""
+
+    def __init__(self, storages: set[int]) -> None:
         super().__init__()
-        self.storages = {storage_of(x) for x in tensors if not x.is_sparse}
+        self.storages = storages
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
