@@ -82,6 +82,8 @@ class _ProtectedMemory(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Call the function."""
+        if not kwargs and func in _READS_ONLY:  # most calls, so that they cost little
+            return func(*args)
         kwargs = kwargs or {}
         written = _written(func, args, kwargs)
         for x in tree_iter(written) if written else ():
@@ -96,11 +98,17 @@ class _ProtectedMemory(TorchFunctionMode):
             return False
 
 
+_READS_ONLY: set[Any] = set()
+"""Functions of torch that write into no argument, unless one has the name ``out``."""
+
+
 def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     """The arguments that a function of torch writes into."""
     name = getattr(func, "__name__", "")
     written = [kwargs["out"]] if kwargs.get("out") is not None else []
     inplace = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
+    if not inplace and name != "__setitem__" and not isinstance(func, FunctionType):
+        _READS_ONLY.add(func)
     if inplace or name == "__setitem__" or _has_inplace_set(func, args, kwargs):
         written += args[:1] or list(kwargs.values())[:1]
     return written
