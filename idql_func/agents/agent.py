@@ -116,7 +116,7 @@ class Agent(PyTreeNode):
             if shape and shape[0] and shape[1:] == size and rows in (None, shape[0]):
                 return value
         what = f"{type(self).__name__}: batch[{name!r}]"
-        if not isinstance(value, Tensor) or value.is_sparse or value.is_meta > self.rng.is_meta:
+        if not isinstance(value, Tensor) or value.is_sparse or value.is_meta != self.rng.is_meta:
             value = real_tensor(value, what).to(self.rng.device)
         shape = value.shape
         rows = shape[0] if rows is None and shape else rows

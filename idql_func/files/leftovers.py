@@ -26,7 +26,7 @@ _TEMPORARY = re.compile(
 def temporary_name(path: Path) -> Path:
     # Same folder, since a rename is atomic only within one file system.
     process = os.getpid()
-    writer = f"{_machine()}-{process}-{_start_of(process) or 0}-{uuid.uuid4().hex[:6]}"
+    writer = f"{_machine()}-{process}-{start_of_process(process) or 0}-{uuid.uuid4().hex[:6]}"
     return path.with_name(f".{path.name}.{writer}.part")
 
 
@@ -88,7 +88,7 @@ def remove_folder(path: StrPath) -> None:
 def _writer_may_live(path: Path, match: re.Match[str]) -> bool:
     """Whether the process that a temporary name holds may still be writing."""
     if match["machine"] == _machine():
-        started = _start_of(int(match["process"]))
+        started = start_of_process(int(match["process"]))
         return started is not None and started in (int(match["start"]), 0)
     try:  # of another machine or container, or of an earlier version
         return time.time() - path.lstat().st_mtime < _OLD_NAMES_AFTER
@@ -96,10 +96,13 @@ def _writer_may_live(path: Path, match: re.Match[str]) -> bool:
         return True
 
 
-def _start_of(process: int) -> int | None:
+def start_of_process(process: int) -> int | None:
     """When a process started, 0 if that is unknown, None if there is no such process.
 
     The number of a process is used again after its end, its number and start are not.
+
+    >>> start_of_process(os.getpid()) is None, start_of_process(0) is None
+    (False, True)
     """
     if process <= 0:
         return None

@@ -17,7 +17,6 @@ import functools
 import json
 import os
 import socket
-import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from idql_func.files import system, write_bytes
+from idql_func.files.leftovers import start_of_process
 from idql_func.types import InputError
 
 try:
@@ -78,13 +78,8 @@ class Owner:
         """Whether the process may still run: not known of other machines."""
         if self.pid is None or self.host != socket.gethostname():
             return self.pid is not None
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except OSError:  # it runs, under another user
-            return True
-        return self.ticks is None or _start_of(self.pid) in (None, self.ticks)
+        started = start_of_process(self.pid)
+        return started is not None and (not self.ticks or started in (0, self.ticks))
 
 
 @dataclass
@@ -307,7 +302,7 @@ def _description(token: str = "") -> bytes:
         "pid": pid,
         "host": socket.gethostname(),
         "since": datetime.now().isoformat(sep=" ", timespec="seconds"),
-        "ticks": _start_of(pid),
+        "ticks": start_of_process(pid),
         "token": token,
     }
     return (json.dumps(about) + "\n").encode()
@@ -340,15 +335,4 @@ def _stat(path: Path) -> os.stat_result | None:
     try:
         return os.stat(path)
     except OSError:
-        return None
-
-
-def _start_of(pid: int) -> int | None:
-    """When a process started, in clock ticks since the machine did; None where unknown."""
-    if not sys.platform.startswith("linux"):
-        return None
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-        return int(text.rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
         return None
