@@ -45,8 +45,13 @@ C = TypeVar("C", bound=type)
 _PACKAGE = str(Path(__file__).parent)
 
 
-def _folders() -> Iterator[str]:
+@functools.cache
+def _libraries() -> tuple[str, ...]:
     """The folders of the libraries that may fail because of an argument."""
+    return tuple(_folders())
+
+
+def _folders() -> Iterator[str]:
     yield _PACKAGE
     yield str(Path(dis.__file__).parent)  # the standard library
     names = ("torch", "numpy", "optree", "gymnasium", "h5py", "safetensors", "tensordict", "PIL")
@@ -55,7 +60,6 @@ def _folders() -> Iterator[str]:
         yield from (spec.submodule_search_locations or ()) if spec is not None else ()
 
 
-_LIBRARIES = tuple(_folders())
 _RAISE = dis.opmap["RAISE_VARARGS"]
 _LONGEST = 60  # characters of a described value
 _MOST_SHOWN = 5  # arguments in a sentence
@@ -270,7 +274,7 @@ def _sentence(
         return None
     # compiled code has relative names
     files = [file for file in map(_file, steps) if file.startswith("/")]
-    if not all(file.startswith(_LIBRARIES) for file in files):
+    if not all(file.startswith(_libraries()) for file in files):
         return None  # the caller's own code
     own = _is_raised_here(steps[-1]) and not isinstance(error, AssertionError)
     text = str(error)
