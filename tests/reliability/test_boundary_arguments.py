@@ -267,7 +267,7 @@ def test_a_scalar_tensor_stands_for_a_number(disabled: bool) -> None:
     """Also where a jitted function runs eagerly, so that ``disable_jit`` changes no outcome."""
 
     def step(rate: torch.Tensor) -> torch.Tensor:
-        tx = optim.adam(rate, b1=rate * 900)
+        tx = optim.adam(rate, b1=rate * 900)  # type: ignore[arg-type]
         params = {"w": torch.ones(2)}
         return tx.update({"w": torch.ones(2)}, tx.init(params), params)[0]["w"]
 
