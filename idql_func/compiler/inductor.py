@@ -73,7 +73,8 @@ def compile_graph(
     return _plain(plain)
 
 
-def _plain(graph: GraphModule) -> CompiledGraph:
+def _plain(traced: GraphModule) -> CompiledGraph:
+    graph = _copy(traced)  # with its Python code, which Dynamo reads
     compiled: CompiledGraph = torch.compile(graph, fullgraph=True, dynamic=False)
     cache: AbstractContextManager[None] = checked_cache()
 
@@ -147,6 +148,7 @@ def _compile_with_dynamic_rows(
 
 
 def _copy(graph: GraphModule) -> GraphModule:
+    """A graph of the same nodes; its Python code is written at once."""
     nodes = torch.fx.Graph()
     nodes.output(nodes.graph_copy(graph.graph, {}))
     return GraphModule(graph, nodes)

@@ -48,6 +48,7 @@ COPY_ON_WRITE = "copies on write of arguments"
 SHARED = "check of results that members share"
 WRITES = "check of writes inside other transforms"
 DYNAMO = "jitted functions inside torch.compile"
+GRAPH_CODE = "Python code of a graph at its first use"
 
 FALLBACKS = {
     TRACE: "jitted functions run eagerly",
@@ -62,6 +63,7 @@ FALLBACKS = {
     SHARED: "with out_axes None, vmap returns the first member's result",
     WRITES: "a function inside vmap may write into the arguments of a function around it",
     DYNAMO: "torch.compile leaves its graph at a jitted function",
+    GRAPH_CODE: "torch writes the code again after each change of a graph",
 }
 """What the library does where a route is off."""
 
@@ -283,6 +285,27 @@ def make_fx() -> Callable[..., Any]:
 
     _expect_parameters(proxy_tensor.make_fx, "tracing_mode", "_allow_non_fake_inputs")
     return functools.partial(proxy_tensor.make_fx, tracing_mode="fake", _allow_non_fake_inputs=True)
+
+
+@internal(GRAPH_CODE)
+def lazy_graph_code() -> Callable[[bool], contextlib.AbstractContextManager[None]]:
+    """A context in which new graphs get their Python code only when they are called."""
+    from torch.fx._lazy_graph_module import _make_graph_module, _use_lazy_graph_module
+
+    graph = torch.fx.Graph()
+    graph.output(graph.placeholder("x"))
+    with _use_lazy_graph_module(True):
+        module = _make_graph_module(torch.nn.Module(), graph)
+    _expect(isinstance(module, torch.fx.GraphModule), "another class of graphs")
+    _expect(type(module) is not torch.fx.GraphModule, "the code is written at once")
+    _expect(module(3) == 3, "a graph that does not run")
+    return _use_lazy_graph_module
+
+
+def graph_code_on_demand() -> contextlib.AbstractContextManager[None]:
+    """A context in which new graphs get their code at the first call, where torch has one."""
+    context = lazy_graph_code()
+    return contextlib.nullcontext() if context is None else context(True)
 
 
 @internal(TRACE)

@@ -65,10 +65,15 @@ def trace(fn: Callable[..., Any], tensors: Sequence[Tensor], name: str = "jit") 
     ensure_cache()
     make_fx = torch_internals.make_fx()
     assert make_fx is not None
+
+    def observed(*inputs: Tensor) -> Any:
+        with TracedValues(name):
+            return fn(*inputs)
+
     token = _TRACING.set(True)
     try:
-        with COMPILE_LOCK, TracedValues(name):
-            graph = make_fx(fn)(*tensors)
+        with COMPILE_LOCK, torch_internals.graph_code_on_demand():
+            graph = make_fx(observed)(*tensors)
     finally:
         _TRACING.reset(token)
     if problem_of(ANALYSIS) is not None:

@@ -7,10 +7,9 @@ import multiprocessing
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from parity.conformance.choices import Choices, shrink
@@ -20,7 +19,6 @@ from parity.conformance.grammar import draw_program, program_of
 from parity.conformance.older import FAMILY as OLDER_FAMILY
 from parity.conformance.older import older_programs
 from parity.conformance.outcomes import Outcome, run
-from parity.conformance.store import read_outcomes
 from parity.conformance.text import Program
 
 T = TypeVar("T")
@@ -97,15 +95,44 @@ def _on_jax(seeds: Sequence[int]) -> list[Outcome]:
     return outcomes
 
 
-def _in_processes(work: Callable[..., list[T]], items: Sequence, jobs: int) -> Iterator[list[T]]:
+@contextlib.contextmanager
+def _processes(jobs: int) -> Iterator[Executor | None]:
+    """Some processes, or None for one job."""
+    if jobs == 1:
+        yield None
+        return
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+@contextlib.contextmanager
+def port_processes(jobs: int) -> Iterator[Executor | None]:
+    """Some processes that import the port while the caller prepares their work."""
+    with _processes(jobs) as pool:
+        if pool is not None:
+            for _ in range(jobs):
+                pool.submit(_import_port)
+        yield pool
+
+
+def _import_port() -> None:
+    """Trace a first function, which imports torch's compiler."""
+    import torch
+
+    from idql_func import jit
+    from idql_func.compiler.inductor import without_code_generation
+
+    torch.set_num_threads(1)
+    with without_code_generation():
+        jit(torch.sin)(torch.ones(2))
+
+
+def _in_chunks(
+    work: Callable[..., list[T]], items: Sequence, pool: Executor | None
+) -> Iterator[list[T]]:
     """The results of chunks, in order."""
     chunks = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
-    if jobs == 1:
-        yield from map(work, chunks)
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, spawn) as pool:
-        yield from pool.map(work, chunks)
+    yield from map(work, chunks) if pool is None else pool.map(work, chunks)
 
 
 def recorded_outcomes(
@@ -113,9 +140,10 @@ def recorded_outcomes(
 ) -> list[Outcome]:
     """What JAX does with the programs of some seeds."""
     outcomes: list[Outcome] = []
-    for some in _in_processes(_on_jax, seeds, jobs):
-        outcomes += some
-        each(len(some))
+    with _processes(jobs) as pool:
+        for some in _in_chunks(_on_jax, seeds, pool):
+            outcomes += some
+            each(len(some))
     return outcomes
 
 
@@ -125,20 +153,17 @@ def older_outcomes() -> list[Outcome]:
 
 
 def replay(
-    directory: Path,
-    jobs: int = 1,
+    pairs: Sequence[tuple[Program, Outcome]],
+    pool: Executor | None = None,
     eager: bool = False,
     each: Callable[[int], None] = lambda count: None,
 ) -> list[Verdict]:
-    """Run the recorded programs on the port, in some processes.
+    """Run recorded programs on the port, in this process or in others.
 
     ``each`` is called with the number of programs that have just been run.
-
-    Raises:
-        RecordError: if the record is missing, damaged or of other programs.
     """
     verdicts: list[Verdict] = []
-    for some in _in_processes(partial(_replay, eager=eager), read_outcomes(directory), jobs):
+    for some in _in_chunks(partial(_replay, eager=eager), pairs, pool):
         verdicts += some
         each(len(some))
     return verdicts
@@ -152,9 +177,10 @@ def live(
 ) -> list[Verdict]:
     """Run the programs of some seeds on JAX and on the port."""
     verdicts: list[Verdict] = []
-    for some in _in_processes(partial(_both, eager=eager), seeds, jobs):
-        verdicts += some
-        each(len(some))
+    with _processes(jobs) as pool:
+        for some in _in_chunks(partial(_both, eager=eager), seeds, pool):
+            verdicts += some
+            each(len(some))
     return verdicts
 
 

@@ -17,6 +17,7 @@ from parity.conformance.checking import (
     older_outcomes,
     on_jax,
     on_port,
+    port_processes,
     recorded_outcomes,
     replay,
     smallest,
@@ -73,9 +74,10 @@ def check_programs(directory: Path = REFERENCE, jobs: int = 1) -> bool:
         RecordError: if the record is missing, damaged or of other programs.
     """
     begin = time.perf_counter()
-    with Progress(transient=True) as progress:
-        task = progress.add_task("running programs", total=len(read_outcomes(directory)))
-        verdicts = replay(directory, jobs, each=lambda n: progress.advance(task, n))
+    with port_processes(jobs) as pool, Progress(transient=True) as progress:
+        pairs = read_outcomes(directory)
+        task = progress.add_task("running programs", total=len(pairs))
+        verdicts = replay(pairs, pool, each=lambda n: progress.advance(task, n))
     return _report(verdicts, time.perf_counter() - begin, "the port against the recorded JAX")
 
 

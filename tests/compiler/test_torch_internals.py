@@ -150,6 +150,7 @@ _FIXED = type("Fixed", (), {"STATIC": 2, "DYNAMIC": 2})
 _INDUCTOR = "torch._inductor."
 BROKEN: dict[str, tuple[str, Any]] = {
     "make_fx": ("torch.fx.experimental.proxy_tensor.make_fx", lambda f: f),
+    "lazy_graph_code": ("torch.fx._lazy_graph_module._use_lazy_graph_module", _NoMode),
     "functorch_stack": ("torch._C._functorch.peek_interpreter_stack", lambda: None),
     "functorch_levels": ("torch._C._functorch.maybe_get_level", lambda tensor: 0),
     "functorch_value": ("torch._C._functorch.get_unwrapped", lambda tensor: torch.zeros(1)),
