@@ -264,7 +264,7 @@ def test_command_lines_are_valid(
     [
         ("idql fly", "there is no command fly"),
         ("idql train mars", "no preset"),
-        ("idql train --bogus 1", "2"),
+        ("idql train --bogus 1", "no option is called --bogus"),
         ("idql train --grid learner.T=1,2", "may differ in"),
         ("python -m parity chekc", "2"),
         ("python -m benchmarks --only nothing", "nothing"),

@@ -7,7 +7,9 @@ errors of input become one line. Slow imports, torch above all, happen after the
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +18,7 @@ from idql_func.env_imports import allow_env_imports, names_that_import
 from idql_func.files.torch_cache import ensure_cache
 from idql_func.training.runtime.interrupts import stop_signals
 
-__all__ = ["COMMANDS", "INPUT_ERRORS", "main", "one_line"]
+__all__ = ["COMMANDS", "INPUT_ERRORS", "main", "one_line", "print_error"]
 
 COMMANDS = (
     "train",
@@ -68,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, everything = arguments[0], len(rest) < len(arguments) - 1
     try:
         if command not in COMMANDS:
-            raise ValueError(f"no command is called {command!r}; there are {', '.join(COMMANDS)}")
+            known = ", ".join(COMMANDS)
+            raise ValueError(f"no command is called {command[:60]!r}; there are {known}")
         ensure_cache()  # some packages import parts of torch that fail without it
         module = import_module(f"idql_func.cli.{command}")
         with allow_env_imports(None if everything else names_that_import(rest)), stop_signals():
@@ -79,20 +82,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     except INPUT_ERRORS as error:
         if os.environ.get("IDQL_DEBUG") == "1":
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print_error(one_line(error))
         return 2
     except MemoryError:
-        print("error: there is not enough memory; give smaller sizes", file=sys.stderr)
+        print_error("there is not enough memory; give smaller sizes")
         return 2
     except Exception as error:  # of the program itself: a bug, and no text for a user
         if os.environ.get("IDQL_DEBUG") == "1":
             raise
-        print(
-            f"error: {command} stopped with an unexpected {type(error).__name__}; "
-            "IDQL_DEBUG=1 shows where, please report it",
-            file=sys.stderr,
+        print_error(
+            f"{command} stopped with an unexpected {type(error).__name__}; "
+            "IDQL_DEBUG=1 shows where, please report it"
         )
         return 1
+
+
+def print_error(message: str) -> None:
+    """Print an error: one line, which a terminal shows broken between words.
+
+    Example:
+        >>> from contextlib import redirect_stderr
+        >>> with redirect_stderr(sys.stdout):
+        ...     print_error("no command is called 'fly'")
+        error: no command is called 'fly'
+    """
+    text = f"error: {message}"
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+    print(text, file=sys.stderr)
 
 
 def one_line(error: BaseException) -> str:

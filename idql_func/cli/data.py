@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from idql_func.cli.options import parse_commands
 from idql_func.training.configs.options import check_at_least
 from idql_func.training.configs.sizes import check_sizes
 
@@ -49,18 +50,14 @@ def parse(arguments: Sequence[str]) -> MakeOptions | InfoOptions:
     """Parse the options.
 
     Raises:
-        SystemExit: if help was requested (0), or an option is unknown or has an invalid value (2).
+        InputError, SystemExit: as :func:`parse_options`.
 
     Example:
         >>> parse(["info", "data.hdf5"])
         InfoOptions(source='data.hdf5')
     """
-    return tyro.extras.subcommand_cli_from_dict(
-        {"make": MakeOptions, "info": InfoOptions},
-        prog="idql data",
-        description="Make or describe a dataset.",
-        args=list(arguments),
-    )
+    commands = {"make": MakeOptions, "info": InfoOptions}
+    return parse_commands(commands, "idql data", "Make or describe a dataset.", arguments)
 
 
 def main(arguments: Sequence[str]) -> int:

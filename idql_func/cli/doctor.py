@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import tyro
 
+from idql_func.cli.refusals import parse_or_refuse
+
 __all__ = ["main", "parse"]
 
 _WIDTH = 80
@@ -38,7 +40,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def parse(arguments: Sequence[str]) -> bool:
     """Parse the options; whether to print JSON."""
-    return tyro.cli(_options, prog="idql doctor", args=list(arguments))
+    prog = "idql doctor"
+    return parse_or_refuse(lambda words: tyro.cli(_options, prog=prog, args=words), prog, arguments)
 
 
 def _options(json: tyro.conf.FlagCreatePairsOff[bool] = False) -> bool:

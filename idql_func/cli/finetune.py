@@ -40,7 +40,7 @@ def parse(arguments: Sequence[str]) -> FinetuneOptions:
         InputError: if the first argument is neither a preset nor a run, or ``--resume`` is given
             together with a preset or ``--start``.
         FileNotFoundError: if the run to resume or to start from does not exist.
-        SystemExit: if help was requested (0), or an option is unknown or has an invalid value (2).
+        SystemExit: help was requested (0).
 
     Example:
         >>> config = parse(["antmaze-actor", "--seed", "3"]).config

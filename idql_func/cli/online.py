@@ -29,7 +29,7 @@ def parse(arguments: Sequence[str]) -> OnlineOptions:
     Raises:
         InputError: if the preset is unknown, or given together with ``--resume``.
         FileNotFoundError: if the run to resume does not exist.
-        SystemExit: if help was requested (0), or an option is unknown or has an invalid value (2).
+        SystemExit: help was requested (0).
 
     Example:
         >>> config = parse(["redq", "--utd-ratio", "20"]).config

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import re
 import shutil
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
+from idql_func.cli.refusals import parse_or_refuse
 from idql_func.errors import InputError
 from idql_func.training.configs.catalogue import SETTINGS, presets_of, unknown_preset
 from idql_func.training.configs.settings import Settings
@@ -24,6 +26,7 @@ __all__ = [
     "check_before_start",
     "default_settings",
     "option_value",
+    "parse_commands",
     "parse_options",
     "parse_run_options",
     "split_preset",
@@ -129,19 +132,55 @@ def parse_options(
         description: the text above the options in the help, wrapped already.
 
     Raises:
-        SystemExit: if help was requested (0), or an option is unknown or has an invalid value (2).
+        InputError: an option is unknown, or a value is missing or invalid.
+        SystemExit: help was requested (0).
     """
     if description is None:
         description = _wrap(re.split(r"\n\n\w+:\n", inspect.cleandoc(cls.__doc__ or ""))[0])
     cli: Any = tyro.cli if default is None else functools.partial(tyro.cli, default=default)
-    return cli(
-        cls,
-        prog=prog,
-        description=description,
-        args=list(arguments),
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
-        registry=_registry(),
+    _check_switches(cls, arguments)
+    return parse_or_refuse(
+        lambda words: cli(
+            cls,
+            prog=prog,
+            description=description,
+            args=words,
+            config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
+            registry=_registry(),
+        ),
+        prog,
+        arguments,
     )
+
+
+def parse_commands(
+    commands: Mapping[str, type], prog: str, description: str, arguments: Sequence[str]
+) -> Any:
+    """Parse the name of a command and its options into the dataclass of that command.
+
+    Raises:
+        InputError, SystemExit: as :func:`parse_options`.
+    """
+    for name in arguments[:1]:
+        _check_switches(commands.get(name), arguments)
+    return parse_or_refuse(
+        lambda words: tyro.extras.subcommand_cli_from_dict(
+            dict(commands), prog=prog, description=description, args=words, registry=_registry()
+        ),
+        prog,
+        arguments,
+        tuple(commands),
+    )
+
+
+def _check_switches(cls: Any, arguments: Sequence[str]) -> None:
+    """Refuse a switch with a value: the parser would take it for a word of its own."""
+    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    switches = {f"--{field.name}" for field in fields if isinstance(field.default, bool)}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if equals and name.replace("-", "_").replace("__", "--", 1) in switches:
+            raise InputError(f"{name} is a switch without a value, got {value[:60]!r}")
 
 
 def parse_run_options(
@@ -153,7 +192,7 @@ def parse_run_options(
     the arguments are empty, ``description`` the text above the list of presets.
 
     Raises:
-        SystemExit: as :func:`parse_options`.
+        InputError, SystemExit: as :func:`parse_options`.
     """
     presets = presets_of(command)
     column = max(map(len, presets)) + 2
@@ -199,7 +238,7 @@ def option_value(arguments: Sequence[str], option: str) -> str | None:
         if name.replace("_", "-") == option:
             if equals:
                 value = inline
-            elif i + 1 < len(arguments):
+            elif i + 1 < len(arguments) and not arguments[i + 1].startswith("--"):
                 value = arguments[i + 1]
     return value
 

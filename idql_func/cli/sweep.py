@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from idql_func.cli import one_line
+from idql_func.cli import one_line, print_error
 from idql_func.cli.options import parse_options
 from idql_func.errors import InputError
 from idql_func.files import read_json
@@ -145,7 +144,7 @@ def _run_all(cells: Sequence[Cell], settings: Mapping[str, Any]) -> int:
             _module(cell).main(arguments)
         except Exception as error:  # whatever stops one run must not stop the others
             failed.append(cell)
-            print(f"error: {cell.name}: {one_line(error)}", file=sys.stderr)
+            print_error(f"{cell.name}: {one_line(error)}")
     returns = {run.path.name: _returns(run) for run in runs if run.state == "finished"}
     columns = ("settings", "policy", "return", "seeds")
     rows = _rows(cells, returns, failed, busy)

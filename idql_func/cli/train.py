@@ -62,7 +62,7 @@ def parse(arguments: Sequence[str]) -> TrainOptions:
         InputError: if the preset is unknown, or a preset or a class is given together with
             ``--resume``.
         FileNotFoundError: if the run to resume does not exist.
-        SystemExit: if help was requested (0), or an option is unknown or has an invalid value (2).
+        SystemExit: help was requested (0).
 
     Example:
         >>> options = parse(["pointmaze-iql", "--seeds", "3", "--grid", "learner.tau=0.1"])

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from idql_func import cli
+from idql_func.cli.train import LearnerClass
 from idql_func.training.configs.learners import LEARNERS
 from idql_func.training.configs.settings import flat_settings
 
@@ -22,6 +26,7 @@ VALUES = [
     "nan", "inf", "-inf", "-1", "0", "2.5", "1e400", "4294967296", "9223372036854775808",
     "1000000000", "1000000000000", "", " ", "../../x", "None", "True", "[1", "1,2", "é", "x" * 300,
 ]  # fmt: skip
+ROOT = Path(__file__).parents[2]
 EVERY = 3
 """The short form gives every third option one value."""
 
@@ -34,8 +39,10 @@ def started(*args: Any, **kwargs: Any) -> Any:
     raise Started
 
 
-RAW = re.compile(r"Traceback|invalid literal|could not convert|Error\(|0x[0-9a-f]{6}")
-"""What Python says, and the parser must not repeat."""
+RAW = re.compile(
+    r"Traceback|invalid literal|could not convert|Error\(|\b0x[0-9a-f]{6}|<class|[│─╭╰\x1b]"
+)
+"""What Python says and how the parser prints it, which no sentence repeats."""
 
 WORK = [
     "idql_func.training.offline.train_offline",
@@ -57,19 +64,16 @@ def no_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 def outcome(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
-    """What a command line did: right, sentence, parser (its own message), or raw."""
+    """What a command line did: right, sentence (one line without a box), or raw."""
     try:
         status = cli.main(words)
     except Started:
         return "right", ""
-    except SystemExit as stop:
-        text = capsys.readouterr().err
-        return ("raw" if stop.code != 2 or RAW.search(text) else "parser"), text
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return "raw", repr(error)
     text = capsys.readouterr().err
     lines = [line for line in text.splitlines() if line.startswith("error:")]
-    good = status == 2 and len(lines) == 1 and "Traceback" not in text and len(lines[0]) < 600
+    good = status == 2 and len(lines) == 1 and len(lines[0]) < 600 and not RAW.search(text)
     return ("sentence" if good else "raw"), f"status {status}: {text}"
 
 
@@ -220,13 +224,20 @@ def test_settings_that_would_never_end_or_learn_nothing_are_refused(
 
 @pytest.mark.parametrize(
     ("option", "sentence"),
-    [("--seed=nan", "'nan' is not an integer"), ("--learner.tau=x", "'x' is not a number")],
+    [
+        ("--seed=nan", "--seed must be an integer, got 'nan'"),
+        ("--learner.tau=x", "--learner.tau must be a number, got 'x'"),
+        ("--evaluation.num_envs=x", "--evaluation.num_envs must be an integer or None, got 'x'"),
+        ("--learner.beta-schedule=x", "must be 'vp', 'cosine' or 'linear', got 'x'"),
+        ("--overwrite=yes", "--overwrite is a switch without a value, got 'yes'"),
+        ("--critic-hyperparam=1", "(did you mean --learner.critic-hyperparam?)"),
+    ],
 )
-def test_the_parser_explains_a_number_in_its_own_words(
+def test_a_refusal_names_the_option_as_it_was_typed(
     option: str, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kind, text = outcome(["train", option], capsys)
-    assert kind == "parser" and sentence in " ".join(text.split()), text
+    assert kind == "sentence" and sentence in text, text
 
 
 def test_an_error_of_the_program_is_one_line(
@@ -239,3 +250,139 @@ def test_an_error_of_the_program_is_one_line(
     assert cli.main(["train"]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert "unexpected KeyError" in line and "IDQL_DEBUG=1" in line
+
+
+# --- what the parser refuses ----------------------------------------------------------------
+
+LINES: dict[str, list[str]] = {
+    **{command: [command] for command in cli.COMMANDS if command != "data"},
+    "evaluate": ["evaluate", "nothing"],
+    "collect": ["collect", "nothing", "--output", "out.hdf5"],
+    "sweep": ["sweep", "pointmaze", "--dry-run"],
+    "data make": ["data", "make"],
+    "data info": ["data", "info"],
+    **{f"train {name}": ["train", "--learner-class", name] for name in get_args(LearnerClass)},
+}
+"""Command lines that are right, for every command and every learner of ``idql train``."""
+SHORT = 12
+"""The short form mistypes this share of the options."""
+
+
+def options_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """The options that the help of a command shows, with the forms of their values."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(SystemExit):
+        patch.setenv("COLUMNS", "120")
+        cli.main([*words, "--help"])
+    text = capsys.readouterr().out
+    found = re.findall(r"^(?:│ |  )(--[\w.-]+)(?:, --[\w.-]+)?(?: (\S+))?", text, re.MULTILINE)
+    return {name: metavar for name, metavar in found if not metavar.startswith("-")}
+
+
+def mistakes(words: list[str], name: str, metavar: str) -> Iterator[tuple[list[str], str]]:
+    """Command lines with one mistake about an option, and what their sentence must say."""
+    letter = name[-1] * 3
+    yield [*words, name + letter, "1"], f"no option is called {name}{letter}"
+    yield [*words, f"{name}{letter}=1"], f"no option is called {name}{letter}"
+    if not metavar:
+        yield [*words, f"{name}=\x1b[31m"], f"{name} is a switch without a value, got '\\x1b[31m'"
+        return
+    if not metavar.startswith(("[", "{None}|{[")):
+        typed = name.replace("-", "_").replace("__", "--", 1)
+        yield [*words, typed], f"{typed} needs a value: "
+        yield [*words, name, "--no-such"], f"{name} needs a value: "
+    kind = {"INT": "an integer", "FLOAT": "a number"}.get(metavar.rpartition("|")[2])
+    if metavar.startswith("{") and not metavar.startswith("{None}"):
+        kind = "'"
+    if kind is not None:
+        yield [*words, name, "x" * 300], f"{name} must be {kind}"
+
+
+@pytest.mark.parametrize("command", LINES)
+def test_each_refusal_of_the_parser_is_one_sentence(
+    command: str, capsys: pytest.CaptureFixture[str], every: int = SHORT
+) -> None:
+    count = 0
+    for place, (name, metavar) in enumerate(options_of(LINES[command], capsys).items()):
+        if place % every or name in ("--learner-class", "--resume"):
+            continue
+        for words, sentence in mistakes(LINES[command], name, metavar):
+            kind, text = outcome(words, capsys)
+            assert kind == "sentence" and sentence in text, (words, text)
+            assert "--help`" in text or "switch" in text
+            count += 1
+    print(count)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", LINES)
+def test_every_refusal_of_the_parser_is_one_sentence(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test_each_refusal_of_the_parser_is_one_sentence(command, capsys, every=1)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (
+            "train --seed 1 antmaze",
+            "'antmaze' is one word too many: no option takes it, and PRESET",
+        ),
+        ("train --preset antmaze", "no option is called --preset, PRESET is given without a name"),
+        ("train -x", "no option is called -x; `idql train --help` lists all"),
+        ("train --name -x", "one that begins with '-' is given as --name=-x"),
+        ("train --resume --seed 1", "--resume needs a value: a path or None"),
+        ("train --learner.critic-hidden-dims 3 x", "must be integers (one or more), got '3 x'"),
+        ("train --allow-env-imports=1", "--allow-env-imports is a switch without a value"),
+        ("evaluate", "RUN|CHECKPOINT is missing; `idql evaluate --help` describes it"),
+        ("evaluate --epsiodes 3", "no option is called --epsiodes (did you mean --episodes?)"),
+        ("evaluate a b", "'b' is one word too many"),
+        ("collect a", "--output PATH is missing"),
+        ("collect a --output b --buffer=1", "--buffer is a switch without a value, got '1'"),
+        ("presets --json=1", "--json is a switch without a value, got '1'"),
+        ("data", "a command must follow `idql data`: make or info"),
+        ("data burn", "no command of `idql data` is called 'burn', there are make and info"),
+        ("data make --steps 1.5", "--steps must be an integer, got '1.5'; `idql data make --help`"),
+        ("doctor --json 1", "'1' is one word too many"),
+        ("sweep pointmaze --grid learner.tau=x", "--learner.tau must be a number, got 'x'"),
+        ("trian", "no command is called 'trian'; there are train, online"),
+        ("--seed 1", "no command is called '--seed'"),
+    ],
+)
+def test_refusals_of_other_kinds(
+    line: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind, text = outcome(line.split(), capsys)
+    assert kind == "sentence" and sentence in text, text
+
+
+@pytest.mark.parametrize("line", ["train --bogus 1", "train --seed x", "data", "evaluate"])
+def test_without_the_hook_of_the_parser_a_refusal_is_one_sentence_too(
+    line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idql_func.cli.refusals._hook", lambda call: contextlib.nullcontext())
+    kind, text = outcome(line.split(), capsys)
+    assert kind == "sentence" and "--help`" in text, text
+
+
+@pytest.mark.parametrize("module", ["idql_func", "idql_func.cli"])
+def test_the_package_runs_as_the_command(module: str) -> None:
+    line = [sys.executable, "-m", module, "train", "--bogus"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT)
+    said = "error: no option is called --bogus; `idql train --help` lists all\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_a_terminal_shows_errors_broken_between_words() -> None:
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    line = [sys.executable, "-m", "idql_func", "train", "--learner-class", "x"]
+    environment = {**os.environ, "COLUMNS": "80"}
+    with subprocess.Popen(line, stderr=theirs, env=environment, cwd=ROOT) as process:
+        assert process.wait() == 2
+    os.close(theirs)
+    text = os.read(ours, 4096).decode()
+    os.close(ours)
+    lines = text.splitlines()
+    assert len(lines) > 1 and max(map(len, lines)) <= 80 and "\x1b" not in text
+    assert " 'BCLearner' or 'PixelBCLearner', got 'x';" in " ".join(lines)
