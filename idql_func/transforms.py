@@ -28,6 +28,7 @@ from idql_func.compiler.torch_internals import (
 )
 from idql_func.compiler.trace import inside_transform, runs_eagerly
 from idql_func.compiler.traced_values import TracedValues, is_read_of_values
+from idql_func.files.torch_cache import ensure_dynamo
 from idql_func.switches import disable_jit, enable_x64, float_dtype
 from idql_func.tree import (
     NAMESPACE,
@@ -413,6 +414,7 @@ def value_and_grad(
             return _scalar_loss(name, result), tuple(x for x in made if isinstance(x, Tensor))
 
         if tensors:
+            ensure_dynamo()
             run = functools.partial(torch.func.grad_and_value, has_aux=True)
             try:
                 with without_writes(name, args, kwargs):

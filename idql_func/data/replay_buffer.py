@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from tensordict import TensorDict
 
 from idql_func.boundary import explained_methods
 from idql_func.data.arrays import make_transfer, map_arrays, named_leaves, subselect
@@ -25,6 +24,9 @@ from idql_func.data.storage import (
     write_rows,
 )
 from idql_func.types import InputError
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
 
 __all__ = ["ReplayBuffer"]
 

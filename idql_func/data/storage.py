@@ -7,16 +7,19 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from tensordict import TensorDict
 
 from idql_func.data.arrays import map_arrays, named_leaves
 from idql_func.deprecation import moved_names
 from idql_func.files import FileWriteError, require_space, reserve, write_json
+from idql_func.files.torch_cache import ensure_cache
 from idql_func.types import InputError
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
 
 __all__ = [
     "FieldSpec",
@@ -108,11 +111,13 @@ def allocate(
     Raises:
         InputError: if memory or disk is too small, or the folder holds other files or is not
             writable.
+        FileWriteError: there is no folder for torch's cache, nor for temporary files.
 
     Example:
         >>> allocate({"rewards": FieldSpec((), np.dtype("float32"))}, 4)["rewards"]
         tensor([0., 0., 0., 0.])
     """
+    tensordict = _tensordict()
     size = sum(math.prod(f.shape) * f.dtype.itemsize for _, f in named_leaves(spec))
     if folder is None:
         try:
@@ -124,7 +129,7 @@ def allocate(
                 f"{capacity} rows need {capacity * size / 2**30:.1f} GiB, more than the available "
                 "memory; give a smaller capacity, or a folder as storage."
             ) from error
-        return TensorDict(tensors, batch_size=[capacity])
+        return tensordict(tensors, batch_size=[capacity])
     folder = Path(folder)
     _clear(folder)
     try:
@@ -136,7 +141,8 @@ def allocate(
         templates = map_arrays(
             spec, lambda f: torch.from_numpy(np.zeros((), f.dtype)).expand(capacity, *f.shape)
         )
-        mapped = TensorDict(templates, batch_size=[capacity]).memmap_like(str(folder / "rows"))
+        rows = tensordict(templates, batch_size=[capacity])
+        mapped = rows.memmap_like(str(folder / "rows"))
         for path in sorted((folder / "rows").rglob("*.memmap")):
             reserve(path)
     except FileWriteError as error:
@@ -253,6 +259,14 @@ def numpy_views(storage: TensorDict) -> dict[str, Any]:
         tensor([0., 5.])
     """
     return map_arrays(storage.to_dict(convert_tensors=False), lambda t: t.numpy())
+
+
+def _tensordict() -> type[TensorDict]:
+    """The class of the storage; its package imports parts of torch that need torch's cache."""
+    ensure_cache()
+    from tensordict import TensorDict
+
+    return TensorDict
 
 
 def _clear(folder: Path) -> None:

@@ -7,13 +7,14 @@ import getpass
 import os
 import re
 import shutil
+import sys
 import tempfile
 import warnings
 from pathlib import Path
 
 from idql_func.files.errors import FileWriteError
 
-__all__ = ["cache_folder", "ensure_cache"]
+__all__ = ["cache_folder", "ensure_cache", "ensure_dynamo"]
 
 
 def cache_folder() -> Path | None:
@@ -60,3 +61,12 @@ def ensure_cache() -> None:
         RuntimeWarning,
         stacklevel=2,
     )
+
+
+def ensure_dynamo() -> None:
+    """Call :func:`ensure_cache` unless torch's tracer, which needs it to be imported, is there.
+
+    torch imports it at the first derivative.
+    """
+    if "torch._dynamo" not in sys.modules:
+        ensure_cache()
