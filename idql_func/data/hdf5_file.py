@@ -14,7 +14,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -169,9 +169,10 @@ class Hdf5File:
         if offset + size > self._size or size < declared:
             raise InputError(f"{where} is larger than the file; create or download it again.")
         known = self._large.get(offset)
-        if known is not None and (
-            known[0] != size or known[1] != _page_digest(self._raw, offset, size)
-        ):
+        if known is None:
+            return
+        pieces = _pieces_in(self._raw, offset, size)  # the size has been compared with the file's
+        if known[0] != size or known[1] != _page_digest(pieces):
             raise InputError(f"{where} is damaged: its values do not match their digest.")
 
     @contextmanager
@@ -248,22 +249,34 @@ def create_hdf5(
             stored.raise_error()
             raise
         stored.raise_error()
-        _append_digests(output, large)
+        _append_digests(output, large, stored.digests)
 
 
 class _Uninterrupted(io.RawIOBase):
-    """A file for HDF5 to write to, without errors: the first is kept, later writes are dropped."""
+    """A file for HDF5 to write to, without errors: the first is kept, later writes are dropped.
+
+    Attributes:
+        digests: those of the large pieces that were written at once and not changed later, by
+            offset and size.
+    """
 
     def __init__(self, output: OutputFile) -> None:
         self._output, self._error = output, None
+        self.digests: dict[tuple[int, int], str] = {}
 
     def raise_error(self) -> None:
         if self._error is not None:
             raise self._error
 
     def write(self, data: Any) -> int:
+        at, size = self.tell(), len(data)
+        for other in [*self.digests]:
+            if other[0] < at + size and at < sum(other):
+                del self.digests[other]
+        if size > _LARGE:
+            self.digests[at, size] = _page_digest(_pieces_of(data))
         self._attempt(lambda: self._output.write(data))
-        return len(data)
+        return size
 
     def truncate(self, size: int | None = None) -> int:
         self._attempt(lambda: self._output.truncate(size))
@@ -426,9 +439,14 @@ def _note_large(item: Any, large: list[list[Any]]) -> None:
             large.append([offset, item.id.get_storage_size()])
 
 
-def _append_digests(file: OutputFile, large: list[list[Any]]) -> None:
+def _append_digests(
+    file: OutputFile, large: list[list[Any]], known: Mapping[tuple[int, int], str]
+) -> None:
     end = file.seek(0, os.SEEK_END)
-    places = [[*place, _page_digest(file, *place)] for place in sorted(large)]
+    places = [
+        [at, size, known.get((at, size)) or _page_digest(_pieces_in(file, at, size))]
+        for at, size in sorted(large)
+    ]
     rest = _digest_around(file, end, places)
     text = json.dumps(add_digest({"end": end, "large": places, "rest": rest})).encode()
     file.seek(end)
@@ -490,13 +508,36 @@ def _digest_around(file: Any, end: int, places: Sequence[Sequence[Any]]) -> str:
     return found.hexdigest()
 
 
-def _page_digest(file: Any, offset: int, size: int) -> str:
+def _page_digest(pieces: Iterator[np.ndarray]) -> str:
     """A digest of many bytes at the speed of reading them: SHA-256 of a sum for each 4096 bytes.
 
     Each word of 8 bytes has its own odd weight in the sum, so a change of one word is always found,
     and other damage with a probability of 1 - 2^-64.
     """
-    found, piece = hashlib.sha256(), np.zeros(_PIECE // 8, "<u8")
+    found = hashlib.sha256()
+    for piece in pieces:
+        sums: np.ndarray = np.einsum("ij,j->i", piece.reshape(-1, _PAGE), _WEIGHTS)
+        found.update(sums.tobytes())
+    return found.hexdigest()
+
+
+def _pieces_of(data: Any) -> Iterator[np.ndarray]:
+    """The bytes of a buffer as arrays of words, the last one filled with zeros."""
+    view = memoryview(data).cast("B")
+    for at in range(0, len(view), _PIECE):
+        piece = view[at : at + _PIECE]
+        if len(piece) < _PIECE:
+            piece = bytes(piece).ljust(_PIECE, b"\0")
+        yield np.frombuffer(piece, "<u8")
+
+
+def _pieces_in(file: Any, offset: int, size: int) -> Iterator[np.ndarray]:
+    """The bytes at a place in a file likewise; each array is overwritten by the next.
+
+    Raises:
+        ValueError: the file is shorter.
+    """
+    piece = np.zeros(_PIECE // 8, "<u8")
     file.seek(offset)
     view = piece.data.cast("B")
     while size > 0:
@@ -505,11 +546,8 @@ def _page_digest(file: Any, offset: int, size: int) -> str:
         while got < count:
             read = file.readinto(view[got:count])
             if not read:
-                return "cut off"
+                raise ValueError("the file is shorter")
             got += read
         view[count:] = bytes(_PIECE - count)
-        pages = piece.reshape(-1, _PAGE)
-        sums: np.ndarray = np.einsum("ij,j->i", pages, _WEIGHTS)
-        found.update(sums.tobytes())
+        yield piece
         size -= count
-    return found.hexdigest()

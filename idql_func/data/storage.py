@@ -160,7 +160,7 @@ def allocate(
 def check_row(
     fields: Mapping[str, Any], values: Any, where: str, prefix: str = ""
 ) -> dict[str, Any]:
-    """Check the values of one row and return them as arrays; nothing is written.
+    """Check the values of one row and return them as arrays or numbers; nothing is written.
 
     Args:
         fields: nested dict of arrays ``[capacity, ...]``.
@@ -201,10 +201,21 @@ def check_row(
     }
 
 
-def _check_value(field: np.ndarray, value: Any, where: str, name: str) -> np.ndarray:
+_SAFE = 65504.0
+"""The largest number that every dtype of floats can hold."""
+
+
+def _check_value(field: np.ndarray, value: Any, where: str, name: str) -> Any:
     shape = field.shape[1:]
-    if type(value) is np.ndarray and value.dtype == field.dtype and value.shape == shape != ():
-        return value
+    if shape:
+        if type(value) is np.ndarray and value.dtype == field.dtype and value.shape == shape:
+            return value
+    elif type(value) in (float, bool, int):  # the usual numbers, without an array
+        kind = field.dtype.kind
+        if kind == "f" and -_SAFE <= value <= _SAFE and (name != "masks" or 0 <= value <= 1):
+            return value
+        if kind == "b" and value in (0, 1):
+            return value
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     elif isinstance(value, Mapping):
@@ -226,7 +237,9 @@ def _check_value(field: np.ndarray, value: Any, where: str, name: str) -> np.nda
             "its dtype in this buffer."
         )
     if shape == () and field.dtype.kind == "f":  # a reward or a mask
-        if not math.isfinite(value):
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(value.astype(field.dtype))
+        if not finite:
             raise InputError(f"{where}: {name!r} is {value}; it must be a finite number.")
         if name == "masks" and not 0 <= value <= 1:
             raise InputError(f"{where}: {name!r} is {value}; it must lie in [0, 1].")
