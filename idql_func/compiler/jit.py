@@ -25,7 +25,7 @@ from idql_func.compiler.inductor import compile_graph, compiler_problem, generat
 from idql_func.compiler.pass_inplace import reuse_donated_memory
 from idql_func.compiler.refused_writes import without_writes
 from idql_func.compiler.threads import COMPILE_LOCK
-from idql_func.compiler.torch_internals import ANALYSIS, problem_of, storage_of, version_of
+from idql_func.compiler.torch_internals import ANALYSIS, problem_of, storage_of, versions_of
 from idql_func.compiler.trace import example_inputs, runs_eagerly, trace
 from idql_func.kernels.build import program_is_differentiated
 from idql_func.switches import bfloat16_matmul, native_matmul, partitionable, x64_enabled
@@ -301,11 +301,11 @@ class Jitted:
         def flat(*inputs: Tensor) -> tuple[Tensor, ...]:
             args, kwargs = tree_unflatten(spec, inputs)
             args = tuple(static_args.get(i, a) for i, a in enumerate(args))
-            versions = [version_of(x) for x in inputs]
+            versions = versions_of(inputs)
             result_leaves, result_spec = tree_flatten(self.fn(*args, **kwargs, **static_kwargs))
-            position = {
-                id(x): k for k, x in enumerate(inputs) if version_of(x) == versions[k]
-            }  # of the inputs that the function did not write
+            changes = zip(versions, versions_of(inputs), strict=True)
+            unchanged = [old == new for old, new in changes]
+            position = {id(x): k for k, x in enumerate(inputs) if unchanged[k]}
             storages = {storage_of(x) for x in inputs}
             results: list[Tensor] = []
             outputs.clear()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from idql_func.compiler.torch_internals import storage_of, version_of
+from idql_func.compiler.torch_internals import storage_of, versions_of
 from idql_func.compiler.trace import inside_transform
 from idql_func.tree import tree_iter
 
@@ -31,7 +31,7 @@ def without_writes(name: str, *arguments: Any, outermost: bool = False) -> Itera
         yield
         return
     tensors = [x for x in tree_iter(arguments) if isinstance(x, Tensor)]
-    before = [version_of(x) for x in tensors]
+    before = versions_of(tensors)
     which = "an argument, which the function around it still needs" if inside else "an argument"
     message = f"{name}: the function writes into {which}; write x = x + 1 instead of x += 1."
     try:
@@ -39,7 +39,7 @@ def without_writes(name: str, *arguments: Any, outermost: bool = False) -> Itera
             yield
     except _Write as write:
         raise TypeError(message).with_traceback(write.__traceback__) from None
-    if before != [version_of(x) for x in tensors]:
+    if before != versions_of(tensors):
         raise TypeError(message)
 
 
@@ -82,9 +82,9 @@ class _ProtectedMemory(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Call the function."""
-        if not kwargs and func in _READS_ONLY:  # most calls, so that they cost little
-            return func(*args)
         kwargs = kwargs or {}
+        if func in _READS_ONLY and "out" not in kwargs:  # most calls, which must cost little
+            return func(*args, **kwargs)
         written = _written(func, args, kwargs)
         for x in tree_iter(written) if written else ():
             if isinstance(x, Tensor) and self._protects(x):

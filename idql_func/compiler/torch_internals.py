@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import threading
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -92,7 +92,8 @@ class Internal(Generic[T]):
 
     def __call__(self) -> T | None:
         """The part, or None if it is missing or behaves otherwise than expected."""
-        return self._search()[0]
+        found = self.found  # at each operator of an eager update, so without a further call
+        return (self._search() if found is None else found)[0]
 
     @property
     def problem(self) -> str | None:
@@ -493,12 +494,13 @@ def is_lazy_clone(operator: Any) -> bool:
     return "::_lazy_clone" in str(operator.name())
 
 
-def version_of(tensor: Tensor) -> int:
-    """How often an operator has written into a tensor, or into one that shares its memory.
+def versions_of(tensors: Iterable[Tensor]) -> list[int]:
+    """How often operators have written into each tensor, or into one that shares its memory.
 
     A write inside ``vmap`` counts for the tensor below it.
     """
-    return _version(tensor, functorch_value())
+    below = functorch_value() if inside_functorch() else None
+    return [_version(tensor, below) for tensor in tensors]
 
 
 def storage_of(tensor: Tensor) -> int:
