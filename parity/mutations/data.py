@@ -93,7 +93,7 @@ DATA = (
         "episodes-by-terminals",
         "episodes end only at terminal steps, not where the observations jump (quirk D11)",
         "data/d4rl.py",
-        "        dones[rows] |= jumped\n",
+        "        dones[start + rows] |= jumped\n",
         "",
     ),
     Mutation(
