@@ -39,10 +39,12 @@ from idql_func.training.online_loop import (
 from idql_func.training.runs.checkpoint import CheckpointMetadata, find_checkpoint, load_checkpoint
 from idql_func.training.runs.console import Reporter, returns_table
 from idql_func.training.runs.directory import OFFLINE, RunDirectory, open_run_directory
+from idql_func.training.runs.members import reading_loop_state
 from idql_func.training.runs.metrics import read_metrics
+from idql_func.training.runs.opening import RESUMABLE
 from idql_func.training.runs.plots import learning_curve
 from idql_func.training.runs.results import Results, evaluation_record, plain_results
-from idql_func.training.runs.run import RESUMABLE, Run, reading_loop_state
+from idql_func.training.runs.run import Run
 from idql_func.training.sources import load_source
 from idql_func.training.task import Task, prepare_task
 from idql_func.types import InputError

@@ -26,19 +26,15 @@ from idql_func.training.configs.learners import BCConfig, PixelBCConfig
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.configs.options import RunConfig
 from idql_func.training.offline_loop import IDQL, Learners, OfflineLoop, State
-from idql_func.training.runs import run as runs
+from idql_func.training.runs import opening
 from idql_func.training.runs.checkpoint import CheckpointMetadata
 from idql_func.training.runs.console import Reporter, returns_table
 from idql_func.training.runs.directory import RunDirectory
+from idql_func.training.runs.members import Member, TrainingInterrupted, reading_loop_state
+from idql_func.training.runs.opening import open_run
 from idql_func.training.runs.plots import learning_curve
 from idql_func.training.runs.results import Evaluator, Results, plain_results
-from idql_func.training.runs.run import (
-    Member,
-    Run,
-    TrainingInterrupted,
-    open_run,
-    reading_loop_state,
-)
+from idql_func.training.runs.run import Run
 from idql_func.training.runtime.device import eager_on_cpu
 from idql_func.training.sources import count_transitions
 from idql_func.training.task import Task, prepare_task, shapes_of
@@ -53,7 +49,7 @@ __all__ = [
     "train_offline",
 ]
 
-RESUMABLE = (*runs.RESUMABLE, "evaluation.N")
+RESUMABLE = (*opening.RESUMABLE, "evaluation.N")
 """Settings that a resumed run may change: none of them affects what an update computes."""
 
 ACTOR_LOSS_LABELS = {"actor_loss": "Actor loss (noise prediction)"}

@@ -12,7 +12,8 @@ import torch
 from idql_func.training.configs.learners import DDPMIQLConfig, GeneralDDPMIQLConfig
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.runs.console import TrainingBar
-from idql_func.training.runs.run import Position, Run, wait_for
+from idql_func.training.runs.members import Position
+from idql_func.training.runs.run import Run, wait_for
 from idql_func.training.runtime.interrupts import delayed_interrupts
 from idql_func.types import PRNGKey
 

@@ -34,8 +34,9 @@ from idql_func.training.online_loop import (
 from idql_func.training.runs import plots
 from idql_func.training.runs.checkpoint import CheckpointMetadata
 from idql_func.training.runs.console import Reporter, returns_table
+from idql_func.training.runs.opening import RESUMABLE
 from idql_func.training.runs.results import Evaluator, Results, plain_results
-from idql_func.training.runs.run import RESUMABLE, Run
+from idql_func.training.runs.run import Run
 from idql_func.training.task import environment_factory, pixel_environment_factory, shapes_of
 from idql_func.types import InputError
 

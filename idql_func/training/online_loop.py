@@ -18,7 +18,9 @@ from idql_func.training.interaction import Episode, Interaction
 from idql_func.training.runs.checkpoint import find_checkpoint, read_metadata
 from idql_func.training.runs.console import TrainingBar
 from idql_func.training.runs.directory import RunDirectory
-from idql_func.training.runs.run import Position, Run, open_run, reading_loop_state
+from idql_func.training.runs.members import Position, reading_loop_state
+from idql_func.training.runs.opening import open_run
+from idql_func.training.runs.run import Run
 from idql_func.training.runtime.interrupts import delayed_interrupts
 from idql_func.types import InputError
 

@@ -32,7 +32,7 @@ from idql_func.training.offline import train_offline
 from idql_func.training.runs.checkpoint import load_checkpoint
 from idql_func.training.runs.console import Reporter
 from idql_func.training.runs.directory import RunDirectory
-from idql_func.training.runs.run import open_run
+from idql_func.training.runs.opening import open_run
 from idql_func.transforms import tree_flatten
 
 pytestmark = [pytest.mark.reliability, pytest.mark.usefixtures("blank_pictures")]

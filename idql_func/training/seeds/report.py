@@ -18,9 +18,10 @@ from idql_func.training.offline import ACTOR_LOSS_LABELS
 from idql_func.training.offline_loop import IDQL
 from idql_func.training.runs.console import make_table, policy_name
 from idql_func.training.runs.directory import write_json
+from idql_func.training.runs.members import Position
 from idql_func.training.runs.plots import save_figure
 from idql_func.training.runs.results import Results, plain_results
-from idql_func.training.runs.run import Position, Run
+from idql_func.training.runs.run import Run
 from idql_func.training.seeds.config import varied_settings
 from idql_func.training.seeds.plots import members_curve
 
