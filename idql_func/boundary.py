@@ -297,8 +297,13 @@ def _sentence(
             return TypeError(f"{name}: {argument} must be {words}, got {describe(value)}.")
         for path, leaf in _strange_leaves(value):
             return InputError(f"{name}: {argument}{path} must be {_DENSE}, got {describe(leaf)}.")
-    if own:  # the library's own sentence, without the address of an object in it
-        return InputError(re.sub(r" at 0x\w+|\s*\n\s*", " ", text).replace(" >", ">"))
+    if own:  # the library's own sentence, without an array's values or an object's address in it
+        for value in given.values():
+            if isinstance(value, Tensor | np.ndarray):
+                for shown in (repr(value), str(value)):
+                    text = text.replace(shown, describe(value))
+        kind = TypeError if isinstance(error, TypeError) else InputError
+        return kind(re.sub(r" at 0x\w+|\s*\n\s*", " ", text).replace(" >", ">"))
     shown = ", ".join(f"{k} {describe(v)}" for k, v in [*given.items()][:_MOST_SHOWN])
     shown += ", ..." if len(given) > _MOST_SHOWN else ""
     return InputError(f"{name}: {_reason(error)}; got {shown or 'no argument'}.")
