@@ -147,7 +147,7 @@ def _start(config: FinetuneConfig, offline: TrainConfig, run: Run) -> _Start:
     source = RunDirectory(run.directory.path / OFFLINE)
     if config.start is not None:
         source = open_run_directory(config.start)
-    elif source.state != "finished":
+    elif not source.is_complete:
         run.reporter.stage("First the offline policy.")
         try:
             train_offline(

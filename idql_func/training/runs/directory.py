@@ -143,12 +143,14 @@ class RunDirectory:
         try:
             files = read_json(self.summary, "the summary of a run").get("files", {})
             names = {*map(str, files.values()), self.learning_curve.name}
-            members = [RunDirectory(self.path / name) for name in self.member_names()]
+            parts = [RunDirectory(self.path / name) for name in self.member_names()]
         except (InputError, AttributeError):
             return True
+        if (offline := RunDirectory(self.path / OFFLINE)).state != "absent":
+            parts.append(offline)  # of a fine-tuning run
         pictures = [name for name in names if name.endswith(".png")]
         return all((self.path / name).is_file() for name in pictures) and all(
-            member.is_complete for member in members
+            part.is_complete for part in parts
         )
 
     def newest_checkpoint(self) -> Path | None:
