@@ -21,7 +21,12 @@ from idql_func.compiler.call import Arguments, BadLeaf, Program, cached_call
 from idql_func.compiler.cuda_graph import CudaGraph
 from idql_func.compiler.dynamo import OpaqueCall, inside_export
 from idql_func.compiler.fx_utils import ends
-from idql_func.compiler.inductor import compile_graph, compiler_problem, generates_code
+from idql_func.compiler.inductor import (
+    compile_graph,
+    compiler_problem,
+    generates_code,
+    run_eagerly,
+)
 from idql_func.compiler.pass_inplace import reuse_donated_memory
 from idql_func.compiler.refused_writes import without_writes
 from idql_func.compiler.threads import COMPILE_LOCK
@@ -349,7 +354,7 @@ class Jitted:
                 graph.graph.erase_node(node)
         graph.recompile()
         device = tensors[0].device if tensors else torch.device("cpu")
-        run: Callable[..., Any] = graph
+        run: Callable[..., Any] = run_eagerly(graph)
         if len(graph.graph.nodes) > 1 and generates_code():
             problem = compiler_problem(device)
             if problem is None:
