@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -22,6 +23,30 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # parallel workers; torch reads it when
 sys.path.remove(str(Path(__file__).parent))
 for package in ("benchmarks", "parity"):
     importlib.import_module(package)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--trials",
+        choices=["bounded", "full"],
+        default="bounded",
+        help="of long tests in tests/reliability: some, spread evenly, or all",
+    )
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The sums of the trials' outcomes, which workers report as properties of their tests."""
+    reports = [
+        report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)
+    ]
+    tallies = [value for r in reports for name, value in r.user_properties if name == "trials"]
+    if tallies:
+        sys.path.insert(0, str(Path(__file__).parent / "reliability"))
+        from trials import totals
+
+        terminalreporter.section(f"trials, {terminalreporter.config.getoption('--trials')}")
+        for line in totals(tallies):
+            terminalreporter.line(line)
 
 
 @pytest.fixture

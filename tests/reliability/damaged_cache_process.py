@@ -12,7 +12,6 @@ import os
 import random
 import shutil
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,7 @@ def damage(path: Path, how: int, draws: random.Random) -> None:
 
 
 def main(folder: Path, trials: int) -> None:
-    began, draws = time.monotonic(), random.Random(0)
+    draws = random.Random(0)
     cache, whole = folder / "cache", folder / "whole"
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
@@ -83,9 +82,9 @@ def main(folder: Path, trials: int) -> None:
             failures.append(f"{some}: said {found['said']}")
         else:
             outcomes["said" if found["said"] else "no effect"] += 1
-    seconds = round(time.monotonic() - began, 1)
-    counts = {"trials": trials, **outcomes, "files": len(names), "notes": NOTES in names}
-    print(json.dumps({**counts, "failures": failures, "seconds": seconds}), flush=True)
+    if NOTES not in names:
+        failures.append("the cache has no digests")
+    print(json.dumps({"counts": {"trials": trials, **outcomes}, "failures": failures}), flush=True)
 
 
 if __name__ == "__main__":

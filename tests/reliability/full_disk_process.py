@@ -1,9 +1,9 @@
 """Let each write of a command fail for want of room, then continue it and compare.
 
-``python full_disk_process.py FOLDER TRIALS COMMAND…`` prints a line of JSON for each command. The
-faults are injected into ``idql_func.files.system``, through which everything is written. A disk
-that is full fails from the k-th change on, after half of the bytes of a write; every other trial is
-one with a single failure, after which there is room again.
+Trials are children of the process of ``trial_server.py``. The faults are injected into
+``idql_func.files.system``, through which everything is written. A disk that is full fails from the
+k-th change on, after half of the bytes of a write; every other trial is one with a single failure,
+after which there is room again.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import io
 import json
 import os
 import re
-import sys
-import time
+import shutil
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -28,11 +27,12 @@ from killed_process import (
     commands,
     content,
     differences,
+    make_policy,
     prepare,
     silent,
-    spread,
     write_data,
 )
+from trials import spread
 
 from idql_func import disable_jit, interop
 from idql_func.files import FileWriteError, system
@@ -201,14 +201,14 @@ def problem_with(found: dict[str, Any], folder: Path, name: str) -> str:
     return ""
 
 
-def examine(name: str, command: Command, folder: Path, trials: int) -> dict[str, Any]:
+def examine(name: str, folder: Path, trials: int) -> dict[str, Any]:
     """Fill the disk at changes of a command, spread over all of them."""
-    began = time.monotonic()
+    prepare(folder, name if name in commands() else "train")
+    command = all_commands()[name]
+    folder = folder / "trials"
     folder.mkdir()
     write_data(folder / "data.hdf5")
     if name in ("collect", "evaluate"):
-        from killed_process import make_policy
-
         make_policy(folder)
     right = folder / "whole"
     right.mkdir()
@@ -218,7 +218,8 @@ def examine(name: str, command: Command, folder: Path, trials: int) -> dict[str,
     expected = json.loads(json.dumps(command.result(right)))
     failures: list[str] = []
     outcomes = {"one sentence": 0, "complete": 0, "one run of several": 0}
-    for number, at in enumerate(spread(whole["count"], trials)):
+    places = spread(range(1, whole["count"] + 1), trials)
+    for number, at in enumerate(places):
         place, once = folder / f"full{at}", number % 2 == 1
         place.mkdir()
 
@@ -241,25 +242,7 @@ def examine(name: str, command: Command, folder: Path, trials: int) -> dict[str,
             wrong = wrong or "; ".join(differences(result, expected))
         if wrong:
             failures.append(f"full at {at} of {whole['count']}, once {once}: {wrong}")
-    return {
-        "command": name,
-        "changes": whole["count"],
-        "trials": len(spread(whole["count"], trials)),
-        **outcomes,
-        "failures": failures,
-        "seconds": round(time.monotonic() - began, 1),
-    }
-
-
-def main(folder: Path, trials: int, names: list[str]) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    prepare(folder, [name for name in names if name in commands()] or ["train"])
-    for name, command in all_commands().items():
-        if name in names:
-            print(json.dumps(examine(name, command, folder / name, trials)), flush=True)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+        else:
+            shutil.rmtree(place)
+    counts = {"trials": len(places), **outcomes, "equal": len(places) - len(failures)}
+    return {"changes": whole["count"], "counts": counts, "failures": failures}

@@ -1,8 +1,7 @@
 """Kill a command at each of its changes of the disk, continue it, and compare with the whole run.
 
-``python killed_process.py FOLDER KILLS COMMAND…`` prints a line of JSON for each command. Trials
-are children, by ``fork``, of one process that has imported everything and computed nothing. The
-changes that count are those in the trial's own folder: files that are opened for writing, bytes
+Trials are children, by ``fork``, of a process that has imported everything (``trial_server.py``).
+The changes that count are those in the trial's own folder: files that are opened for writing, bytes
 that are written (the kill comes after half of them), flushes, renames, and new and removed files
 and folders.
 """
@@ -11,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import hashlib
 import importlib
 import json
 import os
+import shutil
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from trials import spread
 
 from idql_func import disable_jit
 from idql_func.data.hdf5 import read_d4rl_hdf5, write_d4rl_hdf5
@@ -393,14 +394,16 @@ def whole(command: Command, folder: Path) -> dict[str, Any]:
 def kill_and_continue(command: Command, folder: Path, kills: list[int]) -> dict[str, Any]:
     """Kill a command at one change after the other, continue it, and return what it left."""
     folder.mkdir()
+    killed = 0
     for number, kill_at in enumerate(kills):
         code, error = trial(command, folder, kill_at, again=number > 0)
         if code not in (0, -9):
             return {"error": error}
+        killed += code == -9
     code, error = trial(command, folder, NEVER, again=True)
     if code != 0:
         return {"error": error}
-    return {"result": json.loads(json.dumps(command.result(folder)))}
+    return {"killed": killed, "result": json.loads(json.dumps(command.result(folder)))}
 
 
 def differences(result: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -411,36 +414,46 @@ def differences(result: dict[str, Any], other: dict[str, Any]) -> list[str]:
     ]
 
 
-def spread(changes: int, kills: int) -> list[int]:
-    """Where to kill: all changes, or as many of them as are wanted."""
-    if kills >= changes:
-        return list(range(1, changes + 1))
-    return sorted({1 + round(i * (changes - 1) / max(1, kills - 1)) for i in range(kills)})
-
-
-def examine(name: str, command: Command, folder: Path, kills: int) -> dict[str, Any]:
-    """Kill a command so many times, every fourth one again while it continues."""
-    began = time.monotonic()
+def examine(name: str, folder: Path, kills: int) -> dict[str, Any]:
+    """Kill a command at some of its changes, at every fourth one again while it continues."""
+    command = prepare(folder, name)
+    folder = folder / "trials"
     folder.mkdir()
     write_data(folder / "data.hdf5")
     if name == "collect":
         make_policy(folder)
     expected = whole(command, folder / "whole")
-    failures, done = [], 0
-    for number, at in enumerate(spread(expected["changes"], kills)):
-        at_twice = [at, max(2, expected["changes"] // 3)] if number % 4 == 3 else [at]
-        found = kill_and_continue(command, folder / f"kill{at}", at_twice)
-        done += len(at_twice)
-        wrong = found.get("error") or differences(found["result"], expected["result"])
+    if not command.compiled:
+        return all_trials(command, folder, kills, expected)
+
+    def with_programs() -> Any:
+        (folder / "programs").mkdir()
+        with silent():
+            command.run(folder / "programs")
+        return all_trials(command, folder, kills, expected)
+
+    code, found = child(with_programs)  # whose programs the trials find in memory
+    if code != 0:
+        raise RuntimeError(f"{name} failed: {found}")
+    return found
+
+
+def all_trials(command: Command, folder: Path, kills: int, whole: dict[str, Any]) -> dict[str, Any]:
+    """The trials of a command that leaves this when nothing stops it, with their outcomes."""
+    failures, done, places = [], 0, spread(range(1, whole["changes"] + 1), kills)
+    for number, at in enumerate(places):
+        left = whole["changes"] - at
+        at_twice = [at, max(2, left // 3)] if number % 4 == 3 else [at]
+        place = folder / f"kill{at}"
+        found = kill_and_continue(command, place, at_twice)
+        wrong = found.get("error") or differences(found["result"], whole["result"])
+        done += found.get("killed", 0)
         if wrong:
-            failures.append(f"killed at {at_twice} of {expected['changes']}: {wrong}")
-    return {
-        "command": name,
-        "changes": expected["changes"],
-        "kills": done,
-        "failures": failures,
-        "seconds": round(time.monotonic() - began, 1),
-    }
+            failures.append(f"killed at {at_twice} of {whole['changes']}: {wrong}")
+        else:
+            shutil.rmtree(place)
+    counts = {"trials": len(places), "kills": done, "equal": len(places) - len(failures)}
+    return {"changes": whole["changes"], "counts": counts, "failures": failures}
 
 
 # --- the parent -----------------------------------------------------------------------
@@ -463,8 +476,8 @@ def write_data(path: Path) -> None:
     )
 
 
-def prepare(folder: Path, names: list[str]) -> dict[str, Command]:
-    """Register the environment, and import in this process what the commands import."""
+def prepare(folder: Path, name: str) -> Command:
+    """A command, when this process has imported what it imports and knows the environment."""
     from matplotlib.figure import Figure
 
     def blank(self: Any, path: Any, **options: Any) -> None:
@@ -474,29 +487,30 @@ def prepare(folder: Path, names: list[str]) -> dict[str, Command]:
         Path(path).write_bytes(b"picture")
 
     Figure.savefig = blank  # type: ignore[assignment]
-    gym.register(ENVIRONMENT, "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=6)
-    folder.mkdir(parents=True, exist_ok=True)
-    known = {name: command for name, command in commands().items() if name in names}
-    for name, command in known.items():
-        place = folder / f"imports-{name.replace(' ', '-')}"  # a space ends a value of a grid
-        place.mkdir()
-        write_data(place / "data.hdf5")
-        if name == "collect":
-            make_policy(place)
+    if ENVIRONMENT not in gym.registry:
+        gym.register(ENVIRONMENT, "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=6)
+    place = folder / "imports"
+    place.mkdir(parents=True)
+    write_data(place / "data.hdf5")
+    command = commands()[name]
+    if name == "collect":
+        make_policy(place)
 
-        def modules(command: Command = command, place: Path = place) -> list[str]:
-            (place / "run").mkdir()
-            with silent(), disable_jit():
-                command.run(place / "run")
-            return list(sys.modules)
+    def modules() -> list[str]:
+        (place / "run").mkdir()
+        with silent(), disable_jit():
+            command.run(place / "run")
+        return list(sys.modules)
 
-        code, found = child(modules)
-        if code != 0:
-            raise RuntimeError(f"{name} failed: {found}")
-        for module in sorted(set(found) - set(sys.modules)):
-            with contextlib.suppress(Exception):
-                importlib.import_module(module)
-    return known
+    code, found = child(modules)
+    if code != 0:
+        raise RuntimeError(f"{name} failed: {found}")
+    for module in sorted(set(found) - set(sys.modules)):
+        with contextlib.suppress(Exception):
+            importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy the memory of this process
+    return command
 
 
 def make_policy(folder: Path) -> None:
@@ -505,16 +519,3 @@ def make_policy(folder: Path) -> None:
     code, error = trial(commands()["online"], folder / "policy", NEVER)
     if code != 0:
         raise RuntimeError(f"the policy could not be trained: {error}")
-
-
-def main(folder: Path, kills: int, names: list[str]) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    for name, command in prepare(folder, names).items():
-        found = examine(name, command, folder / name, kills)
-        print(json.dumps(found), flush=True)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

@@ -15,6 +15,7 @@ import public_calls
 import pytest
 import torch
 from tiny_learners import ACT, OBS, box, make_batch, make_state_learner
+from trials import AtMost, Tally, spread
 
 import idql_func
 from idql_func import (
@@ -41,8 +42,8 @@ from idql_func.training.runs import checkpoint
 
 pytestmark = pytest.mark.reliability
 
-EACH = 3
-"""Hostile values for each argument in the short form."""
+EACH, BOUNDED = 3, 13
+"""Hostile values for each argument in the short form, and in the long one unless all are given."""
 
 
 @pytest.fixture(autouse=True)
@@ -52,37 +53,37 @@ def eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def walk(group: str, every: bool) -> Counter[str]:
+def walk(group: str, each: int) -> Counter[str]:
     """Call each function of a group with hostile values; the counts of the outcomes."""
     counts: Counter[str] = Counter()
     bad: list[Any] = []
-    place = 0
-    for name, (fn, arguments) in public_calls.GROUPS[group]():
-        for argument in arguments:
-            hostile = hostile_values.values()
-            labels = [*hostile]
-            if not every:
-                place += 1
-                labels = [labels[(5 * place + 13 * k) % len(labels)] for k in range(EACH)]
-            for label in labels:
-                given = {**arguments, argument: hostile[label]}
-                kind, text = hostile_values.outcome(lambda fn=fn, given=given: fn(**given))
-                counts[kind] += 1
-                if kind in ("raw", "hang"):
-                    bad.append((name, argument, label, kind, text[:200]))
+    labels = [*hostile_values.values()]
+    every = [
+        (name, call, argument, label)
+        for name, call in public_calls.GROUPS[group]()
+        for argument in call[1]
+        for label in labels
+    ]
+    for name, (fn, arguments), argument, label in spread(every, each * len(every) // len(labels)):
+        given = {**arguments, argument: hostile_values.values()[label]}
+        kind, text = hostile_values.outcome(lambda fn=fn, given=given: fn(**given))
+        counts["trials"] += 1
+        counts[kind] += 1
+        if kind in ("raw", "hang"):
+            bad.append((name, argument, label, kind, text[:200]))
     assert not bad, bad
     return counts
 
 
 @pytest.mark.parametrize("group", public_calls.GROUPS)
 def test_hostile_arguments(group: str) -> None:
-    walk(group, every=False)
+    walk(group, EACH)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("group", public_calls.GROUPS)
-def test_all_hostile_arguments(group: str) -> None:
-    print(group, dict(walk(group, every=True)))
+def test_all_hostile_arguments(group: str, at_most: AtMost, tally: Tally) -> None:
+    tally("arguments", group, walk(group, at_most(BOUNDED)))
 
 
 def test_there_are_at_least_900_hostile_arguments() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from trials import AtMost, Tally, spread
 
 from idql_func import cli
 from idql_func.cli.train import LearnerClass
@@ -27,8 +28,9 @@ VALUES = [
     "1000000000", "1000000000000", "", " ", "../../x", "None", "True", "[1", "1,2", "é", "x" * 300,
 ]  # fmt: skip
 ROOT = Path(__file__).parents[2]
-EVERY = 3
-"""The short form gives every third option one value."""
+BOUNDED = 2
+"""Values for each option in the long form unless all are given; the short form gives every third
+option one value."""
 
 
 class Started(BaseException):
@@ -114,21 +116,21 @@ def options() -> Iterator[tuple[list[str], str]]:
         yield ["sweep", "pointmaze", "--dry-run"], name
 
 
-def lines(every: bool) -> Iterator[list[str]]:
+def lines() -> list[list[str]]:
     """Command lines with one hostile value each."""
-    for place, (words, option) in enumerate(options()):
-        if not every and place % EVERY:
-            continue
-        values = VALUES if every else [VALUES[place // EVERY % len(VALUES)]]
-        for value in values:
-            yield [*words, f"--{option.replace('_', '-')}={value}"]
+    return [
+        [*words, f"--{option.replace('_', '-')}={value}"]
+        for words, option in options()
+        for value in VALUES
+    ]
 
 
-def walk(every: bool, capsys: pytest.CaptureFixture[str]) -> Counter[str]:
+def walk(some: list[list[str]], capsys: pytest.CaptureFixture[str]) -> Counter[str]:
     counts: Counter[str] = Counter()
     bad: list[Any] = []
-    for words in lines(every):
+    for words in some:
         kind, text = outcome(words, capsys)
+        counts["trials"] += 1
         counts[kind] += 1
         if kind == "raw":
             bad.append((words, text[-300:]))
@@ -137,16 +139,21 @@ def walk(every: bool, capsys: pytest.CaptureFixture[str]) -> Counter[str]:
 
 
 def test_hostile_options(capsys: pytest.CaptureFixture[str]) -> None:
-    counts = walk(False, capsys)
-    print(dict(counts))
+    every = lines()
+    walk(spread(every, len(every) // len(VALUES) // 3 + 1), capsys)
 
 
 @pytest.mark.slow
-def test_all_hostile_options(capsys: pytest.CaptureFixture[str]) -> None:
-    counts = walk(True, capsys)
-    assert counts.total() >= 300
-    with capsys.disabled():
-        print(dict(counts))
+@pytest.mark.parametrize("part", range(2))
+def test_all_hostile_options(
+    part: int, capsys: pytest.CaptureFixture[str], at_most: AtMost, tally: Tally
+) -> None:
+    every = lines()
+    count = len(every) // len(VALUES) * BOUNDED
+    some = spread(every, at_most(count))
+    counts = walk(some[part * len(some) // 2 : (part + 1) * len(some) // 2], capsys)
+    tally("options", f"part {part}", counts)
+    assert len(some) >= 300
 
 
 NOT_WALKED = {"help", "output", "overwrite", "buffer", "json", "dry-run", "resume", "seeds", "grid"}
@@ -297,28 +304,41 @@ def mistakes(words: list[str], name: str, metavar: str) -> Iterator[tuple[list[s
         yield [*words, name, "x" * 300], f"{name} must be {kind}"
 
 
+def mistakes_of(
+    command: str, capsys: pytest.CaptureFixture[str], every: int = 1
+) -> list[tuple[list[str], str]]:
+    """The mistakes in a command's options, or in every so many of them."""
+    found = [*options_of(LINES[command], capsys).items()][::every]
+    return [
+        mistake
+        for name, metavar in found
+        if name not in ("--learner-class", "--resume")
+        for mistake in mistakes(LINES[command], name, metavar)
+    ]
+
+
+def assert_refused(made: list[tuple[list[str], str]], capsys: pytest.CaptureFixture[str]) -> None:
+    for words, sentence in made:
+        kind, text = outcome(words, capsys)
+        assert kind == "sentence" and sentence in text, (words, text)
+        assert "--help`" in text or "switch" in text
+
+
 @pytest.mark.parametrize("command", LINES)
 def test_each_refusal_of_the_parser_is_one_sentence(
-    command: str, capsys: pytest.CaptureFixture[str], every: int = SHORT
+    command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    count = 0
-    for place, (name, metavar) in enumerate(options_of(LINES[command], capsys).items()):
-        if place % every or name in ("--learner-class", "--resume"):
-            continue
-        for words, sentence in mistakes(LINES[command], name, metavar):
-            kind, text = outcome(words, capsys)
-            assert kind == "sentence" and sentence in text, (words, text)
-            assert "--help`" in text or "switch" in text
-            count += 1
-    print(count)
+    assert_refused(mistakes_of(command, capsys, SHORT), capsys)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", LINES)
 def test_every_refusal_of_the_parser_is_one_sentence(
-    command: str, capsys: pytest.CaptureFixture[str]
+    command: str, capsys: pytest.CaptureFixture[str], at_most: AtMost, tally: Tally
 ) -> None:
-    test_each_refusal_of_the_parser_is_one_sentence(command, capsys, every=1)
+    made = spread(mistakes_of(command, capsys), at_most(25))
+    assert_refused(made, capsys)
+    tally("mistyped options", command, {"trials": len(made), "one sentence": len(made)})
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from tiny_learners import (
 )
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
+from trials import Tally
 
 from idql_func import disable_jit, tree_flatten
 from idql_func.compiler.inductor import without_code_generation
@@ -117,7 +118,6 @@ SLOW: dict[str, Callable[[Any], Any]] = {
     **{f"loader, {method}": by_loader(method) for method in ("fork", "spawn", "forkserver")},
     "pool": by_pool,
 }
-WAYS = [*QUICK, *[pytest.param(way, marks=pytest.mark.slow) for way in SLOW]]
 
 
 def new() -> Any:
@@ -140,10 +140,13 @@ def test_there_are_18_ways() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", QUICK)
 def test_a_learner_arrives_with_every_bit(way: str, kind: str) -> None:
     learner = KINDS[kind]()
-    copied = {**QUICK, **SLOW}[way](learner)
+    assert_equal(QUICK[way](learner), learner)
+
+
+def assert_equal(copied: Any, learner: Any) -> None:
     assert tree_flatten(copied)[1] == tree_flatten(learner)[1] and same(copied, learner)
     with disable_jit():
         assert same(copied.update(make_batch(1)), learner.update(make_batch(1)))
@@ -151,8 +154,9 @@ def test_a_learner_arrives_with_every_bit(way: str, kind: str) -> None:
         assert (copied.eval_actions(observation)[0] == learner.eval_actions(observation)[0]).all()
 
 
-def all_learners() -> dict[str, tuple[Any, Any]]:
-    """Each kind of learner, and a batch for it."""
+@pytest.fixture(scope="module")
+def all_learners() -> dict[str, tuple[Any, Any, Any]]:
+    """Each kind of learner, a batch for it, and the learner after an update."""
     made: dict[str, tuple[Any, Any]] = {
         name: (make_state_learner(name), make_batch()) for name in STATE_LEARNERS
     }
@@ -160,17 +164,27 @@ def all_learners() -> dict[str, tuple[Any, Any]]:
         made[cls.__name__] = cls.create(0, box(OBS), box(ACT), **settings), make_batch()
     for case in ("drq", "drq-cameras", "bc", "bc-cameras"):
         made[f"pixels {case}"] = pixel_learners.create(case), pixel_learners.batch_of(case)
-    return made
+    with disable_jit():
+        return {
+            name: (learner, batch, learner.update(batch)) for name, (learner, batch) in made.items()
+        }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", {**QUICK, **SLOW})
-def test_every_kind_of_learner_arrives(way: str) -> None:
+def test_every_kind_of_learner_arrives(
+    way: str, all_learners: dict[str, tuple[Any, Any, Any]], tally: Tally
+) -> None:
     # the server takes at most 256 file descriptors, and torch sends one for each tensor
     torch.multiprocessing.set_sharing_strategy("file_system")
-    learners = all_learners()
-    copied = {**QUICK, **SLOW}[way]({name: learner for name, (learner, _) in learners.items()})
+    kinds = {kind: make() for kind, make in KINDS.items()}
+    learners = {name: learner for name, (learner, *_) in all_learners.items()}
+    copied = {**QUICK, **SLOW}[way]({**kinds, **learners})
+    for kind, learner in kinds.items():
+        assert_equal(copied[kind], learner)
     with disable_jit():
-        for name, (learner, batch) in learners.items():
+        for name, (learner, batch, updated) in all_learners.items():
             assert same(copied[name], learner), name
-            assert same(copied[name].update(batch), learner.update(batch)), name
+            assert same(copied[name].update(batch), updated), name
+    counts = {"trials": 1, "right": 1, "learners": len(copied)}
+    tally("ways to pickle", way, counts)

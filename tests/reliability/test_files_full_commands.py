@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import pytest
@@ -17,36 +15,38 @@ from full_disk_process import attempt, line, no_room, problem_with
 from killed_process import (
     ENVIRONMENT,
     NEVER,
-    commands,
     content,
     differences,
+    finetuned,
     members,
-    spread,
+    quiet,
     write_data,
 )
 from rich.console import Console
+from trials import ALL, AtMost, Tally, spread
 
 from idql_func import disable_jit
 from idql_func.files import system
+from idql_func.training.finetune import finetune
 from idql_func.training.runs.console import Reporter
 from idql_func.training.runs.directory import RunDirectory
 from idql_func.training.seeds.loop import open_members, train_seeds
 
 pytestmark = [pytest.mark.reliability, pytest.mark.usefixtures("blank_pictures")]
 
-LONG = {
+BOUNDED = {
+    "finetune": 8,
     "train": 16,
     "line": 12,
     "online": 14,
-    "finetune": 8,
     "groups": 12,
     "sweep": 10,
-    "collect": NEVER,
-    "data make": NEVER,
-    "evaluate": NEVER,
-    "export": NEVER,
+    "collect": ALL,
+    "data make": ALL,
+    "evaluate": ALL,
+    "export": ALL,
 }
-"""At how many of each command's changes of the disk it gets full; NEVER is more than there are."""
+"""At how many of each command's changes of the disk it gets full."""
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def test_a_run_goes_on_once_there_is_room(tmp_path: Path, monkeypatch: pytest.Mo
     whole.mkdir()
     with monkeypatch.context() as patch:
         changes = attempt(command, whole, NEVER, replace=patch.setattr)["count"]
-    for number, at in enumerate(spread(changes, 6)):
+    for number, at in enumerate(spread(range(1, changes + 1), 6)):
         place = tmp_path / f"full{at}"
         place.mkdir()
         with monkeypatch.context() as patch:
@@ -75,14 +75,27 @@ def test_a_run_goes_on_once_there_is_room(tmp_path: Path, monkeypatch: pytest.Mo
         assert differences(content(place), content(whole)) == []
 
 
+def no_pictures(handle: int, data: memoryview) -> int:
+    if ".png." in os.readlink(f"/proc/self/fd/{handle}"):
+        raise no_room()
+    return os.write(handle, data)
+
+
+def test_pictures_of_the_offline_phase_are_drawn_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "write", no_pictures)
+        run = finetune(finetuned(tmp_path / "full"), reporter=quiet()).run
+    (run.path / "learning_curve.png").touch()
+    assert run.state == "finished" and not run.is_complete
+    finetune(finetuned(tmp_path / "full"), resume=run.path, reporter=quiet())
+    assert run.is_complete and (run.path / "offline" / "learning_curve.png").is_file()
+
+
 def test_a_run_is_complete_without_a_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_pictures(handle: int, data: memoryview) -> int:
-        if ".png." in os.readlink(f"/proc/self/fd/{handle}"):
-            raise no_room()
-        return os.write(handle, data)
-
     def train(folder: Path, resume: Path | None = None) -> tuple[RunDirectory, str]:
         said = io.StringIO()
         configs = members(folder) if resume is None else open_members(resume)
@@ -104,18 +117,14 @@ def test_a_run_is_complete_without_a_picture(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LONG)
-def test_commands_go_on_once_there_is_room(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", BOUNDED)
+def test_commands_go_on_once_there_is_room(
+    tmp_path: Path, name: str, trial_server: Callable[..., Any], at_most: AtMost, tally: Tally
+) -> None:
     if name == "data make":
         pytest.importorskip("gymnasium_robotics")
-    script = Path(__file__).with_name("full_disk_process.py")
-    done = subprocess.run(
-        [sys.executable, script, tmp_path / "trials", str(LONG[name]), name],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    found = json.loads(done.stdout.splitlines()[-1])
-    print(found)
+    found = trial_server("full disk", name, tmp_path / "of_server", at_most(BOUNDED[name]))
+    tally("full disk", name, found["counts"])
     assert found["failures"] == []
-    assert name in commands() or found["trials"] == min(found["changes"], LONG[name])
+    trials = min(found["changes"], at_most(BOUNDED[name]))
+    assert found["counts"]["equal"] == found["counts"]["trials"] == trials

@@ -16,6 +16,7 @@ import h5py
 import msgpack
 import numpy as np
 import pytest
+from trials import Tally
 
 from idql_func import interop
 from idql_func.data import ReplayBuffer
@@ -309,20 +310,25 @@ def _read_in_child(reader: str, path: Path, limit: int) -> tuple[str, float, int
     return outcome, seconds, used
 
 
-def test_hostile_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hostile_files_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
+) -> None:
     monkeypatch.chdir(tmp_path)
-    count, wrong = 0, []
+    counts, wrong = {"trials": 0, "refused": 0, "harmless": 0}, []
     for reader, name, path in _cases(tmp_path):
         size = path.stat().st_size if path.is_file() and name != "sparse" else 0
         limit = 3 * size + 200_000_000
         outcome, seconds, used = _read_in_child(reader, path, limit)
-        count += 1
+        counts["trials"] += 1
         right = outcome == "refused" or (outcome == "read" and name in HARMLESS)
         if not right or seconds > 10 or used > limit:
             wrong.append(f"{reader} {name}: {outcome}, {seconds:.1f} s, {used / 1e6:.0f} MB")
+        else:
+            counts["refused" if outcome == "refused" else "harmless"] += 1
         assert not Path("ran").exists(), name
+    tally("hostile files", "all", counts)
     assert not wrong, "\n".join(wrong)
-    assert count >= 150
+    assert counts["trials"] >= 150
 
 
 def test_external_content_is_never_returned(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 from killed_process import ENVIRONMENT, child, content, offline, online, write_data
 from matplotlib.figure import Figure
 from rich.console import Console
+from trials import AtMost, Tally
 
 from idql_func import disable_jit, files
 from idql_func.cli import main
@@ -188,10 +189,12 @@ def test_a_member_and_its_group_are_not_trained_by_two(config: TrainConfig) -> N
 def start_together(configs: list[TrainConfig], **more: Any) -> list[tuple[int, Any]]:
     """Train in several processes that begin at the same moment."""
     reading, writing = os.pipe()
+    waiting, arrived = os.pipe()
     results: list[Any] = [None] * len(configs)
 
     def work(config: TrainConfig) -> str:
         os.close(writing)
+        os.write(arrived, b"a")
         os.read(reading, 1)
         with disable_jit():  # of this thread
             return str(train(config, **more))
@@ -202,17 +205,35 @@ def start_together(configs: list[TrainConfig], **more: Any) -> list[tuple[int, A
     threads = [threading.Thread(target=wait, args=(i,)) for i in range(len(configs))]
     for thread in threads:
         thread.start()
-    time.sleep(0.1)
+    for _ in threads:
+        os.read(waiting, 1)
     os.close(writing)
     for thread in threads:
         thread.join()
-    os.close(reading)
+    for handle in (reading, waiting, arrived):
+        os.close(handle)
     return results
 
 
-@pytest.mark.parametrize("pairs", [1, pytest.param(20, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("how", ["unnamed", "named", "overwrite", "resume"])
-def test_two_starts_at_the_same_moment(config: TrainConfig, pairs: int, how: str) -> None:
+WAYS = ["unnamed", "named", "overwrite", "resume"]
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_two_starts_at_the_same_moment(config: TrainConfig, how: str) -> None:
+    start_pairs(config, how, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", WAYS)
+def test_pairs_that_start_at_the_same_moment(
+    config: TrainConfig, how: str, at_most: AtMost, tally: Tally
+) -> None:
+    pairs = min(20, at_most(5))
+    start_pairs(config, how, pairs)
+    tally("pairs of starts", how, {"trials": pairs, "right": pairs})
+
+
+def start_pairs(config: TrainConfig, how: str, pairs: int) -> None:
     for pair in range(pairs):
         runs = config.runs_dir / str(pair)
         name = None if how == "unnamed" else "run"
