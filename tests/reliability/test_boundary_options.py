@@ -281,7 +281,7 @@ def options_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str
         patch.setenv("COLUMNS", "120")
         cli.main([*words, "--help"])
     text = capsys.readouterr().out
-    found = re.findall(r"^(?:│ |  )(--[\w.-]+)(?:, --[\w.-]+)?(?: (\S+))?", text, re.MULTILINE)
+    found = re.findall(r"^(?:│ |  )(--\w[\w.-]*)(?:, --[\w.-]+)?(?: (\S+))?", text, re.MULTILINE)
     return {name: metavar for name, metavar in found if not metavar.startswith("-")}
 
 
