@@ -410,7 +410,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "Tensor": (_is_real_tensor, "a tensor"),
     "Key": (_is_key, "a key such as random.PRNGKey(0)"),
     "PRNGKey": (_is_key, "a key such as random.PRNGKey(0)"),
-    "Shape": (_is_shape, "an integer or a sequence of integers"),
+    "Shape": (_is_shape, "an integer or a sequence of integers of 0 or more"),
     "Params": (_is_tree_of_tensors, "a nested dict of tensors"),
     "Batch": (lambda value: hasattr(value, "keys"), "a dict of tensors"),
     "bool": (_is_flag, "True or False"),
@@ -423,15 +423,15 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "str": (lambda value: isinstance(value, str), "a text"),
     "Sequence[int]": (
         lambda value: _is_shape(value) and isinstance(value, Sequence),
-        "a sequence of integers",
+        "a sequence of integers of 0 or more",
     ),
     "tuple[int, ...]": (
         lambda value: _is_shape(value) and isinstance(value, Sequence),
-        "a tuple of integers",
+        "a tuple of integers of 0 or more",
     ),
     "tuple[int, int]": (
         lambda value: _is_shape(value) and isinstance(value, Sequence) and len(value) == 2,
-        "a tuple of two integers",
+        "a tuple of two integers of 0 or more",
     ),
     "GradientTransformation": (
         lambda value: (

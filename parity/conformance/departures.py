@@ -235,7 +235,7 @@ DEPARTURES: tuple[Departure, ...] = (
     Departure(
         "negative sizes",
         "A shape with a negative size is refused. JAX's choice takes -1 as its reshape does.",
-        _refuses(r"must not have negative sizes"),
+        _refuses(r"must not have negative sizes|of 0 or more, got .*-\d"),
     ),
 )
 
