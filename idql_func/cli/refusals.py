@@ -25,7 +25,8 @@ T = TypeVar("T")
 
 _LONGEST = 60  # characters of a word in a sentence
 _MOST_SIMILAR = 3  # names that are suggested
-_SIMILARITY = 0.7
+_SIMILARITY = 0.7  # of names, as difflib counts it
+_SIMILARITY_OF_WHOLE = 0.85  # groups have long names, and one group many options
 _HELP_WIDTH = "120"  # columns: no name is broken, and no box stands beside another
 _ANOTHER_TYRO = (IndexError, AttributeError, TypeError, ValueError)  # it has no hook, or another
 _ONE = {"INT": "an integer", "FLOAT": "a number", "PATH": "a path", "STR": "a text"}
@@ -144,12 +145,20 @@ class _Refusal:
         placeholder = name.strip("-").upper()
         if len(placeholder) > 1 and placeholder in self._placeholders:
             return f"no option is called {_shown(name)}, {placeholder} is given without a name"
-        last = _plain(name).rpartition(".")[2].lstrip("-")
-        inner = [n for n in self._names if n.rpartition(".")[2].lstrip("-") == last]
-        close = difflib.get_close_matches(_plain(name), self._names, _MOST_SIMILAR, _SIMILARITY)
-        similar = [n for n in dict.fromkeys([*inner, *close]) if n not in ("-h", "--help")]
+        similar = self._similar(_plain(name))
         advice = f" (did you mean {_either(similar[:_MOST_SIMILAR])}?)" if similar else ""
         return f"no option is called {_shown(name)}{advice}"
+
+    def _similar(self, name: str) -> list[str]:
+        """Options with a similar name as a whole, then those with a similar one in their group."""
+        group, _, own = name.lstrip("-").rpartition(".")
+        names = [n for n in self._names if n not in ("-h", "--help")]
+        owns = {n: n.lstrip("-").rpartition(".")[2] for n in names}
+        close = difflib.get_close_matches(own, [*dict.fromkeys(owns.values())], cutoff=_SIMILARITY)
+        found = [n for one in close for n in names if owns[n] == one]
+        found.sort(key=lambda n: n.lstrip("-").rpartition(".")[0] != group)
+        whole = difflib.get_close_matches(name, names, cutoff=_SIMILARITY_OF_WHOLE)
+        return [*dict.fromkeys([*whole, *found])]
 
     def _missing_value(self, argument: Any) -> str:
         name, values = self._given(argument)

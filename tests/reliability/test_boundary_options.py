@@ -349,6 +349,13 @@ def test_every_refusal_of_the_parser_is_one_sentence(
             "'antmaze' is one word too many: no option takes it, and PRESET",
         ),
         ("train --preset antmaze", "no option is called --preset, PRESET is given without a name"),
+        (
+            "train --learner.bogus 1",
+            "is called --learner.bogus; `idql train --help` lists",
+        ),
+        ("train --learner.tua 1", "(did you mean --learner.tau"),
+        ("train --sed 1", "(did you mean --seed"),
+        ("train --learner_tau 1", "no option is called --learner_tau (did you mean --learner.tau"),
         ("train -x", "no option is called -x; `idql train --help` lists all"),
         ("train --name -x", "one that begins with '-' is given as --name=-x"),
         ("train --resume --seed 1", "--resume needs a value: a path or None"),
