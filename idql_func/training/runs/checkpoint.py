@@ -29,7 +29,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from idql_func.boundary import explain_module
+from idql_func.boundary import describe, explain_module
 from idql_func.files import (
     OutputFile,
     add_digest,
@@ -322,7 +322,7 @@ def _space_to_json(space: gym.spaces.Space) -> dict[str, Any]:
     if isinstance(space, gym.spaces.Dict):
         return {"dict": {name: _space_to_json(part) for name, part in space.spaces.items()}}
     if not isinstance(space, gym.spaces.Box):
-        raise TypeError(f"a checkpoint holds Box spaces and Dicts of them, not {space}")
+        raise TypeError(f"a checkpoint holds Box spaces and Dicts of them, not {describe(space)}")
 
     def bound(values: np.ndarray) -> Any:
         # Images have tens of thousands of equal bounds.
