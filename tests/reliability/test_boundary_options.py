@@ -271,8 +271,8 @@ LINES: dict[str, list[str]] = {
     **{f"train {name}": ["train", "--learner-class", name] for name in get_args(LearnerClass)},
 }
 """Command lines that are right, for every command and every learner of ``idql train``."""
-SHORT, LONG = 12, 3
-"""The short and the long form make mistakes in one of so many options."""
+SHORT = 12
+"""The short form mistypes this share of the options."""
 
 
 def options_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
@@ -333,7 +333,7 @@ def test_each_refusal_of_the_parser_is_one_sentence(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", LINES)
-def test_more_refusals_of_the_parser_are_one_sentence(
+def test_every_refusal_of_the_parser_is_one_sentence(
     command: str, capsys: pytest.CaptureFixture[str], at_most: AtMost, tally: Tally
 ) -> None:
     made = spread(mistakes_of(command, capsys), at_most(25))
