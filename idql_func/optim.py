@@ -10,7 +10,6 @@ settings share one compiled program. States are optax's named tuples: the count 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast
@@ -20,13 +19,65 @@ from torch import Tensor
 
 from idql_func.boundary import describe, explain_module, explained_methods, misfit
 from idql_func.kernels import tree_ops
+from idql_func.schedules import (
+    ConstantSchedule,
+    CosineDecaySchedule,
+    JoinedSchedules,
+    LinearSchedule,
+    Schedule,
+    constant_schedule,
+    cosine_decay_schedule,
+    join_schedules,
+    linear_schedule,
+)
 from idql_func.switches import float_dtype, x64_enabled
 from idql_func.tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from idql_func.types import Number, Params
 
+__all__ = [
+    "AddDecayedWeights",
+    "Chain",
+    "Clip",
+    "ClipByGlobalNorm",
+    "ConstantSchedule",
+    "CosineDecaySchedule",
+    "EmptyState",
+    "GradientTransformation",
+    "Identity",
+    "JoinedSchedules",
+    "LinearSchedule",
+    "MaskedState",
+    "OptState",
+    "ScaleByAdam",
+    "ScaleByAdamState",
+    "ScaleByLearningRate",
+    "ScaleBySchedule",
+    "ScaleByScheduleState",
+    "Schedule",
+    "Trace",
+    "TraceState",
+    "adam",
+    "adamw",
+    "apply_updates",
+    "chain",
+    "clip",
+    "clip_by_global_norm",
+    "constant_schedule",
+    "cosine_decay_schedule",
+    "device_of",
+    "global_norm",
+    "incremental_update",
+    "join_schedules",
+    "learning_rate_of",
+    "linear_schedule",
+    "scale_by_adam",
+    "scale_by_schedule",
+    "sgd",
+    "step",
+    "with_learning_rate",
+]
+
 OptState: TypeAlias = Any
-Schedule: TypeAlias = Callable[[Tensor], Tensor]
-"""A function from the number of steps taken so far (int32, scalar) to a value."""
 
 
 class GradientTransformation(Protocol):
@@ -61,67 +112,16 @@ class ScaleByScheduleState(NamedTuple):
     count: Tensor
 
 
+class TraceState(NamedTuple):
+    """The decaying sum of the gradients so far."""
+
+    trace: Params
+
+
 class MaskedState(NamedTuple):
     """The state of a transformation that acts on selected leaves only."""
 
     inner_state: OptState
-
-
-# --- schedules ------------------------------------------------------------------------
-
-
-@explained_methods("__call__")
-@dataclass(frozen=True)
-class ConstantSchedule:
-    """A constant value; see :func:`constant_schedule`."""
-
-    value: float | Tensor
-
-    def __call__(self, count: Tensor) -> Tensor:
-        return torch.ones_like(count, dtype=float_dtype()) * self.value
-
-
-@explained_methods("__call__")
-@dataclass(frozen=True)
-class CosineDecaySchedule:
-    """Half a cosine from ``init_value`` down; see :func:`cosine_decay_schedule`."""
-
-    init_value: float | Tensor
-    decay_steps: int
-    alpha: float = 0.0
-
-    def __call__(self, count: Tensor) -> Tensor:
-        count = torch.clamp(count, max=self.decay_steps).to(float_dtype())
-        decay = 0.5 * (1 + torch.cos(math.pi * count / self.decay_steps))
-        return self.init_value * ((1 - self.alpha) * decay + self.alpha)
-
-
-def constant_schedule(value: float) -> ConstantSchedule:
-    """Make a schedule with a constant value (``optax.constant_schedule``).
-
-    >>> constant_schedule(0.5)(torch.tensor(3)).item()
-    0.5
-    """
-    return ConstantSchedule(float(value))
-
-
-def cosine_decay_schedule(
-    init_value: float, decay_steps: int, alpha: float = 0.0
-) -> CosineDecaySchedule:
-    """Make a cosine decay schedule (``optax.cosine_decay_schedule``, arXiv 1608.03983).
-
-    ``init * ((1 - alpha) * (1 + cos(pi * t / decay_steps)) / 2 + alpha)``. With ``alpha`` 0 it is
-    exactly zero from ``decay_steps`` on (quirk U15).
-
-    Raises:
-        ValueError: if decay_steps is not positive.
-
-    >>> [round(cosine_decay_schedule(1.0, 4)(torch.tensor(t)).item(), 3) for t in (0, 2, 4, 9)]
-    [1.0, 0.5, 0.0, 0.0]
-    """
-    if decay_steps <= 0:
-        raise ValueError(f"cosine_decay_schedule: decay_steps must be positive, got {decay_steps}.")
-    return CosineDecaySchedule(float(init_value), int(decay_steps), float(alpha))
 
 
 _INITIAL_RATE: dict[type, str] = {CosineDecaySchedule: "init_value", ConstantSchedule: "value"}
@@ -134,11 +134,15 @@ _INITIAL_RATE: dict[type, str] = {CosineDecaySchedule: "init_value", ConstantSch
 @explained_methods("init", "update")
 @dataclass(frozen=True)
 class ScaleByAdam:
-    """Adam's rescaling (arXiv 1412.6980, algorithm 1), with eps outside the square root."""
+    """Adam's rescaling (arXiv 1412.6980, algorithm 1), with eps outside the square root.
+
+    ``eps_root`` is added inside it, so that the step has a derivative where a gradient is 0.
+    """
 
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+    eps_root: float = 0.0
 
     def init(self, params: Params) -> ScaleByAdamState:
         return ScaleByAdamState(
@@ -155,16 +159,104 @@ class ScaleByAdam:
         nu = tree_map(lambda g, v: (1 - b2) * g**2 + b2 * v, updates, state.nu)
         count = _increment(state.count)
         # 1 - b**count in the default float, as optax computes it
-        correction1 = 1 - torch.pow(torch.full_like(count, b1, dtype=float_dtype()), count)
-        correction2 = 1 - torch.pow(torch.full_like(count, b2, dtype=float_dtype()), count)
-        updates = tree_map(
-            lambda m, v: (
-                (m / correction1.to(m.dtype)) / (torch.sqrt(v / correction2.to(v.dtype)) + self.eps)
-            ),
-            mu,
-            nu,
-        )
-        return updates, ScaleByAdamState(count, mu, nu)
+        correction1 = 1 - torch.pow(_filled(count, b1), count)
+        correction2 = 1 - torch.pow(_filled(count, b2), count)
+
+        def rescaled(m: Tensor, v: Tensor) -> Tensor:
+            square = v / correction2.to(v.dtype)
+            if not _is_zero(self.eps_root):
+                square = square + self.eps_root
+            return (m / correction1.to(m.dtype)) / (torch.sqrt(square) + self.eps)
+
+        return tree_map(rescaled, mu, nu), ScaleByAdamState(count, mu, nu)
+
+
+@explained_methods("init", "update")
+@dataclass(frozen=True)
+class Trace:
+    """A decaying sum of the gradients (momentum); with ``nesterov`` one step ahead of it."""
+
+    decay: float
+    nesterov: bool = False
+
+    def init(self, params: Params) -> TraceState:
+        return TraceState(tree_map(torch.zeros_like, params))
+
+    def update(
+        self, updates: Params, state: TraceState, params: Params | None = None
+    ) -> tuple[Params, TraceState]:
+        trace = tree_map(self._add, updates, state.trace)
+        return tree_map(self._add, updates, trace) if self.nesterov else trace, TraceState(trace)
+
+    def _add(self, gradient: Tensor, trace: Tensor) -> Tensor:
+        return gradient + self.decay * trace
+
+
+class _Stateless:
+    """A transformation of the updates alone."""
+
+    def init(self, params: Params) -> EmptyState:
+        return EmptyState()
+
+
+@explained_methods("init", "update")
+@dataclass(frozen=True)
+class Identity(_Stateless):
+    """Leave the updates as they are (``optax.identity``)."""
+
+    def update(
+        self, updates: Params, state: OptState, params: Params | None = None
+    ) -> tuple[Params, OptState]:
+        return updates, state
+
+
+@explained_methods("init", "update")
+@dataclass(frozen=True)
+class Clip(_Stateless):
+    """Clip each element; see :func:`clip`."""
+
+    max_delta: float
+
+    def update(
+        self, updates: Params, state: OptState, params: Params | None = None
+    ) -> tuple[Params, OptState]:
+        limit = self.max_delta
+        return tree_map(lambda g: torch.clamp(g, -limit, limit), updates), state
+
+
+@explained_methods("init", "update")
+@dataclass(frozen=True)
+class ClipByGlobalNorm(_Stateless):
+    """Scale down updates with a large norm; see :func:`clip_by_global_norm`."""
+
+    max_norm: float
+
+    def update(
+        self, updates: Params, state: OptState, params: Params | None = None
+    ) -> tuple[Params, OptState]:
+        norm = global_norm(updates)
+        small = norm < self.max_norm
+        return tree_map(
+            lambda g: torch.where(small, g, (g / norm.to(g.dtype)) * self.max_norm), updates
+        ), state
+
+
+@explained_methods("init", "update")
+@dataclass(frozen=True)
+class ScaleBySchedule:
+    """Multiply by a schedule's value; see :func:`scale_by_schedule`."""
+
+    step_size_fn: Schedule
+
+    def init(self, params: Params) -> ScaleByScheduleState:
+        return ScaleByScheduleState(_zero_count(params))
+
+    def update(
+        self, updates: Params, state: ScaleByScheduleState, params: Params | None = None
+    ) -> tuple[Params, ScaleByScheduleState]:
+        factor = self.step_size_fn(state.count)
+        updates = tree_map(lambda g: factor.to(g.dtype) * g, updates)
+        return updates, ScaleByScheduleState(_increment(state.count))
 
 
 @explained_methods("init", "update")
@@ -185,13 +277,12 @@ class AddDecayedWeights:
             raise ValueError("adamw: weight decay needs the parameters; pass params to update.")
         if self.mask is None:
             return tree_map(lambda g, p: g + self.weight_decay * p, updates, params), state
-        decayed = tree_map(
-            lambda g, p, m: g + self.weight_decay * p if m else g,
-            updates,
-            params,
-            self.mask(params),
-        )
-        return decayed, state
+        return tree_map(self._decayed, updates, params, self.mask(params)), state
+
+    def _decayed(self, gradient: Tensor, leaf: Tensor, decays: Any) -> Tensor:
+        if not isinstance(decays, Tensor) and (words := misfit(decays, "bool")) is not None:
+            raise TypeError(f"adamw: each leaf of mask must be {words}, got {describe(decays)}.")
+        return gradient + self.weight_decay * leaf if decays else gradient
 
 
 @explained_methods("init", "update")
@@ -245,21 +336,116 @@ def chain(*parts: GradientTransformation) -> Chain:
 
     Raises:
         TypeError: a part is not a transformation.
+        ValueError: there is no part.
 
     >>> state = chain(ScaleByAdam(), ScaleByLearningRate(0.1)).init({"w": torch.zeros(2)})
     >>> type(state[0]).__name__
     'ScaleByAdamState'
     """
+    if not parts:
+        raise ValueError("chain: give at least one transformation, such as scale_by_adam().")
     for part in parts:
         if (words := misfit(part, "GradientTransformation")) is not None:
             raise TypeError(f"chain: a part must be {words}, got {describe(part)}.")
     return Chain(parts)
 
 
+def scale_by_adam(
+    b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0
+) -> ScaleByAdam:
+    """Make Adam's rescaling without a learning rate, for a chain (``optax.scale_by_adam``).
+
+    >>> tx = chain(clip_by_global_norm(1.0), scale_by_adam(), ScaleByLearningRate(0.1))
+    >>> updates, _ = tx.update({"w": torch.tensor([3.0])}, tx.init({"w": torch.tensor([1.0])}))
+    >>> round(updates["w"].item(), 4)
+    -0.1
+    """
+    return ScaleByAdam(b1, b2, eps, eps_root)
+
+
+def scale_by_schedule(step_size_fn: Schedule) -> ScaleBySchedule:
+    """Multiply updates by a schedule's value (``optax.scale_by_schedule``).
+
+    It has no minus sign: to go down, the schedule must be negative.
+
+    >>> tx = scale_by_schedule(linear_schedule(-1.0, 0.0, 2))
+    >>> state = tx.init({"w": torch.zeros(1)})
+    >>> _, state = tx.update({"w": torch.ones(1)}, state)
+    >>> tx.update({"w": torch.ones(1)}, state)[0]
+    {'w': tensor([-0.5000])}
+    """
+    return ScaleBySchedule(step_size_fn)
+
+
+def clip(max_delta: float) -> Clip:
+    """Clip each element of the updates to ``[-max_delta, max_delta]`` (``optax.clip``).
+
+    Raises:
+        ValueError: max_delta is negative.
+
+    >>> clip(0.5).update({"w": torch.tensor([0.2, -3.0])}, EmptyState())[0]
+    {'w': tensor([ 0.2000, -0.5000])}
+    """
+    _check_not_negative(max_delta, "clip: max_delta")
+    return Clip(max_delta)
+
+
+def clip_by_global_norm(max_norm: float) -> ClipByGlobalNorm:
+    """Scale updates whose norm over the whole tree is ``max_norm`` or more to that norm.
+
+    As ``optax.clip_by_global_norm`` (arXiv 1211.5063): updates with NaN stay NaN.
+
+    Raises:
+        ValueError: max_norm is negative.
+
+    >>> clip_by_global_norm(1.0).update({"w": torch.tensor([3.0, 4.0])}, EmptyState())[0]
+    {'w': tensor([0.6000, 0.8000])}
+    """
+    _check_not_negative(max_norm, "clip_by_global_norm: max_norm")
+    return ClipByGlobalNorm(max_norm)
+
+
+def global_norm(updates: Params) -> Tensor:
+    """Compute the Euclidean norm of all elements of a tree, a scalar (``optax.global_norm``).
+
+    >>> global_norm({"a": torch.tensor([3.0]), "b": torch.tensor(4.0)})
+    tensor(5.)
+    """
+    leaves = tree_leaves(updates)
+    if not leaves:
+        return torch.zeros((), dtype=float_dtype())
+    total = torch.square(leaves[0]).sum()
+    for leaf in leaves[1:]:
+        total = total + torch.square(leaf).sum()
+    return torch.sqrt(total)
+
+
+def sgd(
+    learning_rate: float | Schedule, momentum: float | None = None, nesterov: bool = False
+) -> Chain:
+    """Make stochastic gradient descent, with momentum if it is given, as ``optax.sgd``.
+
+    >>> tx = sgd(0.1, momentum=0.5)
+    >>> state = tx.init({"w": torch.zeros(1)})
+    >>> _, state = tx.update({"w": torch.ones(1)}, state)
+    >>> tx.update({"w": torch.ones(1)}, state)[0]
+    {'w': tensor([-0.1500])}
+    """
+    first = Identity() if momentum is None else Trace(momentum, nesterov)
+    return chain(first, ScaleByLearningRate(learning_rate))
+
+
 def adam(
-    learning_rate: float | Schedule, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+    learning_rate: float | Schedule,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
 ) -> Chain:
     """Make an Adam optimiser (arXiv 1412.6980), as ``optax.adam``.
+
+    ``eps_root`` above 0 keeps the derivative of a step finite where a gradient is 0, as needed for
+    meta-gradients.
 
     >>> tx = adam(0.1)
     >>> params = {"w": torch.tensor([1.0])}
@@ -267,7 +453,7 @@ def adam(
     >>> round(updates["w"].item(), 4)
     -0.1
     """
-    return chain(ScaleByAdam(b1, b2, eps), ScaleByLearningRate(learning_rate))
+    return chain(ScaleByAdam(b1, b2, eps, eps_root), ScaleByLearningRate(learning_rate))
 
 
 def adamw(
@@ -277,6 +463,8 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 1e-4,
     mask: Any = None,
+    *,
+    eps_root: float = 0.0,
 ) -> Chain:
     """Make an Adam optimiser with decoupled weight decay (arXiv 1711.05101), as ``optax.adamw``.
 
@@ -296,7 +484,7 @@ def adamw(
                 raise TypeError(f"adamw: each leaf of mask must be {words}, got {describe(leaf)}.")
         mask = _FixedMask(tuple(map(bool, leaves)), spec)
     return chain(
-        ScaleByAdam(b1, b2, eps),
+        ScaleByAdam(b1, b2, eps, eps_root),
         AddDecayedWeights(weight_decay, mask),
         ScaleByLearningRate(learning_rate),
     )
@@ -432,6 +620,7 @@ def _fused_step(
         any(spec != specs[0] for spec in specs)
         or not tree_ops.supports(*tensors)
         or not all(isinstance(x, float) for x in numbers)
+        or not _is_zero(moments.eps_root)
     ):
         return None
     rate, leaf = parts[-1].learning_rate, tensors[0][0]
@@ -447,6 +636,10 @@ def _fused_step(
     *lists, count = tree_ops.adam_step(g, p, mu, nu, old.count, step_size, numbers, **options)
     new_params, mu, nu = (tree_unflatten(specs[0], leaves) for leaves in lists)
     return new_params, (ScaleByAdamState(count, mu, nu), *between, rate_state)
+
+
+def _is_zero(value: Any) -> bool:
+    return isinstance(value, int | float) and value == 0
 
 
 def _is_rate(value: Any, leaf: Tensor) -> bool:
@@ -473,6 +666,19 @@ def device_of(params: Params) -> torch.device | None:
 
 def _zero_count(params: Params) -> Tensor:
     return torch.zeros((), dtype=torch.int32, device=device_of(params))
+
+
+def _check_not_negative(value: Any, what: str) -> None:
+    if isinstance(value, int | float) and value < 0:
+        raise ValueError(f"{what} must not be negative, got {value}.")
+
+
+def _filled(count: Tensor, value: Any) -> Tensor:
+    """A number or a scalar tensor in the default float, beside a step count."""
+    dtype = float_dtype()
+    if isinstance(value, Tensor):
+        return value.to(dtype)
+    return torch.full_like(count, value, dtype=dtype)
 
 
 def _increment(count: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ def tree_map(fn: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
 
 
 def _brief(structure: optree.PyTreeSpec) -> str:
-    text = str(structure).removeprefix("PyTreeSpec(").partition(", namespace=")[0]
+    text = str(structure).removeprefix("PyTreeSpec(").removesuffix(")").partition(", namespace=")[0]
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 

@@ -62,6 +62,19 @@ def _cosine(rate: Any) -> optim.Chain:
     return optim.with_learning_rate(optim.adam(optim.cosine_decay_schedule(1.0, 10)), rate)
 
 
+def _warm_up(rate: Any) -> optim.Chain:
+    parts = optim.LinearSchedule(0.0, rate, 6), optim.ConstantSchedule(rate)
+    return optim.adam(optim.JoinedSchedules(parts, (6,)))
+
+
+def _clipped_sgd(x: Any) -> Any:
+    tx = optim.chain(optim.clip_by_global_norm(0.5), optim.sgd(x["rate"], 0.9, nesterov=True))
+    first, (momentum, *others) = tx.init(x["p"])
+    state = first, (momentum._replace(trace=x["mu"]), *others)
+    params, state = optim.step(tx, x["g"], state, x["p"])
+    return params, state[1][0].trace
+
+
 def _meta(x: Any) -> Any:
     value = NETWORKS["IQL step"]
 
@@ -181,6 +194,9 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "adam": lambda x: _step(optim.adam, x),
     "adamw": lambda x: _step(lambda rate: optim.adamw(rate, weight_decay=0.1), x),
     "adam, cosine": lambda x: _step(_cosine, x),
+    "adam, warm-up": lambda x: _step(_warm_up, x),
+    "adam, eps_root": lambda x: _step(lambda rate: optim.adam(rate, eps_root=1e-3), x),
+    "sgd, clipped": _clipped_sgd,
     "incremental_update": lambda x: optim.incremental_update(x["new"], x["old"], x["tau"]),
     "subsample_ensemble": lambda x: networks.subsample_ensemble(random.PRNGKey(0), x, 2, 5),
     "expectile_loss": lambda x: losses.expectile_loss(x["u"], x["level"]),
@@ -265,7 +281,7 @@ def _point(name: str) -> tuple[Trees, Trees]:
 
     fixed: Trees = {}
     tree: Trees = {}
-    if name in ("adam", "adamw", "adam, cosine"):
+    if name.startswith(("adam", "sgd")):
         small = {"kernel": (3, 2), "bias": (2,)}
         tree = {k: {n: values(k + n, *s) for n, s in small.items()} for k in ("g", "p", "mu")}
         tree["nu"] = {n: values("nu" + n, *s, low=0.1) for n, s in small.items()}

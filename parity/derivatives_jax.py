@@ -29,6 +29,20 @@ def _step(make: Callable[[Any], optax.GradientTransformation], x: Any) -> Any:
     return optax.apply_updates(x["p"], updates), state[0].mu, state[0].nu
 
 
+def _warm_up(rate: Any) -> optax.GradientTransformation:
+    parts = [optax.linear_schedule(0.0, rate, 6), optax.constant_schedule(rate)]
+    return optax.adam(optax.join_schedules(parts, [6]))
+
+
+def _clipped_sgd(x: Any) -> Any:
+    tx = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(x["rate"], 0.9, nesterov=True))
+    state: Any = tx.init(x["p"])
+    first, (momentum, *others) = state
+    state = first, (momentum._replace(trace=x["mu"]), *others)
+    updates, state = tx.update(x["g"], state, x["p"])
+    return optax.apply_updates(x["p"], updates), state[1][0].trace
+
+
 def _average(x: Any) -> Any:
     return optax.incremental_update(x["new"], x["old"], x["tau"])
 
@@ -337,6 +351,9 @@ FUNCTIONS: dict[str, Function] = {
     "adam, cosine": lambda x: _step(
         lambda rate: optax.adam(lambda t: rate * 0.5 * (1 + jnp.cos(jnp.pi * t / 10))), x
     ),
+    "adam, warm-up": lambda x: _step(_warm_up, x),
+    "adam, eps_root": lambda x: _step(lambda rate: optax.adam(rate, eps_root=1e-3), x),
+    "sgd, clipped": _clipped_sgd,
     "incremental_update": _average,
     "subsample_ensemble": _members,
     "expectile_loss": _expectile,

@@ -19,7 +19,7 @@ Part = Literal["update", "choice"]
 
 _LIFTED = frozenset(
     {
-        *("keys", "draws", "losses", "optimiser", "average", "decay_schedule"),
+        *("keys", "draws", "losses", "optimiser", "average", "decay_schedule", "schedule"),
         *("network_pass", "sampler", "subsample", "distribution", "crops"),
         *("run", "act", "course", "estimates"),
     }

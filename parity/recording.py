@@ -89,10 +89,11 @@ def record(
     old = kept(out, made, chosen)  # read again: other groups may have been recorded meanwhile
     files = {**old["files"], **saved}
     entries = [*old["cases"], *map(entry, new)]
+    place = {(case.group, case.name): k for k, case in enumerate(cases)}
     manifest = {
         **made,
         "files": {group: files[group] for group in groups if group in files},
-        "cases": sorted(entries, key=lambda case: groups.index(case["group"])),
+        "cases": sorted(entries, key=lambda case: place[case["group"], case["name"]]),
     }
     write_manifest(out, manifest)
     before = read_coverage(out)["names"] if (out / COVERAGE).is_file() else {}

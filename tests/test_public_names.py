@@ -26,7 +26,9 @@ NAMES = {
     "idql_func.transforms": "jit vmap grad value_and_grad scan tree_paths compiler_problem",
     "idql_func.struct": "PyTreeNode TrainState field",
     "idql_func.optim": (
-        "adam adamw chain cosine_decay_schedule constant_schedule incremental_update apply_updates"
+        "adam adamw chain clip clip_by_global_norm constant_schedule cosine_decay_schedule "
+        "incremental_update apply_updates join_schedules linear_schedule scale_by_adam "
+        "scale_by_schedule sgd"
     ),
     "idql_func.types": "PRNGKey Params DataType DatasetDict Batch InfoDict PyTree InputError",
     "idql_func.losses": (

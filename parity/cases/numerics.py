@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from parity.cases.case import Case, Options
 from parity.cases.networks import networks
@@ -38,6 +39,28 @@ def loss_cases() -> Iterator[Case]:
         yield Case("losses", f"{name}-double", "losses", settings, kinds)
 
 
+_WARM_UP = [
+    "join_schedules",
+    [["linear_schedule", 0.0, 3e-3, 4], ["cosine_decay_schedule", 3e-3, 5]],
+    [4],
+]
+_SCHEDULES: dict[str, list[Any]] = {
+    "linear": ["linear_schedule", 1e-3, 3e-4, 4],
+    "linear-late": ["linear_schedule", 0.0, 1.0, 3, 2],
+    "join-cosine": [
+        "join_schedules",
+        [["constant_schedule", 0.3], ["cosine_decay_schedule", 0.3, 5]],
+        [3],
+    ],
+    "join-warm-up": _WARM_UP,
+    "join-three": [
+        "join_schedules",
+        [["constant_schedule", 2.0], ["linear_schedule", 1.0, 0.1, 5], ["constant_schedule", 0.5]],
+        [2, 9],
+    ],
+}
+
+
 def optimiser_cases() -> Iterator[Case]:
     """Optimisers, schedules, moving averages and the decay mask."""
     rate = {"learning_rate": 3e-3}
@@ -57,7 +80,20 @@ def optimiser_cases() -> Iterator[Case]:
             "args": {**rate, "weight_decay": 0.01},
             "decay_steps": 20,
         },
+        "adam-eps_root": {"optimiser": "adam", "args": {**rate, "eps_root": 1e-3}},
+        "sgd": {"optimiser": "sgd", "args": rate},
+        "sgd-momentum": {"optimiser": "sgd", "args": {**rate, "momentum": 0.9}},
+        "sgd-nesterov": {"optimiser": "sgd", "args": {**rate, "momentum": 0.9, "nesterov": True}},
+        "adam-clip": {"optimiser": "adam", "args": rate, "parts": [["clip", 0.4]]},
+        "scale_by_adam-warm-up": {
+            "optimiser": "scale_by_adam",
+            "args": {"eps_root": 1e-6},
+            "parts": [["clip_by_global_norm", 1.0], ["scale_by_schedule", _WARM_UP]],
+        },
     }
+    for limit in (1.0, 2.6, 100.0):  # always, sometimes and never reached by the norm
+        parts = [["clip_by_global_norm", limit]]
+        variants[f"sgd-norm-{limit:g}"] = {"optimiser": "sgd", "args": rate, "parts": parts}
     for name, options in variants.items():
         for x64, kind in ((False, "forward"), (True, "double")):
             settings = {**options, "steps": 10, "x64": x64}
@@ -72,6 +108,11 @@ def optimiser_cases() -> Iterator[Case]:
         settings = {"value": 3e-4, "decay_steps": 100, "counts": counts, "x64": x64}
         name = f"cosine_decay-{64 if x64 else 32}"
         yield Case("optim", name, "decay_schedule", settings, {"value": kind})
+        for name, described in _SCHEDULES.items():
+            settings = {"schedule": described, "counts": [0, 1, 2, 3, 4, 5, 8, 9, 50], "x64": x64}
+            yield Case(
+                "optim", f"{name}-{64 if x64 else 32}", "schedule", settings, {"value": kind}
+            )
     for name in ("ddpm-resnet", "state_value-layer_norm"):
         settings = {"network": networks()[name]}
         yield Case("optim", f"mask-{name}", "mask", settings, {"mask": "bits"})

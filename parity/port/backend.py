@@ -127,20 +127,39 @@ class _Transformation:
     """An optimiser; creating its state is never jitted."""
 
     def __init__(self, native: Any, lift: Lift):
-        self.init, self.update = native.init, lift(native.update)
+        self.native, self.init, self.update = native, native.init, lift(native.update)
+
+
+class _Schedule:
+    """A schedule."""
+
+    def __init__(self, native: optim.Schedule, lift: Lift):
+        self.native, self._call = native, lift(native)
+
+    def __call__(self, count: Tensor) -> Tensor:
+        return self._call(count)
 
 
 class _Optim(Lifted):
-    """``idql_func.optim``."""
+    """``idql_func.optim``: what its functions make is lifted, not the functions."""
 
-    def adam(self, *args: Any, **kwargs: Any) -> _Transformation:
-        return _Transformation(optim.adam(*args, **kwargs), self._lift)
+    def __getattr__(self, name: str) -> Any:
+        if name in ("apply_updates", "incremental_update"):
+            return super().__getattr__(name)
+        kind = _Schedule if name.endswith("schedule") or name == "join_schedules" else None
 
-    def adamw(self, *args: Any, **kwargs: Any) -> _Transformation:
-        return _Transformation(optim.adamw(*args, **kwargs), self._lift)
+        def make(*args: Any, **kwargs: Any) -> Any:
+            native = getattr(optim, name)(*map(_native, args), **kwargs)
+            return (kind or _Transformation)(native, self._lift)
 
-    def cosine_decay_schedule(self, *args: Any) -> Callable[[Tensor], Tensor]:
-        return self._lift(optim.cosine_decay_schedule(*args))
+        return make
+
+
+def _native(value: Any) -> Any:
+    """An argument, or what stands behind it."""
+    if isinstance(value, list):
+        return [_native(part) for part in value]
+    return getattr(value, "native", value)
 
 
 class _Distribution:

@@ -32,6 +32,7 @@ PROGRAMS: dict[str, Program] = {
     "optimiser": numerics.optimiser,
     "average": numerics.average,
     "decay_schedule": numerics.decay_schedule,
+    "schedule": numerics.schedule,
     "mask": numerics.mask,
     "create": learners.create,
     "run": learners.run,

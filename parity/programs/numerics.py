@@ -94,6 +94,9 @@ def losses(backend: Backend, settings: Settings) -> Outputs:
 
 def _optimiser(backend: Backend, settings: Settings) -> Any:
     optim, args = backend.optim, dict(settings["args"])
+    if "parts" in settings:
+        parts = [_part(optim, name, value) for name, value in settings["parts"]]
+        return optim.chain(*parts, getattr(optim, settings["optimiser"])(**args))
     if "decay_steps" in settings:
         args["learning_rate"] = optim.cosine_decay_schedule(
             args["learning_rate"], settings["decay_steps"]
@@ -101,6 +104,19 @@ def _optimiser(backend: Backend, settings: Settings) -> Any:
     if settings.get("masked"):
         args["mask"] = backend.decay_mask
     return getattr(optim, settings["optimiser"])(**args)
+
+
+def _part(optim: Any, name: str, value: Any) -> Any:
+    """One transformation of a chain; a list is the schedule that it takes."""
+    return getattr(optim, name)(_schedule(optim, value) if isinstance(value, list) else value)
+
+
+def _schedule(optim: Any, described: Any) -> Any:
+    """A schedule of its name and arguments; those of ``join_schedules`` are schedules too."""
+    name, *args = described
+    if name == "join_schedules":
+        args[0] = [_schedule(optim, part) for part in args[0]]
+    return getattr(optim, name)(*args)
 
 
 def optimiser(backend: Backend, settings: Settings) -> Outputs:
@@ -133,9 +149,15 @@ def average(backend: Backend, settings: Settings) -> Outputs:
 
 def decay_schedule(backend: Backend, settings: Settings) -> Outputs:
     """Values of the cosine decay at several counts."""
-    schedule = backend.optim.cosine_decay_schedule(settings["value"], settings["decay_steps"])
+    described = ["cosine_decay_schedule", settings["value"], settings["decay_steps"]]
+    return schedule(backend, {**settings, "schedule": described})
+
+
+def schedule(backend: Backend, settings: Settings) -> Outputs:
+    """Values of any schedule at several counts."""
+    function = _schedule(backend.optim, settings["schedule"])
     counts = np.array(settings["counts"], np.int32)
-    values = [np.asarray(backend.numpy(schedule(backend.array(c)))) for c in counts]
+    values = [np.asarray(backend.numpy(function(backend.array(c)))) for c in counts]
     return {"value": np.stack(values)}
 
 

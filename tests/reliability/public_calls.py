@@ -150,6 +150,24 @@ def of_optim() -> Iterator[tuple[str, Call]]:
         "adamw",
         (o.adamw, {"learning_rate": 0.1, "b1": 0.9, "eps": 1e-8, "weight_decay": 0.1}),
     )
+    yield (
+        "linear_schedule",
+        (
+            o.linear_schedule,
+            {"init_value": 0.1, "end_value": 0.0, "transition_steps": 3, "transition_begin": 1},
+        ),
+    )
+    schedules = [o.constant_schedule(0.1), o.cosine_decay_schedule(0.1, 9)]
+    joined = {"schedules": schedules, "boundaries": [3]}
+    yield "join_schedules", (o.join_schedules, joined)
+    yield "joined at a count", (o.join_schedules(schedules, [3]), {"count": torch.tensor(3)})
+    yield "clip", (o.clip, {"max_delta": 0.1})
+    yield "clip_by_global_norm", (o.clip_by_global_norm, {"max_norm": 0.1})
+    yield "clipped", (o.clip_by_global_norm(0.1).update, {"updates": PARAMS, "state": ()})
+    yield "global_norm", (o.global_norm, {"updates": PARAMS})
+    yield "scale_by_adam", (o.scale_by_adam, {"b1": 0.9, "b2": 0.9, "eps": 1e-8, "eps_root": 0.0})
+    yield "scale_by_schedule", (o.scale_by_schedule, {"step_size_fn": schedules[1]})
+    yield "sgd", (o.sgd, {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True})
     yield "adamw.mask", (lambda mask: o.adamw(0.1, mask=mask).init(PARAMS), {"mask": None})
     yield "chain", (lambda part: o.chain(part), {"part": tx})
     yield "init", (tx.init, {"params": PARAMS})

@@ -99,7 +99,9 @@ NOT_CALLED = {
     "PyTreeNode", "field", "GradientTransformation", "EmptyState", "MaskedState",
     "ScaleByAdamState", "ScaleByScheduleState", "ConstantSchedule", "CosineDecaySchedule",
     # made by functions that are called
-    "ScaleByAdam", "AddDecayedWeights", "ScaleByLearningRate", "Chain",
+    "ScaleByAdam", "AddDecayedWeights", "ScaleByLearningRate", "Chain", "Clip", "ClipByGlobalNorm",
+    "Identity", "JoinedSchedules", "LinearSchedule", "ScaleBySchedule", "Trace", "TraceState",
+    "OptState", "Schedule",
 }  # fmt: skip
 MODULES = [
     idql_func, agents, checkpoint, data, distributions, envs, evaluation, interop, losses,

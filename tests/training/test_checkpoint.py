@@ -112,10 +112,14 @@ VISION: dict[str, Any] = {
     "latent_dim": 4,
     "depth_keys": ("depth",),
 }
+WARM_UP = optim.join_schedules(
+    [optim.linear_schedule(0.0, 1e-3, 2), optim.constant_schedule(1e-3)], [2]
+)
 OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("IQLLearner", {**LAYERS, "num_qs": 3}),
     ("BCLearner", {**LAYERS, "weight_decay": 0.1, "entropy_bonus": 0.1, "dropout_rate": 0.1}),
     ("BCLearner", {**LAYERS, "actor_lr": optim.cosine_decay_schedule(1e-3, 7)}),
+    ("BCLearner", {**LAYERS, "actor_lr": WARM_UP}),
     ("SACLearner", LAYERS),
     ("SACLearner", {**LAYERS, "num_qs": 4, "num_min_qs": 2, "critic_dropout_rate": 0.01}),
     ("TD3Learner", {**LAYERS, "exploration_noise": 0.3}),

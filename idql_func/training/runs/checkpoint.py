@@ -40,7 +40,12 @@ from idql_func.files import (
     read_json,
     require_space,
 )
-from idql_func.optim import CosineDecaySchedule
+from idql_func.schedules import (
+    ConstantSchedule,
+    CosineDecaySchedule,
+    JoinedSchedules,
+    LinearSchedule,
+)
 from idql_func.training.runs.directory import is_checkpoint
 from idql_func.transforms import tree_flatten, tree_paths, tree_unflatten
 from idql_func.types import InputError
@@ -60,6 +65,12 @@ _FORMAT = "idql_func checkpoint"
 _FORMAT_VERSION = 2
 _VERSION_WITHOUT_DIGEST = 1
 _SCHEDULE = "schedule"
+_SCHEDULES: dict[str, type] = {
+    "constant_schedule": ConstantSchedule,
+    "cosine_decay_schedule": CosineDecaySchedule,
+    "linear_schedule": LinearSchedule,
+    "join_schedules": JoinedSchedules,
+}
 _LARGEST_SPACE = 1 << 25
 """Bytes of one observation; stacked images of 1,000 x 1,000 pixels have half as many."""
 _VERSIONS_OF = ("idql_func", "torch", "numpy", "optree", "safetensors", "gymnasium")
@@ -306,16 +317,19 @@ def _number_from_json(value: Any) -> Any:
 
 
 def _keyword_to_json(value: Any) -> Any:
-    if isinstance(value, CosineDecaySchedule):
-        return {_SCHEDULE: "cosine_decay_schedule", **dataclasses.asdict(value)}
-    return list(value) if isinstance(value, tuple) else value
+    kind = next((name for name, cls in _SCHEDULES.items() if type(value) is cls), None)
+    if kind is not None:
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {_SCHEDULE: kind, **{name: _keyword_to_json(v) for name, v in fields.items()}}
+    return [_keyword_to_json(part) for part in value] if isinstance(value, tuple) else value
 
 
 def _keyword_from_json(value: Any) -> Any:
-    if isinstance(value, dict) and value.get(_SCHEDULE) == "cosine_decay_schedule":
-        return CosineDecaySchedule(**{k: v for k, v in value.items() if k != _SCHEDULE})
+    if isinstance(value, dict) and value.get(_SCHEDULE) in _SCHEDULES:
+        fields = {k: _keyword_from_json(v) for k, v in value.items() if k != _SCHEDULE}
+        return _SCHEDULES[value[_SCHEDULE]](**fields)
     # As tuples: learners have some of them as static fields, which must be hashable.
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_keyword_from_json, value)) if isinstance(value, list) else value
 
 
 def _space_to_json(space: gym.spaces.Space) -> dict[str, Any]:
