@@ -57,7 +57,8 @@ def test_nan_stays_visible_when_clipped() -> None:
 
 
 def test_momentum_sums_and_nesterov_looks_one_step_ahead() -> None:
-    plain, momentum, nesterov = (optim.sgd(0.1, *options) for options in ((), (0.5,), (0.5, True)))
+    plain, momentum = optim.sgd(0.1), optim.sgd(0.1, 0.5)
+    nesterov = optim.sgd(0.1, 0.5, nesterov=True)
     total = {"sgd": 3, "momentum": 1 + 1.5 + 1.75, "nesterov": 1.5 + 1.75 + 1.875}
     for tx, factor in zip((plain, momentum, nesterov), total.values(), strict=True):
         expected = tree_map(lambda p, g, f=factor: p - 0.1 * f * g, PARAMS, GRADS)
@@ -103,12 +104,12 @@ def test_schedules_have_the_dtypes_of_jax_with_x64() -> None:
 # --- hyper-parameters that are tensors ---------------------------------------------------------
 
 
-def adam(values: torch.Tensor) -> optim.Chain:
+def adam(values: Any) -> optim.Chain:
     rate, b1, b2, eps, root = values
     return optim.adam(rate, b1, b2, eps, root)
 
 
-def clipped_sgd(values: torch.Tensor) -> optim.Chain:
+def clipped_sgd(values: Any) -> optim.Chain:
     rate, decay, limit, top, _ = values
     return optim.chain(
         optim.clip_by_global_norm(limit), optim.clip(top), optim.sgd(rate, decay, nesterov=True)
