@@ -28,7 +28,8 @@ _MOST_SIMILAR = 3  # names that are suggested
 _SIMILARITY = 0.7  # of names, as difflib counts it
 _SIMILARITY_OF_WHOLE = 0.85  # groups have long names, and one group many options
 _HELP_WIDTH = "120"  # columns: no name is broken, and no box stands beside another
-_ANOTHER_TYRO = (IndexError, AttributeError, TypeError, ValueError)  # it has no hook, or another
+_ANOTHER_TYRO = (IndexError, AttributeError, TypeError, ValueError)
+"""What a sentence raises where tyro has no hook, or another one."""
 _ONE = {"INT": "an integer", "FLOAT": "a number", "PATH": "a path", "STR": "a text"}
 _SEVERAL = {"INT": "integers", "FLOAT": "numbers", "PATH": "paths", "STR": "texts"}
 
@@ -71,12 +72,7 @@ def parse_or_refuse(
     refusal = _Refusal(parse, prog, words, commands)
     try:
         sentence = refusal.sentence(events[0])
-    except (
-        IndexError,
-        AttributeError,
-        TypeError,
-        ValueError,
-    ):  # tyro has no such hook, or another one
+    except _ANOTHER_TYRO:
         sentence = refusal.unknown_option() or _text_of_box(errors.getvalue())
     raise InputError(f"{sentence}; {refusal.help} {refusal.tells}")
 
