@@ -25,7 +25,8 @@ __all__ = ["load_objects"]
 MEMORY_PER_BYTE = 3
 FREE_SIZE = 1 << 27
 """A pickle may make objects of three times its size and 128 MB."""
-MOST_STEPS = 20_000_000
+MOST_STEPS = 4_000_000
+"""Operations of a pickle: some seconds. An array of numbers takes about 20, whatever its size."""
 _PLAIN_DTYPE = re.compile(r"[<>=|]?([biufcSU]\d{1,6}|\?)")
 
 
@@ -118,7 +119,10 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
                 steps += 1
                 left -= cost
                 if left < 0 or steps > MOST_STEPS:
-                    raise InputError("the file makes more objects than its size allows.")
+                    raise InputError(
+                        "the file makes more objects than its size allows, or more than "
+                        f"{MOST_STEPS:,}."
+                    )
                 call(self)
         except pickle._Stop as stop:  # type: ignore[attr-defined]
             return stop.value

@@ -42,8 +42,9 @@ ALLOWED = {
     "interop/orbax.py: ocp.PyTreeCheckpointer().save(temporary, "
     "_as_orbax(to_state_dict(target)))": "Orbax writes a folder, which gets its name when whole",
     "training/runs/plots.py: figure.savefig(content, dpi=dpi, format='png')": "into memory",
-    "data/storage.py: TensorDict(templates, batch_size=[capacity]).memmap_like(str(folder / "
-    "'rows'))": "tensordict makes mapped files itself; their room is reserved before and after",
+    "data/storage.py: rows.memmap_like(str(folder / 'rows'))": (
+        "tensordict makes mapped files itself; their room is reserved before and after"
+    ),
     "envs/pointmaze.py: open(os.devnull, 'w')": "no file",
     "envs/video.py: _ffmpeg().get_writer(str(temporary), format='.mp4', fps=fps, **options)": (
         "ffmpeg is another process; its file is checked and written again"
