@@ -73,24 +73,6 @@ def compile_graph(
     return _plain(plain)
 
 
-def run_eagerly(graph: GraphModule) -> CompiledGraph:
-    """A function that runs a graph as it is.
-
-    The first call writes the graph's Python code, for which torch has no lock.
-    """
-    is_written = False
-
-    def run(*tensors: Tensor) -> Sequence[Tensor]:
-        nonlocal is_written
-        if not is_written:
-            with COMPILE_LOCK:
-                _ = graph.code
-            is_written = True
-        return graph(*tensors)
-
-    return run
-
-
 def _plain(traced: GraphModule) -> CompiledGraph:
     graph = _copy(traced)  # with its Python code, which Dynamo reads
     compiled: CompiledGraph = torch.compile(graph, fullgraph=True, dynamic=False)

@@ -21,12 +21,7 @@ from idql_func.compiler.call import Arguments, BadLeaf, Program, cached_call
 from idql_func.compiler.cuda_graph import CudaGraph
 from idql_func.compiler.dynamo import OpaqueCall, inside_export
 from idql_func.compiler.fx_utils import ends
-from idql_func.compiler.inductor import (
-    compile_graph,
-    compiler_problem,
-    generates_code,
-    run_eagerly,
-)
+from idql_func.compiler.inductor import compile_graph, compiler_problem, generates_code
 from idql_func.compiler.pass_inplace import reuse_donated_memory
 from idql_func.compiler.refused_writes import without_writes
 from idql_func.compiler.threads import COMPILE_LOCK
@@ -354,7 +349,7 @@ class Jitted:
                 graph.graph.erase_node(node)
         graph.recompile()
         device = tensors[0].device if tensors else torch.device("cpu")
-        run: Callable[..., Any] = run_eagerly(graph)
+        run: Callable[..., Any] = graph
         if len(graph.graph.nodes) > 1 and generates_code():
             problem = compiler_problem(device)
             if problem is None:
@@ -362,6 +357,8 @@ class Jitted:
                 run = compile_graph(graph, [tensors[k] for k in used], bool(dynamic_rows))
             else:
                 warnings.warn(f"jit: {problem} Running eagerly.", RuntimeWarning, stacklevel=5)
+        if run is graph:
+            _ = graph.code  # written here, under the lock, not at the first call in any thread
         if self.cuda_graphs and device.type == "cuda":
             run = CudaGraph(run, {used.index(k) for k in used if k in donated})
         constants = [getattr(graph, n.target) for n in graph.graph.nodes if n.op == "get_attr"]

@@ -261,7 +261,7 @@ class _Uninterrupted(io.RawIOBase):
     """
 
     def __init__(self, output: OutputFile) -> None:
-        self._output, self._error = output, None
+        self._output, self._error, self._end = output, None, 0
         self.digests: dict[tuple[int, int], str] = {}
 
     def raise_error(self) -> None:
@@ -270,9 +270,11 @@ class _Uninterrupted(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         at, size = self.tell(), len(data)
-        for other in [*self.digests]:
-            if other[0] < at + size and at < sum(other):
-                del self.digests[other]
+        if at < self._end:  # most writes only append
+            for other in [*self.digests]:
+                if other[0] < at + size and at < sum(other):
+                    del self.digests[other]
+        self._end = max(self._end, at + size)
         if size > _LARGE:
             self.digests[at, size] = _page_digest(_pieces_of(data))
         self._attempt(lambda: self._output.write(data))
