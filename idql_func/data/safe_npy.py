@@ -7,6 +7,7 @@ NumPy arrays and scalars of plain dtypes (as NumPy 1 and 2 and Python 2 and 3 pi
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import pickle
@@ -112,6 +113,9 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
         left = MEMORY_PER_BYTE * self._size + FREE_SIZE
         steps = 0
         self._prepare()
+        # the cyclic garbage collector would visit all objects made so far again and again
+        is_collecting = gc.isenabled()
+        gc.disable()
         try:
             while True:
                 code = self.read(1)
@@ -126,6 +130,9 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
                 call(self)
         except pickle._Stop as stop:  # type: ignore[attr-defined]
             return stop.value
+        finally:
+            if is_collecting:
+                gc.enable()
 
     def _prepare(self) -> None:
         """What :meth:`load` of the standard library does before its first operation."""
