@@ -176,7 +176,7 @@ class Normal(Module):
         if state_dependent_std:
             self.deviation = self.add(Dense(width, action_dim, default_init()), "OutputDenseLogStd")
         else:
-            self.declare("OutpuLogStd", (action_dim,), zeros)
+            self.declare("OutpuLogStd", (action_dim,), zeros, torch.float32)
 
     def forward(self, inputs: Any, training: bool = False, rng: LazyRng | None = None) -> Diagonal:
         x = self.base(inputs, training=training, rng=rng and rng.push(self.base_name))

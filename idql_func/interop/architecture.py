@@ -22,6 +22,7 @@ from idql_func.networks import (
     MLPResNet,
     Module,
     StateActionValue,
+    gelu,
     mish,
     swish,
 )
@@ -32,7 +33,7 @@ from idql_func.types import InputError
 
 __all__ = ["build_network", "check_settings", "describe_network"]
 
-_ACTIVATIONS = {"relu": relu, "swish": swish, "mish": mish}
+_ACTIVATIONS = {"relu": relu, "swish": swish, "mish": mish, "gelu": gelu}
 
 
 def _fourier_settings(network: FourierFeatures) -> dict[str, Any]:
@@ -56,6 +57,7 @@ _SETTINGS: dict[type[Module], Callable[[Any], dict[str, Any]]] = {
         "activations": n.activations,
         "activate_final": n.activate_final,
         "use_layer_norm": n.norm is not None,
+        **({"layer_norm": True} if any(n.norms) else {}),
     },
     MLPResNet: lambda n: {
         "input_dim": n.first.kernel.shape[0],
@@ -72,7 +74,7 @@ _SETTINGS: dict[type[Module], Callable[[Any], dict[str, Any]]] = {
         "time_preprocess": n.time_preprocess,
     },
     StateActionValue: lambda n: {"base": n.base},
-    Ensemble: lambda n: {"member": n.member, "num": n.num},
+    Ensemble: lambda n: {"member": n.member, "num": n.num, "name": n.member_name},
     Normal: lambda n: {
         "base": n.base,
         "action_dim": n.output_dim,

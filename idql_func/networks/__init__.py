@@ -37,13 +37,14 @@ torch.Size([5, 2])
 """
 
 from idql_func.networks.error_sentences import explain_classes  # isort: skip  # the first one
+from idql_func.networks.activations import gelu, mish
 from idql_func.networks.conv import Conv, GroupNorm, max_pool
 from idql_func.networks.diffusion import candidate_sampler, ddpm_sampler
 from idql_func.networks.dropout import Dropout
 from idql_func.networks.encoders import D4PGEncoder, ResNetV2Block, ResNetV2Encoder
 from idql_func.networks.ensemble import subsample_ensemble
 from idql_func.networks.initializers import default_init
-from idql_func.networks.layers import Dense, LayerNorm, mish, relu, swish
+from idql_func.networks.layers import Dense, LayerNorm, relu, swish
 from idql_func.networks.mlp import MLP, MLPResNet, MLPResNetBlock, StateActionValue, StateValue
 from idql_func.networks.module import Ensemble, LazyRng, Module, apply, init
 from idql_func.networks.noise_predictor import DDPM, FourierFeatures
@@ -53,6 +54,7 @@ from idql_func.networks.noise_schedules import (
     vp_beta_schedule,
 )
 from idql_func.networks.pixel_multiplexer import PixelMultiplexer
+from idql_func.networks.sequential import Sequential
 from idql_func.networks.temperature import Temperature
 from idql_func.networks.weight_decay import get_weight_decay_mask
 
@@ -74,6 +76,7 @@ __all__ = [
     "PixelMultiplexer",
     "ResNetV2Block",
     "ResNetV2Encoder",
+    "Sequential",
     "StateActionValue",
     "StateValue",
     "Temperature",
@@ -82,6 +85,7 @@ __all__ = [
     "cosine_beta_schedule",
     "ddpm_sampler",
     "default_init",
+    "gelu",
     "get_weight_decay_mask",
     "init",
     "linear_beta_schedule",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -98,7 +99,7 @@ class Conv(Module):
     """``[..., H, W, in] -> [..., H', W', out]`` with ``kernel`` ``[h, w, in, out]`` (Flax's Conv).
 
     Images stay channels-last in memory. The CPU convolution uses this layout, so they are not
-    copied.
+    copied. A number as ``strides`` is that of both axes.
 
     Raises:
         InputError: the padding has an unknown name or form.
@@ -118,19 +119,22 @@ class Conv(Module):
         input_dim: int,
         features: int,
         kernel_size: tuple[int, int],
-        strides: tuple[int, int] = (1, 1),
+        strides: int | tuple[int, int] = (1, 1),
         padding: Padding = "SAME",
         use_bias: bool = True,
         kernel_init: Initializer | None = None,
+        bias_init: Initializer = zeros,
     ) -> None:
         super().__init__()
-        self.kernel_size, self.strides = kernel_size, strides
+        self.kernel_size = kernel_size
+        self.strides = (strides, strides) if isinstance(strides, int) else strides
         self.padding = check_padding(padding)
         self.use_bias = use_bias
         self.output_dim = features
-        self.declare("kernel", (*kernel_size, input_dim, features), kernel_init or lecun_normal())
+        kernel_init = kernel_init or lecun_normal()
+        self.declare("kernel", (*kernel_size, input_dim, features), kernel_init, torch.float32)
         if use_bias:
-            self.declare("bias", (features,), zeros)
+            self.declare("bias", (features,), bias_init, torch.float32)
 
     def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
         leading = x.shape[:-3]
@@ -155,16 +159,18 @@ class Conv(Module):
 
 
 class GroupNorm(Module):
-    """Flax's group norm of ``[H, W, C]`` or ``[B, ..., C]``: one mean and variance per group.
+    """Flax's group norm of ``[B, ..., C]``: a mean and a variance per row and group of channels.
 
+    The groups are ``num_groups``, or, with ``num_groups=None``, of ``group_size`` channels each.
     Variance is ``E[x^2] - E[x]^2`` floored at 0, as in :class:`LayerNorm` (quirk N5).
 
     Raises:
-        InputError: the number of channels is not divisible by the number of groups.
+        InputError: the channels do not divide into the groups, neither or both of ``num_groups``
+            and ``group_size`` are given, or the input has fewer than two axes.
 
     >>> from idql_func import random
     >>> layer = GroupNorm(4, num_groups=2)
-    >>> y = layer.apply(layer.init(random.PRNGKey(0)), torch.tensor([[[0.0, 2.0, 5.0, 5.0]]]))
+    >>> y = layer.apply(layer.init(random.PRNGKey(0)), torch.tensor([[0.0, 2.0, 5.0, 5.0]]))
     >>> [round(v, 3) for v in y.flatten().tolist()]
     [-1.0, 1.0, 0.0, 0.0]
     """
@@ -172,30 +178,54 @@ class GroupNorm(Module):
     scale: Tensor
     bias: Tensor
 
-    def __init__(self, input_dim: int, num_groups: int = 32, epsilon: float = 1e-6) -> None:
+    def __init__(
+        self,
+        input_dim: int,
+        num_groups: int | None = 32,
+        epsilon: float = 1e-6,
+        group_size: int | None = None,
+        use_bias: bool = True,
+        use_scale: bool = True,
+        bias_init: Initializer = zeros,
+        scale_init: Initializer = ones,
+    ) -> None:
         super().__init__()
-        if num_groups < 1 or input_dim % num_groups:
+        if (num_groups is None) == (group_size is None):
             raise InputError(
-                f"GroupNorm: {input_dim} channels do not divide into {num_groups} groups."
+                "GroupNorm: give either num_groups or group_size; with group_size, num_groups "
+                f"must be None, got {num_groups} and {group_size}."
             )
-        self.num_groups, self.epsilon = num_groups, epsilon
+        divisor = num_groups or group_size or 0
+        if divisor < 1 or input_dim % divisor:
+            groups = f"{num_groups} groups" if group_size is None else f"groups of {group_size}"
+            raise InputError(f"GroupNorm: {input_dim} channels do not divide into {groups}.")
+        self.num_groups = divisor if group_size is None else input_dim // divisor
+        self.epsilon, self.use_bias, self.use_scale = epsilon, use_bias, use_scale
         self.output_dim = input_dim
-        self.declare("scale", (input_dim,), ones)
-        self.declare("bias", (input_dim,), zeros)
+        if use_scale:
+            self.declare("scale", (input_dim,), scale_init, torch.float32)
+        if use_bias:
+            self.declare("bias", (input_dim,), bias_init, torch.float32)
 
     def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
-        channels = x.shape[-1]
-        rows = 1 if x.ndim == 3 else x.shape[0]
-        flat = x.reshape(rows, -1, channels)
-        groups = flat.reshape(rows, -1, self.num_groups, channels // self.num_groups)
+        if x.ndim < 2:
+            raise InputError(
+                "GroupNorm: the input must have a batch axis and a channel axis, got shape "
+                f"{tuple(x.shape)}."
+            )
+        rows, channels = x.shape[0], x.shape[-1]
+        flat = x.reshape(rows, math.prod(x.shape[1:-1]), channels)
+        groups = flat.unflatten(-1, (self.num_groups, channels // self.num_groups))
         mean = groups.mean(dim=(1, 3), keepdim=True)
         square = (groups * groups).mean(dim=(1, 3), keepdim=True)
         variance = torch.clamp(square - mean * mean, min=0.0)
         # with one factor and one offset per channel, x is the only tensor of the image's size
         # that the backward pass saves
         grouped = (1, 1, self.num_groups, channels // self.num_groups)
-        factor = torch.rsqrt(variance + self.epsilon) * self.scale.reshape(grouped)
-        offset = self.bias.reshape(grouped) - mean * factor
+        scale = self.scale if self.use_scale else x.new_ones(channels)
+        bias = self.bias if self.use_bias else x.new_zeros(channels)
+        factor = torch.rsqrt(variance + self.epsilon) * scale.reshape(grouped)
+        offset = bias.reshape(grouped) - mean * factor
         per_channel = (rows, 1, channels)
         return (flat * factor.reshape(per_channel) + offset.reshape(per_channel)).reshape(x.shape)
 
@@ -204,14 +234,23 @@ class GroupNorm(Module):
 def max_pool(
     x: Tensor,
     window_shape: tuple[int, int],
-    strides: tuple[int, int] = (1, 1),
+    strides: tuple[int, int] | None = None,
     padding: Padding = "VALID",
 ) -> Tensor:
     """The largest value of each window, ``[..., H, W, C] -> [..., H', W', C]`` (``nn.max_pool``).
 
+    Without ``strides`` a window begins at each pixel. The gradient of equal values goes to the
+    first of them, as in XLA.
+
+    Raises:
+        InputError: the padding has an unknown name or form, or the window is larger than the
+            padded image.
+
     >>> max_pool(torch.arange(4.0).reshape(4, 1, 1), (3, 1), (2, 1), "SAME").flatten()
     tensor([2., 3.])
     """
+    strides = (1, 1) if strides is None else strides
+    output_shape(x.shape[-3:-1], window_shape, strides, padding)
     rows, columns = pad_widths(x.shape[-3:-1], window_shape, strides, padding)
     images = x.reshape(-1, *x.shape[-3:]).permute(0, 3, 1, 2)
     if any((*rows, *columns)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from idql_func.networks.initializers import Initializer
+from idql_func.networks.initializers import Initializer, takes_dtype
 from idql_func.tree import flatten_params, tree_iter
 from idql_func.types import InputError, Params
 
@@ -126,11 +127,20 @@ class Declarations(nn.Module):
         parameters = {name: declared(shape) for name, shape in self._shapes.items()}
         return {**vars(self), "_parameters": parameters}
 
-    def declare(self, name: str, shape: tuple[int, ...], initializer: Initializer) -> None:
+    def declare(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        initializer: Initializer,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         """Declare a parameter on the meta device, without a value.
 
-        The n-th declared parameter draws Flax's n-th key of the module.
+        The n-th declared parameter draws Flax's n-th key of the module. With a dtype, the
+        initialiser is called with it if it takes one (Flax's ``param_dtype``).
         """
+        if dtype is not None and takes_dtype(initializer):
+            initializer = functools.partial(initializer, dtype=dtype)
         self.register_parameter(name, declared(shape))
         self._initializers[name] = initializer
         self._shapes[name] = tuple(shape)
@@ -146,9 +156,12 @@ class Declarations(nn.Module):
         if child is None:
             return None
         if name is None:
-            prefix = type(child).__name__
-            count = sum(other.startswith(f"{prefix}_") for other in self._modules)
-            name = f"{prefix}_{count}"
+            prefix = f"{type(child).__name__}_"
+            count = sum(
+                other.startswith(prefix) and other.removeprefix(prefix).isdecimal()
+                for other in self._modules
+            )
+            name = f"{prefix}{count}"
         self.add_module(name, child)
         return child
 
@@ -164,6 +177,11 @@ class Declarations(nn.Module):
             raise InputError(
                 f"{type(self).__name__}.__init__: call super().__init__() before the submodule "
                 f"{name!r} is assigned."
+            )
+        if not isinstance(name, str) or not name:
+            raise InputError(
+                f"{type(self).__name__}: the name of a submodule must be a text that is not empty, "
+                f"got {name!r}."
             )
         if not isinstance(module, Declarations):
             _check_has_no_weights(f"{type(self).__name__}.{name}", module)

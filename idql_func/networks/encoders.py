@@ -65,12 +65,18 @@ class D4PGEncoder(Module):
 class MyGroupNorm(GroupNorm):
     """Upstream's group norm: 4 groups, eps 1e-5. The class name is part of the parameter names.
 
+    An input of three axes is one image ``[H, W, C]``; :class:`GroupNorm` takes its first axis for
+    that of a batch.
+
     >>> MyGroupNorm(8).num_groups, MyGroupNorm(8).epsilon
     (4, 1e-05)
     """
 
     def __init__(self, input_dim: int) -> None:
         super().__init__(input_dim, num_groups=4, epsilon=1e-5)
+
+    def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
+        return super().forward(x.unsqueeze(0)).squeeze(0) if x.ndim == 3 else super().forward(x)
 
 
 def _conv(

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from idql_func.deprecation import moved_names
+from idql_func.networks.activations import mish  # noqa: F401 (also importable from here)
 from idql_func.networks.initializers import Initializer, lecun_normal, ones, zeros
 from idql_func.networks.module import LazyRng, Module
 from idql_func.switches import bfloat16_matmul
@@ -33,15 +34,6 @@ def swish(x: Tensor) -> Tensor:
     0.0
     """
     return F.silu(x)
-
-
-def mish(x: Tensor) -> Tensor:
-    """``x * tanh(softplus(x))`` (arXiv 1908.08681).
-
-    >>> mish(torch.tensor(0.0)).item()
-    0.0
-    """
-    return F.mish(x)
 
 
 # --- inputs in parts ------------------------------------------------------------------
@@ -104,7 +96,7 @@ class Dense(Module):
 
     ``x`` is ``[..., in]``, or a sequence of parts for :func:`join`. Each part is then multiplied
     by its rows of the kernel before it is broadcast, so that a part that several rows share is
-    multiplied once.
+    multiplied once. Without ``use_bias`` there is no ``bias``.
 
     >>> sorted(name for name, _ in Dense(3, 2).named_parameters())
     ['bias', 'kernel']
@@ -114,18 +106,27 @@ class Dense(Module):
     bias: Tensor
 
     def __init__(
-        self, input_dim: int, features: int, kernel_init: Initializer | None = None
+        self,
+        input_dim: int,
+        features: int,
+        kernel_init: Initializer | None = None,
+        use_bias: bool = True,
+        bias_init: Initializer = zeros,
     ) -> None:
         super().__init__()
-        self.output_dim = features
-        self.declare("kernel", (input_dim, features), kernel_init or lecun_normal())
-        self.declare("bias", (features,), zeros)
+        self.output_dim, self.use_bias = features, use_bias
+        kernel_init = kernel_init or lecun_normal()
+        self.declare("kernel", (input_dim, features), kernel_init, torch.float32)
+        if use_bias:
+            self.declare("bias", (features,), bias_init, torch.float32)
 
     def forward(
         self, x: Tensor | Sequence[Part], training: bool = False, rng: LazyRng | None = None
     ) -> Tensor:
         if isinstance(x, Tensor):
-            return _add_bias(matmul(x, self.kernel), self.bias)
+            product = matmul(x, self.kernel)
+            return _add_bias(product, self.bias) if self.use_bias else product
+        bias = self.bias if self.use_bias else self.kernel.new_zeros(())
         blocks = self.kernel.split(
             [(p.table if isinstance(p, IndexedRows) else p).shape[-1] for p in x]
         )
@@ -133,7 +134,6 @@ class Dense(Module):
         shape = torch.broadcast_shapes(*(rows.shape[:-1] for rows, _ in factors))
         # parts of the full shape are multiplied together, the others are added to the bias
         full = [(rows, block) for rows, block in factors if rows.shape[:-1] == shape]
-        bias = self.bias
         for part, (rows, block) in zip(x, factors, strict=True):
             if rows.shape[:-1] != shape:
                 indexed = isinstance(part, IndexedRows)
@@ -179,8 +179,8 @@ class LayerNorm(Module):
         super().__init__()
         self.output_dim = input_dim
         self.epsilon = epsilon
-        self.declare("scale", (input_dim,), ones)
-        self.declare("bias", (input_dim,), zeros)
+        self.declare("scale", (input_dim,), ones, torch.float32)
+        self.declare("bias", (input_dim,), zeros, torch.float32)
 
     def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
         mean = x.mean(dim=-1, keepdim=True)

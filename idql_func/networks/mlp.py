@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from idql_func.networks.dropout import Dropout
-from idql_func.networks.initializers import default_init
+from idql_func.networks.initializers import Initializer, default_init
 from idql_func.networks.layers import Activation, Dense, LayerNorm, Part, join, relu
 from idql_func.networks.module import LazyRng, Module
 from idql_func.networks.weight_decay import get_weight_decay_mask  # noqa: F401 (upstream's address)
@@ -22,8 +22,10 @@ from idql_func.networks.weight_decay import get_weight_decay_mask  # noqa: F401 
 class MLP(Module):
     """Dense, dropout, activation per layer, in this order (quirk N2): ``[..., in] -> [..., out]``.
 
-    ``use_layer_norm`` normalises the input only (quirk N1); the last layer has an activation
-    only with ``activate_final``. The input may be a sequence of parts (see ``layers.Dense``).
+    ``use_layer_norm`` normalises the input only (quirk N1). ``layer_norm`` puts a LayerNorm after
+    each activation, as the MLP of jaxrl_m, OGBench and fql does. The last layer has an activation
+    only with ``activate_final``. ``kernel_init`` initialises all kernels, by default with
+    :func:`default_init`. The input may be a sequence of parts (see ``layers.Dense``).
 
     Raises:
         ValueError: ``hidden_dims`` is empty, or a size is below 1.
@@ -43,6 +45,8 @@ class MLP(Module):
         activate_final: bool = False,
         use_layer_norm: bool = False,
         dropout_rate: float | None = None,
+        kernel_init: Initializer | None = None,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         if not hidden_dims or min(input_dim, *hidden_dims) < 1:
@@ -56,11 +60,14 @@ class MLP(Module):
         self.norm = self.add(LayerNorm(input_dim) if use_layer_norm else None)
         sizes = [input_dim, *hidden_dims]
         self.layers: list[tuple[Dense, Dropout | None]] = []
+        self.norms: list[LayerNorm | None] = []
         for i in range(len(hidden_dims)):
-            dense = self.add(Dense(sizes[i], sizes[i + 1], default_init()))
+            dense = self.add(Dense(sizes[i], sizes[i + 1], kernel_init or default_init()))
             activated = i + 1 < len(hidden_dims) or activate_final
             drop = Dropout(dropout_rate) if dropout_rate and activated else None
             self.layers.append((dense, self.add(drop)))
+            norm = LayerNorm(sizes[i + 1]) if layer_norm and activated else None
+            self.norms.append(self.add(norm))
 
     def forward(
         self, x: Tensor | Sequence[Part], training: bool = False, rng: LazyRng | None = None
@@ -74,6 +81,8 @@ class MLP(Module):
                 if drop is not None:
                     h = drop(h, training, rng and rng.push(f"Dropout_{i}"))
                 h = self.activations(h)
+            if (norm := self.norms[i]) is not None:
+                h = norm(h)
         return h
 
 

@@ -22,7 +22,7 @@ from idql_func import random
 from idql_func.compiler.threads import in_main_thread
 from idql_func.compiler.torch_internals import register_constant
 from idql_func.networks.declarations import Declarations
-from idql_func.networks.same_module import same_module
+from idql_func.networks.same_module import ModuleMethod
 from idql_func.networks.thread_copies import copy_of_this_thread
 from idql_func.tree import flatten_params, tree_stack
 from idql_func.types import Params, PRNGKey
@@ -118,43 +118,18 @@ class Module(Declarations):
         return Apply(self)
 
 
-class Apply:
+class Apply(ModuleMethod):
     """``module.apply``: :func:`apply` with the module given.
-
-    It equals that of any module that computes the same function (:func:`same_module`). Trees with
-    networks that were built, copied or unpickled separately then have the same structure: they
-    stack, and share one compiled program.
 
     >>> from idql_func.networks import MLP
     >>> MLP(3, [4]).apply == MLP(3, [4]).apply
     True
     """
 
-    __slots__ = ("__self__",)
-
-    def __init__(self, module: Module) -> None:
-        self.__self__ = module
+    __slots__ = ()
 
     def __call__(self, params: Params, *inputs: Any, **options: Any) -> Any:
         return apply(self.__self__, params, *inputs, **options)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Apply):
-            return NotImplemented
-        if self.__self__ is not other.__self__:
-            if not same_module(self.__self__, other.__self__):
-                return False
-            self.__self__ = other.__self__  # the next comparison takes no time
-        return True
-
-    def __hash__(self) -> int:
-        return hash(type(self.__self__))
-
-    def __reduce__(self) -> tuple[type[Apply], tuple[Module]]:
-        return Apply, (self.__self__,)
-
-    def __repr__(self) -> str:
-        return f"{type(self.__self__).__name__}.apply"
 
 
 register_constant(Apply)  # jitted functions take one as a static argument
@@ -163,8 +138,9 @@ register_constant(Apply)  # jitted functions take one as a static argument
 class Ensemble(Module):
     """``num`` copies of a network with different weights, by ``vmap``: outputs ``[num, ...]``.
 
-    Parameters are stacked on axis 0 under ``Vmap<Class>_0``. Each member draws its parameters
-    and its dropout masks from its own split of the key (``nn.vmap`` with ``split_rngs``).
+    Parameters are stacked on axis 0 under ``Vmap<Class>_0``, or under ``name``, such as
+    ``value_net`` for Flax's ``self.value_net = nn.vmap(MLP, ...)(...)``. Each member draws its
+    parameters and its dropout masks from its own split of the key (``split_rngs``).
 
     Raises:
         ValueError: num is below 1.
@@ -177,7 +153,12 @@ class Ensemble(Module):
     """
 
     def __init__(
-        self, net_cls: Callable[..., Module], *args: Any, num: int = 2, **kwargs: Any
+        self,
+        net_cls: Callable[..., Module],
+        *args: Any,
+        num: int = 2,
+        name: str | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__()
         if num < 1:
@@ -186,13 +167,13 @@ class Ensemble(Module):
         member = net_cls(*args, **kwargs)
         if hasattr(member, "output_dim"):
             self.output_dim = member.output_dim
-        self.member_name = f"Vmap{type(member).__name__}_0"
+        self.member_name = f"Vmap{type(member).__name__}_0" if name is None else name
         self.member = self.add(member, self.member_name)
 
     def init_from(self, rng: LazyRng) -> Params:
         path = (*rng.path, self.member_name)
         members = [self.member.init_from(LazyRng(key, path)) for key in rng.split(self.num)]
-        return {self.member_name: tree_stack(members)}
+        return {**super().init_from(rng), self.member_name: tree_stack(members)}
 
     def forward(self, *inputs: Any, training: bool = False, rng: LazyRng | None = None) -> Tensor:
         # functional_call has replaced the member's parameters with the stacked tensors

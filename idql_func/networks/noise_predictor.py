@@ -42,7 +42,7 @@ class FourierFeatures(Module):
         self.half_size = output_size // 2
         self.output_dim = output_size if learnable else output_size * input_dim
         if learnable:
-            self.declare("kernel", (self.half_size, input_dim), normal(0.2))
+            self.declare("kernel", (self.half_size, input_dim), normal(0.2), torch.float32)
 
     def forward(self, x: Tensor, training: bool = False, rng: LazyRng | None = None) -> Tensor:
         if self.learnable:

@@ -61,3 +61,38 @@ def _same(a: Any, b: Any, partners: dict[int, Any], reverse: dict[int, Any]) -> 
     if isinstance(a, float):
         return a.hex() == b.hex()  # tells 0.0 from -0.0
     return (a == b) is True
+
+
+class ModuleMethod:
+    """A method of a network that equals the one of any module that computes the same function.
+
+    Trees with networks that were built, copied or unpickled separately then have the same
+    structure: they stack, and share one compiled program.
+
+    >>> from idql_func.networks import MLP
+    >>> ModuleMethod(MLP(3, [4])) == ModuleMethod(MLP(3, [4]))
+    True
+    """
+
+    __slots__ = ("__self__",)
+
+    def __init__(self, module: nn.Module) -> None:
+        self.__self__: Any = module
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ModuleMethod) or type(other) is not type(self):
+            return NotImplemented
+        if self.__self__ is not other.__self__:
+            if not same_module(self.__self__, other.__self__):
+                return False
+            self.__self__ = other.__self__  # the next comparison takes no time
+        return True
+
+    def __hash__(self) -> int:
+        return hash(type(self.__self__))
+
+    def __reduce__(self) -> tuple[type[ModuleMethod], tuple[nn.Module]]:
+        return type(self), (self.__self__,)
+
+    def __repr__(self) -> str:
+        return f"{type(self.__self__).__name__}.{type(self).__name__.lower()}"

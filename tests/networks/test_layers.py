@@ -160,7 +160,8 @@ def test_xavier_uniform_has_its_range_and_variance() -> None:
     limit = math.sqrt(6 / (60 + 90))
     assert 0.99 * limit < draw.abs().max().item() <= limit
     assert draw.var().item() == pytest.approx(2 / 150, rel=0.05)
-    assert default_init is xavier_uniform
+    assert torch.equal(default_init()(KEY, (60, 90)), draw)
+    torch.testing.assert_close(default_init(0.25)(KEY, (60, 90)), draw / 2)
 
 
 def test_lecun_normal_has_its_variance_and_truncation() -> None:

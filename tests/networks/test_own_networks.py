@@ -144,6 +144,10 @@ EXAMPLES: dict[type[Module], tuple[Callable[[], Module], Callable[[], tuple[Any,
         lambda: networks.ResNetV2Encoder((8, 8, 3), (1, 1), 4),
         lambda: (torch.ones(1, 8, 8, 3),),
     ),
+    networks.Sequential: (
+        lambda: networks.Sequential([Dense(3, 4), networks.gelu, Dense(4, 2)]),
+        lambda: (torch.ones(2, 3),),
+    ),
     networks.StateActionValue: (
         lambda: networks.StateActionValue(MLP, 5, [4]),
         lambda: (torch.ones(2, 3), torch.ones(2, 2)),

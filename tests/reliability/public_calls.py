@@ -263,6 +263,7 @@ def of_networks() -> Iterator[tuple[str, Call]]:
     yield "relu", (n.relu, {"x": X})
     yield "swish", (n.swish, {"x": X})
     yield "mish", (n.mish, {"x": X})
+    yield "gelu", (n.gelu, {"x": X, "approximate": False})
     yield (
         "max_pool",
         (n.max_pool, {"x": torch.ones(1, 4, 4, 2), "window_shape": (2, 2), "strides": (2, 2)}),

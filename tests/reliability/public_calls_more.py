@@ -67,6 +67,7 @@ def of_layers() -> Calls:
         (n.MLPResNet, {"input_dim": 3, "num_blocks": 1, "out_dim": 2, "hidden_dim": 4}),
         (n.MLPResNetBlock, {"features": 4, "act": n.relu}),
         (n.Temperature, {}),
+        (n.Sequential, {"layers": [n.Dense(3, 4), n.relu]}),
     ):
         yield (
             f"{cls.__name__}.init",
@@ -103,7 +104,13 @@ def of_layers() -> Calls:
     )
     for cls in (n.StateActionValue, n.StateValue):
         yield cls.__name__, (cls, {"base_cls": lambda: n.MLP(OBS, [4])})
-    yield "default_init", (lambda shape: n.default_init()(KEY, shape), {"shape": (3, 2)})
+    yield (
+        "default_init",
+        (
+            lambda shape, scale: n.default_init(scale)(KEY, shape),
+            {"shape": (3, 2), "scale": 0.5},
+        ),
+    )
     yield "LazyRng", (lambda key: n.LazyRng(key).make(1), {"key": KEY})
     yield "Module.init", (n.MLP(3, [4]).init, {"key": KEY})
     yield "PixelMultiplexer", (
