@@ -183,8 +183,11 @@ class Backend(Protocol):
         """
         ...
 
-    def initialiser(self, key: Any, shape: tuple[int, ...]) -> Any:
-        """Weights of that shape by the networks' usual initialiser."""
+    def initialiser(self, described: Sequence[Any], key: Any, shape: tuple[int, ...]) -> Any:
+        """Weights of that shape by the initialiser of that name and arguments.
+
+        ``["default_init"]`` is the networks' usual one.
+        """
         ...
 
     def subsample(self, key: Any, params: Any, num_sample: int | None, num_qs: int) -> Any:

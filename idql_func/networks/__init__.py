@@ -43,6 +43,7 @@ from idql_func.networks.diffusion import candidate_sampler, ddpm_sampler
 from idql_func.networks.dropout import Dropout
 from idql_func.networks.encoders import D4PGEncoder, ResNetV2Block, ResNetV2Encoder
 from idql_func.networks.ensemble import subsample_ensemble
+from idql_func.networks.impala import ImpalaEncoder, ResnetStack, encoder_modules
 from idql_func.networks.initializers import default_init
 from idql_func.networks.layers import Dense, LayerNorm, relu, swish
 from idql_func.networks.mlp import MLP, MLPResNet, MLPResNetBlock, StateActionValue, StateValue
@@ -68,6 +69,7 @@ __all__ = [
     "Ensemble",
     "FourierFeatures",
     "GroupNorm",
+    "ImpalaEncoder",
     "LayerNorm",
     "LazyRng",
     "MLPResNet",
@@ -76,6 +78,7 @@ __all__ = [
     "PixelMultiplexer",
     "ResNetV2Block",
     "ResNetV2Encoder",
+    "ResnetStack",
     "Sequential",
     "StateActionValue",
     "StateValue",
@@ -85,6 +88,7 @@ __all__ = [
     "cosine_beta_schedule",
     "ddpm_sampler",
     "default_init",
+    "encoder_modules",
     "gelu",
     "get_weight_decay_mask",
     "init",

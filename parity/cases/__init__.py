@@ -10,6 +10,7 @@ from parity.cases.case import COMMIT, Case, Options
 from parity.cases.data import dataset_cases, replay_cases
 from parity.cases.edges import edge_cases
 from parity.cases.idql import learner_cases
+from parity.cases.layers import initializer_cases, more_network_cases
 from parity.cases.learners import pixel_learner_cases, state_learner_cases
 from parity.cases.loaders import evaluation_cases, loader_cases, part_cases
 from parity.cases.networks import diffusion_cases, network_cases
@@ -42,4 +43,6 @@ def all_cases() -> list[Case]:
         *layer_cases(),
         *call_cases(),
         *edge_cases(),
+        *initializer_cases(),
+        *more_network_cases(),
     ]

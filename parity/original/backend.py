@@ -130,6 +130,9 @@ class JaxBackend(JaxData):
         from jaxrl5.networks import encoders
         from jaxrl5.networks.diffusion import linear_beta_schedule
 
+        from parity.original import modules
+
+        self.modules = modules
         jax.config.update("jax_default_matmul_precision", "float32")
         self.jax, self.jnp, self.gym, self.networks = jax, jnp, gym, networks
         self.random, self.losses, self.optim = jax.random, general, optax
@@ -256,7 +259,7 @@ class JaxBackend(JaxData):
                 return self._encoder(s["net"], s["options"])()
             case "PixelMultiplexer":
                 return self._multiplexer(s)
-        raise ValueError(f"unknown network {s['net']!r}")
+        return self.modules.made(s)
 
     def network(self, settings: Settings) -> JaxNetwork:
         from parity.programs.networks import network_inputs
@@ -265,7 +268,7 @@ class JaxBackend(JaxData):
         if settings["net"] == "DDPM":
             example[-1] = example[-1].astype(np.float32)
         # Compiled, the division of bytes by 255 is a product with the reciprocal, rounded.
-        jitted = settings["net"] == "PixelMultiplexer"
+        jitted = settings["net"] in ("PixelMultiplexer", "ImpalaEncoder")
         return JaxNetwork(self._module(settings), example, settings["net"] == "Ensemble", jitted)
 
     def distribution(self, loc: Any, log_scale: Any, tanh: bool) -> Any:
@@ -352,8 +355,10 @@ class JaxBackend(JaxData):
         # TD3's eval_actions returns no learner (quirk E7).
         return chosen if isinstance(chosen, tuple) else (chosen, learner)
 
-    def initialiser(self, key: Any, shape: tuple[int, ...]) -> Any:
-        return self.networks.default_init()(key, shape)
+    def initialiser(self, described: Sequence[Any], key: Any, shape: tuple[int, ...]) -> Any:
+        if described == ["default_init"]:
+            return self.networks.default_init()(key, shape)
+        return self.modules.initializer(described)(key, shape)
 
     def subsample(self, key: Any, params: Any, num_sample: int | None, num_qs: int) -> Any:
         return self.networks.subsample_ensemble(key, params, num_sample, num_qs)

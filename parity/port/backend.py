@@ -22,13 +22,12 @@ from parity import inputs
 from parity.backend import Event, Settings
 from parity.inputs import flatten
 from parity.modes import Mode, Part
-from parity.port import capture
+from parity.port import capture, modules
 from parity.port.data import TorchData
 from parity.port.env import evaluated
 from parity.port.lift import Lift, Lifted
 from parity.port.literal import literal_implicit_action
 
-_ACTIVATIONS = {"relu": nets.relu, "swish": nets.swish, "mish": nets.mish}
 _SCHEDULES = {
     "cosine": nets.cosine_beta_schedule,
     "linear": nets.linear_beta_schedule,
@@ -83,7 +82,7 @@ class TorchNetwork:
 def _mlp_options(settings: Settings) -> dict[str, Any]:
     options = {k: v for k, v in settings.items() if k != "net"}
     if "activations" in options:
-        options["activations"] = _ACTIVATIONS[options["activations"]]
+        options["activations"] = modules.ACTIVATIONS[options["activations"]]
     return options
 
 
@@ -265,7 +264,7 @@ class TorchBackend(TorchData):
                 return getattr(nets, s["net"])(s["shape"], **s["options"])
             case "PixelMultiplexer":
                 return _multiplexer(s)
-        raise ValueError(f"unknown network {s['net']!r}")
+        return modules.made(s)
 
     def network(self, settings: Settings) -> TorchNetwork:
         return TorchNetwork(self._module(settings), self.lift)
@@ -353,8 +352,8 @@ class TorchBackend(TorchData):
             self.lift.calls += 1
             yield
 
-    def initialiser(self, key: Any, shape: tuple[int, ...]) -> Any:
-        return self.lift(nets.default_init())(key, shape)
+    def initialiser(self, described: Sequence[Any], key: Any, shape: tuple[int, ...]) -> Any:
+        return self.lift(modules.initializer(described))(key, shape)
 
     def subsample(self, key: Any, params: Any, num_sample: int | None, num_qs: int) -> Any:
         return self.lift(nets.subsample_ensemble)(key, params, num_sample, num_qs)

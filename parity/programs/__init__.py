@@ -46,6 +46,7 @@ PROGRAMS: dict[str, Program] = {
     "binary": loaders.binary,
     "normalised": loaders.normalised,
     "initialiser": networks.initialiser,
+    "refused": networks.refused,
     "subsample": networks.subsample,
     "estimates": learners.estimates,
     "evaluated": evaluation.evaluated,

@@ -32,13 +32,13 @@ def network_inputs(settings: Settings, batch: int | None, dtype: str) -> list[An
         return inputs.uniform(f"network/{name}", (*rows, width), -2.0, 2.0).astype(dtype)
 
     match settings["net"]:
-        case "MLP" | "MLPResNet":
+        case "MLP" | "MLPResNet" | "NormedMLP":
             return [values("x", settings["input_dim"])]
         case "FourierFeatures":
             return [values("time", settings["input_dim"])]
         case "StateValue" | "Normal" | "TanhDeterministic":
             return [values("observations", settings["obs_dim"])]
-        case "StateActionValue" | "Ensemble":
+        case "StateActionValue" | "Ensemble" | "StackedValue":
             return [
                 values("observations", settings["obs_dim"]),
                 values("actions", settings["act_dim"]),
@@ -50,11 +50,14 @@ def network_inputs(settings: Settings, batch: int | None, dtype: str) -> list[An
                 values("actions", settings["act_dim"]),
                 steps.astype(np.int32),
             ]
-        case "D4PGEncoder" | "ResNetV2Encoder":
+        case "D4PGEncoder" | "ResNetV2Encoder" | "Sequential":
             # Around zero: over a bright image of 224 x 224, E[x^2] - E[x]^2 loses the digits that
             # are compared (the original's own error is then 3e-6).
             shape = (*rows, *settings["shape"])
             return [inputs.uniform("network/image", shape).astype(dtype)]
+        case "ImpalaEncoder":
+            image = inputs.uniform("network/bytes", (*rows, *settings["shape"]), 0.0, 256.0)
+            return [image.astype(np.uint8)]
         case "PixelMultiplexer":
             seen = inputs.pixel_observations("network", batch or 1, settings["space"], dtype)
             if batch is None:
@@ -126,13 +129,27 @@ def sampler(backend: Backend, settings: Settings) -> Outputs:
 
 
 def initialiser(backend: Backend, settings: Settings) -> Outputs:
-    """Weights of single layers by the networks' usual initialiser."""
+    """Weights of single layers by the networks' usual initialiser, or by a described one."""
+    described = settings.get("initializer", ["default_init"])
     out: Outputs = {}
     for seed in settings["seeds"]:
         for shape in map(tuple, settings["shapes"]):
-            value = backend.initialiser(backend.random.PRNGKey(seed), shape)
+            value = backend.initialiser(described, backend.random.PRNGKey(seed), shape)
             out[f"params/{seed}/{'x'.join(map(str, shape))}"] = backend.numpy(value)
     return out
+
+
+def refused(backend: Backend, settings: Settings) -> Outputs:
+    """Which of the described initialisers and shapes raise an error: 1 or 0 each."""
+    out = []
+    for described, shape in settings["calls"]:
+        try:
+            backend.initialiser(described, backend.random.PRNGKey(0), tuple(shape))
+        except (ValueError, TypeError, ArithmeticError, LookupError):
+            out.append(1)
+        else:
+            out.append(0)
+    return {"refused": np.array(out)}
 
 
 def subsample(backend: Backend, settings: Settings) -> Outputs:

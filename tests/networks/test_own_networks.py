@@ -117,6 +117,10 @@ EXAMPLES: dict[type[Module], tuple[Callable[[], Module], Callable[[], tuple[Any,
         lambda: (torch.ones(1, 1),),
     ),
     networks.GroupNorm: (lambda: networks.GroupNorm(4, 2), lambda: (torch.ones(2, 2, 4),)),
+    networks.ImpalaEncoder: (
+        lambda: networks.ImpalaEncoder((8, 8, 3), 1, (2, 2), 1, mlp_hidden_dims=(4,)),
+        lambda: (torch.zeros(1, 8, 8, 3, dtype=torch.uint8),),
+    ),
     networks.LayerNorm: (lambda: networks.LayerNorm(4), lambda: (torch.ones(2, 4),)),
     MLP: (lambda: MLP(3, [4], use_layer_norm=True), lambda: (torch.ones(2, 3),)),
     networks.MLPResNet: (
@@ -139,6 +143,10 @@ EXAMPLES: dict[type[Module], tuple[Callable[[], Module], Callable[[], tuple[Any,
     networks.ResNetV2Block: (
         lambda: networks.ResNetV2Block((4, 4, 4), 8, 2),
         lambda: (torch.ones(1, 4, 4, 4),),
+    ),
+    networks.ResnetStack: (
+        lambda: networks.ResnetStack((4, 4, 2), 3, 1),
+        lambda: (torch.ones(1, 4, 4, 2),),
     ),
     networks.ResNetV2Encoder: (
         lambda: networks.ResNetV2Encoder((8, 8, 3), (1, 1), 4),

@@ -19,6 +19,7 @@ from tiny_learners import ACT, OBS, box, make_batch, make_state_learner
 
 import idql_func
 from idql_func import data, distributions, envs, evaluation, interop, networks, random
+from idql_func.networks import initializers
 from idql_func.training import updates
 from idql_func.training.runs import checkpoint
 
@@ -64,6 +65,11 @@ def of_layers() -> Calls:
         (n.D4PGEncoder, {"input_shape": shape, **ONE_LAYER}),
         (n.ResNetV2Block, {"input_shape": shape, "filters": 4}),
         (n.ResNetV2Encoder, {"input_shape": shape, "stage_sizes": (1, 1), "num_filters": 4}),
+        (
+            n.ImpalaEncoder,
+            {"input_shape": shape, "stack_sizes": (2,), "num_blocks": 1, "mlp_hidden_dims": (4,)},
+        ),
+        (n.ResnetStack, {"input_shape": shape, "num_features": 2, "num_blocks": 1}),
         (n.MLPResNet, {"input_dim": 3, "num_blocks": 1, "out_dim": 2, "hidden_dim": 4}),
         (n.MLPResNetBlock, {"features": 4, "act": n.relu}),
         (n.Temperature, {}),
@@ -78,6 +84,8 @@ def of_layers() -> Calls:
         )
     for net, valid in (
         (n.Conv(3, 4, (3, 3)), IMAGES),
+        (n.ImpalaEncoder((8, 8, 3), 1, (2,), 1, mlp_hidden_dims=(4,)), IMAGES),
+        (n.Sequential([n.Dense(OBS, 4), n.relu]), X),
         (n.D4PGEncoder((8, 8, 3), **ONE_LAYER), IMAGES),
         (n.ResNetV2Encoder((8, 8, 3), (1, 1), 4), IMAGES),
         (n.GroupNorm(8, 2), torch.ones(2, 8)),
@@ -154,6 +162,36 @@ def of_layers() -> Calls:
             {"loc": X, "scale": torch.ones(8, OBS), "tanh": True},
         ),
     )
+
+
+def of_initializers() -> Calls:
+    i = initializers
+    axes = {"in_axis": -2, "out_axis": -1, "batch_axis": (), "dtype": torch.float32}
+    for family in ("xavier", "glorot", "lecun", "he", "kaiming"):
+        for kind in ("uniform", "normal"):
+            make = getattr(i, f"{family}_{kind}")
+            call = lambda make=make, **given: make(**given)(KEY, (3, 2))
+            yield f"{family}_{kind}", (call, axes)
+    kinds = {"scale": 1.0, "mode": "fan_in", "distribution": "normal", **axes}
+    yield "variance_scaling", (lambda **given: i.variance_scaling(**given)(KEY, (3, 2)), kinds)
+    for name, given in (
+        ("constant", {"value": 0.5, "dtype": None}),
+        ("uniform", {"scale": 0.5, "dtype": None}),
+        ("normal", {"stddev": 0.5, "dtype": None}),
+        ("truncated_normal", {"stddev": 0.5, "dtype": None, "lower": -1.0, "upper": 1.0}),
+        ("orthogonal", {"scale": 0.5, "column_axis": -1, "dtype": None}),
+        ("delta_orthogonal", {"scale": 0.5, "column_axis": -1, "dtype": None}),
+        ("default_init", {"scale": 0.5}),
+    ):
+        make = getattr(i, name)
+        yield name, (lambda make=make, **given: make(**given)(KEY, (3, 2, 2)), given)
+        drawn = {"key": KEY, "shape": (3, 2, 2), "dtype": torch.float32}
+        yield f"{name} drawn", (make(*(() if name != "constant" else (1.0,))), drawn)
+    for draw in (i.zeros, i.ones, i.zeros_init(), i.ones_init()):
+        yield draw.__name__, (draw, {"key": KEY, "shape": (3, 2), "dtype": torch.float32})
+    yield "zeros_init", (i.zeros_init, {})
+    yield "ones_init", (i.ones_init, {})
+    yield "takes_dtype", (i.takes_dtype, {"initializer": i.zeros})
 
 
 def noise(params: Any, observations: Any, actions: Any, *rest: Any, **options: Any) -> Any:
@@ -559,6 +597,7 @@ def of_pixels() -> Calls:
 
 GROUPS: dict[str, Callable[[], Calls]] = {
     "layers": of_layers,
+    "initializers": of_initializers,
     "storage": of_storage,
     "rendering": of_rendering,
     "evaluation": of_evaluation,

@@ -95,6 +95,7 @@ NOT_CALLED = {
     "random", "struct",  # modules
     "threefry_partitionable", "inside_transform", "compiler_problem", "Jitted",
     "Agent", "EnvSource", "EpisodeOptions", "Update", "ENV_NAME",  # base class, types, a constant
+    "encoder_modules",  # names of encoders
     "device_of", "explain_module", "explained_methods", "describe", "misfit",
     "PyTreeNode", "field", "GradientTransformation", "EmptyState", "MaskedState",
     "ScaleByAdamState", "ScaleByScheduleState", "ConstantSchedule", "CosineDecaySchedule",
@@ -105,7 +106,7 @@ NOT_CALLED = {
 }  # fmt: skip
 MODULES = [
     idql_func, agents, checkpoint, data, distributions, envs, evaluation, interop, losses,
-    networks, optim, random, struct, transforms, updates,
+    networks, networks.initializers, optim, random, struct, transforms, updates,
 ]  # fmt: skip
 
 
