@@ -8,13 +8,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from idql_func import random, struct
+    from idql_func import debug, random, struct
     from idql_func.transforms import (
+        ShapeDtypeStruct,
         disable_jit,
+        dynamic_index_in_dim,
+        dynamic_slice,
+        dynamic_slice_in_dim,
+        dynamic_update_slice,
+        dynamic_update_slice_in_dim,
         enable_x64,
+        eval_shape,
         grad,
         jit,
+        logsumexp,
         scan,
+        stop_gradient,
         tree_flatten,
         tree_leaves,
         tree_map,
@@ -28,12 +37,22 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"  # pyproject.toml reads it
 
 __all__ = [
+    "ShapeDtypeStruct",
+    "debug",
     "disable_jit",
+    "dynamic_index_in_dim",
+    "dynamic_slice",
+    "dynamic_slice_in_dim",
+    "dynamic_update_slice",
+    "dynamic_update_slice_in_dim",
     "enable_x64",
+    "eval_shape",
     "grad",
     "jit",
+    "logsumexp",
     "random",
     "scan",
+    "stop_gradient",
     "struct",
     "tree_flatten",
     "tree_leaves",
@@ -47,7 +66,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__ and name not in ("random", "struct"):
+    if name in __all__ and name not in ("debug", "random", "struct"):
         return getattr(import_module(f"{__name__}.transforms"), name)
     module = f"{__name__}.{name}"
     try:

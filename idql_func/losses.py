@@ -1,8 +1,7 @@
 """The asymmetric losses of implicit Q-learning, and the policy weights they imply.
 
-Elementwise and pure. ``diff`` is ``q - v`` and ``u`` stands for it below; after
-``jaxrl5/agents/ddpm_iql/ddpm_iql_learner.py`` and sections 4 and 5 of IDQL
-(arXiv 2304.10573), where a loss ``f`` implies a policy with weight ``|f'(u)| / |u|``.
+Elementwise and pure; ``u`` is ``diff``, ``q - v``. After ``ddpm_iql_learner.py`` and IDQL
+(arXiv 2304.10573), sections 4 and 5: a loss ``f`` implies a policy with weight ``|f'(u)| / |u|``.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from idql_func.boundary import explain_module
+from idql_func.prediction_losses import *  # noqa: F403 - those of optax
 from idql_func.types import Number
 
 CRITIC_OBJECTIVES = ("expectile", "quantile", "exponential")

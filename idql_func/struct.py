@@ -1,7 +1,8 @@
-"""Frozen dataclasses that are pytrees, and the training state of one network.
+"""Frozen dataclasses and dicts that are pytrees, and the training state of one network.
 
-The counterparts of ``flax.struct`` and ``flax.training.train_state``. Classes are registered
-with optree in the namespace ``"idql_func"``, which all transforms of the library use.
+The counterparts of ``flax.struct``, ``flax.core.FrozenDict`` and ``flax.training.train_state``.
+Classes are registered with optree in the namespace ``"idql_func"``, which all transforms of the
+library use.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from idql_func.boundary import explained_methods
 from idql_func.compiler.donation import DonatedTensor
 from idql_func.compiler.dynamo import StaticFields, register_node
 from idql_func.compiler.lazy import LazyNode, materialize_fields, unread_leaves
+from idql_func.frozen_dict import FrozenDict, freeze, unfreeze
 from idql_func.optim import GradientTransformation, OptState
 from idql_func.tree import NAMESPACE, tree_leaves
 from idql_func.types import Params
+
+__all__ = ["FrozenDict", "PyTreeNode", "TrainState", "field", "freeze", "unfreeze"]
 
 _LONGEST_LINE, _LONGEST_VALUE = 100, 80  # characters of a representation
 

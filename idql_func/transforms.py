@@ -29,6 +29,16 @@ from idql_func.compiler.torch_internals import (
 from idql_func.compiler.trace import inside_transform, runs_eagerly
 from idql_func.compiler.traced_values import TracedValues, is_read_of_values
 from idql_func.files.torch_cache import ensure_dynamo
+from idql_func.shapes import ShapeDtypeStruct, eval_shape
+from idql_func.slices import (
+    dynamic_index_in_dim,
+    dynamic_slice,
+    dynamic_slice_in_dim,
+    dynamic_update_slice,
+    dynamic_update_slice_in_dim,
+    logsumexp,
+    stop_gradient,
+)
 from idql_func.switches import disable_jit, enable_x64, float_dtype
 from idql_func.tree import (
     NAMESPACE,
@@ -46,13 +56,22 @@ from idql_func.types import PyTree
 
 __all__ = [
     "Jitted",
+    "ShapeDtypeStruct",
     "compiler_problem",
     "disable_jit",
+    "dynamic_index_in_dim",
+    "dynamic_slice",
+    "dynamic_slice_in_dim",
+    "dynamic_update_slice",
+    "dynamic_update_slice_in_dim",
     "enable_x64",
+    "eval_shape",
     "grad",
     "inside_transform",
     "jit",
+    "logsumexp",
     "scan",
+    "stop_gradient",
     "tree_flatten",
     "tree_leaves",
     "tree_map",

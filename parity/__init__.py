@@ -20,9 +20,10 @@ implement it. :mod:`parity.bounds` defines the bounds, :mod:`parity.compare` com
 Notes on recording again: the original is ``philippe-eecs/IDQL`` at commit 7582571 (its parent
 computes other numbers). Its environment is Python 3.11 with ``jax==0.4.13 jaxlib==0.4.13
 flax==0.6.11 optax==0.1.5 tensorflow-probability==0.20.1 "numpy<1.25" "scipy<1.12" safetensors h5py
-tqdm gym-notices cloudpickle``, and ``gym==0.23.1 d4rl termcolor`` installed without their
-dependencies. Recording takes about half an hour on one core (the residual encoder alone compiles
-for minutes); ``--only GROUP`` records a part. It gives the same files each time.
+tqdm gym-notices cloudpickle``, and ``gym==0.23.1 d4rl termcolor distrax==0.1.4`` installed without
+their dependencies; only the group ``distrax`` needs distrax. Recording takes about half an hour on
+one core (the residual encoder alone compiles for minutes); ``--only GROUP`` records a part. It
+gives the same files each time.
 """
 
 import importlib

@@ -99,6 +99,14 @@ class Backend(Protocol):
         """Draws, and their log-density as the distribution returns it with them."""
         ...
 
+    def probability(self, settings: Settings, params: Any) -> Any:
+        """A distribution of distrax, with these parameters.
+
+        It has ``log_prob, prob, sample, sample_and_log_prob``, ``moment(name)`` and
+        ``divergence(other)``. ``settings`` name it, from the outside to the inside.
+        """
+        ...
+
     def crop(self, key: Any, image: Any, padding: int) -> Any:
         """One image, padded by its edges and cropped at random."""
         ...

@@ -19,8 +19,17 @@ Part = Literal["update", "choice"]
 
 _LIFTED = frozenset(
     {
-        *("keys", "draws", "losses", "optimiser", "average", "decay_schedule", "schedule"),
-        *("network_pass", "sampler", "subsample", "distribution", "crops"),
+        *(
+            "keys",
+            "draws",
+            "losses",
+            "prediction_losses",
+            "optimiser",
+            "average",
+            "decay_schedule",
+            "schedule",
+        ),
+        *("network_pass", "sampler", "subsample", "distribution", "probability", "crops"),
         *("run", "act", "course", "estimates"),
     }
 )

@@ -22,6 +22,9 @@ from parity.outputs import Function
 from parity.programs import on
 from parity.store import MANIFEST, REFERENCE, entry, read_manifest, write_manifest
 
+_OPTIONAL = ("distrax",)
+"""Packages that only some groups need."""
+
 COMMAND = "python -m parity record --upstream PATH"
 
 
@@ -38,14 +41,24 @@ def observed(function: Function, observer: Observer, seen: dict[str, set[str]]) 
 def kept(out: Path, made: dict[str, Any], groups: list[str]) -> dict[str, Any]:
     """The other groups of the record in ``out``, if it was made under the same conditions.
 
+    A package that one group alone needs may be absent while others are recorded; its version stays
+    in the manifest.
+
     Raises:
         ValueError: it was made with other inputs or versions, so that they cannot be mixed.
     """
     if not (out / MANIFEST).is_file():
         return {"files": {}, "cases": []}
     old = read_manifest(out)
+    for package in _OPTIONAL:
+        found = old["versions"].get(package)
+        if package not in made["versions"] and found is not None:
+            made["versions"][package] = found
     for name in ("upstream", "versions", "platform", "settings", "inputs"):
-        if old[name] != made[name]:
+        before = old[name]
+        if name == "versions":
+            before = {**{p: made[name][p] for p in _OPTIONAL if p in made[name]}, **before}
+        if before != made[name]:
             raise ValueError(
                 f"the record in {out} was made with other {name}: record all groups again."
             )

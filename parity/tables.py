@@ -48,7 +48,7 @@ MODULES = {
     "random": "random",
     **dict.fromkeys(("init", "network", "encoders", "layers", "parts"), "networks"),
     "diffusion": "networks.diffusion",
-    "distributions": "distributions",
+    **dict.fromkeys(("distributions", "distrax"), "distributions"),
     "losses": "losses",
     "optim": "optim",
     **dict.fromkeys(("create", "update", "update25", "actions", "double"), "agents.ddpm_iql"),

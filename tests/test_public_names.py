@@ -17,14 +17,17 @@ import idql_func
 NAMES = {
     "idql_func": (
         "disable_jit enable_x64 grad jit random scan struct tree_flatten tree_leaves tree_map "
-        "tree_stack tree_unflatten tree_unstack value_and_grad vmap"
+        "tree_stack tree_unflatten tree_unstack value_and_grad vmap dynamic_slice "
+        "dynamic_slice_in_dim dynamic_index_in_dim dynamic_update_slice stop_gradient logsumexp "
+        "eval_shape ShapeDtypeStruct debug"
     ),
+    "idql_func.debug": "print",
     "idql_func.random": (
         "PRNGKey split fold_in bits uniform normal truncated_normal randint bernoulli "
         "permutation choice categorical threefry_partitionable"
     ),
     "idql_func.transforms": "jit vmap grad value_and_grad scan tree_paths compiler_problem",
-    "idql_func.struct": "PyTreeNode TrainState field",
+    "idql_func.struct": "PyTreeNode TrainState field FrozenDict freeze unfreeze",
     "idql_func.optim": (
         "adam adamw chain clip clip_by_global_norm constant_schedule cosine_decay_schedule "
         "incremental_update apply_updates join_schedules linear_schedule scale_by_adam "
@@ -33,7 +36,7 @@ NAMES = {
     "idql_func.types": "PRNGKey Params DataType DatasetDict Batch InfoDict PyTree InputError",
     "idql_func.losses": (
         "expectile_loss quantile_loss exponential_loss exp_w_clip critic_objective_loss "
-        "advantage_weights implicit_policy_weights"
+        "advantage_weights implicit_policy_weights l2_loss huber_loss sigmoid_binary_cross_entropy"
     ),
     "idql_func.networks": (
         "MLP MLPResNet MLPResNetBlock Ensemble subsample_ensemble StateValue StateActionValue "
@@ -42,7 +45,10 @@ NAMES = {
     ),
     "idql_func.networks.encoders": "D4PGEncoder ResNetV2Encoder",
     "idql_func.networks.pixel_multiplexer": "PixelMultiplexer",
-    "idql_func.distributions": "Normal TanhNormal TanhDeterministic Diagonal",
+    "idql_func.distributions": (
+        "Normal TanhNormal TanhDeterministic Diagonal Categorical Deterministic Independent "
+        "MultivariateNormalDiag TanhTransformed UnivariateNormal Distribution"
+    ),
     "idql_func.agents": (
         "BCLearner IQLLearner DDPMIQLLearner GeneralDDPMIQLLearner SACLearner TD3Learner "
         "DrQLearner PixelBCLearner"
@@ -74,8 +80,11 @@ NAMES = {
 }
 
 # found by search, so that new modules are tested too
-PACKAGES = ("idql_func.networks", "idql_func.agents")
-FLOOR = ("random", "tree", "transforms", "struct", "optim", "losses", "distributions")
+PACKAGES = ("idql_func.networks", "idql_func.agents", "idql_func.distributions")
+FLOOR = (
+    *("random", "tree", "transforms", "struct", "optim", "losses", "prediction_losses"),
+    *("debug", "frozen_dict", "shapes", "slices"),
+)
 MODULES = [f"idql_func.{name}" for name in FLOOR] + [
     f"{package}.{info.name}"
     for package in PACKAGES

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from idql_func.compiler import torch_internals
 from idql_func.compiler.trace import is_tracing, trace
+from idql_func.frozen_dict import FrozenDict
 from idql_func.kernels import matmul, threefry, tree_ops
 from idql_func.switches import (
     bfloat16_matmul,
@@ -83,8 +84,8 @@ class _Structure:
         children = [child.build(leaves) for child in self.children]
         if self.static is not None:
             return self.cls._unflatten(self.static, children)
-        if self.cls is dict and self.keys is not None:
-            return dict(zip(self.keys, children, strict=True))
+        if self.cls in (dict, FrozenDict) and self.keys is not None:
+            return self.cls(zip(self.keys, children, strict=True))
         return self.cls(children) if self.keys is None else self.cls(*children)
 
 
@@ -113,6 +114,10 @@ def _structure(example: Any) -> _Structure:
     """The structure of a tree whose leaves are their places."""
     if example is None or isinstance(example, int):
         return _Structure(None, -1 if example is None else example)
+    if isinstance(example, FrozenDict):
+        entries = example._dict
+        children = tuple(map(_structure, entries.values()))
+        return _Structure(FrozenDict, keys=(*entries,), children=children)
     if isinstance(example, dict):
         return _Structure(dict, keys=(*example,), children=tuple(map(_structure, example.values())))
     if isinstance(example, tuple | list):
@@ -236,6 +241,11 @@ def register_node(cls: type, names: Sequence[str]) -> None:
 
 torch_internals.register_constant(StaticFields)
 torch_internals.register_pytree(_Result, lambda result: (result.leaves, result.structure), _build)
+torch_internals.register_pytree(
+    FrozenDict,
+    lambda tree: ([tree._dict[k] for k in sorted(tree._dict)], tuple(sorted(tree._dict))),
+    lambda values, keys: FrozenDict(zip(keys, values, strict=True)),
+)
 torch_internals.register_pytree(_Nothing, lambda _: ([], None), lambda *_: None)
 for _read in (_make_changed, matmul.available, threefry.available, tree_ops.available):
     torch_internals.constant_under_dynamo(_read)

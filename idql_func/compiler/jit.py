@@ -20,6 +20,7 @@ from torch import Tensor
 from idql_func.compiler.call import Arguments, BadLeaf, Program, cached_call
 from idql_func.compiler.cuda_graph import CudaGraph
 from idql_func.compiler.dynamo import OpaqueCall, inside_export
+from idql_func.compiler.effects import collected_effects, without_tokens
 from idql_func.compiler.fx_utils import ends
 from idql_func.compiler.inductor import compile_graph, compiler_problem, generates_code
 from idql_func.compiler.pass_inplace import reuse_donated_memory
@@ -328,10 +329,10 @@ class Jitted:
                     )
                 else:
                     outputs.append(("constant", leaf))
-            return tuple(results)
+            return *results, *tokens
 
         name = f"jit({name_of(self.fn)})"
-        with program_is_differentiated(differentiated):
+        with program_is_differentiated(differentiated), collected_effects() as tokens:
             graph = trace(flat, example_inputs(tensors, dynamic_rows), name)
         graph.graph.eliminate_dead_code()
         placeholders, output = ends(graph)
@@ -359,7 +360,9 @@ class Jitted:
                 warnings.warn(f"jit: {problem} Running eagerly.", RuntimeWarning, stacklevel=5)
         if run is graph:
             _ = graph.code  # written here, under the lock, not at the first call in any thread
-        if self.cuda_graphs and device.type == "cuda":
+        if tokens:
+            run = without_tokens(run, len(tokens))
+        elif self.cuda_graphs and device.type == "cuda":
             run = CudaGraph(run, {used.index(k) for k in used if k in donated})
         constants = [getattr(graph, n.target) for n in graph.graph.nodes if n.op == "get_attr"]
         closure = any(isinstance(c, Tensor) and c.requires_grad for c in constants)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from idql_func.compiler import torch_internals
 from idql_func.compiler.torch_internals import ALLOCATION, GENERATED_NAMES
-from idql_func.kernels.build import CPU_IMPLEMENTATIONS, CFunction, call_observer
+from idql_func.kernels.build import CPU_IMPLEMENTATIONS, EFFECTS, CFunction, call_observer
 
 MAX_ARGUMENTS = 64
 """The largest number of arguments of a recorded C function."""
@@ -221,6 +221,8 @@ class Recorder:
                 raise _NotReplayable(f"{func} takes a list of tensors")
             return value
 
+        if func in EFFECTS:
+            raise _NotReplayable(f"{func} has an effect")
         regions: list[int] = []
         views, named_views = [view(x) for x in args], {name: view(x) for name, x in kwargs.items()}
         if func not in _OUT_FORMS:

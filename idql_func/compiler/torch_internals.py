@@ -49,6 +49,7 @@ SHARED = "check of results that members share"
 WRITES = "check of writes inside other transforms"
 DYNAMO = "jitted functions inside torch.compile"
 GRAPH_CODE = "Python code of a graph at its first use"
+SHAPES = "shapes without values"
 
 FALLBACKS = {
     TRACE: "jitted functions run eagerly",
@@ -64,6 +65,7 @@ FALLBACKS = {
     WRITES: "a function inside vmap may write into the arguments of a function around it",
     DYNAMO: "torch.compile leaves its graph at a jitted function",
     GRAPH_CODE: "torch writes the code again after each change of a graph",
+    SHAPES: "eval_shape runs the function on zeros",
 }
 """What the library does where a route is off."""
 
@@ -200,7 +202,10 @@ def register_pytree(
     unflatten: Callable[[Sequence[Any], Any], Any],
     names: Sequence[str] = (),
 ) -> None:
-    """Register a class with torch's pytrees; ``names`` are those of its children."""
+    """Register a class with torch's pytrees.
+
+    ``names`` are those of its children; without them the context is a tuple of these.
+    """
     pytree = torch_pytree()
     if pytree is None:
         return
@@ -208,7 +213,8 @@ def register_pytree(
     def with_keys(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
         children, context = flatten(node)
         # torch.export confuses attributes of which one's name begins with the other's
-        keys = [pytree.MappingKey(name) for name in names]
+        found = names or (context if isinstance(context, tuple) else ())
+        keys = [pytree.MappingKey(name) for name in found]
         return [*zip(keys, children, strict=True)], context
 
     pytree.register_pytree_node(
@@ -788,11 +794,11 @@ def dispatch_mode() -> Callable[[Callable[..., Any]], Any]:
     return Mode
 
 
-@internal(MEMORY)
+@internal(MEMORY, SHAPES)
 def fake_tensor_mode() -> type:
     """The context in which tensors have shapes and no values.
 
-    Without it the memory of a group of seeds is not estimated.
+    Without it the memory of a group of seeds is not estimated, and ``eval_shape`` needs memory.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 

@@ -42,6 +42,17 @@ def inside_transform() -> bool:
     return torch.compiler.is_compiling() and not COMPILE_LOCK.held_by_another_thread()
 
 
+def inside_torch_compile() -> bool:
+    """Whether ``torch.compile`` or ``torch.export`` traces, and the library does not."""
+    if torch.compiler.is_dynamo_compiling():
+        return True
+    return (
+        torch.compiler.is_compiling()
+        and not is_tracing()
+        and not COMPILE_LOCK.held_by_another_thread()
+    )
+
+
 def runs_eagerly() -> bool:
     """Whether a jitted function called now runs its Python code instead of a program.
 
@@ -85,6 +96,22 @@ def trace(fn: Callable[..., Any], tensors: Sequence[Tensor], name: str = "jit") 
         assert propagate is not None
         propagate(graph)
     return graph
+
+
+def run_on_shapes(fn: Callable[..., Any], shapes: Sequence[Any], name: str) -> Any:
+    """The result of ``fn`` on tensors without values; ``shapes`` have a shape, dtype and device.
+
+    Inside another transform, or where torch has no such tensors, these are zeros.
+    """
+    make_mode = None if inside_transform() else torch_internals.fake_tensor_mode()
+    if make_mode is None:
+        return fn(*[torch.zeros(s.shape, dtype=s.dtype, device=s.device) for s in shapes])
+    token = _TRACING.set(True)
+    try:
+        with COMPILE_LOCK, make_mode(allow_non_fake_inputs=True), TracedValues(name):
+            return fn(*[torch.empty(s.shape, dtype=s.dtype, device=s.device) for s in shapes])
+    finally:
+        _TRACING.reset(token)
 
 
 def _copy_written_inputs(graph: GraphModule) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from idql_func.agents.agent import Agent
 from idql_func.boundary import explain_module
 from idql_func.interop.flax_bytes import msgpack_restore, msgpack_serialize
-from idql_func.struct import PyTreeNode, TrainState
+from idql_func.struct import FrozenDict, PyTreeNode, TrainState, freeze
 from idql_func.types import InputError
 
 __all__ = ["from_bytes", "from_state_dict", "to_bytes", "to_state_dict"]
@@ -212,7 +212,8 @@ def _rebuilt(node: Any, children: dict[str, Any]) -> Any:
     if isinstance(node, PyTreeNode):
         return node.replace(**children)
     if isinstance(node, Mapping):
-        return dict(zip(node, children.values(), strict=True))
+        entries = dict(zip(node, children.values(), strict=True))
+        return freeze(entries) if isinstance(node, FrozenDict) else entries
     if hasattr(node, "_fields"):
         return type(node)(**children)
     return type(node)(children.values())

@@ -50,6 +50,9 @@ _OPERATORS = torch.library.Library(_NAMESPACE, "FRAGMENT")
 CPU_IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {}
 """The CPU implementation of each operator made by :func:`operator`, by its overload."""
 
+EFFECTS: set[Any] = set()
+"""The operators that do something besides computing their results, by their overloads."""
+
 
 def c_compiler() -> str | None:
     """The machine's C compiler: ``$CC``, else ``cc``, else ``gcc``, or None."""
@@ -198,6 +201,7 @@ def operator(
     fake: Callable[..., Any],
     vmap: Callable[..., Any] | None = None,
     has_derivative: bool = True,
+    has_effect: bool = False,
 ) -> Any:
     """Register the operator ``idql_func::NAME`` for CPU tensors.
 
@@ -214,13 +218,15 @@ def operator(
             never runs under ``vmap``.
         has_derivative: False for an operator whose tensors are integers, either all arguments or
             all results: its derivative is zero, and it runs everywhere.
+        has_effect: the implementation does something besides computing its result. It takes tensors
+            on any device, and a program with it is not replayed.
 
     Returns:
         The operator's default overload.
     """
     _OPERATORS.define(schema, tags=torch.Tag.pt2_compliant_tag)
     name = schema.split("(", maxsplit=1)[0]
-    _OPERATORS.impl(name, implementation, "CPU")
+    _OPERATORS.impl(name, implementation, "CompositeExplicitAutograd" if has_effect else "CPU")
     torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_OPERATORS)
     if vmap is not None:
         torch.library.register_vmap(f"{_NAMESPACE}::{name}", vmap, lib=_OPERATORS)
@@ -230,7 +236,10 @@ def operator(
         _OPERATORS.impl(name, refuse, "Autograd", with_keyset=True)
     else:
         _OPERATORS.impl(name, torch.library.fallthrough_kernel, "Autograd")
-    CPU_IMPLEMENTATIONS[overload] = implementation
+    if has_effect:
+        EFFECTS.add(overload)
+    else:
+        CPU_IMPLEMENTATIONS[overload] = implementation
     return overload
 
 

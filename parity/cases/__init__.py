@@ -16,6 +16,7 @@ from parity.cases.loaders import evaluation_cases, loader_cases, part_cases
 from parity.cases.networks import diffusion_cases, network_cases
 from parity.cases.numerics import loss_cases, optimiser_cases
 from parity.cases.policies import augmentation_cases, distribution_cases, encoder_cases
+from parity.cases.probability import probability_cases
 from parity.cases.random import random_cases
 
 __all__ = ["COMMIT", "Case", "Options", "all_cases"]
@@ -45,4 +46,5 @@ def all_cases() -> list[Case]:
         *edge_cases(),
         *initializer_cases(),
         *more_network_cases(),
+        *probability_cases(),
     ]

@@ -38,6 +38,20 @@ def loss_cases() -> Iterator[Case]:
         kinds = {"value": "double", "gradient": "double"}
         yield Case("losses", f"{name}-double", "losses", settings, kinds)
 
+    predictions: dict[str, tuple[str, Options]] = {
+        "l2": ("l2_loss", {}),
+        "huber": ("huber_loss", {}),
+        "huber-0.3": ("huber_loss", {"delta": 0.3}),
+        "sigmoid": ("sigmoid_binary_cross_entropy", {}),
+    }
+    for name, (loss, args) in predictions.items():
+        for x64 in (False, True):
+            settings = {"loss": loss, "args": args, "x64": x64}
+            kinds = {"value": "forward", "gradient": "gradient", "curve": "gradient"}
+            kinds = dict.fromkeys(kinds, "double") if x64 else kinds
+            whole = f"{name}-double" if x64 else name
+            yield Case("losses", whole, "prediction_losses", settings, kinds)
+
 
 _WARM_UP = [
     "join_schedules",

@@ -24,7 +24,8 @@ from parity.original.capture import captured, parts, watched
 from parity.original.data import JaxData
 from parity.original.env import evaluated
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "gym", "tensorflow-probability")
+_OPTAX_LOSSES = ("l2_loss", "huber_loss", "sigmoid_binary_cross_entropy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "gym", "tensorflow-probability", "distrax")
 
 
 def prepare(upstream: Path) -> None:
@@ -135,7 +136,9 @@ class JaxBackend(JaxData):
         self.modules = modules
         jax.config.update("jax_default_matmul_precision", "float32")
         self.jax, self.jnp, self.gym, self.networks = jax, jnp, gym, networks
-        self.random, self.losses, self.optim = jax.random, general, optax
+        named = {name: getattr(optax, name) for name in _OPTAX_LOSSES}
+        self.losses = types.SimpleNamespace(**{**vars(general), **named})
+        self.random, self.optim = jax.random, optax
         self._learners = {
             "simple": simple.DDPMIQLLearner,
             "general": general.DDPMIQLLearner,
@@ -278,6 +281,11 @@ class JaxBackend(JaxData):
     def draw(self, distribution: Any, key: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
         actions = distribution.sample(shape, seed=key)
         return actions, distribution.log_prob(actions)
+
+    def probability(self, settings: Settings, params: Any) -> Any:
+        from parity.original.probability import JaxProbability
+
+        return JaxProbability(settings["distribution"], settings.get("args", {}), params)
 
     def crop(self, key: Any, image: Any, padding: int) -> Any:
         return self.augmentations.random_crop(key, image, padding)

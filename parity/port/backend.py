@@ -27,6 +27,7 @@ from parity.port.data import TorchData
 from parity.port.env import evaluated
 from parity.port.lift import Lift, Lifted
 from parity.port.literal import literal_implicit_action
+from parity.port.probability import TorchProbability
 
 _SCHEDULES = {
     "cosine": nets.cosine_beta_schedule,
@@ -277,6 +278,10 @@ class TorchBackend(TorchData):
         return self.lift(distributions.Diagonal.sample_and_log_prob)(
             distribution.native, key, shape
         )
+
+    def probability(self, settings: Settings, params: Any) -> Any:
+        args = settings.get("args", {})
+        return TorchProbability(settings["distribution"], args, params, self.lift)
 
     def crop(self, key: Any, image: Any, padding: int) -> Any:
         return self.lift(augmentations.random_crop)(key, image, padding)

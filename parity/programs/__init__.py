@@ -19,6 +19,7 @@ from parity.programs import (
     networks,
     numerics,
     policies,
+    probability,
 )
 
 PROGRAMS: dict[str, Program] = {
@@ -29,6 +30,7 @@ PROGRAMS: dict[str, Program] = {
     "schedules": numerics.schedules,
     "sampler": networks.sampler,
     "losses": numerics.losses,
+    "prediction_losses": numerics.prediction_losses,
     "optimiser": numerics.optimiser,
     "average": numerics.average,
     "decay_schedule": numerics.decay_schedule,
@@ -40,6 +42,7 @@ PROGRAMS: dict[str, Program] = {
     "course": learners.course,
     "distribution": policies.distribution,
     "crops": policies.crops,
+    "probability": probability.probability,
     "dataset": data.dataset,
     "replay": data.replay,
     "d4rl": loaders.d4rl,

@@ -92,6 +92,49 @@ def losses(backend: Backend, settings: Settings) -> Outputs:
     }
 
 
+_EXTREME_LOGITS = (0.0, -0.0, 1e-7, 17.0, -17.0, 88.0, -89.0, 104.0, -104.0, 1e4, -1e4, 3e38, -3e38)
+
+
+def prediction_losses(backend: Backend, settings: Settings) -> Outputs:
+    """A loss of predictions and targets: values, derivatives in both, and second derivatives.
+
+    Some errors are 0, some are ``delta``, the switch-over point of the Huber loss, and some are
+    next to it. Logits are of any size; labels are probabilities, and some are 0 or 1.
+    """
+    dtype = "float64" if settings.get("x64") else "float32"
+    delta = np.array([settings["args"].get("delta", 1.0)], dtype)
+    if settings["loss"] == "sigmoid_binary_cross_entropy":
+        special = np.repeat(np.array(_EXTREME_LOGITS, dtype), 3)
+        targets = np.tile([0.0, 1.0, 0.25], len(_EXTREME_LOGITS)).astype(dtype)
+    else:
+        beside = [np.nextafter(delta, end) for end in (np.zeros_like(delta), delta + delta)]
+        sizes = np.concatenate([np.array([0.0, 1e-7], dtype), delta, *beside])
+        special = np.concatenate([sizes, -sizes])
+        targets = np.zeros(len(special), dtype)
+    drawn = [inputs.uniform(f"prediction_losses/{k}", (29,), -4.0, 4.0) for k in "xy"]
+    if settings["loss"] == "sigmoid_binary_cross_entropy":
+        drawn[1] = (drawn[1] + 4.0) / 8.0
+    x = backend.array(np.concatenate([special, drawn[0].astype(dtype)]))
+    y = backend.array(np.concatenate([targets, drawn[1].astype(dtype)]))
+    function, args = getattr(backend.losses, settings["loss"]), settings["args"]
+
+    def loss(pair: Any) -> Any:
+        return function(pair["x"], pair["y"], **args)
+
+    def slopes(pair: Any) -> Any:
+        return backend.grad(lambda p: loss(p).sum())(pair)
+
+    pair = {"x": x, "y": y}
+    out: Outputs = {"value": backend.numpy(loss(pair))}
+    if settings["loss"] != "sigmoid_binary_cross_entropy":
+        out["value/alone"] = backend.numpy(function(x, **args))
+    for name, leaf in backend.nested(slopes(pair)).items():
+        out[f"gradient/{name}"] = leaf
+    curves = backend.grad(lambda p: slopes(p)["x"].sum())(pair)
+    out["curve"] = backend.nested(curves)["x"]
+    return out
+
+
 def _optimiser(backend: Backend, settings: Settings) -> Any:
     optim, args = backend.optim, dict(settings["args"])
     if "parts" in settings:

@@ -19,7 +19,7 @@ from idql_func import disable_jit
 from idql_func.agents import DDPMIQLLearner
 
 PACKAGE = Path(idql_func.__file__).parent
-ALGORITHM = ("agents", "networks", "losses.py", "distributions.py")
+ALGORITHM = ("agents", "networks", "losses.py", "distributions")
 MAX_FILES, MAX_LINES = 8, 1_500
 
 

@@ -17,6 +17,7 @@ import idql_func
 from idql_func import (
     agents,
     data,
+    debug,
     distributions,
     envs,
     evaluation,
@@ -117,6 +118,38 @@ def of_floor() -> Iterator[tuple[str, Call]]:
     yield "tree_unflatten", (t.tree_unflatten, {"treespec": spec, "leaves": [1, 2]})
     yield "tree_unstack", (t.tree_unstack, {"tree": {"a": X}})
     yield "flatten_params", (tree.flatten_params, {"params": {"a": PARAMS}})
+    yield (
+        "dynamic_slice",
+        (t.dynamic_slice, {"operand": X, "start_indices": (1, 2), "slice_sizes": (2, 1)}),
+    )
+    yield (
+        "dynamic_slice_in_dim",
+        (t.dynamic_slice_in_dim, {"operand": X, "start_index": 1, "slice_size": 2, "axis": 0}),
+    )
+    yield (
+        "dynamic_index_in_dim",
+        (t.dynamic_index_in_dim, {"operand": X, "index": 1, "axis": 0, "keepdims": True}),
+    )
+    yield (
+        "dynamic_update_slice",
+        (t.dynamic_update_slice, {"operand": X, "update": X[:2], "start_indices": (1, 0)}),
+    )
+    yield (
+        "dynamic_update_slice_in_dim",
+        (
+            t.dynamic_update_slice_in_dim,
+            {"operand": X, "update": X[:2], "start_index": 1, "axis": 0},
+        ),
+    )
+    yield "stop_gradient", (t.stop_gradient, {"x": PARAMS})
+    yield "logsumexp", (t.logsumexp, {"a": X, "axis": 0, "b": None, "keepdims": True})
+    yield "ShapeDtypeStruct", (t.ShapeDtypeStruct, {"shape": (2, 3), "dtype": torch.float32})
+    yield "eval_shape", (lambda **kw: t.eval_shape(double, *kw.values()), {"x": X})
+    yield "eval_shape.fun", (lambda fun: t.eval_shape(fun, X), {"fun": double})
+    yield "debug.print", (debug.print, {"fmt": "x = {x}", "x": X})
+    yield "FrozenDict", (struct.FrozenDict, {"a": PARAMS})
+    yield "freeze", (struct.freeze, {"xs": PARAMS})
+    yield "unfreeze", (struct.unfreeze, {"x": PARAMS})
     yield "enable_x64", (lambda flag: _within(idql_func.enable_x64(flag)), {"flag": True})
     yield "disable_jit", (lambda flag: _within(idql_func.disable_jit(flag)), {"flag": True})
 
@@ -194,6 +227,12 @@ def of_losses() -> Iterator[tuple[str, Call]]:
     yield (
         "exponential_loss",
         (losses.exponential_loss, {"diff": X, "beta": 1.0, "clip": 1.0, "mode": "zero"}),
+    )
+    yield "l2_loss", (losses.l2_loss, {"predictions": X, "targets": X})
+    yield "huber_loss", (losses.huber_loss, {"predictions": X, "targets": X, "delta": 1.0})
+    yield (
+        "sigmoid_binary_cross_entropy",
+        (losses.sigmoid_binary_cross_entropy, {"logits": X, "labels": X}),
     )
     yield (
         "critic_objective_loss",
@@ -278,6 +317,33 @@ def of_networks() -> Iterator[tuple[str, Call]]:
             {"action_dim": 2, "log_std_min": -1.0, "log_std_max": 1.0},
         ),
     )
+    d = distributions
+    vector = {"loc": X, "scale_diag": torch.ones(ROWS, OBS)}
+    yield "Categorical", (d.Categorical, {"logits": X, "probs": None, "dtype": None})
+    yield "Deterministic", (d.Deterministic, {"loc": X, "atol": 0.0, "rtol": 0.0})
+    yield "UnivariateNormal", (d.UnivariateNormal, {"loc": X, "scale": 1.0})
+    yield "MultivariateNormalDiag", (d.MultivariateNormalDiag, vector)
+    normal, two = d.MultivariateNormalDiag(**vector), d.Categorical(X)
+    joint = {"distribution": two, "reinterpreted_batch_ndims": 1}
+    yield "Independent", (d.Independent, joint)
+    yield "TanhTransformed", (d.TanhTransformed, {"distribution": normal})
+    for name, each in {
+        "Categorical": two,
+        "Deterministic": d.Deterministic(X),
+        "MultivariateNormalDiag": normal,
+        "UnivariateNormal": d.UnivariateNormal(X, 1.0),
+        "Independent": d.Independent(d.UnivariateNormal(X, 1.0), 1),
+        "TanhTransformed": d.TanhTransformed(normal),
+    }.items():
+        value = torch.zeros(ROWS, OBS)
+        yield f"{name}.sample", (each.sample, {"key": KEY, "sample_shape": (2,)})
+        yield (
+            f"{name}.sample_and_log_prob",
+            (each.sample_and_log_prob, {"key": KEY, "sample_shape": (2,)}),
+        )
+        yield f"{name}.log_prob", (each.log_prob, {"value": value[:, 0] if each is two else value})
+        yield f"{name}.prob", (each.prob, {"value": value[:, 0] if each is two else value})
+        yield f"{name}.kl_divergence", (each.kl_divergence, {"other": each})
     yield "sample", (dist.sample, {"key": KEY, "sample_shape": (2,)})
     yield "sample_and_log_prob", (dist.sample_and_log_prob, {"key": KEY, "sample_shape": (2,)})
     yield "log_prob", (dist.log_prob, {"value": torch.zeros(ROWS, 2)})
