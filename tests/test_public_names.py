@@ -41,7 +41,13 @@ NAMES = {
     "idql_func.networks": (
         "MLP MLPResNet MLPResNetBlock Ensemble subsample_ensemble StateValue StateActionValue "
         "FourierFeatures DDPM ddpm_sampler cosine_beta_schedule linear_beta_schedule "
-        "vp_beta_schedule default_init get_weight_decay_mask init apply"
+        "vp_beta_schedule default_init get_weight_decay_mask init apply "
+        "Sequential GroupNorm max_pool gelu ImpalaEncoder encoder_modules initializers"
+    ),
+    "idql_func.networks.initializers": (
+        "constant zeros ones uniform normal truncated_normal variance_scaling orthogonal "
+        "delta_orthogonal xavier_uniform xavier_normal glorot_uniform glorot_normal lecun_uniform "
+        "lecun_normal he_uniform he_normal kaiming_uniform kaiming_normal zeros_init ones_init"
     ),
     "idql_func.networks.encoders": "D4PGEncoder ResNetV2Encoder",
     "idql_func.networks.pixel_multiplexer": "PixelMultiplexer",

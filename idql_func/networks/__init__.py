@@ -7,7 +7,8 @@ in ``forward``. It holds no weights: ``init`` draws them, ``apply`` runs the net
   Flax's ``setup``. Layers in a list are called ``blocks_0``, ``blocks_1``, ... ``self.add(layer)``
   gives the names of Flax's compact modules: ``Dense_0``, ``Dense_1``, ...
 - A layer that is used at two places has one set of parameters, under its first name.
-- ``declare`` is for parameters of the network itself.
+- ``declare`` is for parameters of the network itself. ``initializers`` has all of Flax's.
+- ``Sequential`` runs networks and functions one after another; ``Ensemble`` stacks copies of one.
 - A network with dropout takes ``training`` and ``rng``, and pushes the name of each layer that it
   passes ``rng`` to; any other network needs neither.
 
@@ -37,6 +38,7 @@ torch.Size([5, 2])
 """
 
 from idql_func.networks.error_sentences import explain_classes  # isort: skip  # the first one
+from idql_func.networks import initializers
 from idql_func.networks.activations import gelu, mish
 from idql_func.networks.conv import Conv, GroupNorm, max_pool
 from idql_func.networks.diffusion import candidate_sampler, ddpm_sampler
@@ -92,6 +94,7 @@ __all__ = [
     "gelu",
     "get_weight_decay_mask",
     "init",
+    "initializers",
     "linear_beta_schedule",
     "max_pool",
     "mish",

@@ -31,10 +31,11 @@ class Sequential(Module):
 
     def __init__(self, layers: Sequence[Callable[..., Any]]) -> None:
         super().__init__()
-        if not isinstance(layers, Sequence) or isinstance(layers, str) or not layers:
-            shown = "none" if isinstance(layers, Sequence) else f"a {type(layers).__name__}"
+        listed = isinstance(layers, Sequence) and not isinstance(layers, str)
+        if not listed or not layers:
+            shown = "none" if listed else f"a {type(layers).__name__}"
             raise InputError(
-                f"Sequential: layers must be a list of one or more networks or functions, got "
+                "Sequential: layers must be a list of one or more networks or functions, got "
                 f"{shown}."
             )
         for place, layer in enumerate(layers):

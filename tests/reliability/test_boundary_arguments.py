@@ -92,7 +92,7 @@ def test_there_are_at_least_900_hostile_arguments() -> None:
 
 
 NOT_CALLED = {
-    "debug", "random", "struct",  # modules
+    "debug", "random", "struct", "initializers",  # modules
     "threefry_partitionable", "inside_transform", "compiler_problem", "Jitted",
     "Agent", "EnvSource", "EpisodeOptions", "Update", "ENV_NAME",  # base class, types, a constant
     "encoder_modules",  # names of encoders
