@@ -118,8 +118,8 @@ class FrozenDict(Mapping[K, V]):
         return FrozenDict({k: v for k, v in self._dict.items() if k != key}), value
 
     def unfreeze(self) -> dict[Any, Any]:
-        """A new nested dict of the entries."""
-        return _thawed(self)
+        """A new nested dict of the entries, with sorted keys as Flax's."""
+        return _sorted(self._dict)
 
 
 def freeze(xs: Mapping[Any, Any]) -> FrozenDict[Any, Any]:
@@ -147,7 +147,9 @@ def unfreeze(x: Mapping[Any, Any]) -> dict[Any, Any]:
     {'a': {'b': 1}}
     """
     _check_mapping("unfreeze", x)
-    return _thawed(x)
+    if isinstance(x, FrozenDict):
+        return x.unfreeze()
+    return {k: unfreeze(v) if isinstance(v, Mapping) else v for k, v in x.items()}
 
 
 def _check_mapping(name: str, value: Any) -> None:
@@ -162,6 +164,12 @@ def _thawed(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {k: _thawed(v) for k, v in value.items()}
+
+
+def _sorted(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {k: _sorted(value[k]) for k in sorted(value)}
 
 
 def _pretty(value: Any, indent: str) -> str:

@@ -59,6 +59,9 @@ class Backend(Protocol):
     optim: Any
     """Namespace with ``adam, adamw, cosine_decay_schedule, apply_updates, incremental_update``."""
 
+    helpers: Any
+    """Namespace with ``dynamic_slice`` and its like, ``logsumexp, stop_gradient, freeze``."""
+
     def flags(self, x64: bool, partitionable: bool) -> AbstractContextManager[None]:
         """Set the precision and the layout of random streams inside the block."""
         ...
@@ -105,6 +108,22 @@ class Backend(Protocol):
         It has ``log_prob, prob, sample, sample_and_log_prob``, ``moment(name)`` and
         ``divergence(other)``. ``settings`` name it, from the outside to the inside.
         """
+        ...
+
+    def printed(
+        self, transform: str, fmt: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> str:
+        """What ``debug.print`` writes, ``eager`` or under ``jit``, ``vmap`` or ``grad``."""
+        ...
+
+    def leaves(self, tree: Any) -> list[Any]:
+        """The leaves of a tree."""
+        ...
+
+    def eval_shape(
+        self, function: Callable[..., Any], *args: Any
+    ) -> dict[str, tuple[tuple[int, ...], str]]:
+        """The shape and dtype of each leaf of a function's result, a nested dict, by path."""
         ...
 
     def crop(self, key: Any, image: Any, padding: int) -> Any:

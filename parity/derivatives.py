@@ -28,7 +28,18 @@ from idql_func.agents import bc, critics, ddpm_iql, iql, sac, td3
 from idql_func.compiler.inductor import without_code_generation
 from idql_func.struct import TrainState
 from idql_func.switches import enable_x64
-from idql_func.transforms import grad, jit, tree_flatten, tree_map, tree_unflatten, vmap
+from idql_func.transforms import (
+    dynamic_slice_in_dim,
+    dynamic_update_slice,
+    grad,
+    jit,
+    logsumexp,
+    stop_gradient,
+    tree_flatten,
+    tree_map,
+    tree_unflatten,
+    vmap,
+)
 from parity.inputs import flatten, parameters, unflatten, uniform
 from parity.store import REFERENCE, RecordError, read_part, save_tensors, write_whole
 
@@ -40,6 +51,7 @@ DTYPES = ("float64", "float32")
 DOUBLE_BOUND = 1e-10
 
 Trees = dict[str, Any]
+_PAIRS = ("l2_loss", "huber_loss", "sigmoid_binary_cross_entropy", "logsumexp", "dynamic slices")
 _U_LOSSES = ("expectile_loss", "quantile_loss", "exponential_loss")
 
 
@@ -99,6 +111,25 @@ def _sample(tanh: bool, x: Any) -> Any:
 
 def _log_prob(tanh: bool, x: Any) -> Any:
     return distributions.Diagonal(x["loc"], x["scale"], tanh=tanh).log_prob(x["value"])
+
+
+def _vector(x: Any) -> distributions.MultivariateNormalDiag:
+    return distributions.MultivariateNormalDiag(x["loc"], x["scale"])
+
+
+def _squashed(x: Any) -> distributions.TanhTransformed:
+    return distributions.TanhTransformed(_vector(x))
+
+
+def _categorical(x: Any) -> Any:
+    first, second = (distributions.Categorical(logits=x[name]) for name in ("loc", "scale"))
+    chosen = first.log_prob(torch.tensor([2, 0, 1]))
+    return chosen, first.entropy(), first.kl_divergence(second)
+
+
+def _moved_part(x: Any) -> Tensor:
+    part = dynamic_slice_in_dim(x["u"], torch.tensor(3), 3)
+    return dynamic_update_slice(x["w"], part * stop_gradient(part) ** 2, [torch.tensor(9)])
 
 
 def _ensemble(x: Any) -> Any:
@@ -214,6 +245,13 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     },
     "weights soft_adv": lambda x: _weights("soft_adv", x) * x["u"],
     "weights exp_adv": lambda x: _weights("exp_adv", x),
+    "l2_loss": lambda x: losses.l2_loss(x["u"], x["w"]),
+    "huber_loss": lambda x: losses.huber_loss(x["u"], x["w"], x["level"]),
+    "sigmoid_binary_cross_entropy": lambda x: losses.sigmoid_binary_cross_entropy(
+        4 * x["u"], torch.sigmoid(x["w"])
+    ),
+    "logsumexp": lambda x: logsumexp(x["u"], b=torch.exp(x["w"])),
+    "dynamic slices": _moved_part,
     "MLP": _applied("MLP", "s"),
     "MLP, layer norm": _applied("MLP, layer norm", "s"),
     "MLP, mish": _applied("MLP, mish", "s"),
@@ -238,6 +276,13 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "log_prob, tanh": functools.partial(_log_prob, True),
     "sample": functools.partial(_sample, False),
     "sample, tanh": functools.partial(_sample, True),
+    "categorical": _categorical,
+    "log_prob, distrax": lambda x: _vector(x).log_prob(x["value"]),
+    "log_prob, distrax, tanh": lambda x: _squashed(x).log_prob(x["value"]),
+    "sample, distrax, tanh": lambda x: _squashed(x).sample_and_log_prob(random.PRNGKey(2)),
+    "divergence": lambda x: _vector(x).kl_divergence(
+        distributions.MultivariateNormalDiag(x["scale"], x["value"] ** 2 + 0.5)
+    ),
     "uniform": lambda x: random.uniform(
         random.PRNGKey(3), (9,), x["low"].dtype, x["low"], x["high"]
     ),
@@ -253,6 +298,7 @@ DRAWS = (
     "MLP, dropout",
     "sample",
     "sample, tanh",
+    "sample, distrax, tanh",
     "uniform",
     "truncated_normal",
     "bc_loss",
@@ -293,9 +339,14 @@ def _point(name: str) -> tuple[Trees, Trees]:
         tree = {"w": values("w", 5, 3), "b": values("b", 5)}
     elif name not in LOSSES and name.startswith(("exp_w_clip", "implicit", "weights", *_U_LOSSES)):
         tree = {"u": values("u", 7, low=-2.0, high=2.0), "level": np.array(0.7)}
-    elif name.startswith(("log_prob", "sample")):
+    elif name in _PAIRS:
+        tree = {"u": values("u", 7, low=-2.0, high=2.0), "w": values("w", 7)}
+        tree |= {"level": np.array(0.7)} if name == "huber_loss" else {}
+    elif name == "categorical":
+        tree = {k: values(k, 3, 4, low=-2.0, high=2.0) for k in ("loc", "scale")}
+    elif name.startswith(("log_prob", "sample", "divergence")):
         tree = {"loc": values("loc", 3, 2), "scale": values("scale", 3, 2, low=0.5, high=1.5)}
-        if name.startswith("log_prob"):
+        if name.startswith(("log_prob", "divergence")):
             tree["value"] = values("value", 3, 2, low=-0.9, high=0.9)
     elif name in ("uniform", "truncated_normal"):
         tree = {"low": np.array(-1.5), "high": np.array(2.0)}

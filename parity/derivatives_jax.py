@@ -268,6 +268,32 @@ def _sample(tanh: bool, x: Any) -> Any:
     return y, _density(x["loc"], x["scale"], y, tanh)
 
 
+def _sample_in_order(x: Any) -> Any:
+    """A batch drawn as by distrax, action axis last."""
+    key = jax.random.PRNGKey(2)
+    y = jnp.tanh(x["loc"] + x["scale"] * jax.random.normal(key, x["loc"].shape, x["loc"].dtype))
+    return y, _density(x["loc"], x["scale"], y, True)
+
+
+def _divergence(x: Any) -> Any:
+    other, wide = x["scale"], x["value"] ** 2 + 0.5
+    ratio = (x["scale"] ** 2 + (x["loc"] - other) ** 2) / (2 * wide**2)
+    return (jnp.log(wide / x["scale"]) + ratio - 0.5).sum(-1)
+
+
+def _categorical(x: Any) -> Any:
+    first, second = (jax.nn.log_softmax(x[name]) for name in ("loc", "scale"))
+    chosen = first[jnp.arange(3), jnp.array([2, 0, 1])]
+    p = jnp.exp(first)
+    return chosen, -(p * first).sum(-1), (p * (first - second)).sum(-1)
+
+
+def _moved_part(x: Any) -> Any:
+    part = jax.lax.dynamic_slice_in_dim(x["u"], 3, 3)
+    changed = part * jax.lax.stop_gradient(part) ** 2
+    return jax.lax.dynamic_update_slice(x["w"], changed, (9,))
+
+
 def _uniform(x: Any) -> Any:
     return jax.random.uniform(jax.random.PRNGKey(3), (9,), x["low"].dtype, x["low"], x["high"])
 
@@ -369,6 +395,13 @@ FUNCTIONS: dict[str, Function] = {
     },
     "weights soft_adv": lambda x: _asymmetry(x["u"], x["level"]) * x["u"],
     "weights exp_adv": lambda x: jnp.minimum(jnp.exp(3 * x["level"] * x["u"]), 100.0),
+    "l2_loss": lambda x: optax.l2_loss(x["u"], x["w"]),
+    "huber_loss": lambda x: optax.huber_loss(x["u"], x["w"], delta=x["level"]),
+    "sigmoid_binary_cross_entropy": lambda x: optax.sigmoid_binary_cross_entropy(
+        4 * x["u"], jax.nn.sigmoid(x["w"])
+    ),
+    "logsumexp": lambda x: jax.scipy.special.logsumexp(x["u"], b=jnp.exp(x["w"])),
+    "dynamic slices": _moved_part,
     "MLP": _apply(MLP((4, 2)), "s"),
     "MLP, layer norm": _apply(MLP((4, 2), norm=True), "s"),
     "MLP, mish": _apply(MLP((4, 2), act=lambda x: x * jnp.tanh(nn.softplus(x))), "s"),
@@ -391,6 +424,11 @@ FUNCTIONS: dict[str, Function] = {
     "log_prob, tanh": lambda x: _log_prob(True, x),
     "sample": lambda x: _sample(False, x),
     "sample, tanh": lambda x: _sample(True, x),
+    "categorical": _categorical,
+    "log_prob, distrax": lambda x: _log_prob(False, x),
+    "log_prob, distrax, tanh": lambda x: _log_prob(True, x),
+    "sample, distrax, tanh": _sample_in_order,
+    "divergence": _divergence,
     "uniform": _uniform,
     "truncated_normal": _truncated,
     "value_loss": _value_loss,

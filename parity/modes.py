@@ -30,6 +30,7 @@ _LIFTED = frozenset(
             "schedule",
         ),
         *("network_pass", "sampler", "subsample", "distribution", "probability", "crops"),
+        *("slices", "log_sum", "stopped"),
         *("run", "act", "course", "estimates"),
     }
 )

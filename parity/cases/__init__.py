@@ -9,6 +9,7 @@ from parity.cases.captured import call_cases, layer_cases
 from parity.cases.case import COMMIT, Case, Options
 from parity.cases.data import dataset_cases, replay_cases
 from parity.cases.edges import edge_cases
+from parity.cases.helpers import helper_cases
 from parity.cases.idql import learner_cases
 from parity.cases.layers import initializer_cases, more_network_cases
 from parity.cases.learners import pixel_learner_cases, state_learner_cases
@@ -47,4 +48,5 @@ def all_cases() -> list[Case]:
         *initializer_cases(),
         *more_network_cases(),
         *probability_cases(),
+        *helper_cases(),
     ]

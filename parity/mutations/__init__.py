@@ -8,6 +8,7 @@ them.
 from __future__ import annotations
 
 from parity.mutations.data import DATA
+from parity.mutations.helpers import HELPERS
 from parity.mutations.learners import LEARNERS
 from parity.mutations.mutation import Mutation
 from parity.mutations.networks import NETWORKS
@@ -16,5 +17,5 @@ from parity.mutations.transforms import TRANSFORMS
 
 __all__ = ["MUTATIONS", "Mutation"]
 
-MUTATIONS: tuple[Mutation, ...] = (*NUMERICS, *NETWORKS, *LEARNERS, *DATA, *TRANSFORMS)
+MUTATIONS: tuple[Mutation, ...] = (*NUMERICS, *NETWORKS, *LEARNERS, *DATA, *HELPERS, *TRANSFORMS)
 """All mutations."""

@@ -23,6 +23,7 @@ from parity.inputs import flatten
 from parity.original.capture import captured, parts, watched
 from parity.original.data import JaxData
 from parity.original.env import evaluated
+from parity.original.helpers import JaxHelpers, namespace
 
 _OPTAX_LOSSES = ("l2_loss", "huber_loss", "sigmoid_binary_cross_entropy")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "gym", "tensorflow-probability", "distrax")
@@ -112,7 +113,7 @@ class JaxNetwork:
         return jax.jit(run)(params, rngs, *inputs)
 
 
-class JaxBackend(JaxData):
+class JaxBackend(JaxData, JaxHelpers):
     """:class:`parity.backend.Backend` over jax, flax, optax and the original."""
 
     def __init__(self, upstream: Path):
@@ -138,7 +139,7 @@ class JaxBackend(JaxData):
         self.jax, self.jnp, self.gym, self.networks = jax, jnp, gym, networks
         named = {name: getattr(optax, name) for name in _OPTAX_LOSSES}
         self.losses = types.SimpleNamespace(**{**vars(general), **named})
-        self.random, self.optim = jax.random, optax
+        self.random, self.optim, self.helpers = jax.random, optax, namespace()
         self._learners = {
             "simple": simple.DDPMIQLLearner,
             "general": general.DDPMIQLLearner,

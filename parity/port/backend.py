@@ -25,6 +25,7 @@ from parity.modes import Mode, Part
 from parity.port import capture, modules
 from parity.port.data import TorchData
 from parity.port.env import evaluated
+from parity.port.helpers import TorchHelpers, namespace
 from parity.port.lift import Lift, Lifted
 from parity.port.literal import literal_implicit_action
 from parity.port.probability import TorchProbability
@@ -183,7 +184,7 @@ def _widened(leaf: Any) -> Any:
     return leaf.double() if narrow else leaf
 
 
-class TorchBackend(TorchData):
+class TorchBackend(TorchData, TorchHelpers):
     """:class:`parity.backend.Backend` over ``idql_func``.
 
     Args:
@@ -198,6 +199,7 @@ class TorchBackend(TorchData):
         self.lift = Lift(mode)
         self.random = _Random(self.lift, device)
         self.losses, self.optim = Lifted(losses, self.lift), _Optim(optim, self.lift)
+        self.helpers = namespace(self.lift)
 
     @contextlib.contextmanager
     def flags(self, x64: bool, partitionable: bool) -> Iterator[None]:
