@@ -166,8 +166,8 @@ def logsumexp(
     Raises:
         ValueError: there is no such axis, or nothing to sum.
 
-    >>> round(logsumexp(torch.tensor([1000.0, 1000.0])).item(), 4)
-    1000.6931
+    >>> round(logsumexp(torch.tensor([1000.0, 1000.0])).item(), 2)
+    1000.69
     """
     a = _tensor("logsumexp: a", a)
     if not a.is_floating_point():
