@@ -296,4 +296,108 @@ NETWORKS = (
         "torch.is_grad_enabled() and not self.stop_gradient",
         "torch.is_grad_enabled()",
     ),
+    Mutation(
+        "norm-before-activation",
+        "the MLP normalises before its activations, as is usual in PyTorch; jaxrl_m does after",
+        "networks/mlp.py",
+        """\
+                h = self.activations(h)
+            if (norm := self.norms[i]) is not None:
+                h = norm(h)
+""",
+        """\
+                norm = self.norms[i]
+                h = self.activations(h if norm is None else norm(h))
+""",
+    ),
+    Mutation(
+        "kernel-init-ignored",
+        "the MLP ignores kernel_init",
+        "networks/mlp.py",
+        "kernel_init or default_init()",
+        "default_init()",
+    ),
+    Mutation(
+        "gelu-exact-by-default",
+        "gelu is exact by default, as in PyTorch; Flax's is the approximation",
+        "networks/activations.py",
+        "approximate: bool = True",
+        "approximate: bool = False",
+    ),
+    Mutation(
+        "ensemble-name-not-in-keys",
+        "a named ensemble draws from the keys of the automatic name",
+        "networks/module.py",
+        "        path = (*rng.path, self.member_name)\n        members",
+        '        path = (*rng.path, f"Vmap{type(self.member).__name__}_0")\n        members',
+    ),
+    Mutation(
+        "orthogonal-no-sign",
+        "the signs of an orthogonal matrix are those of LAPACK, so that it is not uniform",
+        "networks/initializers.py",
+        "q = q * torch.sign(torch.diagonal(r))",
+        "q = q * torch.ones_like(torch.diagonal(r))",
+    ),
+    Mutation(
+        "orthogonal-last-axis",
+        "an orthogonal kernel has its columns on the last axis, whatever the axis asked for",
+        "networks/initializers.py",
+        ".reshape(*others, columns).movedim(-1, column_axis)",
+        ".reshape(shape)",
+    ),
+    Mutation(
+        "fan-without-window",
+        "the fans of a convolution do not count its window",
+        "networks/initializers.py",
+        "return inputs * window, outputs * window",
+        "return float(inputs), float(outputs)",
+    ),
+    Mutation(
+        "uniform-symmetric",
+        "the uniform initialiser is symmetric around zero, as Keras's is",
+        "networks/initializers.py",
+        "random.uniform(key, shape, dtype or default or float_dtype()) * scale",
+        "(2 * random.uniform(key, shape, dtype or default or float_dtype()) - 1) * scale",
+    ),
+    Mutation(
+        "group-norm-of-one-image",
+        "GroupNorm takes three axes for one image; in Flax the first axis is that of the batch",
+        "networks/conv.py",
+        """\
+        rows, channels = x.shape[0], x.shape[-1]
+        flat = x.reshape(rows, math.prod(x.shape[1:-1]), channels)
+""",
+        """\
+        rows, channels = 1 if x.ndim == 3 else x.shape[0], x.shape[-1]
+        flat = x.reshape(rows, -1, channels)
+""",
+    ),
+    Mutation(
+        "group-size-is-number",
+        "the size of a group is taken for the number of groups",
+        "networks/conv.py",
+        "divisor if group_size is None else input_dim // divisor",
+        "divisor",
+    ),
+    Mutation(
+        "pool-pads-zeros",
+        "max pooling pads with zeros, which are larger than negative values",
+        "networks/conv.py",
+        "value=-torch.inf",
+        "value=0.0",
+    ),
+    Mutation(
+        "sequential-one-key",
+        "all dropout layers of a Sequential use the same key",
+        "networks/sequential.py",
+        "rng and rng.push(name)",
+        "rng",
+    ),
+    Mutation(
+        "impala-one-mask",
+        "the dropout of the IMPALA encoder has the same key after each stack",
+        "networks/impala.py",
+        'rng and rng.push("dropout"), place)',
+        'rng and rng.push("dropout"), 1)',
+    ),
 )
