@@ -176,6 +176,17 @@ NETWORKS: dict[str, networks.Module] = {
     "MLP, layer norm": _MLP(use_layer_norm=True),
     "MLP, mish": _MLP(activations=networks.mish),
     "MLP, dropout": _MLP(dropout_rate=0.3),
+    "MLP, gelu": _MLP(activations=networks.gelu, layer_norm=True),
+    "MLP, gelu exact": _MLP(activations=functools.partial(networks.gelu, approximate=False)),
+    "Ensemble, named": networks.Ensemble(
+        networks.MLP, 3, (4, 1), networks.gelu, layer_norm=True, name="value_net"
+    ),
+    "Sequential": networks.Sequential(
+        [networks.Dense(3, 8, use_bias=False), networks.GroupNorm(8, 2), networks.swish]
+    ),
+    "ImpalaEncoder": networks.ImpalaEncoder(
+        (9, 9, 2), stack_sizes=(4,), num_blocks=1, mlp_hidden_dims=(4,), layer_norm=True
+    ),
     "MLPResNet": networks.MLPResNet(3, 1, 2, use_layer_norm=True, hidden_dim=4),
     "StateValue": networks.StateValue(networks.MLP, input_dim=3, **_BASE),
     "StateActionValue": networks.StateActionValue(networks.MLP, input_dim=5, **_BASE),
@@ -258,6 +269,11 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "MLP, dropout": lambda x: NETWORKS["MLP, dropout"].apply(
         x["params"], x["s"], training=True, rngs={"dropout": random.PRNGKey(1)}
     ),
+    "MLP, gelu": _applied("MLP, gelu", "s"),
+    "MLP, gelu exact": _applied("MLP, gelu exact", "s"),
+    "Ensemble, named": _applied("Ensemble, named", "s"),
+    "Sequential": _applied("Sequential", "s"),
+    "ImpalaEncoder": lambda x: NETWORKS["ImpalaEncoder"].apply(x["params"], 255 * x["image"]),
     "MLPResNet": _applied("MLPResNet", "s"),
     "StateValue": _applied("StateValue", "s"),
     "StateActionValue": _applied("StateActionValue", "s", "a"),
@@ -353,7 +369,7 @@ def _point(name: str) -> tuple[Trees, Trees]:
     network = LOSSES[name][1] if name in LOSSES else name
     if network in NETWORKS:
         tree["params"] = _parameters(name, network)
-    if name in ("D4PGEncoder", "ResNetV2Encoder", "max_pool"):
+    if name in ("D4PGEncoder", "ResNetV2Encoder", "ImpalaEncoder", "max_pool"):
         side = 6 if name == "ResNetV2Encoder" else 9
         tree["image"] = values("image", 2, side, side, 2)
     elif name.startswith("PixelMultiplexer"):

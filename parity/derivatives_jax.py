@@ -112,6 +112,40 @@ class MLP(nn.Module):
         return x
 
 
+class NormedMLP(nn.Module):
+    dims: Sequence[int]
+    final: bool = False
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        for i, size in enumerate(self.dims):
+            x = nn.Dense(size)(x)
+            if i + 1 < len(self.dims) or self.final:
+                x = nn.LayerNorm()(nn.gelu(x))
+        return x
+
+
+class ImpalaEncoder(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = _ImpalaStack(name="stack_blocks_0")(x.astype(jnp.float32) * jnp.float32(1 / 255))
+        x = nn.LayerNorm()(nn.relu(x))
+        return NormedMLP((4,), True, name="MLP_0")(x.reshape(*x.shape[:-3], -1))
+
+
+class _ImpalaStack(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = nn.max_pool(nn.Conv(4, (3, 3))(x), (3, 3), (2, 2), "SAME")
+        y = nn.Conv(4, (3, 3))(nn.relu(x))  # before the next one is made and named
+        return x + nn.Conv(4, (3, 3))(nn.relu(y))
+
+
+def _named_ensemble(x: Any) -> Any:
+    network = NormedMLP((4, 1))
+    return jax.vmap(lambda p: network.apply({"params": p}, x["s"]))(x["params"]["value_net"])
+
+
 class MLPResNetBlock(nn.Module):
     features: int
 
@@ -406,6 +440,13 @@ FUNCTIONS: dict[str, Function] = {
     "MLP, layer norm": _apply(MLP((4, 2), norm=True), "s"),
     "MLP, mish": _apply(MLP((4, 2), act=lambda x: x * jnp.tanh(nn.softplus(x))), "s"),
     "MLP, dropout": _dropout,
+    "MLP, gelu": _apply(NormedMLP((4, 2)), "s"),
+    "MLP, gelu exact": _apply(MLP((4, 2), act=lambda x: nn.gelu(x, approximate=False)), "s"),
+    "Ensemble, named": _named_ensemble,
+    "Sequential": _apply(
+        nn.Sequential([nn.Dense(8, use_bias=False), nn.GroupNorm(2), nn.swish]), "s"
+    ),
+    "ImpalaEncoder": lambda x: ImpalaEncoder().apply({"params": x["params"]}, 255 * x["image"]),
     "MLPResNet": _apply(MLPResNet(), "s"),
     "StateValue": _apply(StateValue(), "s"),
     "StateActionValue": _apply(StateActionValue(), "s", "a"),
