@@ -26,7 +26,14 @@ from parity.modes import (
     seconds,
     unchecked,
 )
-from parity.store import REFERENCE, RecordError, read_manifest, recorded, write_whole
+from parity.store import (
+    REFERENCE,
+    RecordError,
+    folders_of,
+    read_manifest,
+    recorded,
+    write_whole,
+)
 
 FEW = 60
 
@@ -217,9 +224,15 @@ def check_command(
     results = check(directory, only, modes, jobs, case, every, device)
     wall = time.perf_counter() - begin
     manifest = read_manifest(directory)
-    commit = manifest["upstream"]["commit"][:7]
+    groups = {result.case.group for result in results}
+    originals = [
+        f"{own['upstream']['repository']} at {own['upstream']['commit'][:7]}"
+        for own in map(read_manifest, folders_of(directory))
+        if groups & own["files"].keys()
+    ]
     how = ", ".join(dict.fromkeys(result.mode for result in results))
-    tables.show(results, f"the port ({how}; {device}) against the original at {commit}", wall)
+    title = f"the port ({how}; {device}) against {' and '.join(originals)}"
+    tables.show(results, title, wall)
     out = unchecked([member for member, _ in recorded(directory, only, case)], modes)
     for line in out:
         print(line)

@@ -23,7 +23,7 @@ from parity.cases import Case
 from parity.checking import check_machine, full_precision
 from parity.compare import Finding, Result, Tensors, attempt, compared, worst_place
 from parity.modes import MODES, Mode, modes_of
-from parity.store import REFERENCE, RecordError, find_case, read_cases, read_manifest, recorded
+from parity.store import REFERENCE, RecordError, find_case, listed_cases, recorded
 
 BEFORE, AFTER = 3, 5
 """The number of rows shown before the first failure, and of the worst failures after it."""
@@ -142,7 +142,7 @@ def explain(
         RecordError: there is no such case, it does not run in such a mode, or the record is
             damaged.
     """
-    cases = read_cases(read_manifest(directory))
+    cases = listed_cases(directory)
     case = find_case(name, cases)
     if other := next((mode for mode in modes if mode not in modes_of(case)), None):
         raise RecordError(f"{name} does not run {other}, only {' and '.join(modes_of(case))}.")
@@ -309,7 +309,7 @@ def explain_command(name: str, directory: Path, mode: str = "eager", device: str
         RecordError: as :func:`explain`.
         RuntimeError: there is no such device, or no compiler where one is needed.
     """
-    case = find_case(name, read_cases(read_manifest(directory)))
+    case = find_case(name, listed_cases(directory))
     modes: list[Mode] = [
         each for each in MODES if each == mode or (mode == "all" and each in modes_of(case))
     ]

@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity.cases import Case, Options
+from parity.cases.flow import flow_learners
 from parity.cases.learners import DOUBLE, SINGLE, pixel_learners, state_learners
 from parity.compare import Result, attempt, compared
-from parity.original.process import original, reference
+from parity.original import process
+from parity.original.originals import FQL, IDQL, Original, original_of
+from parity.original.process import reference
 from parity.random_settings import random_case
 from parity.store import write_whole
 
@@ -66,14 +69,9 @@ def _residual(settings: Options) -> Options:
     return {**settings, "batch": 4, "act_first": True}
 
 
-def live_learners(size: str) -> dict[str, Options]:
-    """Settings of the learners that run live; a name is a learner, or a learner and a variant.
-
-    They are those of the saved cases or, with ``size="default"``, their options with the original's
-    default networks and with observations and images of an ordinary size.
-    """
+def _idql_learners() -> dict[str, Options]:
     saved = {**state_learners(), **pixel_learners()}
-    chosen = {
+    return {
         "simple": _idql("simple"),
         "general": _idql("general"),
         "bc": saved["bc"]["decay"],
@@ -93,6 +91,25 @@ def live_learners(size: str) -> dict[str, Options]:
         "pixel_bc-cameras": saved["pixel_bc"]["everything"],
         "pixel_bc-resnet": _residual(saved["pixel_bc"]["resnet"]),
     }
+
+
+def _flow_learners() -> dict[str, Options]:
+    saved = flow_learners()
+    return {
+        "fql": saved["fql"]["plain"],
+        "fql-normalized": saved["fql"]["normalized"],
+        "ifql": saved["ifql"]["plain"],
+        "rebrac": saved["rebrac"]["regularised"],
+    }
+
+
+def live_learners(size: str, original: Original = IDQL) -> dict[str, Options]:
+    """Settings of an original's learners that run live: a learner, or a learner and a variant.
+
+    They are those of the saved cases or, with ``size="default"``, their options with the original's
+    default networks and with observations and images of an ordinary size.
+    """
+    chosen = _flow_learners() if original is FQL else _idql_learners()
     if size != "small":
         chosen = {name: _enlarged(settings) for name, settings in chosen.items()}
     return {name: {**settings, "keep": 512} for name, settings in chosen.items()}
@@ -100,6 +117,7 @@ def live_learners(size: str) -> dict[str, Options]:
 
 _SIZES = (
     *("critic_hidden_dims", "actor_num_blocks", "time_dim"),
+    *("actor_hidden_dims", "value_hidden_dims"),
     *("hidden_dims", "latent_dim", "cnn_features", "cnn_filters", "cnn_strides"),
 )
 """The options that set the size of a network."""
@@ -134,6 +152,7 @@ def live_cases(
     learner: str | None = None,
     only: str | None = None,
     curve: bool = False,
+    original: Original = IDQL,
 ) -> list[Case]:
     """A run of each learner in float32 and, for learners on states, in double precision.
 
@@ -141,12 +160,13 @@ def live_cases(
         learner: the first part of a name of :func:`live_learners`; its variants are included.
         only: the beginning of a case's name.
         curve: whether runs in double precision record every parameter at the points of a curve.
+        original: whose learners.
 
     Raises:
         ValueError: if no case is left.
     """
     cases = []
-    for name, settings in live_learners(size).items():
+    for name, settings in live_learners(size, original).items():
         if learner is not None and name.partition("-")[0] != learner:
             continue
         pixels = "space" in settings
@@ -167,7 +187,7 @@ def live_cases(
                 promises = {**kinds, "curve": "double"} if "curve" in whole else kinds
                 cases.append(Case(f"live-{name}", title, "course", whole, promises))
     if not cases:
-        names = ", ".join(dict.fromkeys(n.partition("-")[0] for n in live_learners(size)))
+        names = ", ".join(dict.fromkeys(n.partition("-")[0] for n in live_learners(size, original)))
         raise ValueError(
             f"no run of learner {learner or 'any'!r} begins with {only or ''!r}; "
             f"the learners are {names}."
@@ -202,7 +222,7 @@ def live(
     from parity.port.backend import TorchBackend
 
     backend, results = TorchBackend(mode), []
-    with original(cases, upstream, python, folder) as tensors:
+    with process.original(cases, upstream, python, folder) as tensors:
         for case in cases:
             begin = time.perf_counter()
             run = attempt(backend, case)
@@ -271,9 +291,10 @@ def live_command(args: argparse.Namespace) -> int:
     else:
         steps = (args.float_steps, args.double_steps, args.pixel_steps)
         curve = args.curve is not None
-        cases = live_cases(args.size, *steps, args.learner, args.only, curve)
+        original = original_of(args.upstream)
+        cases = live_cases(args.size, *steps, args.learner, args.only, curve, original)
         what = f"{args.size} networks"
-    manifest, begin = reference(args.reference_python), time.perf_counter()
+    manifest, begin = reference(args.reference_python, args.upstream), time.perf_counter()
     with Progress(transient=True) as progress:
         task = progress.add_task("running both", total=len(cases))
 

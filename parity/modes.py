@@ -93,6 +93,7 @@ def modes_of(case: Case) -> tuple[Mode, ...]:
 # choice, each kind of network, draws, losses, optimisers and crops. The longest come first.
 COMPILED: tuple[str, ...] = (
     *("drq/plain", "update/simple-dropout", "update/general-exp_adv-warm", "droq/redq-heavy"),
+    *("fql/normalized", "ifql/few", "rebrac/every_step"),
     *("td3/every_step", "actions/simple", "iql/plain", "pixel_bc/plain", "bc/plain"),
     *("network/ensemble-2", "network/fourier", "encoders/pass-d4pg", "augmentation/crops"),
     *("random/randint-5-older-32", "random/permutation-7-older-32", "random/choice-p-older-32"),

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parity.cases import COMMIT, Case, all_cases
+from parity.cases import Case
 from parity.evidence import COVERAGE, gathered, merged, read_coverage, write_coverage
 from parity.functions import generated_inputs, save_groups, versions
-from parity.original.backend import PACKAGES, checked_backend
 from parity.original.observing import Observer
+from parity.original.originals import IDQL, original_of
 from parity.original.public import public_names
 from parity.outputs import Function
 from parity.programs import on
@@ -71,22 +71,28 @@ def record(
 ) -> dict[str, Any]:
     """Record every group (or those named, keeping the others) and write the manifest.
 
+    ``upstream`` is a checkout of one of the originals; each has its own folder in ``out``.
+
     Raises:
         ValueError: ``only`` names no group, the checkout is at another commit, or the groups that
             stay were recorded under other conditions.
     """
-    cases = all_cases()
+    original = original_of(upstream)
+    cases, out = original.cases(), out / original.folder
     groups = list(dict.fromkeys(case.group for case in cases))
     chosen = list(groups if only is None else only)
     if unknown := set(chosen) - set(groups):
         raise ValueError(f"there is no group {min(unknown)!r}; there are {', '.join(groups)}")
-    backend = checked_backend(upstream)
-    sorts = public_names(upstream)
-    observer, seen = Observer(upstream, sorts), dict[str, set[str]]()
+    backend = original.checked_backend(upstream)
+    function, observer = on(backend), None
+    if original is IDQL:  # the public names that each case executes
+        sorts = public_names(upstream)
+        observer, seen = Observer(upstream, sorts), dict[str, set[str]]()
+        function = observed(function, observer, seen)
     made: dict[str, Any] = {
-        "upstream": {"repository": "philippe-eecs/IDQL", "commit": COMMIT},
+        "upstream": original.source,
         "command": COMMAND,
-        "versions": versions(PACKAGES),
+        "versions": versions(original.packages),
         "platform": {"device": "cpu", "system": platform.system(), "machine": platform.machine()},
         "settings": {
             "XLA_FLAGS": os.environ["XLA_FLAGS"],
@@ -98,7 +104,7 @@ def record(
     }
     kept(out, made, chosen)  # raises before the work if the groups cannot be mixed
     new = [case for case in cases if case.group in chosen]
-    saved = save_groups(new, observed(on(backend), observer, seen), out)
+    saved = save_groups(new, function, out)
     old = kept(out, made, chosen)  # read again: other groups may have been recorded meanwhile
     files = {**old["files"], **saved}
     entries = [*old["cases"], *map(entry, new)]
@@ -109,7 +115,9 @@ def record(
         "cases": sorted(entries, key=lambda case: place[case["group"], case["name"]]),
     }
     write_manifest(out, manifest)
+    if observer is None:
+        return manifest
     before = read_coverage(out)["names"] if (out / COVERAGE).is_file() else {}
     covered = merged(before, gathered(sorts, seen), groups, chosen)
-    write_coverage(out, COMMIT, covered)
+    write_coverage(out, original.commit, covered)
     return manifest

@@ -88,6 +88,20 @@ def read_manifest(directory: Path = REFERENCE) -> dict[str, Any]:
     return manifest
 
 
+def folders_of(directory: Path = REFERENCE) -> list[Path]:
+    """The folder of a record, and those in it with the records of other originals."""
+    return [directory, *sorted(path.parent for path in directory.glob(f"*/{MANIFEST}"))]
+
+
+def listed_cases(directory: Path = REFERENCE) -> list[Case]:
+    """The cases of a record and of those in its folder, without their arrays.
+
+    Raises:
+        RecordError: if a manifest does not exist or is none.
+    """
+    return [case for folder in folders_of(directory) for case in read_cases(read_manifest(folder))]
+
+
 def read_cases(manifest: Mapping[str, Any]) -> list[Case]:
     """The cases that a manifest lists."""
     return [Case(**case) for case in manifest["cases"]]
@@ -179,16 +193,17 @@ def recorded(
     Raises:
         RecordError: if the record is damaged, was made with other inputs, or has no such case.
     """
-    manifest = read_manifest(directory)
-    if manifest["inputs"]["sha256"] != fingerprint():
+    manifests = {folder: read_manifest(folder) for folder in folders_of(directory)}
+    if any(manifest["inputs"]["sha256"] != fingerprint() for manifest in manifests.values()):
         raise RecordError(
             "the generated inputs differ from the recorded ones, since parity/inputs.py has "
             "changed: make the record again."
         )
-    cases = read_cases(manifest)
+    cases = [case for manifest in manifests.values() for case in read_cases(manifest)]
     if case is not None:
         chosen = {find_case(case, cases).id}
     else:
         chosen = set().union(*(_selected(cases, part) for part in (only or "").split(",")))
-    for group in dict.fromkeys(c.group for c in cases if c.id in chosen):
-        yield from (p for p in read_pairs(group, manifest, directory) if p[0].id in chosen)
+    for folder, manifest in manifests.items():
+        for group in dict.fromkeys(c.group for c in read_cases(manifest) if c.id in chosen):
+            yield from (p for p in read_pairs(group, manifest, folder) if p[0].id in chosen)

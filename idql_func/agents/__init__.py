@@ -5,8 +5,11 @@ from idql_func.agents.bc import BCLearner
 from idql_func.agents.checks import explained_learner
 from idql_func.agents.ddpm_iql_learners import DDPMIQLLearner, GeneralDDPMIQLLearner
 from idql_func.agents.drq import DrQLearner
+from idql_func.agents.fql import FQLLearner
+from idql_func.agents.ifql import IFQLLearner
 from idql_func.agents.iql import IQLLearner
 from idql_func.agents.pixel_bc import PixelBCLearner
+from idql_func.agents.rebrac import ReBRACLearner
 from idql_func.agents.sac import SACLearner
 from idql_func.agents.td3 import TD3Learner
 
@@ -15,9 +18,12 @@ __all__ = [
     "BCLearner",
     "DDPMIQLLearner",
     "DrQLearner",
+    "FQLLearner",
     "GeneralDDPMIQLLearner",
+    "IFQLLearner",
     "IQLLearner",
     "PixelBCLearner",
+    "ReBRACLearner",
     "SACLearner",
     "TD3Learner",
 ]

@@ -102,7 +102,7 @@ class Agent(PyTreeNode):
             if name in ("observations", "next_observations"):
                 entries[name], rows = self._checked_observations(batch[name], name, rows, floats)
             else:
-                size = (self.act_dim,) if name == "actions" else ()
+                size = (self.act_dim,) if name.endswith("actions") else ()
                 entries[name] = self._checked_entry(batch[name], name, rows, size, floats)
                 rows = entries[name].shape[0]
         return entries

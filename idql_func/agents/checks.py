@@ -70,6 +70,19 @@ def check_fraction(name: str, value: Any) -> None:
         raise InputError(f"{name} must lie in [0, 1], got {value}.")
 
 
+def check_expectile(value: Any) -> None:
+    """Check an expectile: a number strictly between 0 and 1.
+
+    Raises:
+        InputError: if it is not a number or is outside (0, 1).
+
+    >>> check_expectile(0.9)
+    """
+    check_number("expectile", value)
+    if not 0 < value < 1:
+        raise InputError(f"expectile must be between 0 and 1, got {value}.")
+
+
 def check_dropout(name: str, value: Any) -> None:
     """Check a dropout rate: a number in [0, 1), or None for no dropout.
 

@@ -11,6 +11,7 @@ from idql_func import losses, optim, random
 from idql_func.agents.agent import TRANSITION_FIELDS
 from idql_func.agents.checks import (
     box_size,
+    check_expectile,
     check_fraction,
     check_integer,
     check_layers,
@@ -38,7 +39,7 @@ from idql_func.agents.factories import (
 from idql_func.agents.policy_agent import PolicyAgent
 from idql_func.struct import TrainState
 from idql_func.transforms import jit
-from idql_func.types import Batch, InfoDict, InputError, Params, PRNGKey
+from idql_func.types import Batch, InfoDict, Params, PRNGKey
 
 
 def weighted_actor_loss(
@@ -136,9 +137,7 @@ class IQLLearner(PolicyAgent):
         check_fraction("discount", discount)
         check_fraction("tau", tau)
         check_number("temperature", temperature)
-        check_number("expectile", expectile)
-        if not 0 < expectile < 1:
-            raise InputError(f"expectile must be between 0 and 1, got {expectile}.")
+        check_expectile(expectile)
         layers = tuple(hidden_dims)
         actor_def = gaussian_policy(obs_dim, act_dim, layers, std=0.1)
         critic_def = critic_network(obs_dim, act_dim, layers, num_qs)

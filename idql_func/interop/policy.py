@@ -20,6 +20,7 @@ from idql_func import random
 from idql_func.agents.agent import Agent
 from idql_func.agents.critics import min_q
 from idql_func.agents.ddpm_iql import BaseDDPMIQL
+from idql_func.agents.joint import JointAgent
 from idql_func.boundary import explain_module
 from idql_func.distributions import Diagonal
 from idql_func.files import parse_json
@@ -214,6 +215,11 @@ def policy_module(learner: Agent) -> Policy:
         raise InputError(
             f"this {type(learner).__name__} is a stack of learners; export one of "
             "tree_unstack(learners)."
+        )
+    if isinstance(learner, JointAgent):
+        raise InputError(
+            f"the policy of a {type(learner).__name__} has no module yet; call "
+            "learner.choose_actions(observations, key), which torch.export takes too."
         )
     shapes = dict(learner.obs_dim) if isinstance(learner.obs_dim, tuple) else learner.obs_dim
     config: dict[str, Any] = {

@@ -38,7 +38,7 @@ from idql_func.training.runs.run import Run
 from idql_func.training.runtime.device import eager_on_cpu
 from idql_func.training.sources import count_transitions
 from idql_func.training.task import Task, prepare_task, shapes_of
-from idql_func.training.updates import scan_updates
+from idql_func.training.updates import scan_updates, training_update
 
 __all__ = [
     "RESUMABLE",
@@ -200,7 +200,7 @@ class OneLearner:
         data.rng = state.data_key
         for _ in range(count):
             batch = data.sample_torch(size, keys=fields_of(self.config))
-            learner, info = learner.update(batch, donate=True)
+            learner, info = training_update(type(learner))(learner, batch, donate=True)
         return State(learner, data.rng, state.updates + count), info
 
     def held_out_losses(self, step: int, learner: Any) -> Mapping[str, torch.Tensor] | None:

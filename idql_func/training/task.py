@@ -16,7 +16,7 @@ import torch
 from idql_func.data import Dataset, ReplayBuffer
 from idql_func.data.scores import normalized_score
 from idql_func.env_imports import check_env_name
-from idql_func.training.configs.learners import LearnerConfig, PixelBCConfig
+from idql_func.training.configs.learners import LearnerConfig, PixelBCConfig, ReBRACConfig
 from idql_func.training.configs.offline import TrainConfig
 from idql_func.training.sources import load_source, spaces_of
 from idql_func.types import InputError
@@ -123,6 +123,9 @@ def prepare_task(
     behaviour = _behaviour(dataset, source.attributes, score_name)
     observations, dones = _stored_trajectories(dataset)
 
+    if isinstance(config.learner, ReBRACConfig):
+        dataset.dataset_dict = with_next_actions(dataset.dataset_dict, len(dataset))
+
     if settings.take_top is not None or settings.filter_threshold is not None:
         dataset.filter(take_top=settings.take_top, threshold=settings.filter_threshold)
     if settings.rewards == "normalize_returns":
@@ -164,6 +167,21 @@ def prepare_task(
         score_name=score_name,
         pixels=pixels,
     )
+
+
+def with_next_actions(arrays: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """The arrays of a dataset with ``next_actions``, the action of the next of its ``rows`` rows.
+
+    That of the last row is its own. At the end of an episode it is the first action of the next
+    one, as in seohongpark/fql; the mask removes it from the target where the episode terminated.
+
+    >>> with_next_actions({"actions": np.array([[1], [2], [3]])}, 3)["next_actions"].ravel()
+    array([2, 3, 3])
+    """
+    actions = np.asarray(arrays["actions"])
+    following = actions.copy()
+    following[: rows - 1] = actions[1:rows]
+    return {**arrays, "next_actions": following}
 
 
 def environment_factory(

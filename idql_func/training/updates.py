@@ -23,7 +23,7 @@ from idql_func.transforms import jit, scan
 from idql_func.tree import tree_map
 from idql_func.types import InfoDict, InputError, PRNGKey
 
-__all__ = ["Update", "draw_batch", "scan_updates"]
+__all__ = ["Update", "draw_batch", "scan_updates", "training_update"]
 
 L = TypeVar("L")
 
@@ -32,6 +32,18 @@ Update = Callable[[Any, dict[str, Any]], tuple[Any, InfoDict]]
 
 
 _MOST_STEPS = 10**9
+
+
+def training_update(cls: type) -> Callable[..., tuple[Any, InfoDict]]:
+    """The update of a learner's class in training loops: ``training_update`` or ``update``.
+
+    They differ for learners that train a network in some updates only, such as ReBRAC.
+
+    >>> from idql_func.agents import BCLearner
+    >>> training_update(BCLearner) is BCLearner.update
+    True
+    """
+    return getattr(cls, "training_update", None) or cls.update  # type: ignore[attr-defined]
 
 
 def draw_batch(
@@ -95,7 +107,7 @@ def scan_updates(
         steps: how many updates, at least 1.
         batch_size: rows of a batch, at least 1.
         metrics: return the mean losses of all steps, or those of the last one.
-        update: the update of a step. Default: the learner's ``update``. One program is compiled
+        update: the update of a step. Default: :func:`training_update`. One program is compiled
             for each function, so pass a module's function or a class's method
             (``DDPMIQLLearner.critic_update``), not a new lambda at each call.
         donate: let the updates reuse the memory of ``learner`` and ``key``, which cannot be
@@ -135,7 +147,7 @@ def scan_updates(
         arrays=dict(arrays),
         count=count,  # an argument, so that the program works for other datasets
         batch_size=batch_size,
-        update=update or type(learner).update,  # type: ignore[attr-defined]
+        update=update or training_update(type(learner)),
     )
     carry = (learner, key) if donate else without_donation((learner, key))
     (learner, key), infos = scan(step, carry, length=steps)

@@ -9,6 +9,7 @@ from parity.cases.captured import call_cases, layer_cases
 from parity.cases.case import COMMIT, Case, Options
 from parity.cases.data import dataset_cases, replay_cases
 from parity.cases.edges import edge_cases
+from parity.cases.flow import flow_cases
 from parity.cases.helpers import helper_cases
 from parity.cases.idql import learner_cases
 from parity.cases.layers import initializer_cases, more_network_cases
@@ -20,11 +21,11 @@ from parity.cases.policies import augmentation_cases, distribution_cases, encode
 from parity.cases.probability import probability_cases
 from parity.cases.random import random_cases
 
-__all__ = ["COMMIT", "Case", "Options", "all_cases"]
+__all__ = ["COMMIT", "Case", "Options", "all_cases", "flow_cases"]
 
 
 def all_cases() -> list[Case]:
-    """Every recorded case, in the order of their groups."""
+    """Every case of the original of IDQL, in the order of their groups."""
     return [
         *random_cases(),
         *network_cases(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from parity.mutations.data import DATA
 from parity.mutations.helpers import HELPERS
+from parity.mutations.joint import JOINT
 from parity.mutations.learners import LEARNERS
 from parity.mutations.mutation import Mutation
 from parity.mutations.networks import NETWORKS
@@ -17,5 +18,13 @@ from parity.mutations.transforms import TRANSFORMS
 
 __all__ = ["MUTATIONS", "Mutation"]
 
-MUTATIONS: tuple[Mutation, ...] = (*NUMERICS, *NETWORKS, *LEARNERS, *DATA, *HELPERS, *TRANSFORMS)
+MUTATIONS: tuple[Mutation, ...] = (
+    *NUMERICS,
+    *NETWORKS,
+    *LEARNERS,
+    *JOINT,
+    *DATA,
+    *HELPERS,
+    *TRANSFORMS,
+)
 """All mutations."""

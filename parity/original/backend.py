@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ import numpy as np
 
 from parity import inputs
 from parity.backend import Event, Settings
-from parity.cases import COMMIT
 from parity.inputs import flatten
+from parity.original.arrays import JaxArrays, use_one_thread
 from parity.original.capture import captured, parts, watched
 from parity.original.data import JaxData
 from parity.original.env import evaluated
@@ -40,10 +39,7 @@ def prepare(upstream: Path) -> None:
     if not (upstream / "jaxrl5" / "agents").is_dir():
         raise FileNotFoundError(f"{upstream} holds no jaxrl5 package: give the original's checkout")
     os.environ["D4RL_SUPPRESS_IMPORT_ERROR"] = "1"
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ.setdefault(
-        "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    )
+    use_one_thread()
     # d4rl and the original import mjrl (quirk D13), which nothing here needs.
     sys.modules.setdefault("mjrl", types.ModuleType("mjrl"))
     sys.path.insert(0, str(upstream))
@@ -113,7 +109,7 @@ class JaxNetwork:
         return jax.jit(run)(params, rngs, *inputs)
 
 
-class JaxBackend(JaxData, JaxHelpers):
+class JaxBackend(JaxData, JaxHelpers, JaxArrays):
     """:class:`parity.backend.Backend` over jax, flax, optax and the original."""
 
     def __init__(self, upstream: Path):
@@ -158,42 +154,6 @@ class JaxBackend(JaxData, JaxHelpers):
             "vp": networks.vp_beta_schedule,
         }
         self._activations = {"relu": nn.relu, "swish": nn.swish, "mish": general.mish}
-
-    @contextlib.contextmanager
-    def flags(self, x64: bool, partitionable: bool) -> Iterator[None]:
-        def switch(wide: bool, newer: bool) -> None:
-            self.jax.config.update("jax_enable_x64", wide)
-            self.jax.config.update("jax_threefry_partitionable", newer)
-            # The cache key of some compiled functions does not contain the flags of their trace.
-            self.jax.clear_caches()
-
-        now = (self.jax.config.jax_enable_x64, self.jax.config.jax_threefry_partitionable)
-        if now != (x64, partitionable):
-            switch(x64, partitionable)
-        yield
-
-    def array(self, value: np.ndarray) -> Any:
-        return self.jnp.asarray(value)
-
-    def numpy(self, value: Any) -> np.ndarray:
-        return np.asarray(value)
-
-    def grad(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return self.jax.grad(function)
-
-    def tree_map(self, function: Callable[..., Any], tree: Any) -> Any:
-        return self.jax.tree_util.tree_map(function, tree)
-
-    def nested(self, tree: Any) -> dict[str, Any]:
-        return {
-            name: self.nested(value) if isinstance(value, Mapping) else np.asarray(value)
-            for name, value in tree.items()
-        }
-
-    def tree(self, nested: Mapping[str, Any]) -> Any:
-        import flax
-
-        return flax.core.freeze(self.jax.tree_util.tree_map(self.jnp.asarray, dict(nested)))
 
     def _mlp(self, settings: Settings) -> Any:
         options = {k: v for k, v in settings.items() if k not in ("net", "input_dim")}
@@ -380,25 +340,3 @@ class JaxBackend(JaxData, JaxHelpers):
 
     def evaluated(self, learner: Any, walk: Any, episodes: int, how: str) -> float:
         return evaluated(learner, walk, episodes, how)
-
-
-def _commit(upstream: Path) -> str:
-    result = subprocess.run(
-        ["git", "-C", str(upstream), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return result.stdout.strip() or "unknown"
-
-
-def checked_backend(upstream: Path) -> JaxBackend:
-    """The original's backend, after checking that the checkout is at the pinned commit.
-
-    Raises:
-        ValueError: the checkout is at another commit.
-    """
-    backend, found = JaxBackend(upstream), _commit(upstream)
-    if found != COMMIT:
-        raise ValueError(f"{upstream} is at commit {found}, but the record is of {COMMIT}")
-    return backend

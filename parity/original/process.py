@@ -23,6 +23,7 @@ from safetensors.numpy import load_file
 
 from parity.cases import COMMIT, Case
 from parity.compare import Tensors, attempt
+from parity.original.originals import original_of
 from parity.store import entry, save_tensors, write_whole
 
 _WAIT = 0.05
@@ -44,9 +45,7 @@ def worker(upstream: Path, cases: Path, out: Path) -> None:
 
     Cases whose tensors are in ``out`` already are skipped.
     """
-    from parity.original.backend import checked_backend
-
-    backend = checked_backend(upstream)
+    backend = original_of(upstream).checked_backend(upstream)
     for case in (Case(**listed) for listed in json.loads(cases.read_text())):
         tensors, error = _files(out, case)
         if tensors.is_file():
@@ -68,17 +67,17 @@ def _command(python: Path, *arguments: str) -> tuple[list[str], Path, dict[str, 
     return [str(python), *arguments], root, {**os.environ, "PYTHONPATH": str(root)}
 
 
-def reference(python: Path) -> dict[str, Any]:
+def reference(python: Path, upstream: Path) -> dict[str, Any]:
     """Commit and versions of the original in a live run, in the form of a manifest.
 
     Raises:
-        FileNotFoundError: if the Python does not exist.
+        FileNotFoundError: if the Python does not exist, or ``upstream`` is no checkout.
         RuntimeError: if packages are missing there.
     """
+    original = original_of(upstream)
     code = (
         "import json; from parity.functions import versions; "
-        "from parity.original.backend import PACKAGES; "
-        "print(json.dumps(versions(PACKAGES)))"
+        f"print(json.dumps(versions({original.packages!r})))"
     )
     command, root, environment = _command(python, "-c", code)
     result = subprocess.run(
@@ -88,8 +87,7 @@ def reference(python: Path) -> dict[str, Any]:
         raise RuntimeError(
             f"{python} is no Python of the JAX environment: {_last_line(result.stderr)}"
         )
-    upstream = {"repository": "philippe-eecs/IDQL", "commit": COMMIT}
-    return {"upstream": upstream, "versions": json.loads(result.stdout)}
+    return {"upstream": original.source, "versions": json.loads(result.stdout)}
 
 
 def _last_line(text: str) -> str:

@@ -44,6 +44,9 @@ _LEARNERS = {
     "td3": "TD3Learner",
     "drq": "DrQLearner",
     "pixel_bc": "PixelBCLearner",
+    "fql": "FQLLearner",
+    "ifql": "IFQLLearner",
+    "rebrac": "ReBRACLearner",
 }
 
 
@@ -319,16 +322,16 @@ class TorchBackend(TorchData, TorchHelpers):
         return learner
 
     def updated(
-        self, learner: Any, method: str, batch: Any, *ratio: int
+        self, learner: Any, method: str, batch: Any, *options: Any
     ) -> tuple[Any, Mapping[str, Any]]:
         update = getattr(type(learner), method)
         if self.mode == "compiled":
             with self._compiling("update"):
-                return update(learner, batch, *ratio)
+                return update(learner, batch, *options)
         if self.mode == "vmapped" and not all(map(torch.is_tensor, tree_leaves(learner))):
             # A member of a stack, as in a run of many seeds: its numbers are tensors too.
             (learner,) = idql_func.tree_unstack(idql_func.tree_stack([learner]))
-        return self.lift(update)(learner, batch, *ratio)
+        return self.lift(update)(learner, batch, *options)
 
     def watched(
         self, learner: Any, names: Sequence[str]

@@ -23,6 +23,9 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     "td3": ("actor", "target_actor", "critic", "target_critic"),
     "drq": _SAC,
     "pixel_bc": ("actor",),
+    "fql": ("network",),
+    "ifql": ("network",),
+    "rebrac": ("network",),
 }
 """The networks of each learner."""
 
@@ -114,18 +117,26 @@ def _batch(backend: Backend, settings: Settings, step: int) -> Any:
         arrays = inputs.batch(
             seed, step, size, settings["obs_dim"], settings["act_dim"], dtype=_dtype(settings)
         )
+    if "full_update_every" in settings:  # the only learner that reads next actions
+        other = inputs.batch(
+            seed, -1 - step, size, settings["obs_dim"], settings["act_dim"], dtype=_dtype(settings)
+        )
+        arrays["next_actions"] = other["actions"]
     return backend.batch(arrays)
 
 
 def _sort(name: str) -> str:
+    if name == "actor/q_loss":  # minus the mean of Q, which crosses zero
+        return "means"
     return "losses" if name.endswith("loss") or name == "nll" else "means"
 
 
 def _series(history: list[Mapping[str, Any]], backend: Backend) -> Outputs:
     out: Outputs = {}
-    for name in sorted(history[0]) if history else ():
+    for name in sorted({name for info in history for name in info}):
         # One side logs a whole batch of advantages, the other their mean (quirk U20).
-        values = [np.mean(np.asarray(backend.numpy(info[name]))) for info in history]
+        logged = [info[name] for info in history if name in info]
+        values = [np.mean(np.asarray(backend.numpy(value))) for value in logged]
         out[f"{_sort(name)}/{name}"] = np.stack(values)
     return out
 
@@ -135,11 +146,16 @@ def updated(
 ) -> tuple[Any, Mapping[str, Any]]:
     """A learner after one call of ``settings['method']`` on the batch of a step, and the info.
 
-    Learners with a ratio of updates to data take it as a second argument.
+    Learners with a ratio of updates to data take it as a second argument, and ReBRAC whether the
+    update is full.
     """
-    ratio = (settings["utd_ratio"],) if "utd_ratio" in settings else ()
+    options: tuple[Any, ...] = ()
+    if "utd_ratio" in settings:
+        options = (settings["utd_ratio"],)
+    elif "full_update_every" in settings:
+        options = ((step + 1) % settings["full_update_every"] == 0,)
     batch = _batch(backend, settings, step)
-    return backend.updated(learner, settings["method"], batch, *ratio)
+    return backend.updated(learner, settings["method"], batch, *options)
 
 
 def _moments(backend: Backend, settings: Settings, learner: Any) -> Outputs:

@@ -21,7 +21,10 @@ from idql_func.agents import (
     bc,
     candidates,
     ddpm_iql,
+    fql,
+    ifql,
     iql,
+    rebrac,
     sac,
     td3,
 )
@@ -63,10 +66,13 @@ LEARNERS: dict[str, tuple[Callable[[int], Any], Any]] = {
     "sac": (maker("sac"), sac._update),
     "droq": (maker("droq"), sac._update),
     "td3-full": (maker("td3-full"), td3._update),
+    "fql": (maker("fql"), fql._update),
+    "ifql": (maker("ifql"), ifql._update),
+    "rebrac": (maker("rebrac"), rebrac._update),
 }
 # these take the longest to compile; the others share most of the code of the last two, and
-# tests/parity compiles the update of the first
-SLOW = ("simple", "droq", "td3-full")
+# tests/parity compiles the updates of the first and the last three
+SLOW = ("simple", "droq", "td3-full", "fql", "ifql", "rebrac")
 
 needs_compiler = pytest.mark.skipif(
     compiler_problem(torch.device("cpu")) is not None, reason="needs a C++ compiler"

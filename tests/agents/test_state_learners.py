@@ -28,7 +28,16 @@ from idql_func import (
     tree_unstack,
     vmap,
 )
-from idql_func.agents import BCLearner, IQLLearner, SACLearner, TD3Learner
+from idql_func.agents import (
+    BCLearner,
+    FQLLearner,
+    IFQLLearner,
+    IQLLearner,
+    ReBRACLearner,
+    SACLearner,
+    TD3Learner,
+)
+from idql_func.agents.joint import JointAgent
 from idql_func.agents.sac import mini_batches
 from idql_func.types import InputError
 
@@ -69,6 +78,22 @@ UPSTREAM_KEYWORDS: dict[Any, dict[str, Any]] = {
         num_min_qs=None, critic_dropout_rate=None, critic_layer_norm=False, exploration_noise=0.1,
         target_policy_noise=0.2, target_policy_noise_clip=0.5, actor_delay=2,
     ),
+    # get_config() of seohongpark/fql without agent_name, batch_size, encoder and the sizes
+    FQLLearner: dict(
+        lr=3e-4, actor_hidden_dims=(512,) * 4, value_hidden_dims=(512,) * 4, layer_norm=True,
+        actor_layer_norm=False, discount=0.99, tau=0.005, q_agg="mean", alpha=10.0, flow_steps=10,
+        normalize_q_loss=False,
+    ),
+    IFQLLearner: dict(
+        lr=3e-4, actor_hidden_dims=(512,) * 4, value_hidden_dims=(512,) * 4, layer_norm=True,
+        actor_layer_norm=False, discount=0.99, tau=0.005, expectile=0.9, num_samples=32,
+        flow_steps=10,
+    ),
+    ReBRACLearner: dict(
+        lr=3e-4, actor_hidden_dims=(512,) * 4, value_hidden_dims=(512,) * 4, layer_norm=True,
+        actor_layer_norm=False, discount=0.99, tau=0.005, tanh_squash=True, actor_fc_scale=0.01,
+        alpha_actor=0.0, alpha_critic=0.0, actor_freq=2, actor_noise=0.2, actor_noise_clip=0.5,
+    ),
 }  # fmt: skip
 
 
@@ -87,12 +112,14 @@ def test_update_returns_a_changed_copy(name: str) -> None:
     updated, info = update(name, learner, make_batch())
     assert same(learner, before)
     assert all(v.ndim == 0 and v.isfinite() for v in info.values())
-    trained = [s for s in ("actor", "critic", "value", "temp") if hasattr(learner, s)]
+    states = ("actor", "critic", "value", "temp", "network")
+    trained = [s for s in states if hasattr(learner, s)]
     # TD3 updates its actor only every second time
     delayed = name == "td3"
     for state in trained[1:] if delayed else trained:
         assert not same(getattr(updated, state).params, getattr(learner, state).params)
-    assert same(updated.actor, learner.actor) == delayed
+    if delayed:
+        assert same(updated.actor, learner.actor)
 
 
 def test_same_seed_gives_the_same_bits(name: str) -> None:
@@ -111,7 +138,8 @@ def test_single_observation_gives_the_action_of_a_batch_of_one(name: str, method
     assert one.shape == (ACT,) and many.shape == (8, ACT) and one.dtype == np.float32
     moved = not torch.equal(after.rng, learner.rng)
     # IQL's and BC's modes and draws are not squashed (upstream's environments clip)
-    assert moved == (method == "sample_actions")
+    # the learners with one network for all draw noise for every action
+    assert moved == (method == "sample_actions" or isinstance(learner, JointAgent))
     assert torch.equal(after.rng, after_one.rng)
     single, _ = getattr(learner, method)(observations[:1])
     np.testing.assert_allclose(single[0], one, rtol=1e-5, atol=1e-6)
@@ -177,6 +205,14 @@ def test_wrong_batches_raise(name: str, change: dict[str, Any], words: str) -> N
         (BCLearner, {"entropy_bonus": "much"}, "entropy_bonus must be a finite number"),
         (IQLLearner, {"expectile": 1.0}, "expectile must be between 0 and 1, got 1.0"),
         (IQLLearner, {"num_qs": 0}, "num_qs must be an integer of at least 1, got 0"),
+        (FQLLearner, {"q_agg": "max"}, "q_agg must be one of mean, min, got 'max'"),
+        (FQLLearner, {"flow_steps": 0}, "flow_steps must be an integer of at least 1, got 0"),
+        (FQLLearner, {"actor_hidden_dims": ()}, "actor_hidden_dims must name at least one layer"),
+        (FQLLearner, {"lr": -1.0}, "lr must be above 0, got -1.0"),
+        (IFQLLearner, {"expectile": 0.0}, "expectile must be between 0 and 1, got 0.0"),
+        (IFQLLearner, {"num_samples": 0}, "num_samples must be an integer of at least 1, got 0"),
+        (ReBRACLearner, {"alpha_critic": -1.0}, "alpha_critic must be at least 0.0, got -1.0"),
+        (ReBRACLearner, {"actor_freq": 1.5}, "actor_freq must be an integer of at least 1"),
         (SACLearner, {"num_min_qs": 3}, "num_min_qs must be at most num_qs=2, got 3"),
         (SACLearner, {"init_temperature": 0.0}, "init_temperature must be above 0, got 0.0"),
         (SACLearner, {"discount": 1.1}, r"discount must lie in \[0, 1\], got 1.1"),

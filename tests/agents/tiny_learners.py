@@ -12,8 +12,11 @@ from idql_func import random, tree_leaves
 from idql_func.agents import (
     BCLearner,
     DDPMIQLLearner,
+    FQLLearner,
     GeneralDDPMIQLLearner,
+    IFQLLearner,
     IQLLearner,
+    ReBRACLearner,
     SACLearner,
     TD3Learner,
 )
@@ -26,6 +29,7 @@ TINY: dict[Any, dict[str, Any]] = {
 }
 
 LAYERS = {"hidden_dims": (16, 16)}
+JOINT_LAYERS = {"actor_hidden_dims": (16, 16), "value_hidden_dims": (16, 16)}
 REGULARISED = {"critic_dropout_rate": 0.1, "critic_layer_norm": True}
 # the other learners on states, and the methods (REDQ, DroQ) that are settings of one of them
 STATE_LEARNERS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
@@ -51,6 +55,9 @@ STATE_LEARNERS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
         {**LAYERS, **REGULARISED, "num_qs": 3, "num_min_qs": 2, "actor_delay": 1},
         {"utd_ratio": 2},
     ),
+    "fql": (FQLLearner, {**JOINT_LAYERS, "flow_steps": 3}, {}),
+    "ifql": (IFQLLearner, {**JOINT_LAYERS, "flow_steps": 3, "num_samples": 4}, {}),
+    "rebrac": (ReBRACLearner, {**JOINT_LAYERS, "alpha_actor": 0.1, "alpha_critic": 0.1}, {}),
 }
 
 
@@ -78,6 +85,7 @@ def make_batch(
         "masks": (draw(3, rows) > -0.5).to(dtype or torch.float32),
         "dones": torch.zeros(rows, dtype=dtype),
         "next_observations": draw(4, rows, OBS),
+        "next_actions": random.uniform(random.PRNGKey(~seed), (rows, ACT), dtype, -1.0, 1.0),
     }
 
 

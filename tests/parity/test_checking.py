@@ -17,26 +17,30 @@ from rich.text import Text
 
 from parity import tables
 from parity.__main__ import main
-from parity.cases import Case, all_cases
+from parity.cases import Case, all_cases, flow_cases
 from parity.checking import Job, check, check_command, jobs_of, recorded, run_job
 from parity.compare import Finding, Result, Tensors, run_case
 from parity.modes import Mode, chosen, modes_of, seconds
+from parity.original.originals import FQL, IDQL
 from parity.port.backend import TorchBackend
 from parity.store import REFERENCE, RecordError, read_cases, read_manifest, read_pairs
 from parity.tables import failures
 
-CASES = all_cases()
+CASES = [*all_cases(), *flow_cases()]
 COMPILED = (
     "random/randint-5-older-32",
     "update/simple-dropout",
     "td3/every_step",
 )
-COMPILED_SLOW = ("actions/implicit-expectile", "pixel_bc/plain")
+COMPILED_SLOW = (
+    *("actions/implicit-expectile", "pixel_bc/plain"),
+    *("fql/normalized", "ifql/few", "rebrac/every_step"),
+)
 
 
 @functools.cache
 def _group(group: str) -> dict[str, Tensors]:
-    return {case.name: tensors for case, tensors in read_pairs(group, read_manifest())}
+    return {case.name: tensors for case, tensors in recorded(REFERENCE, group)}
 
 
 def _check_case(case: Case, mode: Mode) -> None:
@@ -75,20 +79,22 @@ def test_vmapped_port_is_within_bounds(case: Case) -> None:
 
 
 def test_manifest_lists_all_cases_and_their_origin() -> None:
-    manifest = read_manifest()
-    assert read_cases(manifest) == CASES
-    assert len(CASES) >= 400
+    assert len(CASES) >= 580
     assert len({case.id for case in CASES}) == len(CASES)
-    assert manifest["upstream"]["commit"].startswith("7582571")
-    assert {"jax", "jaxlib", "flax", "optax", "numpy", "python"} <= set(manifest["versions"])
-    assert {"XLA_FLAGS", "jax_enable_x64", "jax_threefry_partitionable"} <= set(
-        manifest["settings"]
-    )
-    assert set(manifest["files"]) == {case.group for case in CASES}
+    for original, start in ((IDQL, "7582571"), (FQL, "719d044")):
+        manifest, cases = read_manifest(REFERENCE / original.folder), original.cases()
+        assert read_cases(manifest) == cases
+        assert manifest["upstream"] == original.source
+        assert original.commit.startswith(start)
+        assert {"jax", "jaxlib", "flax", "optax", "numpy", "python"} <= set(manifest["versions"])
+        assert {"XLA_FLAGS", "jax_enable_x64", "jax_threefry_partitionable"} <= set(
+            manifest["settings"]
+        )
+        assert set(manifest["files"]) == {case.group for case in cases}
 
 
 def test_record_is_small() -> None:
-    assert sum(path.stat().st_size for path in REFERENCE.iterdir()) < 10e6
+    assert sum(path.stat().st_size for path in REFERENCE.rglob("*")) < 10e6
 
 
 def test_wrong_port_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from parity import inputs
-from parity.cases import all_cases
+from parity.cases import all_cases, flow_cases
 from parity.digest import KEEP, digest
 from parity.live import live_cases
 from parity.programs import PROGRAMS
@@ -51,7 +51,7 @@ def test_digest_depends_on_every_entry_of_a_leaf() -> None:
 
 
 def test_every_case_names_a_program_and_its_kinds() -> None:
-    for case in [*all_cases(), *live_cases("small", 25, 1000, 5)]:
+    for case in [*all_cases(), *flow_cases(), *live_cases("small", 25, 1000, 5)]:
         assert case.program in PROGRAMS
         assert case.kinds
 

@@ -124,9 +124,11 @@ def test_error_of_the_other_process_is_reported(tmp_path: Path) -> None:
 def fake_original(tmp_path: Path) -> Path:
     """A Python that runs the port in place of the original and logs each case that it runs."""
     code = (
-        "import sys; from pathlib import Path; import parity.original.backend as original; "
+        "import sys; from pathlib import Path; import parity.original.process as process; "
         "from parity.port.backend import TorchBackend; "
-        "original.checked_backend = lambda upstream: TorchBackend(); "
+        "from types import SimpleNamespace; "
+        "fake = SimpleNamespace(checked_backend=lambda upstream: TorchBackend()); "
+        "process.original_of = lambda upstream: fake; "
         "from parity.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
     log = tmp_path / "ran"

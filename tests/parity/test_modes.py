@@ -12,14 +12,14 @@ from torch import Tensor
 
 from idql_func import optim, random
 from idql_func.switches import jit_disabled
-from parity.cases import Case, all_cases
+from parity.cases import Case, all_cases, flow_cases
 from parity.checking import check_command
 from parity.modes import COMPILED, MODES, UNCHECKED, Part, chosen, modes_of, seconds, unchecked
 from parity.port.backend import TorchBackend
 from parity.port.lift import Lift, decoy
 from parity.programs import execute
 
-CASES = {case.id: case for case in all_cases()}
+CASES = {case.id: case for case in [*all_cases(), *flow_cases()]}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,8 @@ def test_compiled_cases_exist_and_cover_every_learner() -> None:
     assert set(COMPILED) <= set(CASES)
     assert all("compiled" in modes_of(CASES[name]) for name in COMPILED)
     learners = {CASES[name].settings.get("learner") for name in COMPILED} - {None}
-    assert learners == {"simple", "general", "bc", "iql", "sac", "td3", "drq", "pixel_bc"}
+    state = {"simple", "general", "bc", "iql", "sac", "td3", "fql", "ifql", "rebrac"}
+    assert learners == {*state, "drq", "pixel_bc"}
     modules = {name.partition("/")[0] for name in COMPILED}
     assert modules >= {"random", "losses", "optim", "network", "encoders", "augmentation", "droq"}
     subset = CASES["droq/redq-heavy"].settings["kwargs"]
@@ -216,4 +217,4 @@ def test_unchecked_cases_are_reported(capsys: pytest.CaptureFixture[str], tmp_pa
     lines = unchecked([case for case in all_cases() if case.id == name], MODES)
     assert len(lines) == 1
     assert lines[0].startswith(f"{name} is not checked vmapped: 2.04e-6")
-    assert {case for case, _ in UNCHECKED} <= {case.id for case in all_cases()}
+    assert {case for case, _ in UNCHECKED} <= set(CASES)

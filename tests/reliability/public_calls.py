@@ -462,9 +462,12 @@ def of_interop() -> Iterator[tuple[str, Call]]:
     )
 
 
+_CALLED = ("bc", "iql", "sac", "td3", "fql", "ifql", "rebrac")
+
+
 def learners() -> dict[str, tuple[Any, dict[str, Any]]]:
     """Each learner's class and its settings."""
-    state = [STATE_LEARNERS[name][:2] for name in ("bc", "iql", "sac", "td3")]
+    state = [STATE_LEARNERS[name][:2] for name in _CALLED]
     return {cls.__name__: (cls, settings) for cls, settings in (*state, *TINY.items())}
 
 
@@ -499,6 +502,13 @@ def of_learners() -> Iterator[tuple[str, Call]]:
                     {"utd_ratio": 1},
                 ),
             )
+        if name in ("FQLLearner", "IFQLLearner", "ReBRACLearner"):
+            acting = {"seed": KEY, "temperature": 1.0}
+            given = {"observations": X, **acting}
+            yield f"{name}.sample_actions key", (learner.sample_actions, given)
+        if name == "ReBRACLearner":
+            options = {"batch": make_batch(), "full_update": True}
+            yield f"{name}.update full", (learner.update, options)
         for method in ("eval_actions", "sample_actions", "sample_implicit_policy"):
             if hasattr(learner, method):
                 yield f"{name}.{method}", (getattr(learner, method), {"observations": X})

@@ -96,6 +96,7 @@ NOT_CALLED = {
     "threefry_partitionable", "inside_transform", "compiler_problem", "Jitted",
     "Agent", "EnvSource", "EpisodeOptions", "Update", "ENV_NAME",  # base class, types, a constant
     "encoder_modules",  # names of encoders
+    "training_update",  # takes a class
     "device_of", "explain_module", "explained_methods", "describe", "misfit",
     "PyTreeNode", "field", "GradientTransformation", "EmptyState", "MaskedState",
     "ScaleByAdamState", "ScaleByScheduleState", "ConstantSchedule", "CosineDecaySchedule",
@@ -255,7 +256,7 @@ def test_a_jitted_item_is_refused() -> None:
     assert kind == "sentence", text
 
 
-@pytest.mark.parametrize("name", ["bc", "iql", "sac", "td3"])
+@pytest.mark.parametrize("name", ["bc", "iql", "sac", "td3", "fql", "ifql", "rebrac"])
 def test_actions_of_observations_that_require_a_gradient(name: str) -> None:
     learner = make_state_learner(name)
     observations = torch.ones(2, OBS, requires_grad=True)

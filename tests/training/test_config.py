@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idql_func import agents, losses
-from idql_func.agents import ddpm_iql_build, pixel_bc, pixels
+from idql_func.agents import ddpm_iql_build, fql, pixel_bc, pixels
 from idql_func.training.configs import catalogue, collect, finetune, offline, online, options
 from idql_func.training.configs import learners as settings_of_learners
 from idql_func.training.configs.create_keywords import create_keywords
@@ -109,6 +109,7 @@ def test_choices_of_settings_equal_those_of_the_learners() -> None:
         "critic_objective": set(losses.CRITIC_OBJECTIVES),
         "distr_name": set(pixel_bc.DISTRIBUTIONS),
         "encoder": set(pixels.ENCODERS),
+        "q_agg": set(fql.Q_AGGREGATIONS),
     }
 
 

@@ -18,7 +18,14 @@ from tiny_images import SIZE, STACK, STEPS, TINY_DOT, TINY_PIXEL_BC
 
 from idql_func import agents, optim, random
 from idql_func.data.hdf5 import read_d4rl_hdf5, write_d4rl_hdf5
-from idql_func.training.configs.learners import BCConfig, DDPMIQLConfig, IQLConfig
+from idql_func.training.configs.learners import (
+    BCConfig,
+    DDPMIQLConfig,
+    FQLConfig,
+    IFQLConfig,
+    IQLConfig,
+    ReBRACConfig,
+)
 from idql_func.training.configs.offline import DatasetConfig, EvaluationConfig, TrainConfig
 from idql_func.training.data_info import describe_dataset
 from idql_func.training.evaluate import evaluate_checkpoint
@@ -27,11 +34,20 @@ from idql_func.training.runs.checkpoint import load_checkpoint
 from idql_func.training.runs.console import Reporter
 from idql_func.training.runs.metrics import read_metrics
 from idql_func.training.task import prepare_task
+from idql_func.training.updates import training_update
 from idql_func.types import InputError
 
 IQL = IQLConfig(hidden_dims=(8,), expectile=0.9, temperature=3.0)
 BC = BCConfig(hidden_dims=(8,), dropout_rate=0.1, weight_decay=0.01)
-KINDS = ["iql", "bc", "pixel-bc buffer", "pixel-bc split buffer", "pixel-bc file"]
+JOINT = {"actor_hidden_dims": (8,), "value_hidden_dims": (8,)}
+LEARNERS = {
+    "iql": IQL,
+    "bc": BC,
+    "fql": FQLConfig(**JOINT, flow_steps=2),
+    "ifql": IFQLConfig(**JOINT, flow_steps=2, num_samples=3),
+    "rebrac": ReBRACConfig(**JOINT, alpha_actor=0.1, alpha_critic=0.1),
+}
+KINDS = [*LEARNERS, "pixel-bc buffer", "pixel-bc split buffer", "pixel-bc file"]
 
 
 @pytest.fixture(params=KINDS)
@@ -39,8 +55,8 @@ def config(
     request: pytest.FixtureRequest, tiny: TrainConfig, image_files: tuple[Path, Path]
 ) -> TrainConfig:
     """Twelve updates of each learner, with held-out data except for one buffer."""
-    if request.param in ("iql", "bc"):
-        learner = IQL if request.param == "iql" else BC
+    if request.param in LEARNERS:
+        learner = LEARNERS[request.param]
         return dataclasses.replace(tiny, learner=learner, cosine_decay=request.param == "bc")
     file = image_files["file" in request.param]
     fraction = 1.0 if request.param == "pixel-bc buffer" else 0.9
@@ -80,7 +96,8 @@ def test_loop_equals_single_updates_on_sampled_batches(
         config.seed, task.observation_space, task.action_space, **keywords
     )
     for _ in range(config.max_steps):
-        learner, info = learner.update(task.train.sample_torch(8))
+        batch = task.train.sample_torch(8)
+        learner, info = training_update(type(learner))(learner, batch)
     assert_same_bits(learner, result.learner)
     assert info.keys() == {k[6:] for k in losses(result.run)[-1] if k.startswith("train/")}
 

@@ -270,7 +270,7 @@ def test_presets_build_their_learner_and_update_it(line: str) -> None:
         if "/params/" in path and not torch.equal(x, y)
     }
     # TD3's actor changes only in every second update.
-    assert changed & {"actor", "score_model", "critic"}
+    assert changed & {"actor", "score_model", "critic", "network"}
 
 
 # --- by name ------------------------------------------------------------------------------

@@ -26,12 +26,15 @@ __all__ = [
     "BCConfig",
     "DDPMIQLConfig",
     "DrQConfig",
+    "FQLConfig",
     "GeneralDDPMIQLConfig",
+    "IFQLConfig",
     "IQLConfig",
     "LearnerConfig",
     "LearnerSettings",
     "OfflineLearnerConfig",
     "PixelBCConfig",
+    "ReBRACConfig",
     "SACConfig",
     "TD3Config",
     "learner_config",
@@ -46,6 +49,7 @@ CHOICES: Mapping[str, Any] = MappingProxyType(
         "critic_objective": Literal["expectile", "quantile", "exponential"],
         "distr_name": Literal["TanhNormal", "Normal"],
         "encoder": Literal["d4pg", "resnet"],
+        "q_agg": Literal["mean", "min"],
     }
 )
 """The values of the keywords that are names."""
@@ -122,6 +126,27 @@ class BCConfig(LearnerSettings):
     class_name = "BCLearner"
 
 
+@_from_create("fql.py")
+class FQLConfig(LearnerSettings):
+    """Keywords of ``FQLLearner.create`` (flow Q-learning, arXiv 2502.02538)."""
+
+    class_name = "FQLLearner"
+
+
+@_from_create("ifql.py")
+class IFQLConfig(LearnerSettings):
+    """Keywords of ``IFQLLearner.create`` (IDQL with a flow as its policy, arXiv 2502.02538)."""
+
+    class_name = "IFQLLearner"
+
+
+@_from_create("rebrac.py")
+class ReBRACConfig(LearnerSettings):
+    """Keywords of ``ReBRACLearner.create`` (arXiv 2305.09836)."""
+
+    class_name = "ReBRACLearner"
+
+
 @_from_create("sac.py")
 class SACConfig(LearnerSettings):
     """Keywords of ``SACLearner.create`` (arXiv 1812.05905); REDQ and DroQ are settings of it."""
@@ -155,6 +180,9 @@ LearnerConfig = (
     | GeneralDDPMIQLConfig
     | IQLConfig
     | BCConfig
+    | FQLConfig
+    | IFQLConfig
+    | ReBRACConfig
     | SACConfig
     | TD3Config
     | DrQConfig
@@ -162,7 +190,16 @@ LearnerConfig = (
 )
 """Settings of any learner."""
 
-OfflineLearnerConfig = DDPMIQLConfig | GeneralDDPMIQLConfig | IQLConfig | BCConfig | PixelBCConfig
+OfflineLearnerConfig = (
+    DDPMIQLConfig
+    | GeneralDDPMIQLConfig
+    | IQLConfig
+    | BCConfig
+    | FQLConfig
+    | IFQLConfig
+    | ReBRACConfig
+    | PixelBCConfig
+)
 """Settings of the learners that learn from a fixed dataset."""
 
 LEARNERS: Mapping[str, type[LearnerConfig]] = MappingProxyType(

@@ -17,6 +17,7 @@ from torch import Tensor
 from idql_func.optim import learning_rate_of, with_learning_rate
 from idql_func.struct import TrainState
 from idql_func.switches import float_dtype
+from idql_func.training.updates import training_update
 from idql_func.tree import tree_flatten, tree_paths, tree_stack, tree_unflatten
 from idql_func.types import Batch, InfoDict, InputError
 
@@ -77,7 +78,7 @@ def update_member(learner: Any, rates: Rates, batch: Batch) -> tuple[Any, InfoDi
     own = learner
     for name, rate in rates.items():
         own = _with_rate(own, name, rate)
-    own, info = own.update(batch)
+    own, info = training_update(type(own))(own, batch)
     # remove the rates again: they are traced values, which static parts cannot hold
     states = {n: getattr(own, n).replace(tx=getattr(learner, n).tx) for n in rates}
     return own.replace(**states), info
