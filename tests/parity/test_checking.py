@@ -94,7 +94,7 @@ def test_manifest_lists_all_cases_and_their_origin() -> None:
 
 
 def test_record_is_small() -> None:
-    assert sum(path.stat().st_size for path in REFERENCE.rglob("*")) < 10e6
+    assert sum(path.stat().st_size for path in REFERENCE.rglob("*")) < 12e6
 
 
 def test_wrong_port_fails(monkeypatch: pytest.MonkeyPatch) -> None:
