@@ -28,7 +28,7 @@ def helper_cases() -> Iterator[Case]:
     for x64 in (False, True):
         suffix = "-double" if x64 else ""
         exact = "double" if x64 else "bits"
-        kinds = dict.fromkeys(("slice", "update", "in_dim", "index"), exact)
+        kinds: dict[str, str] = {name: exact for name in ("slice", "update", "in_dim", "index")}
         kinds["gradient"] = "double" if x64 else "gradient"
         settings: Options = {"shape": [3, 5, 2], "starts": _STARTS, "axis": 1, "x64": x64}
         for name, sizes in {"part": [2, 3, 1], "whole": [3, 5, 2], "thin": [1, 5, 1]}.items():

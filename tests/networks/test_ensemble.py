@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ KEY = random.PRNGKey(0)
 OBS, ACT = torch.ones(4, 3), torch.full((4, 2), 0.5)
 
 
-def critics(num: int = 3, **options: float) -> Ensemble:
+def critics(num: int = 3, **options: Any) -> Ensemble:
     return Ensemble(StateActionValue, MLP, input_dim=5, hidden_dims=[8], num=num, **options)
 
 
