@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from idql_func import random
-from idql_func.agents.agent import TRANSITION_FIELDS
 from idql_func.agents.checks import (
     check_integer,
     check_name,
@@ -23,13 +22,11 @@ from idql_func.agents.joint import (
     flow_matching_loss,
     integrate_flow,
     joint_state,
-    next_keys,
     q_loss,
     with_prefix,
 )
 from idql_func.networks.flow import ActorVectorField, Value
 from idql_func.struct import field
-from idql_func.transforms import jit
 from idql_func.types import Batch, InfoDict, Params, PRNGKey
 
 Q_AGGREGATIONS = ("mean", "min")
@@ -165,22 +162,6 @@ class FQLLearner(JointAgent):
         info = {**with_prefix("critic", critic_info), **with_prefix("actor", actor_info)}
         return critic_loss + actor_loss, info
 
-    def update(self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
-        """One step of all networks on one batch; a new learner and its losses.
-
-        Raises:
-            InputError: an entry is missing or has a wrong shape or dtype.
-        """
-        return _update.donating(donate)(self, self._checked_batch(batch, TRANSITION_FIELDS))
-
-    def eval_loss(self, batch: Batch) -> tuple[Self, InfoDict]:
-        """The losses of the networks as they are, by the learner's key, which stays.
-
-        Raises:
-            InputError: an entry is missing or has a wrong shape or dtype.
-        """
-        return self, _eval_loss(self, self._checked_batch(batch, TRANSITION_FIELDS))
-
     def choose_actions(self, observations: Tensor, key: PRNGKey, temperature: Any = 1.0) -> Tensor:
         """The one-step policy's actions for noise of the key: ``[E, O]`` to ``[E, A]``.
 
@@ -189,14 +170,3 @@ class FQLLearner(JointAgent):
         noise_key, _ = random.split(key).unbind(0)
         noise = random.normal(noise_key, (observations.shape[0], self.act_dim))
         return torch.clamp(self.run("actor_onestep_flow", observations, noise), -1, 1)
-
-
-@jit
-def _update(learner: FQLLearner, batch: Batch) -> tuple[FQLLearner, InfoDict]:
-    key, rng = next_keys(learner.rng)
-    return learner.step_on(lambda params: learner.total_loss(params, batch, key), rng, ("critic",))
-
-
-@jit
-def _eval_loss(learner: FQLLearner, batch: Batch) -> InfoDict:
-    return learner.total_loss(learner.network.params, batch, learner.rng)[1]

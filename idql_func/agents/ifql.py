@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor
 
 from idql_func import losses, random
-from idql_func.agents.agent import TRANSITION_FIELDS
 from idql_func.agents.checks import check_expectile, check_integer, key_of_seed
 from idql_func.agents.joint import (
     JointAgent,
@@ -17,13 +16,11 @@ from idql_func.agents.joint import (
     flow_matching_loss,
     integrate_flow,
     joint_state,
-    next_keys,
     spread,
     with_prefix,
 )
 from idql_func.networks.flow import ActorVectorField, Value
 from idql_func.struct import field
-from idql_func.transforms import jit
 from idql_func.types import Batch, InfoDict, Params, PRNGKey
 
 
@@ -138,22 +135,6 @@ class IFQLLearner(JointAgent):
         }
         return value_loss + critic_loss + actor_loss, info
 
-    def update(self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
-        """One step of all networks on one batch; a new learner and its losses.
-
-        Raises:
-            InputError: an entry is missing or has a wrong shape or dtype.
-        """
-        return _update.donating(donate)(self, self._checked_batch(batch, TRANSITION_FIELDS))
-
-    def eval_loss(self, batch: Batch) -> tuple[Self, InfoDict]:
-        """The losses of the networks as they are, by the learner's key, which stays.
-
-        Raises:
-            InputError: an entry is missing or has a wrong shape or dtype.
-        """
-        return self, _eval_loss(self, self._checked_batch(batch, TRANSITION_FIELDS))
-
     def choose_actions(self, observations: Tensor, key: PRNGKey, temperature: Any = 1.0) -> Tensor:
         """Of ``num_samples`` actions of the flow the one with the largest minimum of ``Q``.
 
@@ -175,14 +156,3 @@ class IFQLLearner(JointAgent):
         best = self.run("critic", repeated, actions).amin(dim=0).argmax(dim=-1)
         index = best[:, None, None].expand(rows, 1, self.act_dim)
         return actions.gather(1, index).squeeze(1)
-
-
-@jit
-def _update(learner: IFQLLearner, batch: Batch) -> tuple[IFQLLearner, InfoDict]:
-    key, rng = next_keys(learner.rng)
-    return learner.step_on(lambda params: learner.total_loss(params, batch, key), rng, ("critic",))
-
-
-@jit
-def _eval_loss(learner: IFQLLearner, batch: Batch) -> InfoDict:
-    return learner.total_loss(learner.network.params, batch, learner.rng)[1]

@@ -7,22 +7,22 @@ losses that FQL, IFQL and ReBRAC share stand here too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from idql_func import optim, random
-from idql_func.agents.agent import Agent
+from idql_func.agents.agent import TRANSITION_FIELDS, Agent
 from idql_func.agents.checks import box_size, check_fraction, check_layers, check_rate
 from idql_func.agents.critics import ApplyFn
 from idql_func.networks import Module
 from idql_func.networks.flow import ModuleDict
 from idql_func.struct import TrainState
-from idql_func.transforms import grad
+from idql_func.transforms import grad, jit
 from idql_func.tree import tree_leaves, tree_map
-from idql_func.types import InfoDict, InputError, Number, Params, PRNGKey
+from idql_func.types import Batch, InfoDict, InputError, Number, Params, PRNGKey
 
 # --- losses and flows ---------------------------------------------------------------------
 
@@ -120,10 +120,33 @@ class JointAgent(Agent):
     network: TrainState
     tau: float
 
+    _batch_fields: ClassVar[tuple[str, ...]] = TRANSITION_FIELDS
+    """The entries of a batch that the losses read."""
+
     def run(self, name: str, *inputs: Any, params: Params | None = None) -> Any:
         """The output of a network; without ``params`` those of the learner, without gradient."""
         params = self.network.params if params is None else params
         return self.network.apply_fn(params, *inputs, name=name)
+
+    def total_loss(self, params: Params, batch: Batch, key: PRNGKey) -> tuple[Tensor, InfoDict]:
+        """The sum of the learner's losses, as a function of the parameters of all networks."""
+        raise NotImplementedError
+
+    def update(self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
+        """One step of all networks on one batch; a new learner and its losses.
+
+        Raises:
+            InputError: an entry is missing or has a wrong shape or dtype.
+        """
+        return _update.donating(donate)(self, self._checked_batch(batch, self._batch_fields))
+
+    def eval_loss(self, batch: Batch) -> tuple[Self, InfoDict]:
+        """The losses of the networks as they are, by the learner's key, which stays.
+
+        Raises:
+            InputError: an entry is missing or has a wrong shape or dtype.
+        """
+        return self, _eval_loss(self, self._checked_batch(batch, self._batch_fields))
 
     def step_on(
         self,
@@ -194,6 +217,17 @@ class JointAgent(Agent):
     def to_act(self) -> Self:
         """The learner without its optimiser's state."""
         return self.replace(network=self.network.replace(opt_state=(), tx=None))
+
+
+@jit
+def _update(learner: JointAgent, batch: Batch) -> tuple[JointAgent, InfoDict]:
+    key, rng = next_keys(learner.rng)
+    return learner.step_on(lambda params: learner.total_loss(params, batch, key), rng, ("critic",))
+
+
+@jit
+def _eval_loss(learner: JointAgent, batch: Batch) -> InfoDict:
+    return learner.total_loss(learner.network.params, batch, learner.rng)[1]
 
 
 def next_keys(rng: PRNGKey) -> tuple[PRNGKey, PRNGKey]:

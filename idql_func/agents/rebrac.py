@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -46,6 +46,8 @@ class ReBRACLearner(JointAgent):
     actor_noise: float
     actor_noise_clip: float
     actor_freq: int = field(pytree_node=False)
+
+    _batch_fields: ClassVar[tuple[str, ...]] = (*TRANSITION_FIELDS, "next_actions")
 
     @classmethod
     def create(
@@ -178,7 +180,7 @@ class ReBRACLearner(JointAgent):
         Raises:
             InputError: an entry is missing or has a wrong shape or dtype.
         """
-        fields = self._checked_batch(batch, (*TRANSITION_FIELDS, "next_actions"))
+        fields = self._checked_batch(batch, self._batch_fields)
         return _update.donating(donate)(self, fields, full_update=bool(full_update))
 
     def training_update(self, batch: Batch, *, donate: bool = False) -> tuple[Self, InfoDict]:
@@ -190,20 +192,10 @@ class ReBRACLearner(JointAgent):
         Raises:
             InputError: an entry is missing or has a wrong shape or dtype.
         """
-        fields = self._checked_batch(batch, (*TRANSITION_FIELDS, "next_actions"))
+        fields = self._checked_batch(batch, self._batch_fields)
         step = known_step_count(self, "network")
         full = None if step is None else int(step) % self.actor_freq == 0
         return _update.donating(donate)(self, fields, full_update=full, log_actor=True)
-
-    def eval_loss(self, batch: Batch) -> tuple[Self, InfoDict]:
-        """The losses of the networks as they are, by the learner's key, which stays.
-
-        Raises:
-            InputError: an entry is missing or has a wrong shape or dtype.
-        """
-        return self, _eval_loss(
-            self, self._checked_batch(batch, (*TRANSITION_FIELDS, "next_actions"))
-        )
 
     def choose_actions(self, observations: Tensor, key: PRNGKey, temperature: Any = 1.0) -> Tensor:
         """The policy's mode with clipped noise times ``temperature``: ``[E, O]`` to ``[E, A]``."""
@@ -233,8 +225,3 @@ def _update(
         _, actor_info = learner.actor_loss(learner.network.params, batch)
         info = {**info, **with_prefix("actor", actor_info)}
     return updated, info
-
-
-@jit
-def _eval_loss(learner: ReBRACLearner, batch: Batch) -> InfoDict:
-    return learner.total_loss(learner.network.params, batch, learner.rng)[1]

@@ -21,9 +21,8 @@ from idql_func.agents import (
     bc,
     candidates,
     ddpm_iql,
-    fql,
-    ifql,
     iql,
+    joint,
     rebrac,
     sac,
     td3,
@@ -66,8 +65,8 @@ LEARNERS: dict[str, tuple[Callable[[int], Any], Any]] = {
     "sac": (maker("sac"), sac._update),
     "droq": (maker("droq"), sac._update),
     "td3-full": (maker("td3-full"), td3._update),
-    "fql": (maker("fql"), fql._update),
-    "ifql": (maker("ifql"), ifql._update),
+    "fql": (maker("fql"), joint._update),
+    "ifql": (maker("ifql"), joint._update),
     "rebrac": (maker("rebrac"), rebrac._update),
 }
 # these take the longest to compile; the others share most of the code of the last two, and
