@@ -27,7 +27,14 @@ from idql_func.training.seeds.config import check_axes, check_count, parse_seeds
 __all__ = ["LearnerClass", "TrainOptions", "main", "members", "parse"]
 
 LearnerClass = Literal[
-    "DDPMIQLLearner", "GeneralDDPMIQLLearner", "IQLLearner", "BCLearner", "PixelBCLearner"
+    "DDPMIQLLearner",
+    "GeneralDDPMIQLLearner",
+    "IQLLearner",
+    "BCLearner",
+    "FQLLearner",
+    "IFQLLearner",
+    "ReBRACLearner",
+    "PixelBCLearner",
 ]
 """The learners that the command can train: those of ``OfflineLearnerConfig``."""
 
@@ -38,8 +45,9 @@ class TrainOptions(RunOptions[TrainConfig]):
 
     Attributes:
         learner_class: Learner to train: IDQL as upstream exports it, its full form with more
-            objectives and architectures, plain IQL, or behaviour cloning from vectors or images.
-            Settings of the preset that the learner has too are kept.
+            objectives and architectures, plain IQL, flow Q-learning and its IDQL, ReBRAC, or
+            behaviour cloning from vectors or images. Settings of the preset that the learner has
+            too are kept.
         seeds: Train several seeds side by side as one program: how many, counted from --seed, or a
             list such as 0,3,7. Each has the folder and the numbers of a run alone.
         grid: A numeric setting of the learner and its values, which differ between members of the
