@@ -36,7 +36,7 @@ class Distribution(PyTreeNode):
     ...         return torch.where(value, self.heads, 1 - self.heads).log()
     >>> coin = Coin(torch.tensor([0.5, 1.0]))
     >>> coin.sample(random.PRNGKey(0), (4,)).tolist()[0], coin.prob(torch.tensor(True)).tolist()
-    ([True, True], [0.5, 1.0])
+    ([False, True], [0.5, 1.0])
     """
 
     @property
