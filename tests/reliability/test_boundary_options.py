@@ -412,4 +412,4 @@ def test_a_terminal_shows_errors_broken_between_words() -> None:
     os.close(ours)
     lines = text.splitlines()
     assert len(lines) > 1 and max(map(len, lines)) <= 80 and "\x1b" not in text
-    assert " 'BCLearner' or 'PixelBCLearner', got 'x';" in " ".join(lines)
+    assert " 'ReBRACLearner' or 'PixelBCLearner', got 'x';" in " ".join(lines)
