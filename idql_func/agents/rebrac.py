@@ -21,6 +21,7 @@ from idql_func.agents.joint import (
     q_loss,
     with_prefix,
 )
+from idql_func.agents.td3 import clip_noise
 from idql_func.agents.update_ratio import known_step_count
 from idql_func.networks.flow import Actor, Value
 from idql_func.struct import field
@@ -204,8 +205,7 @@ class ReBRACLearner(JointAgent):
 
     def _noise(self, key: PRNGKey, like: Tensor, temperature: Any = 1.0) -> Tensor:
         noise = random.normal(key, tuple(like.shape)) * self.actor_noise * temperature
-        limit = torch.as_tensor(self.actor_noise_clip, dtype=noise.dtype, device=noise.device)
-        return torch.maximum(torch.minimum(noise, limit), -limit)
+        return clip_noise(noise, self.actor_noise_clip)
 
 
 @functools.partial(jit, static_argnames=("full_update", "log_actor"))

@@ -42,7 +42,7 @@ from idql_func.networks import subsample_ensemble
 from idql_func.struct import TrainState, field
 from idql_func.transforms import jit
 from idql_func.tree import tree_map
-from idql_func.types import Batch, InfoDict, Params, PRNGKey
+from idql_func.types import Batch, InfoDict, Number, Params, PRNGKey
 
 # --- pure steps -------------------------------------------------------------------------
 
@@ -68,6 +68,16 @@ def deterministic_actor_loss(
 
 
 # --- the learner --------------------------------------------------------------------------
+
+
+def clip_noise(noise: Tensor, limit: Number) -> Tensor:
+    """Noise cut at ``limit`` and ``-limit`` (target policy smoothing, TD3, section 5.3).
+
+    >>> clip_noise(torch.tensor([-2.0, 0.25]), 0.5).tolist()
+    [-0.5, 0.25]
+    """
+    bound = torch.as_tensor(limit, dtype=noise.dtype, device=noise.device)
+    return torch.maximum(torch.minimum(noise, bound), -bound)
 
 
 class TD3Learner(Agent):
@@ -174,9 +184,7 @@ class TD3Learner(Agent):
         keys = random.split_chain(self.rng, 4, carry=1)
         noise_key, subset_key, target_key, critic_key, rng = keys.unbind(0)
         noise = random.normal(noise_key, tuple(next_actions.shape)) * self.target_policy_noise
-        clip = torch.as_tensor(self.target_policy_noise_clip, dtype=noise.dtype)
-        noise = torch.maximum(torch.minimum(noise, clip.to(noise.device)), -clip.to(noise.device))
-        next_actions = next_actions + noise
+        next_actions = next_actions + clip_noise(noise, self.target_policy_noise_clip)
         target = self.target_critic
         target_params = subsample_ensemble(subset_key, target.params, self.num_min_qs, self.num_qs)
         next_q = min_q(target.apply_fn, target_params, observations, next_actions, target_key)

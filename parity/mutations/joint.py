@@ -93,7 +93,7 @@ JOINT = (
         "rebrac-noise-unclipped",
         "the noise of the target actions is not clipped",
         "agents/rebrac.py",
-        "return torch.maximum(torch.minimum(noise, limit), -limit)",
+        "return clip_noise(noise, self.actor_noise_clip)",
         "return noise",
     ),
     Mutation(

@@ -171,16 +171,15 @@ LEARNERS = (
         "td3-noise-unclipped",
         "the noise on TD3's target actions is not clipped",
         "agents/td3.py",
-        "noise = torch.maximum(torch.minimum(noise, clip.to(noise.device)), "
-        "-clip.to(noise.device))",
-        "noise = noise * 1",
+        "clip_noise(noise, self.target_policy_noise_clip)",
+        "noise",
     ),
     Mutation(
         "td3-actions-clipped",
         "TD3's noisy target actions are clipped to the bounds, as in the paper (quirk A1)",
         "agents/td3.py",
-        "next_actions = next_actions + noise",
-        "next_actions = torch.clamp(next_actions + noise, -1.0, 1.0)",
+        "next_actions + clip_noise(noise, self.target_policy_noise_clip)",
+        "(next_actions + clip_noise(noise, self.target_policy_noise_clip)).clamp(-1.0, 1.0)",
     ),
     Mutation(
         "td3-delay-shifted",
